@@ -1,0 +1,5 @@
+"""`python -m prunus` is `prunus`."""
+
+from prunus.cli import entry
+
+entry()

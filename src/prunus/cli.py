@@ -1,0 +1,68 @@
+"""The `prunus` command. It looks a command up by name and loads no more than that one needs; never torch."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from prunus.errors import PrunusError, nearest
+
+COMMANDS = {
+    "run": "carry out a recipe: correct, score, prune, distill, evaluate, report",
+    "plan": "check a recipe and show what it would do and cost",
+    "inspect": "show a model's shape, parameters, memory and FLOPs from its config and headers",
+    "correct": "train a teacher on with your text (teacher correction)",
+    "score": "score the layers, channels, heads and neurons of a model",
+    "prune": "cut a student out of a model",
+    "distill": "distil a teacher into a student",
+    "evaluate": "measure a model on held-out text, beside its teacher",
+    "report": "write the report of a run",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line. Returns the exit code: 0, 2 for input that cannot be used, 130 if interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"prunus {version('prunus')}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        print(f"error: there is no command {name!r}{nearest(name, COMMANDS)}\n\n{_usage()}", file=sys.stderr)
+        return 2
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        importlib.import_module("prunus.commands").execute(name, rest)
+    except PrunusError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _usage() -> str:
+    lines = [f"  {name:<10}{text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: prunus COMMAND [OPTIONS]",
+            "",
+            "Make a small language model out of a large one: prune it, distil it, measure it.",
+            "",
+            *lines,
+            "",
+            "prunus COMMAND --help lists its options. Start with: prunus run recipes/quickstart.yaml",
+        ]
+    )
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())

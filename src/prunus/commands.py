@@ -1,0 +1,344 @@
+"""What each command takes, as one class a command, and what it does. The options are the steps' own config classes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import AvoidSubcommands, Positional, arg
+
+from prunus.config import parse
+from prunus.console import Console
+from prunus.correct.config import CorrectConfig
+from prunus.data.config import Source, TokensConfig
+from prunus.data.sources import check_source
+from prunus.distill.config import DistillConfig
+from prunus.errors import RecipeError
+from prunus.evaluate.config import EvaluateConfig
+from prunus.models.folder import ModelFolder
+from prunus.models.locate import locate_model
+from prunus.pipeline.plan import Given, Step, check_trackers, given_model, given_tokenizer, make_plan, needs_scores, tokens_step
+from prunus.pipeline.recipe import Recipe, read_recipe
+from prunus.pipeline.run import execute as execute_step
+from prunus.pipeline.run import run_plan
+from prunus.prune.config import PruneConfig
+from prunus.runtime import Runtime
+from prunus.score.config import ScoreConfig
+from prunus.show import show_inspection, show_plan, show_results
+
+Flat = arg(name="")
+
+
+@dataclass(kw_only=True)
+class Run:
+    """Carry out a recipe. Every option of the recipe can be set here as well; what is done already is kept."""
+
+    recipe: Annotated[AvoidSubcommands[Recipe], Flat]
+    out: str | None = None
+    """The folder of the run; `runs/NAME` if not given."""
+    dry_run: bool = False
+    """Show the plan and do nothing."""
+
+    def __call__(self, console: Console) -> None:
+        """Plan, then do, then report."""
+        plan = make_plan(self.recipe, Path(self.out or f"runs/{self.recipe.name}"))
+        if self.dry_run:
+            show_plan(plan, console)
+            return
+        run_plan(plan, console)
+        report = _report(plan.root, None)
+        show_results(plan.root, console)
+        console.say(f"report: {report}")
+
+
+@dataclass(kw_only=True)
+class Plan(Run):
+    """Check a recipe and show what it would do: the steps, the students' shapes, tokens, FLOPs, memory and disk."""
+
+    dry_run: Annotated[bool, tyro.conf.Suppress] = True
+
+
+@dataclass(kw_only=True)
+class Inspect:
+    """Show a model's shape, parameters, bytes, KV cache and FLOPs, from its config and headers alone."""
+
+    model: Positional[str]
+    """A model's folder, or its id on the hub."""
+    revision: str | None = None
+    """The commit on the hub."""
+    context: int | None = None
+    """Tokens of context to count FLOPs at; 4096, or the model's longest if that is less."""
+    json: bool = False
+    """Print JSON."""
+
+    def __call__(self, console: Console) -> None:
+        """Read and show."""
+        folder = ModelFolder(locate_model(self.model, self.revision, "MODEL", weights=False))
+        show_inspection(folder, self.context, self.json, console)
+
+
+@dataclass(kw_only=True)
+class Single:
+    """What the commands of one step share."""
+
+    out: str
+    """The folder to write to. Tokenised text is kept beside it, in `data`, for other commands to use."""
+    runtime: Runtime = field(default_factory=Runtime)
+
+    def do(self, kind: str, config: Any, inputs: dict[str, Step | Given], console: Console) -> None:
+        """Do one step and the tokenising before it, and show what came out."""
+        check_trackers(self.runtime.trackers)
+        out = Path(self.out)
+        step = Step(kind, kind, config, inputs, out.parent, place=out)
+        before = [given for given in inputs.values() if isinstance(given, Step)]
+        for part in [*before, step]:
+            console.heading(part.label, f"{part.artifact.path}  {part.state()}")
+            execute_step(part, self.runtime, console)
+        metrics = json.loads((out / "artifact.json").read_text())["metrics"]
+        console.table("", ["figure", "value"], [[name, f"{value:.6g}"] for name, value in metrics.items()])
+
+
+@dataclass(kw_only=True)
+class Text:
+    """Text for a command of one step."""
+
+    corpus: tuple[str, ...]
+    """Files of text (.jsonl, .json, .csv, .parquet, .txt), datasets on the hub, or `builtin:python`."""
+    column: str = "text"
+    """The column that holds the text."""
+    append_eos: bool = True
+    """End each document with the end-of-sequence token."""
+
+    def stream(self, model: Path, label: str, out: str) -> Step:
+        """The step that tokenises it with the tokenizer of `model`."""
+        sources = tuple(parse(Source, {"path": path, "column": self.column}, "--corpus") for path in self.corpus)
+        for source in sources:
+            check_source(source, "--corpus")
+        config = TokensConfig(append_eos=self.append_eos)
+        return tokens_step(config, sources, given_tokenizer(model), label, Path(out).parent)
+
+
+@dataclass(kw_only=True)
+class Correct(Single):
+    """Train a teacher on with your text, by plain cross-entropy."""
+
+    model: Positional[str]
+    """The teacher's folder, or its id on the hub."""
+    text: Annotated[Text, Flat]
+    config: Annotated[CorrectConfig, Flat]
+
+    def __call__(self, console: Console) -> None:
+        """Do it."""
+        if not self.config.tokens:
+            raise RecipeError("--tokens: 0 would leave the teacher as it is")
+        model = _model(self.model)
+        stream = self.text.stream(model, "corpus", self.out)
+        self.do("correct", self.config, {"model": given_model(model), "tokens": stream}, console)
+
+
+@dataclass(kw_only=True)
+class Score(Single):
+    """Score the layers, channels, heads and neurons of a model by forward passes over your text."""
+
+    model: Positional[str]
+    """The model's folder, or its id on the hub."""
+    text: Annotated[Text, Flat]
+    config: Annotated[ScoreConfig, Flat]
+
+    def __call__(self, console: Console) -> None:
+        """Do it."""
+        model = _model(self.model)
+        stream = self.text.stream(model, "corpus", self.out)
+        self.do("score", self.config, {"model": given_model(model), "tokens": stream}, console)
+
+
+@dataclass(kw_only=True)
+class Prune(Single):
+    """Cut a student out of a model, streaming: the model is never built."""
+
+    model: Positional[str]
+    """The model's folder, or its id on the hub."""
+    scores: str | None = None
+    """The folder that `prunus score` wrote; not needed where chance decides."""
+    config: Annotated[PruneConfig, Flat]
+
+    def __call__(self, console: Console) -> None:
+        """Do it."""
+        if self.config.like is not None:
+            raise RecipeError(f"--like: {self.config.like!r} names a student of a recipe, and here there is none")
+        if needs_scores(self.config) and self.scores is None:
+            raise RecipeError("--scores: missing; `prunus score` makes them, or say --importance random")
+        model = _model(self.model)
+        self.config.target(ModelFolder(model).shape, "prune")
+        inputs: dict[str, Step | Given] = {"model": given_model(model)}
+        if self.scores is not None:
+            inputs["scores"] = _finished(Path(self.scores))
+        self.do("prune", self.config, inputs, console)
+
+
+@dataclass(kw_only=True)
+class Distill(Single):
+    """Distil a teacher into a student, with your text."""
+
+    student: Positional[str]
+    """The student's folder."""
+    teacher: str
+    """The teacher's folder, or its id on the hub."""
+    text: Annotated[Text, Flat]
+    config: Annotated[DistillConfig, Flat]
+
+    def __call__(self, console: Console) -> None:
+        """Do it."""
+        if not self.config.tokens:
+            raise RecipeError("--tokens: 0 would leave the student as it is")
+        student, teacher = _model(self.student), _model(self.teacher)
+        stream = self.text.stream(teacher, "corpus", self.out)
+        inputs = {"student": given_model(student), "teacher": given_model(teacher), "tokens": stream}
+        self.do("distill", self.config, inputs, console)
+
+
+@dataclass(kw_only=True)
+class Evaluate(Single):
+    """Measure a model on held-out text, beside its teacher."""
+
+    model: Positional[str]
+    """The model's folder, or its id on the hub."""
+    teacher: str | None = None
+    """The teacher to hold it against."""
+    text: Annotated[Text, Flat]
+    config: Annotated[EvaluateConfig, Flat]
+
+    def __call__(self, console: Console) -> None:
+        """Do it."""
+        model = _model(self.model)
+        stream = self.text.stream(model, "held_out", self.out)
+        inputs = {"model": given_model(model), "tokens": stream}
+        if self.teacher is not None:
+            inputs["teacher"] = given_model(_model(self.teacher))
+        self.do("evaluate", self.config, inputs, console)
+
+
+@dataclass(kw_only=True)
+class Report:
+    """Write the report of a run as one HTML page, and print its table."""
+
+    run: Positional[str]
+    """The folder of the run."""
+    out: str | None = None
+    """The file to write; `report.html` in the run's folder if not given."""
+
+    def __call__(self, console: Console) -> None:
+        """Read the records, write the page."""
+        report = _report(Path(self.run), self.out)
+        show_results(Path(self.run), console)
+        console.say(f"report: {report}")
+
+
+COMMANDS = {
+    "run": Run, "plan": Plan, "inspect": Inspect, "correct": Correct, "score": Score, "prune": Prune,
+    "distill": Distill, "evaluate": Evaluate, "report": Report,
+}  # fmt: skip
+
+
+def execute(name: str, arguments: list[str]) -> None:
+    """Parse the options of one command and do it.
+
+    Raises:
+        PrunusError: The input cannot be used.
+        SystemExit: Options cannot be parsed (2), or help was asked for (0).
+    """
+    command = COMMANDS[name]
+    console = Console()
+    if issubclass(command, Run):
+        _with_recipe(command, name, arguments)(console)
+    else:
+        _parse(command, f"prunus {name}", arguments)(console)
+
+
+def _with_recipe(command: type[Run], name: str, arguments: list[str]) -> Run:
+    """Parse `RECIPE [options]`: the flags' defaults are the recipe's values, and what is given goes into its YAML.
+
+    The flags are put into the raw recipe, which is then validated as a whole, so that a flag is inherited (by students,
+    from `seed`) exactly as the same line in the file would be.
+    """
+    usage = f"prunus {name} RECIPE"
+    if not arguments or arguments[0].startswith("-"):
+        if arguments and arguments[0] in ("-h", "--help"):
+            print(f"usage: {usage} [OPTIONS]\n\n{command.__doc__}\n\n{usage} --help lists the options, with that recipe's values.")
+            sys.exit(0)
+        raise RecipeError(f"which recipe? usage: {usage} [OPTIONS]")
+    file, *flags = arguments
+    raw = read_recipe(Path(file))
+    recipe = parse(Recipe, raw, file)
+    given: Run = _parse(command, usage, flags, default=command(recipe=recipe))
+    values = given.recipe.model_dump(mode="json")
+    for flag in flags:
+        if flag.startswith("--"):
+            _put(raw, values, flag.removeprefix("--").partition("=")[0].replace("-", "_"))
+    return command(recipe=parse(Recipe, raw, f"{file} with {' '.join(flags)}" if flags else file), out=given.out, dry_run=given.dry_run)
+
+
+def _put(raw: dict[str, Any], values: Any, flag: str) -> None:
+    """Set the value that `flag` was given, found in `values`, in the raw recipe; flags that are no part of it are passed over."""
+    path = _path(values, flag) or _path(values, flag.removeprefix("no_"))
+    if path is None:
+        return
+    for key in path[:-1]:
+        raw, values = _child(raw, key), values[key]
+    if isinstance(raw, dict):
+        raw[path[-1]] = values[path[-1]]
+
+
+def _path(values: Any, flag: str) -> list[Any] | None:
+    """The keys of `values` that a flag's dotted name stands for, or None. Students' names may hold hyphens."""
+    path: list[Any] = []
+    for part in flag.split("."):
+        if isinstance(values, list):
+            key: Any = int(part)
+        else:
+            key = next((key for key in values or {} if key.replace("-", "_") == part), None)
+        if key is None:
+            return None
+        path.append(key)
+        values = values[key]
+    return path
+
+
+def _child(raw: Any, key: Any) -> Any:
+    """The part of the raw recipe under `key`, made where it is not there; shorthands are written out first."""
+    if isinstance(raw, dict):
+        if not isinstance(raw.get(key), (dict, list)):
+            raw[key] = {"path": raw[key]} if isinstance(raw.get(key), str) else {}
+        return raw[key]
+    if isinstance(raw[key], str):
+        raw[key] = {"path": raw[key]}
+    return raw[key]
+
+
+def _parse(command: Any, usage: str, arguments: list[str], default: Any = None) -> Any:
+    options = {} if default is None else {"default": default}
+    return tyro.cli(command, prog=usage, args=arguments, **options)
+
+
+def _model(path: str) -> Path:
+    folder = ModelFolder(locate_model(path, None, "MODEL"))
+    folder.check()
+    return folder.path
+
+
+def _finished(folder: Path) -> Given:
+    """The result of an earlier command as an input."""
+    record = folder / "artifact.json"
+    if not record.is_file():
+        raise RecipeError(f"{folder}: is no finished result: there is no artifact.json")
+    return Given(folder, str(json.loads(record.read_text())["key"]))
+
+
+def _report(root: Path, out: str | None) -> Path:
+    from prunus.report.step import write_report
+
+    return write_report(root, Path(out) if out else root / "report.html")

@@ -1,0 +1,133 @@
+"""Everything the terminal shows: headings, one live line a step, warnings and tables.
+
+On a terminal a step's progress is one line that moves; elsewhere (a log, CI) it is a plain line every few seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console as Rich
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+_PLAIN_SECONDS = 10.0  # between two lines of a log
+_TABLE_WIDTH = 400  # more than any table needs
+
+
+class Progress:
+    """The state of one live line."""
+
+    def __init__(self, label: str, total: float | None, unit: str) -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.done = self.first = 0.0
+        self.figures: dict[str, float] = {}
+        self.started: float | None = None
+
+    def update(self, done: float, **figures: float) -> None:
+        """Say how far the work is, and the figures to show beside it. The first call may be a resumed position."""
+        if self.started is None:
+            self.started, self.first = time.monotonic(), done if figures.pop("resumed", 0) else 0.0
+        self.done = done
+        self.figures |= figures
+
+    def line(self) -> str:
+        """The line as text: how much of how much, at what rate, the figures, and the time left."""
+        seconds = time.monotonic() - self.started if self.started else 0.0
+        rate = (self.done - self.first) / seconds if seconds > 0 else 0.0
+        parts = [f"{self.label}  {human(self.done)}"]
+        if self.total:
+            parts[0] += f" / {human(self.total)}"
+        parts[0] += f" {self.unit}"
+        parts += [f"{human(rate)} {self.unit}/s"] if rate else []
+        parts += [f"{name} {value:.4g}" for name, value in self.figures.items()]
+        if self.total and rate:
+            parts.append(f"{duration(max(self.total - self.done, 0) / rate)} left")
+        return "  ·  ".join(parts)
+
+
+class Console:
+    """What steps and the pipeline talk to. `quiet` keeps everything but errors to itself."""
+
+    def __init__(self, quiet: bool = False, file: Any = None) -> None:
+        self.rich = Rich(quiet=quiet, file=file, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """Print a line as it is."""
+        self.rich.print(Text(text))
+
+    def heading(self, text: str, note: str = "") -> None:
+        """Open a part of the run."""
+        self.rich.print(f"[bold]{escape(text)}[/bold]  [dim]{escape(note)}[/dim]")
+
+    def warn(self, text: str) -> None:
+        """Print something that the reader should know and that does not stop the run."""
+        self.rich.print(f"[yellow]warning:[/yellow] {escape(text)}")
+
+    @contextmanager
+    def progress(self, label: str, total: float | None, unit: str) -> Iterator[Progress]:
+        """Show the progress of a piece of work for as long as the context is open."""
+        state = Progress(label, total, unit)
+        if self.rich.is_terminal:
+            with Live(console=self.rich, get_renderable=lambda: Text(state.line(), no_wrap=True), refresh_per_second=4):
+                yield state
+        else:
+            yield _Plain(state, self) if not self.rich.quiet else state
+            self.say(state.line())
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table: its first column left, the others right."""
+        table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for i, column in enumerate(columns):
+            table.add_column(column, justify="right" if i else "left", no_wrap=True, header_style="dim")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        wide = self.rich.options.update(width=_TABLE_WIDTH)
+        width = self.rich.measure(table, options=wide).maximum  # a cell cut short says nothing; a long line wraps
+        self.rich.print(table, width=width, crop=False, overflow="ignore", no_wrap=True)
+
+
+class _Plain(Progress):
+    """A live line where there is no terminal: says a line now and then."""
+
+    def __init__(self, state: Progress, console: Console) -> None:
+        self.state, self.console = state, console
+        self.said = time.monotonic()
+
+    def update(self, done: float, **figures: float) -> None:
+        self.state.update(done, **figures)
+        if time.monotonic() - self.said >= _PLAIN_SECONDS:
+            self.said = time.monotonic()
+            self.console.say(self.state.line())
+
+
+def human(number: float) -> str:
+    """A number in three or four digits: 950, 12.3k, 4.54B."""
+    for limit, divisor, suffix in ((1e3, 1, ""), (1e6, 1e3, "k"), (1e9, 1e6, "M"), (1e12, 1e9, "B"), (1e15, 1e12, "T")):
+        if abs(number) < limit * 0.9995:
+            value = number / divisor
+            return f"{value:.0f}{suffix}" if value >= 100 or not suffix else f"{value:.3g}{suffix}"
+    return f"{number:.2e}"
+
+
+def human_bytes(number: float) -> str:
+    """A number of bytes in decimal units, as disks and hubs count: 16.1 GB."""
+    digits = human(number).replace("B", "G")
+    return f"{digits} B" if digits[-1].isdigit() else f"{digits[:-1]} {digits[-1]}B"
+
+
+def duration(seconds: float) -> str:
+    """A time in the two units that matter: 42s, 3m 10s, 2h 05m, 3d 4h."""
+    minutes, hours = divmod(int(seconds), 60)[0], int(seconds) // 3600
+    if seconds < 60:
+        return f"{seconds:.0f}s"
+    if hours < 1:
+        return f"{minutes}m {int(seconds) % 60:02d}s"
+    if hours < 48:
+        return f"{hours}h {minutes % 60:02d}m"
+    return f"{hours // 24}d {hours % 24}h"

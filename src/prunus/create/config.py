@@ -1,0 +1,54 @@
+"""Options of a new teacher."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from prunus.config import Config
+
+
+class CreateConfig(Config):
+    """A Llama with random weights and a byte-level BPE tokenizer learnt from the corpus, for `correct` to train."""
+
+    kind: ClassVar[str] = "create"
+    revision: ClassVar[int] = 1
+
+    vocab_size: int = Field(default=4096, ge=260)
+    """Tokens: 256 bytes, two special ones, and merges."""
+    hidden_size: int = Field(default=256, ge=1)
+    """Width of the residual stream."""
+    intermediate_size: int = Field(default=688, ge=1)
+    """Neurons of each MLP."""
+    num_hidden_layers: int = Field(default=6, ge=1)
+    """Layers."""
+    num_attention_heads: int = Field(default=8, ge=1)
+    """Query heads of each layer."""
+    num_key_value_heads: int = Field(default=4, ge=1)
+    """KV heads of each layer."""
+    max_position_embeddings: int = Field(default=1024, ge=2)
+    """Longest context."""
+    tie_word_embeddings: bool = True
+    """Whether the LM head is the embedding."""
+    tokenizer_documents: int = Field(default=2000, ge=1)
+    """Documents of the corpus that the tokenizer is learnt from."""
+    seed: int = 0
+    """Seed of the weights."""
+
+    def model_config_json(self) -> dict[str, Any]:
+        """The model's config.json."""
+        keys = set(type(self).model_fields) - {"tokenizer_documents", "seed"}
+        return {
+            **self.model_dump(include=keys),
+            "model_type": "llama",
+            "architectures": ["LlamaForCausalLM"],
+            "head_dim": self.hidden_size // self.num_attention_heads,
+            "hidden_act": "silu",
+            "rms_norm_eps": 1e-5,
+            "initializer_range": 0.02,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+            "dtype": "float32",
+        }

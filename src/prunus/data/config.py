@@ -1,0 +1,64 @@
+"""What text a recipe uses, and how it is cut into tokens."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from prunus.config import Config, Path
+
+
+class Source(Config):
+    """One source of text."""
+
+    path: Path
+    """A local file (.jsonl, .json, .csv, .parquet or .txt, .gz too), a dataset's id on the hub, or `builtin:python`."""
+    name: str | None = None
+    """The configuration of a dataset on the hub that has several."""
+    split: str = "train"
+    """The split of a dataset on the hub."""
+    revision: str | None = None
+    """The commit of a dataset on the hub; the newest if not given."""
+    column: str = "text"
+    """The column that holds the text."""
+    weight: float | None = Field(default=None, gt=0)
+    """Share of the tokens, relative to the other sources'. Without weights all of every source is taken."""
+
+
+class DataConfig(Config):
+    """The text that a recipe trains on, and the text that it is judged by."""
+
+    corpus: tuple[Source, ...] = Field(min_length=1)
+    """Text for correction, scoring and distillation."""
+    held_out: tuple[Source, ...] = ()
+    """Text for evaluation. Without any, a part of the corpus is held out, chosen by each document's hash."""
+    held_out_fraction: float = Field(default=0.02, gt=0, lt=1)
+    """Share of the corpus's documents that is held out where `held_out` names no source."""
+    append_eos: bool = True
+    """End each document with the tokenizer's end-of-sequence token, where it has one."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Stop reading the corpus after so many tokens."""
+
+    @model_validator(mode="after")
+    def _all_or_none_weighted(self) -> DataConfig:
+        for sources in (self.corpus, self.held_out):
+            if len({source.weight is None for source in sources}) > 1:
+                raise ValueError("either every source has a weight, or none has")
+        return self
+
+
+class TokensConfig(Config):
+    """One stream of tokens: which documents of the sources are kept, and how they are joined."""
+
+    kind: ClassVar[str] = "data"
+    revision: ClassVar[int] = 1
+
+    part: Literal["all", "train", "held_out"] = "all"
+    """Which documents to keep: all, or one side of the split by hash."""
+    held_out_fraction: float = 0.02
+    """Share of the documents on the held-out side."""
+    append_eos: bool = True
+    """End each document with the end-of-sequence token."""
+    max_tokens: int | None = None
+    """Stop after so many tokens."""

@@ -1,0 +1,138 @@
+"""Reading text, document by document, from files, from the hub, and from Python itself."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prunus.data.config import Source
+from prunus.errors import DataError, nearest
+from prunus.fingerprint import digest, fingerprint_files
+
+READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
+"""Endings of local files, and the reader of `datasets` for each."""
+
+BUILTINS = ("builtin:python",)
+_SKIPPED = {"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "turtledemo", "__pycache__", "encodings"}
+
+
+def documents(source: Source, where: str) -> Iterator[str]:
+    """Yield the text of each document of `source`, in order.
+
+    Args:
+        source: What to read.
+        where: The source's name in the recipe, such as `data.corpus.0`, for messages.
+
+    Raises:
+        DataError: The source cannot be read, or has no such column.
+    """
+    if source.path in BUILTINS:
+        yield from _python_documents()
+        return
+    for row in _rows(source, where):
+        if source.column not in row:
+            raise DataError(
+                f"{where}.column: {source.path} has no column {source.column!r}{nearest(source.column, row)}; "
+                f"it has: {', '.join(row)}"
+            )
+        text = row[source.column]
+        if not isinstance(text, str):
+            raise DataError(f"{where}.column: {source.column!r} of {source.path} holds {type(text).__name__}, not text")
+        if text.strip():
+            yield text
+
+
+def check_source(source: Source, where: str) -> None:
+    """Read one document, so that a wrong path or column is found before any work.
+
+    Raises:
+        DataError: The source cannot be read, is empty, or has no such column.
+    """
+    if next(documents(source, where), None) is None:
+        raise DataError(f"{where}: {source.path} holds no text")
+
+
+def source_fingerprint(source: Source, where: str) -> str:
+    """A digest of what the source holds: a local file's bytes, a hub dataset's commit, Python's version."""
+    if source.path in BUILTINS:
+        return digest([source.path, sys.version])
+    file = Path(source.path).expanduser()
+    if file.is_file():
+        return fingerprint_files([file])
+    return digest([source.path, source.name, source.split, _hub_commit(source, where)])
+
+
+def sources_fingerprint(sources: tuple[Source, ...], where: str) -> str:
+    """A digest of what several sources hold and how each is read."""
+    return digest([[source.identity(), source_fingerprint(source, f"{where}.{i}")] for i, source in enumerate(sources)])
+
+
+def is_held_out(text: str, fraction: float) -> bool:
+    """Whether a document falls on the held-out side: decided by its own hash, so equal texts stay on one side."""
+    value = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+    return value < fraction * 2**64
+
+
+def _rows(source: Source, where: str) -> Iterator[dict[str, Any]]:
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        yield from _open(source, where)
+    except DataError:
+        raise
+    except Exception as error:  # `datasets` and its readers raise many kinds, each with its own words
+        raise DataError(f"{where}: {source.path} cannot be read: {type(error).__name__}: {error}") from None
+
+
+def _open(source: Source, where: str) -> Any:
+    import datasets
+
+    file = Path(source.path).expanduser()
+    if file.is_file():
+        ending = [suffix for suffix in file.suffixes if suffix in READERS]
+        if not ending:
+            raise DataError(f"{where}.path: {source.path}: cannot tell its format; known: {', '.join(READERS)}")
+        options = {"sample_by": "document"} if ending[-1] == ".txt" else {}
+        return datasets.load_dataset(READERS[ending[-1]], data_files=str(file), split="train", streaming=True, **options)
+    _refuse_missing_file(source, where)
+    return datasets.load_dataset(
+        source.path, source.name, split=source.split, revision=source.revision, streaming=True
+    )
+
+
+def _refuse_missing_file(source: Source, where: str) -> None:
+    local = source.path.startswith((".", "/", "~")) or source.path.count("/") > 1
+    if source.path.startswith("builtin:"):
+        raise DataError(f"{where}.path: unknown {source.path!r}{nearest(source.path, BUILTINS)}; there is: {BUILTINS[0]}")
+    if local or any(source.path.endswith(ending) for ending in READERS):
+        raise DataError(f"{where}.path: there is no file {source.path}")
+
+
+def _hub_commit(source: Source, where: str) -> str:
+    _refuse_missing_file(source, where)
+    from huggingface_hub import HfApi
+
+    try:
+        return str(HfApi().dataset_info(source.path, revision=source.revision).sha)
+    except Exception as error:  # no network, no such dataset, no right to it: the hub's client says which
+        raise DataError(f"{where}.path: {source.path} is no local file, and the hub does not give it: {error}") from None
+
+
+def _python_documents() -> Iterator[str]:
+    """The documentation and the source that every Python carries: its language reference, then its modules."""
+    if importlib.util.find_spec("pydoc_data.topics"):
+        from pydoc_data.topics import topics
+
+        yield from topics.values()
+    library = Path(sysconfig.get_paths()["stdlib"])
+    for file in sorted(library.rglob("*.py")):
+        if not _SKIPPED & set(file.relative_to(library).parts) and "pydoc_data" not in file.parts:
+            text = file.read_text(encoding="utf-8", errors="replace")
+            if text.strip():
+                yield text

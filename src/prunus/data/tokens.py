@@ -1,0 +1,70 @@
+"""Tokens: a tokenised stream on disk, its documents, and the two ways of cutting it: blocks and windows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from prunus.errors import DataError
+
+IDS, ENDS, SIZES, FACTS = "tokens.bin", "document_ends.npy", "document_bytes.npy", "tokens.json"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A stream of token ids with its documents' borders, mapped from disk.
+
+    Attributes:
+        ids: [T], all tokens of all documents, one after the other.
+        ends: [N], where each document ends in `ids`.
+        sizes: [N], each document's length as UTF-8 bytes.
+    """
+
+    ids: np.ndarray
+    ends: np.ndarray
+    sizes: np.ndarray
+
+    @classmethod
+    def open(cls, folder: Path) -> Tokens:
+        """Map the stream that a `data` step wrote."""
+        facts = json.loads((folder / FACTS).read_text())
+        ids = np.memmap(folder / IDS, dtype=facts["dtype"], mode="r")
+        return cls(ids, np.load(folder / ENDS), np.load(folder / SIZES))
+
+    def blocks(self, length: int) -> np.ndarray:
+        """The stream in consecutive blocks, [T // length, length]; what does not fill the last one is dropped.
+
+        Raises:
+            DataError: There is not one block.
+        """
+        count = len(self.ids) // length
+        if not count:
+            raise DataError(f"the text is too short: {len(self.ids)} tokens do not fill one sequence of {length}")
+        return self.ids[: count * length].reshape(count, length)
+
+    def windows(self, length: int) -> Iterator[tuple[int, int, float]]:
+        """Stretches (start, end, bytes) of at most `length` tokens, none across two documents.
+
+        A document's bytes are shared out by tokens. Stretches of one token predict nothing and are left out.
+        """
+        start = 0
+        for end, size in zip(self.ends.tolist(), self.sizes.tolist(), strict=True):
+            for left in range(start, end, length):
+                right = min(left + length, end)
+                if right - left > 1:
+                    yield left, right, size * (right - left) / (end - start)
+            start = end
+
+
+def schedule(blocks: int, count: int, seed: int) -> np.ndarray:
+    """The order of training: `count` block numbers, each epoch a new permutation of all, [count].
+
+    The order is a function of the seed alone, so that a resumed run knows where it was from its step number.
+    """
+    epochs = -(-count // blocks)
+    order = [np.random.default_rng([seed, epoch]).permutation(blocks) for epoch in range(epochs)]
+    return np.concatenate(order)[:count]

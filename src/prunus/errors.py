@@ -1,0 +1,49 @@
+"""The errors that Prunus raises on purpose, as one tree.
+
+    PrunusError            something the user can put right; the CLI prints it and exits with 2
+    ├── RecipeError        a recipe, or a flag, says something impossible
+    ├── ModelError         a model folder cannot be read, or is not what it says it is
+    │   └── ShapeError     a shape that cannot be cut from the teacher, or that no loader takes
+    ├── DataError          text that is missing, empty or not as described
+    ├── ArtifactError      a result folder that is in the way, or damaged
+    └── TrainingError      a training run that must not go on (a loss that is not finite)
+
+Every message says what is wrong, where, the value found and what is allowed.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class PrunusError(Exception):
+    """Base of all errors that are the input's fault and not the program's."""
+
+
+class RecipeError(PrunusError):
+    """A recipe or a flag that cannot be carried out as written."""
+
+
+class ModelError(PrunusError):
+    """A model folder that is missing, incomplete or of an unknown family."""
+
+
+class ShapeError(ModelError):
+    """Dimensions that the teacher does not have, or that its family cannot load."""
+
+
+class DataError(PrunusError):
+    """A source of text that cannot be read, or holds too little."""
+
+
+class ArtifactError(PrunusError):
+    """A result folder that is in the way, or does not hold what its record says."""
+
+
+class TrainingError(PrunusError):
+    """Training that went wrong in a way that going on would only hide."""
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """Return `` (did you mean `x`?)`` for the closest of `allowed`, or an empty string."""
+    close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
+    return f" (did you mean `{close[0]}`?)" if close else ""

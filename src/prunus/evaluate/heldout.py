@@ -1,0 +1,77 @@
+"""What a model says of held-out text, window by window, beside its teacher.
+
+    B batch, S sequence, V vocabulary
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedModel
+
+from prunus.data.tokens import Tokens
+
+COLUMNS = ("tokens", "bytes", "nll", "teacher_nll", "kl", "agreed")
+"""What is kept of a window: predicted tokens and their bytes, the sums over them of the negative log-likelihood by the
+model and by its teacher (nats) and of KL(teacher ‖ model) (nats), and at how many both have the same first choice."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of one document: half-open borders in the stream, and its bytes."""
+
+    start: int
+    end: int
+    size: float
+
+
+def windows_of(tokens: Tokens, length: int, max_tokens: int) -> list[Window]:
+    """The windows of at most `length` tokens, until `max_tokens` are in them."""
+    chosen: list[Window] = []
+    total = 0
+    for start, end, size in tokens.windows(length):
+        chosen.append(Window(start, end, size))
+        total += end - start
+        if total >= max_tokens:
+            break
+    return chosen
+
+
+def batches(windows: list[Window], size: int) -> Iterator[list[int]]:
+    """Numbers of windows in batches of like length, the longest first, so that little is padding."""
+    order = sorted(range(len(windows)), key=lambda i: windows[i].start - windows[i].end)
+    for first in range(0, len(order), size):
+        yield order[first : first + size]
+
+
+def padded(tokens: Tokens, windows: list[Window]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids of `windows` padded on the right, and which are real: [B, S] each. Causal models ignore what follows."""
+    length = max(window.end - window.start for window in windows)
+    ids = np.zeros((len(windows), length), dtype=np.int64)
+    real = np.zeros((len(windows), length), dtype=bool)
+    for row, window in enumerate(windows):
+        ids[row, : window.end - window.start] = tokens.ids[window.start : window.end]
+        real[row, : window.end - window.start] = True
+    return torch.from_numpy(ids), torch.from_numpy(real)
+
+
+@torch.no_grad()
+def measure(model: PreTrainedModel, teacher: PreTrainedModel | None, ids: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """The sums of `COLUMNS` from `nll` on for each window: [B, S] to [B, 4] in float64; without a teacher, of itself."""
+    wanted = real[:, 1:]
+    target = ids[:, 1:, None]
+    log_s = F.log_softmax(model(input_ids=ids, use_cache=False).logits[:, :-1].float(), dim=-1)
+    log_t = log_s
+    if teacher is not None:
+        log_t = F.log_softmax(teacher(input_ids=ids, use_cache=False).logits[:, :-1].float(), dim=-1)
+    figures = (
+        -log_s.gather(-1, target).squeeze(-1),
+        -log_t.gather(-1, target).squeeze(-1),
+        (log_t.exp() * (log_t - log_s)).sum(dim=-1),
+        log_t.argmax(dim=-1) == log_s.argmax(dim=-1),
+    )
+    return torch.stack([torch.where(wanted, figure, 0).sum(dim=1, dtype=torch.float64) for figure in figures], dim=1)

@@ -1,0 +1,140 @@
+"""The `evaluate` step: a model on held-out text beside its teacher, with intervals, and its answers to prompts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer, PreTrainedModel
+
+from prunus.console import Console
+from prunus.data.tokens import Tokens
+from prunus.errors import DataError
+from prunus.evaluate.config import EvaluateConfig
+from prunus.evaluate.heldout import COLUMNS, batches, measure, padded, windows_of
+from prunus.evaluate.intervals import ratio_interval
+from prunus.models.folder import ModelFolder
+from prunus.models.load import device_of, inference_dtype, load_model
+from prunus.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The model, the teacher to hold it against (None for the teacher itself), and the held-out stream."""
+
+    model: Path
+    tokens: Path
+    teacher: Path | None = None
+
+
+def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
+    """Evaluate `inputs.model`.
+
+    Writes `results.json` (every figure with its interval), `windows.jsonl` (the sums of each window, see `COLUMNS`) and
+    `answers.jsonl`.
+
+    Returns:
+        The figures without their intervals.
+
+    Raises:
+        DataError: The held-out stream has no window of two tokens.
+    """
+    tokens = Tokens.open(inputs.tokens)
+    device = device_of(runtime)
+    dtype = inference_dtype(runtime, device)
+    model = load_model(inputs.model, device, dtype)
+    teacher = load_model(inputs.teacher, device, dtype) if inputs.teacher else None
+    rows = _measure_all(model, teacher, tokens, config, runtime, console)
+    results = figures(rows, config)
+    folder = ModelFolder(inputs.model)
+    facts = {
+        "parameters": folder.shape.parameters,
+        "non_embedding_parameters": folder.shape.non_embedding_parameters,
+        "dimensions": folder.shape.dimensions(),
+        "windows": len(rows),
+        "tokens": int(rows[:, 0].sum()),
+    }
+    (out / "results.json").write_text(json.dumps({**facts, "figures": results}, indent=2) + "\n")
+    lines = (dict(zip(COLUMNS, row, strict=True)) for row in rows.tolist())
+    (out / "windows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    answers = _answers(model, inputs.model, tokens, config)
+    (out / "answers.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
+    return {name: figure["value"] for name, figure in results.items()}
+
+
+def figures(rows: np.ndarray, config: EvaluateConfig) -> dict[str, dict[str, float]]:
+    """Every figure with its interval, from the windows' sums: [N, len(COLUMNS)].
+
+    `nll` nats per token, `perplexity` its exponential, `bits_per_byte`, `kl` nats per token to the teacher,
+    `agreement` the share of tokens at which both have the same first choice, and `nll_increase`, the paired difference
+    to the teacher's own `nll` on the same windows.
+    """
+    count, size, nll, teacher_nll, kl, agreed = rows.T
+
+    def interval(numerators: np.ndarray, denominators: np.ndarray, transform: Any = lambda ratio: ratio) -> dict[str, float]:
+        return ratio_interval(numerators, denominators, config.confidence, config.resamples, config.seed, transform)
+
+    return {
+        "nll": interval(nll, count),
+        "perplexity": interval(nll, count, np.exp),
+        "bits_per_byte": interval(nll / np.log(2), size),
+        "kl": interval(kl, count),
+        "agreement": interval(agreed, count),
+        "nll_increase": interval(nll - teacher_nll, count),
+    }
+
+
+def _measure_all(
+    model: PreTrainedModel,
+    teacher: PreTrainedModel | None,
+    tokens: Tokens,
+    config: EvaluateConfig,
+    runtime: Runtime,
+    console: Console,
+) -> np.ndarray:
+    windows = windows_of(tokens, config.sequence_length, config.max_tokens)
+    if not windows:
+        raise DataError(f"evaluate: the held-out text has {len(tokens.ids)} tokens and no document of two")
+    rows = np.zeros((len(windows), len(COLUMNS)))
+    total = sum(window.end - window.start for window in windows)
+    done = 0
+    with console.progress("evaluate", total, "tokens") as progress:
+        for numbers in batches(windows, runtime.device_batch_size):
+            chosen = [windows[i] for i in numbers]
+            ids, real = padded(tokens, chosen)
+            sums = measure(model, teacher, ids.to(model.device), real.to(model.device)).cpu().numpy()
+            counts = [[window.end - window.start - 1, window.size] for window in chosen]
+            rows[numbers] = np.concatenate([np.array(counts), sums], axis=1)
+            done += sum(window.end - window.start for window in chosen)
+            progress.update(done)
+    return rows
+
+
+def _answers(model: PreTrainedModel, folder: Path, tokens: Tokens, config: EvaluateConfig) -> list[dict[str, str]]:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompts = [tokenizer(prompt)["input_ids"] for prompt in config.prompts] or _openings(tokens, config)
+    answers = []
+    for ids in prompts:
+        prompt = torch.tensor([ids], device=model.device)
+        with torch.no_grad():
+            output = model.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                do_sample=False,
+                max_new_tokens=config.max_new_tokens,
+                pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+            )
+        answer = tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)
+        answers.append({"prompt": tokenizer.decode(ids, skip_special_tokens=True), "answer": answer})
+    return answers
+
+
+def _openings(tokens: Tokens, config: EvaluateConfig) -> list[list[int]]:
+    starts = [0, *tokens.ends[:-1].tolist()]
+    pairs = zip(starts, tokens.ends.tolist(), strict=True)
+    long = [start for start, end in pairs if end - start > 2 * config.prompt_tokens]
+    return [tokens.ids[start : start + config.prompt_tokens].tolist() for start in long[: config.prompt_count]]

@@ -1,0 +1,27 @@
+"""A model of random weights, drawn by transformers' own rules for its family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prunus.models.folder import write_config
+
+
+def draw_model(config: dict[str, Any], out: Path, seed: int) -> None:
+    """Write a freshly initialised model to `out`.
+
+    Args:
+        config: Its config.json.
+        out: The folder, which exists.
+        seed: Seed of torch's generator.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from prunus.models.load import dtype_named
+
+    write_config(out, config)
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(out), dtype=torch.float32)
+    model.to(dtype_named(config)).save_pretrained(out)

@@ -1,0 +1,131 @@
+"""A model folder as anyone's loader sees it: config, headers, the files that go along, and what they amount to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from prunus.errors import ModelError
+from prunus.fingerprint import fingerprint_files
+from prunus.models.axes import Family
+from prunus.models.checkpoint import TensorInfo, read_tensors
+from prunus.models.families import family_of
+from prunus.models.shape import Shape
+
+TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*")
+ALONG = (*TOKENIZER, "generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")
+"""What a student takes over from its teacher unchanged."""
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A Hugging Face model folder, read as far as headers."""
+
+    path: Path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The contents of config.json.
+
+        Raises:
+            ModelError: The folder or the file is missing, or is not a JSON object.
+        """
+        file = self.path / "config.json"
+        if not self.path.is_dir():
+            raise ModelError(f"{self.path}: there is no such folder")
+        if not file.is_file():
+            raise ModelError(f"{self.path}: not a model folder: there is no config.json")
+        try:
+            config = json.loads(file.read_text())
+        except ValueError as error:
+            raise ModelError(f"{file}: not JSON: {error}") from None
+        if not isinstance(config, dict):
+            raise ModelError(f"{file}: holds {type(config).__name__}, not an object")
+        return config
+
+    @cached_property
+    def family(self) -> Family:
+        """The axis table of this model."""
+        return family_of(self.config, str(self.path))
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Its dimensions."""
+        return Shape.from_config(self.config, self.family, str(self.path))
+
+    @cached_property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """Its tensors by name, from the headers alone."""
+        return read_tensors(self.path)
+
+    @property
+    def dtype(self) -> str:
+        """The type that most of its bytes are in, by the format's name, such as `BF16`."""
+        totals: dict[str, int] = {}
+        for info in self.tensors.values():
+            totals[info.dtype] = totals.get(info.dtype, 0) + info.nbytes
+        return max(totals, key=lambda dtype: totals[dtype])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights."""
+        return sum(info.nbytes for info in self.tensors.values())
+
+    def check(self) -> None:
+        """Hold the headers against the table: every weight there, none unknown, each of its shape.
+
+        Raises:
+            ModelError: Names the first weight that is missing, unknown or of another shape.
+        """
+        expected = dict(self.shape.tensors())
+        found = {name: info.shape for name, info in self.tensors.items() if not self._is_ballast(name)}
+        for name in expected.keys() - found.keys():
+            raise ModelError(f"{self.path}: the weight {name} is missing; its config asks for {expected[name]}")
+        for name in found.keys() - expected.keys():
+            raise ModelError(f"{self.path}: the weight {name} is not one that a {self.family.name} with this config has")
+        for name, shape in found.items():
+            if shape != expected[name]:
+                raise ModelError(f"{self.path}: {name} is {list(shape)}; its config asks for {list(expected[name])}")
+
+    def _is_ballast(self, name: str) -> bool:
+        """Whether a tensor is one that loaders drop: a stored copy of a tied head, or an old rotary buffer."""
+        known = self.family.weight(name)
+        return name.endswith("rotary_emb.inv_freq") or bool(known and not known[0].exists(self.shape.flags))
+
+    def fingerprint(self) -> str:
+        """A digest of config, tokenizer and weights: the same for a copy elsewhere, another for another model."""
+        weights = {info.file for info in self.tensors.values()}
+        config = self.path / "config.json"
+        return fingerprint_files([config, *weights, *matching(self.path, TOKENIZER)])
+
+    def tokenizer_fingerprint(self) -> str:
+        """A digest of the tokenizer alone.
+
+        Raises:
+            ModelError: The folder has no tokenizer.
+        """
+        files = matching(self.path, TOKENIZER)
+        if not files:
+            raise ModelError(f"{self.path}: there is no tokenizer (tokenizer.json or the like)")
+        return fingerprint_files(files)
+
+
+def matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+    """The files of `folder` that match any of `patterns`, sorted, each once."""
+    return sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+
+
+def copy_along(source: Path, target: Path) -> None:
+    """Copy tokenizer, chat template, generation config and licences from one model folder to another."""
+    for file in matching(source, ALONG):
+        shutil.copyfile(file, target / file.name)
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write config.json as transformers does: two spaces, sorted keys."""
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,85 @@
+"""Models in memory, through stock transformers: where they go, in what type, and whether they came back whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
+
+from prunus.errors import ModelError, RecipeError
+from prunus.runtime import Runtime
+
+disable_progress_bar()  # the console shows progress, one line a step
+
+
+
+def device_of(runtime: Runtime) -> torch.device:
+    """The device that a runtime names.
+
+    Raises:
+        RecipeError: It names CUDA, and there is none.
+    """
+    if runtime.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(runtime.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RecipeError(f"runtime.device: {runtime.device!r} cannot be used here: {error}") from None
+    return device
+
+
+def inference_dtype(runtime: Runtime, device: torch.device) -> torch.dtype:
+    """The type of forward passes without gradients: float32 on a CPU, bfloat16 where CUDA has it."""
+    if runtime.precision != "auto":
+        return torch.float32 if runtime.precision == "float32" else torch.bfloat16
+    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """Load a model as a stranger would: stock classes, no code from the folder.
+
+    Raises:
+        ModelError: Transformers refuses the folder, or had to invent or to drop weights.
+    """
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{folder}: transformers does not load it: {error}") from None
+    for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if info.get(fault):
+            raise ModelError(f"{folder}: {fault.replace('_', ' ')} on loading: {sorted(map(str, info[fault]))[:4]}")
+    loaded: PreTrainedModel = model.to(device).eval()
+    return loaded
+
+
+def save_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> float:
+    """Save in `dtype`, reopen as a stranger would, and compare what both answer.
+
+    Returns:
+        The largest difference between any logit of the model in memory and of the one reopened.
+
+    Raises:
+        ModelError: The reopened model does not say the same.
+    """
+    model.to(dtype=dtype)  # type: ignore[arg-type]
+    model.save_pretrained(folder)
+    probe = torch.arange(3, 67, device=model.device).remainder(model.config.vocab_size)[None]
+    reopened = load_model(folder, model.device, dtype)
+    with torch.no_grad():
+        difference = (model(probe).logits.float() - reopened(probe).logits.float()).abs().max().item()
+    if not difference <= 1e-5:
+        raise ModelError(f"{folder}: reopened, its logits differ from the model in memory by {difference:.3g}")
+    return difference
+
+
+def dtype_named(config: dict[str, Any]) -> torch.dtype:
+    """The type that a config.json says its weights are in; float32 if it says none."""
+    name = config.get("dtype") or config.get("torch_dtype") or "float32"
+    dtype = getattr(torch, str(name).removeprefix("torch."), None)
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32

@@ -1,0 +1,261 @@
+"""The plan: from a recipe to steps in order, each with its inputs, its name and its cost; mistakes end here.
+
+Nothing here reads a weight or imports torch: shapes come from config.json and headers, text from its first document.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from prunus.config import Config
+from prunus.data.config import Source, TokensConfig
+from prunus.data.sources import check_source, sources_fingerprint
+from prunus.errors import ModelError, RecipeError
+from prunus.fingerprint import digest
+from prunus.models.families import family_of
+from prunus.models.folder import ModelFolder
+from prunus.models.locate import locate_model
+from prunus.models.shape import Shape
+from prunus.pipeline.artifact import Artifact
+from prunus.pipeline.recipe import Recipe, StudentConfig
+from prunus.prune.config import PruneConfig
+
+
+@dataclass(frozen=True)
+class Given:
+    """An input from outside: what it is, and a digest of what it holds."""
+
+    value: Any
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One piece of work and the folder that it makes.
+
+    Attributes:
+        subject: Whose it is: `data`, `teacher` or a student's name; also the folder above.
+        label: What to call it there: its kind, or its kind and what is special about it.
+        config: The options; their class says which room does the work.
+        inputs: By the names of the room's `Inputs`.
+        root: The folder of the run.
+        place: Where the result stands, if not at `root/subject/label-key`.
+    """
+
+    subject: str
+    label: str
+    config: Config
+    inputs: Mapping[str, Step | Given]
+    root: Path
+    place: Path | None = None
+
+    @property
+    def kind(self) -> str:
+        """The room that does it."""
+        return str(getattr(type(self.config), "kind"))  # noqa: B009: every step's config class has one
+
+    @property
+    def name(self) -> str:
+        """What to call it in tables."""
+        return f"{self.subject} {self.label}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of all that decides the result: kind, revision, options, inputs."""
+        inputs = {name: given.fingerprint for name, given in self.inputs.items()}
+        revision = getattr(type(self.config), "revision")  # noqa: B009
+        return digest([self.kind, revision, self.config.identity(), inputs])
+
+    @cached_property
+    def artifact(self) -> Artifact:
+        """The folder that it makes."""
+        key = self.fingerprint[:8]
+        return Artifact(self.place or self.root / self.subject / f"{self.label}-{key}", key)
+
+    def state(self) -> str:
+        """`done`, or why it is to be done."""
+        if self.artifact.is_done():
+            return "done"
+        if self.artifact.has_begun():
+            return "to finish"
+        before = list(self.artifact.path.parent.glob(f"{self.label}-????????"))
+        return "to do again: settings or inputs changed" if before else "to do"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe made ready: steps in an order in which they can be done, and the shapes that they lead to."""
+
+    recipe: Recipe
+    root: Path
+    steps: tuple[Step, ...]
+    teacher: Shape
+    students: Mapping[str, Shape]
+
+
+def make_plan(recipe: Recipe, root: Path) -> Plan:
+    """Check all of a recipe and lay out its steps.
+
+    Args:
+        recipe: What to do.
+        root: The folder of the run.
+
+    Raises:
+        RecipeError: An option asks for what cannot be had.
+        ModelError: The teacher cannot be used, or a student's shape not be cut from it (`ShapeError`).
+        DataError: Text is missing, or not as described.
+    """
+    check_trackers(recipe.runtime.trackers)
+    shape, context, base = _teacher(recipe, root)
+    _check_lengths(recipe, context)
+    students = {
+        name: _prune_config(recipe, name).target(shape, f"students.{name}.prune") for name in recipe.students
+    }
+    for part in ("corpus", "held_out"):
+        for i, source in enumerate(getattr(recipe.data, part)):
+            check_source(source, f"data.{part}.{i}")
+    return Plan(recipe, root, tuple(_steps(recipe, root, base)), shape, students)
+
+
+def tokens_step(config: TokensConfig, sources: tuple[Source, ...], tokenizer: Step | Given, label: str, root: Path) -> Step:
+    """The step that tokenises some sources, under the label that it shows."""
+    given = Given(sources, sources_fingerprint(sources, f"data.{label}"))
+    return Step("data", label, config, {"sources": given, "tokenizer": tokenizer}, root)
+
+
+def given_model(folder: Path) -> Given:
+    """A model from outside as an input."""
+    return Given(folder, ModelFolder(folder).fingerprint())
+
+
+def given_tokenizer(folder: Path) -> Given:
+    """A model's tokenizer from outside as an input."""
+    return Given(folder, ModelFolder(folder).tokenizer_fingerprint())
+
+
+def check_trackers(trackers: tuple[str, ...]) -> None:
+    """Refuse trackers that are not installed.
+
+    Raises:
+        RecipeError: Names the one, and how to get it.
+    """
+    for tracker in trackers:
+        if importlib.util.find_spec(tracker) is None:
+            raise RecipeError(f"runtime.trackers: {tracker} is not installed; `pip install {tracker}` brings it")
+
+
+def _teacher(recipe: Recipe, root: Path) -> tuple[Shape, int, Step | Given]:
+    """The teacher's shape, its longest context, and itself as an input."""
+    config = recipe.teacher
+    if config.create is not None:
+        raw = config.create.model_config_json()
+        shape = Shape.from_config(raw, family_of(raw, "teacher.create"), "teacher.create")
+        shape.check_loadable("teacher.create")
+        if not recipe.correct.tokens:
+            raise RecipeError("correct.tokens: 0, but teacher.create makes random weights; they need training")
+        sources = recipe.data.corpus
+        given = Given(sources, sources_fingerprint(sources, "data.corpus"))
+        return shape, config.create.max_position_embeddings, Step("teacher", "create", config.create, {"sources": given}, root)
+    assert config.path is not None  # TeacherConfig takes one of the two
+    folder = ModelFolder(locate_model(config.path, config.revision, "teacher.path"))
+    folder.check()
+    context = folder.config.get("max_position_embeddings")
+    if not isinstance(context, int):
+        raise ModelError(f"{folder.path}: config.json: max_position_embeddings is {context!r}; it must be a whole number")
+    return folder.shape, context, given_model(folder.path)
+
+
+def _check_lengths(recipe: Recipe, context: int) -> None:
+    lengths = {
+        "correct": recipe.correct.sequence_length if recipe.correct.tokens else 0,
+        "score": recipe.score.sequence_length,
+        "evaluate": recipe.evaluate.sequence_length,
+    } | {f"students.{name}.distill": student.distill.sequence_length for name, student in recipe.students.items()}
+    for name, length in lengths.items():
+        if length > context:
+            raise RecipeError(f"{name}.sequence_length: {length} is more than the teacher's context of {context} tokens")
+
+
+def _prune_config(recipe: Recipe, name: str) -> PruneConfig:
+    """The student's own options, with `like` replaced by the other student's shape."""
+    own = recipe.students[name].prune
+    if own.like is None:
+        return own
+    other = recipe.students[own.like].prune
+    return other.model_copy(update={"importance": own.importance, "init": own.init, "seed": own.seed})
+
+
+def _steps(recipe: Recipe, root: Path, base: Step | Given) -> Iterator[Step]:
+    """All steps, each after those that it needs."""
+    tokenizer = base if isinstance(base, Step) else given_tokenizer(base.value)
+    corpus, held_out = _streams(recipe, root, tokenizer)
+    if isinstance(base, Step):
+        yield base
+    yield corpus
+    yield held_out
+    teacher = base
+    if recipe.correct.tokens:
+        teacher = Step("teacher", "correct", recipe.correct, {"model": base, "tokens": corpus}, root)
+        if isinstance(base, Given):
+            yield Step("teacher", "evaluate-original", recipe.evaluate, {"model": base, "tokens": held_out}, root)
+        yield teacher
+    yield Step("teacher", "evaluate", recipe.evaluate, {"model": teacher, "tokens": held_out}, root)
+    score = Step("teacher", "score", recipe.score, {"model": teacher, "tokens": corpus}, root)
+    if any(needs_scores(_prune_config(recipe, name)) for name in recipe.students):
+        yield score
+    for name, student in recipe.students.items():
+        yield from _student_steps(recipe, name, student, teacher, score, corpus, held_out)
+
+
+def needs_scores(config: PruneConfig) -> bool:
+    """Whether the choice of what stays reads scores."""
+    return config.init == "teacher" and config.importance == "activation"
+
+
+def _student_steps(
+    recipe: Recipe,
+    name: str,
+    student: StudentConfig,
+    teacher: Step | Given,
+    score: Step,
+    corpus: Step,
+    held_out: Step,
+) -> Iterator[Step]:
+    config = _prune_config(recipe, name)
+    scores = {"scores": score} if needs_scores(config) else {}
+    pruned = Step(name, "prune", config, {"model": teacher, **scores}, score.root)
+    yield pruned
+    beside = {"teacher": teacher, "tokens": held_out}
+    distilled = bool(student.distill.tokens)
+    if config.init == "teacher" or not distilled:
+        label = "evaluate-pruned" if distilled else "evaluate"
+        yield Step(name, label, recipe.evaluate, {"model": pruned, **beside}, score.root)
+    if distilled:
+        inputs = {"student": pruned, "teacher": teacher, "tokens": corpus}
+        healed = Step(name, "distill", student.distill, inputs, score.root)
+        yield healed
+        yield Step(name, "evaluate", recipe.evaluate, {"model": healed, **beside}, score.root)
+
+
+def _streams(recipe: Recipe, root: Path, tokenizer: Step | Given) -> tuple[Step, Step]:
+    """The corpus and the held-out text; one text is parted by its documents' hashes where no second is given."""
+    data = recipe.data
+    joined = TokensConfig(append_eos=data.append_eos)
+    if data.held_out:
+        whole = joined.model_copy(update={"max_tokens": data.max_tokens})
+        return (
+            tokens_step(whole, data.corpus, tokenizer, "corpus", root),
+            tokens_step(joined, data.held_out, tokenizer, "held_out", root),
+        )
+    parted = joined.model_copy(update={"held_out_fraction": data.held_out_fraction, "max_tokens": data.max_tokens})
+    corpus = parted.model_copy(update={"part": "train"})
+    held_out = parted.model_copy(update={"part": "held_out"})
+    return (
+        tokens_step(corpus, data.corpus, tokenizer, "corpus", root),
+        tokens_step(held_out, data.corpus, tokenizer, "held_out", root),
+    )

@@ -1,0 +1,186 @@
+"""The recipe: one teacher, any number of students, and what is done with them. Typed, frozen, read from YAML."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from prunus import config as base
+from prunus.config import Config, parse
+from prunus.correct.config import CorrectConfig
+from prunus.create.config import CreateConfig
+from prunus.data.config import DataConfig
+from prunus.distill.config import DistillConfig
+from prunus.errors import RecipeError
+from prunus.evaluate.config import EvaluateConfig
+from prunus.prune.config import PruneConfig
+from prunus.runtime import Runtime
+from prunus.score.config import ScoreConfig
+
+SEEDED = ("correct", "score", "distill", "evaluate")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_RESERVED = ("teacher", "data")
+
+
+class TeacherConfig(Config):
+    """The model to make small."""
+
+    path: base.Path | None = None
+    """A local folder, or a model's id on the hub."""
+    revision: str | None = None
+    """The commit of a model on the hub; the newest if not given."""
+    create: CreateConfig | None = None
+    """Make a new teacher instead; `correct` then trains it from its random weights."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> TeacherConfig:
+        if (self.path is None) == (self.create is None):
+            raise ValueError("give either path or create")
+        return self
+
+
+class StudentConfig(Config):
+    """One student. What it leaves out of `distill` is the recipe's own."""
+
+    prune: PruneConfig = PruneConfig()
+    """What is cut."""
+    distill: DistillConfig
+    """How it is healed."""
+
+
+class Recipe(Config):
+    """A whole run."""
+
+    name: str = "run"
+    """What to call it in the report; the file's name if not given."""
+    seed: int = 0
+    """Seed of every step that names none of its own."""
+    teacher: TeacherConfig
+    """The model to make small."""
+    data: DataConfig
+    """The text."""
+    correct: CorrectConfig = CorrectConfig()
+    """Teacher correction; off unless it has tokens."""
+    score: ScoreConfig = ScoreConfig()
+    """Importance."""
+    students: dict[str, StudentConfig] = Field(min_length=1)
+    """The students, by name."""
+    distill: DistillConfig
+    """Distillation, for every student that says nothing else."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """Measurement."""
+    runtime: Runtime = Runtime()
+    """Where the work is done; no part of any result's name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit(cls, raw: Any) -> Any:
+        """Hand the recipe's seed to every step and its `distill` to every student."""
+        if not isinstance(raw, dict):
+            return raw
+        raw = dict(raw)
+        seed = {"seed": raw["seed"]} if "seed" in raw else {}
+        if "teacher" in raw:
+            raw["teacher"] = _teacher(raw["teacher"], seed)
+        for key in SEEDED:
+            if seed or key in raw:
+                raw[key] = _over(seed, raw.get(key, {}))
+        if isinstance(raw.get("students"), dict):
+            raw["students"] = {
+                name: _student(student, raw.get("distill", {}), seed) for name, student in raw["students"].items()
+            }
+        return raw
+
+    @field_validator("students")
+    @classmethod
+    def _names(cls, students: dict[str, StudentConfig]) -> dict[str, StudentConfig]:
+        for name, student in students.items():
+            if not _NAME.fullmatch(name) or name in _RESERVED:
+                raise ValueError(f"{name!r} is no name for a student: letters, digits, - and _, and not {_RESERVED}")
+            like = student.prune.like
+            if like is not None and (like not in students or students[like].prune.like is not None):
+                others = [other for other, config in students.items() if config.prune.like is None]
+                raise ValueError(f"{name}.prune.like: {like!r} has no shape of its own; there are: {', '.join(others)}")
+        return students
+
+
+def read_recipe(file: Path) -> dict[str, Any]:
+    """Read a recipe's YAML, with `${NAME}` replaced from the environment.
+
+    Raises:
+        RecipeError: There is no such file, it is not YAML, a key stands twice, or a variable is not set.
+    """
+    try:
+        raw = yaml.load(file.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except OSError as error:
+        raise RecipeError(f"{file}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{file}: not YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{file}: a recipe is a mapping of teacher, data, students and so on; this is {raw!r:.60}")
+    return _expand({"name": file.stem, **raw}, str(file))
+
+
+def load_recipe(file: Path | str) -> Recipe:
+    """Read and validate a recipe.
+
+    Raises:
+        RecipeError: Says everything that is wrong with it.
+    """
+    return parse(Recipe, read_recipe(Path(file)), str(file))
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without its habit of letting the second of two equal keys win in silence."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _student(student: Any, distill: Any, seed: dict[str, Any]) -> Any:
+    if student is None:
+        student = {}
+    if not isinstance(student, dict):
+        return student
+    return {
+        **student,
+        "prune": _over(seed, student.get("prune", {})),
+        "distill": _over(_over(seed, distill), student.get("distill", {})),
+    }
+
+
+def _over(below: Any, above: Any) -> Any:
+    """`above`, with what it leaves out from `below`; anything that is no mapping is left for validation to refuse."""
+    return {**below, **above} if isinstance(below, Mapping) and isinstance(above, Mapping) else above
+
+
+def _teacher(teacher: Any, seed: dict[str, Any]) -> Any:
+    if isinstance(teacher, str):
+        return {"path": teacher}
+    if isinstance(teacher, dict) and "create" in teacher:
+        return {**teacher, "create": _over(seed, teacher["create"])}
+    return teacher
+
+
+def _expand(value: Any, where: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _expand(item, f"{where}: {key}") for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, where) for item in value]
+    if not isinstance(value, str):
+        return value
+    for name in re.findall(r"\$\{(\w+)\}", value):
+        if name not in os.environ:
+            raise RecipeError(f"{where}: the environment variable {name} is not set; {value!r} needs it")
+        value = value.replace(f"${{{name}}}", os.environ[name])
+    return value

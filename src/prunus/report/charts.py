@@ -1,0 +1,180 @@
+"""Charts as inline SVG: pure functions from numbers to markup. Colours are the page's CSS variables, for light and dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from prunus.console import human
+
+WIDTH, HEIGHT = 720, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 12, 40
+SERIES = 8
+"""Colours that the page defines, `--series-0` to `--series-7`; lines beyond repeat them, dashed."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A named line: its points in order of x."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+
+
+def line_chart(series: Sequence[Series], x_label: str, y_label: str, log_y: bool = False) -> str:
+    """Lines over a common x. Points that a logarithmic axis cannot show are left out."""
+    shown = [Series(s.name, [p for p in s.points if math.isfinite(p[1]) and (p[1] > 0 or not log_y)]) for s in series]
+    shown = [s for s in shown if s.points]
+    if not shown:
+        return _empty()
+    xs = [x for s in shown for x, _ in s.points]
+    ys = [math.log10(y) if log_y else y for s in shown for _, y in s.points]
+    x_of = _scale(min(xs), max(xs), _LEFT, WIDTH - _RIGHT)
+    y_of = _scale(min(ys), max(ys), HEIGHT - _BOTTOM, _TOP)
+    parts = _axes(x_of, y_of, (min(xs), max(xs)), (min(ys), max(ys)), x_label, y_label, log_y)
+    for number, s in enumerate(shown):
+        points = " ".join(f"{x_of(x):.1f},{y_of(math.log10(y) if log_y else y):.1f}" for x, y in s.points)
+        parts.append(f'<polyline class="line" style="{_stroke(number)}" points="{points}"><title>{escape(s.name)}</title></polyline>')
+    return _svg(parts, f"{y_label} by {x_label}") + _legend([s.name for s in shown])
+
+
+def bar_chart(values: Sequence[float], labels: Sequence[str], y_label: str, marked: Sequence[int] = ()) -> str:
+    """One bar a value; those in `marked` stand back, as what was cut away."""
+    if not values:
+        return _empty()
+    top = max(*values, 0.0) or 1.0
+    bottom = min(*values, 0.0)
+    y_of = _scale(bottom, top, HEIGHT - _BOTTOM, _TOP)
+    step = (WIDTH - _LEFT - _RIGHT) / len(values)
+    parts = _grid(y_of, bottom, top, y_label)
+    for i, (value, label) in enumerate(zip(values, labels, strict=True)):
+        x = _LEFT + i * step
+        y, height = min(y_of(value), y_of(0)), abs(y_of(value) - y_of(0))
+        kind = "bar cut" if i in marked else "bar"
+        title = f"<title>{escape(label)}: {value:.4g}</title>"
+        parts.append(f'<rect class="{kind}" x="{x + step * 0.1:.1f}" y="{y:.1f}" width="{step * 0.8:.1f}" height="{height:.1f}">{title}</rect>')
+        if len(values) <= 40:
+            parts.append(_text(x + step / 2, HEIGHT - _BOTTOM + 16, label, "middle"))
+    return _svg(parts, y_label)
+
+
+def interval_chart(rows: Sequence[tuple[str, float, float, float]], x_label: str) -> str:
+    """A dot with its interval a row: (name, value, low, high)."""
+    if not rows:
+        return _empty()
+    left, height = 260, 26 * len(rows) + 44
+    low, high = min(0.0, *(row[2] for row in rows)), max(row[3] for row in rows)
+    x_of = _scale(low, high, left, WIDTH - _RIGHT)
+    parts = []
+    for tick in _ticks(low, high):
+        parts.append(f'<line class="grid" x1="{x_of(tick):.1f}" x2="{x_of(tick):.1f}" y1="4" y2="{height - 36}"/>')
+        parts.append(_text(x_of(tick), height - 20, _number(tick), "middle"))
+    for i, (name, value, below, above) in enumerate(rows):
+        y = 18 + 26 * i
+        parts.append(_text(left - 12, y + 4, name, "end"))
+        parts.append(f'<line class="whisker" x1="{x_of(below):.1f}" x2="{x_of(above):.1f}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<circle class="dot" cx="{x_of(value):.1f}" cy="{y}" r="4.5"><title>{value:.4g}</title></circle>')
+    parts.append(_text((left + WIDTH) / 2, height - 4, x_label, "middle", "label"))
+    return _svg(parts, x_label, height)
+
+
+def heat_map(rows: Sequence[Sequence[float]], x_label: str, y_label: str) -> str:
+    """A cell a value, each row shaded by itself from its least to its largest."""
+    if not rows or not rows[0]:
+        return _empty()
+    cell = min(36.0, (WIDTH - _LEFT - _RIGHT) / max(len(row) for row in rows))
+    tall = min(cell, 24.0)
+    height = int(tall * len(rows) + _TOP + _BOTTOM)
+    parts = []
+    for i, row in enumerate(rows):
+        least, span = min(row), (max(row) - min(row)) or 1.0
+        for j, value in enumerate(row):
+            shade = 0.08 + 0.92 * (value - least) / span
+            place = f'x="{_LEFT + j * cell:.1f}" y="{_TOP + i * tall:.1f}" width="{cell - 1:.1f}" height="{tall - 1:.1f}"'
+            title = f"<title>{escape(y_label)} {i}, {escape(x_label)} {j}: {value:.4g}</title>"
+            parts.append(f'<rect class="cell" style="opacity:{shade:.2f}" {place}>{title}</rect>')
+        if len(rows) <= 40:
+            parts.append(_text(_LEFT - 8, _TOP + i * tall + tall * 0.7, str(i), "end"))
+    parts.append(_text(_LEFT, height - 14, f"{x_label} →   {y_label} ↓", "start", "label"))
+    return _svg(parts, f"{x_label} by {y_label}", height)
+
+
+def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    span = (high - low) or 1.0
+    return lambda value: start + (value - low) / span * (end - start)
+
+
+def _axes(
+    x_of: Callable[[float], float],
+    y_of: Callable[[float], float],
+    xs: tuple[float, float],
+    ys: tuple[float, float],
+    x_label: str,
+    y_label: str,
+    log_y: bool,
+) -> list[str]:
+    parts = _grid(y_of, *ys, y_label, log_y)
+    for tick in _ticks(*xs):
+        parts.append(_text(x_of(tick), HEIGHT - _BOTTOM + 16, human(tick) if tick else "0", "middle"))
+    parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 6, x_label, "middle", "label"))
+    return parts
+
+
+def _grid(y_of: Callable[[float], float], low: float, high: float, label: str, log: bool = False) -> list[str]:
+    parts = []
+    for tick in _log_ticks(low, high) if log else _ticks(low, high):
+        y = y_of(tick)
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(_text(_LEFT - 8, y + 4, _number(10**tick if log else tick), "end"))
+    middle = (_TOP + HEIGHT - _BOTTOM) / 2
+    parts.append(f'<text class="label" text-anchor="middle" transform="translate(14 {middle:.0f}) rotate(-90)">{escape(label)}</text>')
+    return parts
+
+
+def _ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers between `low` and `high`, some `about` of them."""
+    span = (high - low) or abs(high) or 1.0
+    raw = span / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = min((m * power for m in (1, 2, 2.5, 5, 10)), key=lambda s: abs(s - raw))
+    return [i * step for i in range(math.ceil(low / step), math.floor(high / step + 1e-9) + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Exponents of 1, 2 and 5 times the powers of ten between 10**low and 10**high; plain ones where that is few."""
+    found = [p + math.log10(m) for p in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5)]
+    found = [tick for tick in found if low <= tick <= high]
+    if len(found) >= 2:
+        return found
+    return [math.log10(tick) for tick in _ticks(10**low, 10**high) if tick > 0]
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else human(value)
+
+
+def _stroke(number: int) -> str:
+    dash = ";stroke-dasharray:6 4" if number >= SERIES else ""
+    return f"stroke:var(--series-{number % SERIES}){dash}"
+
+
+def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _legend(names: Sequence[str]) -> str:
+    keys = "".join(
+        f'<span><svg width="22" height="8" aria-hidden="true"><line class="line" style="{_stroke(i)}" x1="0" x2="22" y1="4" y2="4"/></svg>{escape(name)}</span>'
+        for i, name in enumerate(names)
+    )
+    return f'<div class="legend">{keys}</div>'
+
+
+def _svg(parts: Sequence[str], label: str, height: int = HEIGHT) -> str:
+    return f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+
+
+def _empty() -> str:
+    return '<p class="quiet">nothing to draw</p>'

@@ -1,0 +1,122 @@
+"""The `report` step: one HTML page out of a run's records. It reads no weight and needs no network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from prunus.console import duration, human_bytes
+from prunus.report.charts import Series, bar_chart, heat_map, interval_chart, line_chart
+from prunus.report.records import Result, Run, load_run
+from prunus.report.table import HEADER, comparison, row_name
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart and what it shows."""
+
+    title: str
+    note: str
+    svg: Markup
+
+
+def write_report(root: Path, out: Path) -> Path:
+    """Write the report of the run in `root` to the file `out`.
+
+    Raises:
+        ArtifactError: `root` holds no run, or a record is damaged.
+    """
+    run = load_run(root)
+    page = Environment(loader=PackageLoader("prunus.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    html = page.get_template("page.html.j2").render(
+        name=run.name,
+        missing=run.missing,
+        header=HEADER,
+        rows=comparison(run),
+        figures=[*_quality(run), *_curves(run), *_importance(run)],
+        answers=_answers(run),
+        steps=[_step(result) for result in run.results],
+        recipe=yaml.safe_dump(run.recipe, sort_keys=False, allow_unicode=True),
+        versions=run.results[-1].record["versions"] if run.results else {},
+        hardware=sorted({result.record["hardware"] for result in run.results}),
+        confidence=run.recipe["evaluate"]["confidence"],
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(html, encoding="utf-8")
+    return out
+
+
+def _quality(run: Run) -> list[Figure]:
+    rows = []
+    for result in run.of_kind("evaluate"):
+        if result.subject != "teacher":
+            kl = result.json("results.json")["figures"]["kl"]
+            rows.append((row_name(run, result), kl["value"], kl["low"], kl["high"]))
+    note = "Nats per token on held-out text, with the confidence interval. 0 is the teacher itself."
+    return [Figure("KL to the teacher", note, Markup(interval_chart(rows, "KL(teacher ‖ model), nats per token")))] if rows else []
+
+
+def _curves(run: Run) -> list[Figure]:
+    """One plot for each loss, since values of different losses cannot be compared."""
+    by_loss: dict[str, list[Series]] = {}
+    for result in [*run.of_kind("correct"), *run.of_kind("distill")]:
+        loss = str(result.record["config"].get("loss", "cross_entropy"))
+        points = [(line["tokens"], line["loss"]) for line in result.lines("metrics.jsonl")]
+        by_loss.setdefault(loss, []).append(Series(result.subject, points))
+    note = "Training loss by tokens seen, each point the mean since the one before."
+    return [
+        Figure(f"Loss curves: {loss.replace('_', ' ')}", note, Markup(line_chart(series, "tokens", "nats per token", log_y=True)))
+        for loss, series in by_loss.items()
+    ]
+
+
+def _importance(run: Run) -> list[Figure]:
+    result = next(iter(run.of_kind("score")), None)
+    if result is None:
+        return []
+    scores = result.json("scores.json")
+    influence = scores["layers"]["block_influence"]
+    neurons = [Series(f"layer {i}", list(enumerate(row))) for i, row in enumerate(scores["neurons"])]
+    return [
+        Figure(
+            "Layers",
+            "Block influence, 1 - cos(input, output): how much a layer turns the residual stream.",
+            Markup(bar_chart(influence, [str(i) for i in range(len(influence))], "block influence")),
+        ),
+        Figure(
+            "Hidden channels",
+            "Importance summed over all norms, in falling order.",
+            Markup(line_chart([Series("channels", list(enumerate(scores["channels"])))], "rank", "importance", log_y=True)),
+        ),
+        Figure(
+            "MLP neurons",
+            "Importance of each layer's neurons, in falling order.",
+            Markup(line_chart(neurons, "rank", "importance", log_y=True)),
+        ),
+        Figure("Attention heads", "Importance, each layer shaded by itself.", Markup(heat_map(scores["heads"], "head", "layer"))),
+    ]
+
+
+def _answers(run: Run) -> list[dict[str, Any]]:
+    """For each prompt what every evaluated model answered, in the order of the table."""
+    prompts: dict[str, list[tuple[str, str]]] = {}
+    for result in run.of_kind("evaluate"):
+        for line in result.lines("answers.jsonl"):
+            prompts.setdefault(line["prompt"], []).append((row_name(run, result), line["answer"]))
+    return [{"prompt": prompt, "answers": answers} for prompt, answers in prompts.items()]
+
+
+def _step(result: Result) -> dict[str, str]:
+    record = result.record
+    return {
+        "name": f"{result.subject} {result.label}",
+        "folder": f"{result.subject}/{result.folder.name}",
+        "time": duration(record["seconds"]),
+        "memory": human_bytes(record["peak_memory_bytes"].get("gpu", record["peak_memory_bytes"]["process"])),
+        "disk": human_bytes(sum(file["bytes"] for file in record["files"].values())),
+    }

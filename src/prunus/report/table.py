@@ -1,0 +1,65 @@
+"""The table of a run: teacher, students and baselines, each figure with its interval."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prunus.console import human
+from prunus.report.records import Result, Run
+
+HEADER = ("model", "parameters", "non-emb.", "tokens", "NLL", "increase", "perplexity", "bits/byte", "KL", "top-1")
+STAGES = {
+    ("teacher", "evaluate-original"): "teacher, as it came",
+    ("teacher", "evaluate"): "teacher",
+}
+
+
+def comparison(run: Run) -> list[list[str]]:
+    """One row for each evaluated model, in the order of the recipe; cells as `HEADER` names them."""
+    return [_row(run, result) for result in run.of_kind("evaluate")]
+
+
+def row_name(run: Run, result: Result) -> str:
+    """What to call an evaluated model."""
+    named = STAGES.get((result.subject, result.label))
+    if named:
+        corrected = result.label == "evaluate" and run.find("teacher", "correct")
+        return f"{named}, corrected" if corrected and run.find("teacher", "evaluate-original") else named
+    prune = run.find(result.subject, "prune")
+    origin = "pruned"
+    if prune and prune.record["config"]["init"] == "random":
+        origin = "from scratch"
+    elif prune and prune.record["config"]["importance"] == "random":
+        origin = "pruned at random"
+    distilled = result.label == "evaluate" and run.find(result.subject, "distill")
+    return f"{result.subject}: {origin}" + (" + distilled" if distilled else "")
+
+
+def _row(run: Run, result: Result) -> list[str]:
+    facts = result.json("results.json")
+    figures = facts["figures"]
+    is_teacher = result.subject == "teacher"
+    return [
+        row_name(run, result),
+        human(facts["parameters"]),
+        human(facts["non_embedding_parameters"]),
+        _tokens(run, result),
+        _interval(figures["nll"], 3),
+        "" if is_teacher else _interval(figures["nll_increase"], 3, signed=True),
+        f"{figures['perplexity']['value']:.4g}",
+        f"{figures['bits_per_byte']['value']:.4f}",
+        "" if is_teacher else _interval(figures["kl"], 3),
+        "" if is_teacher else f"{figures['agreement']['value']:.1%}",
+    ]
+
+
+def _tokens(run: Run, result: Result) -> str:
+    label = "correct" if result.subject == "teacher" else "distill"
+    trained = run.find(result.subject, label) if result.label == "evaluate" else None
+    return human(trained.record["metrics"]["tokens"]) if trained else "0"
+
+
+def _interval(figure: dict[str, Any], digits: int, signed: bool = False) -> str:
+    """A value and half the width of its interval."""
+    half = (figure["high"] - figure["low"]) / 2
+    return f"{figure['value']:{'+' if signed else ''}.{digits}f} ± {half:.{digits}f}"

@@ -1,0 +1,28 @@
+"""Runtime: how a result is made (where, in what portions, watched by whom), which never changes its name."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from prunus.config import Config
+
+Tracker = Literal["tensorboard", "trackio", "wandb"]
+
+
+class Runtime(Config):
+    """Where the work is done. None of this is part of a result's identity."""
+
+    device: str = "auto"
+    """`auto` (CUDA where there is any, else the CPU), `cpu`, `cuda` or `cuda:1`."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of forward passes; `auto` is bfloat16 on CUDA that has it, else float32."""
+    device_batch_size: int = Field(default=8, ge=1)
+    """Sequences that one device holds at a time; gradients accumulate up to the step's batch size."""
+    workers: int = Field(default=0, ge=0)
+    """Processes that load data besides the main one."""
+    trackers: tuple[Tracker, ...] = ()
+    """Experiment trackers to report training to, besides `metrics.jsonl`."""
+    checkpoint_minutes: float = Field(default=5.0, ge=0)
+    """Minutes between training checkpoints; what a killed run can lose."""

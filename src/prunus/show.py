@@ -1,0 +1,91 @@
+"""What the commands print: a model's inspection, a plan, the closing table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from prunus.console import Console, human, human_bytes
+from prunus.models.checkpoint import DTYPES, INDEX, ITEM_BYTES, WEIGHTS
+from prunus.models.folder import ModelFolder
+from prunus.models.shape import Shape
+from prunus.pipeline.estimate import cost_of
+from prunus.pipeline.plan import Plan
+from prunus.report.records import load_run
+from prunus.report.table import HEADER, comparison
+
+_CONTEXT = 4096
+
+
+def show_inspection(folder: ModelFolder, context: int | None, as_json: bool, console: Console) -> None:
+    """Print what config and headers say of a model.
+
+    Raises:
+        ModelError: The config or a header cannot be read.
+    """
+    shape = folder.shape
+    context = context or min(_CONTEXT, int(folder.config.get("max_position_embeddings") or _CONTEXT))
+    has_weights = (folder.path / WEIGHTS).is_file() or (folder.path / INDEX).is_file()
+    if has_weights:
+        folder.check()
+    dtype = folder.dtype if has_weights else DTYPES.get(str(folder.config.get("dtype") or folder.config.get("torch_dtype")), "F32")
+    width = ITEM_BYTES[dtype]
+    facts = {
+        "family": shape.family.name,
+        **shape.dimensions(),
+        "tie_word_embeddings": shape.flags["tie_word_embeddings"],
+        "parameters": shape.parameters,
+        "embedding_parameters": shape.embedding_parameters,
+        "non_embedding_parameters": shape.non_embedding_parameters,
+        "dtype": dtype,
+        "weights": "headers checked" if has_weights else "none here; sizes are by the config",
+        "bytes": folder.nbytes if has_weights else shape.parameters * width,
+        "kv_cache_bytes_per_token": shape.kv_cache_bytes(width),
+        "context": context,
+        "flops_per_token": shape.flops_per_token(context),
+    }
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    console.table(str(folder.path), ["", ""], [[key.replace("_", " "), _fact(value)] for key, value in facts.items()])
+
+
+def show_plan(plan: Plan, console: Console) -> None:
+    """Print the steps of a plan with what is done and what the rest will cost, and the shapes."""
+    rows = []
+    costs = [cost_of(step, plan) for step in plan.steps]
+    for number, (step, cost) in enumerate(zip(plan.steps, costs, strict=True), start=1):
+        figures = [human(cost.tokens), human(cost.flops), human_bytes(cost.memory_bytes), human_bytes(cost.disk_bytes)]
+        shown = [figure if value else "" for figure, value in zip(figures, vars(cost).values(), strict=True)]
+        rows.append([f"{number:2d} {step.name}", step.state(), *shown, step.artifact.path.name])
+    console.table("Steps", ["step", "state", "tokens", "FLOPs", "memory", "disk", "folder"], rows)
+    shapes = {"teacher": plan.teacher, **plan.students}
+    console.table(
+        "Shapes",
+        ["model", "layers", "hidden", "MLP", "heads", "KV", "vocabulary", "parameters", "non-embedding", "of teacher"],
+        [_shape_row(name, shape, plan.teacher) for name, shape in shapes.items()],
+    )
+    todo = [cost for step, cost in zip(plan.steps, costs, strict=True) if not step.artifact.is_done()]
+    console.say(
+        f"to do: {len(todo)} of {len(plan.steps)} steps, {human(sum(cost.flops for cost in todo))} FLOPs, at most "
+        f"{human_bytes(max((cost.memory_bytes for cost in todo), default=0))} of memory, "
+        f"{human_bytes(sum(cost.disk_bytes for cost in todo))} of disk; results go to {plan.root}"
+    )
+
+
+def show_results(root: Path, console: Console) -> None:
+    """Print the closing table of a run: teacher, students and baselines side by side."""
+    run = load_run(root)
+    console.table(f"{run.name}: on held-out text", HEADER, comparison(run))
+
+
+def _shape_row(name: str, shape: Shape, teacher: Shape) -> list[str]:
+    sizes = shape.dimensions()
+    keys = ["num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "vocab_size"]
+    share = shape.non_embedding_parameters / teacher.non_embedding_parameters
+    counts = [f"{shape.parameters:,}", f"{shape.non_embedding_parameters:,}", f"{share:.1%}"]
+    return [name, *(str(sizes[key]) for key in keys), *counts]
+
+
+def _fact(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -1,0 +1,48 @@
+"""The options that every training step has."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from prunus.config import Config
+
+
+class TrainingConfig(Config):
+    """How long, on how much at a time, and how fast. The defaults are those of Llama-3.1-Minitron 4B (arXiv 2408.11796, table 4)."""
+
+    tokens: int = Field(ge=0)
+    """Tokens to train on; the corpus is gone through as often as that takes. 0 leaves the step out."""
+    sequence_length: int = Field(default=8192, ge=2)
+    """Tokens of one sequence."""
+    batch_size: int = Field(default=1152, ge=1)
+    """Sequences of one optimiser step, over all devices."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Peak learning rate."""
+    min_learning_rate: float = Field(default=1e-5, ge=0)
+    """Learning rate at the end of the cosine."""
+    warmup_steps: int = Field(default=40, ge=0)
+    """Steps over which the learning rate rises from 0."""
+    weight_decay: float = Field(default=0.1, ge=0)
+    """AdamW's decoupled weight decay, on matrices only."""
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    """AdamW's first momentum."""
+    adam_beta2: float = Field(default=0.95, ge=0, lt=1)
+    """AdamW's second momentum."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    seed: int = 0
+    """Seed of the order of the data."""
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps that `tokens` amount to."""
+        return self.tokens // (self.batch_size * self.sequence_length)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingConfig:
+        if self.tokens and not self.steps:
+            need = self.batch_size * self.sequence_length
+            raise ValueError(f"tokens: {self.tokens} are less than one step of batch_size x sequence_length = {need}")
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(f"min_learning_rate: {self.min_learning_rate} is above learning_rate = {self.learning_rate}")
+        return self

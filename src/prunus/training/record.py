@@ -1,0 +1,98 @@
+"""What is kept of a training run while it goes: metrics by step, and checkpoints that are whole or do not count."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from prunus.console import Progress
+from prunus.errors import TrainingError
+from prunus.runtime import Runtime
+
+_COMPLETE = "complete"  # a file in a checkpoint that says that all of it was written
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end, or None. What a kill left half-written is passed over."""
+    complete = [path.parent for path in folder.glob(f"checkpoint-*/{_COMPLETE}")]
+    return str(max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if complete else None
+
+
+class Recorder(TrainerCallback):
+    """Writes `metrics.jsonl`, moves the live line, asks for checkpoints by the clock, and stops on a broken loss.
+
+    Args:
+        file: `metrics.jsonl`; lines of steps after the checkpoint that a run resumes from are dropped.
+        tokens_per_step: Tokens of one optimiser step.
+        progress: The live line.
+        runtime: Says how many minutes lie between checkpoints.
+    """
+
+    def __init__(self, file: Path, tokens_per_step: int, progress: Progress, runtime: Runtime) -> None:
+        self.file, self.tokens_per_step, self.progress = file, tokens_per_step, progress
+        self.interval = runtime.checkpoint_minutes * 60
+        self.saved = self.started = time.monotonic()
+        self.first_step = 0
+        self.lines: list[dict[str, Any]] = []
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Take up the record where the checkpoint left it."""
+        if self.file.is_file():
+            lines = [json.loads(line) for line in self.file.read_text().splitlines() if line.endswith("}")]
+            self.lines = [line for line in lines if line["step"] <= state.global_step]
+        self.file.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
+        self.saved = self.started = time.monotonic()
+        self.first_step = state.global_step
+        self.progress.update(state.global_step * self.tokens_per_step, resumed=1)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Move the line, and save if it is time."""
+        self.progress.update(state.global_step * self.tokens_per_step)
+        if time.monotonic() - self.saved >= self.interval and state.global_step < state.max_steps:
+            control.should_save = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Mark the checkpoint as whole."""
+        (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
+        self.saved = time.monotonic()
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        """Keep a line.
+
+        Raises:
+            TrainingError: The loss is not finite.
+        """
+        if not logs or "loss" not in logs:
+            return
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss} at step {state.global_step}; the last good checkpoint is kept. A lower "
+                "learning_rate or a longer warmup_steps is the usual cure"
+            )
+        seconds = time.monotonic() - self.started
+        done = (state.global_step - self.first_step) * self.tokens_per_step
+        line = {
+            "step": state.global_step,
+            "tokens": state.global_step * self.tokens_per_step,
+            "loss": loss,
+            "learning_rate": logs.get("learning_rate"),
+            "grad_norm": logs.get("grad_norm"),
+            "tokens_per_second": round(done / seconds, 1),
+        }
+        self.lines.append(line)
+        with self.file.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self.progress.update(line["tokens"], loss=loss)
+
+    def summary(self) -> dict[str, float]:
+        """The last logged loss, the tokens, and this session's tokens per second."""
+        last = self.lines[-1]
+        return {key: last[key] for key in ("loss", "tokens", "tokens_per_second")}
