@@ -1,0 +1,26 @@
+"""Prunus makes a small language model out of a large one. The public names are loaded on first use."""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "Console": "prunus.console",
+    "ModelFolder": "prunus.models.folder",
+    "PrunusError": "prunus.errors",
+    "Recipe": "prunus.pipeline.recipe",
+    "Runtime": "prunus.runtime",
+    "Shape": "prunus.models.shape",
+    "load_recipe": "prunus.pipeline.recipe",
+    "make_plan": "prunus.pipeline.plan",
+    "run_plan": "prunus.pipeline.run",
+    "write_report": "prunus.report.step",
+}
+
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the home of a public name when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'prunus' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

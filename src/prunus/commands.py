@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import AvoidSubcommands, Positional, arg
 
-from prunus.config import parse
+from prunus.config import StepConfig, parse
 from prunus.console import Console
 from prunus.correct.config import CorrectConfig
 from prunus.data.config import Source, TokensConfig
@@ -21,7 +22,17 @@ from prunus.errors import RecipeError
 from prunus.evaluate.config import EvaluateConfig
 from prunus.models.folder import ModelFolder
 from prunus.models.locate import locate_model
-from prunus.pipeline.plan import Given, Step, check_trackers, given_model, given_tokenizer, make_plan, needs_scores, tokens_step
+from prunus.pipeline.override import override
+from prunus.pipeline.plan import (
+    Given,
+    Step,
+    check_trackers,
+    given_model,
+    given_tokenizer,
+    make_plan,
+    needs_scores,
+    tokens_step,
+)
 from prunus.pipeline.recipe import Recipe, read_recipe
 from prunus.pipeline.run import execute as execute_step
 from prunus.pipeline.run import run_plan
@@ -89,11 +100,11 @@ class Single:
     """The folder to write to. Tokenised text is kept beside it, in `data`, for other commands to use."""
     runtime: Runtime = field(default_factory=Runtime)
 
-    def do(self, kind: str, config: Any, inputs: dict[str, Step | Given], console: Console) -> None:
+    def do(self, config: StepConfig, inputs: Mapping[str, Step | Given], console: Console) -> None:
         """Do one step and the tokenising before it, and show what came out."""
         check_trackers(self.runtime.trackers)
         out = Path(self.out)
-        step = Step(kind, kind, config, inputs, out.parent, place=out)
+        step = Step(config.kind, config.kind, config, inputs, out.parent, place=out)
         before = [given for given in inputs.values() if isinstance(given, Step)]
         for part in [*before, step]:
             console.heading(part.label, f"{part.artifact.path}  {part.state()}")
@@ -137,7 +148,7 @@ class Correct(Single):
             raise RecipeError("--tokens: 0 would leave the teacher as it is")
         model = _model(self.model)
         stream = self.text.stream(model, "corpus", self.out)
-        self.do("correct", self.config, {"model": given_model(model), "tokens": stream}, console)
+        self.do(self.config, {"model": given_model(model), "tokens": stream}, console)
 
 
 @dataclass(kw_only=True)
@@ -153,7 +164,7 @@ class Score(Single):
         """Do it."""
         model = _model(self.model)
         stream = self.text.stream(model, "corpus", self.out)
-        self.do("score", self.config, {"model": given_model(model), "tokens": stream}, console)
+        self.do(self.config, {"model": given_model(model), "tokens": stream}, console)
 
 
 @dataclass(kw_only=True)
@@ -177,7 +188,7 @@ class Prune(Single):
         inputs: dict[str, Step | Given] = {"model": given_model(model)}
         if self.scores is not None:
             inputs["scores"] = _finished(Path(self.scores))
-        self.do("prune", self.config, inputs, console)
+        self.do(self.config, inputs, console)
 
 
 @dataclass(kw_only=True)
@@ -197,8 +208,12 @@ class Distill(Single):
             raise RecipeError("--tokens: 0 would leave the student as it is")
         student, teacher = _model(self.student), _model(self.teacher)
         stream = self.text.stream(teacher, "corpus", self.out)
-        inputs = {"student": given_model(student), "teacher": given_model(teacher), "tokens": stream}
-        self.do("distill", self.config, inputs, console)
+        inputs: dict[str, Step | Given] = {
+            "student": given_model(student),
+            "teacher": given_model(teacher),
+            "tokens": stream,
+        }
+        self.do(self.config, inputs, console)
 
 
 @dataclass(kw_only=True)
@@ -216,10 +231,10 @@ class Evaluate(Single):
         """Do it."""
         model = _model(self.model)
         stream = self.text.stream(model, "held_out", self.out)
-        inputs = {"model": given_model(model), "tokens": stream}
+        inputs: dict[str, Step | Given] = {"model": given_model(model), "tokens": stream}
         if self.teacher is not None:
             inputs["teacher"] = given_model(_model(self.teacher))
-        self.do("evaluate", self.config, inputs, console)
+        self.do(self.config, inputs, console)
 
 
 @dataclass(kw_only=True)
@@ -268,55 +283,18 @@ def _with_recipe(command: type[Run], name: str, arguments: list[str]) -> Run:
     usage = f"prunus {name} RECIPE"
     if not arguments or arguments[0].startswith("-"):
         if arguments and arguments[0] in ("-h", "--help"):
-            print(f"usage: {usage} [OPTIONS]\n\n{command.__doc__}\n\n{usage} --help lists the options, with that recipe's values.")
+            print(f"usage: {usage} [OPTIONS]\n\n{command.__doc__}\n")
+            print(f"{usage} --help lists the options, with that recipe's values.")
             sys.exit(0)
         raise RecipeError(f"which recipe? usage: {usage} [OPTIONS]")
     file, *flags = arguments
     raw = read_recipe(Path(file))
     recipe = parse(Recipe, raw, file)
     given: Run = _parse(command, usage, flags, default=command(recipe=recipe))
-    values = given.recipe.model_dump(mode="json")
-    for flag in flags:
-        if flag.startswith("--"):
-            _put(raw, values, flag.removeprefix("--").partition("=")[0].replace("-", "_"))
-    return command(recipe=parse(Recipe, raw, f"{file} with {' '.join(flags)}" if flags else file), out=given.out, dry_run=given.dry_run)
-
-
-def _put(raw: dict[str, Any], values: Any, flag: str) -> None:
-    """Set the value that `flag` was given, found in `values`, in the raw recipe; flags that are no part of it are passed over."""
-    path = _path(values, flag) or _path(values, flag.removeprefix("no_"))
-    if path is None:
-        return
-    for key in path[:-1]:
-        raw, values = _child(raw, key), values[key]
-    if isinstance(raw, dict):
-        raw[path[-1]] = values[path[-1]]
-
-
-def _path(values: Any, flag: str) -> list[Any] | None:
-    """The keys of `values` that a flag's dotted name stands for, or None. Students' names may hold hyphens."""
-    path: list[Any] = []
-    for part in flag.split("."):
-        if isinstance(values, list):
-            key: Any = int(part)
-        else:
-            key = next((key for key in values or {} if key.replace("-", "_") == part), None)
-        if key is None:
-            return None
-        path.append(key)
-        values = values[key]
-    return path
-
-
-def _child(raw: Any, key: Any) -> Any:
-    """The part of the raw recipe under `key`, made where it is not there; shorthands are written out first."""
-    if isinstance(raw, dict):
-        if not isinstance(raw.get(key), (dict, list)):
-            raw[key] = {"path": raw[key]} if isinstance(raw.get(key), str) else {}
-        return raw[key]
-    if isinstance(raw[key], str):
-        raw[key] = {"path": raw[key]}
-    return raw[key]
+    names = [flag.removeprefix("--").partition("=")[0] for flag in flags if flag.startswith("--")]
+    override(raw, given.recipe.model_dump(mode="json"), names)
+    where = f"{file} with {' '.join(flags)}" if flags else file
+    return command(recipe=parse(Recipe, raw, where), out=given.out, dry_run=given.dry_run)
 
 
 def _parse(command: Any, usage: str, arguments: list[str], default: Any = None) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -34,6 +34,18 @@ class Config(BaseModel):
         runtime = {name for name, field in type(self).model_fields.items() if RUNTIME in field.metadata}
         kept = {name: value for name, value in self if name not in runtime}
         return {name: _plain(value) for name, value in kept.items()}
+
+
+class StepConfig(Config):
+    """The options of a step.
+
+    Attributes:
+        kind: The room that does the work, `prunus.<kind>.step`.
+        revision: Raised whenever the same options come to mean another result.
+    """
+
+    kind: ClassVar[str]
+    revision: ClassVar[int]
 
 
 def _plain(value: Any) -> Any:

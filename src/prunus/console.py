@@ -82,7 +82,9 @@ class Console:
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table: its first column left, the others right."""
-        table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table = Table(
+            title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+        )
         for i, column in enumerate(columns):
             table.add_column(column, justify="right" if i else "left", no_wrap=True, header_style="dim")
         for row in rows:

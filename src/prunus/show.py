@@ -28,7 +28,11 @@ def show_inspection(folder: ModelFolder, context: int | None, as_json: bool, con
     has_weights = (folder.path / WEIGHTS).is_file() or (folder.path / INDEX).is_file()
     if has_weights:
         folder.check()
-    dtype = folder.dtype if has_weights else DTYPES.get(str(folder.config.get("dtype") or folder.config.get("torch_dtype")), "F32")
+    dtype = (
+        folder.dtype
+        if has_weights
+        else DTYPES.get(str(folder.config.get("dtype") or folder.config.get("torch_dtype")), "F32")
+    )
     width = ITEM_BYTES[dtype]
     facts = {
         "family": shape.family.name,
@@ -81,7 +85,14 @@ def show_results(root: Path, console: Console) -> None:
 
 def _shape_row(name: str, shape: Shape, teacher: Shape) -> list[str]:
     sizes = shape.dimensions()
-    keys = ["num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "vocab_size"]
+    keys = [
+        "num_hidden_layers",
+        "hidden_size",
+        "intermediate_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "vocab_size",
+    ]
     share = shape.non_embedding_parameters / teacher.non_embedding_parameters
     counts = [f"{shape.parameters:,}", f"{shape.non_embedding_parameters:,}", f"{share:.1%}"]
     return [name, *(str(sizes[key]) for key in keys), *counts]

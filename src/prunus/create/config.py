@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from prunus.config import Config
+from prunus.config import StepConfig
 
 
-class CreateConfig(Config):
+class CreateConfig(StepConfig):
     """A Llama with random weights and a byte-level BPE tokenizer learnt from the corpus, for `correct` to train."""
 
     kind: ClassVar[str] = "create"

@@ -1,4 +1,4 @@
-"""The `create` step: a teacher from nothing, where no trained one is at hand. It knows nothing until it is corrected."""
+"""The `create` step: a teacher from nothing, where no trained one is at hand; `correct` then trains it."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from prunus.config import Config, Path
+from prunus.config import Config, Path, StepConfig
 
 
 class Source(Config):
@@ -48,7 +48,7 @@ class DataConfig(Config):
         return self
 
 
-class TokensConfig(Config):
+class TokensConfig(StepConfig):
     """One stream of tokens: which documents of the sources are kept, and how they are joined."""
 
     kind: ClassVar[str] = "data"

@@ -18,7 +18,17 @@ READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parque
 """Endings of local files, and the reader of `datasets` for each."""
 
 BUILTINS = ("builtin:python",)
-_SKIPPED = {"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "turtledemo", "__pycache__", "encodings"}
+_SKIPPED = {
+    "test",
+    "tests",
+    "idlelib",
+    "lib2to3",
+    "site-packages",
+    "dist-packages",
+    "turtledemo",
+    "__pycache__",
+    "encodings",
+}
 
 
 def documents(source: Source, where: str) -> Iterator[str]:
@@ -99,17 +109,19 @@ def _open(source: Source, where: str) -> Any:
         if not ending:
             raise DataError(f"{where}.path: {source.path}: cannot tell its format; known: {', '.join(READERS)}")
         options = {"sample_by": "document"} if ending[-1] == ".txt" else {}
-        return datasets.load_dataset(READERS[ending[-1]], data_files=str(file), split="train", streaming=True, **options)
+        return datasets.load_dataset(
+            READERS[ending[-1]], data_files=str(file), split="train", streaming=True, **options
+        )
     _refuse_missing_file(source, where)
-    return datasets.load_dataset(
-        source.path, source.name, split=source.split, revision=source.revision, streaming=True
-    )
+    return datasets.load_dataset(source.path, source.name, split=source.split, revision=source.revision, streaming=True)
 
 
 def _refuse_missing_file(source: Source, where: str) -> None:
     local = source.path.startswith((".", "/", "~")) or source.path.count("/") > 1
     if source.path.startswith("builtin:"):
-        raise DataError(f"{where}.path: unknown {source.path!r}{nearest(source.path, BUILTINS)}; there is: {BUILTINS[0]}")
+        raise DataError(
+            f"{where}.path: unknown {source.path!r}{nearest(source.path, BUILTINS)}; there is: {BUILTINS[0]}"
+        )
     if local or any(source.path.endswith(ending) for ending in READERS):
         raise DataError(f"{where}.path: there is no file {source.path}")
 
@@ -121,7 +133,9 @@ def _hub_commit(source: Source, where: str) -> str:
     try:
         return str(HfApi().dataset_info(source.path, revision=source.revision).sha)
     except Exception as error:  # no network, no such dataset, no right to it: the hub's client says which
-        raise DataError(f"{where}.path: {source.path} is no local file, and the hub does not give it: {error}") from None
+        raise DataError(
+            f"{where}.path: {source.path} is no local file, and the hub does not give it: {error}"
+        ) from None
 
 
 def _python_documents() -> Iterator[str]:

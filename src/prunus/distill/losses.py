@@ -1,6 +1,6 @@
 """Distillation losses: pure functions of logits.
 
-    B batch, S sequence, V vocabulary
+B batch, S sequence, V vocabulary
 """
 
 from __future__ import annotations

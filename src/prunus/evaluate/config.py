@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from prunus.config import Config
+from prunus.config import StepConfig
 
 
-class EvaluateConfig(Config):
+class EvaluateConfig(StepConfig):
     """How a model is measured on held-out text, beside its teacher."""
 
     kind: ClassVar[str] = "evaluate"

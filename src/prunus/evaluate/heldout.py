@@ -1,6 +1,6 @@
 """What a model says of held-out text, window by window, beside its teacher.
 
-    B batch, S sequence, V vocabulary
+B batch, S sequence, V vocabulary
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ def batches(windows: list[Window], size: int) -> Iterator[list[int]]:
 
 
 def padded(tokens: Tokens, windows: list[Window]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids of `windows` padded on the right, and which are real: [B, S] each. Causal models ignore what follows."""
+    """Token ids of `windows` padded on the right, and which are real: [B, S] each.
+
+    Causal models never see what follows, so no attention mask is needed.
+    """
     length = max(window.end - window.start for window in windows)
     ids = np.zeros((len(windows), length), dtype=np.int64)
     real = np.zeros((len(windows), length), dtype=bool)
@@ -60,8 +63,13 @@ def padded(tokens: Tokens, windows: list[Window]) -> tuple[torch.Tensor, torch.T
 
 
 @torch.no_grad()
-def measure(model: PreTrainedModel, teacher: PreTrainedModel | None, ids: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """The sums of `COLUMNS` from `nll` on for each window: [B, S] to [B, 4] in float64; without a teacher, of itself."""
+def measure(
+    model: PreTrainedModel, teacher: PreTrainedModel | None, ids: torch.Tensor, real: torch.Tensor
+) -> torch.Tensor:
+    """The sums of `COLUMNS` from `nll` on for each window: [B, S] to [B, 4] in float64.
+
+    Without a teacher the model stands in for it: KL is 0 and agreement whole.
+    """
     wanted = real[:, 1:]
     target = ids[:, 1:, None]
     log_s = F.log_softmax(model(input_ids=ids, use_cache=False).logits[:, :-1].float(), dim=-1)

@@ -1,6 +1,6 @@
 """Confidence intervals by the bootstrap, for ratios of sums over windows of text.
 
-    N windows, R resamples
+N windows, R resamples
 """
 
 from __future__ import annotations

@@ -75,7 +75,9 @@ def figures(rows: np.ndarray, config: EvaluateConfig) -> dict[str, dict[str, flo
     """
     count, size, nll, teacher_nll, kl, agreed = rows.T
 
-    def interval(numerators: np.ndarray, denominators: np.ndarray, transform: Any = lambda ratio: ratio) -> dict[str, float]:
+    def interval(
+        numerators: np.ndarray, denominators: np.ndarray, transform: Any = lambda ratio: ratio
+    ) -> dict[str, float]:
         return ratio_interval(numerators, denominators, config.confidence, config.resamples, config.seed, transform)
 
     return {

@@ -102,7 +102,9 @@ def read_header(file: Path) -> list[TensorInfo]:
             raise ModelError(f"{file}: not a safetensors file, or cut short: {size} bytes, header of {length}")
         try:
             header = json.loads(handle.read(length))
-            entries = [_entry(file, name, value, 8 + length) for name, value in header.items() if name != "__metadata__"]
+            entries = [
+                _entry(file, name, value, 8 + length) for name, value in header.items() if name != "__metadata__"
+            ]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{file}: its header cannot be read as safetensors: {error}") from None
     for info in entries:

@@ -60,5 +60,6 @@ def family_of(config: Mapping[str, Any], where: str) -> Family:
             return family
     known = [name for family in FAMILIES for name in family.model_types]
     raise ModelError(
-        f"{where}: no axis table for model_type {model_type!r}{nearest(model_type, known)}; there are: {', '.join(known)}"
+        f"{where}: no axis table for model_type {model_type!r}{nearest(model_type, known)}; "
+        f"there are: {', '.join(known)}"
     )

@@ -17,7 +17,15 @@ from prunus.models.checkpoint import TensorInfo, read_tensors
 from prunus.models.families import family_of
 from prunus.models.shape import Shape
 
-TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*")
+TOKENIZER = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "chat_template*",
+)
 ALONG = (*TOKENIZER, "generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")
 """What a student takes over from its teacher unchanged."""
 
@@ -87,7 +95,9 @@ class ModelFolder:
         for name in expected.keys() - found.keys():
             raise ModelError(f"{self.path}: the weight {name} is missing; its config asks for {expected[name]}")
         for name in found.keys() - expected.keys():
-            raise ModelError(f"{self.path}: the weight {name} is not one that a {self.family.name} with this config has")
+            raise ModelError(
+                f"{self.path}: the weight {name} is not one that a {self.family.name} with this config has"
+            )
         for name, shape in found.items():
             if shape != expected[name]:
                 raise ModelError(f"{self.path}: {name} is {list(shape)}; its config asks for {list(expected[name])}")

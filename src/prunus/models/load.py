@@ -15,7 +15,6 @@ from prunus.runtime import Runtime
 disable_progress_bar()  # the console shows progress, one line a step
 
 
-
 def device_of(runtime: Runtime) -> torch.device:
     """The device that a runtime names.
 
@@ -67,7 +66,7 @@ def save_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> floa
     Raises:
         ModelError: The reopened model does not say the same.
     """
-    model.to(dtype=dtype)  # type: ignore[arg-type]
+    model.to(dtype=dtype)
     model.save_pretrained(folder)
     probe = torch.arange(3, 67, device=model.device).remainder(model.config.vocab_size)[None]
     reopened = load_model(folder, model.device, dtype)

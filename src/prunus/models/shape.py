@@ -68,7 +68,9 @@ class Shape:
 
     def names(self) -> Iterator[str]:
         """The names of the weights, in the order of the table."""
-        layered = [self.family.layer.format(i) + name for i in range(self.num_hidden_layers) for name in self.family.layered]
+        layered = [
+            self.family.layer.format(i) + name for i in range(self.num_hidden_layers) for name in self.family.layered
+        ]
         for name in [*self.family.shared, *layered]:
             found = self.family.weight(name)
             if found and found[0].exists(self.flags):
@@ -83,7 +85,9 @@ class Shape:
     def embedding_parameters(self) -> int:
         """Those of them that run over the vocabulary: the embedding, and the LM head where it is not tied."""
         return sum(
-            prod(shape) for name, shape in self.tensors() if (found := self.family.weight(name)) and found[0].has("vocab")
+            prod(shape)
+            for name, shape in self.tensors()
+            if (found := self.family.weight(name)) and found[0].has("vocab")
         )
 
     @property
@@ -113,7 +117,8 @@ class Shape:
 
     def with_dimensions(self, wanted: Mapping[str, int | None]) -> Shape:
         """This shape with some dimensions changed; None leaves one as it is."""
-        return replace(self, **{key: value for key, value in wanted.items() if value is not None})
+        changes: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
+        return replace(self, **changes)
 
     def check_loadable(self, where: str) -> None:
         """Refuse dimensions that stock transformers refuses.

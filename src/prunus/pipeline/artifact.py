@@ -50,7 +50,9 @@ class Artifact:
         except ValueError as error:
             raise ArtifactError(f"{file}: damaged: {error}; remove {self.path} to make it again") from None
         if record.get("key") != self.key:
-            raise ArtifactError(f"{self.path}: holds the result of other settings ({record.get('key')}); move it away first")
+            raise ArtifactError(
+                f"{self.path}: holds the result of other settings ({record.get('key')}); move it away first"
+            )
         return record
 
     def is_done(self) -> bool:
@@ -64,7 +66,9 @@ class Artifact:
         for name, facts in self.record["files"].items():
             file = self.path / name
             if not file.is_file() or file.stat().st_size != facts["bytes"]:
-                raise ArtifactError(f"{file}: missing or not {facts['bytes']} bytes; remove {self.path} to make it again")
+                raise ArtifactError(
+                    f"{file}: missing or not {facts['bytes']} bytes; remove {self.path} to make it again"
+                )
         return True
 
     def has_begun(self) -> bool:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from prunus.config import Config
+from prunus.config import StepConfig
 from prunus.data.config import Source, TokensConfig
 from prunus.data.sources import check_source, sources_fingerprint
 from prunus.errors import ModelError, RecipeError
@@ -49,7 +49,7 @@ class Step:
 
     subject: str
     label: str
-    config: Config
+    config: StepConfig
     inputs: Mapping[str, Step | Given]
     root: Path
     place: Path | None = None
@@ -57,7 +57,7 @@ class Step:
     @property
     def kind(self) -> str:
         """The room that does it."""
-        return str(getattr(type(self.config), "kind"))  # noqa: B009: every step's config class has one
+        return str(type(self.config).kind)
 
     @property
     def name(self) -> str:
@@ -68,8 +68,7 @@ class Step:
     def fingerprint(self) -> str:
         """A digest of all that decides the result: kind, revision, options, inputs."""
         inputs = {name: given.fingerprint for name, given in self.inputs.items()}
-        revision = getattr(type(self.config), "revision")  # noqa: B009
-        return digest([self.kind, revision, self.config.identity(), inputs])
+        return digest([self.kind, self.config.revision, self.config.identity(), inputs])
 
     @cached_property
     def artifact(self) -> Artifact:
@@ -113,16 +112,16 @@ def make_plan(recipe: Recipe, root: Path) -> Plan:
     check_trackers(recipe.runtime.trackers)
     shape, context, base = _teacher(recipe, root)
     _check_lengths(recipe, context)
-    students = {
-        name: _prune_config(recipe, name).target(shape, f"students.{name}.prune") for name in recipe.students
-    }
+    students = {name: _prune_config(recipe, name).target(shape, f"students.{name}.prune") for name in recipe.students}
     for part in ("corpus", "held_out"):
         for i, source in enumerate(getattr(recipe.data, part)):
             check_source(source, f"data.{part}.{i}")
     return Plan(recipe, root, tuple(_steps(recipe, root, base)), shape, students)
 
 
-def tokens_step(config: TokensConfig, sources: tuple[Source, ...], tokenizer: Step | Given, label: str, root: Path) -> Step:
+def tokens_step(
+    config: TokensConfig, sources: tuple[Source, ...], tokenizer: Step | Given, label: str, root: Path
+) -> Step:
     """The step that tokenises some sources, under the label that it shows."""
     given = Given(sources, sources_fingerprint(sources, f"data.{label}"))
     return Step("data", label, config, {"sources": given, "tokenizer": tokenizer}, root)
@@ -160,13 +159,19 @@ def _teacher(recipe: Recipe, root: Path) -> tuple[Shape, int, Step | Given]:
             raise RecipeError("correct.tokens: 0, but teacher.create makes random weights; they need training")
         sources = recipe.data.corpus
         given = Given(sources, sources_fingerprint(sources, "data.corpus"))
-        return shape, config.create.max_position_embeddings, Step("teacher", "create", config.create, {"sources": given}, root)
+        return (
+            shape,
+            config.create.max_position_embeddings,
+            Step("teacher", "create", config.create, {"sources": given}, root),
+        )
     assert config.path is not None  # TeacherConfig takes one of the two
     folder = ModelFolder(locate_model(config.path, config.revision, "teacher.path"))
     folder.check()
     context = folder.config.get("max_position_embeddings")
     if not isinstance(context, int):
-        raise ModelError(f"{folder.path}: config.json: max_position_embeddings is {context!r}; it must be a whole number")
+        raise ModelError(
+            f"{folder.path}: config.json: max_position_embeddings is {context!r}; it must be a whole number"
+        )
     return folder.shape, context, given_model(folder.path)
 
 
@@ -178,7 +183,9 @@ def _check_lengths(recipe: Recipe, context: int) -> None:
     } | {f"students.{name}.distill": student.distill.sequence_length for name, student in recipe.students.items()}
     for name, length in lengths.items():
         if length > context:
-            raise RecipeError(f"{name}.sequence_length: {length} is more than the teacher's context of {context} tokens")
+            raise RecipeError(
+                f"{name}.sequence_length: {length} is more than the teacher's context of {context} tokens"
+            )
 
 
 def _prune_config(recipe: Recipe, name: str) -> PruneConfig:

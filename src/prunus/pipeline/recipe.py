@@ -124,7 +124,7 @@ def read_recipe(file: Path) -> dict[str, Any]:
         raise RecipeError(f"{file}: not YAML: {error}") from None
     if not isinstance(raw, dict):
         raise RecipeError(f"{file}: a recipe is a mapping of teacher, data, students and so on; this is {raw!r:.60}")
-    return _expand({"name": file.stem, **raw}, str(file))
+    return {key: _expand(value, f"{file}: {key}") for key, value in {"name": file.stem, **raw}.items()}
 
 
 def load_recipe(file: Path | str) -> Recipe:

@@ -46,7 +46,9 @@ def execute(step: Step, runtime: Runtime, console: Console) -> Path:
     if artifact.is_done():
         return artifact.path
     room = importlib.import_module(f"prunus.{step.kind}.step")
-    inputs = {name: given.value if isinstance(given, Given) else given.artifact.path for name, given in step.inputs.items()}
+    inputs = {
+        name: given.value if isinstance(given, Given) else given.artifact.path for name, given in step.inputs.items()
+    }
     out = artifact.begin()
     reset_peak_memory()
     start = time.monotonic()

@@ -1,6 +1,6 @@
 """What to keep: from scores and a target shape to the members of every axis. Pure functions on small arrays.
 
-    L layers, C members of an axis
+L layers, C members of an axis
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def choose(scores: Scores, teacher: Shape, target: Shape, config: PruneConfig) -
         config: Says how layers are chosen.
     """
     layers = range(teacher.num_hidden_layers)
-    kv_heads = [best_groups(scores["heads"][i], teacher.num_key_value_heads, target.num_key_value_heads) for i in layers]
+    kv_heads = [
+        best_groups(scores["heads"][i], teacher.num_key_value_heads, target.num_key_value_heads) for i in layers
+    ]
     per_group = target.num_attention_heads // target.num_key_value_heads
     return Keep(
         layers=choose_layers(scores["cosines"], target.num_hidden_layers, config.drop_layers),
@@ -75,7 +77,10 @@ def best_groups(scores: np.ndarray, groups: int, count: int) -> np.ndarray:
 
 
 def best_heads(scores: np.ndarray, groups: int, kept: np.ndarray, per_group: int) -> np.ndarray:
-    """The `per_group` best query heads of each kept KV head (arXiv 2407.14679, section 2.2): [heads] to head numbers."""
+    """The `per_group` best query heads of each kept KV head: [heads] to head numbers, ascending.
+
+    Heads are ranked inside their group, so that every group keeps as many (arXiv 2407.14679, section 2.2).
+    """
     grouped = scores.reshape(groups, -1)
     return np.concatenate([group * grouped.shape[1] + best(grouped[group], per_group) for group in kept])
 

@@ -6,12 +6,12 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from prunus.config import Config
+from prunus.config import StepConfig
 from prunus.errors import ShapeError
 from prunus.models.shape import PRUNABLE, Shape
 
 
-class PruneConfig(Config):
+class PruneConfig(StepConfig):
     """What is left of the teacher, and how that is chosen."""
 
     kind: ClassVar[str] = "prune"
@@ -86,9 +86,8 @@ class PruneConfig(Config):
         """Keep heads and KV heads in step: a group goes with its heads, and every group keeps as many."""
         group = teacher.num_attention_heads // teacher.num_key_value_heads
         groups = wanted["num_key_value_heads"] or teacher.num_key_value_heads
-        if wanted["num_attention_heads"] is None:
-            wanted["num_attention_heads"] = groups * group
-        heads = wanted["num_attention_heads"]
+        heads = wanted["num_attention_heads"] or groups * group
+        wanted["num_attention_heads"] = heads
         if heads % groups or heads // groups > group:
             allowed = ", ".join(str(groups * n) for n in range(1, group + 1))
             raise ShapeError(

@@ -80,7 +80,9 @@ def _scores(inputs: Inputs, config: PruneConfig, teacher: Shape) -> Scores:
     if config.importance == "random":
         return random_scores(teacher, config.seed)
     if inputs.scores is None or not (inputs.scores / "scores.safetensors").is_file():
-        raise ArtifactError(f"prune: {inputs.scores or 'no folder'} holds no scores.safetensors; `prunus score` makes it")
+        raise ArtifactError(
+            f"prune: {inputs.scores or 'no folder'} holds no scores.safetensors; `prunus score` makes it"
+        )
     from safetensors.numpy import load_file
 
     scores = load_file(inputs.scores / "scores.safetensors")

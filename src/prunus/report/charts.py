@@ -1,4 +1,4 @@
-"""Charts as inline SVG: pure functions from numbers to markup. Colours are the page's CSS variables, for light and dark."""
+"""Charts as inline SVG: pure functions from numbers to markup, in the page's own colours, light and dark."""
 
 from __future__ import annotations
 
@@ -36,12 +36,13 @@ def line_chart(series: Sequence[Series], x_label: str, y_label: str, log_y: bool
     parts = _axes(x_of, y_of, (min(xs), max(xs)), (min(ys), max(ys)), x_label, y_label, log_y)
     for number, s in enumerate(shown):
         points = " ".join(f"{x_of(x):.1f},{y_of(math.log10(y) if log_y else y):.1f}" for x, y in s.points)
-        parts.append(f'<polyline class="line" style="{_stroke(number)}" points="{points}"><title>{escape(s.name)}</title></polyline>')
+        title = f"<title>{escape(s.name)}</title>"
+        parts.append(f'<polyline class="line" style="{_stroke(number)}" points="{points}">{title}</polyline>')
     return _svg(parts, f"{y_label} by {x_label}") + _legend([s.name for s in shown])
 
 
-def bar_chart(values: Sequence[float], labels: Sequence[str], y_label: str, marked: Sequence[int] = ()) -> str:
-    """One bar a value; those in `marked` stand back, as what was cut away."""
+def bar_chart(values: Sequence[float], labels: Sequence[str], y_label: str) -> str:
+    """One bar a value."""
     if not values:
         return _empty()
     top = max(*values, 0.0) or 1.0
@@ -52,9 +53,9 @@ def bar_chart(values: Sequence[float], labels: Sequence[str], y_label: str, mark
     for i, (value, label) in enumerate(zip(values, labels, strict=True)):
         x = _LEFT + i * step
         y, height = min(y_of(value), y_of(0)), abs(y_of(value) - y_of(0))
-        kind = "bar cut" if i in marked else "bar"
         title = f"<title>{escape(label)}: {value:.4g}</title>"
-        parts.append(f'<rect class="{kind}" x="{x + step * 0.1:.1f}" y="{y:.1f}" width="{step * 0.8:.1f}" height="{height:.1f}">{title}</rect>')
+        place = f'x="{x + step * 0.1:.1f}" y="{y:.1f}" width="{step * 0.8:.1f}" height="{height:.1f}"'
+        parts.append(f'<rect class="bar" {place}>{title}</rect>')
         if len(values) <= 40:
             parts.append(_text(x + step / 2, HEIGHT - _BOTTOM + 16, label, "middle"))
     return _svg(parts, y_label)
@@ -92,7 +93,9 @@ def heat_map(rows: Sequence[Sequence[float]], x_label: str, y_label: str) -> str
         least, span = min(row), (max(row) - min(row)) or 1.0
         for j, value in enumerate(row):
             shade = 0.08 + 0.92 * (value - least) / span
-            place = f'x="{_LEFT + j * cell:.1f}" y="{_TOP + i * tall:.1f}" width="{cell - 1:.1f}" height="{tall - 1:.1f}"'
+            place = (
+                f'x="{_LEFT + j * cell:.1f}" y="{_TOP + i * tall:.1f}" width="{cell - 1:.1f}" height="{tall - 1:.1f}"'
+            )
             title = f"<title>{escape(y_label)} {i}, {escape(x_label)} {j}: {value:.4g}</title>"
             parts.append(f'<rect class="cell" style="opacity:{shade:.2f}" {place}>{title}</rect>')
         if len(rows) <= 40:
@@ -128,8 +131,8 @@ def _grid(y_of: Callable[[float], float], low: float, high: float, label: str, l
         y = y_of(tick)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(_text(_LEFT - 8, y + 4, _number(10**tick if log else tick), "end"))
-    middle = (_TOP + HEIGHT - _BOTTOM) / 2
-    parts.append(f'<text class="label" text-anchor="middle" transform="translate(14 {middle:.0f}) rotate(-90)">{escape(label)}</text>')
+    turned = f'transform="translate(14 {(_TOP + HEIGHT - _BOTTOM) / 2:.0f}) rotate(-90)"'
+    parts.append(f'<text class="label" text-anchor="middle" {turned}>{escape(label)}</text>')
     return parts
 
 
@@ -165,15 +168,17 @@ def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> str
 
 
 def _legend(names: Sequence[str]) -> str:
-    keys = "".join(
-        f'<span><svg width="22" height="8" aria-hidden="true"><line class="line" style="{_stroke(i)}" x1="0" x2="22" y1="4" y2="4"/></svg>{escape(name)}</span>'
-        for i, name in enumerate(names)
-    )
-    return f'<div class="legend">{keys}</div>'
+    return f'<div class="legend">{"".join(_key(i, name) for i, name in enumerate(names))}</div>'
+
+
+def _key(number: int, name: str) -> str:
+    line = f'<line class="line" style="{_stroke(number)}" x1="0" x2="22" y1="4" y2="4"/>'
+    return f'<span><svg width="22" height="8" aria-hidden="true">{line}</svg>{escape(name)}</span>'
 
 
 def _svg(parts: Sequence[str], label: str, height: int = HEIGHT) -> str:
-    return f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+    head = f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(label)}">'
+    return head + "".join(parts) + "</svg>"
 
 
 def _empty() -> str:

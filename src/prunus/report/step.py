@@ -32,7 +32,13 @@ def write_report(root: Path, out: Path) -> Path:
         ArtifactError: `root` holds no run, or a record is damaged.
     """
     run = load_run(root)
-    page = Environment(loader=PackageLoader("prunus.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page = Environment(
+        loader=PackageLoader("prunus.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     html = page.get_template("page.html.j2").render(
         name=run.name,
         missing=run.missing,
@@ -58,7 +64,11 @@ def _quality(run: Run) -> list[Figure]:
             kl = result.json("results.json")["figures"]["kl"]
             rows.append((row_name(run, result), kl["value"], kl["low"], kl["high"]))
     note = "Nats per token on held-out text, with the confidence interval. 0 is the teacher itself."
-    return [Figure("KL to the teacher", note, Markup(interval_chart(rows, "KL(teacher ‖ model), nats per token")))] if rows else []
+    return (
+        [Figure("KL to the teacher", note, Markup(interval_chart(rows, "KL(teacher ‖ model), nats per token")))]
+        if rows
+        else []
+    )
 
 
 def _curves(run: Run) -> list[Figure]:
@@ -70,7 +80,11 @@ def _curves(run: Run) -> list[Figure]:
         by_loss.setdefault(loss, []).append(Series(result.subject, points))
     note = "Training loss by tokens seen, each point the mean since the one before."
     return [
-        Figure(f"Loss curves: {loss.replace('_', ' ')}", note, Markup(line_chart(series, "tokens", "nats per token", log_y=True)))
+        Figure(
+            f"Loss curves: {loss.replace('_', ' ')}",
+            note,
+            Markup(line_chart(series, "tokens", "nats per token", log_y=True)),
+        )
         for loss, series in by_loss.items()
     ]
 
@@ -91,14 +105,20 @@ def _importance(run: Run) -> list[Figure]:
         Figure(
             "Hidden channels",
             "Importance summed over all norms, in falling order.",
-            Markup(line_chart([Series("channels", list(enumerate(scores["channels"])))], "rank", "importance", log_y=True)),
+            Markup(
+                line_chart([Series("channels", list(enumerate(scores["channels"])))], "rank", "importance", log_y=True)
+            ),
         ),
         Figure(
             "MLP neurons",
             "Importance of each layer's neurons, in falling order.",
             Markup(line_chart(neurons, "rank", "importance", log_y=True)),
         ),
-        Figure("Attention heads", "Importance, each layer shaded by itself.", Markup(heat_map(scores["heads"], "head", "layer"))),
+        Figure(
+            "Attention heads",
+            "Importance, each layer shaded by itself.",
+            Markup(heat_map(scores["heads"], "head", "layer")),
+        ),
     ]
 
 

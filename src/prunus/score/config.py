@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from prunus.config import Config
+from prunus.config import StepConfig
 
 
-class ScoreConfig(Config):
+class ScoreConfig(StepConfig):
     """How much text the importance of layers, channels, heads and neurons is estimated from."""
 
     kind: ClassVar[str] = "score"

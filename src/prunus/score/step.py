@@ -1,4 +1,4 @@
-"""The `score` step: forward passes over a calibration set, and from them the importance of everything that can be cut."""
+"""The `score` step: forward passes over a calibration set, and from them the importance of all that can be cut."""
 
 from __future__ import annotations
 

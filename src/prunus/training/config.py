@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from prunus.config import Config
+from prunus.config import StepConfig
 
 
-class TrainingConfig(Config):
-    """How long, on how much at a time, and how fast. The defaults are those of Llama-3.1-Minitron 4B (arXiv 2408.11796, table 4)."""
+class TrainingConfig(StepConfig):
+    """How long, on how much at a time, and how fast.
+
+    The defaults are those of Llama-3.1-Minitron 4B (arXiv 2408.11796, table 4).
+    """
 
     tokens: int = Field(ge=0)
     """Tokens to train on; the corpus is gone through as often as that takes. 0 leaves the step out."""
@@ -44,5 +47,7 @@ class TrainingConfig(Config):
             need = self.batch_size * self.sequence_length
             raise ValueError(f"tokens: {self.tokens} are less than one step of batch_size x sequence_length = {need}")
         if self.min_learning_rate > self.learning_rate:
-            raise ValueError(f"min_learning_rate: {self.min_learning_rate} is above learning_rate = {self.learning_rate}")
+            raise ValueError(
+                f"min_learning_rate: {self.min_learning_rate} is above learning_rate = {self.learning_rate}"
+            )
         return self

@@ -48,7 +48,7 @@ class ObjectiveTrainer(Trainer):
         self.objective = objective
         self.model_accepts_loss_kwargs = False  # every sequence has the same length, so a mean of means is the mean
 
-    def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *_: Any, **__: Any) -> torch.Tensor:  # type: ignore[override]
+    def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *_: Any, **__: Any) -> torch.Tensor:
         """The objective on one portion of a batch."""
         return self.objective(model, inputs["input_ids"])
 

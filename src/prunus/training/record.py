@@ -62,7 +62,12 @@ class Recorder(TrainerCallback):
         self.saved = time.monotonic()
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
     ) -> None:
         """Keep a line.
 
@@ -90,7 +95,7 @@ class Recorder(TrainerCallback):
         self.lines.append(line)
         with self.file.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        self.progress.update(line["tokens"], loss=loss)
+        self.progress.update(state.global_step * self.tokens_per_step, loss=loss)
 
     def summary(self) -> dict[str, float]:
         """The last logged loss, the tokens, and this session's tokens per second."""
