@@ -16,7 +16,7 @@ _HOMES = {
     "write_report": "prunus.report.step",
 }
 
-__all__ = [*_HOMES]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

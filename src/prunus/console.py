@@ -13,11 +13,9 @@ from typing import Any
 from rich.console import Console as Rich
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 _PLAIN_SECONDS = 10.0  # between two lines of a log
-_TABLE_WIDTH = 400  # more than any table needs
 
 
 class Progress:
@@ -81,17 +79,12 @@ class Console:
             self.say(state.line())
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table: its first column left, the others right."""
-        table = Table(
-            title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-        )
-        for i, column in enumerate(columns):
-            table.add_column(column, justify="right" if i else "left", no_wrap=True, header_style="dim")
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
-        wide = self.rich.options.update(width=_TABLE_WIDTH)
-        width = self.rich.measure(table, options=wide).maximum  # a cell cut short says nothing; a long line wraps
-        self.rich.print(table, width=width, crop=False, overflow="ignore", no_wrap=True)
+        """Print a table: its first column left, the others right. A narrow terminal wraps lines; no cell is cut short."""
+        widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+        self.rich.print(Text(title, style="bold"))
+        for number, row in enumerate([columns, *rows]):
+            cells = [cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
+            self.rich.print(Text("  ".join(cells).rstrip(), style="" if number else "dim"))
 
 
 class _Plain(Progress):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,12 @@ class Source(Config):
     """The column that holds the text."""
     weight: float | None = Field(default=None, gt=0)
     """Share of the tokens, relative to the other sources'. Without weights all of every source is taken."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, raw: Any) -> Any:
+        """A path alone stands for a source."""
+        return {"path": raw} if isinstance(raw, str) else raw
 
 
 class DataConfig(Config):

@@ -1,0 +1,40 @@
+"""What every test leans on: a tiny Llama with its tokenizer and some text, all made here."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.tiny import WORDS, make_model
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reaches for the hub is wrong
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama with grouped heads, tied embeddings and a tokenizer."""
+    return make_model(tmp_path_factory.mktemp("teacher") / "model")
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 short documents drawn from a few words, as JSONL."""
+    return write_documents(tmp_path_factory.mktemp("text") / "corpus.jsonl", 400, seed=1)
+
+
+@pytest.fixture(scope="session")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 more of them."""
+    return write_documents(tmp_path_factory.mktemp("text") / "held_out.jsonl", 60, seed=2)
+
+
+def write_documents(file: Path, count: int, seed: int) -> Path:
+    draw = np.random.default_rng(seed)
+    lines = []
+    for _ in range(count):
+        words = draw.choice(WORDS, size=draw.integers(20, 60))
+        lines.append(json.dumps({"text": " ".join(words) + ".", "source": "made"}))
+    file.write_text("\n".join(lines) + "\n")
+    return file
