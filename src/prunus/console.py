@@ -6,6 +6,7 @@ On a terminal a step's progress is one line that moves; elsewhere (a log, CI) it
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from rich.markup import escape
 from rich.text import Text
 
 _PLAIN_SECONDS = 10.0  # between two lines of a log
+_RATE_SECONDS = 30.0  # that a rate is taken over
 
 
 class Progress:
@@ -23,21 +25,22 @@ class Progress:
 
     def __init__(self, label: str, total: float | None, unit: str) -> None:
         self.label, self.total, self.unit = label, total, unit
-        self.done = self.first = 0.0
+        self.done = 0.0
         self.figures: dict[str, float] = {}
-        self.started: float | None = None
+        self.seen: deque[tuple[float, float]] = deque()  # when the work was how far, over the last seconds
 
     def update(self, done: float, **figures: float) -> None:
-        """Say how far the work is, and the figures to show beside it. The first call may be a resumed position."""
-        if self.started is None:
-            self.started, self.first = time.monotonic(), done if figures.pop("resumed", 0) else 0.0
+        """Say how far the work is, and the figures to show beside it."""
+        now = time.monotonic()
+        self.seen.append((now, done))
+        while now - self.seen[0][0] > _RATE_SECONDS and len(self.seen) > 2:
+            self.seen.popleft()
         self.done = done
         self.figures |= figures
 
     def line(self) -> str:
         """The line as text: how much of how much, at what rate, the figures, and the time left."""
-        seconds = time.monotonic() - self.started if self.started else 0.0
-        rate = (self.done - self.first) / seconds if seconds > 0 else 0.0
+        rate = self._rate()
         parts = [f"{self.label}  {human(self.done)}"]
         if self.total:
             parts[0] += f" / {human(self.total)}"
@@ -47,6 +50,12 @@ class Progress:
         if self.total and rate:
             parts.append(f"{duration(max(self.total - self.done, 0) / rate)} left")
         return "  ·  ".join(parts)
+
+    def _rate(self) -> float:
+        if len(self.seen) < 2:
+            return 0.0
+        (start, before), (end, after) = self.seen[0], self.seen[-1]
+        return (after - before) / (end - start) if end > start else 0.0
 
 
 class Console:
@@ -72,7 +81,8 @@ class Console:
         """Show the progress of a piece of work for as long as the context is open."""
         state = Progress(label, total, unit)
         if self.rich.is_terminal:
-            with Live(console=self.rich, get_renderable=lambda: Text(state.line(), no_wrap=True), refresh_per_second=4):
+            line = _Line(state)
+            with Live(line, console=self.rich, refresh_per_second=4):
                 yield state
         else:
             yield _Plain(state, self) if not self.rich.quiet else state
@@ -85,6 +95,17 @@ class Console:
         for number, row in enumerate([columns, *rows]):
             cells = [cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
             self.rich.print(Text("  ".join(cells).rstrip(), style="" if number else "dim"))
+
+
+class _Line:
+    """The live line as rich draws it: as it is at the moment of drawing."""
+
+    def __init__(self, state: Progress) -> None:
+        self.state = state
+
+    def __rich__(self) -> Text:
+        """One line, cut at the terminal's edge."""
+        return Text(self.state.line(), no_wrap=True, overflow="ellipsis")
 
 
 class _Plain(Progress):

@@ -1,8 +1,8 @@
 import pytest
 
+from prunus.errors import ModelError
 from prunus.models.axes import parse_weight
 from prunus.models.families import FAMILIES, LLAMA, family_of
-from prunus.errors import ModelError
 
 SIZES = {"vocab": 11, "hidden": 6, "mlp": 5, "heads": 4, "kv_heads": 2, "head_dim": 3}
 

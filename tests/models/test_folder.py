@@ -10,7 +10,7 @@ from prunus.models.folder import ModelFolder
 from prunus.models.locate import locate_model
 
 
-@pytest.fixture()
+@pytest.fixture
 def copy(teacher: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(teacher, tmp_path / "copy"))
 
@@ -57,7 +57,7 @@ def test_a_stored_copy_of_a_tied_head_is_no_fault(copy: Path) -> None:
 def test_folders_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such folder"):
         _ = ModelFolder(tmp_path / "nowhere").config
-    with pytest.raises(ModelError, match="no config.json"):
+    with pytest.raises(ModelError, match=r"no config.json"):
         _ = ModelFolder(tmp_path).config
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match="not JSON"):

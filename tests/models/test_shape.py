@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.tiny import SMALL
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from prunus.errors import ModelError, ShapeError
 from prunus.models.families import LLAMA
 from prunus.models.shape import Shape
-from tests.tiny import SMALL
 
 LLAMA_8B = {
     "model_type": "llama",

@@ -3,12 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from tests.tiny import SMALL
 
 from prunus.models.families import LLAMA
 from prunus.models.shape import Shape
 from prunus.prune.choose import best, best_groups, best_heads, choose, choose_layers, random_scores
 from prunus.prune.config import PruneConfig
-from tests.tiny import SMALL
 
 SCORES = arrays(np.float64, st.integers(1, 20), elements=st.floats(0, 1))
 

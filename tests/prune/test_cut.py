@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
+from tests.tiny import load, make_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from prunus.console import Console
@@ -18,7 +19,6 @@ from prunus.prune.choose import Keep, choose, random_scores
 from prunus.prune.config import PruneConfig
 from prunus.prune.step import Inputs, run
 from prunus.runtime import Runtime
-from tests.tiny import load, make_model
 
 
 def prune(teacher: Path, out: Path, **options) -> Path:
@@ -212,7 +212,7 @@ def test_a_random_start_is_seeded_and_not_the_teacher(teacher: Path, tmp_path: P
 def test_scores_that_are_missing_or_anothers(teacher: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    with pytest.raises(ArtifactError, match="no scores.safetensors"):
+    with pytest.raises(ArtifactError, match=r"no scores.safetensors"):
         run(PruneConfig(hidden_size=16), Inputs(teacher, tmp_path), out, Runtime(), Console(quiet=True))
     save(
         {

@@ -180,7 +180,9 @@ def _check_lengths(recipe: Recipe, context: int) -> None:
         "correct": recipe.correct.sequence_length if recipe.correct.tokens else 0,
         "score": recipe.score.sequence_length,
         "evaluate": recipe.evaluate.sequence_length,
-    } | {f"students.{name}.distill": student.distill.sequence_length for name, student in recipe.students.items()}
+    }
+    for name, student in recipe.students.items():
+        lengths[f"students.{name}.distill"] = student.distill.sequence_length if student.distill.tokens else 0
     for name, length in lengths.items():
         if length > context:
             raise RecipeError(

@@ -25,9 +25,12 @@ def run_plan(plan: Plan, console: Console) -> None:
     """Do every step of `plan` that is not done.
 
     Raises:
+        RecipeError: The device is not there.
         ArtifactError: Another run is at work in the same folder, or a result there is damaged.
         PrunusError: As the steps raise; what was finished before stays finished.
     """
+    load = importlib.import_module("prunus.models.load")  # torch comes in here, when there is work to do
+    load.device_of(plan.recipe.runtime)  # a device that is not there is told before any work
     plan.root.mkdir(parents=True, exist_ok=True)
     with _alone(plan.root):
         _write_manifest(plan)

@@ -48,7 +48,7 @@ class Recorder(TrainerCallback):
         self.file.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
         self.saved = self.started = time.monotonic()
         self.first_step = state.global_step
-        self.progress.update(state.global_step * self.tokens_per_step, resumed=1)
+        self.progress.update(state.global_step * self.tokens_per_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Move the line, and save if it is time."""

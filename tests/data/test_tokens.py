@@ -1,0 +1,103 @@
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from prunus.console import Console
+from prunus.data.config import Source, TokensConfig
+from prunus.data.sources import documents, is_held_out
+from prunus.data.step import Inputs, run
+from prunus.data.tokens import Tokens, schedule
+from prunus.errors import DataError
+from prunus.runtime import Runtime
+
+
+def stream(tokenizer: Path, out: Path, *sources: Source, **options) -> Tokens:
+    out.mkdir(parents=True)
+    run(TokensConfig(**options), Inputs(sources, tokenizer), out, Runtime(), Console(quiet=True))
+    return Tokens.open(out)
+
+
+def test_documents_lie_one_after_the_other(teacher: Path, corpus: Path, tmp_path: Path) -> None:
+    source = Source(path=str(corpus))
+    tokens = stream(teacher, tmp_path / "out", source)
+    tokenizer = AutoTokenizer.from_pretrained(teacher)
+    texts = list(documents(source, "x"))
+    assert len(tokens.ends) == len(texts) == 400
+    start = 0
+    for text, end, size in zip(texts, tokens.ends, tokens.sizes, strict=True):
+        assert tokens.ids[start:end].tolist() == [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
+        assert size == len(text.encode())
+        start = end
+    assert start == len(tokens.ids)
+
+
+def test_without_eos_there_is_none(teacher: Path, corpus: Path, tmp_path: Path) -> None:
+    tokens = stream(teacher, tmp_path / "out", Source(path=str(corpus)), append_eos=False)
+    assert not (tokens.ids == 1).any()
+
+
+def test_the_two_parts_are_the_whole_and_share_nothing(teacher: Path, corpus: Path, tmp_path: Path) -> None:
+    source = Source(path=str(corpus))
+    parts = [stream(teacher, tmp_path / p, source, part=p, held_out_fraction=0.3) for p in ("train", "held_out")]
+    held = {text for text in documents(source, "x") if is_held_out(text, 0.3)}
+    assert len(parts[0].ends) + len(parts[1].ends) == 400
+    assert len(parts[1].ends) == sum(is_held_out(text, 0.3) for text in documents(source, "x"))
+    assert 60 < len(held) < 180
+
+
+def test_weights_are_shares_of_tokens(teacher: Path, tmp_path: Path) -> None:
+    for name, word, count in (("a", "plum", 4000), ("b", "cherry", 4000)):
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"text": "{word} {word} {word}"}}\n' * count)
+    sources = [Source(path=str(tmp_path / f"{n}.jsonl"), weight=w) for n, w in (("a", 3), ("b", 1))]
+    tokens = stream(teacher, tmp_path / "out", *sources)
+    tokenizer = AutoTokenizer.from_pretrained(teacher)
+    plum = len(tokenizer("plum plum plum")["input_ids"]) + 1
+    firsts = [int(tokens.ids[start]) for start in [0, *tokens.ends[:-1]]]
+    share = sum(plum for first in firsts if first == tokenizer("plum")["input_ids"][0]) / len(tokens.ids)
+    assert share == pytest.approx(0.75, abs=0.03)
+
+
+def test_reading_stops_at_the_wanted_tokens(teacher: Path, corpus: Path, tmp_path: Path) -> None:
+    whole = stream(teacher, tmp_path / "whole", Source(path=str(corpus)))
+    tokens = stream(teacher, tmp_path / "out", Source(path=str(corpus)), max_tokens=100)
+    assert 100 <= len(tokens.ids) < len(whole.ids)
+
+
+def test_blocks_are_the_stream_in_order(teacher: Path, corpus: Path, tmp_path: Path) -> None:
+    tokens = stream(teacher, tmp_path / "out", Source(path=str(corpus)))
+    blocks = tokens.blocks(32)
+    assert blocks.reshape(-1).tolist() == tokens.ids[: blocks.size].tolist()
+    assert 0 <= len(tokens.ids) - blocks.size < 32
+    with pytest.raises(DataError, match="do not fill one sequence of"):
+        tokens.blocks(len(tokens.ids) + 1)
+
+
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=10), length=st.integers(2, 15))
+def test_windows_cover_every_document_and_cross_none(lengths: list[int], length: int) -> None:
+    ends = np.cumsum(lengths)
+    tokens = Tokens(np.zeros(ends[-1], dtype=np.uint16), ends, np.array(lengths) * 3)
+    windows = list(tokens.windows(length))
+    borders = [0, *ends.tolist()]
+    assert all(1 < right - left <= length for left, right, _ in windows)
+    assert all(any(a <= left and right <= b for a, b in pairwise(borders)) for left, right, _ in windows)
+    dropped = sum(size % length == 1 for size in lengths)
+    assert sum(right - left for left, right, _ in windows) == sum(lengths) - dropped
+    assert all(size == pytest.approx(3 * (right - left)) for left, right, size in windows)
+
+
+@given(blocks=st.integers(1, 20), count=st.integers(1, 70), seed=st.integers(0, 9))
+def test_each_epoch_sees_every_block_once(blocks: int, count: int, seed: int) -> None:
+    order = schedule(blocks, count, seed)
+    assert len(order) == count
+    for start in range(0, count - blocks + 1, blocks):
+        assert sorted(order[start : start + blocks]) == list(range(blocks))
+    assert order.tolist() == schedule(blocks, count, seed).tolist()
+
+
+def test_a_longer_run_begins_like_a_shorter_one() -> None:
+    assert schedule(10, 35, 3)[:12].tolist() == schedule(10, 12, 3).tolist()

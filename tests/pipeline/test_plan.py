@@ -1,0 +1,153 @@
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from tests.pipeline.recipes import tiny_recipe
+
+from prunus.config import parse
+from prunus.errors import PrunusError
+from prunus.pipeline.estimate import cost_of
+from prunus.pipeline.plan import Plan, make_plan
+from prunus.pipeline.recipe import Recipe
+
+
+@pytest.fixture
+def plan(teacher: Path, corpus: Path, held_out: Path, tmp_path: Path):
+    def make(**changes) -> Plan:
+        recipe = tiny_recipe(teacher, corpus, held_out, **changes)
+        return make_plan(parse(Recipe, recipe, "test"), tmp_path / "run")
+
+    return make
+
+
+def names(plan: Plan) -> list[str]:
+    return [step.name for step in plan.steps]
+
+
+def keys(plan: Plan) -> dict[str, str]:
+    return {step.name: step.artifact.key for step in plan.steps}
+
+
+def test_steps_stand_after_what_they_need(plan) -> None:
+    steps = plan().steps
+    for number, step in enumerate(steps):
+        needed = [given for given in step.inputs.values() if hasattr(given, "artifact")]
+        assert all(given in steps[:number] for given in needed), step.name
+
+
+def test_the_whole_list(plan) -> None:
+    assert names(plan()) == [
+        "data corpus",
+        "data held_out",
+        "teacher evaluate-original",
+        "teacher correct",
+        "teacher evaluate",
+        "teacher score",
+        "width prune",
+        "width evaluate-pruned",
+        "width distill",
+        "width evaluate",
+        "depth prune",
+        "depth evaluate-pruned",
+        "depth distill",
+        "depth evaluate",
+        "scratch prune",
+        "scratch distill",
+        "scratch evaluate",
+    ]
+
+
+def test_what_is_off_is_left_out(plan) -> None:
+    steps = names(plan(correct={}, distill={"tokens": 0}, students={"r": {"prune": {"importance": "random"}}}))
+    assert steps == ["data corpus", "data held_out", "teacher evaluate", "r prune", "r evaluate"]
+
+
+def test_a_late_option_changes_only_what_depends_on_it(plan, teacher) -> None:
+    def changed(**changes) -> set[str]:
+        before, after = keys(plan()), keys(plan(**changes))
+        return {name for name in before if before[name] != after[name]}
+
+    distill = tiny_recipe(teacher, teacher, teacher)["distill"]
+    students = {f"{name} {step}" for name in ("width", "depth", "scratch") for step in ("distill", "evaluate")}
+    assert changed(distill={**distill, "learning_rate": 2e-3}) == students
+    assert changed(runtime={"device_batch_size": 2, "device": "cpu", "workers": 1}) == set()
+    assert changed(score={"samples": 8, "sequence_length": 16}) >= {"teacher score", "width prune", "depth evaluate"}
+    assert "scratch prune" not in changed(score={"samples": 8, "sequence_length": 16})
+    evaluations = {name for name in keys(plan()) if "evaluate" in name}
+    assert changed(evaluate={"sequence_length": 16}) == evaluations
+
+
+def test_a_moved_teacher_redoes_nothing_and_another_redoes_all(plan, teacher, tmp_path) -> None:
+    moved = shutil.copytree(teacher, tmp_path / "moved")
+    assert keys(plan()) == keys(plan(teacher=str(moved)))
+    config = json.loads((moved / "config.json").read_text())
+    (moved / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-4}))
+    assert keys(plan())["width prune"] != keys(plan(teacher=str(moved)))["width prune"]
+
+
+def test_like_takes_the_shape_and_nothing_else(plan) -> None:
+    made = plan()
+    assert made.students["scratch"] == made.students["width"]
+    step = next(step for step in made.steps if step.name == "scratch prune")
+    assert step.config.init == "random"
+    assert step.config.like is None
+
+
+def test_costs_are_those_of_the_arithmetic(plan) -> None:
+    made = plan()
+    costs = {step.name: cost_of(step, made) for step in made.steps}
+    width, teacher = made.students["width"], made.teacher
+    expected = 1024 * (3 * width.flops_per_token(16) + teacher.flops_per_token(16))
+    assert costs["width distill"].tokens == 1024
+    assert costs["width distill"].flops == expected
+    assert costs["teacher correct"].flops == 512 * 3 * teacher.flops_per_token(16)
+    assert costs["width prune"].disk_bytes == 4 * width.parameters
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teacher": "./nowhere"}, "teacher.path: there is no folder"),
+        ({"teacher": {"create": {}}, "correct": {}}, "correct.tokens: 0, but teacher.create"),
+        ({"teacher": {"create": {"hidden_size": 100, "num_attention_heads": 8}}}, "teacher.create.hidden_size: 100"),
+        ({"students": {"w": {"prune": {"hidden_size": 20}}}}, r"students.w.prune.hidden_size: 20 .*16 and 24"),
+        ({"students": {"w": {"prune": {"hidden_size": 64}}}}, "students.w.prune.hidden_size: 64 is more than"),
+        ({"students": {"w": {"prune": {"num_hidden_layers": 9}}}}, "students.w.prune.num_hidden_layers: 9 is more"),
+        ({"score": {"sequence_length": 4096}}, "score.sequence_length: 4096 is more than the teacher's context of 128"),
+        ({"data": {"corpus": ["nowhere.jsonl"]}}, "data.corpus.0.path: there is no file"),
+    ],
+)
+def test_mistakes_are_found_before_any_work(plan, tmp_path, changes, message: str) -> None:
+    with pytest.raises(PrunusError, match=message):
+        plan(**changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_column(plan, corpus) -> None:
+    with pytest.raises(PrunusError, match=r"data.held_out.0.column: .*did you mean `text`"):
+        plan(data={"corpus": [str(corpus)], "held_out": [{"path": str(corpus), "column": "texts"}]})
+
+
+def test_trackers_that_are_not_installed(plan, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(PrunusError, match="pip install wandb"):
+        plan(runtime={"trackers": ["wandb"]})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "model.safetensors").unlink(), "there are no weights"),
+        (lambda f: (f / "tokenizer.json").unlink() or (f / "tokenizer_config.json").unlink(), "there is no tokenizer"),
+        (lambda f: (f / "config.json").write_text('{"model_type": "mamba"}'), "no axis table for model_type 'mamba'"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"x" * 100), "not a safetensors file"),
+    ],
+)
+def test_a_spoilt_teacher(plan, teacher, tmp_path, spoil, message: str) -> None:
+    folder = shutil.copytree(teacher, tmp_path / "spoilt")
+    spoil(folder)
+    with pytest.raises(PrunusError, match=message):
+        plan(teacher=str(folder))

@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import pytest
+from tests.pipeline.recipes import tiny_recipe, write
+
+from prunus.errors import RecipeError
+from prunus.pipeline.recipe import load_recipe
+
+ROOT = Path(__file__).parents[2]
+
+
+def recipe(tmp_path: Path, **changes):
+    raw = tiny_recipe(Path("teacher"), Path("a.jsonl"), Path("b.jsonl"), **changes)
+    return load_recipe(write(tmp_path / "small.yaml", raw))
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda file: file.name)
+def test_every_shipped_recipe_loads(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRUNUS_DATA", "data")
+    assert load_recipe(file).name == file.stem
+
+
+def test_students_inherit_what_they_leave_out(tmp_path: Path) -> None:
+    students = {"a": {"distill": {"learning_rate": 5e-4, "seed": 8}}, "b": None}
+    loaded = recipe(tmp_path, students=students)
+    a, b = loaded.students["a"].distill, loaded.students["b"].distill
+    assert (a.learning_rate, a.seed, a.tokens) == (5e-4, 8, 1024)
+    assert (b.learning_rate, b.seed) == (1e-3, 3)
+    assert loaded.correct.seed == loaded.score.seed == loaded.students["a"].prune.seed == 3
+    assert loaded.name == "small"
+
+
+def test_variables_are_filled_in_or_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEACHERS", "/models")
+    assert recipe(tmp_path, teacher="${TEACHERS}/big").teacher.path == "/models/big"
+    monkeypatch.delenv("TEACHERS")
+    with pytest.raises(RecipeError, match=r"teacher: the environment variable TEACHERS is not set"):
+        recipe(tmp_path, teacher="${TEACHERS}/big")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"studnets": {}}, r"studnets: unknown key \(did you mean `students`\?\)"),
+        (
+            {"students": {"w": {"prune": {"hiden_size": 3}}}},
+            r"students.w.prune.hiden_size: unknown key \(did you mean `hidden_size`",
+        ),
+        ({"students": {}}, "students: .*at least 1"),
+        ({"students": {"data": {}}}, "'data' is no name for a student"),
+        ({"students": {"a/b": {}}}, "no name for a student"),
+        ({"students": {"a": {"prune": {"like": "b"}}}}, "a.prune.like: 'b' has no shape of its own"),
+        ({"distill": {"tokens": "many"}}, r"distill.tokens: .*\(found 'many'\)"),
+        ({"distill": {}}, "distill.tokens: missing"),
+        ({"distill": {"tokens": 10, "sequence_length": 16, "batch_size": 4}}, "10 are less than one step"),
+        ({"distill": {"tokens": 9000, "batch_size": 1, "learning_rate": 1e-6}}, "min_learning_rate: 1e-05 is above"),
+        ({"distill": {"tokens": 9000, "learning_rate": float("nan")}}, "learning_rate"),
+        ({"teacher": {}}, "give either path or create"),
+        ({"teacher": {"path": "a", "create": {}}}, "give either path or create"),
+        ({"data": {"corpus": []}}, "data.corpus: .*at least 1"),
+        ({"runtime": {"trackers": ["mlflow"]}}, "runtime.trackers.0: .*'tensorboard'"),
+        ({"score": 3}, "score"),
+        ({"students": [1]}, "students"),
+    ],
+)
+def test_mistakes_are_told_where_they_are(tmp_path: Path, changes, message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as error:
+        recipe(tmp_path, **changes)
+    assert "small.yaml" in str(error.value)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as error:
+        recipe(tmp_path, studnets=1, distill={"tokens": -1})
+    assert "studnets" in str(error.value)
+    assert "distill.tokens" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "not YAML"),
+        ("seed: 1\nseed: 2\n", "'seed' stands twice"),
+        ("- 1\n", "a recipe is a mapping"),
+        ("", "a recipe is a mapping"),
+    ],
+)
+def test_files_that_are_no_recipe(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(tmp_path / "r.yaml")
+
+
+def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="No such file"):
+        load_recipe(tmp_path / "nowhere.yaml")

@@ -1,0 +1,202 @@
+"""Whole runs of a tiny recipe: what they leave, what they skip, and what a kill costs them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.numpy import load_file
+from tests.pipeline.recipes import tiny_recipe, write
+from tests.tiny import load, make_model
+
+from prunus.config import parse
+from prunus.console import Console
+from prunus.errors import ArtifactError, TrainingError
+from prunus.pipeline.plan import Plan, make_plan
+from prunus.pipeline.recipe import Recipe
+from prunus.pipeline.run import _alone, run_plan
+from prunus.report.records import load_run
+from prunus.report.table import comparison
+
+QUIET = Console(quiet=True)
+
+
+def carry_out(recipe: dict, root: Path) -> Plan:
+    plan = make_plan(parse(Recipe, recipe, "test"), root)
+    run_plan(plan, QUIET)
+    return plan
+
+
+def folder(plan: Plan, name: str) -> Path:
+    return next(step.artifact.path for step in plan.steps if step.name == name)
+
+
+@pytest.fixture(scope="module")
+def done(teacher, corpus, held_out, tmp_path_factory) -> Plan:
+    return carry_out(tiny_recipe(teacher, corpus, held_out), tmp_path_factory.mktemp("done") / "run")
+
+
+def test_every_step_leaves_a_record(done: Plan) -> None:
+    for step in done.steps:
+        record = json.loads((step.artifact.path / "artifact.json").read_text())
+        assert record["key"] == step.artifact.key
+        assert record["config"] == json.loads(json.dumps(step.config.identity()))
+        assert record["seconds"] >= 0
+        assert record["peak_memory_bytes"]["process"] > 1_000_000
+        assert record["versions"]["torch"] == torch.__version__
+        assert record["metrics"]
+    assert not list(done.root.rglob("*.partial"))
+    assert not list(done.root.rglob("checkpoints"))
+
+
+def test_students_reload_in_a_fresh_process_with_the_same_logits(done: Plan, tmp_path: Path) -> None:
+    code = (
+        "import sys, torch; from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        "model = AutoModelForCausalLM.from_pretrained(sys.argv[1]); AutoTokenizer.from_pretrained(sys.argv[1])\n"
+        "assert 'prunus' not in sys.modules\n"
+        "torch.save(model(torch.arange(3, 67)[None]).logits, sys.argv[2])"
+    )
+    for student in ("width", "depth", "scratch"):
+        path = folder(done, f"{student} distill")
+        record = json.loads((path / "artifact.json").read_text())
+        assert record["metrics"]["reload_difference"] == 0.0  # the model in memory against the one reopened
+        subprocess.run([sys.executable, "-c", code, str(path), str(tmp_path / "logits")], check=True)
+        assert torch.equal(torch.load(tmp_path / "logits"), load(path)(torch.arange(3, 67)[None]).logits)
+
+
+def test_training_has_learnt_something(done: Plan) -> None:
+    rows = {row[0]: float(row[4].split()[0]) for row in comparison(load_run(done.root))}
+    assert rows["teacher, corrected"] < rows["teacher, as it came"]
+    assert rows["width: pruned + distilled"] < rows["width: pruned"]
+    assert rows["depth: pruned + distilled"] < rows["depth: pruned"]
+    assert "scratch: from scratch + distilled" in rows
+
+
+def test_metrics_are_kept_by_step(done: Plan) -> None:
+    lines = [json.loads(line) for line in (folder(done, "width distill") / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 17))
+    assert lines[-1]["tokens"] == 1024
+    assert lines[-1]["learning_rate"] == pytest.approx(1e-4, rel=0.2)
+    assert lines[0]["learning_rate"] < lines[2]["learning_rate"]
+
+
+def test_again_does_nothing(done: Plan) -> None:
+    before = {file: file.stat().st_mtime_ns for file in done.root.rglob("artifact.json")}
+    carry_out(done.recipe.model_dump(mode="json"), done.root)
+    assert {file: file.stat().st_mtime_ns for file in done.root.rglob("artifact.json")} == before
+
+
+def test_a_late_change_redoes_only_what_depends_on_it(done: Plan) -> None:
+    before = set(done.root.rglob("artifact.json"))
+    raw = done.recipe.model_dump(mode="json")
+    raw["students"]["depth"]["distill"]["learning_rate"] = 5e-4
+    plan = make_plan(parse(Recipe, raw, "test"), done.root)
+    states = {step.name: step.state() for step in plan.steps}
+    assert {name for name, state in states.items() if state != "done"} == {"depth distill", "depth evaluate"}
+    assert states["depth distill"].startswith("to do again")
+    run_plan(plan, QUIET)
+    assert len(set(done.root.rglob("artifact.json")) - before) == 2
+
+
+def test_the_same_seed_gives_the_same_weights(done: Plan, tmp_path: Path) -> None:
+    again = carry_out(done.recipe.model_dump(mode="json"), tmp_path / "again")
+    for name in ("teacher correct", "width distill", "scratch distill"):
+        weights = [(folder(plan, name) / "model.safetensors").read_bytes() for plan in (done, again)]
+        assert weights[0] == weights[1], name
+
+
+def test_a_run_killed_in_training_goes_on_and_ends_with_the_same_bits(teacher, corpus, held_out, tmp_path) -> None:
+    recipe = tiny_recipe(
+        teacher,
+        corpus,
+        held_out,
+        correct={},
+        students={"width": {"prune": {"hidden_size": 16}}},
+        distill={"tokens": 64 * 300, "sequence_length": 16, "batch_size": 4, "warmup_steps": 2},
+        runtime={"checkpoint_minutes": 0.0, "device_batch_size": 2},
+    )
+    file = write(tmp_path / "killed.yaml", recipe)
+    root = tmp_path / "run"
+    command = [sys.executable, "-m", "prunus", "run", str(file), "--out", str(root)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    partial = kill_in_training(process, root)
+    complete = sorted(int(path.parent.name.split("-")[1]) for path in partial.glob("checkpoints/*/complete"))
+    assert complete
+    assert complete[-1] < 300
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "to finish" in output
+    steps = [
+        json.loads(line)["step"] for line in next(root.glob("width/distill-*/metrics.jsonl")).read_text().splitlines()
+    ]
+    assert steps == sorted(set(steps))
+    whole = carry_out({**recipe, "runtime": {"device_batch_size": 2}}, tmp_path / "whole")
+    killed = load_file(next(root.glob("width/distill-*/model.safetensors")))
+    expected = load_file(folder(whole, "width distill") / "model.safetensors")
+    assert killed.keys() == expected.keys()
+    for name in expected:
+        assert killed[name].tobytes() == expected[name].tobytes(), name
+
+
+def kill_in_training(process: subprocess.Popen, root: Path) -> Path:
+    """SIGKILL the process once distillation has some checkpoints behind it. Returns what it leaves."""
+    for _ in range(1200):
+        found = list(root.glob("width/distill-*.partial/checkpoints/checkpoint-*/complete"))
+        if any(int(path.parent.name.split("-")[1]) >= 20 for path in found):
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            return next(root.glob("width/distill-*.partial"))
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    process.kill()
+    pytest.fail("distillation never got to its twentieth step")
+
+
+def test_two_runs_do_not_share_a_folder(done: Plan) -> None:
+    with _alone(done.root), pytest.raises(ArtifactError, match="another run is at work"):
+        run_plan(done, QUIET)
+
+
+def test_a_loss_that_is_not_finite_stops_and_says_so(corpus, held_out, tmp_path) -> None:
+    broken = make_model(tmp_path / "broken")
+    model = load(broken)
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    model.save_pretrained(broken)
+    recipe = tiny_recipe(broken, corpus, held_out)
+    with pytest.raises(TrainingError, match="the loss is nan at step 1"):
+        carry_out({**recipe, "evaluate": {**recipe["evaluate"], "prompt_count": 0}}, tmp_path / "run")
+
+
+def test_too_little_text_is_told(teacher, held_out, tmp_path) -> None:
+    (tmp_path / "short.jsonl").write_text('{"text": "plum"}\n')
+    recipe = tiny_recipe(teacher, tmp_path / "short.jsonl", held_out)
+    with pytest.raises(Exception, match=r"the text is too short: . tokens do not fill one sequence of 16"):
+        carry_out(recipe, tmp_path / "run")
+
+
+def test_a_teacher_from_nothing(corpus, tmp_path) -> None:
+    create = {
+        "vocab_size": 300,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "tokenizer_documents": 50,
+    }
+    create |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
+    recipe = tiny_recipe(
+        tmp_path, corpus, corpus, teacher={"create": create}, students={"depth": {"prune": {"num_hidden_layers": 1}}}
+    )
+    recipe["data"] = {"corpus": [str(corpus)], "held_out_fraction": 0.2}
+    plan = carry_out(recipe, tmp_path / "run")
+    assert load(folder(plan, "teacher create")).config.vocab_size == 300
+    assert plan.teacher.num_hidden_layers == 2
+    assert [row[0] for row in comparison(load_run(plan.root))] == [
+        "teacher",
+        "depth: pruned",
+        "depth: pruned + distilled",
+    ]

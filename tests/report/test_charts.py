@@ -1,0 +1,61 @@
+import math
+import xml.etree.ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prunus.report.charts import Series, bar_chart, heat_map, interval_chart, line_chart
+
+NUMBERS = st.floats(-1e12, 1e12)
+NASTY = "<script>alert('x')</script> & \""
+
+
+def parse(markup: str) -> ET.Element:
+    return ET.fromstring(f"<div>{markup}</div>")
+
+
+@given(points=st.lists(st.tuples(NUMBERS, st.floats()), max_size=8), log=st.booleans())
+def test_any_numbers_make_well_formed_lines(points: list[tuple[float, float]], log: bool) -> None:
+    parse(line_chart([Series("a", points), Series("b", [])], "x", "y", log))
+
+
+@given(values=st.lists(NUMBERS, max_size=50))
+def test_any_numbers_make_well_formed_bars(values: list[float]) -> None:
+    parse(bar_chart(values, [str(i) for i in range(len(values))], "y"))
+
+
+@given(rows=st.lists(st.lists(NUMBERS, min_size=3, max_size=3), max_size=5))
+def test_any_numbers_make_well_formed_maps(rows: list[list[float]]) -> None:
+    parse(heat_map(rows, "x", "y"))
+
+
+def test_text_is_escaped() -> None:
+    charts = [
+        line_chart([Series(NASTY, [(0, 1), (1, 2)])], NASTY, NASTY),
+        bar_chart([1, 2], [NASTY, "b"], NASTY),
+        interval_chart([(NASTY, 1, 0, 2)], NASTY),
+        heat_map([[1, 2]], NASTY, NASTY),
+    ]
+    for chart in charts:
+        assert "<script" not in chart
+        parse(chart)
+
+
+def test_points_lie_where_their_values_say() -> None:
+    root = parse(line_chart([Series("a", [(0, 1.0), (5, 10.0), (10, 100.0)])], "x", "y", log_y=True))
+    line = next(element for element in root.iter("polyline"))
+    points = [tuple(map(float, point.split(","))) for point in line.get("points", "").split()]
+    assert points[1][0] == pytest.approx((points[0][0] + points[2][0]) / 2, abs=0.1)
+    assert points[1][1] == pytest.approx((points[0][1] + points[2][1]) / 2, abs=0.1)
+    assert points[0][1] > points[2][1]  # more is higher up
+
+
+def test_what_a_logarithm_cannot_show_is_left_out() -> None:
+    root = parse(line_chart([Series("a", [(0, 0.0), (1, 1.0), (2, math.nan), (3, 2.0)])], "x", "y", log_y=True))
+    assert len(next(root.iter("polyline")).get("points", "").split()) == 2
+
+
+def test_nothing_is_said_to_be_nothing() -> None:
+    for chart in (line_chart([], "x", "y"), bar_chart([], [], "y"), interval_chart([], "x"), heat_map([], "x", "y")):
+        assert "nothing to draw" in chart

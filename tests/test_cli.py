@@ -1,0 +1,153 @@
+"""The command as a person meets it: in a process of its own."""
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from prunus.cli import COMMANDS, main
+from tests.pipeline.recipes import tiny_recipe, write
+
+
+def prunus(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "prunus", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def recipe(teacher: Path, corpus: Path, held_out: Path, tmp_path: Path) -> Path:
+    return write(tmp_path / "small.yaml", tiny_recipe(teacher, corpus, held_out, correct={}))
+
+
+def test_help_is_instant() -> None:
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        assert "usage: prunus" in prunus("--help").stdout
+        times.append(time.perf_counter() - start)
+    assert statistics.median(times) < 0.7
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    result = prunus(command, "--help")
+    assert result.returncode == 0
+    assert f"prunus {command}" in result.stdout
+
+
+def test_no_command_line_imports_torch(recipe: Path) -> None:
+    code = (
+        "import sys, contextlib\n"
+        "from prunus.cli import main\n"
+        "with contextlib.suppress(SystemExit): main(sys.argv[1:])\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules), 'imported'"
+    )
+    for arguments in (["--help"], ["score", "--help"], ["run", str(recipe), "--help"], ["run", "nowhere.yaml"]):
+        subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
+
+
+def test_the_options_of_a_recipe_show_its_values(recipe: Path) -> None:
+    text = prunus("run", recipe, "--help").stdout
+    assert "--students.width.prune.hidden-size" in text
+    assert "--distill.learning-rate" in text
+    assert "0.001" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rnu"], "there is no command 'rnu' (did you mean `run`?)"),
+        (["run"], "which recipe?"),
+        (["run", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["inspect", "./nowhere"], "there is no folder ./nowhere"),
+        (["report", "."], "there is no run.json"),
+        (["prune", ".", "--out", "x"], "--scores: missing"),
+        (["score"], "required"),
+        (["evaluate", "a", "--outt", "x"], "outt"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(arguments: list[str], message: str, tmp_path: Path) -> None:
+    result = prunus(*arguments)
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr + result.stdout
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--students.width.prune.hidden-size", "20"], "students.width.prune.hidden_size: 20 is no multiple"),
+        (["--students.width.prune.hidden-size", "many"], "many"),
+        (["--students.widht.prune.hidden-size", "16"], "students.width.prune.hidden-size"),
+        (["--distill.tokens", "3"], "3 are less than one step"),
+        (["--runtime.device", "cuda:7"], "runtime.device"),
+    ],
+)
+def test_a_bad_flag_is_found_before_any_work(recipe: Path, tmp_path: Path, flags: list[str], message: str) -> None:
+    result = prunus("run", recipe, "--out", tmp_path / "run", *flags)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert message in result.stderr + result.stdout
+    assert "Traceback" not in result.stderr
+    assert not list((tmp_path / "run").glob("width/*"))
+
+
+def test_plan_shows_what_would_be_done_and_does_nothing(recipe: Path, tmp_path: Path) -> None:
+    result = prunus("plan", recipe, "--out", tmp_path / "run", "--students.width.prune.hidden-size", "24")
+    assert result.returncode == 0, result.stderr
+    rows = {line.split()[0]: line.split() for line in result.stdout.splitlines() if line.strip()}
+    assert rows["width"][2] == "24"
+    assert "width distill" in result.stdout
+    assert not (tmp_path / "run").exists()
+    assert prunus("run", recipe, "--out", tmp_path / "run", "--dry-run").returncode == 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_inspect_needs_no_weights(teacher: Path, tmp_path: Path) -> None:
+    facts = json.loads(prunus("inspect", teacher, "--json").stdout)
+    assert facts["parameters"] == facts["embedding_parameters"] + facts["non_embedding_parameters"]
+    assert facts["bytes"] == 4 * facts["parameters"]
+    assert facts["kv_cache_bytes_per_token"] == 2 * 4 * 4 * 4 * 4
+    shutil.copy(teacher / "config.json", tmp_path)
+    assert json.loads(prunus("inspect", tmp_path, "--json").stdout)["parameters"] == facts["parameters"]
+    assert "non embedding parameters" in prunus("inspect", tmp_path).stdout
+
+
+def test_each_step_by_itself(teacher: Path, corpus: Path, held_out: Path, tmp_path: Path, capsys) -> None:
+    def do(*arguments: str | Path) -> None:
+        assert main([str(argument) for argument in arguments]) == 0, capsys.readouterr()
+
+    text = ["--corpus", corpus]
+    training = ["--tokens", 512, "--sequence-length", 16, "--batch-size", 4, "--warmup-steps", 1]
+    do("correct", teacher, *text, *training, "--out", tmp_path / "corrected")
+    do("score", tmp_path / "corrected", *text, "--samples", 8, "--sequence-length", 16, "--out", tmp_path / "scores")
+    scores = ["--scores", tmp_path / "scores"]
+    do("prune", tmp_path / "corrected", *scores, "--hidden-size", 16, "--out", tmp_path / "cut")
+    student = [tmp_path / "cut", "--teacher", tmp_path / "corrected"]
+    do("distill", *student, *text, *training, "--out", tmp_path / "student")
+    beside = ["--teacher", tmp_path / "corrected", "--corpus", held_out, "--sequence-length", 32, "--max-new-tokens", 3]
+    do("evaluate", tmp_path / "student", *beside, "--out", tmp_path / "result")
+    assert json.loads((tmp_path / "result" / "results.json").read_text())["figures"]["kl"]["value"] > 0
+    capsys.readouterr()
+    do("prune", tmp_path / "corrected", *scores, "--hidden-size", 16, "--out", tmp_path / "cut")
+    assert "done" in capsys.readouterr().out
+    assert (
+        main(
+            [
+                "prune",
+                str(tmp_path / "corrected"),
+                "--scores",
+                str(tmp_path / "scores"),
+                "--hidden-size",
+                "24",
+                "--out",
+                str(tmp_path / "cut"),
+            ]
+        )
+        == 2
+    )
+    assert "holds the result of other settings" in capsys.readouterr().err
