@@ -89,7 +89,7 @@ class Console:
             self.say(state.line())
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table: its first column left, the others right. A narrow terminal wraps lines; no cell is cut short."""
+        """Print a table, its first column left, the others right. A narrow terminal wraps lines; no cell is cut."""
         widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
         self.rich.print(Text(title, style="bold"))
         for number, row in enumerate([columns, *rows]):

@@ -9,7 +9,7 @@ from html import escape
 
 from prunus.console import human
 
-WIDTH, HEIGHT = 720, 300
+WIDTH, HEIGHT = 560, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 12, 40
 SERIES = 8
 """Colours that the page defines, `--series-0` to `--series-7`; lines beyond repeat them, dashed."""
@@ -65,7 +65,7 @@ def interval_chart(rows: Sequence[tuple[str, float, float, float]], x_label: str
     """A dot with its interval a row: (name, value, low, high)."""
     if not rows:
         return _empty()
-    left, height = 260, 26 * len(rows) + 44
+    left, height = 230, 26 * len(rows) + 44
     low, high = min(0.0, *(row[2] for row in rows)), max(row[3] for row in rows)
     x_of = _scale(low, high, left, WIDTH - _RIGHT)
     parts = []

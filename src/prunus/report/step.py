@@ -15,6 +15,8 @@ from prunus.report.charts import Series, bar_chart, heat_map, interval_chart, li
 from prunus.report.records import Result, Run, load_run
 from prunus.report.table import HEADER, comparison, row_name
 
+LOSSES = {"forward_kl": "KL to the teacher", "cross_entropy": "cross-entropy"}
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -81,7 +83,7 @@ def _curves(run: Run) -> list[Figure]:
     note = "Training loss by tokens seen, each point the mean since the one before."
     return [
         Figure(
-            f"Loss curves: {loss.replace('_', ' ')}",
+            f"Loss curves: {LOSSES.get(loss, loss)}",
             note,
             Markup(line_chart(series, "tokens", "nats per token", log_y=True)),
         )

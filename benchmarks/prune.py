@@ -1,0 +1,149 @@
+"""Pruning a checkpoint of gigabytes: CPU seconds and peak memory, beside a plain copy of the bytes that stay.
+
+    python benchmarks/prune.py [--gigabytes 2.2] [--json FILE] [--mergekit /path/to/mergekit-yaml]
+
+Makes a Llama checkpoint of random bits (bfloat16, hidden 2048, as many layers as the size asks for), then cuts it with
+the `prunus` command, by depth (a quarter of the layers goes) and by width (three quarters of channels and neurons stay),
+with random scores. The limit for both is a copy of as many bytes as the student holds, in pieces of 16 MiB. The peer,
+where its command is given, is mergekit's passthrough slicing of the same layers. Each runs in a process of its own.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from prunus.models.checkpoint import TensorPlan, write_tensors
+from prunus.models.families import LLAMA
+from prunus.models.shape import Shape
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+    "vocab_size": 32000,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": False,
+    "dtype": "bfloat16",
+}
+COPY = (
+    "import sys\n"
+    "source, target, count = open(sys.argv[1], 'rb'), open(sys.argv[2], 'wb'), int(sys.argv[3])\n"
+    "while count:\n"
+    "    data = source.read(min(count, 16 << 20))\n"
+    "    target.write(data)\n"
+    "    count -= len(data)\n"
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=2.2)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--mergekit", help="the mergekit-yaml command of an environment of its own")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure(Path(folder), arguments.gigabytes, arguments.mergekit)
+    limits = {row["cut"]: row for row in rows if row["tool"] == "copy"}
+    print(f"{'cut':7}{'tool':10}{'CPU s':>8}{'of copy':>9}{'peak MB':>9}{'GB out':>8}")
+    for row in rows:
+        ratio = row["cpu_seconds"] / limits[row["cut"]]["cpu_seconds"]
+        figures = f"{row['cpu_seconds']:8.2f}{ratio:9.2f}{row['peak_mb']:9.0f}{row['gigabytes']:8.2f}"
+        print(f"{row['cut']:7}{row['tool']:10}{figures}")
+    if arguments.json:
+        machine = {"processor": platform.processor(), "cores": os.cpu_count(), "python": platform.python_version()}
+        arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+
+
+def measure(folder: Path, gigabytes: float, mergekit: str | None) -> list[dict[str, object]]:
+    """Make the checkpoint, cut it in every way, and return a row for each."""
+    teacher = make_checkpoint(folder / "teacher", gigabytes)
+    layers = json.loads((teacher / "config.json").read_text())["num_hidden_layers"]
+    kept = layers - layers // 4
+    cuts = {
+        "depth": ["--num-hidden-layers", str(kept)],
+        "width": ["--hidden-size", "1536", "--intermediate-size", "4224"],
+    }
+    rows = []
+    for cut, options in cuts.items():
+        out = folder / cut
+        command = [sys.executable, "-m", "prunus", "prune", str(teacher), "--importance", "random", "--out", str(out)]
+        rows.append(timed(cut, "prunus", [*command, *options], out))
+        size = (out / "model.safetensors").stat().st_size
+        copied = folder / "copied"
+        source = str(teacher / "model.safetensors")
+        rows.append(timed(cut, "copy", [sys.executable, "-c", COPY, source, str(copied), str(size)], copied))
+        copied.unlink()
+        shutil.rmtree(out)
+    if mergekit:
+        recipe = folder / "slices.yml"
+        recipe.write_text(slices(teacher, kept))
+        out = folder / "mergekit"
+        rows.append(timed("depth", "mergekit", [mergekit, str(recipe), str(out), "--lazy-unpickle"], out))
+    return rows
+
+
+def timed(cut: str, tool: str, command: list[str], out: Path) -> dict[str, object]:
+    """Run a command; CPU seconds and peak resident memory of its process."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{tool} failed: {' '.join(command)}")
+    files = [out] if out.is_file() else list(out.glob("*.safetensors"))
+    return {
+        "cut": cut,
+        "tool": tool,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_mb": usage.ru_maxrss / 1024,
+        "gigabytes": sum(file.stat().st_size for file in files) / 1e9,
+    }
+
+
+def make_checkpoint(folder: Path, gigabytes: float) -> Path:
+    """A checkpoint of about that size, of small finite bfloat16 values."""
+    folder.mkdir()
+    shapes = [shape_of(layers) for layers in (1, 2)]
+    layer = shapes[1].parameters - shapes[0].parameters
+    layers = max(2, round((gigabytes * 1e9 / 2 - shapes[0].parameters) / layer) + 1)
+    block = np.random.default_rng(0).integers(0x3C00, 0x3F00, 8 << 20).astype(np.uint16).tobytes()
+
+    def pieces(size: int):
+        for start in range(0, size, len(block)):
+            yield block[: min(len(block), size - start)]
+
+    plans = []
+    for name, dims in shape_of(layers).tensors():
+        size = 2 * int(np.prod(dims))
+        plans.append(TensorPlan(name, "BF16", dims, lambda size=size: pieces(size)))
+    write_tensors(folder, plans)
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": layers}))
+    return folder
+
+
+def shape_of(layers: int) -> Shape:
+    return Shape.from_config({**CONFIG, "num_hidden_layers": layers}, LLAMA, "benchmark")
+
+
+def slices(teacher: Path, kept: int) -> str:
+    return json.dumps(
+        {
+            "merge_method": "passthrough",
+            "dtype": "bfloat16",
+            "slices": [{"sources": [{"model": str(teacher), "layer_range": [0, kept]}]}],
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()
