@@ -26,6 +26,7 @@ from prunus.pipeline.override import override
 from prunus.pipeline.plan import (
     Given,
     Step,
+    check_length,
     check_trackers,
     given_model,
     given_tokenizer,
@@ -77,7 +78,7 @@ class Plan(Run):
 class Inspect:
     """Show a model's shape, parameters, bytes, KV cache and FLOPs, from its config and headers alone."""
 
-    model: Positional[str]
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
     """A model's folder, or its id on the hub."""
     revision: str | None = None
     """The commit on the hub."""
@@ -103,6 +104,9 @@ class Single:
     def do(self, config: StepConfig, inputs: Mapping[str, Step | Given], console: Console) -> None:
         """Do one step and the tokenising before it, and show what came out."""
         check_trackers(self.runtime.trackers)
+        model = inputs.get("model") or inputs["student"]
+        if isinstance(model, Given) and hasattr(config, "sequence_length"):
+            check_length(config.kind, config.sequence_length, ModelFolder(model.value).context)
         out = Path(self.out)
         step = Step(config.kind, config.kind, config, inputs, out.parent, place=out)
         before = [given for given in inputs.values() if isinstance(given, Step)]
@@ -137,7 +141,7 @@ class Text:
 class Correct(Single):
     """Train a teacher on with your text, by plain cross-entropy."""
 
-    model: Positional[str]
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
     """The teacher's folder, or its id on the hub."""
     text: Annotated[Text, Flat]
     config: Annotated[CorrectConfig, Flat]
@@ -155,7 +159,7 @@ class Correct(Single):
 class Score(Single):
     """Score the layers, channels, heads and neurons of a model by forward passes over your text."""
 
-    model: Positional[str]
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
     """The model's folder, or its id on the hub."""
     text: Annotated[Text, Flat]
     config: Annotated[ScoreConfig, Flat]
@@ -171,7 +175,7 @@ class Score(Single):
 class Prune(Single):
     """Cut a student out of a model, streaming: the model is never built."""
 
-    model: Positional[str]
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
     """The model's folder, or its id on the hub."""
     scores: str | None = None
     """The folder that `prunus score` wrote; not needed where chance decides."""
@@ -195,7 +199,7 @@ class Prune(Single):
 class Distill(Single):
     """Distil a teacher into a student, with your text."""
 
-    student: Positional[str]
+    student: Annotated[Positional[str], arg(metavar="STUDENT")]
     """The student's folder."""
     teacher: str
     """The teacher's folder, or its id on the hub."""
@@ -220,7 +224,7 @@ class Distill(Single):
 class Evaluate(Single):
     """Measure a model on held-out text, beside its teacher."""
 
-    model: Positional[str]
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
     """The model's folder, or its id on the hub."""
     teacher: str | None = None
     """The teacher to hold it against."""
@@ -241,7 +245,7 @@ class Evaluate(Single):
 class Report:
     """Write the report of a run as one HTML page, and print its table."""
 
-    run: Positional[str]
+    run: Annotated[Positional[str], arg(metavar="RUN")]
     """The folder of the run."""
     out: str | None = None
     """The file to write; `report.html` in the run's folder if not given."""

@@ -115,7 +115,7 @@ def test_costs_are_those_of_the_arithmetic(plan) -> None:
         ({"students": {"w": {"prune": {"hidden_size": 20}}}}, r"students.w.prune.hidden_size: 20 .*16 and 24"),
         ({"students": {"w": {"prune": {"hidden_size": 64}}}}, "students.w.prune.hidden_size: 64 is more than"),
         ({"students": {"w": {"prune": {"num_hidden_layers": 9}}}}, "students.w.prune.num_hidden_layers: 9 is more"),
-        ({"score": {"sequence_length": 4096}}, "score.sequence_length: 4096 is more than the teacher's context of 128"),
+        ({"score": {"sequence_length": 4096}}, "score.sequence_length: 4096 is more than the model's context of 128"),
         ({"data": {"corpus": ["nowhere.jsonl"]}}, "data.corpus.0.path: there is no file"),
     ],
 )

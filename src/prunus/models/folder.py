@@ -66,6 +66,18 @@ class ModelFolder:
         """Its dimensions."""
         return Shape.from_config(self.config, self.family, str(self.path))
 
+    @property
+    def context(self) -> int:
+        """The longest context that it was made for, in tokens.
+
+        Raises:
+            ModelError: config.json does not say.
+        """
+        context = self.config.get("max_position_embeddings")
+        if not isinstance(context, int) or context < 1:
+            raise ModelError(f"{self.path}: config.json: max_position_embeddings is {context!r}, and no length")
+        return context
+
     @cached_property
     def tensors(self) -> dict[str, TensorInfo]:
         """Its tensors by name, from the headers alone."""

@@ -15,7 +15,7 @@ from typing import Any
 from prunus.config import StepConfig
 from prunus.data.config import Source, TokensConfig
 from prunus.data.sources import check_source, sources_fingerprint
-from prunus.errors import ModelError, RecipeError
+from prunus.errors import RecipeError
 from prunus.fingerprint import digest
 from prunus.models.families import family_of
 from prunus.models.folder import ModelFolder
@@ -148,6 +148,16 @@ def check_trackers(trackers: tuple[str, ...]) -> None:
             raise RecipeError(f"runtime.trackers: {tracker} is not installed; `pip install {tracker}` brings it")
 
 
+def check_length(name: str, length: int, context: int) -> None:
+    """Refuse sequences that a model was not made for.
+
+    Raises:
+        RecipeError: Names the option and the longest that is allowed.
+    """
+    if length > context:
+        raise RecipeError(f"{name}.sequence_length: {length} is more than the model's context of {context} tokens")
+
+
 def _teacher(recipe: Recipe, root: Path) -> tuple[Shape, int, Step | Given]:
     """The teacher's shape, its longest context, and itself as an input."""
     config = recipe.teacher
@@ -167,12 +177,7 @@ def _teacher(recipe: Recipe, root: Path) -> tuple[Shape, int, Step | Given]:
     assert config.path is not None  # TeacherConfig takes one of the two
     folder = ModelFolder(locate_model(config.path, config.revision, "teacher.path"))
     folder.check()
-    context = folder.config.get("max_position_embeddings")
-    if not isinstance(context, int):
-        raise ModelError(
-            f"{folder.path}: config.json: max_position_embeddings is {context!r}; it must be a whole number"
-        )
-    return folder.shape, context, given_model(folder.path)
+    return folder.shape, folder.context, given_model(folder.path)
 
 
 def _check_lengths(recipe: Recipe, context: int) -> None:
@@ -184,10 +189,7 @@ def _check_lengths(recipe: Recipe, context: int) -> None:
     for name, student in recipe.students.items():
         lengths[f"students.{name}.distill"] = student.distill.sequence_length if student.distill.tokens else 0
     for name, length in lengths.items():
-        if length > context:
-            raise RecipeError(
-                f"{name}.sequence_length: {length} is more than the teacher's context of {context} tokens"
-            )
+        check_length(name, length, context)
 
 
 def _prune_config(recipe: Recipe, name: str) -> PruneConfig:
