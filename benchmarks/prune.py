@@ -3,9 +3,9 @@
     python benchmarks/prune.py [--gigabytes 2.2] [--json FILE] [--mergekit /path/to/mergekit-yaml]
 
 Makes a Llama checkpoint of random bits (bfloat16, hidden 2048, as many layers as the size asks for), then cuts it with
-the `prunus` command, with random scores: by depth (a quarter of the layers goes) and by width (three quarters of channels
-and neurons stay). The limit for both is a copy of as many bytes as the student holds, in pieces of 16 MiB. The peer,
-where its command is given, is mergekit's passthrough slicing of the same layers. Each runs in a process of its own.
+the `prunus` command, with random scores: by depth (a quarter of the layers goes) and by width (three quarters of the
+channels and neurons stay). The limit for both is a copy of as many bytes as the student holds, in pieces of 16 MiB. The
+peer, where its command is given, is mergekit's passthrough slicing of the same layers. Each runs in its own process.
 """
 
 import argparse
