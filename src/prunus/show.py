@@ -24,7 +24,7 @@ def show_inspection(folder: ModelFolder, context: int | None, as_json: bool, con
         ModelError: The config or a header cannot be read.
     """
     shape = folder.shape
-    context = context or min(_CONTEXT, int(folder.config.get("max_position_embeddings") or _CONTEXT))
+    context = context or min(_CONTEXT, folder.context)
     has_weights = (folder.path / WEIGHTS).is_file() or (folder.path / INDEX).is_file()
     if has_weights:
         folder.check()

@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tiny import load, make_model
 
 from prunus.console import Console
 from prunus.data.config import Source, TokensConfig
@@ -13,6 +12,7 @@ from prunus.data.tokens import Tokens
 from prunus.evaluate.config import EvaluateConfig
 from prunus.evaluate.step import Inputs, run
 from prunus.runtime import Runtime
+from tests.tiny import load, make_model
 
 
 @pytest.fixture(scope="module")

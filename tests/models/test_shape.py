@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tiny import SMALL
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from prunus.errors import ModelError, ShapeError
 from prunus.models.families import LLAMA
 from prunus.models.shape import Shape
+from tests.tiny import SMALL
 
 LLAMA_8B = {
     "model_type": "llama",
@@ -19,6 +19,7 @@ LLAMA_8B = {
     "num_attention_heads": 32,
     "num_key_value_heads": 8,
     "vocab_size": 128256,
+    "max_position_embeddings": 131072,
     "tie_word_embeddings": False,
 }
 

@@ -4,13 +4,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.pipeline.recipes import tiny_recipe
 
 from prunus.config import parse
 from prunus.errors import PrunusError
 from prunus.pipeline.estimate import cost_of
 from prunus.pipeline.plan import Plan, make_plan
 from prunus.pipeline.recipe import Recipe
+from tests.pipeline.recipes import tiny_recipe
 
 
 @pytest.fixture

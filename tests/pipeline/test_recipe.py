@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import pytest
-from tests.pipeline.recipes import tiny_recipe, write
 
 from prunus.errors import RecipeError
 from prunus.pipeline.recipe import load_recipe
+from tests.pipeline.recipes import tiny_recipe, write
 
 ROOT = Path(__file__).parents[2]
 

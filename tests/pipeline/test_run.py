@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.numpy import load_file
-from tests.pipeline.recipes import tiny_recipe, write
-from tests.tiny import load, make_model
 
 from prunus.config import parse
 from prunus.console import Console
@@ -22,6 +20,8 @@ from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import _alone, run_plan
 from prunus.report.records import load_run
 from prunus.report.table import comparison
+from tests.pipeline.recipes import tiny_recipe, write
+from tests.tiny import load, make_model
 
 QUIET = Console(quiet=True)
 

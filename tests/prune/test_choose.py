@@ -3,12 +3,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from tests.tiny import SMALL
 
 from prunus.models.families import LLAMA
 from prunus.models.shape import Shape
 from prunus.prune.choose import best, best_groups, best_heads, choose, choose_layers, random_scores
 from prunus.prune.config import PruneConfig
+from tests.tiny import SMALL
 
 SCORES = arrays(np.float64, st.integers(1, 20), elements=st.floats(0, 1))
 
@@ -68,7 +68,7 @@ def test_chance_is_seeded() -> None:
     config = PruneConfig(hidden_size=16)
 
     def keep(seed: int) -> list[int]:
-        return choose(random_scores(teacher, seed), teacher, target, config).shared["hidden"].tolist()
+        return choose(random_scores(teacher, seed), teacher, target, config, None).shared["hidden"].tolist()
 
     assert keep(1) == keep(1)
     assert keep(1) != keep(2)
@@ -80,7 +80,7 @@ def test_every_layer_keeps_as_many_but_its_own(heads: int) -> None:
     target = teacher.with_dimensions({"num_attention_heads": heads, "num_key_value_heads": 2, "intermediate_size": 7})
     if heads == 8:
         target = teacher
-    keep = choose(random_scores(teacher, 0), teacher, target, PruneConfig())
+    keep = choose(random_scores(teacher, 0), teacher, target, PruneConfig(), None)
     for axis, count in (("heads", target.num_attention_heads), ("mlp", target.intermediate_size)):
         assert {len(rows) for rows in keep.layered[axis]} == {count}
     if heads == 4:

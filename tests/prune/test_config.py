@@ -1,11 +1,11 @@
 import pytest
 from pydantic import ValidationError
-from tests.tiny import SMALL
 
 from prunus.errors import ShapeError
 from prunus.models.families import LLAMA
 from prunus.models.shape import Shape
 from prunus.prune.config import PruneConfig
+from tests.tiny import SMALL
 
 TEACHER = Shape.from_config(SMALL, LLAMA, "test")  # 4 layers, hidden 32, MLP 48, 8 heads over 4 KV heads
 

@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
-from tests.tiny import load, make_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from prunus.console import Console
@@ -19,6 +18,7 @@ from prunus.prune.choose import Keep, choose, random_scores
 from prunus.prune.config import PruneConfig
 from prunus.prune.step import Inputs, run
 from prunus.runtime import Runtime
+from tests.tiny import load, make_model
 
 
 def prune(teacher: Path, out: Path, **options) -> Path:
@@ -96,7 +96,7 @@ def test_a_cut_is_the_slow_cut(biased, tmp_path_factory, layers, hidden, mlp, gr
     out = prune(biased, tmp_path_factory.mktemp("cut") / "out", **options)
     teacher = ModelFolder(biased).shape
     config = PruneConfig(importance="random", **options)
-    keep = choose(random_scores(teacher, seed), teacher, config.target(teacher, ""), config)
+    keep = choose(random_scores(teacher, seed), teacher, config.target(teacher, ""), config, None)
     found = load_file(out / "model.safetensors")
     expected = slow_cut(biased, keep)
     assert found.keys() == expected.keys()

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.tiny import load
 
 from prunus.console import Console
 from prunus.data.config import Source, TokensConfig
@@ -17,6 +16,7 @@ from prunus.runtime import Runtime
 from prunus.score.config import ScoreConfig
 from prunus.score.importance import batch_l2, block_influence, head_norms, squared_sequence_means
 from prunus.score.step import Inputs, run
+from tests.tiny import load
 
 LAYERS, HEAD_DIM = 4, 4
 

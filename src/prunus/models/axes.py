@@ -2,22 +2,25 @@
 
 A weight is described by one line, its dimensions from left to right:
 
-    "vocab hidden"                      two dimensions
-    "(heads head_dim) hidden"           the first is the product of two axes, the last of them the fastest
-    "hidden if attention_bias"          stands in the checkpoint only where config.json says so
+    "vocab hidden"                                two dimensions
+    "(heads head_dim) hidden"                     the first is a product of axes, the last of them the fastest
+    "(heads 3 head_dim) hidden"                   a product may hold a fixed number
+    "(heads head_dim)+(kv_heads head_dim) hidden" segments one after the other: fused projections
+    "hidden if attention_bias"                    stands in the checkpoint only where config.json says so
     "vocab hidden if not tie_word_embeddings"
 
-Every cut, count and check is derived from these lines. No weight is ever named anywhere else.
+Layers and experts are axes that stand in names: a layer's weights are listed once, and `{experts}` in a name is the
+expert's number. Every cut, count and check is derived from these lines. No weight is ever named anywhere else.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from math import prod
-from types import MappingProxyType
+from typing import Any
 
 AXES = {
     "vocab": "vocab_size",
@@ -26,13 +29,17 @@ AXES = {
     "heads": "num_attention_heads",
     "kv_heads": "num_key_value_heads",
     "head_dim": "head_dim",
+    "experts": "num_experts",
+    "positions": "max_position_embeddings",
 }
-"""Each axis and the key of config.json that holds its size."""
+"""Each axis and what a `Shape` calls its size."""
 
-PER_LAYER = ("mlp", "heads", "kv_heads")
+PER_LAYER = ("mlp", "heads", "kv_heads", "experts")
 """Axes of which every layer may keep other members. The rest are shared by the whole network."""
 
-_DIMENSION = re.compile(r"\(([^()]+)\)|(\S+)")
+Segment = tuple[str | int, ...]
+_PRODUCT = r"(?:\([^()]+\)|\w+)"
+_DIMENSION = re.compile(rf"{_PRODUCT}(?:\+{_PRODUCT})*")
 
 
 @dataclass(frozen=True)
@@ -40,12 +47,12 @@ class Weight:
     """One line of a table, taken apart.
 
     Attributes:
-        dims: For each dimension the axes whose product it is, slowest first.
+        dims: For each dimension its segments, for each segment the axes whose product it is, slowest first.
         condition: The key of config.json that decides whether the weight exists; empty for always.
         negated: Whether it exists where that key is false.
     """
 
-    dims: tuple[tuple[str, ...], ...]
+    dims: tuple[tuple[Segment, ...], ...]
     condition: str = ""
     negated: bool = False
 
@@ -55,15 +62,20 @@ class Weight:
 
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """The weight's shape where the axes have these `sizes`."""
-        return tuple(prod(sizes[axis] for axis in axes) for axes in self.dims)
+        return tuple(sum(segment_size(segment, sizes) for segment in dim) for dim in self.dims)
 
     def has(self, axis: str) -> bool:
         """Whether any dimension runs over `axis`."""
-        return any(axis in axes for axes in self.dims)
+        return any(axis in segment for dim in self.dims for segment in dim)
 
-    def reads(self, axis: str) -> bool:
-        """Whether this is a matrix whose input (its last dimension) runs over `axis`."""
-        return len(self.dims) == 2 and axis in self.dims[-1]
+    def runs_over(self, axis: str, dim: int) -> bool:
+        """Whether this is a matrix of which one dimension runs over `axis`."""
+        return len(self.dims) == 2 and any(axis in segment for segment in self.dims[dim])
+
+
+def segment_size(segment: Segment, sizes: Mapping[str, int]) -> int:
+    """The length of a segment where the axes have these `sizes`."""
+    return prod(item if isinstance(item, int) else sizes[item] for item in segment)
 
 
 @cache
@@ -74,12 +86,33 @@ def parse_weight(line: str) -> Weight:
         ValueError: A dimension names an axis that does not exist.
     """
     shape, _, condition = line.partition(" if ")
-    dims = tuple(tuple((group or single).split()) for group, single in _DIMENSION.findall(shape))
-    unknown = {axis for axes in dims for axis in axes} - set(AXES)
+    dims = tuple(tuple(_segment(part) for part in dim.split("+")) for dim in _DIMENSION.findall(shape))
+    unknown = {item for dim in dims for segment in dim for item in segment if isinstance(item, str)} - set(AXES)
     if unknown or not dims:
         raise ValueError(f"weight {line!r}: unknown axes {sorted(unknown)}; there are {', '.join(AXES)}")
     negated = condition.startswith("not ")
     return Weight(dims, condition.removeprefix("not ").strip(), negated)
+
+
+def _segment(text: str) -> Segment:
+    return tuple(int(item) if item.isdigit() else item for item in text.strip("()").split())
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a weight of a checkpoint stands in its family's table.
+
+    Attributes:
+        key: Its name in the table, without the layer's prefix, such as `mlp.experts.{experts}.up_proj.weight`.
+        weight: The table's line.
+        layer: The number of its layer, or None.
+        expert: The number of its expert, or None.
+    """
+
+    key: str
+    weight: Weight
+    layer: int | None = None
+    expert: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,10 +125,22 @@ class Family:
         layer: The prefix of a layer's weights, with `{}` for the layer's number.
         shared: Weights that stand once, by name.
         layered: Weights of each layer, by the name after the prefix.
-        divisible: Pairs of config keys of which the first must be a multiple of the second, or stock
-            transformers refuses the config.
-        lists: Keys of config.json that hold one entry a layer, and are cut with the layers.
+        keys: What config.json calls a size, where that is not `Shape`'s name; the first of several that is there.
+        absent: Sizes that its config.json has no key for.
+        defaults: Sizes that its config.json may leave out, from the rest of it.
         flags: The defaults of the boolean keys that the table's conditions ask for.
+        requires: Values that config.json must have (or leave out) for the table to be right.
+        divisible: Pairs of sizes of which the first must be a multiple of the second, or stock transformers refuses.
+        square: Whether hidden_size must be heads x head_dim.
+        lists: Keys that hold one entry a layer and are cut with the layers, with what a missing one stands for.
+        conv1d: Whether matrices are [in, out], as GPT-2 keeps them, rather than [out, in].
+        layer_norm: Whether norms take the mean away (LayerNorm); else they are RMSNorms.
+        gain_offset: What is added to a norm's stored gain: 1 in Gemma.
+        writers: Norms of a layer whose output is added to the residual stream.
+        scaled_embedding: Whether embeddings are multiplied by the root of hidden_size.
+        fixed_scale: Whether the scale of attention scores stands in config.json rather than following head_dim.
+        rotary: Whether heads are turned by their position, in halves.
+        prefix: What some checkpoints leave out before every name.
     """
 
     name: str
@@ -103,38 +148,76 @@ class Family:
     layer: str
     shared: Mapping[str, str]
     layered: Mapping[str, str]
+    keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    absent: tuple[str, ...] = ("num_experts",)
+    defaults: Mapping[str, Callable[[Mapping[str, Any]], int]] = field(default_factory=dict)
+    flags: Mapping[str, bool] = field(default_factory=dict)
+    requires: Mapping[str, Any] = field(default_factory=dict)
     divisible: tuple[tuple[str, str], ...] = ()
-    lists: tuple[str, ...] = ("layer_types",)
-    flags: Mapping[str, bool] = field(default_factory=lambda: MappingProxyType({}))
+    square: bool = False
+    lists: Mapping[str, Callable[[int, Mapping[str, Any]], Any]] = field(default_factory=dict)
+    conv1d: bool = False
+    layer_norm: bool = False
+    gain_offset: float = 0.0
+    writers: tuple[str, ...] = ()
+    scaled_embedding: bool = False
+    fixed_scale: bool = False
+    rotary: bool = True
+    prefix: str = ""
 
-    def weight(self, name: str) -> tuple[Weight, int | None] | None:
-        """The weight of that full name and the number of its layer, or None where the table has no such name."""
+    def place(self, name: str) -> Place | None:
+        """Where the weight of that full name stands in the table, or None where the table has no such name."""
+        if self.prefix and not name.startswith(self.prefix) and (name not in self.shared):
+            name = self.prefix + name
         if name in self.shared:
-            return parse_weight(self.shared[name]), None
+            return Place(name, parse_weight(self.shared[name]))
         head, _, tail = self.layer.partition("{}")
-        match = re.fullmatch(re.escape(head) + r"(\d+)" + re.escape(tail) + r"(.+)", name)
-        if match is None or match[2] not in self.layered:
+        layer, dot, rest = name.removeprefix(head).partition(tail)
+        if not (name.startswith(head) and dot and layer.isdigit()):
             return None
-        return parse_weight(self.layered[match[2]]), int(match[1])
+        for key, pattern in self._patterns:
+            match = pattern.fullmatch(rest)
+            if match:
+                expert = int(match[1]) if pattern.groups else None
+                return Place(key, parse_weight(self.layered[key]), int(layer), expert)
+        return None
 
-    def renumber(self, name: str, layer: int) -> str:
-        """The name of the same weight in another layer."""
-        head, _, tail = self.layer.partition("{}")
-        return re.sub(f"^{re.escape(head)}\\d+{re.escape(tail)}", lambda _: self.layer.format(layer), name)
+    def name_of(self, key: str, layer: int | None = None, expert: int | None = None) -> str:
+        """The full name of a weight of the table."""
+        return (self.layer.format(layer) if layer is not None else "") + key.replace("{experts}", str(expert))
+
+    def names(self, sizes: Mapping[str, int], layers: int) -> Iterator[tuple[str, Weight]]:
+        """Every name that the table stands for, with its line, whether or not a condition holds."""
+        for key, line in self.shared.items():
+            yield key, parse_weight(line)
+        for layer in range(layers):
+            for key, line in self.layered.items():
+                for expert in range(sizes["experts"]) if "{experts}" in key else [None]:
+                    yield self.name_of(key, layer, expert), parse_weight(line)
+
+    def config_keys(self, size: str) -> tuple[str, ...]:
+        """What config.json may call a size of a `Shape`."""
+        return () if size in self.absent else self.keys.get(size, (size,))
 
     def readers(self, axis: str) -> list[str]:
         """The modules of a layer whose input runs over `axis`: what scoring watches to see the axis at work."""
-        return [_module(name) for name, line in self.layered.items() if parse_weight(line).reads(axis)]
+        dim = 0 if self.conv1d else -1
+        return [_module(key) for key, line in self.layered.items() if parse_weight(line).runs_over(axis, dim)]
 
-    def norms(self) -> tuple[list[str], list[str]]:
-        """The modules that normalise the residual stream: those of a layer, and those that stand once."""
-        return _norms(self.layered), _norms(self.shared)
+    @cached_property
+    def norms(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The modules that normalise, of a layer and standing once: they alone have vectors for weights."""
+        return _vectors(self.layered), _vectors(self.shared)
+
+    @cached_property
+    def _patterns(self) -> list[tuple[str, re.Pattern[str]]]:
+        return [(key, re.compile(re.escape(key).replace(r"\{experts\}", r"(\d+)"))) for key in self.layered]
 
 
-def _module(name: str) -> str:
-    return name.removesuffix(".weight")
+def _module(key: str) -> str:
+    return key.removesuffix(".weight")
 
 
-def _norms(table: Mapping[str, str]) -> list[str]:
-    gains = {name for name, line in table.items() if parse_weight(line).dims == (("hidden",),)}
-    return [_module(name) for name in table if name in gains and name.endswith(".weight")]
+def _vectors(table: Mapping[str, str]) -> tuple[str, ...]:
+    found = [key for key, line in table.items() if len(parse_weight(line).dims) == 1 and key.endswith(".weight")]
+    return tuple(_module(key) for key in found)

@@ -29,6 +29,9 @@ TOKENIZER = (
 ALONG = (*TOKENIZER, "generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")
 """What a student takes over from its teacher unchanged."""
 
+BUFFERS = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias")
+"""Endings of tensors that old checkpoints hold and that are no weights."""
+
 
 @dataclass(frozen=True)
 class ModelFolder:
@@ -68,15 +71,8 @@ class ModelFolder:
 
     @property
     def context(self) -> int:
-        """The longest context that it was made for, in tokens.
-
-        Raises:
-            ModelError: config.json does not say.
-        """
-        context = self.config.get("max_position_embeddings")
-        if not isinstance(context, int) or context < 1:
-            raise ModelError(f"{self.path}: config.json: max_position_embeddings is {context!r}, and no length")
-        return context
+        """The longest context that it was made for, in tokens."""
+        return self.shape.max_position_embeddings
 
     @cached_property
     def tensors(self) -> dict[str, TensorInfo]:
@@ -103,10 +99,11 @@ class ModelFolder:
             ModelError: Names the first weight that is missing, unknown or of another shape.
         """
         expected = dict(self.shape.tensors())
-        found = {name: info.shape for name, info in self.tensors.items() if not self._is_ballast(name)}
-        for name in expected.keys() - found.keys():
+        named = ((self._canonical(name), info.shape) for name, info in self.tensors.items())
+        found = {name: shape for name, shape in named if name is not None}
+        for name in sorted(expected.keys() - found.keys()):
             raise ModelError(f"{self.path}: the weight {name} is missing; its config asks for {expected[name]}")
-        for name in found.keys() - expected.keys():
+        for name in sorted(found.keys() - expected.keys()):
             raise ModelError(
                 f"{self.path}: the weight {name} is not one that a {self.family.name} with this config has"
             )
@@ -114,10 +111,13 @@ class ModelFolder:
             if shape != expected[name]:
                 raise ModelError(f"{self.path}: {name} is {list(shape)}; its config asks for {list(expected[name])}")
 
-    def _is_ballast(self, name: str) -> bool:
-        """Whether a tensor is one that loaders drop: a stored copy of a tied head, or an old rotary buffer."""
-        known = self.family.weight(name)
-        return name.endswith("rotary_emb.inv_freq") or bool(known and not known[0].exists(self.shape.flags))
+    def _canonical(self, name: str) -> str | None:
+        """The table's name for a tensor, or None for one that loaders drop: a tied head's copy, an old buffer."""
+        place = self.family.place(name)
+        if place is None:
+            return None if name.endswith(BUFFERS) else name
+        exists = place.weight.exists(self.shape.flags)
+        return self.family.name_of(place.key, place.layer, place.expert) if exists else None
 
     def fingerprint(self) -> str:
         """A digest of config, tokenizer and weights: the same for a copy elsewhere, another for another model."""

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from math import prod
 from typing import Any
 
 from prunus.errors import ModelError, ShapeError
-from prunus.models.axes import AXES, Family
+from prunus.models.axes import AXES, Family, Weight
 
-PRUNABLE = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+PRUNABLE = (
+    "num_hidden_layers",
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "num_experts",
+    "vocab_size",
+)
 """The dimensions that a student may have fewer of."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The dimensions of a decoder, by transformers' names.
+    """The dimensions of a decoder, by transformers' usual names, whatever its own config calls them.
 
     Attributes:
         family: The table that says which weights these dimensions make.
+        intermediate_size: Neurons of each MLP; in a mixture of experts, of each expert.
+        num_experts: Experts of each layer; 0 in models without.
+        experts_per_token: How many of them a token goes through.
+        rope_types: How positions are turned, by transformers' names (`default`, `llama3`, `yarn`, ...); `partial`
+            stands for heads of which only a part is turned.
         flags: The boolean keys of config.json that decide which weights exist, such as `tie_word_embeddings`.
     """
 
@@ -31,6 +45,10 @@ class Shape:
     num_key_value_heads: int
     head_dim: int
     vocab_size: int
+    max_position_embeddings: int
+    num_experts: int = 0
+    experts_per_token: int = 0
+    rope_types: frozenset[str] = field(default=frozenset(), repr=False)
     flags: Mapping[str, bool] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -40,41 +58,43 @@ class Shape:
         Raises:
             ModelError: A dimension is missing, or is not a positive whole number.
         """
-        heads = _dimension(config, "num_attention_heads", where)
-        hidden = _dimension(config, "hidden_size", where)
+
+        def read(size: str, default: int | None = None) -> int:
+            return _dimension(config, family, size, where, default)
+
+        heads, hidden = read("num_attention_heads"), read("hidden_size")
+        has_experts = "num_experts" not in family.absent
         return cls(
             family=family,
-            num_hidden_layers=_dimension(config, "num_hidden_layers", where),
+            num_hidden_layers=read("num_hidden_layers"),
             hidden_size=hidden,
-            intermediate_size=_dimension(config, "intermediate_size", where),
+            intermediate_size=read("intermediate_size"),
             num_attention_heads=heads,
-            num_key_value_heads=_dimension(config, "num_key_value_heads", where, heads),
-            head_dim=_dimension(config, "head_dim", where, hidden // heads),
-            vocab_size=_dimension(config, "vocab_size", where),
+            num_key_value_heads=read("num_key_value_heads", heads),
+            head_dim=read("head_dim", hidden // heads),
+            vocab_size=read("vocab_size"),
+            max_position_embeddings=read("max_position_embeddings"),
+            num_experts=read("num_experts") if has_experts else 0,
+            experts_per_token=int(config.get("num_experts_per_tok") or 0) if has_experts else 0,
+            rope_types=_rope_types(config) if family.rotary else frozenset(),
             flags={key: bool(config.get(key, default)) for key, default in family.flags.items()},
         )
 
     def sizes(self) -> dict[str, int]:
         """The size of every axis of the family's table."""
-        return {axis: getattr(self, key) for axis, key in AXES.items()}
+        return {axis: getattr(self, size) for axis, size in AXES.items()}
+
+    def weights(self) -> Iterator[tuple[str, Weight]]:
+        """Name and table line of every weight that a checkpoint of this shape holds, in the order of the table."""
+        for name, weight in self.family.names(self.sizes(), self.num_hidden_layers):
+            if weight.exists(self.flags):
+                yield name, weight
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Name and shape of every weight that a checkpoint of this shape holds."""
+        """Name and shape of each of them."""
         sizes = self.sizes()
-        for name in self.names():
-            weight, _ = self.family.weight(name) or (None, None)
-            assert weight is not None  # the names come from the same table
+        for name, weight in self.weights():
             yield name, weight.shape(sizes)
-
-    def names(self) -> Iterator[str]:
-        """The names of the weights, in the order of the table."""
-        layered = [
-            self.family.layer.format(i) + name for i in range(self.num_hidden_layers) for name in self.family.layered
-        ]
-        for name in [*self.family.shared, *layered]:
-            found = self.family.weight(name)
-            if found and found[0].exists(self.flags):
-                yield name
 
     @property
     def parameters(self) -> int:
@@ -84,11 +104,7 @@ class Shape:
     @property
     def embedding_parameters(self) -> int:
         """Those of them that run over the vocabulary: the embedding, and the LM head where it is not tied."""
-        return sum(
-            prod(shape)
-            for name, shape in self.tensors()
-            if (found := self.family.weight(name)) and found[0].has("vocab")
-        )
+        return self._count("vocab")
 
     @property
     def non_embedding_parameters(self) -> int:
@@ -103,17 +119,30 @@ class Shape:
         """Floating-point operations of a forward pass per token, averaged over a context of that many tokens.
 
         Two for each parameter of each matrix that multiplies (Kaplan et al. 2020, arXiv 2001.08361, table 1; the
-        LM head is counted, the embedding lookup is not), and for attention two products of heads x head_dim by
-        the context / 2 keys that a causal token sees on average.
+        LM head is counted, lookups are not, and of the experts those that a token goes through), and for attention
+        two products of heads x head_dim by the context / 2 keys that a causal token sees on average.
         """
-        matrices = sum(prod(shape) for _, shape in self.tensors() if len(shape) > 1) - self.embedding_parameters
+        matrices = sum(prod(shape) for _, shape in self.tensors() if len(shape) > 1)
+        matrices -= self.embedding_parameters + self._count("positions")
+        if self.num_experts:
+            matrices -= self._in_experts() * (self.num_experts - self.experts_per_token) // self.num_experts
         head = self.vocab_size * self.hidden_size
         attention = 2 * self.num_hidden_layers * self.num_attention_heads * self.head_dim * context
         return 2 * (matrices + head) + attention
 
     def dimensions(self) -> dict[str, int]:
-        """The dimensions as plain numbers, for records and tables."""
-        return {key: value for key, value in asdict(self).items() if isinstance(value, int)}
+        """The dimensions as plain numbers, for records and tables; those that the family has none of are left out."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.type == "int"}
+        return {name: value for name, value in values.items() if value}
+
+    def config_values(self, config: Mapping[str, Any]) -> dict[str, int]:
+        """The dimensions by the names that a config.json of the family has for them, among those that `config` uses."""
+        values: dict[str, int] = {}
+        for size in PRUNABLE:
+            keys = self.family.config_keys(size)
+            used = [key for key in keys if key in config] or list(keys[:1])
+            values |= dict.fromkeys(used, getattr(self, size))
+        return values
 
     def with_dimensions(self, wanted: Mapping[str, int | None]) -> Shape:
         """This shape with some dimensions changed; None leaves one as it is."""
@@ -121,10 +150,10 @@ class Shape:
         return replace(self, **changes)
 
     def check_loadable(self, where: str) -> None:
-        """Refuse dimensions that stock transformers refuses.
+        """Refuse dimensions that stock transformers refuses, or would understand otherwise.
 
         Raises:
-            ShapeError: Names the two dimensions that do not fit, and the nearest that do.
+            ShapeError: Names the dimensions that do not fit, and the nearest that do.
         """
         for whole, part in self.family.divisible:
             size, unit = getattr(self, whole), getattr(self, part)
@@ -134,12 +163,43 @@ class Shape:
                     f"{where}.{whole}: {size} is no multiple of {part} = {unit}, and transformers loads no such "
                     f"{self.family.name}; nearest that load: {' and '.join(str(n) for n in (below, below + unit) if n)}"
                 )
+        if self.family.square and self.hidden_size != self.num_attention_heads * self.head_dim:
+            raise ShapeError(
+                f"{where}.hidden_size: {self.hidden_size} is not num_attention_heads x head_dim = "
+                f"{self.num_attention_heads} x {self.head_dim}, and {self.family.name} has no other; cut both together"
+            )
+        if self.num_experts < self.experts_per_token:
+            raise ShapeError(
+                f"{where}.num_experts: {self.num_experts} are fewer than the {self.experts_per_token} that a token "
+                "goes through (num_experts_per_tok)"
+            )
+
+    def _count(self, axis: str) -> int:
+        sizes = self.sizes()
+        return sum(prod(weight.shape(sizes)) for _, weight in self.weights() if weight.has(axis))
+
+    def _in_experts(self) -> int:
+        sizes = self.sizes()
+        places = ((self.family.place(name), weight) for name, weight in self.weights())
+        return sum(prod(weight.shape(sizes)) for place, weight in places if place and place.expert is not None)
 
 
-def _dimension(config: Mapping[str, Any], key: str, where: str, default: int | None = None) -> int:
-    value = config.get(key)
+def _rope_types(config: Mapping[str, Any]) -> frozenset[str]:
+    """The kinds of rotary positions that a config.json names, wherever transformers of any age has put them."""
+    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    sets = [value for value in found.values() if isinstance(value, Mapping)] or [found]
+    kinds = {str(one.get("rope_type", one.get("type", "default"))) for one in sets}
+    shares = [one.get("partial_rotary_factor", 1.0) for one in sets]
+    shares.append(config.get("partial_rotary_factor", config.get("rotary_pct", 1.0)))
+    return frozenset(kinds | ({"partial"} if any(share != 1.0 for share in shares) else set()))
+
+
+def _dimension(config: Mapping[str, Any], family: Family, size: str, where: str, default: int | None) -> int:
+    keys = family.config_keys(size)
+    value = next((config[key] for key in keys if config.get(key) is not None), None)
     if value is None:
-        value = default
+        value = family.defaults[size](config) if size in family.defaults else default
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ModelError(f"{where}: config.json: {key} is {value!r}; it must be a whole number of at least 1")
+        name = " or ".join(keys) or size
+        raise ModelError(f"{where}: config.json: {name} is {value!r}; it must be a whole number of at least 1")
     return value

@@ -110,8 +110,8 @@ def make_plan(recipe: Recipe, root: Path) -> Plan:
         DataError: Text is missing, or not as described.
     """
     check_trackers(recipe.runtime.trackers)
-    shape, context, base = _teacher(recipe, root)
-    _check_lengths(recipe, context)
+    shape, base = _teacher(recipe, root)
+    _check_lengths(recipe, shape.max_position_embeddings)
     students = {name: _prune_config(recipe, name).target(shape, f"students.{name}.prune") for name in recipe.students}
     for part in ("corpus", "held_out"):
         for i, source in enumerate(getattr(recipe.data, part)):
@@ -158,8 +158,8 @@ def check_length(name: str, length: int, context: int) -> None:
         raise RecipeError(f"{name}.sequence_length: {length} is more than the model's context of {context} tokens")
 
 
-def _teacher(recipe: Recipe, root: Path) -> tuple[Shape, int, Step | Given]:
-    """The teacher's shape, its longest context, and itself as an input."""
+def _teacher(recipe: Recipe, root: Path) -> tuple[Shape, Step | Given]:
+    """The teacher's shape, and itself as an input."""
     config = recipe.teacher
     if config.create is not None:
         raw = config.create.model_config_json()
@@ -169,15 +169,11 @@ def _teacher(recipe: Recipe, root: Path) -> tuple[Shape, int, Step | Given]:
             raise RecipeError("correct.tokens: 0, but teacher.create makes random weights; they need training")
         sources = recipe.data.corpus
         given = Given(sources, sources_fingerprint(sources, "data.corpus"))
-        return (
-            shape,
-            config.create.max_position_embeddings,
-            Step("teacher", "create", config.create, {"sources": given}, root),
-        )
+        return shape, Step("teacher", "create", config.create, {"sources": given}, root)
     assert config.path is not None  # TeacherConfig takes one of the two
     folder = ModelFolder(locate_model(config.path, config.revision, "teacher.path"))
     folder.check()
-    return folder.shape, folder.context, given_model(folder.path)
+    return folder.shape, given_model(folder.path)
 
 
 def _check_lengths(recipe: Recipe, context: int) -> None:

@@ -1,11 +1,12 @@
 """What to keep: from scores and a target shape to the members of every axis. Pure functions on small arrays.
 
-L layers, C members of an axis
+L layers, E experts, C members of an axis
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from prunus.models.shape import Shape
 from prunus.prune.config import PruneConfig
 
 Scores = dict[str, np.ndarray]
-"""`neurons` [L, mlp], `heads` [L, heads], `channels` [norms, hidden] and `cosines` [L + 1, L + 1]."""
+"""`neurons` [L, mlp] or [L, E, mlp], `heads` [L, heads], `channels` [norms, hidden], `experts` [L, E] where there are
+any, `cosines` [L + 1, L + 1], and `energy.<norm>` [L, C] or [C] for each norm."""
 
 
 @dataclass(frozen=True)
@@ -23,19 +25,23 @@ class Keep:
     Attributes:
         layers: The layers.
         shared: For each axis of the whole network, its members.
-        layered: For each axis of a layer, its members in every layer of the teacher.
+        layered: For each axis of a layer, its members in every layer of the teacher; those of `mlp` in a mixture of
+            experts for each expert in turn.
     """
 
     layers: list[int]
     shared: dict[str, np.ndarray]
-    layered: dict[str, list[np.ndarray]]
+    layered: dict[str, list[Any]]
 
-    def members(self, axis: str, layer: int | None) -> np.ndarray:
+    def members(self, axis: str, layer: int | None, expert: int | None = None) -> np.ndarray:
         """The members of `axis` that stay in `layer` of the teacher (None for a weight outside the layers)."""
-        return self.shared[axis] if axis in self.shared else self.layered[axis][layer or 0]
+        if axis in self.shared:
+            return self.shared[axis]
+        members = self.layered[axis][layer or 0]
+        return np.asarray(members if expert is None or axis != "mlp" else members[expert])
 
 
-def choose(scores: Scores, teacher: Shape, target: Shape, config: PruneConfig) -> Keep:
+def choose(scores: Scores, teacher: Shape, target: Shape, config: PruneConfig, vocabulary: np.ndarray | None) -> Keep:
     """Choose what stays.
 
     Args:
@@ -43,32 +49,40 @@ def choose(scores: Scores, teacher: Shape, target: Shape, config: PruneConfig) -
         teacher: The shape that is cut.
         target: The shape to reach.
         config: Says how layers are chosen.
+        vocabulary: The tokens that stay; None keeps all.
     """
     layers = range(teacher.num_hidden_layers)
     kv_heads = [
         best_groups(scores["heads"][i], teacher.num_key_value_heads, target.num_key_value_heads) for i in layers
     ]
     per_group = target.num_attention_heads // target.num_key_value_heads
+    layered: dict[str, list[Any]] = {
+        "mlp": [best_neurons(scores["neurons"][i], target.intermediate_size) for i in layers],
+        "kv_heads": kv_heads,
+        "heads": [best_heads(scores["heads"][i], teacher.num_key_value_heads, kv_heads[i], per_group) for i in layers],
+    }
+    if teacher.num_experts:
+        layered["experts"] = [best(scores["experts"][i], target.num_experts) for i in layers]
     return Keep(
         layers=choose_layers(scores["cosines"], target.num_hidden_layers, config.drop_layers),
         shared={
-            "vocab": np.arange(teacher.vocab_size),
-            "head_dim": np.arange(teacher.head_dim),
+            "vocab": np.arange(teacher.vocab_size) if vocabulary is None else vocabulary,
+            "positions": np.arange(teacher.max_position_embeddings),
+            "head_dim": rotary_pairs(teacher.head_dim, target.head_dim),
             "hidden": best(scores["channels"].sum(axis=0), target.hidden_size),
         },
-        layered={
-            "mlp": [best(scores["neurons"][i], target.intermediate_size) for i in layers],
-            "kv_heads": kv_heads,
-            "heads": [
-                best_heads(scores["heads"][i], teacher.num_key_value_heads, kv_heads[i], per_group) for i in layers
-            ],
-        },
+        layered=layered,
     )
 
 
 def best(scores: np.ndarray, count: int) -> np.ndarray:
     """The `count` members of highest score, ascending; of equals the first: [C] to [count]."""
     return np.sort(np.argsort(-scores, kind="stable")[:count])
+
+
+def best_neurons(scores: np.ndarray, count: int) -> Any:
+    """The neurons that stay in one layer: [mlp] to [count], or of each expert in turn: [E, mlp] to E times [count]."""
+    return best(scores, count) if scores.ndim == 1 else [best(row, count) for row in scores]
 
 
 def best_groups(scores: np.ndarray, groups: int, count: int) -> np.ndarray:
@@ -83,6 +97,18 @@ def best_heads(scores: np.ndarray, groups: int, kept: np.ndarray, per_group: int
     """
     grouped = scores.reshape(groups, -1)
     return np.concatenate([group * grouped.shape[1] + best(grouped[group], per_group) for group in kept])
+
+
+def rotary_pairs(head_dim: int, count: int) -> np.ndarray:
+    """The dimensions of a head that stay: the pairs (i, i + head_dim / 2) that turn fastest, `count` dimensions in all.
+
+    Rotary positions turn pair i by theta^(-2i / head_dim). The first pairs keep their speeds exactly if theta becomes
+    theta^(count / head_dim); no other choice can be written into a config.
+    """
+    if count == head_dim:
+        return np.arange(head_dim)
+    pairs = np.arange(count // 2)
+    return np.concatenate([pairs, head_dim // 2 + pairs])
 
 
 def choose_layers(cosines: np.ndarray, count: int, rule: str | tuple[int, ...]) -> list[int]:
@@ -109,12 +135,14 @@ def choose_layers(cosines: np.ndarray, count: int, rule: str | tuple[int, ...]) 
 
 
 def random_scores(teacher: Shape, seed: int) -> Scores:
-    """Scores by chance, for a baseline: shapes as in `Scores`."""
+    """Scores by chance, for a baseline: shapes as in `Scores`, without energies."""
     draw = np.random.default_rng(seed)
     layers = teacher.num_hidden_layers
-    return {
-        "neurons": draw.random((layers, teacher.intermediate_size)),
+    experts = (teacher.num_experts,) if teacher.num_experts else ()
+    scores = {
+        "neurons": draw.random((layers, *experts, teacher.intermediate_size)),
         "heads": draw.random((layers, teacher.num_attention_heads)),
         "channels": draw.random((1, teacher.hidden_size)),
         "cosines": draw.random((layers + 1, layers + 1)),
     }
+    return {**scores, "experts": draw.random((layers, *experts))} if experts else scores

@@ -10,23 +10,32 @@ from prunus.config import StepConfig
 from prunus.errors import ShapeError
 from prunus.models.shape import PRUNABLE, Shape
 
+SCALABLE_ROPES = frozenset({"default", "linear", "llama3"})
+"""Rotary positions that are a function of each pair's speed alone, and so follow a change of theta."""
+
 
 class PruneConfig(StepConfig):
     """What is left of the teacher, and how that is chosen."""
 
     kind: ClassVar[str] = "prune"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     num_hidden_layers: int | None = Field(default=None, ge=1)
     """Layers to keep (depth)."""
     hidden_size: int | None = Field(default=None, ge=1)
     """Channels of the residual stream to keep (width)."""
     intermediate_size: int | None = Field(default=None, ge=1)
-    """Neurons of each MLP to keep (width)."""
+    """Neurons of each MLP to keep (width); in a mixture of experts, of each expert."""
     num_attention_heads: int | None = Field(default=None, ge=1)
     """Query heads to keep (width); the same number of every KV group."""
     num_key_value_heads: int | None = Field(default=None, ge=1)
     """KV heads to keep (width), each with its query heads."""
+    head_dim: int | None = Field(default=None, ge=2)
+    """Dimensions of each head to keep (width): the rotary pairs that turn fastest."""
+    num_experts: int | None = Field(default=None, ge=1)
+    """Experts of each layer to keep, in a mixture of experts."""
+    vocab_size: int | None = Field(default=None, ge=1)
+    """Tokens to keep: special and byte tokens always, then by how often the corpus has them."""
     drop_layers: Literal["contiguous", "single"] | tuple[int, ...] = "contiguous"
     """Which layers go: `contiguous` (the block of least influence), `single` (one by one, the least influential
     first), or their numbers, counted from 0."""
@@ -61,7 +70,9 @@ class PruneConfig(StepConfig):
             if value is not None and value > getattr(teacher, key):
                 raise ShapeError(f"{where}.{key}: {value} is more than the teacher's {getattr(teacher, key)}")
         wanted["num_hidden_layers"] = self._layers_left(teacher.num_hidden_layers, where)
+        self._follow_heads(wanted, teacher)
         self._follow_groups(wanted, teacher, where)
+        self._check_head_dim(teacher, where)
         target = teacher.with_dimensions(wanted)
         target.check_loadable(where)
         return target
@@ -80,6 +91,29 @@ class PruneConfig(StepConfig):
                 f"{where}.num_hidden_layers: {self.num_hidden_layers}, but drop_layers leaves {left} of {layers}"
             )
         return left
+
+    @staticmethod
+    def _follow_heads(wanted: dict[str, int | None], teacher: Shape) -> None:
+        """Fill in what follows: heads from a square family's hidden size, KV heads where each has one query head."""
+        hidden = wanted["hidden_size"]
+        if teacher.family.square and hidden and wanted["num_attention_heads"] is None:
+            wanted["num_attention_heads"] = max(1, hidden // teacher.head_dim)
+        if teacher.num_key_value_heads == teacher.num_attention_heads and wanted["num_key_value_heads"] is None:
+            wanted["num_key_value_heads"] = wanted["num_attention_heads"]
+
+    def _check_head_dim(self, teacher: Shape, where: str) -> None:
+        if self.head_dim is None or self.head_dim == teacher.head_dim:
+            return
+        if "head_dim" in teacher.family.absent:
+            raise ShapeError(f"{where}.head_dim: {teacher.family.name} has no head_dim of its own; cut heads instead")
+        if self.head_dim % 2:
+            raise ShapeError(f"{where}.head_dim: {self.head_dim} is odd, and rotary positions turn pairs")
+        others = teacher.rope_types - SCALABLE_ROPES
+        if others:
+            raise ShapeError(
+                f"{where}.head_dim: this teacher's rotary positions are {', '.join(sorted(others))}, whose speeds no "
+                f"config can keep for fewer dimensions; that can be done for {', '.join(sorted(SCALABLE_ROPES))}"
+            )
 
     @staticmethod
     def _follow_groups(wanted: dict[str, int | None], teacher: Shape, where: str) -> None:

@@ -9,93 +9,162 @@ from math import prod
 
 import numpy as np
 
-from prunus.models.axes import Weight
+from prunus.errors import ModelError
+from prunus.models.axes import Place
 from prunus.models.checkpoint import ITEM_BYTES, TensorInfo, TensorPlan
 from prunus.models.shape import Shape
-from prunus.prune.choose import Keep
+from prunus.models.values import from_float, is_finite, to_float
+from prunus.prune.choose import Keep, Scores
+from prunus.prune.compensate import factor
 
-_PIECE_BYTES = 16 << 20  # read at a time
+_PIECE_BYTES = 8 << 20  # read at a time
+_GAP = 64  # rows that are read along rather than jumped over
 
 
-def cut(tensors: Mapping[str, TensorInfo], teacher: Shape, keep: Keep) -> list[TensorPlan]:
+def cut(
+    tensors: Mapping[str, TensorInfo], teacher: Shape, target: Shape, keep: Keep, scores: Scores
+) -> list[TensorPlan]:
     """Plan every tensor of the student, in the order of the teacher's.
 
     Args:
         tensors: The teacher's, by name.
         teacher: Its shape.
+        target: The student's shape.
         keep: What stays.
+        scores: The teacher's, for what norms must make up for.
 
     Returns:
         One plan for each weight that stays; nothing is read before its pieces are asked for.
     """
-    numbers = {old: new for new, old in enumerate(keep.layers)}
     plans = []
     for name, info in tensors.items():
-        found = teacher.family.weight(name)
-        if found is None or not found[0].exists(teacher.flags):
+        place = teacher.family.place(name)
+        if place is None or not place.weight.exists(teacher.flags):
             continue  # a stored copy of a tied head, or an old buffer: loaders drop it as well
-        weight, layer = found
-        if layer is not None and layer not in numbers:
-            continue
-        renamed = name if layer is None else teacher.family.renumber(name, numbers[layer])
-        plans.append(_plan(renamed, info, indices(weight, teacher.sizes(), keep, layer)))
+        renamed = rename(place, teacher, keep)
+        if renamed is not None:
+            kept = indices(place, teacher.sizes(), keep)
+            factors = factor(place, teacher, target, scores, kept[0])
+            offset = teacher.family.gain_offset if len(info.shape) == 1 else 0.0
+            plans.append(_plan(renamed, info, kept, factors, offset))
     return plans
 
 
-def indices(weight: Weight, sizes: Mapping[str, int], keep: Keep, layer: int | None) -> list[np.ndarray]:
+def rename(place: Place, teacher: Shape, keep: Keep) -> str | None:
+    """The weight's name in the student, or None where its layer or its expert goes."""
+    if place.layer is None:
+        return teacher.family.name_of(place.key)
+    if place.layer not in keep.layers:
+        return None
+    expert = place.expert
+    if expert is not None:
+        experts = keep.members("experts", place.layer).tolist()
+        if expert not in experts:
+            return None
+        expert = experts.index(expert)
+    return teacher.family.name_of(place.key, keep.layers.index(place.layer), expert)
+
+
+def indices(place: Place, sizes: Mapping[str, int], keep: Keep) -> list[np.ndarray]:
     """For each dimension of a weight the positions that stay.
 
-    A dimension that is a product of axes, such as (heads head_dim), keeps the product of what its axes keep.
+    A segment that is a product of axes, such as (heads head_dim), keeps the product of what its axes keep; the
+    segments of a dimension follow one another.
     """
     result = []
-    for axes in weight.dims:
-        positions = np.zeros(1, dtype=np.int64)
-        for axis in axes:
-            positions = (positions[:, None] * sizes[axis] + keep.members(axis, layer)[None, :]).reshape(-1)
-        result.append(positions)
+    for dim in place.weight.dims:
+        start, parts = 0, []
+        for segment in dim:
+            positions = np.zeros(1, dtype=np.int64)
+            length = 1
+            for item in segment:
+                size = item if isinstance(item, int) else sizes[item]
+                kept = np.arange(size) if isinstance(item, int) else keep.members(item, place.layer, place.expert)
+                positions = (positions[:, None] * size + kept[None, :]).reshape(-1)
+                length *= size
+            parts.append(start + positions)
+            start += length
+        result.append(np.concatenate(parts))
     return result
 
 
-def _plan(name: str, info: TensorInfo, kept: list[np.ndarray]) -> TensorPlan:
+def _plan(
+    name: str, info: TensorInfo, kept: list[np.ndarray], factors: float | np.ndarray, offset: float
+) -> TensorPlan:
     shape = tuple(len(positions) for positions in kept)
-    return TensorPlan(name, info.dtype, shape, lambda: _pieces(info, kept))
+
+    def pieces() -> Iterator[bytes]:
+        raw = _pieces(info, kept)
+        return raw if np.all(factors == 1.0) else _scaled(raw, info, shape, factors, offset)
+
+    return TensorPlan(name, info.dtype, shape, pieces)
+
+
+def _scaled(
+    pieces: Iterator[bytes], info: TensorInfo, shape: tuple[int, ...], factors: float | np.ndarray, offset: float
+) -> Iterator[bytes]:
+    """Multiply each row by its factor; a gain that is stored less `offset` is multiplied whole."""
+    rows = np.broadcast_to(factors, shape[:1]).reshape(-1, *[1] * (len(shape) - 1))
+    done = 0
+    for piece in pieces:
+        values = to_float(piece, info.dtype).reshape(-1, *shape[1:])
+        scaled = (values + offset) * rows[done : done + len(values)] - offset
+        done += len(values)
+        yield from_float(scaled, info.dtype)
 
 
 def _pieces(info: TensorInfo, kept: list[np.ndarray]) -> Iterator[bytes]:
-    """Read the rows that stay, run by run, and of each row the columns that stay."""
-    item = np.dtype(f"V{ITEM_BYTES[info.dtype]}")  # opaque: a cut never looks at a value
+    """Read the rows that stay, piece by piece, and of each row the columns that stay.
+
+    Raises:
+        ModelError: A value is not finite.
+    """
+    item = np.dtype(f"V{ITEM_BYTES[info.dtype]}")  # opaque: gathering never looks at a value
     row_shape = info.shape[1:]
     row_bytes = prod(row_shape) * item.itemsize
     whole = all(len(positions) == size for positions, size in zip(kept[1:], row_shape, strict=True))
     handle = os.open(info.file, os.O_RDONLY)
     try:
-        for first, last in _runs(kept[0], max(1, _PIECE_BYTES // row_bytes)):
-            data = _read(handle, (last - first) * row_bytes, info.data + first * row_bytes)
-            if not whole:
-                block = np.frombuffer(data, dtype=item).reshape(last - first, *row_shape)
-                for axis, positions in enumerate(kept[1:], start=1):
+        for first, last, wanted in _spans(kept[0], max(1, _PIECE_BYTES // row_bytes)):
+            data = _read(handle, (last - first) * row_bytes, info.data + first * row_bytes, info)
+            if not is_finite(data, info.dtype):
+                raise ModelError(f"{info.file}: {info.name} holds NaN or infinity in rows {first} to {last - 1}")
+            if whole and len(wanted) == last - first:
+                yield data
+                continue
+            block = np.frombuffer(data, dtype=item).reshape(last - first, *row_shape)
+            if len(wanted) < last - first:
+                block = np.take(block, wanted - first, axis=0)
+            for axis, positions in enumerate(kept[1:], start=1):
+                if len(positions) < block.shape[axis]:
                     block = np.take(block, positions, axis=axis)
-                data = block.tobytes()
-            yield data
+            yield block.tobytes()
     finally:
         os.close(handle)
 
 
-def _runs(positions: np.ndarray, longest: int) -> Iterator[tuple[int, int]]:
-    """Split ascending positions into half-open ranges without gaps, none longer than `longest`."""
-    breaks = np.flatnonzero(np.diff(positions) != 1) + 1
-    for left, right in pairwise([0, *breaks.tolist(), len(positions)]):
-        for start in range(left, right, longest):
-            stop = min(start + longest, right)
-            yield int(positions[start]), int(positions[stop - 1]) + 1
+def _spans(positions: np.ndarray, longest: int) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Cover ascending positions by ranges of at most `longest` rows, each with the positions that it is read for.
+
+    Rows between two positions are read along where they are few: one long read costs less than two short ones.
+    """
+    start = 0
+    while start < len(positions):
+        stop = int(np.searchsorted(positions, positions[start] + longest))
+        wanted = positions[start:stop]
+        gaps = np.flatnonzero(np.diff(wanted) > _GAP) + 1
+        for left, right in pairwise([0, *gaps.tolist(), len(wanted)]):
+            part = wanted[left:right]
+            yield int(part[0]), int(part[-1]) + 1, part
+        start = stop
 
 
-def _read(handle: int, count: int, offset: int) -> bytes:
+def _read(handle: int, count: int, offset: int, info: TensorInfo) -> bytes:
     """Read exactly `count` bytes; one call may return fewer."""
     data = os.pread(handle, count, offset)
     while len(data) < count:
         more = os.pread(handle, count - len(data), offset + len(data))
         if not more:
-            raise OSError(f"the file ends {count - len(data)} bytes early")
+            raise ModelError(f"{info.file}: ends {count - len(data)} bytes before the end of {info.name}")
         data += more
     return data

@@ -13,7 +13,7 @@ class ScoreConfig(StepConfig):
     """How much text the importance of layers, channels, heads and neurons is estimated from."""
 
     kind: ClassVar[str] = "score"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     samples: int = Field(default=1024, ge=1)
     """Sequences drawn at random from the corpus: the calibration set (arXiv 2407.14679 uses 1024)."""

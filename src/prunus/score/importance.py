@@ -8,6 +8,8 @@ The aggregation is the paper's choice: the mean over the sequence, then the L2 n
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 
@@ -24,6 +26,43 @@ def squared_sequence_means(activations: torch.Tensor) -> torch.Tensor:
 def batch_l2(squares: torch.Tensor) -> torch.Tensor:
     """The L2 norm over the batch, from the sums of `squared_sequence_means`."""
     return squares.sqrt()
+
+
+def energies(inputs: torch.Tensor, centred: bool) -> torch.Tensor:
+    """Each member's share of what a norm reads, Σ x_i² / mean_j x_j² over all but the last dimension, in float64.
+
+    `prune` reads from it how much a norm shrinks when members go.
+
+    Args:
+        inputs: What the norm reads, [..., C].
+        centred: Whether it takes the mean away first (LayerNorm).
+    """
+    x = inputs.float()
+    if centred:
+        x = x - x.mean(dim=-1, keepdim=True)
+    squares = x.square()
+    return (squares / squares.mean(dim=-1, keepdim=True).clamp_min(1e-30)).double().flatten(0, -2).sum(dim=0)
+
+
+def routing_squares(inputs: torch.Tensor, router: torch.Tensor) -> torch.Tensor:
+    """`squared_sequence_means` of the probabilities that a router gives each expert: [B, S, H], [E, H] to [E]."""
+    return squared_sequence_means(torch.nn.functional.linear(inputs, router).float().softmax(dim=-1))
+
+
+def expert_squares(experts: Any, tokens: torch.Tensor, routed: torch.Tensor) -> torch.Tensor:
+    """Σ a² of each expert's neurons over the tokens that go through it: [E, mlp] in float64.
+
+    Args:
+        experts: The experts of a layer, as transformers keeps them: `gate_up_proj` [E, 2 mlp, H] and `act_fn`.
+        tokens: [B * S, H].
+        routed: [B * S, experts per token], the experts of each token.
+    """
+    rows = []
+    for expert, weight in enumerate(experts.gate_up_proj):
+        through = tokens[(routed == expert).any(dim=-1)]
+        gate, up = torch.nn.functional.linear(through, weight).chunk(2, dim=-1)
+        rows.append((experts.act_fn(gate) * up).float().square().sum(dim=0, dtype=torch.float64))
+    return torch.stack(rows)
 
 
 def stream_cosines(stream: torch.Tensor) -> torch.Tensor:

@@ -2,40 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from prunus.models.axes import Family
+from prunus.models.axes import Family, parse_weight
 from prunus.models.shape import Shape
-from prunus.score.importance import head_norms, squared_sequence_means, stream_cosines
+from prunus.score.importance import (
+    energies,
+    expert_squares,
+    head_norms,
+    routing_squares,
+    squared_sequence_means,
+    stream_cosines,
+)
 
 
 class Statistics:
     """Sums over calibration batches, all filled by the same forward passes.
 
     Attributes:
-        neurons: [L, mlp], heads: [L, heads], channels: [norms, hidden]: sums of `squared_sequence_means`; the norms
-            are those of each layer in turn, then the final one.
+        neurons: [L, mlp], or [L, E, mlp] in a mixture of experts: sums of `squared_sequence_means`; of an expert's
+            neurons, of the squares over the tokens that go through it.
+        heads: [L, heads], channels: [norms, hidden]: sums of `squared_sequence_means`; the norms are those of each
+            layer that run over the residual stream, then the final one.
+        experts: [L, E]: sums of `squared_sequence_means` of the router's probabilities.
+        energies: For each norm [L, C] or [C]: sums of `energies` of what it reads.
         cosines: [L + 1, L + 1], sums of `stream_cosines`.
         tokens: How many tokens went in.
     """
 
     def __init__(self, shape: Shape, device: torch.device) -> None:
-        layered, shared = shape.family.norms()
-        norms = shape.num_hidden_layers * len(layered) + len(shared)
+        layers, sizes = shape.num_hidden_layers, shape.sizes()
+        layered, shared = shape.family.norms
+        axes = {name: parse_weight(shape.family.layered[f"{name}.weight"]) for name in layered}
 
-        def zeros(rows: int, columns: int) -> torch.Tensor:
-            return torch.zeros(rows, columns, dtype=torch.float64, device=device)
+        def zeros(*dims: int) -> torch.Tensor:
+            return torch.zeros(*dims, dtype=torch.float64, device=device)
 
+        experts = [shape.num_experts] if shape.num_experts else []
         self.shape = shape
-        self.neurons = zeros(shape.num_hidden_layers, shape.intermediate_size)
-        self.heads = zeros(shape.num_hidden_layers, shape.num_attention_heads)
-        self.channels = zeros(norms, shape.hidden_size)
-        self.cosines = zeros(shape.num_hidden_layers + 1, shape.num_hidden_layers + 1)
+        self.over_stream = [name for name in layered if axes[name].has("hidden")]
+        self.neurons = zeros(layers, *experts, shape.intermediate_size)
+        self.heads = zeros(layers, shape.num_attention_heads)
+        self.experts = zeros(layers, *experts) if experts else None
+        self.channels = zeros(layers * len(self.over_stream) + len(shared), shape.hidden_size)
+        self.energies = {name: zeros(layers, *axes[name].shape(sizes)) for name in layered}
+        self.energies |= {name: zeros(shape.hidden_size) for name in shared}
+        self.cosines = zeros(layers + 1, layers + 1)
         self.tokens = 0
         self._stream: list[torch.Tensor] = []
 
@@ -57,40 +74,62 @@ class Statistics:
         self._stream.clear()
 
     def _hooks(self, model: nn.Module, family: Family) -> Iterator[Any]:
-        layered, shared = family.norms()
         for i in range(self.shape.num_hidden_layers):
-            prefix = family.layer.format(i)
-            layer = model.get_submodule(prefix.rstrip("."))
+            layer = model.get_submodule(family.layer.format(i).rstrip("."))
             yield layer.register_forward_pre_hook(self._keep_input, with_kwargs=True)
-            for name in family.readers("mlp"):
-                yield layer.get_submodule(name).register_forward_pre_hook(self._add(self.neurons[i]))
+            yield from self._expert_hooks(layer, i) if self.experts is not None else self._neuron_hooks(layer, i)
             for name in family.readers("heads"):
-                yield layer.get_submodule(name).register_forward_pre_hook(self._add(self.heads[i], self.shape.head_dim))
-            for j, name in enumerate(layered):
-                row = self.channels[i * len(layered) + j]
-                yield layer.get_submodule(name).register_forward_hook(self._add_output(row))
+                hook = _on_input(self.heads[i], lambda x: squared_sequence_means(head_norms(x, self.shape.head_dim)))
+                yield layer.get_submodule(name).register_forward_pre_hook(hook)
+            for name in family.norms[0]:
+                module = layer.get_submodule(name)
+                yield module.register_forward_pre_hook(_on_input(self.energies[name][i], self._energy))
+                if name in self.over_stream:
+                    row = self.channels[i * len(self.over_stream) + self.over_stream.index(name)]
+                    yield module.register_forward_hook(_on_output(row))
             if i == self.shape.num_hidden_layers - 1:
                 yield layer.register_forward_hook(self._keep_output)
-        for j, name in enumerate(shared):
-            row = self.channels[self.shape.num_hidden_layers * len(layered) + j]
-            yield model.get_submodule(name).register_forward_hook(self._add_output(row))
+        for j, name in enumerate(reversed(family.norms[1]), start=1):
+            module = model.get_submodule(name)
+            yield module.register_forward_pre_hook(_on_input(self.energies[name], self._energy))
+            yield module.register_forward_hook(_on_output(self.channels[-j]))
 
-    @staticmethod
-    def _add(row: torch.Tensor, head_dim: int = 0) -> Any:
-        def hook(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            row.add_(squared_sequence_means(head_norms(args[0], head_dim) if head_dim else args[0]))
+    def _neuron_hooks(self, layer: nn.Module, i: int) -> Iterator[Any]:
+        for name in self.shape.family.readers("mlp"):
+            hook = _on_input(self.neurons[i], squared_sequence_means)
+            yield layer.get_submodule(name).register_forward_pre_hook(hook)
 
-        return hook
+    def _expert_hooks(self, layer: nn.Module, i: int) -> Iterator[Any]:
+        assert self.experts is not None
+        mixture = layer.get_submodule("mlp")  # transformers keeps the router and the experts of every family there
+        router = mixture.get_parameter("gate.weight")
+        yield mixture.register_forward_pre_hook(_on_input(self.experts[i], lambda x: routing_squares(x, router)))
+        neurons = self.neurons[i]
 
-    @staticmethod
-    def _add_output(row: torch.Tensor) -> Any:
-        def hook(_: nn.Module, args: Any, output: torch.Tensor) -> None:
-            row.add_(squared_sequence_means(output))
+        def add(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            neurons.add_(expert_squares(module, args[0], args[1]))
 
-        return hook
+        yield mixture.get_submodule("experts").register_forward_pre_hook(add)
+
+    def _energy(self, x: torch.Tensor) -> torch.Tensor:
+        return energies(x, centred=self.shape.family.layer_norm)
 
     def _keep_input(self, _: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> None:
         self._stream.append((args[0] if args else kwargs["hidden_states"]).detach())
 
     def _keep_output(self, _: nn.Module, args: Any, output: Any) -> None:
         self._stream.append((output[0] if isinstance(output, tuple) else output).detach())
+
+
+def _on_input(row: torch.Tensor, statistic: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    def hook(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        row.add_(statistic(args[0]))
+
+    return hook
+
+
+def _on_output(row: torch.Tensor) -> Any:
+    def hook(_: nn.Module, args: Any, output: torch.Tensor) -> None:
+        row.add_(squared_sequence_means(output))
+
+    return hook

@@ -31,8 +31,9 @@ class Inputs:
 def run(config: ScoreConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
     """Score `inputs.model`.
 
-    Writes `scores.safetensors` (`neurons` [L, mlp], `heads` [L, heads], `channels` [norms, hidden] and `cosines`
-    [L + 1, L + 1]; see `Statistics`), and `scores.json`, the same as a person reads it.
+    Writes `scores.safetensors` (`neurons` [L, mlp], `heads` [L, heads], `channels` [norms, hidden], `cosines`
+    [L + 1, L + 1], `energy.<norm>`, and `experts` [L, E] where there are any; see `Statistics`), and `scores.json`, the
+    same as a person reads it.
 
     Returns:
         Sequences and tokens of the calibration set.
@@ -59,14 +60,16 @@ def run(config: ScoreConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
 
 
 def _write(statistics: Statistics, out: Path) -> None:
-    scores = {name: batch_l2(getattr(statistics, name)).cpu() for name in ("neurons", "heads", "channels")}
+    sums = {name: getattr(statistics, name) for name in ("neurons", "heads", "channels", "experts")}
+    scores = {name: batch_l2(value).cpu() for name, value in sums.items() if value is not None}
     cosines = (statistics.cosines / statistics.tokens).cpu()
-    save_file({**scores, "cosines": cosines}, out / "scores.safetensors")
+    energies = {f"energy.{name}": value.cpu() / statistics.tokens for name, value in statistics.energies.items()}
+    save_file({**scores, **energies, "cosines": cosines}, out / "scores.safetensors")
     layers = statistics.shape.num_hidden_layers
     summary = {
         "layers": {"block_influence": [block_influence(cosines, i, 1) for i in range(layers)]},
         "channels": sorted(scores["channels"].sum(dim=0).tolist(), reverse=True),
-        "neurons": [sorted(row, reverse=True) for row in scores["neurons"].tolist()],
+        "neurons": [sorted(row, reverse=True) for row in scores["neurons"].flatten(1).tolist()],
         "heads": scores["heads"].tolist(),
     }
     (out / "scores.json").write_text(json.dumps(summary) + "\n")

@@ -1,0 +1,121 @@
+"""A tiny teacher of every family that has an axis table, in its real transformers class."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from prunus.models.folder import ModelFolder
+from tests.tiny import save_tokenizer
+
+COMMON: dict[str, Any] = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 24,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+    "rms_norm_eps": 1e-12,  # dead channels change the mean square that eps is added to; here that is below rounding
+}
+MIXTURE = {"num_experts_per_tok": 2, "num_experts": 6}
+SPECIAL: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "mistral": {"sliding_window": 8},
+    "qwen2": {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 2, "tie_word_embeddings": True},
+    "qwen3": {"attention_bias": True},
+    "gemma2": {"sliding_window": 6, "query_pre_attn_scalar": 8},
+    "gemma3_text": {"sliding_window": 6, "query_pre_attn_scalar": 8, "sliding_window_pattern": 2},
+    "phi3": {},
+    "olmo2": {},
+    "smollm3": {"no_rope_layer_interval": 2},
+    "granite": {
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.5,
+        "attention_multiplier": 0.3,
+        "logits_scaling": 2.0,
+    },
+    "gpt_neox": {"layer_norm_eps": 1e-12, "num_key_value_heads": None, "head_dim": None},
+    "gpt2": {"layer_norm_epsilon": 1e-12, "n_inner": 24},
+    "mixtral": {"num_local_experts": 6, "num_experts_per_tok": 2},
+    "qwen3_moe": {**MIXTURE, "moe_intermediate_size": 24, "intermediate_size": 40},
+    "olmoe": {**MIXTURE, "num_key_value_heads": 4, "head_dim": None},
+}
+GPT2_NAMES = {
+    "hidden_size": "n_embd",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "max_position_embeddings": "n_positions",
+}
+
+
+def make_teacher(folder: Path, model_type: str) -> Path:
+    """Save a teacher of that family with random weights, gains and biases."""
+    options = {**COMMON, **SPECIAL[model_type]}
+    if model_type == "gpt2":
+        options = {
+            GPT2_NAMES.get(k, k): v
+            for k, v in options.items()
+            if k not in ("intermediate_size", "head_dim", "num_key_value_heads", "rms_norm_eps")
+        }
+    config = AutoConfig.for_model(model_type, **{k: v for k, v in options.items() if v is not None})
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    gain = 0.0 if model_type.startswith("gemma") else 1.0
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn_like(parameter) * 0.3
+            parameter.copy_(noise + gain if parameter.ndim == 1 and name.endswith("weight") else noise)
+    model.save_pretrained(folder)
+    save_tokenizer(folder, 300)
+    return folder
+
+
+def kill(folder: Path, dead: dict[str, Any]) -> None:
+    """Zero members of axes in every weight that runs over them.
+
+    Args:
+        folder: The teacher's; its weights are rewritten.
+        dead: For each axis its dead members; for axes of a layer, a list of them for each layer.
+    """
+    teacher = ModelFolder(folder)
+    sizes, family = teacher.shape.sizes(), teacher.family
+    tensors = load_file(folder / "model.safetensors")
+    for name, tensor in tensors.items():
+        place = family.place(name)
+        assert place is not None
+        offset = family.gain_offset if tensor.ndim == 1 and name.endswith("weight") else 0.0
+        np.add(tensor, offset, out=tensor)
+        if "hidden" in dead and family.layer_norm:
+            centre(tensor, place.weight, dead["hidden"], family.conv1d)
+        for d, dim in enumerate(place.weight.dims):
+            start = 0
+            for segment in dim:
+                shape = [item if isinstance(item, int) else sizes[item] for item in segment]
+                numbers = np.arange(int(np.prod(shape))).reshape(shape)
+                for position, axis in enumerate(segment):
+                    if axis in dead:
+                        members = dead[axis] if axis in ("hidden", "head_dim") else dead[axis][place.layer]
+                        gone = np.take(numbers, members, axis=position).reshape(-1) + start
+                        np.moveaxis(tensor, d, 0)[gone] = 0
+                start += numbers.size
+        np.subtract(tensor, offset, out=tensor)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def centre(tensor: np.ndarray, weight: Any, dead: list[int], conv1d: bool) -> None:
+    """Take the living channels' mean out of what is written to the stream, so that LayerNorm finds none to take."""
+    writes = 1 if conv1d and len(weight.dims) == 2 else 0
+    if weight.has("vocab") or weight.has("positions"):
+        writes = 1
+    if weight.dims[writes] == (("hidden",),):
+        living = [i for i in range(tensor.shape[writes]) if i not in dead]
+        moved = np.moveaxis(tensor, writes, 0)
+        moved[living] -= moved[living].mean(axis=0)
