@@ -21,7 +21,7 @@ from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError
 from prunus.evaluate.config import EvaluateConfig
 from prunus.models.folder import ModelFolder
-from prunus.models.locate import locate_model
+from prunus.models.locate import Located, locate_model
 from prunus.pipeline.override import override
 from prunus.pipeline.plan import (
     Given,
@@ -29,6 +29,7 @@ from prunus.pipeline.plan import (
     check_length,
     check_trackers,
     given_model,
+    given_sources,
     given_tokenizer,
     make_plan,
     needs_scores,
@@ -57,7 +58,7 @@ class Run:
 
     def __call__(self, console: Console) -> None:
         """Plan, then do, then report."""
-        plan = make_plan(self.recipe, Path(self.out or f"runs/{self.recipe.name}"))
+        plan = make_plan(self.recipe, Path(self.out or f"runs/{self.recipe.name}"), tentative=self.dry_run)
         if self.dry_run:
             show_plan(plan, console)
             return
@@ -89,7 +90,7 @@ class Inspect:
 
     def __call__(self, console: Console) -> None:
         """Read and show."""
-        folder = ModelFolder(locate_model(self.model, self.revision, "MODEL", weights=False))
+        folder = locate_model(self.model, self.revision, "MODEL", weights=False).folder
         show_inspection(folder, self.context, self.json, console)
 
 
@@ -128,13 +129,13 @@ class Text:
     append_eos: bool = True
     """End each document with the end-of-sequence token."""
 
-    def stream(self, model: Path, label: str, out: str) -> Step:
+    def stream(self, model: Located, label: str, out: str) -> Step:
         """The step that tokenises it with the tokenizer of `model`."""
         sources = tuple(parse(Source, {"path": path, "column": self.column}, "--corpus") for path in self.corpus)
         for source in sources:
             check_source(source, "--corpus")
         config = TokensConfig(append_eos=self.append_eos)
-        return tokens_step(config, sources, given_tokenizer(model), label, Path(out).parent)
+        return tokens_step(config, given_sources(sources, "--corpus"), given_tokenizer(model), label, Path(out).parent)
 
 
 @dataclass(kw_only=True)
@@ -188,7 +189,7 @@ class Prune(Single):
         if needs_scores(self.config) and self.scores is None:
             raise RecipeError("--scores: missing; `prunus score` makes them, or say --importance random")
         model = _model(self.model)
-        self.config.target(ModelFolder(model).shape, "prune")
+        self.config.target(model.folder.shape, "prune")
         inputs: dict[str, Step | Given] = {"model": given_model(model)}
         if self.scores is not None:
             inputs["scores"] = _finished(Path(self.scores))
@@ -306,10 +307,10 @@ def _parse(command: Any, usage: str, arguments: list[str], default: Any = None) 
     return tyro.cli(command, prog=usage, args=arguments, **options)
 
 
-def _model(path: str) -> Path:
-    folder = ModelFolder(locate_model(path, None, "MODEL"))
-    folder.check()
-    return folder.path
+def _model(path: str) -> Located:
+    model = locate_model(path, None, "MODEL")
+    model.folder.check()
+    return model
 
 
 def _finished(folder: Path) -> Given:

@@ -4,6 +4,7 @@
     ├── RecipeError        a recipe, or a flag, says something impossible
     ├── ModelError         a model folder cannot be read, or is not what it says it is
     │   └── ShapeError     a shape that cannot be cut from the teacher, or that no loader takes
+    ├── HubError           something on the hub that cannot be reached from here
     ├── DataError          text that is missing, empty or not as described
     ├── ArtifactError      a result folder that is in the way, or damaged
     └── TrainingError      a training run that must not go on (a loss that is not finite)
@@ -29,6 +30,10 @@ class ModelError(PrunusError):
 
 class ShapeError(ModelError):
     """Dimensions that the teacher does not have, or that its family cannot load."""
+
+
+class HubError(PrunusError):
+    """A model or a dataset that is not here, and that the hub does not give."""
 
 
 class DataError(PrunusError):

@@ -69,6 +69,8 @@ def show_plan(plan: Plan, console: Console) -> None:
         ["model", "layers", "hidden", "MLP", "heads", "KV", "vocabulary", "parameters", "non-embedding", "of teacher"],
         [_shape_row(name, shape, plan.teacher) for name, shape in shapes.items()],
     )
+    for text in plan.unchecked:
+        console.warn(f"not checked: {text}")
     todo = [cost for step, cost in zip(plan.steps, costs, strict=True) if not step.artifact.is_done()]
     console.say(
         f"to do: {len(todo)} of {len(plan.steps)} steps, {human(sum(cost.flops for cost in todo))} FLOPs, at most "

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prunus.data.config import Source
-from prunus.errors import DataError, nearest
+from prunus.errors import DataError, HubError, nearest
 from prunus.fingerprint import digest, fingerprint_files
 
 READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
@@ -40,6 +40,7 @@ def documents(source: Source, where: str) -> Iterator[str]:
 
     Raises:
         DataError: The source cannot be read, or has no such column.
+        HubError: It is on the hub, which does not give it.
     """
     if source.path in BUILTINS:
         yield from _python_documents()
@@ -97,7 +98,8 @@ def _rows(source: Source, where: str) -> Iterator[dict[str, Any]]:
     except DataError:
         raise
     except Exception as error:  # `datasets` and its readers raise many kinds, each with its own words
-        raise DataError(f"{where}: {source.path} cannot be read: {type(error).__name__}: {error}") from None
+        kind = DataError if Path(source.path).expanduser().is_file() else HubError
+        raise kind(f"{where}: {source.path} cannot be read: {type(error).__name__}: {error}") from None
 
 
 def _open(source: Source, where: str) -> Any:
@@ -133,9 +135,7 @@ def _hub_commit(source: Source, where: str) -> str:
     try:
         return str(HfApi().dataset_info(source.path, revision=source.revision).sha)
     except Exception as error:  # no network, no such dataset, no right to it: the hub's client says which
-        raise DataError(
-            f"{where}.path: {source.path} is no local file, and the hub does not give it: {error}"
-        ) from None
+        raise HubError(f"{where}.path: {source.path} is no local file, and the hub does not give it: {error}") from None
 
 
 def _python_documents() -> Iterator[str]:

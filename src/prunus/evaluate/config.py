@@ -13,7 +13,7 @@ class EvaluateConfig(StepConfig):
     """How a model is measured on held-out text, beside its teacher."""
 
     kind: ClassVar[str] = "evaluate"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     sequence_length: int = Field(default=2048, ge=2)
     """Longest stretch of one document that is read at once."""

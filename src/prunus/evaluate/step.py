@@ -49,7 +49,7 @@ def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
     model = load_model(inputs.model, device, dtype)
     teacher = load_model(inputs.teacher, device, dtype) if inputs.teacher else None
     rows = _measure_all(model, teacher, tokens, config, runtime, console)
-    results = figures(rows, config)
+    results = figures(rows, config, beside_teacher=teacher is not None)
     folder = ModelFolder(inputs.model)
     facts = {
         "parameters": folder.shape.parameters,
@@ -66,12 +66,12 @@ def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
     return {name: figure["value"] for name, figure in results.items()}
 
 
-def figures(rows: np.ndarray, config: EvaluateConfig) -> dict[str, dict[str, float]]:
+def figures(rows: np.ndarray, config: EvaluateConfig, beside_teacher: bool) -> dict[str, dict[str, float]]:
     """Every figure with its interval, from the windows' sums: [N, len(COLUMNS)].
 
-    `nll` nats per token, `perplexity` its exponential, `bits_per_byte`, `kl` nats per token to the teacher,
-    `agreement` the share of tokens at which both have the same first choice, and `nll_increase`, the paired difference
-    to the teacher's own `nll` on the same windows.
+    `nll` in nats per token, `perplexity` its exponential, `bits_per_byte`; beside a teacher also `kl` to it in nats per
+    token, `agreement`, the share of tokens at which both have the same first choice, and `nll_increase`, the paired
+    difference to the teacher's own `nll` on the same windows.
     """
     count, size, nll, teacher_nll, kl, agreed = rows.T
 
@@ -80,10 +80,15 @@ def figures(rows: np.ndarray, config: EvaluateConfig) -> dict[str, dict[str, flo
     ) -> dict[str, float]:
         return ratio_interval(numerators, denominators, config.confidence, config.resamples, config.seed, transform)
 
-    return {
+    alone = {
         "nll": interval(nll, count),
         "perplexity": interval(nll, count, np.exp),
         "bits_per_byte": interval(nll / np.log(2), size),
+    }
+    if not beside_teacher:
+        return alone
+    return {
+        **alone,
         "kl": interval(kl, count),
         "agreement": interval(agreed, count),
         "nll_increase": interval(nll - teacher_nll, count),

@@ -137,6 +137,19 @@ class ModelFolder:
         return fingerprint_files(files)
 
 
+def shape_of_file(file: Path) -> Shape:
+    """The shape that a config.json of any name tells of.
+
+    Raises:
+        ModelError: It cannot be read, or is of no known family.
+    """
+    try:
+        config = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file}: cannot be read as a config.json: {error}") from None
+    return Shape.from_config(config, family_of(config, str(file)), str(file))
+
+
 def matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
     """The files of `folder` that match any of `patterns`, sorted, each once."""
     return sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})

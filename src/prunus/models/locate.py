@@ -3,35 +3,61 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
-from prunus.errors import ModelError
+from prunus.errors import HubError, ModelError
+from prunus.fingerprint import digest
+from prunus.models.folder import ModelFolder
 
 WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "LICENSE*", "NOTICE*", "USE_POLICY*"]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def locate_model(path: str, revision: str | None, where: str, weights: bool = True) -> Path:
-    """The folder of a model, downloaded first if it is on the hub and not yet here.
+@dataclass(frozen=True)
+class Located:
+    """A model that is here.
+
+    Attributes:
+        folder: Where.
+        source: Its id and commit, if it came from the hub.
+    """
+
+    folder: ModelFolder
+    source: str = ""
+
+    def fingerprint(self) -> str:
+        """A digest of what it holds; what came from the hub is told by its commit, whether all of it is here or not."""
+        return digest(self.source) if self.source else self.folder.fingerprint()
+
+    def tokenizer_fingerprint(self) -> str:
+        """The same of its tokenizer."""
+        return digest([self.source, "tokenizer"]) if self.source else self.folder.tokenizer_fingerprint()
+
+
+def locate_model(path: str, revision: str | None, where: str, weights: bool = True) -> Located:
+    """Find a model, downloading it first if it is on the hub and not yet here.
 
     Args:
         path: A local folder, or a model's id on the hub.
         revision: The commit on the hub; the newest if None.
         where: The name of the option, such as `teacher.path`, for messages.
-        weights: False fetches config, tokenizer and index alone: enough to plan.
+        weights: False fetches config and tokenizer alone: enough to plan.
 
     Raises:
-        ModelError: It is neither here nor on the hub.
+        ModelError: It is named as a local folder, and there is none.
+        HubError: It is not here, and the hub does not give it.
     """
     folder = Path(path).expanduser()
     if folder.is_dir():
-        return folder
+        return Located(ModelFolder(folder))
     if path.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(path):
         raise ModelError(f"{where}: there is no folder {path}")
     from huggingface_hub import snapshot_download
 
     patterns = [pattern for pattern in WANTED if weights or pattern != "*.safetensors"]
     try:
-        return Path(snapshot_download(path, revision=revision, allow_patterns=patterns))
+        snapshot = Path(snapshot_download(path, revision=revision, allow_patterns=patterns))
     except Exception as error:  # no network, no such model, no right to it: the hub's client says which
-        raise ModelError(f"{where}: {path} is no local folder, and the hub does not give it: {error}") from None
+        raise HubError(f"{where}: {path} is no local folder, and the hub does not give it: {error}") from None
+    return Located(ModelFolder(snapshot), f"{path}@{snapshot.name}")

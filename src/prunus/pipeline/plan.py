@@ -15,14 +15,14 @@ from typing import Any
 from prunus.config import StepConfig
 from prunus.data.config import Source, TokensConfig
 from prunus.data.sources import check_source, sources_fingerprint
-from prunus.errors import RecipeError
+from prunus.errors import HubError, RecipeError
 from prunus.fingerprint import digest
 from prunus.models.families import family_of
-from prunus.models.folder import ModelFolder
-from prunus.models.locate import locate_model
+from prunus.models.folder import shape_of_file
+from prunus.models.locate import Located, locate_model
 from prunus.models.shape import Shape
 from prunus.pipeline.artifact import Artifact
-from prunus.pipeline.recipe import Recipe, StudentConfig
+from prunus.pipeline.recipe import Recipe
 from prunus.prune.config import PruneConfig
 
 
@@ -88,53 +88,90 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe made ready: steps in an order in which they can be done, and the shapes that they lead to."""
+    """A recipe made ready: steps in an order in which they can be done, and the shapes that they lead to.
+
+    Attributes:
+        unchecked: What a tentative plan could not look at, since the hub has it and cannot be reached.
+    """
 
     recipe: Recipe
     root: Path
     steps: tuple[Step, ...]
     teacher: Shape
     students: Mapping[str, Shape]
+    unchecked: tuple[str, ...] = ()
 
 
-def make_plan(recipe: Recipe, root: Path) -> Plan:
+def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
     """Check all of a recipe and lay out its steps.
 
     Args:
         recipe: What to do.
         root: The folder of the run.
+        tentative: Plan only: fetch no weights, and go on without what the hub does not give.
 
     Raises:
         RecipeError: An option asks for what cannot be had.
         ModelError: The teacher cannot be used, or a student's shape not be cut from it (`ShapeError`).
         DataError: Text is missing, or not as described.
+        HubError: Something is neither here nor to be had from the hub.
     """
     check_trackers(recipe.runtime.trackers)
-    shape, base = _teacher(recipe, root)
+    unchecked: list[str] = []
+    shape, base, tokenizer = _teacher(recipe, root, tentative, unchecked)
     _check_lengths(recipe, shape.max_position_embeddings)
-    students = {name: _prune_config(recipe, name).target(shape, f"students.{name}.prune") for name in recipe.students}
+    students = {name: _target(recipe, name, shape) for name in recipe.students}
     for part in ("corpus", "held_out"):
         for i, source in enumerate(getattr(recipe.data, part)):
-            check_source(source, f"data.{part}.{i}")
-    return Plan(recipe, root, tuple(_steps(recipe, root, base)), shape, students)
+            try:
+                check_source(source, f"data.{part}.{i}")
+            except HubError as error:
+                _note(error, tentative, unchecked)
+    steps = tuple(_steps(recipe, root, base, tokenizer, tentative))
+    return Plan(recipe, root, steps, shape, students, tuple(unchecked))
 
 
-def tokens_step(
-    config: TokensConfig, sources: tuple[Source, ...], tokenizer: Step | Given, label: str, root: Path
-) -> Step:
+def _note(error: HubError, tentative: bool, unchecked: list[str]) -> None:
+    if not tentative:
+        raise error
+    unchecked.append(str(error))
+
+
+def _target(recipe: Recipe, name: str, teacher: Shape) -> Shape:
+    """The shape of a student, checked."""
+    target = prune_config(recipe, name).target(teacher, f"students.{name}.prune")
+    distill = recipe.students[name].distill
+    if target.vocab_size != teacher.vocab_size and distill.tokens and distill.loss != "cross_entropy":
+        raise RecipeError(
+            f"students.{name}.distill.loss: {distill.loss} compares distributions over one vocabulary, and this "
+            "student's is cut; allowed: cross_entropy, or distill.tokens: 0"
+        )
+    return target
+
+
+def tokens_step(config: TokensConfig, sources: Given, tokenizer: Step | Given, label: str, root: Path) -> Step:
     """The step that tokenises some sources, under the label that it shows."""
-    given = Given(sources, sources_fingerprint(sources, f"data.{label}"))
-    return Step("data", label, config, {"sources": given, "tokenizer": tokenizer}, root)
+    return Step("data", label, config, {"sources": sources, "tokenizer": tokenizer}, root)
 
 
-def given_model(folder: Path) -> Given:
+def given_sources(sources: tuple[Source, ...], where: str, tentative: bool = False) -> Given:
+    """Text from outside as an input; in a tentative plan by name alone where the hub cannot be reached."""
+    try:
+        return Given(sources, sources_fingerprint(sources, where))
+    except HubError:
+        if not tentative:
+            raise
+        return Given(sources, digest([[source.identity(), source.path] for source in sources]))
+
+
+def given_model(model: Located) -> Given:
     """A model from outside as an input."""
-    return Given(folder, ModelFolder(folder).fingerprint())
+    return Given(model.folder.path, model.fingerprint())
 
 
-def given_tokenizer(folder: Path) -> Given:
+def given_tokenizer(model: Located) -> Given:
     """A model's tokenizer from outside as an input."""
-    return Given(folder, ModelFolder(folder).tokenizer_fingerprint())
+    return Given(model.folder.path, model.tokenizer_fingerprint())
 
 
 def check_trackers(trackers: tuple[str, ...]) -> None:
@@ -158,8 +195,10 @@ def check_length(name: str, length: int, context: int) -> None:
         raise RecipeError(f"{name}.sequence_length: {length} is more than the model's context of {context} tokens")
 
 
-def _teacher(recipe: Recipe, root: Path) -> tuple[Shape, Step | Given]:
-    """The teacher's shape, and itself as an input."""
+def _teacher(
+    recipe: Recipe, root: Path, tentative: bool, unchecked: list[str]
+) -> tuple[Shape, Step | Given, Step | Given]:
+    """The teacher's shape, itself as an input, and its tokenizer as one."""
     config = recipe.teacher
     if config.create is not None:
         raw = config.create.model_config_json()
@@ -167,13 +206,21 @@ def _teacher(recipe: Recipe, root: Path) -> tuple[Shape, Step | Given]:
         shape.check_loadable("teacher.create")
         if not recipe.correct.tokens:
             raise RecipeError("correct.tokens: 0, but teacher.create makes random weights; they need training")
-        sources = recipe.data.corpus
-        given = Given(sources, sources_fingerprint(sources, "data.corpus"))
-        return shape, Step("teacher", "create", config.create, {"sources": given}, root)
+        sources = given_sources(recipe.data.corpus, "data.corpus", tentative)
+        step = Step("teacher", "create", config.create, {"sources": sources}, root)
+        return shape, step, step
     assert config.path is not None  # TeacherConfig takes one of the two
-    folder = ModelFolder(locate_model(config.path, config.revision, "teacher.path"))
-    folder.check()
-    return folder.shape, given_model(folder.path)
+    try:
+        model = locate_model(config.path, config.revision, "teacher.path", weights=not tentative)
+    except HubError as error:
+        if config.config is None:
+            raise
+        _note(error, tentative, unchecked)
+        stand_in = Given(config.path, digest([config.path, config.revision]))
+        return shape_of_file(Path(config.config)), stand_in, stand_in
+    if not (tentative and model.source):
+        model.folder.check()
+    return model.folder.shape, given_model(model), given_tokenizer(model)
 
 
 def _check_lengths(recipe: Recipe, context: int) -> None:
@@ -188,7 +235,7 @@ def _check_lengths(recipe: Recipe, context: int) -> None:
         check_length(name, length, context)
 
 
-def _prune_config(recipe: Recipe, name: str) -> PruneConfig:
+def prune_config(recipe: Recipe, name: str) -> PruneConfig:
     """The student's own options, with `like` replaced by the other student's shape."""
     own = recipe.students[name].prune
     if own.like is None:
@@ -197,10 +244,9 @@ def _prune_config(recipe: Recipe, name: str) -> PruneConfig:
     return other.model_copy(update={"importance": own.importance, "init": own.init, "seed": own.seed})
 
 
-def _steps(recipe: Recipe, root: Path, base: Step | Given) -> Iterator[Step]:
+def _steps(recipe: Recipe, root: Path, base: Step | Given, tokenizer: Step | Given, tentative: bool) -> Iterator[Step]:
     """All steps, each after those that it needs."""
-    tokenizer = base if isinstance(base, Step) else given_tokenizer(base.value)
-    corpus, held_out = _streams(recipe, root, tokenizer)
+    corpus, held_out = _streams(recipe, root, tokenizer, "", tentative)
     if isinstance(base, Step):
         yield base
     yield corpus
@@ -213,10 +259,10 @@ def _steps(recipe: Recipe, root: Path, base: Step | Given) -> Iterator[Step]:
         yield teacher
     yield Step("teacher", "evaluate", recipe.evaluate, {"model": teacher, "tokens": held_out}, root)
     score = Step("teacher", "score", recipe.score, {"model": teacher, "tokens": corpus}, root)
-    if any(needs_scores(_prune_config(recipe, name)) for name in recipe.students):
+    if any(needs_scores(prune_config(recipe, name)) for name in recipe.students):
         yield score
-    for name, student in recipe.students.items():
-        yield from _student_steps(recipe, name, student, teacher, score, corpus, held_out)
+    for name in recipe.students:
+        yield from _student_steps(recipe, name, teacher, score, (corpus, held_out), tentative)
 
 
 def needs_scores(config: PruneConfig) -> bool:
@@ -227,42 +273,47 @@ def needs_scores(config: PruneConfig) -> bool:
 def _student_steps(
     recipe: Recipe,
     name: str,
-    student: StudentConfig,
     teacher: Step | Given,
     score: Step,
-    corpus: Step,
-    held_out: Step,
+    streams: tuple[Step, Step],
+    tentative: bool,
 ) -> Iterator[Step]:
-    config = _prune_config(recipe, name)
-    scores = {"scores": score} if needs_scores(config) else {}
-    pruned = Step(name, "prune", config, {"model": teacher, **scores}, score.root)
+    config, distill = prune_config(recipe, name), recipe.students[name].distill
+    corpus, held_out = streams
+    needed = {"scores": score} if needs_scores(config) else {}
+    own_words = config.vocab_size is not None
+    if own_words:
+        needed["tokens"] = corpus
+    pruned = Step(name, "prune", config, {"model": teacher, **needed}, score.root)
     yield pruned
-    beside = {"teacher": teacher, "tokens": held_out}
-    distilled = bool(student.distill.tokens)
-    if config.init == "teacher" or not distilled:
-        label = "evaluate-pruned" if distilled else "evaluate"
-        yield Step(name, label, recipe.evaluate, {"model": pruned, **beside}, score.root)
-    if distilled:
+    beside: dict[str, Step | Given] = {"teacher": teacher}
+    if own_words:  # another vocabulary: other tokens of the same text, and no distribution to compare
+        corpus, held_out = _streams(recipe, score.root, pruned, f"-{name}", tentative)
+        beside = {}
+        yield from (corpus, held_out)
+    if config.init == "teacher" or not distill.tokens:
+        label = "evaluate-pruned" if distill.tokens else "evaluate"
+        yield Step(name, label, recipe.evaluate, {"model": pruned, "tokens": held_out, **beside}, score.root)
+    if distill.tokens:
         inputs = {"student": pruned, "teacher": teacher, "tokens": corpus}
-        healed = Step(name, "distill", student.distill, inputs, score.root)
+        healed = Step(name, "distill", distill, inputs, score.root)
         yield healed
-        yield Step(name, "evaluate", recipe.evaluate, {"model": healed, **beside}, score.root)
+        yield Step(name, "evaluate", recipe.evaluate, {"model": healed, "tokens": held_out, **beside}, score.root)
 
 
-def _streams(recipe: Recipe, root: Path, tokenizer: Step | Given) -> tuple[Step, Step]:
+def _streams(recipe: Recipe, root: Path, tokenizer: Step | Given, suffix: str, tentative: bool) -> tuple[Step, Step]:
     """The corpus and the held-out text; one text is parted by its documents' hashes where no second is given."""
     data = recipe.data
     joined = TokensConfig(append_eos=data.append_eos)
+    corpus = given_sources(data.corpus, "data.corpus", tentative)
     if data.held_out:
-        whole = joined.model_copy(update={"max_tokens": data.max_tokens})
-        return (
-            tokens_step(whole, data.corpus, tokenizer, "corpus", root),
-            tokens_step(joined, data.held_out, tokenizer, "held_out", root),
-        )
-    parted = joined.model_copy(update={"held_out_fraction": data.held_out_fraction, "max_tokens": data.max_tokens})
-    corpus = parted.model_copy(update={"part": "train"})
-    held_out = parted.model_copy(update={"part": "held_out"})
+        held_out = given_sources(data.held_out, "data.held_out", tentative)
+        train, test = joined.model_copy(update={"max_tokens": data.max_tokens}), joined
+    else:
+        held_out = corpus
+        parted = joined.model_copy(update={"held_out_fraction": data.held_out_fraction, "max_tokens": data.max_tokens})
+        train, test = (parted.model_copy(update={"part": part}) for part in ("train", "held_out"))
     return (
-        tokens_step(corpus, data.corpus, tokenizer, "corpus", root),
-        tokens_step(held_out, data.corpus, tokenizer, "held_out", root),
+        tokens_step(train, corpus, tokenizer, f"corpus{suffix}", root),
+        tokens_step(test, held_out, tokenizer, f"held_out{suffix}", root),
     )

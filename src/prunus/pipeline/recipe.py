@@ -35,6 +35,8 @@ class TeacherConfig(Config):
     """A local folder, or a model's id on the hub."""
     revision: str | None = None
     """The commit of a model on the hub; the newest if not given."""
+    config: base.Path | None = None
+    """A config.json to plan by for as long as the model itself is not here."""
     create: CreateConfig | None = None
     """Make a new teacher instead; `correct` then trains it from its random weights."""
 

@@ -1,9 +1,10 @@
 """What a cut must change besides leaving things out, so that leaving out what is dead changes nothing.
 
 A norm over n members divides by the root of their mean square. Over the n' that stay, which hold the share f of the
-energy, that root is √(f n / n') times as large; the norm's gain makes up for it. Attention scores are divided by
-√head_dim, and Gemma multiplies embeddings by √hidden_size: both follow the config, and are made up for in the same way.
-Where members are cut at random their share is n' / n and nothing changes; where they are dead it is 1, and exact.
+energy, that root is √(f n / n') times as large. Where what goes is dead (f = 1) the norm's gain makes up for it, and
+the cut is exact. Where it is not, the gain is sliced as it stands, as the papers do: making up for f then was tried, and
+is worse (docs/decisions/0001-norms-of-a-cut-stream.md). Attention scores are divided by √head_dim, and Gemma multiplies
+embeddings by √hidden_size: both follow the config, and are always made up for.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from prunus.prune.choose import Scores
 
 QUERIES: Segment = ("heads", "head_dim")
 QUERY_NORM = "self_attn.q_norm.weight"
+_DEAD = 1e-6  # share of the energy that counts as none
 
 
 def factor(place: Place, teacher: Shape, target: Shape, scores: Scores, kept: np.ndarray) -> float | np.ndarray:
@@ -44,12 +46,13 @@ def factor(place: Place, teacher: Shape, target: Shape, scores: Scores, kept: np
 
 
 def norm_factor(module: str, layer: int | None, scores: Scores, kept: np.ndarray, length: int) -> float:
-    """√(f n / n') of one norm, f being the share of energy that the kept members hold."""
+    """√(f n / n') of one norm where the kept members hold all of the energy, f = 1; otherwise 1."""
     energies = scores.get(f"energy.{module}")
     if energies is None or len(kept) == length:
         return 1.0
     energy = (energies if layer is None else energies[layer]).astype(np.float64)
-    return sqrt(float(energy[kept].sum() / energy.sum()) * length / len(kept))
+    lost = 1.0 - float(energy[kept].sum() / energy.sum())
+    return sqrt(length / len(kept)) if lost < _DEAD else 1.0
 
 
 def query_factor(place: Place, teacher: Shape, target: Shape) -> float | np.ndarray:

@@ -18,11 +18,12 @@ from prunus.errors import ModelError, ShapeError
 
 TOKENIZER = "tokenizer.json"
 _FALLBACK = re.compile(r"<0x[0-9A-F]{2}>")
+_SPACE = "▁"  # sentencepiece's; its decoder turns no other way of writing it into a space
 _IDS = re.compile(r"(.*_)?token_id")
 
 
 def choose_tokens(tokenizer: Mapping[str, Any], counts: np.ndarray, always: set[int], count: int) -> np.ndarray:
-    """The ids that stay, ascending: special and byte tokens, then the most frequent, with the parts they are merged from.
+    """The ids that stay, ascending: special and byte tokens, then the most frequent with the parts they are merged of.
 
     Args:
         tokenizer: The contents of tokenizer.json.
@@ -60,7 +61,7 @@ def cut_tokenizer(tokenizer: Mapping[str, Any], kept: np.ndarray) -> dict[str, A
             model["unk_id"] = new[model["unk_id"]]
     else:
         model["vocab"] = {token: new[i] for token, i in model["vocab"].items() if i in new}
-        model["merges"] = [m for m in model["merges"] if all(t in model["vocab"] for t in _merge(m))]
+        model["merges"] = [merge for merge in model["merges"] if _stays(*_merge(merge), model["vocab"])]
     result["added_tokens"] = [{**t, "id": new[t["id"]]} for t in result["added_tokens"] if t["id"] in new]
     _renumber_template(result.get("post_processor"), new)
     return result
@@ -128,7 +129,7 @@ def vocab_of(tokenizer: Mapping[str, Any]) -> dict[str, int]:
 def _essential(tokenizer: Mapping[str, Any], vocab: Mapping[str, int]) -> set[int]:
     """Added and unknown tokens, and those for single bytes, without which some text could not be written."""
     essential = {token["id"] for token in tokenizer["added_tokens"]}
-    essential |= {i for token, i in vocab.items() if _FALLBACK.fullmatch(token)}
+    essential |= {i for token, i in vocab.items() if _FALLBACK.fullmatch(token) or token == _SPACE}
     model = tokenizer["model"]
     if model.get("unk_token") in vocab:
         essential.add(vocab[model["unk_token"]])
@@ -151,9 +152,14 @@ def _parts(tokenizer: Mapping[str, Any], vocab: Mapping[str, int]) -> dict[int, 
     parts: dict[int, tuple[int, int]] = {}
     for merge in tokenizer["model"].get("merges", []):
         left, right = _merge(merge)
-        if left + right in vocab and left in vocab and right in vocab:
+        if _stays(left, right, vocab):
             parts.setdefault(vocab[left + right], (vocab[left], vocab[right]))
     return parts
+
+
+def _stays(left: str, right: str, vocab: Mapping[str, int]) -> bool:
+    """Whether a merge is of tokens that are all there."""
+    return left in vocab and right in vocab and left + right in vocab
 
 
 def _merge(merge: Any) -> tuple[str, str]:

@@ -62,8 +62,8 @@ def write_report(root: Path, out: Path) -> Path:
 def _quality(run: Run) -> list[Figure]:
     rows = []
     for result in run.of_kind("evaluate"):
-        if result.subject != "teacher":
-            kl = result.json("results.json")["figures"]["kl"]
+        kl = result.json("results.json")["figures"].get("kl")
+        if kl:
             rows.append((row_name(run, result), kl["value"], kl["low"], kl["high"]))
     note = "Nats per token on held-out text, with the confidence interval. 0 is the teacher itself."
     return (

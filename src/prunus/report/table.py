@@ -38,18 +38,17 @@ def row_name(run: Run, result: Result) -> str:
 def _row(run: Run, result: Result) -> list[str]:
     facts = result.json("results.json")
     figures = facts["figures"]
-    is_teacher = result.subject == "teacher"
     return [
         row_name(run, result),
         human(facts["parameters"]),
         human(facts["non_embedding_parameters"]),
         _tokens(run, result),
         _interval(figures["nll"], 3),
-        "" if is_teacher else _interval(figures["nll_increase"], 3, signed=True),
+        _interval(figures["nll_increase"], 3, signed=True) if "nll_increase" in figures else "",
         f"{figures['perplexity']['value']:.4g}",
         f"{figures['bits_per_byte']['value']:.4f}",
-        "" if is_teacher else _interval(figures["kl"], 3),
-        "" if is_teacher else f"{figures['agreement']['value']:.1%}",
+        _interval(figures["kl"], 3) if "kl" in figures else "",
+        f"{figures['agreement']['value']:.1%}" if "agreement" in figures else "",
     ]
 
 
