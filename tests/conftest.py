@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.tiny import WORDS, make_model
+os.environ["HF_HUB_OFFLINE"] = "1"  # before its client is loaded: a test that reaches for the hub is wrong
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reaches for the hub is wrong
+from tests.tiny import WORDS, make_model
 
 
 @pytest.fixture(scope="session")

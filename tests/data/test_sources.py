@@ -6,7 +6,7 @@ import pytest
 
 from prunus.data.config import DataConfig, Source
 from prunus.data.sources import check_source, documents, source_fingerprint, sources_fingerprint
-from prunus.errors import DataError
+from prunus.errors import DataError, PrunusError
 
 TEXTS = ["A plum.", "A cherry,\nand another.", "An almond: ünïcödé"]
 
@@ -51,7 +51,7 @@ def test_python_itself_is_a_source() -> None:
     ],
 )
 def test_sources_that_are_not_there(source, message: str) -> None:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(PrunusError, match=message):
         check_source(Source(**source), "x")
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from prunus.config import parse
-from prunus.errors import PrunusError
+from prunus.errors import HubError, PrunusError
 from prunus.pipeline.estimate import cost_of
 from prunus.pipeline.plan import Plan, make_plan
-from prunus.pipeline.recipe import Recipe
+from prunus.pipeline.recipe import Recipe, load_recipe
 from tests.pipeline.recipes import tiny_recipe
 
 
@@ -151,3 +151,29 @@ def test_a_spoilt_teacher(plan, teacher, tmp_path, spoil, message: str) -> None:
     spoil(folder)
     with pytest.raises(PrunusError, match=message):
         plan(teacher=str(folder))
+
+
+def test_a_recipe_can_be_planned_before_its_teacher_is_here(monkeypatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    recipe = load_recipe("recipes/llama-3.1-minitron-4b.yaml")
+    made = make_plan(recipe, Path("runs/x"), tentative=True)
+    assert made.students["width"].parameters == 4_512_746_496
+    assert made.students["depth"].parameters == 4_540_469_248
+    assert len(made.unchecked) == 3
+    with pytest.raises(HubError, match=r"teacher\.path"):
+        make_plan(recipe, Path("runs/x"))
+
+
+def test_a_cut_vocabulary_has_tokens_and_measures_of_its_own(plan, teacher) -> None:
+    base = tiny_recipe(teacher, teacher, teacher)["distill"]
+    students = {"words": {"prune": {"vocab_size": 280}, "distill": {"loss": "cross_entropy"}}}
+    made = plan(students=students)
+    steps = {step.name: step for step in made.steps}
+    assert steps["words prune"].inputs["tokens"] is steps["data corpus"]
+    assert steps["words distill"].inputs["tokens"] is steps["data corpus-words"]
+    assert steps["data corpus-words"].inputs["tokenizer"] is steps["words prune"]
+    assert "teacher" not in steps["words evaluate"].inputs
+    with pytest.raises(
+        PrunusError, match=r"students\.words\.distill\.loss: forward_kl compares .*allowed: cross_entropy"
+    ):
+        plan(students={"words": {"prune": {"vocab_size": 280}}}, distill=base)

@@ -20,6 +20,7 @@ from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import _alone, run_plan
 from prunus.report.records import load_run
 from prunus.report.table import comparison
+from tests.families import make_teacher
 from tests.pipeline.recipes import tiny_recipe, write
 from tests.tiny import load, make_model
 
@@ -200,3 +201,27 @@ def test_a_teacher_from_nothing(corpus, tmp_path) -> None:
         "depth: pruned",
         "depth: pruned + distilled",
     ]
+
+
+def test_a_student_with_a_cut_vocabulary_goes_all_the_way(corpus, held_out, tmp_path) -> None:
+    teacher = make_model(tmp_path / "teacher", vocab_size=310)
+    students = {"words": {"prune": {"vocab_size": 280, "hidden_size": 16}, "distill": {"loss": "cross_entropy"}}}
+    plan = carry_out(tiny_recipe(teacher, corpus, held_out, correct={}, students=students), tmp_path / "run")
+    assert load(folder(plan, "words distill")).config.vocab_size == 280
+    rows = {row[0]: row for row in comparison(load_run(plan.root))}
+    assert float(rows["words: pruned + distilled"][4].split()[0]) < float(rows["words: pruned"][4].split()[0])
+    assert rows["words: pruned + distilled"][8] == ""  # no KL between different vocabularies
+
+
+@pytest.mark.parametrize("model_type", ["gemma2", "gpt2", "mixtral", "phi3"])
+def test_other_families_go_all_the_way(model_type, corpus, held_out, tmp_path) -> None:
+    teacher = make_teacher(tmp_path / "teacher", model_type)
+    shape = {"hidden_size": 24, "num_attention_heads": 3} if model_type == "gpt2" else {"hidden_size": 16}
+    students = {"width": {"prune": {**shape, "intermediate_size": 16}}, "depth": {"prune": {"num_hidden_layers": 2}}}
+    plan = carry_out(tiny_recipe(teacher, corpus, held_out, correct={}, students=students), tmp_path / "run")
+    for student in students:
+        path = folder(plan, f"{student} distill")
+        assert json.loads((path / "artifact.json").read_text())["metrics"]["reload_difference"] == 0.0
+        assert load(path).config.model_type == model_type
+    rows = {row[0]: float(row[4].split()[0]) for row in comparison(load_run(plan.root))}
+    assert rows["width: pruned + distilled"] < rows["width: pruned"]

@@ -131,7 +131,7 @@ def test_a_merged_token_brings_its_parts() -> None:
     assert Tokenizer.from_str(json.dumps(small)).encode("cherry", add_special_tokens=False).tokens == ["cherry"]
 
 
-@pytest.fixture()
+@pytest.fixture
 def teacher(tmp_path: Path) -> Path:
     folder = make_model(tmp_path / "teacher", vocab_size=420, bos_token_id=1, eos_token_id=2, pad_token_id=0)
     PreTrainedTokenizerFast(

@@ -9,6 +9,8 @@ from prunus.report.records import load_run
 from prunus.report.step import write_report
 from prunus.report.table import HEADER, comparison
 
+FIGURES = ("nll", "perplexity", "bits_per_byte", "kl", "agreement", "nll_increase")
+
 
 def record(root: Path, subject: str, label: str, kind: str, config: dict, **files) -> dict:
     folder = root / subject / f"{label}-00000000"
@@ -29,11 +31,10 @@ def record(root: Path, subject: str, label: str, kind: str, config: dict, **file
     return {"subject": subject, "label": label, "kind": kind, "folder": f"{subject}/{label}-00000000"}
 
 
-def figures(nll: float) -> dict:
+def figures(nll: float, names: tuple[str, ...] = ("nll", "perplexity", "bits_per_byte")) -> dict:
     def figure(value: float) -> dict[str, float]:
         return {"value": value, "low": value - 0.01, "high": value + 0.03}
 
-    names = ("nll", "perplexity", "bits_per_byte", "kl", "agreement", "nll_increase")
     return {
         "parameters": 4_540_469_248,
         "non_embedding_parameters": 3_489_796_096,
@@ -50,7 +51,7 @@ def run_folder(tmp_path: Path) -> Path:
         record(
             tmp_path, "w", "distill", "distill", {"loss": "forward_kl"}, metrics__jsonl='{"tokens": 1, "loss": 2}\n'
         ),
-        record(tmp_path, "w", "evaluate", "evaluate", {}, results__json=figures(1.25), answers__jsonl=answer),
+        record(tmp_path, "w", "evaluate", "evaluate", {}, results__json=figures(1.25, FIGURES), answers__jsonl=answer),
         {"subject": "late", "label": "distill", "kind": "distill", "folder": "late/distill-0"},
     ]
     manifest = {"name": "a <run>", "recipe": {"evaluate": {"confidence": 0.95}, "x": "</pre><i>"}, "steps": steps}

@@ -2,7 +2,7 @@
 
 A norm over n members divides by the root of their mean square. Over the n' that stay, which hold the share f of the
 energy, that root is √(f n / n') times as large. Where what goes is dead (f = 1) the norm's gain makes up for it, and
-the cut is exact. Where it is not, the gain is sliced as it stands, as the papers do: making up for f then was tried, and
+the cut is exact. Where it is not, the gain is sliced as it stands, as the papers do: making up for f then was tried and
 is worse (docs/decisions/0001-norms-of-a-cut-stream.md). Attention scores are divided by √head_dim, and Gemma multiplies
 embeddings by √hidden_size: both follow the config, and are always made up for.
 """
