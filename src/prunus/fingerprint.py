@@ -8,8 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 _WHOLE = 64 << 20  # files up to this many bytes are read whole
 _SAMPLES, _SAMPLE_BYTES = 256, 64 << 10
+_READ_BYTES = 1 << 20
 
 
 def digest(value: Any) -> str:
@@ -18,10 +21,14 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def sha256_file(file: Path) -> str:
-    """The SHA-256 of a whole file, in hex."""
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def checksum(file: Path) -> str:
+    """The 128-bit XXH3 of a whole file, in hex: against damage, not malice, and ten times as fast as SHA-256."""
+    hasher = xxhash.xxh3_128()
+    buffer = memoryview(bytearray(_READ_BYTES))
+    with file.open("rb", buffering=0) as handle:
+        while count := handle.readinto(buffer):
+            hasher.update(buffer[:count])
+    return hasher.hexdigest()
 
 
 def fingerprint_files(files: Iterable[Path]) -> str:
@@ -29,7 +36,7 @@ def fingerprint_files(files: Iterable[Path]) -> str:
 
     A file of more than 64 MiB is told by its size, its first and its last bytes, and 256 samples of 64 KiB spread
     evenly over it: training changes every block of a weight file, and reading 16 GB to plan a run would take a
-    minute. Each artifact's record holds full hashes.
+    minute. Each artifact's record holds checksums of whole files.
     """
     return digest(sorted([file.name, _fingerprint(file)] for file in files))
 
@@ -37,7 +44,7 @@ def fingerprint_files(files: Iterable[Path]) -> str:
 def _fingerprint(file: Path) -> str:
     size = file.stat().st_size
     if size <= _WHOLE:
-        return sha256_file(file)
+        return hashlib.sha256(file.read_bytes()).hexdigest()
     hasher = hashlib.sha256(str(size).encode())
     with file.open("rb") as handle:
         for i in range(_SAMPLES):

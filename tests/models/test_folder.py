@@ -3,11 +3,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from prunus.errors import ModelError
+from prunus.errors import HubError, ModelError
 from prunus.models.folder import ModelFolder
 from prunus.models.locate import locate_model
+from prunus.prune.config import PruneConfig
+from prunus.prune.student import student_config
+from tests.families import COMMON, SPECIAL
 
 
 @pytest.fixture
@@ -70,8 +75,36 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_nowhere(teacher: Path) -> None:
-    assert locate_model(str(teacher), None, "x") == teacher
+    assert locate_model(str(teacher), None, "x").folder.path == teacher
     with pytest.raises(ModelError, match=r"teacher.path: there is no folder \./nowhere"):
         locate_model("./nowhere", None, "teacher.path")
-    with pytest.raises(ModelError, match="the hub does not give it"):
+    with pytest.raises(HubError, match="the hub does not give it"):
         locate_model("nobody/nothing", None, "teacher.path")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = [
+    "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim",
+    "vocab_size", "max_position_embeddings", "rope_parameters", "rope_scaling", "partial_rotary_factor", "n_inner",
+    "tie_word_embeddings", "auto_map", "model_type", "num_experts", "num_experts_per_tok", "num_local_experts",
+    "decoder_sparse_step", "sliding_window", "use_sliding_window", "max_window_layers", "sliding_window_pattern",
+    "layer_types",
+]  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(model_type=st.sampled_from(sorted(SPECIAL)), changes=st.dictionaries(st.sampled_from(KEYS), JSON, max_size=3))
+def test_any_config_is_read_or_told_and_never_a_crash(tmp_path_factory, model_type, changes) -> None:
+    folder = tmp_path_factory.mktemp("config")
+    config = {**COMMON, "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64, "model_type": model_type}
+    (folder / "config.json").write_text(json.dumps({**config, **SPECIAL[model_type], **changes}))
+    read = ModelFolder(folder)
+    try:
+        student = PruneConfig(num_hidden_layers=1).target(read.shape, "prune")
+        student_config(read.config, read.shape, student, [0])
+    except ModelError as error:
+        assert str(folder) in str(error) or "prune" in str(error)

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from prunus.console import Console
-from prunus.errors import ArtifactError
+from prunus.errors import ArtifactError, ModelError
 from prunus.models.folder import ModelFolder
 from prunus.prune.choose import Keep, choose, random_scores
 from prunus.prune.config import PruneConfig
@@ -231,3 +231,31 @@ def save(scores: dict[str, np.ndarray], folder: Path) -> None:
     from safetensors.numpy import save_file
 
     save_file(scores, folder / "scores.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_values_that_are_not_finite_are_named(tmp_path: Path, dtype: torch.dtype, value: float) -> None:
+    folder = make_model(tmp_path / "teacher", dtype=dtype)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.model.layers[2].mlp.up_proj.weight[17, 5] = value
+    model.save_pretrained(folder)
+    with pytest.raises(ModelError, match=r"model\.layers\.2\.mlp\.up_proj\.weight holds NaN or infinity"):
+        prune(folder, tmp_path / "out")
+
+
+def test_rows_are_read_in_small_pieces_with_the_same_result(teacher: Path, tmp_path: Path, monkeypatch) -> None:
+    options = {"hidden_size": 16, "intermediate_size": 20, "num_attention_heads": 4}
+    expected = prune(teacher, tmp_path / "whole", **options)
+    monkeypatch.setattr("prunus.prune.cut._PIECE_BYTES", 300)
+    monkeypatch.setattr("prunus.prune.cut._GAP", 1)
+    found = prune(teacher, tmp_path / "pieces", **options)
+    assert (found / "model.safetensors").read_bytes() == (expected / "model.safetensors").read_bytes()
+
+
+def test_a_full_disk_is_told_before_anything_is_written(teacher: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    with pytest.raises(ArtifactError, match="has 1000 bytes free, and the weights need"):
+        prune(teacher, tmp_path / "out")
+    assert not (tmp_path / "out" / "model.safetensors").exists()

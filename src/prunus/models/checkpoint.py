@@ -7,8 +7,10 @@ needs torch, and no more than one piece is in memory at any time.
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from prunus.errors import ModelError
+from prunus.errors import ArtifactError, ModelError
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -51,12 +53,15 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class TensorPlan:
-    """A tensor to be written: its header entry, and where its bytes come from, piece by piece, in order."""
+    """A tensor to be written: its header entry, and where its bytes come from.
+
+    `pieces` gives them in order; each is used up before the next is asked for, so that a buffer can be used again.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    pieces: Callable[[], Iterator[bytes]]
+    pieces: Callable[[], Iterator[bytes | memoryview]]
 
     @property
     def nbytes(self) -> int:
@@ -128,8 +133,12 @@ def write_tensors(
         on_progress: Is told the bytes written so far, after each tensor.
 
     Raises:
+        ArtifactError: The disk has no room for them.
         ModelError: A tensor's pieces do not add up to its shape.
     """
+    needed, free = sum(plan.nbytes for plan in plans), shutil.disk_usage(folder).free
+    if needed > free:
+        raise ArtifactError(f"{folder}: the disk has {free} bytes free, and the weights need {needed}")
     shards = _into_shards(plans, max_shard_bytes)
     done = 0.0
 
@@ -198,12 +207,19 @@ def _write_file(file: Path, plans: list[TensorPlan], on_written: Callable[[int],
         offset += plan.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # so that every tensor starts on a multiple of 8, as the reference writes it
-    with file.open("wb") as handle:
+    with file.open("wb", buffering=0) as handle:
         handle.write(struct.pack("<Q", len(text)) + text)
         for plan in plans:
-            written = sum(handle.write(piece) for piece in plan.pieces())
+            written = sum(_write_all(handle, piece) for piece in plan.pieces())
             if written != plan.nbytes:
                 raise ModelError(f"{file}: {plan.name} came to {written} bytes, not {plan.nbytes}")
             on_written(written)
-        handle.flush()
         os.fsync(handle.fileno())
+
+
+def _write_all(handle: io.RawIOBase, piece: bytes | memoryview) -> int:
+    """Write a whole piece; one call may take less of it."""
+    view = memoryview(piece)
+    while view:
+        view = view[handle.write(view) or 0 :]
+    return len(piece)

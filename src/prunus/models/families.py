@@ -304,7 +304,30 @@ def family_of(config: Config, where: str) -> Family:
     )
 
 
+_MAPPINGS = ("rope_parameters", "rope_scaling")
+_NUMBERS = (
+    "sliding_window",
+    "sliding_window_pattern",
+    "max_window_layers",
+    "no_rope_layer_interval",
+    "num_experts_per_tok",
+)
+
+
 def _check_variant(config: Config, family: Family, where: str) -> None:
+    for key in _MAPPINGS:
+        if not isinstance(config.get(key), Mapping | None):
+            raise ModelError(f"{where}: config.json: {key} is {config[key]!r}; it must be an object")
+    for key in _NUMBERS:
+        value = config.get(key)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ModelError(f"{where}: config.json: {key} is {value!r}; it must be a whole number of at least 1")
+    layers = next((config[key] for key in family.config_keys("num_hidden_layers") if key in config), None)
+    for key in {"layer_types", *family.lists}:
+        value = config.get(key)
+        if value is not None and (not isinstance(value, list) or len(value) != layers):
+            wanted = f"a list of {layers}, one for each layer"
+            raise ModelError(f"{where}: config.json: {key} is {value!r}; it must be {wanted}")
     for key, value in family.requires.items():
         if config.get(key, value) not in (value, None):
             raise ModelError(

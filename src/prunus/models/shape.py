@@ -187,7 +187,8 @@ class Shape:
 def _rope_types(config: Mapping[str, Any]) -> frozenset[str]:
     """The kinds of rotary positions that a config.json names, wherever transformers of any age has put them."""
     found = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    sets = [value for value in found.values() if isinstance(value, Mapping)] or [found]
+    nested = [value for value in found.values() if isinstance(value, Mapping)]
+    sets = nested or [found]
     kinds = {str(one.get("rope_type", one.get("type", "default"))) for one in sets}
     shares = [one.get("partial_rotary_factor", 1.0) for one in sets]
     shares.append(config.get("partial_rotary_factor", config.get("rotary_pct", 1.0)))

@@ -19,7 +19,7 @@ _EXPONENTS = {
 _CACHED = 1 << 18  # values looked at together, so that they stay in the processor's cache
 
 
-def to_float(data: bytes, dtype: str) -> np.ndarray:
+def to_float(data: bytes | memoryview, dtype: str) -> np.ndarray:
     """The values of a floating tensor's bytes, in float64."""
     if dtype == "BF16":
         return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").astype(np.float64)
@@ -34,7 +34,7 @@ def from_float(values: np.ndarray, dtype: str) -> bytes:
     return ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype("<u2").tobytes()
 
 
-def is_finite(data: bytes | np.ndarray, dtype: str) -> bool:
+def is_finite(data: bytes | memoryview, dtype: str) -> bool:
     """Whether a tensor's bytes hold neither NaN nor infinity. Types that cannot are finite."""
     if dtype not in _EXPONENTS:
         return True

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prunus.errors import ArtifactError
-from prunus.fingerprint import sha256_file
+from prunus.fingerprint import checksum
 
 RECORD = "artifact.json"
 _CLAIM = "unfinished.json"  # in a .partial folder: whose work it is
@@ -84,15 +84,20 @@ class Artifact:
             (self.partial / _CLAIM).write_text(json.dumps({"key": self.key}))
         return self.partial
 
+    def abandon(self) -> None:
+        """Remove what a failed step left, unless there are checkpoints in it to go on from."""
+        if not any(self.partial.glob("checkpoints/*/complete")):
+            shutil.rmtree(self.partial, ignore_errors=True)
+
     def finish(self, record: dict[str, Any]) -> None:
-        """Write the record, with the size and hash of every file, and put the folder in place."""
+        """Write the record, with the size and checksum of every file, and put the folder in place."""
         (self.partial / _CLAIM).unlink()
         files = sorted(file for file in self.partial.rglob("*") if file.is_file())
         record = {
             "key": self.key,
             **record,
             "files": {
-                str(file.relative_to(self.partial)): {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
+                str(file.relative_to(self.partial)): {"bytes": file.stat().st_size, "xxh3": checksum(file)}
                 for file in files
             },
         }

@@ -55,7 +55,14 @@ def execute(step: Step, runtime: Runtime, console: Console) -> Path:
     out = artifact.begin()
     reset_peak_memory()
     start = time.monotonic()
-    metrics = room.run(step.config, room.Inputs(**inputs), out, runtime, console)
+    try:
+        metrics = room.run(step.config, room.Inputs(**inputs), out, runtime, console)
+    except OSError as error:
+        artifact.abandon()
+        raise ArtifactError(f"{step.name}: {out}: {error.strerror or error}") from error
+    except Exception:
+        artifact.abandon()
+        raise
     seconds = time.monotonic() - start
     artifact.finish(
         {

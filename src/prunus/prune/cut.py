@@ -17,7 +17,7 @@ from prunus.models.values import from_float, is_finite, to_float
 from prunus.prune.choose import Keep, Scores
 from prunus.prune.compensate import factor
 
-_PIECE_BYTES = 8 << 20  # read at a time
+_PIECE_BYTES = 512 << 10  # read at a time: within the cache, so that looking at values costs little
 _GAP = 64  # rows that are read along rather than jumped over
 
 
@@ -93,7 +93,7 @@ def _plan(
 ) -> TensorPlan:
     shape = tuple(len(positions) for positions in kept)
 
-    def pieces() -> Iterator[bytes]:
+    def pieces() -> Iterator[bytes | memoryview]:
         raw = _pieces(info, kept)
         return raw if np.all(factors == 1.0) else _scaled(raw, info, shape, factors, offset)
 
@@ -101,7 +101,11 @@ def _plan(
 
 
 def _scaled(
-    pieces: Iterator[bytes], info: TensorInfo, shape: tuple[int, ...], factors: float | np.ndarray, offset: float
+    pieces: Iterator[bytes | memoryview],
+    info: TensorInfo,
+    shape: tuple[int, ...],
+    factors: float | np.ndarray,
+    offset: float,
 ) -> Iterator[bytes]:
     """Multiply each row by its factor; a gain that is stored less `offset` is multiplied whole."""
     rows = np.broadcast_to(factors, shape[:1]).reshape(-1, *[1] * (len(shape) - 1))
@@ -113,7 +117,7 @@ def _scaled(
         yield from_float(scaled, info.dtype)
 
 
-def _pieces(info: TensorInfo, kept: list[np.ndarray]) -> Iterator[bytes]:
+def _pieces(info: TensorInfo, kept: list[np.ndarray]) -> Iterator[bytes | memoryview]:
     """Read the rows that stay, piece by piece, and of each row the columns that stay.
 
     Raises:
@@ -123,10 +127,13 @@ def _pieces(info: TensorInfo, kept: list[np.ndarray]) -> Iterator[bytes]:
     row_shape = info.shape[1:]
     row_bytes = prod(row_shape) * item.itemsize
     whole = all(len(positions) == size for positions, size in zip(kept[1:], row_shape, strict=True))
+    longest = max(1, _PIECE_BYTES // row_bytes)
+    buffer = memoryview(bytearray(min(longest, info.shape[0]) * row_bytes))
     handle = os.open(info.file, os.O_RDONLY)
     try:
-        for first, last, wanted in _spans(kept[0], max(1, _PIECE_BYTES // row_bytes)):
-            data = _read(handle, (last - first) * row_bytes, info.data + first * row_bytes, info)
+        for first, last, wanted in _spans(kept[0], longest):
+            data = buffer[: (last - first) * row_bytes]
+            _read(handle, data, info.data + first * row_bytes, info)
             if not is_finite(data, info.dtype):
                 raise ModelError(f"{info.file}: {info.name} holds NaN or infinity in rows {first} to {last - 1}")
             if whole and len(wanted) == last - first:
@@ -159,12 +166,11 @@ def _spans(positions: np.ndarray, longest: int) -> Iterator[tuple[int, int, np.n
         start = stop
 
 
-def _read(handle: int, count: int, offset: int, info: TensorInfo) -> bytes:
-    """Read exactly `count` bytes; one call may return fewer."""
-    data = os.pread(handle, count, offset)
-    while len(data) < count:
-        more = os.pread(handle, count - len(data), offset + len(data))
-        if not more:
-            raise ModelError(f"{info.file}: ends {count - len(data)} bytes before the end of {info.name}")
-        data += more
-    return data
+def _read(handle: int, into: memoryview, offset: int, info: TensorInfo) -> None:
+    """Fill `into`; one call may read less."""
+    done = 0
+    while done < len(into):
+        count = os.preadv(handle, [into[done:]], offset + done)
+        if not count:
+            raise ModelError(f"{info.file}: ends {len(into) - done} bytes before the end of {info.name}")
+        done += count
