@@ -12,6 +12,7 @@ import pytest
 
 from prunus.cli import COMMANDS, main
 from tests.pipeline.recipes import tiny_recipe, write
+from tests.tiny import make_model
 
 
 def prunus(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -68,6 +69,12 @@ def test_the_options_of_a_recipe_show_its_values(recipe: Path) -> None:
         (["report", "."], "there is no run.json"),
         (["prune", ".", "--out", "x"], "--scores: missing"),
         (["score"], "required"),
+        (
+            ["score", "m", "--corpus", "c", "--out", "o", "--samples", "0"],
+            "samples: Input should be greater than or equal",
+        ),
+        (["score", "m", "--corpus", "--out", "o"], "there is no folder m"),
+        (["inspect", ".", "--context", "-1"], "--context: -1"),
         (["evaluate", "a", "--outt", "x"], "outt"),
     ],
 )
@@ -86,6 +93,7 @@ def test_bad_input_is_one_message_and_exit_code_2(arguments: list[str], message:
         (["--students.widht.prune.hidden-size", "16"], "students.width.prune.hidden-size"),
         (["--distill.tokens", "3"], "3 are less than one step"),
         (["--runtime.device", "cuda:7"], "runtime.device"),
+        (["--seed", "-1"], "seed: Input should be greater than or equal to 0"),
     ],
 )
 def test_a_bad_flag_is_found_before_any_work(recipe: Path, tmp_path: Path, flags: list[str], message: str) -> None:
@@ -151,3 +159,48 @@ def test_each_step_by_itself(teacher: Path, corpus: Path, held_out: Path, tmp_pa
         == 2
     )
     assert "holds the result of other settings" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_to_is_told(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for out in (tmp_path / "file", tmp_path / "file" / "below", "/proc/nowhere"):
+        result = prunus("run", recipe, "--out", out)
+        assert result.returncode == 2
+        assert result.stderr.startswith("error: ")
+        assert "Traceback" not in result.stderr
+
+
+def test_a_teacher_that_transformers_refuses_is_told(
+    teacher: Path, corpus: Path, held_out: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(teacher, tmp_path / "odd")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_act": "nope"}))
+    result = prunus(
+        "run", write(tmp_path / "odd.yaml", tiny_recipe(folder, corpus, held_out)), "--out", tmp_path / "run"
+    )
+    assert result.returncode == 2
+    assert "transformers does not load it" in result.stderr
+    assert "Traceback" not in result.stderr
+    (folder / "tokenizer.json").write_text("")
+    result = prunus("run", tmp_path / "odd.yaml", "--out", tmp_path / "other")
+    assert result.returncode == 2
+    assert "does not load its tokenizer" in result.stderr
+
+
+def test_a_vocabulary_can_be_cut_by_itself(corpus: Path, tmp_path: Path, capsys) -> None:
+    teacher = make_model(tmp_path / "teacher", vocab_size=310)
+    arguments = [
+        "prune",
+        str(teacher),
+        "--importance",
+        "random",
+        "--vocab-size",
+        "280",
+        "--out",
+        str(tmp_path / "small"),
+    ]
+    assert main(arguments) == 2
+    assert "--corpus: missing" in capsys.readouterr().err
+    assert main([*arguments, "--corpus", str(corpus)]) == 0
+    assert json.loads((tmp_path / "small" / "config.json").read_text())["vocab_size"] == 280

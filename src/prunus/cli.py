@@ -37,10 +37,19 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: there is no command {name!r}{nearest(name, COMMANDS)}\n\n{_usage()}", file=sys.stderr)
         return 2
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    return _execute(name, rest)
+
+
+def _execute(name: str, arguments: list[str]) -> int:
     try:
-        importlib.import_module("prunus.commands").execute(name, rest)
+        importlib.import_module("prunus.commands").execute(name, arguments)
     except PrunusError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a place that cannot be written to, a disk that is full
+        print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept, and the same command goes on from there", file=sys.stderr)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from pydantic import ValidationError
 from tyro.conf import AvoidSubcommands, Positional, arg
 
-from prunus.config import StepConfig, parse
+from prunus.config import StepConfig, explain, parse
 from prunus.console import Console
 from prunus.correct.config import CorrectConfig
 from prunus.data.config import Source, TokensConfig
@@ -26,6 +27,7 @@ from prunus.pipeline.override import override
 from prunus.pipeline.plan import (
     Given,
     Step,
+    check_cut,
     check_length,
     check_trackers,
     given_model,
@@ -90,6 +92,8 @@ class Inspect:
 
     def __call__(self, console: Console) -> None:
         """Read and show."""
+        if self.context is not None and self.context < 1:
+            raise RecipeError(f"--context: {self.context}; it must be at least 1")
         folder = locate_model(self.model, self.revision, "MODEL", weights=False).folder
         show_inspection(folder, self.context, self.json, console)
 
@@ -131,6 +135,8 @@ class Text:
 
     def stream(self, model: Located, label: str, out: str) -> Step:
         """The step that tokenises it with the tokenizer of `model`."""
+        if not self.corpus:
+            raise RecipeError("--corpus: names no file")
         sources = tuple(parse(Source, {"path": path, "column": self.column}, "--corpus") for path in self.corpus)
         for source in sources:
             check_source(source, "--corpus")
@@ -180,6 +186,10 @@ class Prune(Single):
     """The model's folder, or its id on the hub."""
     scores: str | None = None
     """The folder that `prunus score` wrote; not needed where chance decides."""
+    corpus: tuple[str, ...] = ()
+    """Text to cut the vocabulary by, for --vocab-size."""
+    column: str = "text"
+    """The column that holds the text."""
     config: Annotated[PruneConfig, Flat]
 
     def __call__(self, console: Console) -> None:
@@ -188,9 +198,14 @@ class Prune(Single):
             raise RecipeError(f"--like: {self.config.like!r} names a student of a recipe, and here there is none")
         if needs_scores(self.config) and self.scores is None:
             raise RecipeError("--scores: missing; `prunus score` makes them, or say --importance random")
+        if self.config.vocab_size is not None and not self.corpus:
+            raise RecipeError("--corpus: missing; --vocab-size keeps the tokens that a text has most")
         model = _model(self.model)
-        self.config.target(model.folder.shape, "prune")
+        target = self.config.target(model.folder.shape, "prune")
+        check_cut(self.config, model.folder.shape, target, "prune")
         inputs: dict[str, Step | Given] = {"model": given_model(model)}
+        if self.config.vocab_size is not None:
+            inputs["tokens"] = Text(corpus=self.corpus, column=self.column).stream(model, "corpus", self.out)
         if self.scores is not None:
             inputs["scores"] = _finished(Path(self.scores))
         self.do(self.config, inputs, console)
@@ -304,7 +319,10 @@ def _with_recipe(command: type[Run], name: str, arguments: list[str]) -> Run:
 
 def _parse(command: Any, usage: str, arguments: list[str], default: Any = None) -> Any:
     options = {} if default is None else {"default": default}
-    return tyro.cli(command, prog=usage, args=arguments, **options)
+    try:
+        return tyro.cli(command, prog=usage, args=arguments, **options)
+    except ValidationError as error:
+        raise RecipeError(explain(command, error, usage)) from None
 
 
 def _model(path: str) -> Located:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from prunus.errors import RecipeError, nearest
 
@@ -21,6 +22,9 @@ RUNTIME = _Runtime()
 Path = Annotated[str, RUNTIME]
 """Where something lies. What lies there is fingerprinted instead, so that a moved file redoes nothing."""
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""A seed that numpy and torch both take."""
+
 
 class Config(BaseModel):
     """A frozen set of options. The docstring under a field is its help, in recipes, flags and schema."""
@@ -28,6 +32,14 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, protected_namespaces=()
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse `true` where a number is wanted: YAML reads `on` and `yes` as it, and Python takes it for 1."""
+        if isinstance(value, bool) and "bool" not in str(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError("true and false are no numbers here")
+        return value
 
     def identity(self) -> dict[str, Any]:
         """The options that decide the result, as plain JSON values: what an artifact's name is hashed over."""
@@ -73,21 +85,50 @@ def parse(cls: type[C], raw: Any, where: str) -> C:
     try:
         return cls.model_validate(raw)
     except ValidationError as error:
-        lines = [f"  {line}" for line in _explain(cls, error)]
-        raise RecipeError(f"{where} cannot be used:\n" + "\n".join(lines)) from None
+        raise RecipeError(explain(cls, error, where)) from None
 
 
-def _explain(cls: type[BaseModel], error: ValidationError) -> Iterator[str]:
-    for item in error.errors(include_url=False):
-        path = [str(part) for part in item["loc"]]
-        name = ".".join(path) or "(top level)"
-        if item["type"] == "extra_forbidden":
-            keys = list(_fields_at(cls, path[:-1]))
-            yield f"{name}: unknown key{nearest(path[-1], keys)}; allowed here: {', '.join(keys)}"
-        elif item["type"] == "missing":
-            yield f"{name}: missing; it has no default"
-        else:
-            yield f"{name}: {item['msg'].removeprefix('Value error, ')} (found {item['input']!r})"
+def explain(cls: Any, error: ValidationError, where: str) -> str:
+    """Every mistake that pydantic found, a line each, by dotted name, with the value found and what is allowed."""
+    items = error.errors(include_url=False)
+    lines = [_line(cls, item) for item in items if not _follows(item, items)]
+    return f"{where} cannot be used:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _follows(item: Any, items: Sequence[Any]) -> bool:
+    """Whether a mistake only repeats another: the same where it was inherited, or a list emptied by its bad entries."""
+    loc, kind = item["loc"], item["type"]
+    for other in items:
+        inherited = len(other["loc"]) < len(loc) and loc[-len(other["loc"]) :] == other["loc"] and kind == other["type"]
+        emptied = kind == "too_short" and len(other["loc"]) > len(loc) and other["loc"][: len(loc)] == loc
+        if inherited or emptied:
+            return True
+    return False
+
+
+def _line(cls: Any, item: Any) -> str:
+    path = [str(part) for part in item["loc"] if not _BRANCH.match(str(part))]
+    name = ".".join(path) or "(top level)"
+    found = item["input"]
+    if item["type"] == "extra_forbidden":
+        keys = _fields_at(cls, path[:-1])
+        return f"{name}: unknown key{nearest(path[-1], keys)}; allowed here: {', '.join(keys)}"
+    if item["type"] == "missing":
+        return f"{name}: missing; it has no default"
+    text = _WORDS.get(item["type"], item["msg"].removeprefix("Value error, "))
+    return f"{name}: {text}" if isinstance(found, (dict, list, BaseModel)) else f"{name}: {text} (found {found!r})"
+
+
+_BRANCH = re.compile(r"(literal|tuple|list)\[")  # which side of a union pydantic tried: no key of anyone's
+_WORDS = {
+    "tuple_type": "a list is wanted",
+    "dict_type": "a mapping is wanted",
+    "model_type": "a mapping of options is wanted",
+    "string_type": "text is wanted",
+    "int_parsing": "a whole number is wanted, such as 1_000_000",
+    "int_from_float": "a whole number is wanted, such as 1_000_000",
+    "too_short": "at least 1 is wanted",
+}
 
 
 def _fields_at(cls: Any, path: list[str]) -> list[str]:

@@ -14,8 +14,8 @@ Tracker = Literal["tensorboard", "trackio", "wandb"]
 class Runtime(Config):
     """Where the work is done. None of this is part of a result's identity."""
 
-    device: str = "auto"
-    """`auto` (CUDA where there is any, else the CPU), `cpu`, `cuda` or `cuda:1`."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    """`auto` (CUDA where there is any, else the CPU), `cpu`, `cuda`, `cuda:1` or `mps`."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of forward passes; `auto` is bfloat16 on CUDA that has it, else float32."""
     device_batch_size: int = Field(default=8, ge=1)

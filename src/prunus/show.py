@@ -66,7 +66,19 @@ def show_plan(plan: Plan, console: Console) -> None:
     shapes = {"teacher": plan.teacher, **plan.students}
     console.table(
         "Shapes",
-        ["model", "layers", "hidden", "MLP", "heads", "KV", "vocabulary", "parameters", "non-embedding", "of teacher"],
+        [
+            "model",
+            "layers",
+            "hidden",
+            "MLP",
+            "heads",
+            "KV",
+            "head dim",
+            "vocabulary",
+            "parameters",
+            "non-embedding",
+            "of teacher",
+        ],
         [_shape_row(name, shape, plan.teacher) for name, shape in shapes.items()],
     )
     for text in plan.unchecked:
@@ -74,7 +86,7 @@ def show_plan(plan: Plan, console: Console) -> None:
     todo = [cost for step, cost in zip(plan.steps, costs, strict=True) if not step.artifact.is_done()]
     console.say(
         f"to do: {len(todo)} of {len(plan.steps)} steps, {human(sum(cost.flops for cost in todo))} FLOPs, at most "
-        f"{human_bytes(max((cost.memory_bytes for cost in todo), default=0))} of memory, "
+        f"{human_bytes(max((cost.memory_bytes for cost in todo), default=0))} of memory besides the libraries, "
         f"{human_bytes(sum(cost.disk_bytes for cost in todo))} of disk; results go to {plan.root}"
     )
 
@@ -82,6 +94,8 @@ def show_plan(plan: Plan, console: Console) -> None:
 def show_results(root: Path, console: Console) -> None:
     """Print the closing table of a run: teacher, students and baselines side by side."""
     run = load_run(root)
+    if run.missing:
+        console.warn(f"this run is not finished; not done yet: {', '.join(run.missing)}")
     console.table(f"{run.name}: on held-out text", HEADER, comparison(run))
 
 
@@ -93,6 +107,7 @@ def _shape_row(name: str, shape: Shape, teacher: Shape) -> list[str]:
         "intermediate_size",
         "num_attention_heads",
         "num_key_value_heads",
+        "head_dim",
         "vocab_size",
     ]
     share = shape.non_embedding_parameters / teacher.non_embedding_parameters

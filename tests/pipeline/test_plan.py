@@ -60,7 +60,9 @@ def test_the_whole_list(plan) -> None:
 
 
 def test_what_is_off_is_left_out(plan) -> None:
-    steps = names(plan(correct={}, distill={"tokens": 0}, students={"r": {"prune": {"importance": "random"}}}))
+    steps = names(
+        plan(correct={}, distill={"tokens": 0}, students={"r": {"prune": {"importance": "random", "hidden_size": 16}}})
+    )
     assert steps == ["data corpus", "data held_out", "teacher evaluate", "r prune", "r evaluate"]
 
 
@@ -115,6 +117,7 @@ def test_costs_are_those_of_the_arithmetic(plan) -> None:
         ({"students": {"w": {"prune": {"hidden_size": 20}}}}, r"students.w.prune.hidden_size: 20 .*16 and 24"),
         ({"students": {"w": {"prune": {"hidden_size": 64}}}}, "students.w.prune.hidden_size: 64 is more than"),
         ({"students": {"w": {"prune": {"num_hidden_layers": 9}}}}, "students.w.prune.num_hidden_layers: 9 is more"),
+        ({"students": {"w": {"prune": {"hidden_size": 32}}}}, "students.w.prune: nothing is cut"),
         ({"score": {"sequence_length": 4096}}, "score.sequence_length: 4096 is more than the model's context of 128"),
         ({"data": {"corpus": ["nowhere.jsonl"]}}, "data.corpus.0.path: there is no file"),
     ],

@@ -46,18 +46,32 @@ def test_variables_are_filled_in_or_missed(tmp_path: Path, monkeypatch: pytest.M
             {"students": {"w": {"prune": {"hiden_size": 3}}}},
             r"students.w.prune.hiden_size: unknown key \(did you mean `hidden_size`",
         ),
-        ({"students": {}}, "students: .*at least 1"),
+        ({"students": {}}, "students: at least 1 is wanted"),
         ({"students": {"data": {}}}, "'data' is no name for a student"),
         ({"students": {"a/b": {}}}, "no name for a student"),
-        ({"students": {"a": {"prune": {"like": "b"}}}}, "a.prune.like: 'b' has no shape of its own"),
+        ({"students": {"a": {"prune": {"like": "b"}}}}, "a.prune.like: 'b' is no other student with a shape"),
         ({"distill": {"tokens": "many"}}, r"distill.tokens: .*\(found 'many'\)"),
         ({"distill": {}}, "distill.tokens: missing"),
         ({"distill": {"tokens": 10, "sequence_length": 16, "batch_size": 4}}, "10 are less than one step"),
-        ({"distill": {"tokens": 9000, "batch_size": 1, "learning_rate": 1e-6}}, "min_learning_rate: 1e-05 is above"),
+        (
+            {"distill": {"tokens": 9000, "batch_size": 1, "warmup_steps": 0, "learning_rate": 1e-6}},
+            "min_learning_rate: 1e-05 is above",
+        ),
         ({"distill": {"tokens": 9000, "learning_rate": float("nan")}}, "learning_rate"),
+        ({"distill": {"tokens": 9000, "batch_size": 1}}, "warmup_steps: 40 leaves nothing of 1 steps"),
+        ({"seed": -1}, "seed: .*greater than or equal to 0"),
+        ({"name": "../up"}, "name: .*pattern"),
+        ({"runtime": {"device": "gpu"}}, "runtime.device: .*cuda"),
+        ({"students": {"a": {"prune": {"hidden_size": True}}}}, "a.prune.hidden_size: true and false are no numbers"),
+        ({"students": {"a": {"prune": {"drop_layers": 3.5}}}}, r"students.a.prune.drop_layers: "),
+        (
+            {"students": {"a": {"prune": {"hidden_size": 8}}, "b": {"prune": {"like": "a", "hidden_size": 4}}}},
+            "b.prune: hidden_size and like cannot both be given",
+        ),
+        ({"students": {"a": {"prune": {"like": "a"}}}}, r"'a' is no other student with a shape; those are: \[\]"),
         ({"teacher": {}}, "give either path or create"),
         ({"teacher": {"path": "a", "create": {}}}, "give either path or create"),
-        ({"data": {"corpus": []}}, "data.corpus: .*at least 1"),
+        ({"data": {"corpus": []}}, "data.corpus: at least 1 is wanted"),
         ({"runtime": {"trackers": ["mlflow"]}}, "runtime.trackers.0: .*'tensorboard'"),
         ({"score": 3}, "score"),
         ({"students": [1]}, "students"),
@@ -94,3 +108,10 @@ def test_files_that_are_no_recipe(tmp_path: Path, text: str, message: str) -> No
 def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="No such file"):
         load_recipe(tmp_path / "nowhere.yaml")
+
+
+def test_a_mistake_that_is_inherited_is_told_once(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as error:
+        recipe(tmp_path, distill={"tokenz": 5})
+    assert str(error.value).count("tokenz") == 1
+    assert "found {" not in str(error.value)

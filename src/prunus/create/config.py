@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from prunus.config import StepConfig
+from prunus.config import Seed, StepConfig
 
 
 class CreateConfig(StepConfig):
@@ -33,7 +33,7 @@ class CreateConfig(StepConfig):
     """Whether the LM head is the embedding."""
     tokenizer_documents: int = Field(default=2000, ge=1)
     """Documents of the corpus that the tokenizer is learnt from."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the weights."""
 
     def model_config_json(self) -> dict[str, Any]:

@@ -97,6 +97,8 @@ def _rows(source: Source, where: str) -> Iterator[dict[str, Any]]:
         yield from _open(source, where)
     except DataError:
         raise
+    except StopIteration:
+        raise DataError(f"{where}: {source.path} holds no text") from None
     except Exception as error:  # `datasets` and its readers raise many kinds, each with its own words
         kind = DataError if Path(source.path).expanduser().is_file() else HubError
         raise kind(f"{where}: {source.path} cannot be read: {type(error).__name__}: {error}") from None
@@ -124,6 +126,8 @@ def _refuse_missing_file(source: Source, where: str) -> None:
         raise DataError(
             f"{where}.path: unknown {source.path!r}{nearest(source.path, BUILTINS)}; there is: {BUILTINS[0]}"
         )
+    if Path(source.path).expanduser().is_dir():
+        raise DataError(f"{where}.path: {source.path} is a folder; name the files in it")
     if local or any(source.path.endswith(ending) for ending in READERS):
         raise DataError(f"{where}.path: there is no file {source.path}")
 

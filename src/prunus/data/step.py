@@ -16,6 +16,7 @@ from prunus.data.config import Source, TokensConfig
 from prunus.data.sources import documents, is_held_out
 from prunus.data.tokens import ENDS, FACTS, IDS, SIZES
 from prunus.errors import DataError
+from prunus.models.load import load_tokenizer
 from prunus.runtime import Runtime
 
 _BATCH = 256  # documents that are tokenised together
@@ -40,9 +41,7 @@ def run(config: TokensConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
     Raises:
         DataError: A source cannot be read, or nothing is left of it.
     """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(inputs.tokenizer)
+    tokenizer = load_tokenizer(inputs.tokenizer)
     dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
     suffix = [tokenizer.eos_token_id] if config.append_eos and tokenizer.eos_token_id is not None else []
     with (out / IDS).open("wb") as file, console.progress("tokenise", config.max_tokens, "tokens") as progress:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from prunus.config import StepConfig
+from prunus.config import Seed, StepConfig
 
 
 class EvaluateConfig(StepConfig):
@@ -31,5 +31,5 @@ class EvaluateConfig(StepConfig):
     """Tokens of such an opening."""
     max_new_tokens: int = Field(default=96, ge=1)
     """Tokens of an answer, at most; decoding is greedy."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the bootstrap."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from prunus.console import Console
 from prunus.data.tokens import Tokens
@@ -18,7 +18,7 @@ from prunus.evaluate.config import EvaluateConfig
 from prunus.evaluate.heldout import COLUMNS, batches, measure, padded, windows_of
 from prunus.evaluate.intervals import ratio_interval
 from prunus.models.folder import ModelFolder
-from prunus.models.load import device_of, inference_dtype, load_model
+from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
 from prunus.runtime import Runtime
 
 
@@ -122,7 +122,7 @@ def _measure_all(
 
 
 def _answers(model: PreTrainedModel, folder: Path, tokens: Tokens, config: EvaluateConfig) -> list[dict[str, str]]:
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(folder)
     prompts = [tokenizer(prompt)["input_ids"] for prompt in config.prompts] or _openings(tokens, config)
     answers = []
     for ids in prompts:

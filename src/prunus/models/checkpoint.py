@@ -104,7 +104,7 @@ def read_header(file: Path) -> list[TensorInfo]:
         start = handle.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
         if not 2 <= length <= min(size - 8, _MAX_HEADER_BYTES):
-            raise ModelError(f"{file}: not a safetensors file, or cut short: {size} bytes, header of {length}")
+            raise ModelError(f"{file}: not a safetensors file, or cut short, at {size} bytes")
         try:
             header = json.loads(handle.read(length))
             entries = [

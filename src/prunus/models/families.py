@@ -291,6 +291,8 @@ def family_of(config: Config, where: str) -> Family:
         ModelError: No table covers its `model_type`, it needs code of its own, or is another variant.
     """
     model_type = str(config.get("model_type", ""))
+    if not model_type:
+        raise ModelError(f"{where}: config.json names no model_type")
     if config.get("auto_map"):
         raise ModelError(f"{where}: config.json asks for code of its own (`auto_map`), which Prunus never runs")
     for family in FAMILIES:

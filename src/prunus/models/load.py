@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from prunus.errors import ModelError, RecipeError
@@ -27,7 +27,8 @@ def device_of(runtime: Runtime) -> torch.device:
         device = torch.device(runtime.device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise RecipeError(f"runtime.device: {runtime.device!r} cannot be used here: {error}") from None
+        reason = str(error).partition(chr(10))[0]
+        raise RecipeError(f"runtime.device: {runtime.device!r} cannot be used here: {reason}") from None
     return device
 
 
@@ -44,17 +45,33 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> PreTra
     Raises:
         ModelError: Transformers refuses the folder, or had to invent or to drop weights.
     """
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: there is no such folder")
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{folder}: transformers does not load it: {error}") from None
+    except Exception as error:  # a config can be wrong in as many ways as transformers reads it
+        raise ModelError(f"{folder}: transformers does not load it: {type(error).__name__}: {error}") from None
     for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info.get(fault):
             raise ModelError(f"{folder}: {fault.replace('_', ' ')} on loading: {sorted(map(str, info[fault]))[:4]}")
     loaded: PreTrainedModel = model.to(device).eval()
     return loaded
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Load a tokenizer as a stranger would.
+
+    Raises:
+        ModelError: Transformers refuses it.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # as above
+        raise ModelError(
+            f"{folder}: transformers does not load its tokenizer: {type(error).__name__}: {error}"
+        ) from None
 
 
 def save_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> float:

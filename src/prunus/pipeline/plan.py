@@ -15,12 +15,12 @@ from typing import Any
 from prunus.config import StepConfig
 from prunus.data.config import Source, TokensConfig
 from prunus.data.sources import check_source, sources_fingerprint
-from prunus.errors import HubError, RecipeError
+from prunus.errors import HubError, RecipeError, ShapeError
 from prunus.fingerprint import digest
 from prunus.models.families import family_of
 from prunus.models.folder import shape_of_file
 from prunus.models.locate import Located, locate_model
-from prunus.models.shape import Shape
+from prunus.models.shape import PRUNABLE, Shape
 from prunus.pipeline.artifact import Artifact
 from prunus.pipeline.recipe import Recipe
 from prunus.prune.config import PruneConfig
@@ -140,6 +140,7 @@ def _note(error: HubError, tentative: bool, unchecked: list[str]) -> None:
 def _target(recipe: Recipe, name: str, teacher: Shape) -> Shape:
     """The shape of a student, checked."""
     target = prune_config(recipe, name).target(teacher, f"students.{name}.prune")
+    check_cut(prune_config(recipe, name), teacher, target, f"students.{name}.prune")
     distill = recipe.students[name].distill
     if target.vocab_size != teacher.vocab_size and distill.tokens and distill.loss != "cross_entropy":
         raise RecipeError(
@@ -183,6 +184,16 @@ def check_trackers(trackers: tuple[str, ...]) -> None:
     for tracker in trackers:
         if importlib.util.find_spec(tracker) is None:
             raise RecipeError(f"runtime.trackers: {tracker} is not installed; `pip install {tracker}` brings it")
+
+
+def check_cut(config: PruneConfig, teacher: Shape, target: Shape, where: str) -> None:
+    """Refuse a student that would be its teacher.
+
+    Raises:
+        ShapeError: Nothing is cut.
+    """
+    if target == teacher and config.init == "teacher":
+        raise ShapeError(f"{where}: nothing is cut: give fewer of one of {', '.join(PRUNABLE)}, or drop_layers")
 
 
 def check_length(name: str, length: int, context: int) -> None:

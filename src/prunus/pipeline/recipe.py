@@ -19,6 +19,7 @@ from prunus.data.config import DataConfig
 from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError
 from prunus.evaluate.config import EvaluateConfig
+from prunus.models.shape import PRUNABLE
 from prunus.prune.config import PruneConfig
 from prunus.runtime import Runtime
 from prunus.score.config import ScoreConfig
@@ -31,7 +32,7 @@ _RESERVED = ("teacher", "data")
 class TeacherConfig(Config):
     """The model to make small."""
 
-    path: base.Path | None = None
+    path: base.Path | None = Field(default=None, min_length=1)
     """A local folder, or a model's id on the hub."""
     revision: str | None = None
     """The commit of a model on the hub; the newest if not given."""
@@ -59,9 +60,9 @@ class StudentConfig(Config):
 class Recipe(Config):
     """A whole run."""
 
-    name: str = "run"
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """What to call it in the report; the file's name if not given."""
-    seed: int = 0
+    seed: base.Seed = 0
     """Seed of every step that names none of its own."""
     teacher: TeacherConfig
     """The model to make small."""
@@ -105,11 +106,22 @@ class Recipe(Config):
         for name, student in students.items():
             if not _NAME.fullmatch(name) or name in _RESERVED:
                 raise ValueError(f"{name!r} is no name for a student: letters, digits, - and _, and not {_RESERVED}")
-            like = student.prune.like
-            if like is not None and (like not in students or students[like].prune.like is not None):
-                others = [other for other, config in students.items() if config.prune.like is None]
-                raise ValueError(f"{name}.prune.like: {like!r} has no shape of its own; there are: {', '.join(others)}")
+            _check_like(name, student.prune, students)
         return students
+
+
+def _check_like(name: str, prune: PruneConfig, students: Mapping[str, StudentConfig]) -> None:
+    """Refuse a `like` that names no shape, or that stands beside another shape."""
+    if prune.like is None:
+        return
+    others = [other for other, config in students.items() if config.prune.like is None and other != name]
+    if prune.like not in others:
+        raise ValueError(f"{name}.prune.like: {prune.like!r} is no other student with a shape; those are: {others}")
+    own = [key for key in PRUNABLE if getattr(prune, key) is not None]
+    if own:
+        raise ValueError(
+            f"{name}.prune: {own[0]} and like cannot both be given; like takes the shape of {prune.like!r}"
+        )
 
 
 def read_recipe(file: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from prunus.config import StepConfig
+from prunus.config import Seed, StepConfig
 from prunus.errors import ShapeError
 from prunus.models.shape import PRUNABLE, Shape
 
@@ -45,7 +45,7 @@ class PruneConfig(StepConfig):
     """Weights cut from the teacher, or drawn anew (a baseline: the same shape from scratch)."""
     like: str | None = None
     """Take the shape of another student of the recipe."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of what chance decides."""
 
     @field_validator("drop_layers")

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from prunus.config import StepConfig
+from prunus.config import Seed, StepConfig
 
 
 class ScoreConfig(StepConfig):
@@ -19,5 +19,5 @@ class ScoreConfig(StepConfig):
     """Sequences drawn at random from the corpus: the calibration set (arXiv 2407.14679 uses 1024)."""
     sequence_length: int = Field(default=8192, ge=2)
     """Tokens of one of them."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the draw."""

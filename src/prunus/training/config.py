@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from prunus.config import StepConfig
+from prunus.config import Seed, StepConfig
 
 
 class TrainingConfig(StepConfig):
@@ -33,7 +33,7 @@ class TrainingConfig(StepConfig):
     """AdamW's second momentum."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this norm."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the order of the data."""
 
     @property
@@ -46,6 +46,8 @@ class TrainingConfig(StepConfig):
         if self.tokens and not self.steps:
             need = self.batch_size * self.sequence_length
             raise ValueError(f"tokens: {self.tokens} are less than one step of batch_size x sequence_length = {need}")
+        if self.tokens and self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps: {self.warmup_steps} leaves nothing of {self.steps} steps; lower it")
         if self.min_learning_rate > self.learning_rate:
             raise ValueError(
                 f"min_learning_rate: {self.min_learning_rate} is above learning_rate = {self.learning_rate}"
