@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 
 from prunus.console import Console
@@ -93,7 +94,7 @@ def train(
             args=arguments,
             train_dataset=_Blocks(blocks, order),
             data_collator=_collate,
-            callbacks=[recorder],
+            callbacks=[recorder, *_tensorboard(runtime, out)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=last_checkpoint(out / CHECKPOINTS))
@@ -104,6 +105,15 @@ def train(
 
 def _collate(items: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
     return {"input_ids": torch.from_numpy(np.stack([item["input_ids"] for item in items]))}
+
+
+def _tensorboard(runtime: Runtime, out: Path) -> list[TensorBoardCallback]:
+    """TensorBoard's events beside the metrics; by default they would lie with the checkpoints and go with them."""
+    if "tensorboard" not in runtime.trackers:
+        return []
+    from torch.utils.tensorboard import SummaryWriter
+
+    return [TensorBoardCallback(SummaryWriter(str(out / "tensorboard")))]
 
 
 def _arguments(config: TrainingConfig, folder: Path, runtime: Runtime) -> TrainingArguments:
@@ -132,7 +142,7 @@ def _arguments(config: TrainingConfig, folder: Path, runtime: Runtime) -> Traini
         logging_nan_inf_filter=False,  # a loss that is not finite must be seen
         save_strategy="no",  # the recorder asks for checkpoints by the clock
         save_total_limit=2,
-        report_to=list(runtime.trackers) or "none",
+        report_to=[tracker for tracker in runtime.trackers if tracker != "tensorboard"] or "none",
         disable_tqdm=True,
         remove_unused_columns=False,
     )
