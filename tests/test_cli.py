@@ -52,6 +52,16 @@ def test_no_command_line_imports_torch(recipe: Path) -> None:
         subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
 
 
+def test_cutting_needs_neither_torch_nor_transformers(teacher: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from prunus.cli import main\n"
+        "assert main(sys.argv[1:]) == 0\n"
+        "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules), 'imported'"
+    )
+    arguments = ["prune", teacher, "--importance", "random", "--hidden-size", "16", "--out", tmp_path / "out"]
+    subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True, capture_output=True)
+
+
 def test_the_options_of_a_recipe_show_its_values(recipe: Path) -> None:
     text = prunus("run", recipe, "--help").stdout
     assert "--students.width.prune.hidden-size" in text

@@ -106,3 +106,15 @@ def test_an_index_that_names_what_is_not_there(tmp_path: Path) -> None:
     (tmp_path / INDEX).write_text("[]")
     with pytest.raises(ModelError, match="not an index"):
         read_tensors(tmp_path)
+
+
+@settings(max_examples=100, deadline=None)
+@given(index=st.recursive(st.none() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
+def test_any_json_for_an_index_is_told_and_never_a_crash(tmp_path_factory, index) -> None:
+    folder = tmp_path_factory.mktemp("index")
+    for contents in (index, {"weight_map": index}):
+        (folder / INDEX).write_text(json.dumps(contents))
+        try:
+            assert read_tensors(folder) == {}
+        except ModelError as error:
+            assert str(folder) in str(error)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +33,7 @@ DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F6
 """The format's name of each type that transformers names in config.json."""
 
 MAX_SHARD_BYTES = 5_000_000_000
+_SHARD = re.compile(r"[\w.-]{1,200}\.safetensors")  # beside the index: no path leads out of the folder
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
 
 
@@ -103,7 +105,8 @@ def read_header(file: Path) -> list[TensorInfo]:
     with file.open("rb") as handle:
         start = handle.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
-        if not 2 <= length <= min(size - 8, _MAX_HEADER_BYTES):
+        if not 2 <= length <= min(size - 8, _SHARD = re.compile(r"[\w.-]{1,200}\.safetensors")  # beside the index: no path leads out of the folder
+_MAX_HEADER_BYTES):
             raise ModelError(f"{file}: not a safetensors file, or cut short, at {size} bytes")
         try:
             header = json.loads(handle.read(length))
@@ -171,10 +174,13 @@ def _entry(file: Path, name: str, value: Mapping[str, Any], base: int) -> Tensor
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        weight_map = json.loads(index.read_text())["weight_map"]
-        return {str(name): str(shard) for name, shard in weight_map.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        weight_map = dict(json.loads(index.read_text())["weight_map"])
+    except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{index}: not an index of shards: {error}") from None
+    for name, shard in weight_map.items():
+        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
+            raise ModelError(f"{index}: {name!r} is to be in {shard!r:.80}, which is no file name of a shard")
+    return weight_map
 
 
 def _no_weights(folder: Path) -> str:
