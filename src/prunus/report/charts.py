@@ -65,7 +65,7 @@ def interval_chart(rows: Sequence[tuple[str, float, float, float]], x_label: str
     """A dot with its interval a row: (name, value, low, high)."""
     if not rows:
         return _empty()
-    left, height = 230, 26 * len(rows) + 44
+    left, height = 24 + 6.3 * max(len(row[0]) for row in rows), 26 * len(rows) + 44
     low, high = min(0.0, *(row[2] for row in rows)), max(row[3] for row in rows)
     x_of = _scale(low, high, left, WIDTH - _RIGHT)
     parts = []
