@@ -9,7 +9,13 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before its client is loaded: a test that reaches for the hub is wrong
 
+from hypothesis import settings
+
 from tests.tiny import WORDS, make_model
+
+settings.register_profile("ci", derandomize=True, print_blob=True)  # a change is judged by the same examples every time
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")

@@ -59,18 +59,19 @@ WHOLE_HEADS = (("hidden_size", "num_attention_heads"),)
 def _sliding_from(layer: int, config: Config) -> str:
     """Qwen's rule: layers from max_window_layers on slide, where sliding is switched on."""
     on = config.get("use_sliding_window", False) and config.get("sliding_window") is not None
-    return "sliding_attention" if on and layer >= config.get("max_window_layers", 28) else "full_attention"
+    first = config.get("max_window_layers")
+    return "sliding_attention" if on and layer >= (28 if first is None else first) else "full_attention"
 
 
 def _sliding_but_every(layer: int, config: Config) -> str:
     """Gemma's rule: all layers slide but every second (Gemma 2) or sixth (Gemma 3)."""
-    period = 2 if config["model_type"] == "gemma2" else config.get("sliding_window_pattern", 6)
+    period = 2 if config["model_type"] == "gemma2" else (config.get("sliding_window_pattern") or 6)
     return "sliding_attention" if (layer + 1) % period else "full_attention"
 
 
 def _rope_but_every(layer: int, config: Config) -> int:
     """SmolLM3's rule: every fourth layer goes without rotary positions."""
-    return int((layer + 1) % config.get("no_rope_layer_interval", 4) != 0)
+    return int((layer + 1) % (config.get("no_rope_layer_interval") or 4) != 0)
 
 
 def _sliding_without_rope(layer: int, config: Config) -> str:
@@ -322,8 +323,9 @@ def _check_variant(config: Config, family: Family, where: str) -> None:
             raise ModelError(f"{where}: config.json: {key} is {config[key]!r}; it must be an object")
     for key in _NUMBERS:
         value = config.get(key)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise ModelError(f"{where}: config.json: {key} is {value!r}; it must be a whole number of at least 1")
+        least = 0 if key == "max_window_layers" else 1
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            raise ModelError(f"{where}: config.json: {key} is {value!r}; it must be a whole number of at least {least}")
     layers = next((config[key] for key in family.config_keys("num_hidden_layers") if key in config), None)
     for key in {"layer_types", *family.lists}:
         value = config.get(key)

@@ -63,6 +63,9 @@ class Shape:
             return _dimension(config, family, size, where, default)
 
         heads, hidden = read("num_attention_heads"), read("hidden_size")
+        kv_heads = read("num_key_value_heads", heads)
+        if heads % kv_heads:
+            raise ModelError(f"{where}: config.json: {heads} query heads cannot be shared by {kv_heads} KV heads")
         has_experts = "num_experts" not in family.absent
         return cls(
             family=family,
@@ -70,7 +73,7 @@ class Shape:
             hidden_size=hidden,
             intermediate_size=read("intermediate_size"),
             num_attention_heads=heads,
-            num_key_value_heads=read("num_key_value_heads", heads),
+            num_key_value_heads=kv_heads,
             head_dim=read("head_dim", hidden // heads),
             vocab_size=read("vocab_size"),
             max_position_embeddings=read("max_position_embeddings"),
