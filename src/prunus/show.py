@@ -15,6 +15,16 @@ from prunus.report.records import load_run
 from prunus.report.table import HEADER, comparison
 
 _CONTEXT = 4096
+SIZES = {
+    "layers": "num_hidden_layers",
+    "hidden": "hidden_size",
+    "MLP": "intermediate_size",
+    "heads": "num_attention_heads",
+    "KV": "num_key_value_heads",
+    "head dim": "head_dim",
+    "vocabulary": "vocab_size",
+}
+"""The columns of the table of shapes, and the size that each shows."""
 
 
 def show_inspection(folder: ModelFolder, context: int | None, as_json: bool, console: Console) -> None:
@@ -66,19 +76,7 @@ def show_plan(plan: Plan, console: Console) -> None:
     shapes = {"teacher": plan.teacher, **plan.students}
     console.table(
         "Shapes",
-        [
-            "model",
-            "layers",
-            "hidden",
-            "MLP",
-            "heads",
-            "KV",
-            "head dim",
-            "vocabulary",
-            "parameters",
-            "non-embedding",
-            "of teacher",
-        ],
+        ["model", *SIZES, "parameters", "non-embedding", "of teacher"],
         [_shape_row(name, shape, plan.teacher) for name, shape in shapes.items()],
     )
     for text in plan.unchecked:
@@ -100,19 +98,9 @@ def show_results(root: Path, console: Console) -> None:
 
 
 def _shape_row(name: str, shape: Shape, teacher: Shape) -> list[str]:
-    sizes = shape.dimensions()
-    keys = [
-        "num_hidden_layers",
-        "hidden_size",
-        "intermediate_size",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "head_dim",
-        "vocab_size",
-    ]
     share = shape.non_embedding_parameters / teacher.non_embedding_parameters
     counts = [f"{shape.parameters:,}", f"{shape.non_embedding_parameters:,}", f"{share:.1%}"]
-    return [name, *(str(sizes[key]) for key in keys), *counts]
+    return [name, *(str(getattr(shape, size)) for size in SIZES.values()), *counts]
 
 
 def _fact(value: object) -> str:

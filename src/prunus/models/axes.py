@@ -34,9 +34,6 @@ AXES = {
 }
 """Each axis and what a `Shape` calls its size."""
 
-PER_LAYER = ("mlp", "heads", "kv_heads", "experts")
-"""Axes of which every layer may keep other members. The rest are shared by the whole network."""
-
 Segment = tuple[str | int, ...]
 _PRODUCT = r"(?:\([^()]+\)|\w+)"
 _DIMENSION = re.compile(rf"{_PRODUCT}(?:\+{_PRODUCT})*")
