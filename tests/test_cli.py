@@ -58,7 +58,8 @@ def test_cutting_needs_neither_torch_nor_transformers(teacher: Path, tmp_path: P
         "assert main(sys.argv[1:]) == 0\n"
         "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules), 'imported'"
     )
-    arguments = ["prune", teacher, "--importance", "random", "--hidden-size", "16", "--out", tmp_path / "out"]
+    by_chance = ["--importance.channels.criterion", "random"]
+    arguments = ["prune", teacher, *by_chance, "--hidden-size", "16", "--out", tmp_path / "out"]
     subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True, capture_output=True)
 
 
@@ -77,7 +78,7 @@ def test_the_options_of_a_recipe_show_its_values(recipe: Path) -> None:
         (["run", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["inspect", "./nowhere"], "there is no folder ./nowhere"),
         (["report", "."], "there is no run.json"),
-        (["prune", ".", "--out", "x"], "--scores: missing"),
+        (["prune", ".", "--out", "x"], "there is no config.json"),
         (["score"], "required"),
         (
             ["score", "m", "--corpus", "c", "--out", "o", "--samples", "0"],
@@ -143,6 +144,8 @@ def test_each_step_by_itself(teacher: Path, corpus: Path, held_out: Path, tmp_pa
     training = ["--tokens", 512, "--sequence-length", 16, "--batch-size", 4, "--warmup-steps", 1]
     do("correct", teacher, *text, *training, "--out", tmp_path / "corrected")
     do("score", tmp_path / "corrected", *text, "--samples", 8, "--sequence-length", 16, "--out", tmp_path / "scores")
+    assert main(["prune", str(tmp_path / "corrected"), "--hidden-size", "16", "--out", str(tmp_path / "cut")]) == 2
+    assert "--scores: missing; `prunus score` makes them, and this cut reads mean" in capsys.readouterr().err
     scores = ["--scores", tmp_path / "scores"]
     do("prune", tmp_path / "corrected", *scores, "--hidden-size", 16, "--out", tmp_path / "cut")
     student = [tmp_path / "cut", "--teacher", tmp_path / "corrected"]
@@ -203,8 +206,6 @@ def test_a_vocabulary_can_be_cut_by_itself(corpus: Path, tmp_path: Path, capsys)
     arguments = [
         "prune",
         str(teacher),
-        "--importance",
-        "random",
         "--vocab-size",
         "280",
         "--out",

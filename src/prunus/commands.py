@@ -32,9 +32,9 @@ from prunus.pipeline.plan import (
     check_trackers,
     given_model,
     given_sources,
+    given_task,
     given_tokenizer,
     make_plan,
-    needs_scores,
     tokens_step,
 )
 from prunus.pipeline.recipe import Recipe, read_recipe
@@ -175,7 +175,8 @@ class Score(Single):
         """Do it."""
         model = _model(self.model)
         stream = self.text.stream(model, "corpus", self.out)
-        self.do(self.config, {"model": given_model(model), "tokens": stream}, console)
+        inputs: dict[str, Step | Given] = {"model": given_model(model), "tokens": stream, **given_task(self.config)}
+        self.do(self.config, inputs, console)
 
 
 @dataclass(kw_only=True)
@@ -187,7 +188,7 @@ class Prune(Single):
     scores: str | None = None
     """The folder that `prunus score` wrote; not needed where chance decides."""
     corpus: tuple[str, ...] = ()
-    """Text to cut the vocabulary by, for --vocab-size."""
+    """Text to cut the vocabulary by, for --vocab-size, or to heal by, for --heal."""
     column: str = "text"
     """The column that holds the text."""
     config: Annotated[PruneConfig, Flat]
@@ -196,15 +197,18 @@ class Prune(Single):
         """Do it."""
         if self.config.like is not None:
             raise RecipeError(f"--like: {self.config.like!r} names a student of a recipe, and here there is none")
-        if needs_scores(self.config) and self.scores is None:
-            raise RecipeError("--scores: missing; `prunus score` makes them, or say --importance random")
-        if self.config.vocab_size is not None and not self.corpus:
-            raise RecipeError("--corpus: missing; --vocab-size keeps the tokens that a text has most")
+        reads_text = self.config.vocab_size is not None or self.config.heal is not None
+        if reads_text and not self.corpus:
+            raise RecipeError("--corpus: missing; --vocab-size keeps the tokens that a text has most, --heal reads it")
         model = _model(self.model)
         target = self.config.target(model.folder.shape, "prune")
         check_cut(self.config, model.folder.shape, target, "prune")
+        read = self.config.statistics(model.folder.shape, target)
+        if read and self.scores is None:
+            names = ", ".join(sorted(read))
+            raise RecipeError(f"--scores: missing; `prunus score` makes them, and this cut reads {names}")
         inputs: dict[str, Step | Given] = {"model": given_model(model)}
-        if self.config.vocab_size is not None:
+        if reads_text:
             inputs["tokens"] = Text(corpus=self.corpus, column=self.column).stream(model, "corpus", self.out)
         if self.scores is not None:
             inputs["scores"] = _finished(Path(self.scores))

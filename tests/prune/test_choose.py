@@ -1,12 +1,15 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from prunus.errors import ArtifactError
 from prunus.models.families import LLAMA
 from prunus.models.shape import Shape
-from prunus.prune.choose import best, best_groups, best_heads, choose, choose_layers, random_scores
+from prunus.prune.choose import best, best_groups, best_heads, choose, choose_layers
 from prunus.prune.config import PruneConfig
 from tests.tiny import SMALL
 
@@ -45,18 +48,39 @@ def cosines(influences: list[float]) -> np.ndarray:
 
 def test_layers_go_as_a_block_or_one_by_one() -> None:
     turns = cosines([0.5, 0.01, 0.4, 0.1, 0.1, 0.02])
-    assert choose_layers(turns, 4, "single") == [0, 2, 3, 4]
-    assert choose_layers(turns, 4, "contiguous") == [0, 1, 2, 3]  # layers 4 and 5 together turn it least
-    assert choose_layers(turns, 5, "contiguous") == [0, 2, 3, 4, 5]
-    assert choose_layers(turns, 6, "contiguous") == [0, 1, 2, 3, 4, 5]
-    assert choose_layers(turns, 4, (0, 3)) == [1, 2, 4, 5]
+
+    def kept(count: int, rule: Any, **options: Any) -> list[int]:
+        return choose_layers({"cosines": turns, **options}, 6, count, PruneConfig(drop_layers=rule))
+
+    assert kept(4, "single") == [0, 2, 3, 4]
+    assert kept(4, "contiguous") == [0, 1, 2, 3]  # layers 4 and 5 together turn it least
+    assert kept(5, "contiguous") == [0, 2, 3, 4, 5]
+    assert kept(6, "contiguous") == [0, 1, 2, 3, 4, 5]
+    assert kept(4, (0, 3)) == [1, 2, 4, 5]
+
+
+def test_layers_go_by_what_is_measured_without_them() -> None:
+    scores = {
+        "layers.lm_loss.1": np.array([4.0, 1.0, 2.0, 3.0, 0.5]),
+        "layers.lm_loss.2": np.array([5.0, 2.0, 1.0, 3.0]),
+        "layers.logit_nmse.order": np.array([3, 0, 1, 2]),
+    }
+
+    def kept(criterion: str, rule: Any) -> list[int]:
+        return choose_layers(scores, 5, 3, PruneConfig(drop_layers=rule, importance={"layers": criterion}))
+
+    assert kept("lm_loss", "contiguous") == [0, 1, 4]
+    assert kept("lm_loss", "single") == [0, 2, 3]
+    assert kept("logit_nmse", "single") == [1, 2, 4]  # one after the other, as they were found to go
+    with pytest.raises(ArtifactError, match=r"hold no layers.accuracy.2; score with 'accuracy' in `score.collect`"):
+        kept("accuracy", "contiguous")
 
 
 def test_a_contiguous_block_is_the_best_of_all_blocks() -> None:
     draw = np.random.default_rng(0)
     for _ in range(50):
         values = draw.random((8, 8))
-        kept = choose_layers(values, 4, "contiguous")
+        kept = choose_layers({"cosines": values}, 7, 4, PruneConfig())
         dropped = sorted(set(range(7)) - set(kept))
         assert dropped == list(range(dropped[0], dropped[0] + 3))
         assert values[dropped[0], dropped[0] + 3] == max(values[i, i + 3] for i in range(5))
@@ -65,10 +89,10 @@ def test_a_contiguous_block_is_the_best_of_all_blocks() -> None:
 def test_chance_is_seeded() -> None:
     teacher = Shape.from_config(SMALL, LLAMA, "test")
     target = teacher.with_dimensions({"hidden_size": 16, "intermediate_size": 12})
-    config = PruneConfig(hidden_size=16)
 
     def keep(seed: int) -> list[int]:
-        return choose(random_scores(teacher, seed), teacher, target, config, None).shared["hidden"].tolist()
+        config = PruneConfig(hidden_size=16, importance="random", seed=seed)
+        return choose({}, teacher, target, config, None).shared["hidden"].tolist()
 
     assert keep(1) == keep(1)
     assert keep(1) != keep(2)
@@ -80,7 +104,7 @@ def test_every_layer_keeps_as_many_but_its_own(heads: int) -> None:
     target = teacher.with_dimensions({"num_attention_heads": heads, "num_key_value_heads": 2, "intermediate_size": 7})
     if heads == 8:
         target = teacher
-    keep = choose(random_scores(teacher, 0), teacher, target, PruneConfig(), None)
+    keep = choose({}, teacher, target, PruneConfig(importance="random"), None)
     for axis, count in (("heads", target.num_attention_heads), ("mlp", target.intermediate_size)):
         assert {len(rows) for rows in keep.layered[axis]} == {count}
     if heads == 4:

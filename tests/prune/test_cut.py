@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from prunus.console import Console
 from prunus.errors import ArtifactError, ModelError
 from prunus.models.folder import ModelFolder
-from prunus.prune.choose import Keep, choose, random_scores
+from prunus.prune.choose import Keep, choose
 from prunus.prune.config import PruneConfig
 from prunus.prune.step import Inputs, run
 from prunus.runtime import Runtime
@@ -96,7 +96,7 @@ def test_a_cut_is_the_slow_cut(biased, tmp_path_factory, layers, hidden, mlp, gr
     out = prune(biased, tmp_path_factory.mktemp("cut") / "out", **options)
     teacher = ModelFolder(biased).shape
     config = PruneConfig(importance="random", **options)
-    keep = choose(random_scores(teacher, seed), teacher, config.target(teacher, ""), config, None)
+    keep = choose({}, teacher, config.target(teacher, ""), config, None)
     found = load_file(out / "model.safetensors")
     expected = slow_cut(biased, keep)
     assert found.keys() == expected.keys()
@@ -134,22 +134,17 @@ def test_cutting_what_is_dead_changes_no_bit(tmp_path: Path, axis: str) -> None:
     folder = make_model(tmp_path / "teacher", tie_word_embeddings=False)
     model = load(folder)
     draw = np.random.default_rng(3)
-    scores = {
-        "neurons": draw.random((4, 48)) + 1,
-        "heads": draw.random((4, 8)) + 1,
-        "channels": np.ones((1, 32)),
-        "cosines": np.ones((5, 5)),
-    }
+    scores = made_scores(4, 48, 8, 32, draw)
     with torch.no_grad():
         for i, layer in enumerate(model.model.layers):
             if axis == "neurons":
                 dead = draw.permutation(48)[:20]
-                scores["neurons"][i, dead] = 0
+                scores["neurons.mean"][:, i, dead] = 0
                 layer.mlp.down_proj.weight[:, dead] = 0
             else:
                 # one query head of each group, or whole groups
                 heads = [2 * g + draw.integers(2) for g in range(4)] if axis == "heads" else [0, 1, 4, 5]
-                scores["heads"][i, heads] = 0
+                scores["heads.mean"][:, i, heads] = 0
                 for head in heads:
                     layer.self_attn.o_proj.weight[:, 4 * head : 4 * head + 4] = 0
     model.save_pretrained(folder)
@@ -214,17 +209,21 @@ def test_scores_that_are_missing_or_anothers(teacher: Path, tmp_path: Path) -> N
     out.mkdir()
     with pytest.raises(ArtifactError, match=r"no scores.safetensors"):
         run(PruneConfig(hidden_size=16), Inputs(teacher, tmp_path), out, Runtime(), Console(quiet=True))
-    save(
-        {
-            "neurons": np.ones((4, 9)),
-            "heads": np.ones((4, 8)),
-            "channels": np.ones((9, 32)),
-            "cosines": np.ones((5, 5)),
-        },
-        tmp_path,
-    )
+    save(made_scores(4, 9, 8, 32, np.random.default_rng(0)), tmp_path)
     with pytest.raises(ArtifactError, match="scores another model"):
         run(PruneConfig(hidden_size=16), Inputs(teacher, tmp_path), out, Runtime(), Console(quiet=True))
+
+
+def made_scores(layers: int, mlp: int, heads: int, hidden: int, draw: np.random.Generator) -> dict[str, np.ndarray]:
+    return {
+        "neurons.mean": draw.random((2, layers, mlp)) + 1,
+        "heads.mean": draw.random((2, layers, heads)) + 1,
+        "channels.mean": np.ones((2, 1, hidden)),
+        "cosines": np.ones((layers + 1, layers + 1)),
+        "reader_norms": np.ones((layers, mlp)),
+        "energy.model.norm": np.ones(hidden),
+        "counts": np.array([4.0, 64.0]),
+    }
 
 
 def save(scores: dict[str, np.ndarray], folder: Path) -> None:

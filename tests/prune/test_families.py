@@ -46,7 +46,7 @@ def prune(teacher: Path, out: Path, scores: Path | None = None, **options: Any) 
     return out
 
 
-def score(teacher: Path, folder: Path) -> Path:
+def score(teacher: Path, folder: Path, **options: Any) -> Path:
     """Scores of a teacher on random tokens."""
     tokens, out = folder / "tokens", folder / "scores"
     tokens.mkdir()
@@ -55,7 +55,9 @@ def score(teacher: Path, folder: Path) -> Path:
     np.save(tokens / ENDS, np.array([8 * 24]))
     np.save(tokens / SIZES, np.array([8 * 24]))
     (tokens / FACTS).write_text(json.dumps({"dtype": "uint16"}))
-    run_score(ScoreConfig(samples=8, sequence_length=24), ScoreInputs(teacher, tokens), out, Runtime(), QUIET)
+    run_score(
+        ScoreConfig(samples=8, sequence_length=24, **options), ScoreInputs(teacher, tokens), out, Runtime(), QUIET
+    )
     return out
 
 

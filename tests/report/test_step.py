@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from prunus.errors import ArtifactError
+from prunus.prune.config import PruneConfig
 from prunus.report.records import load_run
 from prunus.report.step import write_report
 from prunus.report.table import HEADER, comparison
@@ -47,7 +48,7 @@ def run_folder(tmp_path: Path) -> Path:
     answer = json.dumps({"prompt": "<b>Once</b>", "answer": "</script><img src=x onerror=alert(1)>"}) + "\n"
     steps = [
         record(tmp_path, "teacher", "evaluate", "evaluate", {}, results__json=figures(1.0), answers__jsonl=answer),
-        record(tmp_path, "w", "prune", "prune", {"init": "teacher", "importance": "random"}),
+        record(tmp_path, "w", "prune", "prune", PruneConfig(importance="random").identity()),
         record(
             tmp_path, "w", "distill", "distill", {"loss": "forward_kl"}, metrics__jsonl='{"tokens": 1, "loss": 2}\n'
         ),

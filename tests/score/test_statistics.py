@@ -1,6 +1,7 @@
 """One pass with hooks against loops over samples, positions and members."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from prunus.data.step import Inputs as DataInputs
 from prunus.data.step import run as tokenise
 from prunus.data.tokens import Tokens
 from prunus.runtime import Runtime
+from prunus.score.checkpoint import Checkpoint
 from prunus.score.config import ScoreConfig
-from prunus.score.importance import batch_l2, block_influence, head_norms, squared_sequence_means
+from prunus.score.importance import block_influence, head_norms, moments, over_sequence
+from prunus.score.statistics import Statistics
 from prunus.score.step import Inputs, run
 from tests.tiny import load
 
@@ -28,9 +31,9 @@ def stream(teacher: Path, corpus: Path, tmp_path_factory) -> Path:
     return out
 
 
-def score(teacher: Path, stream: Path, out: Path, batch: int) -> dict[str, torch.Tensor]:
+def score(teacher: Path, stream: Path, out: Path, batch: int, **options: Any) -> dict[str, torch.Tensor]:
     out.mkdir()
-    config = ScoreConfig(samples=10, sequence_length=16, seed=5)
+    config = ScoreConfig(samples=10, sequence_length=16, seed=5, layer_samples=4, **options)
     run(config, Inputs(teacher, stream), out, Runtime(device_batch_size=batch), Console(quiet=True))
     return load_file(out / "scores.safetensors")
 
@@ -65,14 +68,14 @@ def test_scores_are_the_papers_formula_spelt_out(teacher: Path, stream: Path, tm
     seen = [activations(teacher, blocks[i]) for i in drawn]
     for layer in range(LAYERS):
         means = np.array([[np.mean([abs(t[i]) for t in s["neurons"][layer]]) for i in range(48)] for s in seen])
-        np.testing.assert_allclose(found["neurons"][layer], np.sqrt((means**2).sum(axis=0)), rtol=1e-5)
+        np.testing.assert_allclose(found["neurons.mean"][1, layer].sqrt(), np.sqrt((means**2).sum(axis=0)), rtol=1e-5)
         for head in range(8):
             part = slice(head * HEAD_DIM, (head + 1) * HEAD_DIM)
             means = np.array([np.mean([np.sqrt((t[part] ** 2).sum()) for t in s["heads"][layer]]) for s in seen])
-            np.testing.assert_allclose(found["heads"][layer, head], np.sqrt((means**2).sum()), rtol=1e-5)
+            np.testing.assert_allclose(found["heads.mean"][1, layer, head].sqrt(), np.sqrt((means**2).sum()), rtol=1e-5)
     for norm in range(2 * LAYERS + 1):
         means = np.array([np.abs(s["channels"][norm]).mean(axis=0) for s in seen])
-        np.testing.assert_allclose(found["channels"][norm], np.sqrt((means**2).sum(axis=0)), rtol=1e-5)
+        np.testing.assert_allclose(found["channels.mean"][1, norm].sqrt(), np.sqrt((means**2).sum(axis=0)), rtol=1e-5)
     for i in range(LAYERS + 1):
         for j in range(LAYERS + 1):
             cosines = [
@@ -91,10 +94,85 @@ def test_portions_do_not_matter(teacher: Path, stream: Path, tmp_path: Path) -> 
 
 def test_sums_over_batches_add_up() -> None:
     values = torch.randn(6, 5, 7)
-    whole = batch_l2(squared_sequence_means(values))
-    parts = batch_l2(squared_sequence_means(values[:2]) + squared_sequence_means(values[2:]))
-    torch.testing.assert_close(whole, parts)
-    torch.testing.assert_close(whole, values.abs().mean(1).double().norm(dim=0), rtol=1e-6, atol=0)
+    for how in ("mean", "l2", "variance"):
+        whole = moments(over_sequence(values, how))
+        parts = moments(over_sequence(values[:2], how)) + moments(over_sequence(values[2:], how))
+        torch.testing.assert_close(whole, parts)
+
+
+def test_gradients_are_those_of_autograd(teacher: Path, stream: Path, tmp_path: Path) -> None:
+    found = score(teacher, stream, tmp_path / "out", batch=4, collect=("mean", "gradients"))
+    drawn = Tokens.open(stream).draw(10, 16, 5)
+    totals: dict[str, torch.Tensor] = {}
+    for sequence in drawn:
+        model, kept = load(teacher), {}
+        for i, layer in enumerate(model.model.layers):
+            layer.mlp.down_proj.register_forward_pre_hook(lambda _, args, i=i: keep(kept, f"neurons {i}", args[0]))
+            layer.self_attn.o_proj.register_forward_pre_hook(lambda _, args, i=i: keep(kept, f"heads {i}", args[0]))
+        model.model.norm.register_forward_hook(lambda _, args, output: keep(kept, "channels 8", output))
+        ids = torch.from_numpy(sequence)[None]
+        (model(ids, labels=ids).loss * 15).backward()
+        for name, value in kept.items():
+            product = (value * value.grad)[0].detach().double()
+            product = product.unflatten(-1, (8, 4)).sum(-1) if name.startswith("heads") else product
+            terms = torch.stack([product.abs().sum(0), product.square().sum(0)])
+            totals[name] = totals.get(name, torch.zeros_like(terms)) + terms
+    assert len(totals) == 9
+    for name, terms in totals.items():
+        axis, row = name.split()
+        torch.testing.assert_close(found[f"{axis}.gradients"][:, int(row)], terms, rtol=1e-4, atol=1e-12)
+
+
+def keep(kept: dict[str, torch.Tensor], name: str, value: torch.Tensor) -> None:
+    value.retain_grad()
+    kept[name] = value
+
+
+def test_the_covariance_is_of_what_the_norms_read(teacher: Path, stream: Path, tmp_path: Path) -> None:
+    found = score(teacher, stream, tmp_path / "out", batch=4, collect=("mean", "covariance"))["covariance"].numpy()
+    expected = np.zeros((32, 32))
+    model, seen = load(teacher), []
+    norms = [n for layer in model.model.layers for n in (layer.input_layernorm, layer.post_attention_layernorm)]
+    for norm in [*norms, model.model.norm]:
+        norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        model(torch.from_numpy(Tokens.open(stream).draw(10, 16, 5)))
+    for x in seen:
+        for row in x[:, ::4].flatten(0, 1).double().numpy():  # every fourth position
+            unit = row / np.sqrt(np.mean(row**2))
+            expected += np.outer(unit, unit)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_killed_run_goes_on_where_it_was(teacher: Path, stream: Path, tmp_path: Path, monkeypatch) -> None:
+    collect = ("mean", "covariance", "lm_loss", "logit_nmse")
+    expected = score(teacher, stream, tmp_path / "whole", batch=2, collect=collect)
+    (tmp_path / "out").mkdir()
+    often = Runtime(device_batch_size=2, checkpoint_minutes=0)
+    config = ScoreConfig(samples=10, sequence_length=16, seed=5, collect=collect, layer_samples=4)
+    for stops_after in (3, 9):  # inside the pass, then among the layers
+        calls = []
+
+        def save(self, tensors, now=False, calls=calls, stops_after=stops_after):
+            real(self, tensors, now=True)
+            calls.append(1)
+            if len(calls) == stops_after:
+                raise KeyboardInterrupt
+
+        real = Checkpoint.save
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Checkpoint, "save", save)
+            run(config, Inputs(teacher, stream), tmp_path / "out", often, Console(quiet=True))
+    passes = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Statistics, "end_batch", lambda self: passes.append(1))
+        run(config, Inputs(teacher, stream), tmp_path / "out", often, Console(quiet=True))
+    assert not passes  # the pass was done
+    found = load_file(tmp_path / "out" / "scores.safetensors")
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert torch.equal(found[name], expected[name]), name
+    assert not (tmp_path / "out" / "checkpoints").exists()
 
 
 def test_head_norms_are_of_each_head() -> None:

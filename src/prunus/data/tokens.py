@@ -46,6 +46,15 @@ class Tokens:
             raise DataError(f"the text is too short: {len(self.ids)} tokens do not fill one sequence of {length}")
         return self.ids[: count * length].reshape(count, length)
 
+    def draw(self, count: int, length: int, seed: int) -> np.ndarray:
+        """A calibration set: `count` blocks drawn at random, or all in random order if there are fewer, [n, length].
+
+        Raises:
+            DataError: There is not one block.
+        """
+        blocks = self.blocks(length)
+        return blocks[np.random.default_rng(seed).permutation(len(blocks))[:count]].astype(np.int64)
+
     def windows(self, length: int) -> Iterator[tuple[int, int, float]]:
         """Stretches (start, end, bytes) of at most `length` tokens, none across two documents.
 

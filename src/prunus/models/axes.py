@@ -133,6 +133,8 @@ class Family:
         conv1d: Whether matrices are [in, out], as GPT-2 keeps them, rather than [out, in].
         layer_norm: Whether norms take the mean away (LayerNorm); else they are RMSNorms.
         gain_offset: What is added to a norm's stored gain: 1 in Gemma.
+        feeds: For each norm over the residual stream that stands before what reads it, the modules that do; empty in
+            families that normalise what is written instead.
         writers: Norms of a layer whose output is added to the residual stream.
         scaled_embedding: Whether embeddings are multiplied by the root of hidden_size.
         fixed_scale: Whether the scale of attention scores stands in config.json rather than following head_dim.
@@ -156,6 +158,7 @@ class Family:
     conv1d: bool = False
     layer_norm: bool = False
     gain_offset: float = 0.0
+    feeds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     writers: tuple[str, ...] = ()
     scaled_embedding: bool = False
     fixed_scale: bool = False
@@ -195,6 +198,11 @@ class Family:
     def config_keys(self, size: str) -> tuple[str, ...]:
         """What config.json may call a size of a `Shape`."""
         return () if size in self.absent else self.keys.get(size, (size,))
+
+    def norm_before(self, key: str) -> str | None:
+        """The norm whose output the weight `key` of the table is applied to, or None for one that reads no norm."""
+        module = key.rpartition(".")[0]
+        return next((norm for norm, readers in self.feeds.items() if module in readers), None)
 
     def readers(self, axis: str) -> list[str]:
         """The modules of a layer whose input runs over `axis`: what scoring watches to see the axis at work."""

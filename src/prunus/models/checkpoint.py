@@ -120,6 +120,13 @@ def read_header(file: Path) -> list[TensorInfo]:
     return sorted(entries, key=lambda info: info.data)
 
 
+def read_bytes(info: TensorInfo) -> bytes:
+    """All bytes of one tensor: for the few that are small and looked at whole."""
+    with info.file.open("rb") as handle:
+        handle.seek(info.data)
+        return handle.read(info.nbytes)
+
+
 def write_tensors(
     folder: Path,
     plans: list[TensorPlan],

@@ -51,6 +51,18 @@ WIDE_HEAD_NORMS = {
     "self_attn.q_norm.weight": "(heads head_dim)",
     "self_attn.k_norm.weight": "(kv_heads head_dim)",
 }
+TO_ATTENTION = {"input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")}
+TO_HEAD = {"model.norm": ("lm_head",)}
+FEEDS = {**TO_ATTENTION, "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"), **TO_HEAD}
+FEEDS_EXPERTS = {
+    **TO_ATTENTION,
+    "post_attention_layernorm": (
+        "mlp.gate",
+        "mlp.experts.{experts}.gate_proj",
+        "mlp.experts.{experts}.up_proj",
+    ),
+    **TO_HEAD,
+}
 UNTIED = {"attention_bias": False, "mlp_bias": False, "tie_word_embeddings": False}
 TIED = {**UNTIED, "tie_word_embeddings": True}
 WHOLE_HEADS = (("hidden_size", "num_attention_heads"),)
@@ -90,6 +102,7 @@ LLAMA = Family(
     layered={**PRE_NORMS, **ATTENTION, **ATTENTION_BIAS, **GATED_MLP, **MLP_BIAS},
     flags=UNTIED,
     divisible=WHOLE_HEADS,
+    feeds=FEEDS,
 )
 MISTRAL = replace(
     LLAMA, name="Mistral", model_types=("mistral",), layered={**PRE_NORMS, **ATTENTION, **GATED_MLP}, divisible=()
@@ -156,6 +169,11 @@ PHI3 = replace(
         "mlp.gate_up_proj.weight": "mlp+mlp hidden",
         "mlp.down_proj.weight": "hidden mlp",
     },
+    feeds={
+        "input_layernorm": ("self_attn.qkv_proj",),
+        "post_attention_layernorm": ("mlp.gate_up_proj",),
+        **TO_HEAD,
+    },
 )
 OLMO2 = replace(
     LLAMA,
@@ -163,6 +181,7 @@ OLMO2 = replace(
     model_types=("olmo2",),
     layered={**ATTENTION, **ATTENTION_BIAS, **WIDE_HEAD_NORMS, **POST_NORMS, **GATED_MLP},
     divisible=(),
+    feeds={},
     writers=("post_attention_layernorm", "post_feedforward_layernorm"),
 )
 GPT_NEOX = Family(
@@ -194,6 +213,11 @@ GPT_NEOX = Family(
     divisible=WHOLE_HEADS,
     square=True,
     layer_norm=True,
+    feeds={
+        "input_layernorm": ("attention.query_key_value",),
+        "post_attention_layernorm": ("mlp.dense_h_to_4h",),
+        "gpt_neox.final_layer_norm": ("embed_out",),
+    },
 )
 GPT2 = Family(
     name="GPT-2",
@@ -236,6 +260,7 @@ GPT2 = Family(
     conv1d=True,
     layer_norm=True,
     rotary=False,
+    feeds={"ln_1": ("attn.c_attn",), "ln_2": ("mlp.c_fc",), "transformer.ln_f": ("lm_head",)},
     prefix="transformer.",
 )
 MIXTRAL = replace(
@@ -252,6 +277,15 @@ MIXTRAL = replace(
     },
     keys={"num_experts": ("num_local_experts",)},
     absent=(),
+    feeds={
+        **TO_ATTENTION,
+        "post_attention_layernorm": (
+            "block_sparse_moe.gate",
+            "block_sparse_moe.experts.{experts}.w1",
+            "block_sparse_moe.experts.{experts}.w3",
+        ),
+        **TO_HEAD,
+    },
 )
 QWEN3_MOE = replace(
     QWEN3,
@@ -263,6 +297,7 @@ QWEN3_MOE = replace(
     defaults={},
     requires={"decoder_sparse_step": 1, "mlp_only_layers": []},
     lists={},
+    feeds=FEEDS_EXPERTS,
 )
 OLMOE = replace(
     OLMO2,
@@ -272,6 +307,7 @@ OLMOE = replace(
     keys={"num_experts": ("num_experts", "num_local_experts")},
     absent=("head_dim",),
     square=True,
+    feeds=FEEDS_EXPERTS,
     writers=(),
 )
 

@@ -6,17 +6,18 @@ Nothing here reads a weight or imports torch: shapes come from config.json and h
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from prunus.config import StepConfig
+from prunus.config import StepConfig, parse
 from prunus.data.config import Source, TokensConfig
+from prunus.data.questions import read_questions
 from prunus.data.sources import check_source, sources_fingerprint
 from prunus.errors import HubError, RecipeError, ShapeError
-from prunus.fingerprint import digest
+from prunus.fingerprint import digest, fingerprint_files
 from prunus.models.families import family_of
 from prunus.models.folder import shape_of_file
 from prunus.models.locate import Located, locate_model
@@ -24,6 +25,7 @@ from prunus.models.shape import PRUNABLE, Shape
 from prunus.pipeline.artifact import Artifact
 from prunus.pipeline.recipe import Recipe
 from prunus.prune.config import PruneConfig
+from prunus.score.config import ScoreConfig, Statistic
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
                 check_source(source, f"data.{part}.{i}")
             except HubError as error:
                 _note(error, tentative, unchecked)
-    steps = tuple(_steps(recipe, root, base, tokenizer, tentative))
+    steps = tuple(_steps(recipe, root, base, tokenizer, shape, students, tentative))
     return Plan(recipe, root, steps, shape, students, tuple(unchecked))
 
 
@@ -251,11 +253,19 @@ def prune_config(recipe: Recipe, name: str) -> PruneConfig:
     own = recipe.students[name].prune
     if own.like is None:
         return own
-    other = recipe.students[own.like].prune
-    return other.model_copy(update={"importance": own.importance, "init": own.init, "seed": own.seed})
+    shape = {key: getattr(recipe.students[own.like].prune, key) for key in (*PRUNABLE, "drop_layers")}
+    return own.model_copy(update={**shape, "like": None})
 
 
-def _steps(recipe: Recipe, root: Path, base: Step | Given, tokenizer: Step | Given, tentative: bool) -> Iterator[Step]:
+def _steps(
+    recipe: Recipe,
+    root: Path,
+    base: Step | Given,
+    tokenizer: Step | Given,
+    teacher_shape: Shape,
+    students: Mapping[str, Shape],
+    tentative: bool,
+) -> Iterator[Step]:
     """All steps, each after those that it needs."""
     corpus, held_out = _streams(recipe, root, tokenizer, "", tentative)
     if isinstance(base, Step):
@@ -269,47 +279,77 @@ def _steps(recipe: Recipe, root: Path, base: Step | Given, tokenizer: Step | Giv
             yield Step("teacher", "evaluate-original", recipe.evaluate, {"model": base, "tokens": held_out}, root)
         yield teacher
     yield Step("teacher", "evaluate", recipe.evaluate, {"model": teacher, "tokens": held_out}, root)
-    score = Step("teacher", "score", recipe.score, {"model": teacher, "tokens": corpus}, root)
-    if any(needs_scores(prune_config(recipe, name)) for name in recipe.students):
+    cuts = [(prune_config(recipe, name), shape) for name, shape in students.items()]
+    config = scored(recipe.score, teacher_shape, cuts)
+    score = Step("teacher", "score", config, {"model": teacher, "tokens": corpus, **given_task(config)}, root)
+    if any(cut.statistics(teacher_shape, shape) for cut, shape in cuts):
         yield score
-    for name in recipe.students:
-        yield from _student_steps(recipe, name, teacher, score, (corpus, held_out), tentative)
+    for name, shape in students.items():
+        needs = bool(prune_config(recipe, name).statistics(teacher_shape, shape))
+        yield from _student_steps(recipe, name, teacher, score if needs else None, (corpus, held_out), tentative)
 
 
-def needs_scores(config: PruneConfig) -> bool:
-    """Whether the choice of what stays reads scores."""
-    return config.init == "teacher" and config.importance == "activation"
+def scored(config: ScoreConfig, teacher: Shape, cuts: Sequence[tuple[PruneConfig, Shape]]) -> ScoreConfig:
+    """The options of scoring with what the students' cuts read added.
+
+    Raises:
+        RecipeError: A cut asks for a task's accuracy, and there is no task.
+    """
+    read = {name for cut, shape in cuts for name in cut.statistics(teacher, shape)}
+    dropped = {
+        teacher.num_hidden_layers - shape.num_hidden_layers
+        for cut, shape in cuts
+        if cut.importance.layers in cut.statistics(teacher, shape) and cut.drop_layers == "contiguous"
+    }
+    known = get_args(Statistic)
+    collect = tuple(name for name in known if name in {*config.collect, *read})
+    blocks = tuple(sorted({*config.blocks, *dropped}))
+    return parse(ScoreConfig, {**config.model_dump(), "collect": collect, "blocks": blocks}, "score")
+
+
+def given_task(config: ScoreConfig) -> dict[str, Step | Given]:
+    """The questions that layers are judged by, as an input, where there are any.
+
+    Raises:
+        DataError: They cannot be read.
+    """
+    if config.task is None or "accuracy" not in config.collect:
+        return {}
+    file = Path(config.task).expanduser()
+    read_questions(file, 1)
+    return {"task": Given(file, fingerprint_files([file]))}
 
 
 def _student_steps(
     recipe: Recipe,
     name: str,
     teacher: Step | Given,
-    score: Step,
+    score: Step | None,
     streams: tuple[Step, Step],
     tentative: bool,
 ) -> Iterator[Step]:
     config, distill = prune_config(recipe, name), recipe.students[name].distill
     corpus, held_out = streams
-    needed = {"scores": score} if needs_scores(config) else {}
+    root = corpus.root
+    needed: dict[str, Step | Given] = {"scores": score} if score is not None else {}
     own_words = config.vocab_size is not None
-    if own_words:
+    if own_words or config.heal is not None:
         needed["tokens"] = corpus
-    pruned = Step(name, "prune", config, {"model": teacher, **needed}, score.root)
+    pruned = Step(name, "prune", config, {"model": teacher, **needed}, root)
     yield pruned
     beside: dict[str, Step | Given] = {"teacher": teacher}
     if own_words:  # another vocabulary: other tokens of the same text, and no distribution to compare
-        corpus, held_out = _streams(recipe, score.root, pruned, f"-{name}", tentative)
+        corpus, held_out = _streams(recipe, root, pruned, f"-{name}", tentative)
         beside = {}
         yield from (corpus, held_out)
     if config.init == "teacher" or not distill.tokens:
         label = "evaluate-pruned" if distill.tokens else "evaluate"
-        yield Step(name, label, recipe.evaluate, {"model": pruned, "tokens": held_out, **beside}, score.root)
+        yield Step(name, label, recipe.evaluate, {"model": pruned, "tokens": held_out, **beside}, root)
     if distill.tokens:
         inputs = {"student": pruned, "teacher": teacher, "tokens": corpus}
-        healed = Step(name, "distill", distill, inputs, score.root)
+        healed = Step(name, "distill", distill, inputs, root)
         yield healed
-        yield Step(name, "evaluate", recipe.evaluate, {"model": healed, "tokens": held_out, **beside}, score.root)
+        yield Step(name, "evaluate", recipe.evaluate, {"model": healed, "tokens": held_out, **beside}, root)
 
 
 def _streams(recipe: Recipe, root: Path, tokenizer: Step | Given, suffix: str, tentative: bool) -> tuple[Step, Step]:

@@ -11,11 +11,8 @@ from typing import Any
 import numpy as np
 
 from prunus.models.shape import Shape
-from prunus.prune.config import PruneConfig
-
-Scores = dict[str, np.ndarray]
-"""`neurons` [L, mlp] or [L, E, mlp], `heads` [L, heads], `channels` [norms, hidden], `experts` [L, E] where there are
-any, `cosines` [L + 1, L + 1], and `energy.<norm>` [L, C] or [C] for each norm."""
+from prunus.prune.config import RANKED, PruneConfig
+from prunus.prune.rank import Scores, layer_losses, rank, removal_order
 
 
 @dataclass(frozen=True)
@@ -52,24 +49,35 @@ def choose(scores: Scores, teacher: Shape, target: Shape, config: PruneConfig, v
         vocabulary: The tokens that stay; None keeps all.
     """
     layers = range(teacher.num_hidden_layers)
-    kv_heads = [
-        best_groups(scores["heads"][i], teacher.num_key_value_heads, target.num_key_value_heads) for i in layers
-    ]
+
+    def ranked(axis: str) -> np.ndarray:
+        size = RANKED[axis]
+        if getattr(teacher, size) == getattr(target, size):  # all stay, and nothing has to say which
+            return np.zeros((len(layers), getattr(teacher, size)))
+        return rank(scores, axis, getattr(config.importance, axis), teacher, config.seed)
+
+    heads, neurons = ranked("heads"), ranked("neurons")
+    kv_heads = [best_groups(heads[i], teacher.num_key_value_heads, target.num_key_value_heads) for i in layers]
     per_group = target.num_attention_heads // target.num_key_value_heads
     layered: dict[str, list[Any]] = {
-        "mlp": [best_neurons(scores["neurons"][i], target.intermediate_size) for i in layers],
+        "mlp": [best_neurons(neurons[i], target.intermediate_size) for i in layers],
         "kv_heads": kv_heads,
-        "heads": [best_heads(scores["heads"][i], teacher.num_key_value_heads, kv_heads[i], per_group) for i in layers],
+        "heads": [best_heads(heads[i], teacher.num_key_value_heads, kv_heads[i], per_group) for i in layers],
     }
     if teacher.num_experts:
-        layered["experts"] = [best(scores["experts"][i], target.num_experts) for i in layers]
+        if neurons.ndim == 2:
+            layered["mlp"] = [[np.arange(teacher.intermediate_size)] * teacher.num_experts for _ in layers]
+        layered["experts"] = [best(row, target.num_experts) for row in ranked("experts")]
+    # a rotated cut reads all channels: what stays of them is a matter of the basis
+    rotates = config.method == "rotate"
+    hidden = np.arange(teacher.hidden_size) if rotates else best(ranked("channels")[0], target.hidden_size)
     return Keep(
-        layers=choose_layers(scores["cosines"], target.num_hidden_layers, config.drop_layers),
+        layers=choose_layers(scores, teacher.num_hidden_layers, target.num_hidden_layers, config),
         shared={
             "vocab": np.arange(teacher.vocab_size) if vocabulary is None else vocabulary,
             "positions": np.arange(teacher.max_position_embeddings),
             "head_dim": rotary_pairs(teacher.head_dim, target.head_dim),
-            "hidden": best(scores["channels"].sum(axis=0), target.hidden_size),
+            "hidden": hidden,
         },
         layered=layered,
     )
@@ -111,38 +119,30 @@ def rotary_pairs(head_dim: int, count: int) -> np.ndarray:
     return np.concatenate([pairs, head_dim // 2 + pairs])
 
 
-def choose_layers(cosines: np.ndarray, count: int, rule: str | tuple[int, ...]) -> list[int]:
+def choose_layers(scores: Scores, layers: int, count: int, config: PruneConfig) -> list[int]:
     """The `count` layers to keep.
 
     Args:
-        cosines: [L + 1, L + 1], mean cosines of the residual stream between borders.
+        scores: The teacher's.
+        layers: How many there are.
         count: How many stay.
-        rule: `contiguous` drops the block whose input and output are most alike (least BI); `single` drops the layers
-            of least BI, each by itself; numbers name the layers to drop.
+        config: Its `drop_layers` says `contiguous`, the block whose loss costs least; `single`, the layers that cost
+            least each by itself, or by their logits one after the other; or names the layers to drop. Its
+            `importance.layers` says what a loss costs.
     """
-    layers = len(cosines) - 1
     drop = layers - count
-    if isinstance(rule, tuple):
-        dropped = set(rule)
-    elif rule == "contiguous":
-        likeness = [cosines[first, first + drop] for first in range(layers - drop + 1)]
-        first = int(np.argmax(likeness))
+    if isinstance(config.drop_layers, tuple) or not drop:
+        dropped: set[int] = set(config.drop_layers) if isinstance(config.drop_layers, tuple) else set()
+    elif config.importance.layers == "random":
+        draw = np.random.default_rng([config.seed, len(RANKED)])
+        first = int(draw.integers(count + 1))
+        block = config.drop_layers == "contiguous"
+        dropped = set(range(first, first + drop) if block else draw.permutation(layers)[:drop].tolist())
+    elif config.drop_layers == "contiguous":
+        first = int(np.argmin(layer_losses(scores, config.importance, drop)))
         dropped = set(range(first, first + drop))
+    elif config.importance.layers == "logit_nmse":
+        dropped = set(removal_order(scores)[:drop])
     else:
-        influence = 1.0 - np.diagonal(cosines, offset=1)
-        dropped = set(range(layers)) - set(best(influence, count).tolist())
+        dropped = set(range(layers)) - set(best(layer_losses(scores, config.importance, 1), count).tolist())
     return [layer for layer in range(layers) if layer not in dropped]
-
-
-def random_scores(teacher: Shape, seed: int) -> Scores:
-    """Scores by chance, for a baseline: shapes as in `Scores`, without energies."""
-    draw = np.random.default_rng(seed)
-    layers = teacher.num_hidden_layers
-    experts = (teacher.num_experts,) if teacher.num_experts else ()
-    scores = {
-        "neurons": draw.random((layers, *experts, teacher.intermediate_size)),
-        "heads": draw.random((layers, teacher.num_attention_heads)),
-        "channels": draw.random((1, teacher.hidden_size)),
-        "cosines": draw.random((layers + 1, layers + 1)),
-    }
-    return {**scores, "experts": draw.random((layers, *experts))} if experts else scores

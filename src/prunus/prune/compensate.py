@@ -15,7 +15,7 @@ import numpy as np
 
 from prunus.models.axes import Place, Segment, segment_size
 from prunus.models.shape import Shape
-from prunus.prune.choose import Scores
+from prunus.prune.rank import Scores
 
 QUERIES: Segment = ("heads", "head_dim")
 QUERY_NORM = "self_attn.q_norm.weight"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from prunus.config import Seed, StepConfig
+from prunus.config import Config, Seed, StepConfig
 from prunus.errors import ShapeError
 from prunus.models.shape import PRUNABLE, Shape
 
@@ -14,11 +14,99 @@ SCALABLE_ROPES = frozenset({"default", "linear", "llama3"})
 """Rotary positions that are a function of each pair's speed alone, and so follow a change of theta."""
 
 
+RANKED = {
+    "neurons": "intermediate_size",
+    "heads": "num_attention_heads",
+    "channels": "hidden_size",
+    "experts": "num_experts",
+}
+"""The axes that are ranked, and what a `Shape` calls their sizes."""
+
+Aggregation = Literal["mean", "l2", "variance"]
+
+
+class Ranking(Config):
+    """How the members of one axis are ranked. A criterion's name alone stands for it."""
+
+    criterion: Literal["activation", "activation_norm", "taylor", "fisher", "random"] = "activation"
+    """`activation`, its size (arXiv 2407.14679); `activation_norm`, that times the norm of the column that reads it,
+    for neurons; `taylor`, the first-order change of the loss without it; `fisher`, the same squared; or `random`."""
+    batch: Aggregation = "l2"
+    """How activations are aggregated over sequences."""
+    sequence: Aggregation = "mean"
+    """How they are aggregated over a sequence."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, raw: Any) -> Any:
+        """A criterion alone stands for a ranking."""
+        return {"criterion": raw} if isinstance(raw, str) else raw
+
+    def collect(self) -> set[str]:
+        """The statistics that it is made of, by the names of `score.collect`."""
+        if self.criterion == "random":
+            return set()
+        return {"gradients"} if self.criterion in ("taylor", "fisher") else {self.sequence}
+
+
+class ImportanceConfig(Config):
+    """What decides on each axis. One criterion alone stands for neurons, heads and channels; `random` for all."""
+
+    neurons: Ranking = Ranking()
+    """Neurons of the MLPs."""
+    heads: Ranking = Ranking()
+    """Query heads, and KV heads by those that share them."""
+    channels: Ranking = Ranking()
+    """Channels of the residual stream."""
+    experts: Ranking = Ranking()
+    """Experts, by their router's probabilities: `activation` or `random`."""
+    layers: Literal["block_influence", "lm_loss", "accuracy", "logit_nmse", "random"] = "block_influence"
+    """Layers and blocks of them: how little they turn the residual stream (`block_influence`), or what leaving them
+    out does to the loss, the perplexity (`lm_loss` ranks by both), the accuracy on a task, or the logits."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, raw: Any) -> Any:
+        """A criterion alone stands for all axes that know it."""
+        if not isinstance(raw, str):
+            return raw
+        axes = ("neurons", "heads", "channels", *(("experts", "layers") if raw == "random" else ()))
+        return dict.fromkeys(axes, raw)
+
+    @model_validator(mode="after")
+    def _known(self) -> ImportanceConfig:
+        for axis in ("heads", "channels", "experts"):
+            found = getattr(self, axis).criterion
+            allowed = ["activation", "random"] if axis == "experts" else ["activation", "taylor", "fisher", "random"]
+            if found not in allowed:
+                raise ValueError(f"{axis}: {found!r} ranks no {axis}; allowed: {', '.join(allowed)}")
+        return self
+
+
+class HealConfig(Config):
+    """What is done about a cut before any training, by passes over a few sequences."""
+
+    samples: int = Field(default=128, ge=1)
+    """Sequences of the calibration set to heal by; at least 6 tokens for each channel and neuron that stays."""
+    sequence_length: int = Field(default=1024, ge=2)
+    """Tokens of one of them."""
+    norms: bool = True
+    """Scale each norm's gain by one number, so that what it gives is as large as the teacher's."""
+    refit: Literal["none", "outputs", "all"] = "none"
+    """Refit linears by least squares: those that write the residual stream (`outputs`), or those that read it as well
+    (`all`). Best where no training follows."""
+    depth: Literal["none", "linear", "magnitude"] = "linear"
+    """What makes up for dropped layers: one `linear` map, folded into what the layer before them writes, or only their
+    `magnitude`, by which all that later layers write is divided. A refit of outputs does more than either."""
+    ridge: float = Field(default=0.01, gt=0)
+    """How strongly refitted weights are held to what they were, relative to the mean square of their inputs."""
+
+
 class PruneConfig(StepConfig):
     """What is left of the teacher, and how that is chosen."""
 
     kind: ClassVar[str] = "prune"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     num_hidden_layers: int | None = Field(default=None, ge=1)
     """Layers to keep (depth)."""
@@ -39,8 +127,13 @@ class PruneConfig(StepConfig):
     drop_layers: Literal["contiguous", "single"] | tuple[int, ...] = "contiguous"
     """Which layers go: `contiguous` (the block of least influence), `single` (one by one, the least influential
     first), or their numbers, counted from 0."""
-    importance: Literal["activation", "random"] = "activation"
-    """What decides: the scores, or chance (a baseline)."""
+    importance: ImportanceConfig = ImportanceConfig()
+    """What decides, axis by axis."""
+    method: Literal["minitron", "rotate"] = "minitron"
+    """`minitron` keeps the best channels of the residual stream as they are (arXiv 2407.14679); `rotate` turns the
+    stream to its principal axes first, by one orthogonal matrix for the whole network."""
+    heal: HealConfig | None = None
+    """What is done about the cut before any training; nothing if not given."""
     init: Literal["teacher", "random"] = "teacher"
     """Weights cut from the teacher, or drawn anew (a baseline: the same shape from scratch)."""
     like: str | None = None
@@ -75,7 +168,28 @@ class PruneConfig(StepConfig):
         self._check_head_dim(teacher, where)
         target = teacher.with_dimensions(wanted)
         target.check_loadable(where)
+        if self.init == "teacher":
+            self._check_method(teacher, target, where)
         return target
+
+    def statistics(self, teacher: Shape, target: Shape) -> set[str]:
+        """What of the teacher's scores the cut reads: names of `score.collect`, and `cosines` and `energies`.
+
+        Empty where nothing needs scoring: random weights, chance, or layers dropped by number.
+        """
+        if self.init == "random":
+            return set()
+        wanted: set[str] = set()
+        for axis, size in RANKED.items():
+            if getattr(target, size) < getattr(teacher, size):
+                rotated = axis == "channels" and self.method == "rotate"
+                wanted |= {"covariance"} if rotated else getattr(self.importance, axis).collect()
+        if target.head_dim < teacher.head_dim and self.importance.heads.criterion != "random":
+            wanted.add("energies")  # which norms over heads make up for what goes
+        by_score = self.importance.layers != "random" and isinstance(self.drop_layers, str)
+        if by_score and target.num_hidden_layers < teacher.num_hidden_layers:
+            wanted.add("cosines" if self.importance.layers == "block_influence" else self.importance.layers)
+        return wanted
 
     def _layers_left(self, layers: int, where: str) -> int:
         if isinstance(self.drop_layers, str):
@@ -113,6 +227,29 @@ class PruneConfig(StepConfig):
             raise ShapeError(
                 f"{where}.head_dim: this teacher's rotary positions are {', '.join(sorted(others))}, whose speeds no "
                 f"config can keep for fewer dimensions; that can be done for {', '.join(sorted(SCALABLE_ROPES))}"
+            )
+
+    def _check_method(self, teacher: Shape, target: Shape, where: str) -> None:
+        family, tied = teacher.family, teacher.flags.get("tie_word_embeddings", False)
+        if self.method == "rotate" and target.hidden_size < teacher.hidden_size:
+            if not family.feeds:
+                raise ShapeError(
+                    f"{where}.method: {family.name} normalises what its layers write to the residual stream, "
+                    "with gains that no linear can take in, so it cannot be rotated; allowed: minitron"
+                )
+            if family.layer_norm and tied:
+                raise ShapeError(
+                    f"{where}.method: this {family.name}'s embeddings are tied, and a tied head cannot keep a "
+                    "LayerNorm's gains in another basis; allowed: minitron, or an untied copy of the teacher"
+                )
+        if self.heal is not None and not family.feeds:
+            raise ShapeError(
+                f"{where}.heal: {family.name} normalises what its layers write to the residual stream, and no "
+                "weight of theirs can be fitted to it alone; leave it out"
+            )
+        if self.heal is not None and target.vocab_size < teacher.vocab_size:
+            raise ShapeError(
+                f"{where}.heal: a student with a cut vocabulary reads other tokens than its teacher; leave it out"
             )
 
     @staticmethod

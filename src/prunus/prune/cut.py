@@ -14,15 +14,22 @@ from prunus.models.axes import Place
 from prunus.models.checkpoint import ITEM_BYTES, TensorInfo, TensorPlan
 from prunus.models.shape import Shape
 from prunus.models.values import from_float, is_finite, to_float
-from prunus.prune.choose import Keep, Scores
+from prunus.prune.choose import Keep
 from prunus.prune.compensate import factor
+from prunus.prune.rank import Scores
+from prunus.prune.rotate import Rotation, apply, hidden_first
 
 _PIECE_BYTES = 512 << 10  # read at a time: within the cache, so that looking at values costs little
 _GAP = 64  # rows that are read along rather than jumped over
 
 
 def cut(
-    tensors: Mapping[str, TensorInfo], teacher: Shape, target: Shape, keep: Keep, scores: Scores
+    tensors: Mapping[str, TensorInfo],
+    teacher: Shape,
+    target: Shape,
+    keep: Keep,
+    scores: Scores,
+    rotation: Rotation | None = None,
 ) -> list[TensorPlan]:
     """Plan every tensor of the student, in the order of the teacher's.
 
@@ -32,6 +39,7 @@ def cut(
         target: The student's shape.
         keep: What stays.
         scores: The teacher's, for what norms must make up for.
+        rotation: The change of basis of the residual stream, of which `keep` then names all channels.
 
     Returns:
         One plan for each weight that stays; nothing is read before its pieces are asked for.
@@ -46,7 +54,10 @@ def cut(
             kept = indices(place, teacher.sizes(), keep)
             factors = factor(place, teacher, target, scores, kept[0])
             offset = teacher.family.gain_offset if len(info.shape) == 1 else 0.0
-            plans.append(_plan(renamed, info, kept, factors, offset))
+            if rotation is not None and place.weight.has("hidden"):
+                plans.append(_rotated(renamed, info, place, kept, factors, offset, rotation))
+            else:
+                plans.append(_plan(renamed, info, kept, factors, offset))
     return plans
 
 
@@ -96,6 +107,36 @@ def _plan(
     def pieces() -> Iterator[bytes | memoryview]:
         raw = _pieces(info, kept)
         return raw if np.all(factors == 1.0) else _scaled(raw, info, shape, factors, offset)
+
+    return TensorPlan(name, info.dtype, shape, pieces)
+
+
+def _rotated(
+    name: str,
+    info: TensorInfo,
+    place: Place,
+    kept: list[np.ndarray],
+    factors: float | np.ndarray,
+    offset: float,
+    rotation: Rotation,
+) -> TensorPlan:
+    """A weight in another basis: row by row where its rows are read from the stream, else the whole of it at once."""
+    size = rotation.basis.shape[1]
+    shape = tuple(size if dim == (("hidden",),) else len(kept[d]) for d, dim in enumerate(place.weight.dims))
+    inner = tuple(len(positions) for positions in kept[1:])
+    wide = np.float64 if info.dtype in ("F64", "F32") else np.float32
+
+    def pieces() -> Iterator[bytes]:
+        raw = _pieces(info, kept)
+        if hidden_first(place):
+            raw = iter([b"".join(raw)])
+        rows = np.broadcast_to(factors, (len(kept[0]),)).reshape(-1, *[1] * len(inner))
+        done = 0
+        for piece in raw:
+            values = to_float(piece, info.dtype).reshape(-1, *inner)
+            scaled = (values + offset) * rows[done : done + len(values)]
+            done += len(values)
+            yield from_float(apply(scaled.astype(wide), place, rotation) - offset, info.dtype)
 
     return TensorPlan(name, info.dtype, shape, pieces)
 

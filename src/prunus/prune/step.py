@@ -11,18 +11,22 @@ import numpy as np
 
 from prunus.console import Console
 from prunus.errors import ArtifactError
-from prunus.models.checkpoint import write_tensors
+from prunus.models.checkpoint import read_bytes, write_tensors
 from prunus.models.draw import draw_model
 from prunus.models.folder import ModelFolder, copy_along, write_config
 from prunus.models.shape import Shape
-from prunus.prune.choose import Keep, Scores, choose, random_scores
-from prunus.prune.config import PruneConfig
+from prunus.models.values import to_float
+from prunus.prune.choose import Keep, choose
+from prunus.prune.config import HealConfig, ImportanceConfig, PruneConfig
 from prunus.prune.cut import cut
+from prunus.prune.rank import Scores
+from prunus.prune.rotate import Rotation, make_rotation, stored_vectors
 from prunus.prune.student import student_config
 from prunus.prune.vocabulary import choose_tokens, named_ids, read_tokenizer, renumber, write_tokenizer
 from prunus.runtime import Runtime
 
-SCORED = ("num_hidden_layers", "intermediate_size", "num_attention_heads", "hidden_size")
+BASIS = "basis.safetensors"
+SCORED = ("num_hidden_layers", "intermediate_size", "hidden_size")
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,9 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     teacher.check()
     target = config.target(teacher.shape, "prune")
     vocabulary = _vocabulary(teacher, target, inputs)
-    scores = _scores(inputs, config, teacher.shape)
+    if config.init == "random":  # which of the teacher's members stay says nothing then
+        config = config.model_copy(update={"importance": ImportanceConfig.model_validate("random")})
+    scores = _scores(inputs, config, teacher.shape, target)
     keep = choose(scores, teacher.shape, target, config, vocabulary)
     settings = student_config(teacher.config, teacher.shape, target, keep.layers)
     if vocabulary is not None:
@@ -66,11 +72,14 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     if config.init == "random":
         draw_model(settings, out, config.seed)
     else:
-        plans = cut(teacher.tensors, teacher.shape, target, keep, scores)
+        rotation = _rotation(teacher, target, config, scores)
+        plans = cut(teacher.tensors, teacher.shape, target, keep, scores, rotation)
         with console.progress("prune", sum(plan.nbytes for plan in plans), "bytes") as progress:
             write_tensors(out, plans, on_progress=progress.update)
         write_config(out, settings)
-        _write_kept(keep, out)
+        _write_kept(keep, rotation, out)
+        if config.heal is not None:
+            _heal(config.heal, config.seed, inputs, out, keep, rotation, scores, runtime, console)
     student = ModelFolder(out)
     student.check()
     return {"parameters": student.shape.parameters, "non_embedding_parameters": student.shape.non_embedding_parameters}
@@ -92,9 +101,9 @@ def _vocabulary(teacher: ModelFolder, target: Shape, inputs: Inputs) -> np.ndarr
     return choose_tokens(read_tokenizer(teacher.path), counts, always, target.vocab_size)
 
 
-def _scores(inputs: Inputs, config: PruneConfig, teacher: Shape) -> Scores:
-    if config.importance == "random" or config.init == "random":
-        return random_scores(teacher, config.seed)
+def _scores(inputs: Inputs, config: PruneConfig, teacher: Shape, target: Shape) -> Scores:
+    if not config.statistics(teacher, target):
+        return {}
     if inputs.scores is None or not (inputs.scores / "scores.safetensors").is_file():
         raise ArtifactError(
             f"prune: {inputs.scores or 'no folder'} holds no scores.safetensors; `prunus score` makes it"
@@ -102,17 +111,73 @@ def _scores(inputs: Inputs, config: PruneConfig, teacher: Shape) -> Scores:
     from safetensors.numpy import load_file
 
     scores = load_file(inputs.scores / "scores.safetensors")
-    found = (len(scores["neurons"]), scores["neurons"].shape[-1], scores["heads"].shape[1], scores["channels"].shape[1])
+    (final,) = teacher.family.norms[1]
+    found = (len(scores["cosines"]) - 1, scores["reader_norms"].shape[-1], len(scores[f"energy.{final}"]))
     wanted = tuple(getattr(teacher, size) for size in SCORED)
     if found != wanted:
         raise ArtifactError(f"prune: {inputs.scores} scores another model: {SCORED} are {found} there, {wanted} here")
     return scores
 
 
-def _write_kept(keep: Keep, out: Path) -> None:
+def _rotation(teacher: ModelFolder, target: Shape, config: PruneConfig, scores: Scores) -> Rotation | None:
+    """The change of basis that a rotated cut of channels asks for."""
+    if config.method == "minitron" or target.hidden_size == teacher.shape.hidden_size:
+        return None
+    places = {name: teacher.family.place(name) for name in teacher.tensors}
+    named = {
+        teacher.family.name_of(place.key, place.layer, place.expert): teacher.tensors[name]
+        for name, place in places.items()
+        if place is not None
+    }
+    vector = stored_vectors(lambda name: to_float(read_bytes(named[name]), named[name].dtype), teacher.family)
+    return make_rotation(scores["covariance"], teacher.shape, target.hidden_size, vector)
+
+
+def _heal(
+    config: HealConfig,
+    seed: int,
+    inputs: Inputs,
+    out: Path,
+    keep: Keep,
+    rotation: Rotation | None,
+    scores: Scores,
+    runtime: Runtime,
+    console: Console,
+) -> None:
+    """Heal the student in `out`, with both models in memory."""
+    import torch
+
+    from prunus.data.tokens import Tokens
+    from prunus.models.load import device_of, dtype_named, inference_dtype, load_model, save_model
+    from prunus.prune.activations import Side
+    from prunus.prune.bridge import make_bridge
+    from prunus.prune.heal import heal
+
+    assert inputs.tokens is not None  # the plan gives them with `heal`
+    ids = Tokens.open(inputs.tokens).draw(config.samples, config.sequence_length, seed)
+    portion = max(n for n in range(1, runtime.device_batch_size + 1) if len(ids) % n == 0)
+    folders, device = (ModelFolder(inputs.model), ModelFolder(out)), device_of(runtime)
+    dtypes = (inference_dtype(runtime, device), torch.float32)
+    teacher, student = (
+        Side(load_model(folder.path, device, dtype).requires_grad_(False), folder.family, portion)
+        for folder, dtype in zip(folders, dtypes, strict=True)
+    )
+    bridge = make_bridge(folders[0].shape, folders[1].shape, keep, rotation, scores, device)
+    with console.progress("heal", len(keep.layers), "layers") as progress:
+        heal(teacher, student, bridge, torch.from_numpy(ids), config, progress.update)
+    save_model(student.model, out, dtype_named(folders[1].config))
+
+
+def _write_kept(keep: Keep, rotation: Rotation | None, out: Path) -> None:
+    """`kept.json`, and for a rotated cut `basis.safetensors`: `basis` [d, d'] takes the stream to the student's."""
+
     def plain(value: Any) -> list[Any]:
         return [plain(row) for row in value] if isinstance(value, list) else np.asarray(value).tolist()
 
     shared = {axis: plain(members) for axis, members in keep.shared.items() if axis != "positions"}
     per_layer = [{axis: plain(rows[layer]) for axis, rows in keep.layered.items()} for layer in keep.layers]
     (out / "kept.json").write_text(json.dumps({"layers": keep.layers, **shared, "per_layer": per_layer}) + "\n")
+    if rotation is not None:
+        from safetensors.numpy import save_file
+
+        save_file({"basis": np.ascontiguousarray(rotation.basis, dtype=np.float32)}, out / BASIS)

@@ -29,8 +29,10 @@ def row_name(run: Run, result: Result) -> str:
     origin = "pruned"
     if prune and prune.record["config"]["init"] == "random":
         origin = "from scratch"
-    elif prune and prune.record["config"]["importance"] == "random":
+    elif prune and prune.record["config"]["importance"]["channels"]["criterion"] == "random":
         origin = "pruned at random"
+    elif prune and prune.record["config"]["method"] == "rotate":
+        origin = "rotated and pruned"
     distilled = result.label == "evaluate" and run.find(result.subject, "distill")
     return f"{result.subject}: {origin}" + (" + distilled" if distilled else "")
 

@@ -1,9 +1,9 @@
-"""Importance from activations: pure functions, one for each equation.
+"""What scores are made of: pure functions, one for each equation. Sums over batches add up; `prune` closes them.
 
-    B batch, S sequence, C members of an axis (channels, neurons or heads), D head_dim, H hidden, L layers
+    B batch, S sequence, C members of an axis (channels, neurons or heads), D head_dim, H hidden, E experts, L layers
 
-Source: Compact Language Models via Pruning and Knowledge Distillation (arXiv 2407.14679v2, section 2.2 and table 13).
-The aggregation is the paper's choice: the mean over the sequence, then the L2 norm over the batch.
+Source, where nothing else is said: Compact Language Models via Pruning and Knowledge Distillation (arXiv 2407.14679v2,
+section 2.2 and table 13), which aggregates over the sequence first, then over the batch, each by one of three ways.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 
 def head_norms(heads: torch.Tensor, head_dim: int) -> torch.Tensor:
@@ -18,20 +19,44 @@ def head_norms(heads: torch.Tensor, head_dim: int) -> torch.Tensor:
     return heads.unflatten(-1, (-1, head_dim)).float().norm(dim=-1)
 
 
-def squared_sequence_means(activations: torch.Tensor) -> torch.Tensor:
-    """Σ_b (mean_s |a|)²: [B, S, C] to [C] in float64. Sums over batches add up; `batch_l2` closes them."""
-    return activations.abs().mean(dim=1, dtype=torch.float32).double().square().sum(dim=0)
+def over_sequence(activations: torch.Tensor, how: str) -> torch.Tensor:
+    """Aggregate each member over the sequence: [B, S, C] to [B, C] in float32.
+
+    Args:
+        activations: The raw values.
+        how: `mean`, (1/S) Σ |a|; `l2`, √Σ a²; or `variance`, (1/S) Σ (a - mean a)².
+    """
+    if how == "mean":
+        return activations.abs().mean(dim=1, dtype=torch.float32)
+    if how == "l2":
+        return torch.linalg.vector_norm(activations, dim=1, dtype=torch.float32)
+    return activations.float().var(dim=1, unbiased=False)
 
 
-def batch_l2(squares: torch.Tensor) -> torch.Tensor:
-    """The L2 norm over the batch, from the sums of `squared_sequence_means`."""
-    return squares.sqrt()
+def moments(values: torch.Tensor) -> torch.Tensor:
+    """Σ_b v and Σ_b v² of what `over_sequence` gives: [B, C] to [2, C] in float64, enough for any batch aggregation."""
+    v = values.double()
+    return torch.stack([v.sum(dim=0), v.square().sum(dim=0)])
 
 
-def energies(inputs: torch.Tensor, centred: bool) -> torch.Tensor:
-    """Each member's share of what a norm reads, Σ x_i² / mean_j x_j² over all but the last dimension, in float64.
+def taylor_terms(products: torch.Tensor) -> torch.Tensor:
+    """Σ |a g| and Σ (a g)² over all positions: [B, S, C] of activation times gradient to [2, C] in float64.
 
-    `prune` reads from it how much a norm shrinks when members go.
+    The first is the size of the change of the loss, to first order, when a member is set to 0 (Molchanov et al. 2017,
+    arXiv 1611.06440, equation 8, before the absolute value is taken over a whole batch); the second the same squared,
+    the diagonal of the Fisher matrix of a factor on the member (Theis et al. 2018, arXiv 1801.05787, equation 9).
+    """
+    p = products.flatten(0, 1)
+    return torch.stack([p.abs().sum(dim=0, dtype=torch.float64), p.square().sum(dim=0, dtype=torch.float64)])
+
+
+def head_products(heads: torch.Tensor, gradients: torch.Tensor, head_dim: int) -> torch.Tensor:
+    """Σ_d a_d g_d, activation times gradient of each head as a whole: two of [B, S, C * D] to [B, S, C]."""
+    return (heads.float() * gradients.float()).unflatten(-1, (-1, head_dim)).sum(dim=-1)
+
+
+def normalised(inputs: torch.Tensor, centred: bool) -> torch.Tensor:
+    """What a norm makes of its input before its gain: x / √(mean x²), in float32, any shape.
 
     Args:
         inputs: What the norm reads, [..., C].
@@ -40,13 +65,29 @@ def energies(inputs: torch.Tensor, centred: bool) -> torch.Tensor:
     x = inputs.float()
     if centred:
         x = x - x.mean(dim=-1, keepdim=True)
-    squares = x.square()
-    return (squares / squares.mean(dim=-1, keepdim=True).clamp_min(1e-30)).double().flatten(0, -2).sum(dim=0)
+    return x * x.square().mean(dim=-1, keepdim=True).clamp_min(1e-30).rsqrt()
 
 
-def routing_squares(inputs: torch.Tensor, router: torch.Tensor) -> torch.Tensor:
-    """`squared_sequence_means` of the probabilities that a router gives each expert: [B, S, H], [E, H] to [E]."""
-    return squared_sequence_means(torch.nn.functional.linear(inputs, router).float().softmax(dim=-1))
+def energies(inputs: torch.Tensor, centred: bool) -> torch.Tensor:
+    """Each member's share of what a norm reads, Σ x̂², over all but the last dimension: [..., C] to [C] in float64.
+
+    `prune` reads from it how much a norm shrinks when members go. x̂ is as in `normalised`.
+    """
+    return normalised(inputs, centred).square().flatten(0, -2).sum(dim=0, dtype=torch.float64)
+
+
+def covariance(inputs: torch.Tensor, centred: bool) -> torch.Tensor:
+    """Σ x̂ x̂ᵀ over all positions: [B, S, H] to [H, H] in float64. x̂ is as in `normalised`.
+
+    What SliceGPT (Ashkboos et al. 2024, arXiv 2401.15024, section 3.3) takes the principal axes of, for one norm.
+    """
+    x = normalised(inputs, centred).flatten(0, -2)
+    return (x.T @ x).double()
+
+
+def routing_values(inputs: torch.Tensor, router: torch.Tensor) -> torch.Tensor:
+    """The probabilities that a router gives each expert: [B, S, H], [E, H] to [B, S, E]."""
+    return F.linear(inputs, router).float().softmax(dim=-1)
 
 
 def expert_squares(experts: Any, tokens: torch.Tensor, routed: torch.Tensor) -> torch.Tensor:
@@ -60,7 +101,7 @@ def expert_squares(experts: Any, tokens: torch.Tensor, routed: torch.Tensor) -> 
     rows = []
     for expert, weight in enumerate(experts.gate_up_proj):
         through = tokens[(routed == expert).any(dim=-1)]
-        gate, up = torch.nn.functional.linear(through, weight).chunk(2, dim=-1)
+        gate, up = F.linear(through, weight).chunk(2, dim=-1)
         rows.append((experts.act_fn(gate) * up).float().square().sum(dim=0, dtype=torch.float64))
     return torch.stack(rows)
 
@@ -70,7 +111,7 @@ def stream_cosines(stream: torch.Tensor) -> torch.Tensor:
 
     Border i is the input of layer i, border L the output of the last layer.
     """
-    x = torch.nn.functional.normalize(stream.float(), dim=-1).flatten(1, 2)
+    x = F.normalize(stream.float(), dim=-1).flatten(1, 2)
     return torch.einsum("ith,jth->ij", x, x).double()
 
 
@@ -85,3 +126,12 @@ def block_influence(cosines: torch.Tensor, first: int, count: int) -> float:
         count: Its number of layers.
     """
     return 1.0 - float(cosines[first, first + count])
+
+
+def squared_errors(logits: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Σ (z - z₀)² and Σ z₀², whose ratio is the normalised mean squared error of the logits: [..., V] twice to [2].
+
+    The criterion for layers of Nemotron Elastic (arXiv 2511.16664).
+    """
+    z, z0 = logits.double(), reference.double()
+    return torch.stack([(z - z0).square().sum(), z0.square().sum()])

@@ -12,49 +12,78 @@ from torch import nn
 from prunus.models.axes import Family, parse_weight
 from prunus.models.shape import Shape
 from prunus.score.importance import (
+    covariance,
     energies,
     expert_squares,
     head_norms,
-    routing_squares,
-    squared_sequence_means,
+    head_products,
+    moments,
+    over_sequence,
+    routing_values,
     stream_cosines,
+    taylor_terms,
 )
+
+SEQUENCE = ("mean", "l2", "variance")
+_STRIDE = 4  # of so many positions one goes into the covariance, which then costs little beside the forward pass
 
 
 class Statistics:
-    """Sums over calibration batches, all filled by the same forward passes.
+    """Sums over calibration batches, all filled by the same passes.
 
     Attributes:
-        neurons: [L, mlp], or [L, E, mlp] in a mixture of experts: sums of `squared_sequence_means`; of an expert's
-            neurons, of the squares over the tokens that go through it.
-        heads: [L, heads], channels: [norms, hidden]: sums of `squared_sequence_means`; the norms are those of each
-            layer that run over the residual stream, then the final one.
-        experts: [L, E]: sums of `squared_sequence_means` of the router's probabilities.
-        energies: For each norm [L, C] or [C]: sums of `energies` of what it reads.
-        cosines: [L + 1, L + 1], sums of `stream_cosines`.
-        tokens: How many tokens went in.
+        sums: By name:
+            `neurons.<how>` [2, L, mlp], `heads.<how>` [2, L, heads], `channels.<how>` [2, norms, hidden] and, where
+            there are any, `experts.<how>` [2, L, E]: `moments` of `over_sequence` by each way that is collected. The
+            norms are those of each layer that run over the residual stream, then the final one; experts are scored by
+            their router's probabilities.
+            `neurons.squares` [L, E, mlp]: in a mixture of experts, of an expert's neurons the squares over the tokens
+            that go through it, in place of the moments.
+            `neurons.gradients` [2, L, mlp], `heads.gradients`, `channels.gradients`: `taylor_terms`.
+            `covariance` [hidden, hidden]: of what the norms over the residual stream read, all of them together.
+            `energy.<norm>` [L, C] or [C]: `energies` of what each norm reads.
+            `cosines` [L + 1, L + 1]: `stream_cosines`.
+            `counts` [2]: sequences and tokens that went in.
+        shape: Of the model.
     """
 
-    def __init__(self, shape: Shape, device: torch.device) -> None:
+    def __init__(self, shape: Shape, collect: tuple[str, ...], device: torch.device) -> None:
+        self.shape, self.collect, self.device = shape, collect, device
+        self.hows = [how for how in SEQUENCE if how in collect]
         layers, sizes = shape.num_hidden_layers, shape.sizes()
         layered, shared = shape.family.norms
         axes = {name: parse_weight(shape.family.layered[f"{name}.weight"]) for name in layered}
-
-        def zeros(*dims: int) -> torch.Tensor:
-            return torch.zeros(*dims, dtype=torch.float64, device=device)
-
-        experts = [shape.num_experts] if shape.num_experts else []
-        self.shape = shape
         self.over_stream = [name for name in layered if axes[name].has("hidden")]
-        self.neurons = zeros(layers, *experts, shape.intermediate_size)
-        self.heads = zeros(layers, shape.num_attention_heads)
-        self.experts = zeros(layers, *experts) if experts else None
-        self.channels = zeros(layers * len(self.over_stream) + len(shared), shape.hidden_size)
-        self.energies = {name: zeros(layers, *axes[name].shape(sizes)) for name in layered}
-        self.energies |= {name: zeros(shape.hidden_size) for name in shared}
-        self.cosines = zeros(layers + 1, layers + 1)
-        self.tokens = 0
+        self.norms = layers * len(self.over_stream) + len(shared)
+        self.sums: dict[str, torch.Tensor] = {}
+        members = {"heads": (layers, shape.num_attention_heads), "channels": (self.norms, shape.hidden_size)}
+        if shape.num_experts:
+            self._add("neurons.squares", layers, shape.num_experts, shape.intermediate_size)
+            members["experts"] = (layers, shape.num_experts)
+        else:
+            members["neurons"] = (layers, shape.intermediate_size)
+        for axis, size in members.items():
+            for how in self.hows:
+                self._add(f"{axis}.{how}", 2, *size)
+            if "gradients" in collect and axis != "experts":
+                self._add(f"{axis}.gradients", 2, *size)
+        if "covariance" in collect:
+            self._add("covariance", shape.hidden_size, shape.hidden_size)
+        for name in layered:
+            self._add(f"energy.{name}", layers, *axes[name].shape(sizes))
+        for name in shared:
+            self._add(f"energy.{name}", shape.hidden_size)
+        self._add("cosines", layers + 1, layers + 1)
+        self._add("counts", 2)
         self._stream: list[torch.Tensor] = []
+
+    @property
+    def backward(self) -> bool:
+        """Whether a backward pass is wanted."""
+        return "gradients" in self.collect
+
+    def _add(self, name: str, *size: int) -> None:
+        self.sums[name] = torch.zeros(*size, dtype=torch.float64, device=self.device)
 
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
@@ -69,67 +98,85 @@ class Statistics:
     def end_batch(self) -> None:
         """Add what needs a whole forward pass: the cosines between layers."""
         stream = torch.stack(self._stream)
-        self.cosines += stream_cosines(stream)
-        self.tokens += stream.shape[1] * stream.shape[2]
+        self.sums["cosines"] += stream_cosines(stream)
+        self.sums["counts"] += torch.tensor([stream.shape[1], stream.shape[1] * stream.shape[2]], device=self.device)
         self._stream.clear()
 
     def _hooks(self, model: nn.Module, family: Family) -> Iterator[Any]:
         for i in range(self.shape.num_hidden_layers):
             layer = model.get_submodule(family.layer.format(i).rstrip("."))
             yield layer.register_forward_pre_hook(self._keep_input, with_kwargs=True)
-            yield from self._expert_hooks(layer, i) if self.experts is not None else self._neuron_hooks(layer, i)
+            if self.shape.num_experts:
+                yield from self._expert_hooks(layer, i)
+            else:
+                for name in family.readers("mlp"):
+                    yield layer.get_submodule(name).register_forward_pre_hook(self._on_input("neurons", i))
             for name in family.readers("heads"):
-                hook = _on_input(self.heads[i], lambda x: squared_sequence_means(head_norms(x, self.shape.head_dim)))
-                yield layer.get_submodule(name).register_forward_pre_hook(hook)
+                yield layer.get_submodule(name).register_forward_pre_hook(self._on_heads(i))
             for name in family.norms[0]:
-                module = layer.get_submodule(name)
-                yield module.register_forward_pre_hook(_on_input(self.energies[name][i], self._energy))
-                if name in self.over_stream:
-                    row = self.channels[i * len(self.over_stream) + self.over_stream.index(name)]
-                    yield module.register_forward_hook(_on_output(row))
+                row = i * len(self.over_stream) + self.over_stream.index(name) if name in self.over_stream else None
+                yield from self._norm_hooks(layer.get_submodule(name), self.sums[f"energy.{name}"][i], row)
             if i == self.shape.num_hidden_layers - 1:
                 yield layer.register_forward_hook(self._keep_output)
         for j, name in enumerate(reversed(family.norms[1]), start=1):
-            module = model.get_submodule(name)
-            yield module.register_forward_pre_hook(_on_input(self.energies[name], self._energy))
-            yield module.register_forward_hook(_on_output(self.channels[-j]))
+            yield from self._norm_hooks(model.get_submodule(name), self.sums[f"energy.{name}"], self.norms - j)
 
-    def _neuron_hooks(self, layer: nn.Module, i: int) -> Iterator[Any]:
-        for name in self.shape.family.readers("mlp"):
-            hook = _on_input(self.neurons[i], squared_sequence_means)
-            yield layer.get_submodule(name).register_forward_pre_hook(hook)
+    def _norm_hooks(self, module: nn.Module, energy: torch.Tensor, row: int | None) -> Iterator[Any]:
+        """Watch a norm; `row` is its place among those over the residual stream, None for one that is not."""
+        centred = self.shape.family.layer_norm
+
+        def reads(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            energy.add_(energies(args[0].detach(), centred))
+            if row is not None and "covariance" in self.sums:
+                self.sums["covariance"].add_(covariance(args[0].detach()[:, ::_STRIDE], centred))
+
+        yield module.register_forward_pre_hook(reads)
+        if row is not None:
+            yield module.register_forward_hook(lambda *call: self._members("channels", row, call[-1]))
+
+    def _on_input(self, axis: str, i: int) -> Callable[..., None]:
+        return lambda _, args: self._members(axis, i, args[0])
+
+    def _on_heads(self, i: int) -> Callable[..., None]:
+        dim = self.shape.head_dim
+
+        def hook(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            heads = args[0].detach()
+            self._moments("heads", i, head_norms(heads, dim))
+            if self.backward:
+                args[0].register_hook(lambda g: self._products("heads", i, head_products(heads, g.detach(), dim)))
+
+        return hook
+
+    def _members(self, axis: str, i: int, values: torch.Tensor) -> None:
+        kept = values.detach()
+        self._moments(axis, i, kept)
+        if self.backward:
+            values.register_hook(lambda g: self._products(axis, i, kept.float() * g.detach().float()))
+
+    def _moments(self, axis: str, i: int, values: torch.Tensor) -> None:
+        for how in self.hows:
+            self.sums[f"{axis}.{how}"][:, i] += moments(over_sequence(values, how))
+
+    def _products(self, axis: str, i: int, products: torch.Tensor) -> None:
+        self.sums[f"{axis}.gradients"][:, i] += taylor_terms(products)
 
     def _expert_hooks(self, layer: nn.Module, i: int) -> Iterator[Any]:
-        assert self.experts is not None
         mixture = layer.get_submodule("mlp")  # transformers keeps the router and the experts of every family there
         router = mixture.get_parameter("gate.weight")
-        yield mixture.register_forward_pre_hook(_on_input(self.experts[i], lambda x: routing_squares(x, router)))
-        neurons = self.neurons[i]
+        squares = self.sums["neurons.squares"][i]
+
+        def route(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            self._moments("experts", i, routing_values(args[0].detach(), router))
 
         def add(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            neurons.add_(expert_squares(module, args[0], args[1]))
+            squares.add_(expert_squares(module, args[0].detach(), args[1]))
 
+        yield mixture.register_forward_pre_hook(route)
         yield mixture.get_submodule("experts").register_forward_pre_hook(add)
-
-    def _energy(self, x: torch.Tensor) -> torch.Tensor:
-        return energies(x, centred=self.shape.family.layer_norm)
 
     def _keep_input(self, _: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> None:
         self._stream.append((args[0] if args else kwargs["hidden_states"]).detach())
 
     def _keep_output(self, _: nn.Module, args: Any, output: Any) -> None:
         self._stream.append((output[0] if isinstance(output, tuple) else output).detach())
-
-
-def _on_input(row: torch.Tensor, statistic: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    def hook(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        row.add_(statistic(args[0]))
-
-    return hook
-
-
-def _on_output(row: torch.Tensor) -> Any:
-    def hook(_: nn.Module, args: Any, output: torch.Tensor) -> None:
-        row.add_(squared_sequence_means(output))
-
-    return hook

@@ -1,75 +1,231 @@
-"""The `score` step: forward passes over a calibration set, and from them the importance of all that can be cut."""
+"""The `score` step: passes over a calibration set, and from them what the importance of all axes is made of."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
+from transformers import PreTrainedModel
 
+from prunus import processes
 from prunus.console import Console
+from prunus.data.questions import read_questions
 from prunus.data.tokens import Tokens
 from prunus.models.folder import ModelFolder
-from prunus.models.load import device_of, inference_dtype, load_model
+from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
+from prunus.models.shape import Shape
 from prunus.runtime import Runtime
+from prunus.score.checkpoint import Checkpoint
 from prunus.score.config import ScoreConfig
-from prunus.score.importance import batch_l2, block_influence
+from prunus.score.importance import block_influence
+from prunus.score.removal import Measure, blocks, lm_loss, logit_errors, one_by_one, without
 from prunus.score.statistics import Statistics
+from prunus.score.task import question, right
+from prunus.training.objectives import cross_entropy
+
+PARALLEL = True
+REMOVALS = ("lm_loss", "accuracy", "logit_nmse")
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The model to score, and the stream to draw the calibration set from."""
+    """The model to score, the stream to draw the calibration set from, and the questions where a task decides."""
 
     model: Path
     tokens: Path
+    task: Path | None = None
 
 
 def run(config: ScoreConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
-    """Score `inputs.model`.
+    """Score `inputs.model`, together with the other processes if there are any.
 
-    Writes `scores.safetensors` (`neurons` [L, mlp], `heads` [L, heads], `channels` [norms, hidden], `cosines`
-    [L + 1, L + 1], `energy.<norm>`, and `experts` [L, E] where there are any; see `Statistics`), and `scores.json`, the
-    same as a person reads it.
+    Writes `scores.safetensors`: the sums of `Statistics` by name (`cosines` and energies as means over tokens),
+    `reader_norms` [L, mlp] or [L, E, mlp] (the L2 norm of what each neuron is multiplied by on its way out), and for
+    each criterion of layers `layers.<criterion>.<block length>` and, for single ones by their logits,
+    `layers.logit_nmse.order`. Beside it `scores.json`, the same as a person reads it.
 
     Returns:
         Sequences and tokens of the calibration set.
 
     Raises:
-        DataError: The stream does not fill one sequence.
+        DataError: The stream does not fill one sequence, or the questions cannot be read.
     """
-    blocks = Tokens.open(inputs.tokens).blocks(config.sequence_length)
-    if config.samples > len(blocks):
-        console.warn(f"score.samples: {config.samples} wanted, and the corpus fills {len(blocks)}: all are used")
-    drawn = np.random.default_rng(config.seed).permutation(len(blocks))[: config.samples]
+    drawn = Tokens.open(inputs.tokens).draw(config.samples, config.sequence_length, config.seed)
+    if len(drawn) < config.samples:
+        console.warn(f"score.samples: {config.samples} wanted, and the corpus fills {len(drawn)}: all are used")
     device = device_of(runtime)
-    model = load_model(inputs.model, device, inference_dtype(runtime, device))
-    statistics = Statistics(ModelFolder(inputs.model).shape, device)
-    total = len(drawn) * config.sequence_length
-    with statistics.watching(model), torch.no_grad(), console.progress("score", total, "tokens") as progress:
-        for start in range(0, len(drawn), runtime.device_batch_size):
-            batch = blocks[drawn[start : start + runtime.device_batch_size]].astype(np.int64)
-            model.base_model(input_ids=torch.from_numpy(batch).to(device), use_cache=False)
+    model = load_model(inputs.model, device, inference_dtype(runtime, device)).requires_grad_(False)
+    statistics = Statistics(ModelFolder(inputs.model).shape, config.collect, device)
+    checkpoint = Checkpoint(out, runtime.checkpoint_minutes)
+    state = checkpoint.load()
+    mine = drawn[processes.rank() :: processes.count()]
+    batches = list(torch.from_numpy(mine).split(runtime.device_batch_size))
+    _collect(model, statistics, batches, state, checkpoint, console)
+    processes.add_up(statistics.sums.values())
+    layers: dict[str, torch.Tensor] = {}
+    if any(criterion in config.collect for criterion in REMOVALS):
+        few = batches[: -(-config.layer_samples // (runtime.device_batch_size * processes.count()))]
+        layers = _remove_layers(model, statistics.shape, few, config, inputs, state, checkpoint, console)
+    if processes.rank() == 0:
+        _write({**_closed(statistics.sums), "reader_norms": reader_norms(model, statistics.shape), **layers}, out)
+    processes.wait()
+    checkpoint.remove()
+    counts = statistics.sums["counts"].tolist()
+    return {"samples": int(counts[0]), "tokens": int(counts[1])}
+
+
+def _collect(
+    model: PreTrainedModel,
+    statistics: Statistics,
+    batches: list[torch.Tensor],
+    state: dict[str, torch.Tensor],
+    checkpoint: Checkpoint,
+    console: Console,
+) -> None:
+    """The pass over the calibration set, from where `state` left it."""
+    batches = [batch for batch in batches if len(batch)]  # a process may have none
+    done = int(state["batches"]) if "batches" in state else 0
+    for name, total in statistics.sums.items():
+        if done:
+            total.copy_(state[f"sums.{name}"])
+    total_tokens = sum(batch.numel() for batch in batches)
+    seen = sum(batch.numel() for batch in batches[:done])
+    with statistics.watching(model), console.progress("score", total_tokens, "tokens") as progress:
+        for number, batch in enumerate(batches[done:], start=done + 1):
+            ids = batch.to(statistics.device)
+            if statistics.backward:
+                _forward_and_backward(model, ids)
+            else:
+                with torch.no_grad():
+                    model.base_model(input_ids=ids, use_cache=False)
             statistics.end_batch()
-            progress.update(statistics.tokens)
-    _write(statistics, out)
-    return {"samples": len(drawn), "tokens": statistics.tokens}
+            seen += batch.numel()
+            progress.update(seen)
+            state.update({f"sums.{name}": total for name, total in statistics.sums.items()})
+            state["batches"] = torch.tensor(number)
+            checkpoint.save(state)
 
 
-def _write(statistics: Statistics, out: Path) -> None:
-    sums = {name: getattr(statistics, name) for name in ("neurons", "heads", "channels", "experts")}
-    scores = {name: batch_l2(value).cpu() for name, value in sums.items() if value is not None}
-    cosines = (statistics.cosines / statistics.tokens).cpu()
-    energies = {f"energy.{name}": value.cpu() / statistics.tokens for name, value in statistics.energies.items()}
-    save_file({**scores, **energies, "cosines": cosines}, out / "scores.safetensors")
-    layers = statistics.shape.num_hidden_layers
-    summary = {
-        "layers": {"block_influence": [block_influence(cosines, i, 1) for i in range(layers)]},
-        "channels": sorted(scores["channels"].sum(dim=0).tolist(), reverse=True),
-        "neurons": [sorted(row, reverse=True) for row in scores["neurons"].flatten(1).tolist()],
-        "heads": scores["heads"].tolist(),
+def _forward_and_backward(model: PreTrainedModel, ids: torch.Tensor) -> None:
+    """The gradients of the loss, summed over tokens, by every activation and by no weight."""
+    embedded = model.get_input_embeddings().register_forward_hook(lambda *call: call[-1].requires_grad_())
+    try:
+        (cross_entropy(model, ids) * ids[:, 1:].numel()).backward()
+    finally:
+        embedded.remove()
+
+
+def _remove_layers(
+    model: PreTrainedModel,
+    shape: Shape,
+    batches: list[torch.Tensor],
+    config: ScoreConfig,
+    inputs: Inputs,
+    state: dict[str, torch.Tensor],
+    checkpoint: Checkpoint,
+    console: Console,
+) -> dict[str, torch.Tensor]:
+    """What is lost without each block of layers, by every criterion that is collected."""
+    found: dict[str, torch.Tensor] = {}
+    layers = shape.num_hidden_layers
+    with console.progress("layers", 1, "of all") as progress:
+        for criterion in (criterion for criterion in REMOVALS if criterion in config.collect):
+            measure = _kept(_measure(criterion, model, shape, batches, config, inputs), criterion, state, checkpoint)
+            for length in sorted({length for length in config.blocks if length < layers}):
+                found[f"layers.{criterion}.{length}"] = torch.tensor(blocks(measure, layers, length)).double()
+            if criterion == "logit_nmse":
+                found["layers.logit_nmse.order"] = torch.tensor(one_by_one(measure, layers))
+        progress.update(1)
+    return found
+
+
+def _measure(
+    criterion: str,
+    model: PreTrainedModel,
+    shape: Shape,
+    batches: list[torch.Tensor],
+    config: ScoreConfig,
+    inputs: Inputs,
+) -> Measure:
+    """What a criterion makes of leaving layers out, over all processes' data; less is better."""
+    device = next(model.parameters()).device
+    batches = [batch.to(device) for batch in batches]
+    questions = []
+    if criterion == "accuracy":
+        assert inputs.task is not None  # the config asks for it
+        tokenizer = load_tokenizer(inputs.model)
+        lines = read_questions(inputs.task, config.task_items)[processes.rank() :: processes.count()]
+        questions = [question(line, tokenizer) for line in lines]
+
+    def measure(gone: frozenset[int]) -> float:
+        if criterion == "logit_nmse":
+            parts = logit_errors(model, shape.family, gone, batches)
+        else:
+            with without(model, shape.family, gone):
+                if criterion == "lm_loss":
+                    parts = lm_loss(model, batches)
+                else:
+                    wrong = [not right(model, asked, shape.max_position_embeddings) for asked in questions]
+                    parts = torch.tensor([sum(wrong), len(wrong)], dtype=torch.float64, device=device)
+        processes.add_up([parts])
+        return float(parts[0] / parts[1])
+
+    return measure
+
+
+def _kept(measure: Measure, criterion: str, state: dict[str, torch.Tensor], checkpoint: Checkpoint) -> Measure:
+    """`measure`, with what it gave before looked up, in this session or in the one that was killed."""
+
+    def remembered(gone: frozenset[int]) -> float:
+        key = f"{criterion}.{'-'.join(map(str, sorted(gone)))}"
+        known = torch.tensor(float(key in state))
+        processes.add_up([known])
+        if known < processes.count():  # checkpoints are written by each process's own clock
+            state[key] = torch.tensor(measure(gone), dtype=torch.float64)
+            checkpoint.save(state)
+        return float(state[key])
+
+    return remembered
+
+
+def reader_norms(model: PreTrainedModel, shape: Shape) -> torch.Tensor:
+    """The L2 norm of the column that each neuron is read by: [L, mlp], or [L, E, mlp] in a mixture of experts."""
+    rows = []
+    for i in range(shape.num_hidden_layers):
+        layer = model.get_submodule(shape.family.layer.format(i).rstrip("."))
+        if shape.num_experts:
+            rows.append(layer.get_parameter("mlp.experts.down_proj").float().norm(dim=1))  # [E, hidden, mlp]
+        else:
+            (name,) = shape.family.readers("mlp")
+            weight = layer.get_parameter(f"{name}.weight")
+            rows.append(weight.float().norm(dim=1 if shape.family.conv1d else 0))
+    return torch.stack(rows).double()
+
+
+def _closed(sums: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The sums as they are written: what is asked for per token, divided by the tokens."""
+    tokens = sums["counts"][1]
+    return {
+        name: total / tokens if name == "cosines" or name.startswith("energy.") else total
+        for name, total in sums.items()
     }
+
+
+def _write(scores: dict[str, torch.Tensor], out: Path) -> None:
+    save_file({name: value.cpu().contiguous() for name, value in scores.items()}, out / "scores.safetensors")
+    layers = len(scores["cosines"]) - 1
+    summary: dict[str, Any] = {
+        "layers": {"block_influence": [block_influence(scores["cosines"], i, 1) for i in range(layers)]}
+    }
+    for name, value in scores.items():
+        axis, _, how = name.partition(".")
+        if axis == "layers":
+            summary["layers"][how] = value.tolist()
+        elif axis in ("neurons", "heads", "channels", "experts") and how in ("mean", "squares"):
+            rows = (value[1] if how == "mean" else value).sqrt()  # the paper's choice: L2 over the batch
+            summary[axis] = rows.tolist() if axis != "channels" else rows.sum(dim=0).tolist()
     (out / "scores.json").write_text(json.dumps(summary) + "\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from prunus.config import Seed, StepConfig
@@ -25,8 +27,11 @@ class TrainingConfig(StepConfig):
     """Learning rate at the end of the cosine."""
     warmup_steps: int = Field(default=40, ge=0)
     """Steps over which the learning rate rises from 0."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`adamw`, or `muon` for the matrices of the layers, with AdamW for embeddings, head and gains; Muon's steps are
+    scaled to the size of AdamW's, so learning rates carry over."""
     weight_decay: float = Field(default=0.1, ge=0)
-    """AdamW's decoupled weight decay, on matrices only."""
+    """Decoupled weight decay, on matrices only."""
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
     """AdamW's first momentum."""
     adam_beta2: float = Field(default=0.95, ge=0, lt=1)

@@ -19,6 +19,7 @@ from prunus.data.tokens import Tokens, schedule
 from prunus.models.load import device_of, inference_dtype
 from prunus.runtime import Runtime
 from prunus.training.config import TrainingConfig
+from prunus.training.optimizers import MuonWithAdamW
 from prunus.training.record import Recorder, last_checkpoint
 
 Objective = Callable[[PreTrainedModel, torch.Tensor], torch.Tensor]
@@ -95,6 +96,7 @@ def train(
             train_dataset=_Blocks(blocks, order),
             data_collator=_collate,
             callbacks=[recorder, *_tensorboard(runtime, out)],
+            optimizers=(MuonWithAdamW(model, config) if config.optimizer == "muon" else None, None),
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=last_checkpoint(out / CHECKPOINTS))

@@ -1,0 +1,54 @@
+"""One process among several, as `torchrun` starts them. Without it there is one, and all of this does nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+_PATIENCE = timedelta(days=7)  # the others wait while the first does what only one can do
+
+
+def rank() -> int:
+    """This process's number, 0 for the first."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def count() -> int:
+    """How many processes work together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def join() -> None:
+    """Meet the other processes, once; on CUDA each takes the device of its local number."""
+    if count() == 1:
+        return
+    import torch
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+
+
+def wait() -> None:
+    """Go on when all processes are here."""
+    if count() > 1:
+        import torch.distributed as dist
+
+        dist.barrier()
+
+
+def add_up(tensors: Iterable[torch.Tensor]) -> None:
+    """Replace each tensor by its sum over the processes; they name the same tensors in the same order."""
+    if count() > 1:
+        import torch.distributed as dist
+
+        for tensor in tensors:
+            dist.all_reduce(tensor)

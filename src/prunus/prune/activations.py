@@ -1,0 +1,93 @@
+"""A model on its way through a calibration set, one layer at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from prunus.models.axes import Family
+
+
+class _ReachedError(Exception):
+    """A forward pass has come as far as is wanted."""
+
+
+@dataclass
+class Side:
+    """One of the two models on its way through the calibration set.
+
+    Attributes:
+        model: The model.
+        family: Its table.
+        portion: Sequences that go through a layer at a time.
+        stream: [N, S, channels], the residual stream before the next layer, in the memory of the CPU.
+    """
+
+    model: PreTrainedModel
+    family: Family
+    portion: int
+    stream: torch.Tensor = field(init=False)
+    _calls: list[dict[str, Any]] = field(init=False)
+
+    @torch.no_grad()
+    def start(self, ids: torch.Tensor) -> None:
+        """Embed the calibration set [N, S], and keep what else each layer is called with."""
+        first, streams = self.layer(0), []
+        self._calls = []
+        layers = range(self.model.config.num_hidden_layers)
+        handles = [
+            self.layer(i).register_forward_pre_hook(lambda *call: self._calls.append(call[-1]), with_kwargs=True)
+            for i in layers
+        ]
+        self.model.base_model(input_ids=ids[: self.portion].to(self.model.device), use_cache=False)
+        for handle in handles:
+            handle.remove()
+
+        def stop(_: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> None:
+            streams.append((args[0] if args else kwargs["hidden_states"]).cpu())
+            raise _ReachedError
+
+        handle = first.register_forward_pre_hook(stop, with_kwargs=True)
+        for rows in self.rows(ids):
+            try:
+                self.model.base_model(input_ids=ids[rows].to(self.model.device), use_cache=False)
+            except _ReachedError:
+                continue
+        handle.remove()
+        self.stream = torch.cat(streams)
+        self._calls = [{key: value for key, value in call.items() if key != "hidden_states"} for call in self._calls]
+
+    def layer(self, i: int) -> nn.Module:
+        """A layer."""
+        return self.model.get_submodule(self.family.layer.format(i).rstrip("."))
+
+    def rows(self, ids: torch.Tensor | None = None) -> Iterator[slice]:
+        """The calibration set in portions."""
+        count = len(self.stream if ids is None else ids)
+        return (slice(start, start + self.portion) for start in range(0, count, self.portion))
+
+    @torch.no_grad()
+    def run(self, i: int, x: torch.Tensor, watched: tuple[str, ...] = ()) -> tuple[torch.Tensor, dict[str, Any]]:
+        """One portion through layer `i`: [n, S, channels] to the same, and of each watched module `(input, output)`."""
+        seen: dict[str, Any] = {}
+        layer = self.layer(i)
+        handles = [
+            layer.get_submodule(name).register_forward_hook(
+                lambda _, args, output, name=name: seen.__setitem__(name, (args[0], output))
+            )
+            for name in watched
+        ]
+        out = layer(x.to(self.model.device), **self._calls[i])
+        for handle in handles:
+            handle.remove()
+        return out, seen
+
+    def advance(self, i: int) -> None:
+        """The whole calibration set through layer `i`."""
+        for rows in self.rows():
+            self.stream[rows] = self.run(i, self.stream[rows])[0].cpu()

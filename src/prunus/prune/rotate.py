@@ -1,0 +1,169 @@
+"""The residual stream turned to other axes, so that what is cut away is where it holds least.
+
+    d, d' channels of the teacher and of the student; Q [d, d'] with orthonormal columns; G = diag of a norm's gain
+
+RMSNorm is invariant to an orthogonal change of basis once its gain is folded into the linears that read it, so one Q
+serves the whole network (SliceGPT, Ashkboos et al. 2024, arXiv 2401.15024, section 3.1, has one for each block and
+needs adapters between them): embeddings and writers end in Q, readers become W G Q, and a gain is one number. Two
+things are ours.
+
+A tied embedding cannot take the final gain in. But which basis of the kept subspace Q is, is free: in the one that
+diagonalises Qᵀ G Q the final norm keeps that diagonal as its gain, and E Q is read and written as it stands. Nothing is
+lost but what the cut loses.
+
+LayerNorm takes the mean away, so it sees d - 1 dimensions, all but (1, ..., 1). The student's has d' - 1: its first
+d' - 1 principal axes are laid where their sum is 0. The direction that is left, which the norm never writes, carries
+what the norm's bias says: exactly, whether or not the linears that read it have biases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+
+from prunus.models.axes import Family, Place
+from prunus.models.shape import Shape
+
+_LOSSLESS = 1e-6  # share of the energy that counts as none, as in `compensate`
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """One change of basis for a whole network, cut to the axes that stay.
+
+    Attributes:
+        basis: Q, [d, d'].
+        family: The table that says which norm each weight reads.
+        vector: Gives the teacher's vector of a name in the table (a norm's gain or bias) and a layer, in float64.
+        final_gain: The final norm's gain in this basis where embeddings are tied, [d']; None where they are not.
+        scale: What every gain is multiplied by: √(d / d') where nothing is lost, else 1 (see `compensate`).
+    """
+
+    basis: np.ndarray
+    family: Family
+    vector: Callable[[str, int | None], np.ndarray]
+    final_gain: np.ndarray | None
+    scale: float
+
+    def gain(self, norm: str, layer: int | None) -> np.ndarray:
+        """A norm's gain in the student: the size of the teacher's, the same for all channels, [d']."""
+        if layer is None and self.final_gain is not None:
+            return self.final_gain * self.scale
+        return np.full(self.basis.shape[1], self._size(f"{norm}.weight", layer) * self.scale)
+
+    def bias(self, norm: str, layer: int | None) -> np.ndarray:
+        """A LayerNorm's bias in the student: the size of the teacher's, along (1, ..., 1), [d']."""
+        return np.full(self.basis.shape[1], self._size(f"{norm}.bias", layer))
+
+    def map(self, place: Place) -> np.ndarray:
+        """What to multiply a weight's hidden dimension by, from the right: [d, d'].
+
+        Q for what is written to the stream; G Q / |G| for what is read from a norm, with b 1ᵀ / (d' |b|) for the norm's
+        bias b, where |.| is the root mean square that `gain` and `bias` give.
+        """
+        norm = self.family.norm_before(place.key)
+        if norm is None:
+            return self.basis
+        layer = place.layer if norm not in self.family.norms[1] else None
+        gain = self.vector(f"{norm}.weight", layer)
+        result = self.basis * (gain / self._size(f"{norm}.weight", layer))[:, None]
+        size = self._size(f"{norm}.bias", layer) if self.family.layer_norm else 0.0
+        if size:
+            result = result + self.vector(f"{norm}.bias", layer)[:, None] / (size * result.shape[1])
+        return result
+
+    def _size(self, key: str, layer: int | None) -> float:
+        return float(np.sqrt(np.mean(self.vector(key, layer) ** 2)))
+
+
+def make_rotation(
+    covariance: np.ndarray, teacher: Shape, size: int, vector: Callable[[str, int | None], np.ndarray]
+) -> Rotation:
+    """The rotation that keeps the most of the normalised residual stream.
+
+    Args:
+        covariance: Σ x̂ x̂ᵀ over what the norms read, [d, d].
+        teacher: The shape that is cut.
+        size: d'.
+        vector: See `Rotation`.
+    """
+    family = teacher.family
+    axes = principal_axes(covariance, size - 1 if family.layer_norm else size)
+    lost = lost_energy(covariance, axes)
+    gain = None
+    if family.layer_norm:
+        axes = axes @ sum_to_zero(size).T
+    elif teacher.flags.get("tie_word_embeddings", False):
+        (final,) = family.norms[1]
+        axes, gain = diagonalise(axes, vector(f"{final}.weight", None))
+    scale = sqrt(teacher.hidden_size / size) if lost < _LOSSLESS else 1.0
+    return Rotation(axes, family, vector, gain, scale)
+
+
+def principal_axes(covariance: np.ndarray, count: int) -> np.ndarray:
+    """The `count` leading eigenvectors, the largest first: [d, d] to [d, count]."""
+    _, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    return vectors[:, ::-1][:, :count]
+
+
+def lost_energy(covariance: np.ndarray, axes: np.ndarray) -> float:
+    """The share of the trace outside the span of `axes` [d, k]."""
+    return 1.0 - float(np.sum(axes * (covariance @ axes)) / np.trace(covariance))
+
+
+def diagonalise(axes: np.ndarray, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Another basis of the span of Q, and the diagonal [d'] that Qᵀ diag(gain) Q is in it: [d, d'], [d]."""
+    values, vectors = np.linalg.eigh(axes.T @ (gain[:, None] * axes))
+    return axes @ vectors, values
+
+
+def sum_to_zero(size: int) -> np.ndarray:
+    """Orthonormal columns that each sum to 0, [size, size - 1]: the reflection that takes e₁ to (1, ..., 1) / √size."""
+    normal = np.full(size, 1 / sqrt(size))
+    normal[0] -= 1.0
+    reflection = np.eye(size) - 2 * np.outer(normal, normal) / max(normal @ normal, 1e-300)
+    return reflection[:, 1:]
+
+
+def apply(weight: np.ndarray, place: Place, rotation: Rotation) -> np.ndarray:
+    """A weight, or rows of it, in the student's basis: its hidden dimension of d becomes d'.
+
+    Args:
+        weight: One or two dimensions, in float32 or float64; where the first runs over hidden, all of it.
+        place: Where it stands.
+        rotation: The change of basis.
+    """
+    module, _, kind = place.key.rpartition(".")
+    layered, shared = rotation.family.norms
+    if module in layered or module in shared:
+        return (rotation.gain if kind == "weight" else rotation.bias)(module, place.layer)
+    matrix = rotation.map(place).astype(weight.dtype)
+    if hidden_first(place):
+        return matrix.T @ weight
+    return weight @ matrix
+
+
+def hidden_first(place: Place) -> bool:
+    """Whether a weight's first dimension is the residual stream's."""
+    return place.weight.dims[0] == (("hidden",),)
+
+
+def stored_vectors(read: Callable[[str], np.ndarray], family: Family) -> Callable[[str, int | None], np.ndarray]:
+    """A `Rotation.vector` over a checkpoint, each vector read once.
+
+    Args:
+        read: From a weight's full name to its stored values in float64.
+        family: Its table; what is added to stored gains is added.
+    """
+    known: dict[str, np.ndarray] = {}
+
+    def vector(key: str, layer: int | None) -> np.ndarray:
+        name = family.name_of(key, layer)
+        if name not in known:
+            known[name] = read(name) + (family.gain_offset if key.endswith(".weight") else 0.0)
+        return known[name]
+
+    return vector

@@ -1,0 +1,58 @@
+"""Muon for the matrices of the layers and AdamW for all else, as one optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Muon, Optimizer
+
+from prunus.training.config import TrainingConfig
+
+
+class MuonWithAdamW(Optimizer):
+    """Two optimisers that step together and are saved together.
+
+    Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) steps along the nearest orthogonal matrix to the
+    momentum; it is for matrices that map one hidden space to another. Embeddings, LM head, gains and biases are
+    AdamW's. Muon's steps are scaled to the root mean square of AdamW's (Liu et al. 2025, arXiv 2502.16982, section
+    2.2), so one learning rate serves both.
+    """
+
+    def __init__(self, model: nn.Module, config: TrainingConfig) -> None:
+        tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+        head = getattr(model, "get_output_embeddings", lambda: None)()
+        outside = {id(weight) for weight in [*tables, *([head.weight] if head is not None else [])]}
+        wanted: list[torch.Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        matrices = [p for p in wanted if p.ndim == 2 and id(p) not in outside]
+        tables = [p for p in wanted if p.ndim > 1 and not any(p is matrix for matrix in matrices)]
+        vectors = [p for p in wanted if p.ndim < 2]
+        rate, decay = config.learning_rate, config.weight_decay
+        self.muon = Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+        self.adamw = AdamW(
+            [{"params": tables, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}],
+            lr=rate,
+            betas=(config.adam_beta1, config.adam_beta2),
+        )
+        super().__init__(matrices + tables + vectors, {"lr": rate})
+        self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]  # the scheduler writes into these
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step of both."""
+        loss = closure() if closure is not None else None
+        self.muon.step()
+        self.adamw.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of both."""
+        return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take up the state of both."""
+        self.muon.load_state_dict(dict(state_dict["muon"]))
+        self.adamw.load_state_dict(dict(state_dict["adamw"]))
+        self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]
