@@ -105,14 +105,7 @@ def test_gradients_are_those_of_autograd(teacher: Path, stream: Path, tmp_path: 
     drawn = Tokens.open(stream).draw(10, 16, 5)
     totals: dict[str, torch.Tensor] = {}
     for sequence in drawn:
-        model, kept = load(teacher), {}
-        for i, layer in enumerate(model.model.layers):
-            layer.mlp.down_proj.register_forward_pre_hook(lambda _, args, i=i: keep(kept, f"neurons {i}", args[0]))
-            layer.self_attn.o_proj.register_forward_pre_hook(lambda _, args, i=i: keep(kept, f"heads {i}", args[0]))
-        model.model.norm.register_forward_hook(lambda _, args, output: keep(kept, "channels 8", output))
-        ids = torch.from_numpy(sequence)[None]
-        (model(ids, labels=ids).loss * 15).backward()
-        for name, value in kept.items():
+        for name, value in with_gradients(load(teacher), torch.from_numpy(sequence)[None]).items():
             product = (value * value.grad)[0].detach().double()
             product = product.unflatten(-1, (8, 4)).sum(-1) if name.startswith("heads") else product
             terms = torch.stack([product.abs().sum(0), product.square().sum(0)])
@@ -123,9 +116,20 @@ def test_gradients_are_those_of_autograd(teacher: Path, stream: Path, tmp_path: 
         torch.testing.assert_close(found[f"{axis}.gradients"][:, int(row)], terms, rtol=1e-4, atol=1e-12)
 
 
-def keep(kept: dict[str, torch.Tensor], name: str, value: torch.Tensor) -> None:
-    value.retain_grad()
-    kept[name] = value
+def with_gradients(model: Any, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Inputs of the down and output projections and what the final norm gives, each with its gradient."""
+    kept: dict[str, torch.Tensor] = {}
+
+    def keep(name: str, value: torch.Tensor) -> None:
+        value.retain_grad()
+        kept[name] = value
+
+    for i, layer in enumerate(model.model.layers):
+        layer.mlp.down_proj.register_forward_pre_hook(lambda _, args, i=i: keep(f"neurons {i}", args[0]))
+        layer.self_attn.o_proj.register_forward_pre_hook(lambda _, args, i=i: keep(f"heads {i}", args[0]))
+    model.model.norm.register_forward_hook(lambda *call: keep("channels 8", call[-1]))
+    (model(ids, labels=ids).loss * (ids.numel() - 1)).backward()
+    return kept
 
 
 def test_the_covariance_is_of_what_the_norms_read(teacher: Path, stream: Path, tmp_path: Path) -> None:
@@ -151,18 +155,10 @@ def test_a_killed_run_goes_on_where_it_was(teacher: Path, stream: Path, tmp_path
     often = Runtime(device_batch_size=2, checkpoint_minutes=0)
     config = ScoreConfig(samples=10, sequence_length=16, seed=5, collect=collect, layer_samples=4)
     for stops_after in (3, 9):  # inside the pass, then among the layers
-        calls = []
-
-        def save(self, tensors, now=False, calls=calls, stops_after=stops_after):
-            real(self, tensors, now=True)
-            calls.append(1)
-            if len(calls) == stops_after:
-                raise KeyboardInterrupt
-
-        real = Checkpoint.save
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(Checkpoint, "save", save)
-            run(config, Inputs(teacher, stream), tmp_path / "out", often, Console(quiet=True))
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpoint, "save", killed_after(stops_after))
+            with pytest.raises(KeyboardInterrupt):
+                run(config, Inputs(teacher, stream), tmp_path / "out", often, Console(quiet=True))
     passes = []
     with monkeypatch.context() as patch:
         patch.setattr(Statistics, "end_batch", lambda self: passes.append(1))
@@ -173,6 +169,20 @@ def test_a_killed_run_goes_on_where_it_was(teacher: Path, stream: Path, tmp_path
     for name in expected:
         assert torch.equal(found[name], expected[name]), name
     assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def killed_after(count: int) -> Any:
+    """A `Checkpoint.save` that ends the run after so many writings."""
+    calls: list[int] = []
+    save = Checkpoint.save
+
+    def then_die(self: Checkpoint, tensors: dict[str, torch.Tensor], now: bool = False) -> None:
+        save(self, tensors, now=True)
+        calls.append(1)
+        if len(calls) == count:
+            raise KeyboardInterrupt
+
+    return then_die
 
 
 def test_head_norms_are_of_each_head() -> None:
