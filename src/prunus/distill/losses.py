@@ -1,6 +1,6 @@
 """Distillation losses: pure functions of logits.
 
-B batch, S sequence, V vocabulary
+B batch, S sequence, V vocabulary, H hidden
 """
 
 from __future__ import annotations
@@ -26,3 +26,21 @@ def forward_kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float 
     log_s = F.log_softmax(student.float() / temperature, dim=-1).flatten(0, -2)
     log_t = F.log_softmax(teacher.detach().float() / temperature, dim=-1).flatten(0, -2)
     return F.kl_div(log_s, log_t, reduction="batchmean", log_target=True) * temperature**2
+
+
+def stream_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """‖x_s - x_t‖² / ‖x_t‖² of the residual stream, the mean over tokens.
+
+    The mean squared error of states of TinyBERT (Jiao et al. 2020, arXiv 1909.10351, equation 8), relative to each
+    token's own size, and through the basis of the cut in place of a projection that is learned.
+
+    Args:
+        student: [B, S, H].
+        teacher: [B, S, H], in the student's basis; no gradient flows into it.
+
+    Returns:
+        A scalar.
+    """
+    wanted = teacher.detach().float()
+    errors = (student.float() - wanted).square().sum(dim=-1)
+    return (errors / wanted.square().sum(dim=-1).clamp_min(1e-12)).mean()

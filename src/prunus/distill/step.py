@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
 
 from prunus.console import Console
 from prunus.data.tokens import Tokens
 from prunus.distill.config import DistillConfig
-from prunus.distill.losses import forward_kl
+from prunus.distill.objective import make_objective
 from prunus.models.folder import ModelFolder, copy_along
+from prunus.models.lineage import copy_lineage, read_lineage
 from prunus.models.load import device_of, dtype_named, inference_dtype, load_model, save_model
 from prunus.runtime import Runtime
-from prunus.training.loop import Objective, train
-from prunus.training.objectives import cross_entropy
+from prunus.training.loop import train
 
 
 @dataclass(frozen=True)
@@ -37,26 +36,18 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     Raises:
         DataError: The stream does not fill one sequence.
         TrainingError: The loss is not finite.
+        ModelError: States are to be compared, and the student was not cut from this teacher.
     """
-    folder = ModelFolder(inputs.student)
+    folder, device = ModelFolder(inputs.student), device_of(runtime)
+    lineage = read_lineage(inputs.student, ModelFolder(inputs.teacher).shape.hidden_size) if config.states else None
     torch.manual_seed(config.seed)
-    model = load_model(inputs.student, device_of(runtime), torch.float32)
-    objective = _objective(config, inputs.teacher, runtime)
+    model = load_model(inputs.student, device, torch.float32)
+    teacher = None
+    if config.loss != "cross_entropy":
+        teacher = load_model(inputs.teacher, device, inference_dtype(runtime, device)).requires_grad_(False)
+    objective = make_objective(config, teacher, lineage)
     metrics = train(model, objective, Tokens.open(inputs.tokens), config, out, runtime, console, "distill")
     difference = save_model(model, out, dtype_named(folder.config))
     copy_along(inputs.student, out)
+    copy_lineage(inputs.student, out)
     return {**metrics, "reload_difference": difference}
-
-
-def _objective(config: DistillConfig, teacher: Path, runtime: Runtime) -> Objective:
-    if config.loss == "cross_entropy":
-        return cross_entropy
-    device = device_of(runtime)
-    guide = load_model(teacher, device, inference_dtype(runtime, device)).requires_grad_(False)
-
-    def objective(model: PreTrainedModel, input_ids: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            target = guide(input_ids=input_ids, use_cache=False).logits
-        return forward_kl(model(input_ids=input_ids, use_cache=False).logits, target, config.temperature)
-
-    return objective

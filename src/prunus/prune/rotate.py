@@ -106,7 +106,7 @@ def make_rotation(
 def principal_axes(covariance: np.ndarray, count: int) -> np.ndarray:
     """The `count` leading eigenvectors, the largest first: [d, d] to [d, count]."""
     _, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-    return vectors[:, ::-1][:, :count]
+    return np.ascontiguousarray(vectors[:, ::-1][:, :count])
 
 
 def lost_energy(covariance: np.ndarray, axes: np.ndarray) -> float:

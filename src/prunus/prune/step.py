@@ -14,6 +14,7 @@ from prunus.errors import ArtifactError
 from prunus.models.checkpoint import read_bytes, write_tensors
 from prunus.models.draw import draw_model
 from prunus.models.folder import ModelFolder, copy_along, write_config
+from prunus.models.lineage import write_lineage
 from prunus.models.shape import Shape
 from prunus.models.values import to_float
 from prunus.prune.choose import Keep, choose
@@ -25,7 +26,6 @@ from prunus.prune.student import student_config
 from prunus.prune.vocabulary import choose_tokens, named_ids, read_tokenizer, renumber, write_tokenizer
 from prunus.runtime import Runtime
 
-BASIS = "basis.safetensors"
 SCORED = ("num_hidden_layers", "intermediate_size", "hidden_size")
 
 
@@ -77,7 +77,7 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         with console.progress("prune", sum(plan.nbytes for plan in plans), "bytes") as progress:
             write_tensors(out, plans, on_progress=progress.update)
         write_config(out, settings)
-        _write_kept(keep, rotation, out)
+        write_lineage(out, _kept(keep), rotation.basis if rotation else None)
         if config.heal is not None:
             _heal(config.heal, config.seed, inputs, out, keep, rotation, scores, runtime, console)
     student = ModelFolder(out)
@@ -168,16 +168,12 @@ def _heal(
     save_model(student.model, out, dtype_named(folders[1].config))
 
 
-def _write_kept(keep: Keep, rotation: Rotation | None, out: Path) -> None:
-    """`kept.json`, and for a rotated cut `basis.safetensors`: `basis` [d, d'] takes the stream to the student's."""
+def _kept(keep: Keep) -> dict[str, Any]:
+    """What stayed, in JSON's own types."""
 
     def plain(value: Any) -> list[Any]:
         return [plain(row) for row in value] if isinstance(value, list) else np.asarray(value).tolist()
 
     shared = {axis: plain(members) for axis, members in keep.shared.items() if axis != "positions"}
     per_layer = [{axis: plain(rows[layer]) for axis, rows in keep.layered.items()} for layer in keep.layers]
-    (out / "kept.json").write_text(json.dumps({"layers": keep.layers, **shared, "per_layer": per_layer}) + "\n")
-    if rotation is not None:
-        from safetensors.numpy import save_file
-
-        save_file({"basis": np.ascontiguousarray(rotation.basis, dtype=np.float32)}, out / BASIS)
+    return {"layers": keep.layers, **shared, "per_layer": per_layer}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 
@@ -22,8 +22,8 @@ from prunus.training.config import TrainingConfig
 from prunus.training.optimizers import MuonWithAdamW
 from prunus.training.record import Recorder, last_checkpoint
 
-Objective = Callable[[PreTrainedModel, torch.Tensor], torch.Tensor]
-"""From a model and token ids [B, S] to the loss to minimise: a scalar, the mean over the tokens."""
+Objective = Callable[[PreTrainedModel, torch.Tensor, float], torch.Tensor]
+"""From a model, token ids [B, S] and how far training is, 0 to 1, to the loss to minimise: the mean over the tokens."""
 
 CHECKPOINTS = "checkpoints"
 _LOGGED = 200  # points of a loss curve
@@ -52,7 +52,7 @@ class ObjectiveTrainer(Trainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *_: Any, **__: Any) -> torch.Tensor:
         """The objective on one portion of a batch."""
-        return self.objective(model, inputs["input_ids"])
+        return self.objective(model, inputs["input_ids"], self.state.global_step / self.state.max_steps)
 
 
 def train(
@@ -64,6 +64,7 @@ def train(
     runtime: Runtime,
     console: Console,
     label: str,
+    watchers: Sequence[TrainerCallback] = (),
 ) -> dict[str, float]:
     """Train `model` in place, from its last complete checkpoint under `out` if there is one.
 
@@ -76,6 +77,7 @@ def train(
         runtime: Device, portions, trackers, time between checkpoints.
         console: Shows the progress.
         label: What to call it there.
+        watchers: Callbacks of transformers that look on.
 
     Returns:
         The loss over the last logged steps, the tokens trained on, and the tokens per second of this session.
@@ -95,7 +97,7 @@ def train(
             args=arguments,
             train_dataset=_Blocks(blocks, order),
             data_collator=_collate,
-            callbacks=[recorder, *_tensorboard(runtime, out)],
+            callbacks=[recorder, *watchers, *_tensorboard(runtime, out)],
             optimizers=(MuonWithAdamW(model, config) if config.optimizer == "muon" else None, None),
         )
         trainer.remove_callback(PrinterCallback)

@@ -1,0 +1,305 @@
+"""How many tokens a student needs to recover, by how it was made: the same teacher, shape, data and distillation.
+
+    python benchmarks/recovery.py TEACHER --corpus FILE... --held-out FILE... --prune '{"hidden_size": 48, ...}'
+
+For each kind of student the learning rate is tuned on one seed and one half of the held-out text; then three seeds
+are trained at it, and measured on the other half along the way: KL to the teacher and NLL, in nats per token. The last
+column is the tokens that a kind needs, along its own curve, to reach the final KL of `minitron`. Runs on a part of the
+tokens (`--shares`) show the same with a schedule that ends there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, TrainerCallback
+
+from prunus.config import parse
+from prunus.console import Console
+from prunus.data.config import Source, TokensConfig
+from prunus.data.step import Inputs as DataInputs
+from prunus.data.step import run as tokenise
+from prunus.data.tokens import Tokens
+from prunus.distill.config import DistillConfig
+from prunus.distill.objective import make_objective
+from prunus.evaluate.heldout import batches, measure, padded, windows_of
+from prunus.models.folder import ModelFolder
+from prunus.models.lineage import read_lineage
+from prunus.models.load import load_model
+from prunus.pipeline.machine import hardware, versions
+from prunus.prune.config import PruneConfig
+from prunus.prune.step import Inputs as PruneInputs
+from prunus.prune.step import run as prune
+from prunus.runtime import Runtime
+from prunus.score.config import ScoreConfig
+from prunus.score.step import Inputs as ScoreInputs
+from prunus.score.step import run as score
+from prunus.training.loop import train
+
+BETTER = {"neurons": {"criterion": "activation_norm", "batch": "l2", "sequence": "l2"}}
+ROTATED = {"method": "rotate", "importance": BETTER}
+STATES = {"optimizer": "muon", "states": {}}
+KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "random init": ({"init": "random"}, {}),
+    "random cut": ({"importance": "random"}, {}),
+    "minitron": ({}, {}),
+    "minitron, better neurons": ({"importance": BETTER}, {}),
+    "rotated": (ROTATED, {}),
+    "rotated, refitted": ({**ROTATED, "heal": {"refit": "all"}}, {}),
+    "minitron, muon": ({}, {"optimizer": "muon"}),
+    "rotated, muon": (ROTATED, {"optimizer": "muon"}),
+    "rotated, muon, states": (ROTATED, STATES),
+    "rotated, refitted, muon, states": ({**ROTATED, "heal": {"refit": "all"}}, STATES),
+}
+"""What is asked of the cut and of distillation, beside the shape and the tokens that all share."""
+POINTS = 12  # of a curve
+
+
+class Bench:
+    """The teacher, its scores and the text, made ready once.
+
+    Args:
+        options: The command line's.
+        folder: For what is made on the way.
+    """
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options, self.folder = options, folder
+        self.console = Console(quiet=True)
+        self.runtime = Runtime(device_batch_size=options.batch_size, device=options.device)
+        self.corpus = self._tokens("corpus", options.corpus)
+        held_out = self._tokens("held_out", options.held_out)
+        windows = windows_of(Tokens.open(held_out), options.sequence_length, 2 * options.eval_tokens)
+        self.held_out = Tokens.open(held_out)
+        self.windows = {"tune": windows[::2], "test": windows[1::2]}
+        self.teacher = load_model(options.teacher, torch.device(options.device), torch.float32).requires_grad_(False)
+        self.shape = ModelFolder(options.teacher).shape
+
+    def _tokens(self, name: str, files: list[str]) -> Path:
+        out = self.folder / name
+        out.mkdir()
+        sources = tuple(Source(path=file) for file in files)
+        config = TokensConfig(append_eos=self.options.append_eos)
+        tokenise(config, DataInputs(sources, self.options.teacher), out, self.runtime, self.console)
+        return out
+
+    def scored(self, collect: tuple[str, ...], blocks: tuple[int, ...]) -> Path:
+        """Score the teacher once, with all that any kind reads."""
+        out = self.folder / "scores"
+        out.mkdir()
+        config = ScoreConfig.model_validate(
+            {
+                "samples": self.options.calibration_samples,
+                "sequence_length": self.options.sequence_length,
+                "collect": collect,
+                "blocks": blocks,
+                "seed": 0,
+            }
+        )
+        score(config, ScoreInputs(self.options.teacher, self.corpus), out, self.runtime, self.console)
+        return out
+
+    def cut(self, kind: str, scores: Path, seed: int) -> Path:
+        """Make a student; where chance decides nothing, every seed has the same."""
+        out = self.folder / f"{kind}-{seed}"
+        if not out.exists():
+            out.mkdir()
+            config = self.prune_config(kind, seed)
+            prune(config, PruneInputs(self.options.teacher, scores, self.corpus), out, self.runtime, self.console)
+        return out
+
+    def prune_config(self, kind: str, seed: int) -> PruneConfig:
+        """The options of a kind's cut."""
+        asked = {**KINDS[kind][0], **self.options.prune, "seed": seed}
+        if "heal" in asked:
+            length = self.options.sequence_length
+            asked["heal"] = {"samples": self.options.calibration_samples, "sequence_length": length, **asked["heal"]}
+        return parse(PruneConfig, asked, kind)
+
+    def measured(self, model: PreTrainedModel, part: str) -> tuple[float, float]:
+        """KL to the teacher and NLL on a part of the held-out text."""
+        sums = np.zeros(4)
+        windows = self.windows[part]
+        for numbers in batches(windows, 32):
+            ids, real = padded(self.held_out, [windows[i] for i in numbers])
+            sums += measure(model, self.teacher, ids.to(model.device), real.to(model.device)).sum(dim=0).cpu().numpy()
+        tokens = sum(window.end - window.start - 1 for window in windows)
+        return sums[2] / tokens, sums[0] / tokens
+
+    def trained(self, kind: str, student: Path, rate: float, tokens: int, seed: int, part: str) -> dict[str, Any]:
+        """Distil, measuring along the way: lists of `tokens`, `kl` and `nll`."""
+        options = self.options
+        steps = tokens // (options.batch_size * options.sequence_length)
+        config = parse(
+            DistillConfig,
+            {
+                "tokens": tokens,
+                "sequence_length": options.sequence_length,
+                "batch_size": options.batch_size,
+                "learning_rate": rate,
+                "min_learning_rate": rate * 0.05,
+                "warmup_steps": max(1, steps // 20),
+                "seed": seed,
+                **KINDS[kind][1],
+            },
+            kind,
+        )
+        torch.manual_seed(seed)
+        model = load_model(student, torch.device(options.device), torch.float32)
+        lineage = read_lineage(student, self.shape.hidden_size) if config.states else None
+        watcher = _Watcher(self, model, steps, part)
+        with TemporaryDirectory() as out:
+            train(
+                model,
+                make_objective(config, self.teacher, lineage),
+                Tokens.open(self.corpus),
+                config,
+                Path(out),
+                self.runtime,
+                self.console,
+                kind,
+                watchers=[watcher],
+            )
+        return {"learning_rate": rate, "seed": seed, "share": tokens / options.tokens, **watcher.curve}
+
+
+class _Watcher(TrainerCallback):
+    """Measures a model at the start, at points spread evenly in the logarithm of the steps, and at the end."""
+
+    def __init__(self, bench: Bench, model: PreTrainedModel, steps: int, part: str) -> None:
+        self.bench, self.model, self.part = bench, model, part
+        first = max(1, steps // 32)
+        self.points = {round(first * (steps / first) ** (i / (POINTS - 1))) for i in range(POINTS)} | {steps}
+        self.curve: dict[str, list[float]] = {"tokens": [], "kl": [], "nll": []}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._measure(0)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step in self.points:
+            self._measure(state.global_step)
+
+    def _measure(self, step: int) -> None:
+        options = self.bench.options
+        self.model.eval()
+        kl, nll = self.bench.measured(self.model, self.part)
+        self.model.train()
+        for name, value in (("tokens", step * options.batch_size * options.sequence_length), ("kl", kl), ("nll", nll)):
+            self.curve[name].append(value)
+
+
+def tokens_to(curve: dict[str, Any], kl: float) -> float:
+    """The tokens at which a curve first falls to `kl`, by the logarithms of the points about it; inf if never."""
+    points = list(zip(curve["tokens"], curve["kl"], strict=True))
+    for (t0, k0), (t1, k1) in pairwise(points):
+        if k1 <= kl < k0:
+            share = (math.log(k0) - math.log(kl)) / (math.log(k0) - math.log(k1))
+            return t0 + (t1 - t0) * share if not t0 else t0 * (t1 / t0) ** share
+    return 0.0 if points[0][1] <= kl else math.inf
+
+
+def runs(bench: Bench, scores: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Every run, as it is done: tuning, then the seeds at the rate that was best."""
+    for kind in options.kinds:
+        student = bench.cut(kind, scores, 0)
+        tuned = {}
+        for rate in options.rates:
+            run = bench.trained(kind, student, rate, options.tokens, 0, "tune")
+            tuned[rate] = run["kl"][-1]
+            yield {"kind": kind, "part": "tune", **run}
+        best = min(tuned, key=lambda rate: tuned[rate])
+        for seed in range(1, options.seeds + 1):
+            student = bench.cut(kind, scores, seed)
+            for share in options.shares:
+                run = bench.trained(kind, student, best, int(options.tokens * share), seed, "test")
+                yield {"kind": kind, "part": "test", **run}
+
+
+def show(found: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Print the table."""
+    whole = [run for run in found if run["part"] == "test" and run["share"] == 1]
+    goal = np.mean([run["kl"][-1] for run in whole if run["kind"] == "minitron"])
+    print(
+        f"\n{'kind':28}{'rate':>8}{'start':>8}{'25 %':>8}{'50 %':>8}{'end':>8} ±{'':7}{'NLL':>7}"
+        f"{'tokens to minitron':>20}"
+    )
+    for kind in dict.fromkeys(run["kind"] for run in whole):
+        mine = [run for run in whole if run["kind"] == kind]
+        ends = [run["kl"][-1] for run in mine]
+        at = [
+            np.mean([np.interp(options.tokens * s, run["tokens"], run["kl"]) for run in mine]) for s in (0, 0.25, 0.5)
+        ]
+        reach = np.mean([tokens_to(run, goal) for run in mine])
+        figures = "".join(f"{value:8.4f}" for value in [*at, np.mean(ends)])
+        nll = np.mean([run["nll"][-1] for run in mine])
+        reached = f"{reach / 1e3:.0f}k = {reach / options.tokens:.2f}" if math.isfinite(reach) else "not reached"
+        print(f"{kind:28}{mine[0]['learning_rate']:8.0e}{figures} ±{np.std(ends):.4f} {nll:7.4f}{reached:>20}")
+    for kind in dict.fromkeys(run["kind"] for run in found):
+        for share in [share for share in options.shares if share != 1]:
+            ends = [run["kl"][-1] for run in found if (run["kind"], run["part"], run["share"]) == (kind, "test", share)]
+            if ends:
+                print(f"{kind}, trained on {share:g} of the tokens: {np.mean(ends):.4f} ±{np.std(ends):.4f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("teacher", type=Path)
+    parser.add_argument("--corpus", nargs="+", required=True)
+    parser.add_argument("--held-out", nargs="+", required=True)
+    parser.add_argument("--append-eos", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--prune", type=json.loads, required=True, help="the shape, as JSON of the options of `prune`")
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--tokens", type=int, default=1_228_800)
+    parser.add_argument("--sequence-length", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--rates", nargs="+", type=float, default=[3e-3, 6e-3, 1.2e-2])
+    parser.add_argument("--shares", nargs="+", type=float, default=[1.0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--calibration-samples", type=int, default=512)
+    parser.add_argument("--eval-tokens", type=int, default=25_000, help="of each half of the held-out text")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    start, found = time.monotonic(), []
+    with TemporaryDirectory() as folder:
+        bench = Bench(options, Path(folder))
+        cuts = [bench.prune_config(kind, 0) for kind in options.kinds]
+        targets = [cut.target(bench.shape, "prune") for cut in cuts]
+        read = {name for cut, target in zip(cuts, targets, strict=True) for name in cut.statistics(bench.shape, target)}
+        blocks = {bench.shape.num_hidden_layers - target.num_hidden_layers for target in targets} - {0}
+        scores = bench.scored(tuple(sorted({"mean", *read} - {"cosines", "energies"})), tuple({1, *blocks}))
+        print(
+            f"{bench.shape.parameters:,} parameters, students {sorted({t.parameters for t in targets})}, {hardware()}"
+        )
+        for run in runs(bench, scores, options):
+            found.append(run)
+            print(
+                f"{run['kind']:28}{run['part']:6}{run['learning_rate']:8.0e} seed {run['seed']} "
+                f"share {run['share']:.2f}  KL {run['kl'][0]:.4f} -> {run['kl'][-1]:.4f}  "
+                f"{time.monotonic() - start:.0f} s",
+                flush=True,
+            )
+            if options.json:
+                facts = {"hardware": hardware(), "versions": versions(), "seconds": round(time.monotonic() - start)}
+                asked = {
+                    k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items() if k not in ("json",)
+                }
+                for key in ("teacher", "corpus", "held_out"):  # by name: where they lie is nobody's matter
+                    value = asked[key]
+                    asked[key] = [Path(v).name for v in value] if isinstance(value, list) else Path(value).name
+                options.json.write_text(json.dumps({**facts, "options": asked, "runs": found}, indent=1) + "\n")
+    show(found, options)
+
+
+if __name__ == "__main__":
+    main()

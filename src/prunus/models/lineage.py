@@ -1,0 +1,73 @@
+"""What of its teacher a student is made of: written beside its weights by the cut, read by who trains it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prunus.errors import ModelError
+
+KEPT, BASIS = "kept.json", "basis.safetensors"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """A student's descent.
+
+    Attributes:
+        layers: The teacher's layers that the student has, in order.
+        basis: B [d, d'], which takes the teacher's residual stream to the student's: orthonormal columns, those of the
+            identity where channels were kept as they were.
+    """
+
+    layers: list[int]
+    basis: np.ndarray
+
+
+def write_lineage(folder: Path, kept: dict[str, Any], basis: np.ndarray | None) -> None:
+    """Write `kept.json`, the numbers of all that stayed, and the basis of a rotated cut as `basis.safetensors`."""
+    (folder / KEPT).write_text(json.dumps(kept) + "\n")
+    if basis is not None:
+        from safetensors.numpy import save_file
+
+        save_file({"basis": np.ascontiguousarray(basis, dtype=np.float32)}, folder / BASIS)
+
+
+def read_lineage(folder: Path, hidden_size: int) -> Lineage:
+    """Read what `write_lineage` wrote.
+
+    Args:
+        folder: The student's.
+        hidden_size: d, the teacher's.
+
+    Raises:
+        ModelError: There is nothing, or it is of another teacher.
+    """
+    if not (folder / KEPT).is_file():
+        raise ModelError(f"{folder}: there is no {KEPT}, which `prunus prune` writes: whose layers it has is not known")
+    kept = json.loads((folder / KEPT).read_text())
+    if (folder / BASIS).is_file():
+        from safetensors.numpy import load_file
+
+        basis = load_file(folder / BASIS)["basis"]
+    elif max(kept["hidden"]) < hidden_size:
+        basis = np.eye(hidden_size, dtype=np.float32)[:, kept["hidden"]]
+    else:
+        raise ModelError(
+            f"{folder}: it has channel {max(kept['hidden'])} of its teacher, and this one has {hidden_size}"
+        )
+    if len(basis) != hidden_size:
+        raise ModelError(f"{folder}: it was cut from {len(basis)} channels, and this teacher has {hidden_size}")
+    return Lineage(kept["layers"], basis)
+
+
+def copy_lineage(source: Path, target: Path) -> None:
+    """Hand a student's descent on to what is trained from it."""
+    for name in (KEPT, BASIS):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
