@@ -2,10 +2,10 @@
 
     python benchmarks/recovery.py TEACHER --corpus FILE... --held-out FILE... --prune '{"hidden_size": 48, ...}'
 
-For each kind of student the learning rate is tuned on one seed and one half of the held-out text; then three seeds
-are trained at it, and measured on the other half along the way: KL to the teacher and NLL, in nats per token. The last
-column is the tokens that a kind needs, along its own curve, to reach the final KL of `minitron`. Runs on a part of the
-tokens (`--shares`) show the same with a schedule that ends there.
+For each kind of student the first seed is trained at every learning rate of the grid; the best by one half of the
+held-out text is then used for the other seeds, and the other half gives the figures: KL to the teacher and NLL, in nats
+per token, along the way. The last column is the tokens that a kind needs, along its own curve, to reach the final KL of
+`minitron`. Runs on a part of the tokens (`--shares`) show the same with a schedule that ends there.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "rotated, refitted, muon, states": ({**ROTATED, "heal": {"refit": "all"}}, STATES),
 }
 """What is asked of the cut and of distillation, beside the shape and the tokens that all share."""
-POINTS = 12  # of a curve
+POINTS = 8  # of a curve
 
 
 class Bench:
@@ -136,8 +136,8 @@ class Bench:
         tokens = sum(window.end - window.start - 1 for window in windows)
         return sums[2] / tokens, sums[0] / tokens
 
-    def trained(self, kind: str, student: Path, rate: float, tokens: int, seed: int, part: str) -> dict[str, Any]:
-        """Distil, measuring along the way: lists of `tokens`, `kl` and `nll`."""
+    def trained(self, kind: str, student: Path, rate: float, tokens: int, seed: int) -> dict[str, Any]:
+        """Distil, measuring along the way: lists of `tokens`, `kl` and `nll`, and `tuning_kl` on the other half."""
         options = self.options
         steps = tokens // (options.batch_size * options.sequence_length)
         config = parse(
@@ -157,7 +157,7 @@ class Bench:
         torch.manual_seed(seed)
         model = load_model(student, torch.device(options.device), torch.float32)
         lineage = read_lineage(student, self.shape.hidden_size) if config.states else None
-        watcher = _Watcher(self, model, steps, part)
+        watcher = _Watcher(self, model, steps)
         with TemporaryDirectory() as out:
             train(
                 model,
@@ -170,14 +170,15 @@ class Bench:
                 kind,
                 watchers=[watcher],
             )
-        return {"learning_rate": rate, "seed": seed, "share": tokens / options.tokens, **watcher.curve}
+        facts = {"kind": kind, "learning_rate": rate, "seed": seed, "share": tokens / options.tokens}
+        return {**facts, "tuning_kl": self.measured(model, "tune")[0], **watcher.curve}
 
 
 class _Watcher(TrainerCallback):
     """Measures a model at the start, at points spread evenly in the logarithm of the steps, and at the end."""
 
-    def __init__(self, bench: Bench, model: PreTrainedModel, steps: int, part: str) -> None:
-        self.bench, self.model, self.part = bench, model, part
+    def __init__(self, bench: Bench, model: PreTrainedModel, steps: int) -> None:
+        self.bench, self.model = bench, model
         first = max(1, steps // 32)
         self.points = {round(first * (steps / first) ** (i / (POINTS - 1))) for i in range(POINTS)} | {steps}
         self.curve: dict[str, list[float]] = {"tokens": [], "kl": [], "nll": []}
@@ -192,7 +193,7 @@ class _Watcher(TrainerCallback):
     def _measure(self, step: int) -> None:
         options = self.bench.options
         self.model.eval()
-        kl, nll = self.bench.measured(self.model, self.part)
+        kl, nll = self.bench.measured(self.model, "test")
         self.model.train()
         for name, value in (("tokens", step * options.batch_size * options.sequence_length), ("kl", kl), ("nll", nll)):
             self.curve[name].append(value)
@@ -209,46 +210,54 @@ def tokens_to(curve: dict[str, Any], kl: float) -> float:
 
 
 def runs(bench: Bench, scores: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Every run, as it is done: tuning, then the seeds at the rate that was best."""
+    """Every run, as it is done: each rate with the first seed, then the other seeds at the rate that was best."""
     for kind in options.kinds:
-        student = bench.cut(kind, scores, 0)
-        tuned = {}
+        tried = []
         for rate in options.rates:
-            run = bench.trained(kind, student, rate, options.tokens, 0, "tune")
-            tuned[rate] = run["kl"][-1]
-            yield {"kind": kind, "part": "tune", **run}
-        best = min(tuned, key=lambda rate: tuned[rate])
-        for seed in range(1, options.seeds + 1):
-            student = bench.cut(kind, scores, seed)
-            for share in options.shares:
-                run = bench.trained(kind, student, best, int(options.tokens * share), seed, "test")
-                yield {"kind": kind, "part": "test", **run}
+            tried.append(bench.trained(kind, bench.cut(kind, scores, 0), rate, options.tokens, 0))
+            yield tried[-1]
+        best = min(tried, key=lambda run: run["tuning_kl"])["learning_rate"]
+        for share in options.shares:
+            for seed in range(options.seeds):
+                if seed or share != 1:  # the first seed was trained on all tokens at every rate
+                    student = bench.cut(kind, scores, seed)
+                    yield bench.trained(kind, student, best, int(options.tokens * share), seed)
+
+
+def chosen(found: list[dict[str, Any]], kind: str, share: float) -> list[dict[str, Any]]:
+    """The runs of a kind at its best rate, one for each seed."""
+    first = [run for run in found if (run["kind"], run["seed"], run["share"]) == (kind, 0, 1)]
+    best = min(first, key=lambda run: run["tuning_kl"])["learning_rate"]
+    return [run for run in found if (run["kind"], run["share"], run["learning_rate"]) == (kind, share, best)]
 
 
 def show(found: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Print the table."""
-    whole = [run for run in found if run["part"] == "test" and run["share"] == 1]
-    goal = np.mean([run["kl"][-1] for run in whole if run["kind"] == "minitron"])
+    kinds = list(dict.fromkeys(run["kind"] for run in found))
+    reference = "minitron" if "minitron" in kinds else kinds[0]
+    goal = float(np.mean([run["kl"][-1] for run in chosen(found, reference, 1)]))
     print(
-        f"\n{'kind':28}{'rate':>8}{'start':>8}{'25 %':>8}{'50 %':>8}{'end':>8} ±{'':7}{'NLL':>7}"
-        f"{'tokens to minitron':>20}"
+        f"\n| kind | learning rate | KL: start | 25 % | 50 % | end | NLL | tokens to {goal:.3f} |"
+        "\n|---|---:|---:|---:|---:|---:|---:|---:|"
     )
-    for kind in dict.fromkeys(run["kind"] for run in whole):
-        mine = [run for run in whole if run["kind"] == kind]
-        ends = [run["kl"][-1] for run in mine]
+    for kind in kinds:
+        mine = chosen(found, kind, 1)
         at = [
             np.mean([np.interp(options.tokens * s, run["tokens"], run["kl"]) for run in mine]) for s in (0, 0.25, 0.5)
         ]
-        reach = np.mean([tokens_to(run, goal) for run in mine])
-        figures = "".join(f"{value:8.4f}" for value in [*at, np.mean(ends)])
+        ends = [run["kl"][-1] for run in mine]
+        reach = float(np.mean([tokens_to(run, goal) for run in mine]))
+        figures = " | ".join(f"{value:.3f}" for value in at)
         nll = np.mean([run["nll"][-1] for run in mine])
         reached = f"{reach / 1e3:.0f}k = {reach / options.tokens:.2f}" if math.isfinite(reach) else "not reached"
-        print(f"{kind:28}{mine[0]['learning_rate']:8.0e}{figures} ±{np.std(ends):.4f} {nll:7.4f}{reached:>20}")
-    for kind in dict.fromkeys(run["kind"] for run in found):
+        print(
+            f"| {kind} | {mine[0]['learning_rate']:g} | {figures} | {np.mean(ends):.3f} ± {np.std(ends):.3f} "
+            f"| {nll:.3f} | {reached} |"
+        )
+    for kind in kinds:
         for share in [share for share in options.shares if share != 1]:
-            ends = [run["kl"][-1] for run in found if (run["kind"], run["part"], run["share"]) == (kind, "test", share)]
-            if ends:
-                print(f"{kind}, trained on {share:g} of the tokens: {np.mean(ends):.4f} ±{np.std(ends):.4f}")
+            ends = [run["kl"][-1] for run in chosen(found, kind, share)]
+            print(f"{kind}, trained on {share:g} of the tokens: {np.mean(ends):.4f} ± {np.std(ends):.4f}")
 
 
 def main() -> None:
@@ -284,7 +293,7 @@ def main() -> None:
         for run in runs(bench, scores, options):
             found.append(run)
             print(
-                f"{run['kind']:28}{run['part']:6}{run['learning_rate']:8.0e} seed {run['seed']} "
+                f"{run['kind']:32}{run['learning_rate']:8.0e} seed {run['seed']} "
                 f"share {run['share']:.2f}  KL {run['kl'][0]:.4f} -> {run['kl'][-1]:.4f}  "
                 f"{time.monotonic() - start:.0f} s",
                 flush=True,

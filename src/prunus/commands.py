@@ -13,6 +13,7 @@ import tyro
 from pydantic import ValidationError
 from tyro.conf import AvoidSubcommands, Positional, arg
 
+from prunus import processes
 from prunus.config import StepConfig, explain, parse
 from prunus.console import Console
 from prunus.correct.config import CorrectConfig
@@ -65,6 +66,8 @@ class Run:
             show_plan(plan, console)
             return
         run_plan(plan, console)
+        if processes.rank():
+            return
         report = _report(plan.root, None)
         show_results(plan.root, console)
         console.say(f"report: {report}")
@@ -291,7 +294,7 @@ def execute(name: str, arguments: list[str]) -> None:
         SystemExit: Options cannot be parsed (2), or help was asked for (0).
     """
     command = COMMANDS[name]
-    console = Console()
+    console = Console(quiet=processes.rank() > 0)
     if issubclass(command, Run):
         _with_recipe(command, name, arguments)(console)
     else:

@@ -21,8 +21,8 @@ def device_of(runtime: Runtime) -> torch.device:
     Raises:
         RecipeError: It names CUDA, and there is none.
     """
-    if runtime.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if runtime.device == "auto":  # of several CUDA devices that of this process
+        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     try:
         device = torch.device(runtime.device)
         torch.empty(0, device=device)

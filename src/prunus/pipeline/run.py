@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from prunus import processes
 from prunus.console import Console, duration
-from prunus.errors import ArtifactError
+from prunus.errors import ArtifactError, RecipeError
 from prunus.pipeline.machine import hardware, peak_memory, reset_peak_memory, versions
 from prunus.pipeline.plan import Given, Plan, Step
 from prunus.runtime import Runtime
+from prunus.training.config import TrainingConfig
 
 MANIFEST = "run.json"
 
@@ -25,15 +27,21 @@ def run_plan(plan: Plan, console: Console) -> None:
     """Do every step of `plan` that is not done.
 
     Raises:
-        RecipeError: The device is not there.
+        RecipeError: The device is not there, or several processes are to do what one does.
         ArtifactError: Another run is at work in the same folder, or a result there is damaged.
         PrunusError: As the steps raise; what was finished before stays finished.
     """
+    training = [step.name for step in plan.steps if isinstance(step.config, TrainingConfig) and step.state() != "done"]
+    if processes.count() > 1 and training:
+        raise RecipeError(
+            f"{training[0]}: is done by one process, and here are {processes.count()}; run without torchrun"
+        )
     load = importlib.import_module("prunus.models.load")  # torch comes in here, when there is work to do
     load.device_of(plan.recipe.runtime)  # a device that is not there is told before any work
     plan.root.mkdir(parents=True, exist_ok=True)
     with _alone(plan.root):
-        _write_manifest(plan)
+        if processes.rank() == 0:
+            _write_manifest(plan)
         for number, step in enumerate(plan.steps, start=1):
             console.heading(f"{number}/{len(plan.steps)} {step.name}", f"{step.artifact.path.name}  {step.state()}")
             execute(step, plan.recipe.runtime, console)
@@ -42,21 +50,44 @@ def run_plan(plan: Plan, console: Console) -> None:
 def execute(step: Step, runtime: Runtime, console: Console) -> Path:
     """Do one step unless it is done; its inputs must be. Returns the folder of the result.
 
+    Of several processes the first does it, and the others help where the room has `PARALLEL`, or wait.
+
     Raises:
         PrunusError: As the step raises.
     """
     artifact = step.artifact
-    if artifact.is_done():
+    done = artifact.is_done()
+    room = importlib.import_module(f"prunus.{step.kind}.step") if not done else None
+    processes.join()
+    processes.wait()  # until all have seen whether it is done
+    if room is None:
         return artifact.path
-    room = importlib.import_module(f"prunus.{step.kind}.step")
-    inputs = {
+    if processes.rank() == 0:
+        artifact.begin()
+    processes.wait()
+    if processes.rank() == 0:
+        _do(step, room, runtime, console)
+    elif getattr(room, "PARALLEL", False):
+        room.run(step.config, room.Inputs(**_given(step)), artifact.partial, runtime, console)
+    processes.wait()
+    artifact.__dict__.pop("record", None)  # what the others saw of it is old
+    return artifact.path
+
+
+def _given(step: Step) -> dict[str, Any]:
+    """The inputs of a step as its room takes them: paths, mostly."""
+    return {
         name: given.value if isinstance(given, Given) else given.artifact.path for name, given in step.inputs.items()
     }
-    out = artifact.begin()
+
+
+def _do(step: Step, room: Any, runtime: Runtime, console: Console) -> None:
+    """Do a step whose folder has been begun, and record it."""
+    artifact, out = step.artifact, step.artifact.partial
     reset_peak_memory()
     start = time.monotonic()
     try:
-        metrics = room.run(step.config, room.Inputs(**inputs), out, runtime, console)
+        metrics = room.run(step.config, room.Inputs(**_given(step)), out, runtime, console)
     except OSError as error:
         artifact.abandon()
         raise ArtifactError(f"{step.name}: {out}: {error.strerror or error}") from error
@@ -80,7 +111,6 @@ def execute(step: Step, runtime: Runtime, console: Console) -> Path:
     )
     gc.collect()
     console.say(f"done in {duration(seconds)}")
-    return artifact.path
 
 
 def _write_manifest(plan: Plan) -> None:
@@ -104,7 +134,14 @@ def _relative(step: Step, root: Path) -> str:
 
 @contextmanager
 def _alone(root: Path) -> Iterator[IO[str]]:
-    """Hold the run's folder for as long as the context is open; the system lets go of it when a process dies."""
+    """Hold the run's folder for as long as the context is open; the system lets go of it when a process dies.
+
+    Of several processes the first holds it for all.
+    """
+    if processes.rank():
+        with (root / ".lock").open("a") as handle:
+            yield handle
+        return
     with (root / ".lock").open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

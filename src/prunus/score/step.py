@@ -62,13 +62,18 @@ def run(config: ScoreConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     statistics = Statistics(ModelFolder(inputs.model).shape, config.collect, device)
     checkpoint = Checkpoint(out, runtime.checkpoint_minutes)
     state = checkpoint.load()
-    mine = drawn[processes.rank() :: processes.count()]
-    batches = list(torch.from_numpy(mine).split(runtime.device_batch_size))
+
+    def mine(count: int) -> list[torch.Tensor]:
+        """This process's share of the first sequences, in portions."""
+        share = torch.from_numpy(drawn[:count][processes.rank() :: processes.count()])
+        return [portion for portion in share.split(runtime.device_batch_size) if len(portion)]
+
+    batches = mine(len(drawn))
     _collect(model, statistics, batches, state, checkpoint, console)
     processes.add_up(statistics.sums.values())
     layers: dict[str, torch.Tensor] = {}
     if any(criterion in config.collect for criterion in REMOVALS):
-        few = batches[: -(-config.layer_samples // (runtime.device_batch_size * processes.count()))]
+        few = mine(config.layer_samples)
         layers = _remove_layers(model, statistics.shape, few, config, inputs, state, checkpoint, console)
     if processes.rank() == 0:
         _write({**_closed(statistics.sums), "reader_norms": reader_norms(model, statistics.shape), **layers}, out)
@@ -87,7 +92,6 @@ def _collect(
     console: Console,
 ) -> None:
     """The pass over the calibration set, from where `state` left it."""
-    batches = [batch for batch in batches if len(batch)]  # a process may have none
     done = int(state["batches"]) if "batches" in state else 0
     for name, total in statistics.sums.items():
         if done:
