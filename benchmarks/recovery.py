@@ -48,6 +48,7 @@ from prunus.training.loop import train
 
 BETTER = {"neurons": {"criterion": "activation_norm", "batch": "l2", "sequence": "l2"}}
 ROTATED = {"method": "rotate", "importance": BETTER}
+BY_LOGITS = {"drop_layers": "single", "importance": {"layers": "logit_nmse"}}
 STATES = {"optimizer": "muon", "states": {}}
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "random init": ({"init": "random"}, {}),
@@ -59,7 +60,11 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "minitron, muon": ({}, {"optimizer": "muon"}),
     "rotated, muon": (ROTATED, {"optimizer": "muon"}),
     "rotated, muon, states": (ROTATED, STATES),
-    "rotated, refitted, muon, states": ({**ROTATED, "heal": {"refit": "all"}}, STATES),
+    "layers by logits": (BY_LOGITS, {}),
+    "layers by logits, folded": ({**BY_LOGITS, "heal": {}}, {}),
+    "layers by logits, muon, states": (BY_LOGITS, STATES),
+    "layers by logits, folded, muon, states": ({**BY_LOGITS, "heal": {}}, STATES),
+    "minitron, muon, states": ({}, STATES),
 }
 """What is asked of the cut and of distillation, beside the shape and the tokens that all share."""
 POINTS = 8  # of a curve
@@ -267,7 +272,7 @@ def main() -> None:
     parser.add_argument("--held-out", nargs="+", required=True)
     parser.add_argument("--append-eos", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--prune", type=json.loads, required=True, help="the shape, as JSON of the options of `prune`")
-    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS)[:9])
     parser.add_argument("--tokens", type=int, default=1_228_800)
     parser.add_argument("--sequence-length", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=32)

@@ -102,7 +102,7 @@ def _collect(
         for number, batch in enumerate(batches[done:], start=done + 1):
             ids = batch.to(statistics.device)
             if statistics.backward:
-                _forward_and_backward(model, ids)
+                forward_and_backward(model, ids)
             else:
                 with torch.no_grad():
                     model.base_model(input_ids=ids, use_cache=False)
@@ -114,7 +114,7 @@ def _collect(
             checkpoint.save(state)
 
 
-def _forward_and_backward(model: PreTrainedModel, ids: torch.Tensor) -> None:
+def forward_and_backward(model: PreTrainedModel, ids: torch.Tensor) -> None:
     """The gradients of the loss, summed over tokens, by every activation and by no weight."""
     embedded = model.get_input_embeddings().register_forward_hook(lambda *call: call[-1].requires_grad_())
     try:
