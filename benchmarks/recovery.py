@@ -46,25 +46,30 @@ from prunus.score.step import Inputs as ScoreInputs
 from prunus.score.step import run as score
 from prunus.training.loop import train
 
+PAPER = {"optimizer": "adamw", "states_weight": 0}
+CHANNELS = {"method": "minitron"}
 BETTER = {"neurons": {"criterion": "activation_norm", "batch": "l2", "sequence": "l2"}}
 ROTATED = {"method": "rotate", "importance": BETTER}
+REFITTED = {**ROTATED, "heal": {"norms": True, "refit": "all"}}
 BY_LOGITS = {"drop_layers": "single", "importance": {"layers": "logit_nmse"}}
-STATES = {"optimizer": "muon", "states": {}}
+MUON = {"optimizer": "muon", "states_weight": 0}
+STATES = {"optimizer": "muon", "states_weight": 1}
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "random init": ({"init": "random"}, {}),
-    "random cut": ({"importance": "random"}, {}),
-    "minitron": ({}, {}),
-    "minitron, better neurons": ({"importance": BETTER}, {}),
-    "rotated": (ROTATED, {}),
-    "rotated, refitted": ({**ROTATED, "heal": {"refit": "all"}}, {}),
-    "minitron, muon": ({}, {"optimizer": "muon"}),
-    "rotated, muon": (ROTATED, {"optimizer": "muon"}),
+    "random init": ({"init": "random"}, PAPER),
+    "random cut": ({"importance": "random"}, PAPER),
+    "minitron": (CHANNELS, PAPER),
+    "minitron, better neurons": ({**CHANNELS, "importance": BETTER}, PAPER),
+    "minitron, muon": (CHANNELS, MUON),
+    "minitron, muon, states": (CHANNELS, STATES),
+    "rotated": (ROTATED, PAPER),
+    "rotated, refitted": (REFITTED, PAPER),
+    "rotated, muon": (ROTATED, MUON),
     "rotated, muon, states": (ROTATED, STATES),
-    "layers by logits": (BY_LOGITS, {}),
-    "layers by logits, folded": ({**BY_LOGITS, "heal": {}}, {}),
+    "rotated, refitted, muon, states": (REFITTED, STATES),
+    "layers by logits": (BY_LOGITS, PAPER),
+    "layers by logits, folded": ({**BY_LOGITS, "heal": {"depth": "linear"}}, PAPER),
     "layers by logits, muon, states": (BY_LOGITS, STATES),
-    "layers by logits, folded, muon, states": ({**BY_LOGITS, "heal": {}}, STATES),
-    "minitron, muon, states": ({}, STATES),
+    "layers by logits, folded, muon, states": ({**BY_LOGITS, "heal": {"depth": "linear"}}, STATES),
 }
 """What is asked of the cut and of distillation, beside the shape and the tokens that all share."""
 POINTS = 8  # of a curve
@@ -161,7 +166,7 @@ class Bench:
         )
         torch.manual_seed(seed)
         model = load_model(student, torch.device(options.device), torch.float32)
-        lineage = read_lineage(student, self.shape.hidden_size) if config.states else None
+        lineage = read_lineage(student, self.shape.hidden_size) if config.compares_states else None
         watcher = _Watcher(self, model, steps)
         with TemporaryDirectory() as out:
             train(
@@ -214,39 +219,70 @@ def tokens_to(curve: dict[str, Any], kl: float) -> float:
     return 0.0 if points[0][1] <= kl else math.inf
 
 
-def runs(bench: Bench, scores: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Every run, as it is done: each rate with the first seed, then the other seeds at the rate that was best."""
+def runs(
+    bench: Bench, scores: Path, found: list[dict[str, Any]], options: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    """Every run, as it is done: each rate with the first seed, then the other seeds at the rate that was best.
+
+    What `found` holds already is not done again; it is to grow by what is given.
+    """
+
+    def done(*asked: Any) -> bool:
+        return any((run["kind"], run["learning_rate"], run["seed"], run["share"]) == asked for run in found)
+
     for kind in options.kinds:
-        tried = []
         for rate in options.rates:
-            tried.append(bench.trained(kind, bench.cut(kind, scores, 0), rate, options.tokens, 0))
-            yield tried[-1]
-        best = min(tried, key=lambda run: run["tuning_kl"])["learning_rate"]
+            if not done(kind, rate, 0, 1.0):
+                yield bench.trained(kind, bench.cut(kind, scores, 0), rate, options.tokens, 0)
+        best = best_rate(found, kind, options.rates)
         for share in options.shares:
             for seed in range(options.seeds):
-                if seed or share != 1:  # the first seed was trained on all tokens at every rate
-                    student = bench.cut(kind, scores, seed)
-                    yield bench.trained(kind, student, best, int(options.tokens * share), seed)
+                if not done(kind, best, seed, share):
+                    yield bench.trained(kind, bench.cut(kind, scores, seed), best, int(options.tokens * share), seed)
 
 
-def chosen(found: list[dict[str, Any]], kind: str, share: float) -> list[dict[str, Any]]:
-    """The runs of a kind at its best rate, one for each seed."""
+def best_rate(found: list[dict[str, Any]], kind: str, rates: list[float]) -> float:
+    """The rate of the grid at which the first seed's student ended nearest on the half that is tuned on."""
     first = [run for run in found if (run["kind"], run["seed"], run["share"]) == (kind, 0, 1)]
-    best = min(first, key=lambda run: run["tuning_kl"])["learning_rate"]
+    tried = [run for run in first if run["learning_rate"] in rates]
+    return float(min(tried, key=lambda run: run["tuning_kl"])["learning_rate"])
+
+
+def chosen(found: list[dict[str, Any]], kind: str, share: float, rates: list[float]) -> list[dict[str, Any]]:
+    """The runs of a kind at its best rate, one for each seed."""
+    best = best_rate(found, kind, rates)
     return [run for run in found if (run["kind"], run["share"], run["learning_rate"]) == (kind, share, best)]
+
+
+def named(options: argparse.Namespace) -> dict[str, Any]:
+    """The options as they are kept: files by name, since where they lie is nobody's matter."""
+    asked = {key: value for key, value in vars(options).items() if key != "json"}
+    asked |= {key: [Path(value).name for value in asked[key]] for key in ("corpus", "held_out")}
+    return {**asked, "teacher": options.teacher.name}
+
+
+def earlier(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The runs that an earlier call kept, if it was asked for the same but for kinds, rates, shares and seeds."""
+    if options.json is None or not options.json.is_file():
+        return []
+    kept = json.loads(options.json.read_text())
+    for key, value in named(options).items():
+        if key not in ("kinds", "rates", "shares", "seeds") and kept["options"][key] != value:
+            raise SystemExit(f"{options.json}: holds runs with {key} = {kept['options'][key]!r}, not {value!r}")
+    return list(kept["runs"])
 
 
 def show(found: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Print the table."""
     kinds = list(dict.fromkeys(run["kind"] for run in found))
     reference = "minitron" if "minitron" in kinds else kinds[0]
-    goal = float(np.mean([run["kl"][-1] for run in chosen(found, reference, 1)]))
+    goal = float(np.mean([run["kl"][-1] for run in chosen(found, reference, 1, options.rates)]))
     print(
         f"\n| kind | learning rate | KL: start | 25 % | 50 % | end | NLL | tokens to {goal:.3f} |"
         "\n|---|---:|---:|---:|---:|---:|---:|---:|"
     )
     for kind in kinds:
-        mine = chosen(found, kind, 1)
+        mine = chosen(found, kind, 1, options.rates)
         at = [
             np.mean([np.interp(options.tokens * s, run["tokens"], run["kl"]) for run in mine]) for s in (0, 0.25, 0.5)
         ]
@@ -261,7 +297,7 @@ def show(found: list[dict[str, Any]], options: argparse.Namespace) -> None:
         )
     for kind in kinds:
         for share in [share for share in options.shares if share != 1]:
-            ends = [run["kl"][-1] for run in chosen(found, kind, share)]
+            ends = [run["kl"][-1] for run in chosen(found, kind, share, options.rates)]
             print(f"{kind}, trained on {share:g} of the tokens: {np.mean(ends):.4f} ± {np.std(ends):.4f}")
 
 
@@ -284,7 +320,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    start, found = time.monotonic(), []
+    start, found = time.monotonic(), earlier(options)
     with TemporaryDirectory() as folder:
         bench = Bench(options, Path(folder))
         cuts = [bench.prune_config(kind, 0) for kind in options.kinds]
@@ -295,7 +331,7 @@ def main() -> None:
         print(
             f"{bench.shape.parameters:,} parameters, students {sorted({t.parameters for t in targets})}, {hardware()}"
         )
-        for run in runs(bench, scores, options):
+        for run in runs(bench, scores, found, options):
             found.append(run)
             print(
                 f"{run['kind']:32}{run['learning_rate']:8.0e} seed {run['seed']} "
@@ -305,13 +341,8 @@ def main() -> None:
             )
             if options.json:
                 facts = {"hardware": hardware(), "versions": versions(), "seconds": round(time.monotonic() - start)}
-                asked = {
-                    k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items() if k not in ("json",)
-                }
-                for key in ("teacher", "corpus", "held_out"):  # by name: where they lie is nobody's matter
-                    value = asked[key]
-                    asked[key] = [Path(v).name for v in value] if isinstance(value, list) else Path(value).name
-                options.json.write_text(json.dumps({**facts, "options": asked, "runs": found}, indent=1) + "\n")
+                kept = {**facts, "options": named(options), "runs": found}
+                options.json.write_text(json.dumps(kept, indent=1) + "\n")
     show(found, options)
 
 

@@ -145,7 +145,7 @@ def test_each_step_by_itself(teacher: Path, corpus: Path, held_out: Path, tmp_pa
     do("correct", teacher, *text, *training, "--out", tmp_path / "corrected")
     do("score", tmp_path / "corrected", *text, "--samples", 8, "--sequence-length", 16, "--out", tmp_path / "scores")
     assert main(["prune", str(tmp_path / "corrected"), "--hidden-size", "16", "--out", str(tmp_path / "cut")]) == 2
-    assert "--scores: missing; `prunus score` makes them, and this cut reads mean" in capsys.readouterr().err
+    assert "--scores: missing; `prunus score` makes them, and this cut reads covariance" in capsys.readouterr().err
     scores = ["--scores", tmp_path / "scores"]
     do("prune", tmp_path / "corrected", *scores, "--hidden-size", 16, "--out", tmp_path / "cut")
     student = [tmp_path / "cut", "--teacher", tmp_path / "corrected"]

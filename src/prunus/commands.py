@@ -200,7 +200,7 @@ class Prune(Single):
         """Do it."""
         if self.config.like is not None:
             raise RecipeError(f"--like: {self.config.like!r} names a student of a recipe, and here there is none")
-        reads_text = self.config.vocab_size is not None or self.config.heal is not None
+        reads_text = self.config.vocab_size is not None or self.config.heal.asked
         if reads_text and not self.corpus:
             raise RecipeError("--corpus: missing; --vocab-size keeps the tokens that a text has most, --heal reads it")
         model = _model(self.model)

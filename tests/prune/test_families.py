@@ -42,7 +42,13 @@ def teachers(tmp_path_factory) -> dict[str, Path]:
 def prune(teacher: Path, out: Path, scores: Path | None = None, **options: Any) -> Path:
     out.mkdir(parents=True)
     importance = "random" if scores is None else "activation"
-    run(PruneConfig(importance=importance, **options), Inputs(teacher, scores), out, Runtime(), QUIET)
+    run(
+        PruneConfig(**{"importance": importance, "method": "minitron", **options}),
+        Inputs(teacher, scores),
+        out,
+        Runtime(),
+        QUIET,
+    )
     return out
 
 

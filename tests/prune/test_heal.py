@@ -40,14 +40,14 @@ def tokens(tmp_path_factory) -> Path:
     return folder
 
 
-def healed(teacher: Path, tokens: Path, out: Path, heal: dict[str, Any] | None, **options: Any) -> Path:
+def healed(teacher: Path, tokens: Path, out: Path, heal: dict[str, Any], **options: Any) -> Path:
     scores = out.with_name(out.name + "-scores")
     scores.mkdir()
     config = ScoreConfig(samples=32, sequence_length=24, collect=("mean", "covariance"))
     run_score(config, ScoreInputs(teacher, tokens), scores, Runtime(), QUIET)
     out.mkdir()
-    asked = {"samples": 64, "sequence_length": 24, **heal} if heal is not None else None
-    config = PruneConfig.model_validate({**options, "heal": asked})
+    asked = {"samples": 64, "sequence_length": 24, **heal}
+    config = PruneConfig.model_validate({"method": "minitron", **options, "heal": asked})
     run(config, Inputs(teacher, scores, tokens), out, Runtime(), QUIET)
     return out
 
@@ -76,7 +76,7 @@ def test_the_fit_is_ridge_regression_about_what_was_there() -> None:
 def test_what_lost_nothing_is_left_as_it_is(tmp_path: Path, tokens: Path, model_type: str) -> None:
     folder = make_teacher(tmp_path / "teacher", model_type)
     kill(folder, {"mlp": [[0, 5, 9, 23]] * 4})
-    out = healed(folder, tokens, tmp_path / "out", {"refit": "all"}, intermediate_size=20)
+    out = healed(folder, tokens, tmp_path / "out", {"norms": True, "refit": "all"}, intermediate_size=20)
     torch.testing.assert_close(logits(out), logits(folder), rtol=2e-3, atol=2e-3)
 
 
@@ -90,7 +90,11 @@ def test_a_healed_width_cut_is_nearer_to_its_teacher(
         options["num_attention_heads"] = 3
     plain, outputs, whole = (
         error(healed(folder, tokens, tmp_path / name, heal, **options), folder)
-        for name, heal in (("plain", None), ("outputs", {"refit": "outputs"}), ("all", {"refit": "all"}))
+        for name, heal in (
+            ("plain", {}),
+            ("outputs", {"norms": True, "refit": "outputs"}),
+            ("all", {"norms": True, "refit": "all"}),
+        )
     )
     assert whole < plain
     assert outputs < plain
@@ -102,10 +106,10 @@ def test_a_depth_cut_is_folded_into_the_layer_before(tmp_path: Path, tokens: Pat
     plain, magnitude, linear, refitted = (
         error(healed(folder, tokens, tmp_path / name, heal, drop_layers=[1, 2]), folder)
         for name, heal in (
-            ("none", None),
-            ("magnitude", {"depth": "magnitude", "norms": False}),
-            ("linear", {"norms": False}),
-            ("refit", {"refit": "outputs"}),
+            ("none", {}),
+            ("magnitude", {"depth": "magnitude"}),
+            ("linear", {"depth": "linear"}),
+            ("refit", {"norms": True, "refit": "outputs"}),
         )
     )
     assert linear < plain
@@ -115,7 +119,7 @@ def test_a_depth_cut_is_folded_into_the_layer_before(tmp_path: Path, tokens: Pat
 
 def test_magnitudes_are_those_of_the_stream(tmp_path: Path, tokens: Path) -> None:
     folder = make_teacher(tmp_path / "teacher", "llama")
-    options = {"depth": "magnitude", "norms": False, "samples": 8}
+    options = {"depth": "magnitude", "samples": 8}
     out = healed(folder, tokens, tmp_path / "out", options, drop_layers=[1, 2])
     teacher, student = load(folder), load(out)
     ids = torch.from_numpy(np.fromfile(tokens / IDS, dtype=np.uint16).reshape(64, 24).astype(np.int64))
@@ -132,13 +136,13 @@ def test_magnitudes_are_those_of_the_stream(tmp_path: Path, tokens: Path) -> Non
 
 def test_norms_alone_change_norms_alone(tmp_path: Path, tokens: Path) -> None:
     folder = make_teacher(tmp_path / "teacher", "llama")
-    plain = load(healed(folder, tokens, tmp_path / "plain", None, hidden_size=16))
-    scaled = load(healed(folder, tokens, tmp_path / "scaled", {}, hidden_size=16))
+    plain = load(healed(folder, tokens, tmp_path / "plain", {}, hidden_size=16))
+    scaled = load(healed(folder, tokens, tmp_path / "scaled", {"norms": True}, hidden_size=16))
     for (name, before), after in zip(plain.named_parameters(), scaled.parameters(), strict=True):
         if "norm" in name:
             ratio = after / before
             torch.testing.assert_close(ratio, ratio[0].expand_as(ratio))
-            assert abs(float(ratio[0]) - 1) > 1e-3
+            assert abs(ratio[0].item() - 1) > 1e-3
         else:
             assert torch.equal(before, after)
 
@@ -146,7 +150,7 @@ def test_norms_alone_change_norms_alone(tmp_path: Path, tokens: Path) -> None:
 def test_what_cannot_be_healed_is_refused(tmp_path: Path) -> None:
     gemma = ModelFolder(make_teacher(tmp_path / "gemma", "gemma2")).shape
     with pytest.raises(ShapeError, match="students.w.prune.heal: Gemma 2 normalises what its layers write"):
-        PruneConfig(hidden_size=16, heal=HealConfig()).target(gemma, "students.w.prune")
+        PruneConfig(hidden_size=16, heal=HealConfig(norms=True)).target(gemma, "students.w.prune")
     llama = ModelFolder(make_teacher(tmp_path / "llama", "llama")).shape
     with pytest.raises(ShapeError, match="a cut vocabulary reads other tokens"):
-        PruneConfig(vocab_size=290, heal=HealConfig()).target(llama, "students.w.prune")
+        PruneConfig(vocab_size=290, heal=HealConfig(norms=True)).target(llama, "students.w.prune")

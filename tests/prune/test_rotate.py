@@ -82,7 +82,7 @@ def test_cutting_what_is_never_written_is_exact(tmp_path: Path, model_type: str)
 @pytest.mark.parametrize("model_type", ["gemma2", "gemma3_text", "olmo2", "gpt2"])
 def test_what_cannot_be_rotated_is_refused(tmp_path: Path, model_type: str) -> None:
     shape = ModelFolder(make_teacher(tmp_path / "teacher", model_type)).shape
-    with pytest.raises(ShapeError, match=r"students.w.prune.method: .* allowed: minitron"):
+    with pytest.raises(ShapeError, match=r"students.w.prune.method: .* cannot be rotated; allowed: minitron"):
         PruneConfig(method="rotate", hidden_size=16).target(shape, "students.w.prune")
 
 
@@ -114,3 +114,13 @@ def test_columns_that_sum_to_zero(size: int) -> None:
     assert columns.shape == (size, size - 1)
     np.testing.assert_allclose(columns.sum(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(columns.T @ columns, np.eye(size - 1), atol=1e-12)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_by_itself_it_rotates_what_can_be(tmp_path: Path, model_type: str) -> None:
+    shape = ModelFolder(make_teacher(tmp_path / "teacher", model_type)).shape
+    smaller = shape.with_dimensions({"hidden_size": 16})
+    assert PruneConfig(hidden_size=16).rotates(shape, smaller) == (model_type in ROTATABLE)
+    for options in ({"method": "minitron"}, {"init": "random"}, {"importance": "random"}):
+        assert not PruneConfig(hidden_size=16, **options).rotates(shape, smaller)
+    assert not PruneConfig(intermediate_size=16).rotates(shape, shape.with_dimensions({"intermediate_size": 16}))

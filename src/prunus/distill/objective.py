@@ -22,21 +22,21 @@ def make_objective(config: DistillConfig, teacher: PreTrainedModel | None, linea
     """
     if teacher is None:
         return cross_entropy
-    guide = teacher
-    basis = torch.from_numpy(lineage.basis).to(guide.device) if lineage is not None else None
+    guide, compared = teacher, lineage if config.compares_states else None
+    basis = torch.from_numpy(compared.basis).to(guide.device) if compared is not None else None
 
     def objective(model: PreTrainedModel, input_ids: torch.Tensor, progress: float) -> torch.Tensor:
-        states = basis is not None and config.states is not None
+        states = compared is not None
         with torch.no_grad():
             wanted = guide(input_ids=input_ids, use_cache=False, output_hidden_states=states)
         found = model(input_ids=input_ids, use_cache=False, output_hidden_states=states)
         loss = forward_kl(found.logits, wanted.logits, config.temperature)
-        if basis is None or lineage is None or config.states is None:
+        if compared is None:
             return loss
         errors = [
             stream_error(found.hidden_states[j], wanted.hidden_states[i].float() @ basis)
-            for j, i in enumerate(lineage.layers)
+            for j, i in enumerate(compared.layers)
         ]
-        return loss + config.states.weight_at(progress) * torch.stack(errors).mean()
+        return loss + config.states_weight_at(progress) * torch.stack(errors).mean()
 
     return objective

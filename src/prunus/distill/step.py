@@ -39,7 +39,9 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
         ModelError: States are to be compared, and the student was not cut from this teacher.
     """
     folder, device = ModelFolder(inputs.student), device_of(runtime)
-    lineage = read_lineage(inputs.student, ModelFolder(inputs.teacher).shape.hidden_size) if config.states else None
+    lineage = None
+    if config.compares_states:
+        lineage = read_lineage(inputs.student, ModelFolder(inputs.teacher).shape.hidden_size)
     torch.manual_seed(config.seed)
     model = load_model(inputs.student, device, torch.float32)
     teacher = None

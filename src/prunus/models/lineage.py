@@ -49,7 +49,10 @@ def read_lineage(folder: Path, hidden_size: int) -> Lineage:
         ModelError: There is nothing, or it is of another teacher.
     """
     if not (folder / KEPT).is_file():
-        raise ModelError(f"{folder}: there is no {KEPT}, which `prunus prune` writes: whose layers it has is not known")
+        raise ModelError(
+            f"{folder}: there is no {KEPT}, as `prunus prune` writes it, so states cannot be compared: "
+            "distill.states_weight must be 0"
+        )
     kept = json.loads((folder / KEPT).read_text())
     if (folder / BASIS).is_file():
         from safetensors.numpy import load_file

@@ -329,11 +329,13 @@ def _student_steps(
     tentative: bool,
 ) -> Iterator[Step]:
     config, distill = prune_config(recipe, name), recipe.students[name].distill
+    if config.init == "random":  # drawn anew, it has no states in common with its teacher
+        distill = distill.model_copy(update={"states_weight": 0.0})
     corpus, held_out = streams
     root = corpus.root
     needed: dict[str, Step | Given] = {"scores": score} if score is not None else {}
     own_words = config.vocab_size is not None
-    if own_words or config.heal is not None:
+    if own_words or config.heal.asked:
         needed["tokens"] = corpus
     pruned = Step(name, "prune", config, {"model": teacher, **needed}, root)
     yield pruned

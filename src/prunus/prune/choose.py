@@ -69,7 +69,7 @@ def choose(scores: Scores, teacher: Shape, target: Shape, config: PruneConfig, v
             layered["mlp"] = [[np.arange(teacher.intermediate_size)] * teacher.num_experts for _ in layers]
         layered["experts"] = [best(row, target.num_experts) for row in ranked("experts")]
     # a rotated cut reads all channels: what stays of them is a matter of the basis
-    rotates = config.method == "rotate"
+    rotates = config.rotates(teacher, target)
     hidden = np.arange(teacher.hidden_size) if rotates else best(ranked("channels")[0], target.hidden_size)
     return Keep(
         layers=choose_layers(scores, teacher.num_hidden_layers, target.num_hidden_layers, config),

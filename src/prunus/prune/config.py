@@ -84,22 +84,27 @@ class ImportanceConfig(Config):
 
 
 class HealConfig(Config):
-    """What is done about a cut before any training, by passes over a few sequences."""
+    """What is done about a cut before any training, by passes over a few sequences; nothing unless asked for."""
 
-    samples: int = Field(default=128, ge=1)
-    """Sequences of the calibration set to heal by; at least 6 tokens for each channel and neuron that stays."""
-    sequence_length: int = Field(default=1024, ge=2)
-    """Tokens of one of them."""
-    norms: bool = True
+    norms: bool = False
     """Scale each norm's gain by one number, so that what it gives is as large as the teacher's."""
     refit: Literal["none", "outputs", "all"] = "none"
     """Refit linears by least squares: those that write the residual stream (`outputs`), or those that read it as well
-    (`all`). Best where no training follows."""
-    depth: Literal["none", "linear", "magnitude"] = "linear"
+    (`all`). Best where no training follows; docs/decisions/0002 says what it does to training."""
+    depth: Literal["none", "linear", "magnitude"] = "none"
     """What makes up for dropped layers: one `linear` map, folded into what the layer before them writes, or only their
     `magnitude`, by which all that later layers write is divided. A refit of outputs does more than either."""
     ridge: float = Field(default=0.01, gt=0)
     """How strongly refitted weights are held to what they were, relative to the mean square of their inputs."""
+    samples: int = Field(default=128, ge=1)
+    """Sequences of the calibration set to heal by; at least 6 tokens for each channel and neuron that stays."""
+    sequence_length: int = Field(default=1024, ge=2)
+    """Tokens of one of them."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is to be done."""
+        return self.norms or self.refit != "none" or self.depth != "none"
 
 
 class PruneConfig(StepConfig):
@@ -129,11 +134,12 @@ class PruneConfig(StepConfig):
     first), or their numbers, counted from 0."""
     importance: ImportanceConfig = ImportanceConfig()
     """What decides, axis by axis."""
-    method: Literal["minitron", "rotate"] = "minitron"
+    method: Literal["auto", "minitron", "rotate"] = "auto"
     """`minitron` keeps the best channels of the residual stream as they are (arXiv 2407.14679); `rotate` turns the
-    stream to its principal axes first, by one orthogonal matrix for the whole network."""
-    heal: HealConfig | None = None
-    """What is done about the cut before any training; nothing if not given."""
+    stream to its principal axes first, by one orthogonal matrix for the whole network; `auto` rotates where the family
+    allows it (docs/families.md) and channels are not left to chance."""
+    heal: HealConfig = HealConfig()
+    """What is done about the cut before any training."""
     init: Literal["teacher", "random"] = "teacher"
     """Weights cut from the teacher, or drawn anew (a baseline: the same shape from scratch)."""
     like: str | None = None
@@ -182,7 +188,7 @@ class PruneConfig(StepConfig):
         wanted: set[str] = set()
         for axis, size in RANKED.items():
             if getattr(target, size) < getattr(teacher, size):
-                rotated = axis == "channels" and self.method == "rotate"
+                rotated = axis == "channels" and self.rotates(teacher, target)
                 wanted |= {"covariance"} if rotated else getattr(self.importance, axis).collect()
         if target.head_dim < teacher.head_dim and self.importance.heads.criterion != "random":
             wanted.add("energies")  # which norms over heads make up for what goes
@@ -190,6 +196,13 @@ class PruneConfig(StepConfig):
         if by_score and target.num_hidden_layers < teacher.num_hidden_layers:
             wanted.add("cosines" if self.importance.layers == "block_influence" else self.importance.layers)
         return wanted
+
+    def rotates(self, teacher: Shape, target: Shape) -> bool:
+        """Whether the residual stream is rotated before it is cut."""
+        if self.init == "random" or target.hidden_size == teacher.hidden_size:
+            return False
+        by_itself = _cannot_rotate(teacher) is None and self.importance.channels.criterion != "random"
+        return self.method == "rotate" or (self.method == "auto" and by_itself)
 
     def _layers_left(self, layers: int, where: str) -> int:
         if isinstance(self.drop_layers, str):
@@ -230,24 +243,15 @@ class PruneConfig(StepConfig):
             )
 
     def _check_method(self, teacher: Shape, target: Shape, where: str) -> None:
-        family, tied = teacher.family, teacher.flags.get("tie_word_embeddings", False)
-        if self.method == "rotate" and target.hidden_size < teacher.hidden_size:
-            if not family.feeds:
-                raise ShapeError(
-                    f"{where}.method: {family.name} normalises what its layers write to the residual stream, "
-                    "with gains that no linear can take in, so it cannot be rotated; allowed: minitron"
-                )
-            if family.layer_norm and tied:
-                raise ShapeError(
-                    f"{where}.method: this {family.name}'s embeddings are tied, and a tied head cannot keep a "
-                    "LayerNorm's gains in another basis; allowed: minitron, or an untied copy of the teacher"
-                )
-        if self.heal is not None and not family.feeds:
+        reason = _cannot_rotate(teacher)
+        if reason and self.method == "rotate" and self.rotates(teacher, target):
+            raise ShapeError(f"{where}.method: {reason}; allowed: minitron")
+        if self.heal.asked and not teacher.family.feeds:
             raise ShapeError(
-                f"{where}.heal: {family.name} normalises what its layers write to the residual stream, and no "
+                f"{where}.heal: {teacher.family.name} normalises what its layers write to the residual stream, and no "
                 "weight of theirs can be fitted to it alone; leave it out"
             )
-        if self.heal is not None and target.vocab_size < teacher.vocab_size:
+        if self.heal.asked and target.vocab_size < teacher.vocab_size:
             raise ShapeError(
                 f"{where}.heal: a student with a cut vocabulary reads other tokens than its teacher; leave it out"
             )
@@ -265,3 +269,19 @@ class PruneConfig(StepConfig):
                 f"{where}.num_attention_heads: {heads} heads cannot be shared by {groups} KV heads of at most {group} "
                 f"each; allowed: {allowed}"
             )
+
+
+def _cannot_rotate(teacher: Shape) -> str | None:
+    """Why a teacher's residual stream cannot be rotated; None where it can."""
+    family = teacher.family
+    if not family.feeds:
+        return (
+            f"{family.name} normalises what its layers write to the residual stream, with gains that no linear can "
+            "take in, so it cannot be rotated"
+        )
+    if family.layer_norm and teacher.flags.get("tie_word_embeddings", False):
+        return (
+            f"this {family.name}'s embeddings are tied, and a tied head cannot keep a LayerNorm's gains in another "
+            "basis, so it cannot be rotated"
+        )
+    return None

@@ -35,13 +35,15 @@ def rank(scores: Scores, axis: str, ranking: Ranking, teacher: Shape, seed: int)
     if ranking.criterion == "random":
         return _by_chance(axis, teacher, seed)
     if ranking.criterion in ("taylor", "fisher"):
-        found = _get(scores, f"{axis}.gradients")[0 if ranking.criterion == "taylor" else 1]
+        found = statistic(scores, f"{axis}.gradients")[0 if ranking.criterion == "taylor" else 1]
     elif axis == "neurons" and teacher.num_experts:
-        found = np.sqrt(_get(scores, "neurons.squares"))
+        found = np.sqrt(statistic(scores, "neurons.squares"))
     else:
-        found = aggregate(_get(scores, f"{axis}.{ranking.sequence}"), float(_get(scores, "counts")[0]), ranking.batch)
+        found = aggregate(
+            statistic(scores, f"{axis}.{ranking.sequence}"), float(statistic(scores, "counts")[0]), ranking.batch
+        )
     if ranking.criterion == "activation_norm":
-        norms = _get(scores, "reader_norms")
+        norms = statistic(scores, "reader_norms")
         found = found * (norms**2 if "variance" in (ranking.sequence, ranking.batch) else norms)
     return found.sum(axis=0, keepdims=True) if axis == "channels" else found
 
@@ -69,8 +71,8 @@ def layer_losses(scores: Scores, importance: ImportanceConfig, length: int) -> n
         ArtifactError: The scores lack it.
     """
     if importance.layers == "block_influence":
-        return 1.0 - np.diagonal(_get(scores, "cosines"), offset=length)
-    return _get(scores, f"layers.{importance.layers}.{length}")
+        return 1.0 - np.diagonal(statistic(scores, "cosines"), offset=length)
+    return statistic(scores, f"layers.{importance.layers}.{length}")
 
 
 def removal_order(scores: Scores) -> list[int]:
@@ -79,7 +81,7 @@ def removal_order(scores: Scores) -> list[int]:
     Raises:
         ArtifactError: The scores lack it.
     """
-    return [int(layer) for layer in _get(scores, "layers.logit_nmse.order")]
+    return [int(layer) for layer in statistic(scores, "layers.logit_nmse.order")]
 
 
 def _by_chance(axis: str, teacher: Shape, seed: int) -> np.ndarray:
@@ -89,8 +91,13 @@ def _by_chance(axis: str, teacher: Shape, seed: int) -> np.ndarray:
     return draw.random((layers, *experts, getattr(teacher, RANKED[axis])))
 
 
-def _get(scores: Scores, name: str) -> np.ndarray:
+def statistic(scores: Scores, name: str) -> np.ndarray:
+    """One of the statistics.
+
+    Raises:
+        ArtifactError: The scores lack it; says what to collect.
+    """
     if name not in scores:
-        wanted = name.rpartition(".")[2] if not name.startswith("layers.") else name.split(".")[1]
+        wanted = name.split(".")[1] if name.startswith("layers.") else name.rpartition(".")[2]
         raise ArtifactError(f"prune.importance: the scores hold no {name}; score with {wanted!r} in `score.collect`")
     return scores[name]

@@ -20,7 +20,7 @@ from prunus.models.values import to_float
 from prunus.prune.choose import Keep, choose
 from prunus.prune.config import HealConfig, ImportanceConfig, PruneConfig
 from prunus.prune.cut import cut
-from prunus.prune.rank import Scores
+from prunus.prune.rank import Scores, statistic
 from prunus.prune.rotate import Rotation, make_rotation, stored_vectors
 from prunus.prune.student import student_config
 from prunus.prune.vocabulary import choose_tokens, named_ids, read_tokenizer, renumber, write_tokenizer
@@ -78,7 +78,7 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
             write_tensors(out, plans, on_progress=progress.update)
         write_config(out, settings)
         write_lineage(out, _kept(keep), rotation.basis if rotation else None)
-        if config.heal is not None:
+        if config.heal.asked:
             _heal(config.heal, config.seed, inputs, out, keep, rotation, scores, runtime, console)
     student = ModelFolder(out)
     student.check()
@@ -121,7 +121,7 @@ def _scores(inputs: Inputs, config: PruneConfig, teacher: Shape, target: Shape) 
 
 def _rotation(teacher: ModelFolder, target: Shape, config: PruneConfig, scores: Scores) -> Rotation | None:
     """The change of basis that a rotated cut of channels asks for."""
-    if config.method == "minitron" or target.hidden_size == teacher.shape.hidden_size:
+    if not config.rotates(teacher.shape, target):
         return None
     places = {name: teacher.family.place(name) for name in teacher.tensors}
     named = {
@@ -130,7 +130,7 @@ def _rotation(teacher: ModelFolder, target: Shape, config: PruneConfig, scores: 
         if place is not None
     }
     vector = stored_vectors(lambda name: to_float(read_bytes(named[name]), named[name].dtype), teacher.family)
-    return make_rotation(scores["covariance"], teacher.shape, target.hidden_size, vector)
+    return make_rotation(statistic(scores, "covariance"), teacher.shape, target.hidden_size, vector)
 
 
 def _heal(

@@ -21,7 +21,7 @@ class ScoreConfig(StepConfig):
     """Sequences drawn at random from the corpus: the calibration set (arXiv 2407.14679 uses 1024)."""
     sequence_length: int = Field(default=8192, ge=2)
     """Tokens of one of them."""
-    collect: tuple[Statistic, ...] = ("mean",)
+    collect: tuple[Statistic, ...] = ("mean", "covariance")
     """Statistics to collect: activations by their `mean`, `l2` or `variance` over the sequence; `gradients` of the loss
     (one backward pass); the `covariance` of the residual stream, for a rotated cut; and of layers the `lm_loss`, the
     `accuracy` on `task`, or the `logit_nmse` without them. What a recipe's students ask for is added."""
