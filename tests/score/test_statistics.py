@@ -89,7 +89,8 @@ def test_scores_are_the_papers_formula_spelt_out(teacher: Path, stream: Path, tm
 def test_portions_do_not_matter(teacher: Path, stream: Path, tmp_path: Path) -> None:
     one, all_at_once = (score(teacher, stream, tmp_path / str(n), batch=n) for n in (1, 10))
     for name in one:
-        torch.testing.assert_close(one[name], all_at_once[name], rtol=1e-5, atol=1e-7)
+        atol = 1e-4 if name == "covariance" else 1e-7  # products of float32, summed in another order
+        torch.testing.assert_close(one[name], all_at_once[name], rtol=1e-5, atol=atol)
 
 
 def test_sums_over_batches_add_up() -> None:

@@ -31,7 +31,7 @@ def forward_kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float 
 def stream_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """‖x_s - x_t‖² / ‖x_t‖² of the residual stream, the mean over tokens.
 
-    The mean squared error of states of TinyBERT (Jiao et al. 2020, arXiv 1909.10351, equation 8), relative to each
+    The mean squared error of states of TinyBERT (Jiao et al. 2020, arXiv 1909.10351), relative to each
     token's own size, and through the basis of the cut in place of a projection that is learned.
 
     Args:

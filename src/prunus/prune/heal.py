@@ -156,7 +156,7 @@ def _fold_gap(pair: Pair, bridge: Bridge, name: str, ridge: float) -> None:
     """Fold what dropped layers did, as one linear map, into what is written before them.
 
     T = argmin ‖M T - (Y - (x - M))‖² for the output M of the last linear, the stream x after it and the wanted Y; then
-    W ← Tᵀ W (Shopkhoev et al. 2025, ReplaceMe, arXiv 2505.02819, section 3).
+    W ← Tᵀ W (Shopkhoev et al. 2025, ReplaceMe, arXiv 2505.02819).
     """
     module = pair.student.layer(pair.j).get_submodule(name)
     multiplier = residual_multiplier(pair.student)
@@ -175,7 +175,7 @@ def _shrink_later(student: Side, first: int, growth: float) -> None:
     """Divide all that later layers write by how much the dropped layers let the stream grow.
 
     The stream that goes on is then as large beside what is added to it as it was. Prune&Comp (Chen et al. 2025, arXiv
-    2507.18212, section 3) multiplies what comes before instead, which tied embeddings do not allow.
+    2507.18212) multiplies what comes before instead, which tied embeddings do not allow.
     """
     for j in range(first, student.model.config.num_hidden_layers):
         layer = student.layer(j)

@@ -3,8 +3,8 @@
     d, d' channels of the teacher and of the student; Q [d, d'] with orthonormal columns; G = diag of a norm's gain
 
 RMSNorm is invariant to an orthogonal change of basis once its gain is folded into the linears that read it, so one Q
-serves the whole network (SliceGPT, Ashkboos et al. 2024, arXiv 2401.15024, section 3.1, has one for each block and
-needs adapters between them): embeddings and writers end in Q, readers become W G Q, and a gain is one number. Two
+serves the whole network (SliceGPT, Ashkboos et al. 2024, arXiv 2401.15024, has one for each block and needs
+adapters between them): embeddings and writers end in Q, readers become W G Q, and a gain is one number. Two
 things are ours.
 
 A tied embedding cannot take the final gain in. But which basis of the kept subspace Q is, is free: in the one that

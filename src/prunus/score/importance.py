@@ -43,8 +43,8 @@ def taylor_terms(products: torch.Tensor) -> torch.Tensor:
     """Σ |a g| and Σ (a g)² over all positions: [B, S, C] of activation times gradient to [2, C] in float64.
 
     The first is the size of the change of the loss, to first order, when a member is set to 0 (Molchanov et al. 2017,
-    arXiv 1611.06440, equation 8, before the absolute value is taken over a whole batch); the second the same squared,
-    the diagonal of the Fisher matrix of a factor on the member (Theis et al. 2018, arXiv 1801.05787, equation 9).
+    arXiv 1611.06440, who average a g before taking its size); the second the same squared,
+    the diagonal of the Fisher matrix of a factor on the member (Theis et al. 2018, arXiv 1801.05787).
     """
     p = products.flatten(0, 1)
     return torch.stack([p.abs().sum(dim=0, dtype=torch.float64), p.square().sum(dim=0, dtype=torch.float64)])
@@ -79,7 +79,7 @@ def energies(inputs: torch.Tensor, centred: bool) -> torch.Tensor:
 def covariance(inputs: torch.Tensor, centred: bool) -> torch.Tensor:
     """Σ x̂ x̂ᵀ over all positions: [B, S, H] to [H, H] in float64. x̂ is as in `normalised`.
 
-    What SliceGPT (Ashkboos et al. 2024, arXiv 2401.15024, section 3.3) takes the principal axes of, for one norm.
+    What SliceGPT (Ashkboos et al. 2024, arXiv 2401.15024) takes the principal axes of, for one norm.
     """
     x = normalised(inputs, centred).flatten(0, -2)
     return (x.T @ x).double()

@@ -17,8 +17,8 @@ class MuonWithAdamW(Optimizer):
 
     Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) steps along the nearest orthogonal matrix to the
     momentum; it is for matrices that map one hidden space to another. Embeddings, LM head, gains and biases are
-    AdamW's. Muon's steps are scaled to the root mean square of AdamW's (Liu et al. 2025, arXiv 2502.16982, section
-    2.2), so one learning rate serves both.
+    AdamW's. Muon's steps are scaled to the root mean square of AdamW's (Liu et al. 2025, arXiv
+    2502.16982), so one learning rate serves both.
     """
 
     def __init__(self, model: nn.Module, config: TrainingConfig) -> None:
