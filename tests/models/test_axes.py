@@ -1,7 +1,7 @@
 import pytest
 
 from prunus.errors import ModelError
-from prunus.models.axes import parse_weight
+from prunus.models.axes import Family, parse_weight
 from prunus.models.families import FAMILIES, GPT2, LLAMA, QWEN3_MOE, family_of
 
 SIZES = {"vocab": 11, "hidden": 6, "mlp": 5, "heads": 4, "kv_heads": 2, "head_dim": 3}
@@ -71,6 +71,21 @@ def test_scoring_finds_its_modules() -> None:
     assert LLAMA.readers("heads") == ["self_attn.o_proj"]
     assert GPT2.readers("heads") == ["attn.c_proj"]
     assert LLAMA.norms == (("input_layernorm", "post_attention_layernorm"), ("model.norm",))
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_what_reads_the_stream_reads_one_norm_where_norms_stand_before(family: Family) -> None:
+    if not family.feeds:
+        assert family.writers
+        return
+    reading = 0 if family.conv1d else 1
+    readers = [module for modules in family.feeds.values() for module in modules]
+    assert len(readers) == len(set(readers))
+    for key, line in family.layered.items():
+        if len(parse_weight(line).dims) == 2:
+            assert (family.norm_before(key) is not None) == parse_weight(line).runs_over("hidden", reading), key
+    over_heads = {"self_attn.q_norm", "self_attn.k_norm"}
+    assert set(family.feeds) == {*family.norms[0], *family.norms[1]} - over_heads
 
 
 def test_a_variant_that_a_table_is_not_for() -> None:

@@ -1,0 +1,75 @@
+"""Two optimisers that step and are saved as one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from prunus.distill.config import DistillConfig
+from prunus.training.optimizers import MuonWithAdamW
+from tests.tiny import load, make_model
+
+CONFIG = DistillConfig(tokens=0, learning_rate=1e-2, weight_decay=0.0)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_matrices_of_layers_are_muons_and_all_else_adamws(tmp_path: Path, tied: bool) -> None:
+    model = load(make_model(tmp_path / "model", tie_word_embeddings=tied))
+    optimizer = MuonWithAdamW(model, CONFIG)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    matrices = {names[id(p)] for group in optimizer.muon.param_groups for p in group["params"]}
+    others = {names[id(p)] for group in optimizer.adamw.param_groups for p in group["params"]}
+    assert matrices == {name for name in names.values() if "_proj" in name}
+    assert others == set(names.values()) - matrices
+    assert ("lm_head.weight" in others) == (not tied)
+
+
+def test_a_step_is_a_step_of_each(tmp_path: Path) -> None:
+    ours, theirs = (load(make_model(tmp_path / name, seed=1)) for name in ("a", "b"))
+    optimizer = MuonWithAdamW(ours, CONFIG)
+    matrices = [p for n, p in theirs.named_parameters() if "_proj" in n]
+    others = [p for n, p in theirs.named_parameters() if "_proj" not in n]
+    by_hand = [
+        torch.optim.Muon(matrices, lr=1e-2, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=1e-2, weight_decay=0.0, betas=(0.9, 0.95)),
+    ]
+    ids = torch.arange(40)[None] % 300
+    for _ in range(3):
+        for model, optimizers in ((ours, [optimizer]), (theirs, by_hand)):
+            model.zero_grad()
+            model(ids, labels=ids).loss.backward()
+            for one in optimizers:
+                one.step()
+    for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_a_schedule_reaches_both(tmp_path: Path) -> None:
+    optimizer = MuonWithAdamW(load(make_model(tmp_path / "model")), CONFIG)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+    optimizer.step()
+    schedule.step()
+    assert {group["lr"] for part in (optimizer.muon, optimizer.adamw) for group in part.param_groups} == {5e-3}
+
+
+def test_the_state_goes_out_and_comes_back(tmp_path: Path) -> None:
+    model = load(make_model(tmp_path / "model"))
+    ids = torch.arange(40)[None] % 300
+
+    def step(optimizer: MuonWithAdamW) -> None:
+        model.zero_grad()
+        model(ids, labels=ids).loss.backward()
+        optimizer.step()
+
+    first = MuonWithAdamW(model, CONFIG)
+    step(first)
+    torch.save((model.state_dict(), first.state_dict()), tmp_path / "state.pt")
+    step(first)
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+    weights, state = torch.load(tmp_path / "state.pt")
+    model.load_state_dict(weights)
+    second = MuonWithAdamW(model, CONFIG)
+    second.load_state_dict(state)
+    step(second)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, expected[name]), name
