@@ -8,6 +8,7 @@ from prunus.distill.config import DistillConfig
 from prunus.evaluate.config import EvaluateConfig
 from prunus.models.shape import Shape
 from prunus.pipeline.plan import Plan, Step
+from prunus.prune.config import PruneConfig
 from prunus.score.config import ScoreConfig
 from prunus.training.config import TrainingConfig
 
@@ -15,6 +16,9 @@ _TRAINED = 16  # bytes a parameter: weight, gradient and AdamW's two moments, in
 _ACTIVATIONS = 34  # bytes a token, layer and channel at 16 bits (Korthikanti et al. 2022, arXiv 2205.05198, eq. 2)
 _LOGITS = 5  # float32 values a token and vocabulary entry: the student's and the teacher's logits, their
 # log-probabilities, and the gradient
+
+
+_HEALING = 7  # forward passes that healing everything comes to: of each layer one for each of six things, and the next
 
 
 @dataclass(frozen=True)
@@ -35,13 +39,33 @@ def cost_of(step: Step, plan: Plan) -> Cost:
     if isinstance(config, TrainingConfig):
         return _training(config, shape, plan)
     if isinstance(config, ScoreConfig):
-        tokens = config.samples * config.sequence_length
-        return Cost(tokens, tokens * shape.flops_per_token(config.sequence_length), weights, 0)
+        return _scoring(config, shape)
     if isinstance(config, EvaluateConfig):
         models = [shape, *([plan.teacher] if "teacher" in step.inputs else [])]
         flops = sum(config.max_tokens * model.flops_per_token(config.sequence_length) for model in models)
         return Cost(config.max_tokens, flops, sum(model.parameters * 4 for model in models), 0)
+    if isinstance(config, PruneConfig) and config.heal.asked:
+        return _healing(config, shape, plan)
     return Cost(disk_bytes=weights if step.kind in ("prune", "create") else 0)
+
+
+def _scoring(config: ScoreConfig, shape: Shape) -> Cost:
+    per_token, tokens = shape.flops_per_token(config.sequence_length), config.samples * config.sequence_length
+    passes = 2 if "gradients" in config.collect else 1  # backward to the activations alone costs another forward
+    layers = shape.num_hidden_layers
+    removals = sum(layers - block + 1 for block in config.blocks if block < layers)
+    losses = removals * ("lm_loss" in config.collect)
+    if "logit_nmse" in config.collect:  # each beside the whole model
+        losses += 2 * (removals + layers * (layers + 1) // 2 - 1)
+    few = min(config.layer_samples, config.samples) * config.sequence_length * losses
+    return Cost(tokens + few, (tokens * passes + few) * per_token, shape.parameters * 4, 0)
+
+
+def _healing(config: PruneConfig, shape: Shape, plan: Plan) -> Cost:
+    tokens, models = config.heal.samples * config.heal.sequence_length, (plan.teacher, shape)
+    flops = tokens * sum(model.flops_per_token(config.heal.sequence_length) for model in models) * _HEALING
+    streams = tokens * (2 * plan.teacher.hidden_size + shape.hidden_size) * 4
+    return Cost(tokens, flops, sum(model.parameters * 4 for model in models) + streams, shape.parameters * 4)
 
 
 def _training(config: TrainingConfig, shape: Shape, plan: Plan) -> Cost:
