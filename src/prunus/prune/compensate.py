@@ -19,7 +19,8 @@ from prunus.prune.rank import Scores
 
 QUERIES: Segment = ("heads", "head_dim")
 QUERY_NORM = "self_attn.q_norm.weight"
-_DEAD = 1e-6  # share of the energy that counts as none
+DEAD = 1e-6
+"""The share of the energy that counts as none."""
 
 
 def factor(place: Place, teacher: Shape, target: Shape, scores: Scores, kept: np.ndarray) -> float | np.ndarray:
@@ -52,7 +53,7 @@ def norm_factor(module: str, layer: int | None, scores: Scores, kept: np.ndarray
         return 1.0
     energy = (energies if layer is None else energies[layer]).astype(np.float64)
     lost = 1.0 - float(energy[kept].sum() / energy.sum())
-    return sqrt(length / len(kept)) if lost < _DEAD else 1.0
+    return sqrt(length / len(kept)) if lost < DEAD else 1.0
 
 
 def query_factor(place: Place, teacher: Shape, target: Shape) -> float | np.ndarray:

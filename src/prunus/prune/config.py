@@ -246,6 +246,12 @@ class PruneConfig(StepConfig):
         reason = _cannot_rotate(teacher)
         if reason and self.method == "rotate" and self.rotates(teacher, target):
             raise ShapeError(f"{where}.method: {reason}; allowed: minitron")
+        by_gradient = self.importance.neurons.criterion in ("taylor", "fisher")
+        if teacher.num_experts and by_gradient and target.intermediate_size < teacher.intermediate_size:
+            raise ShapeError(
+                f"{where}.importance.neurons: {self.importance.neurons.criterion!r} ranks no neurons of experts; "
+                "allowed: activation, activation_norm, random"
+            )
         if self.heal.asked and not teacher.family.feeds:
             raise ShapeError(
                 f"{where}.heal: {teacher.family.name} normalises what its layers write to the residual stream, and no "

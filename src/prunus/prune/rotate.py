@@ -26,8 +26,7 @@ import numpy as np
 
 from prunus.models.axes import Family, Place
 from prunus.models.shape import Shape
-
-_LOSSLESS = 1e-6  # share of the energy that counts as none, as in `compensate`
+from prunus.prune.compensate import DEAD
 
 
 @dataclass(frozen=True)
@@ -38,15 +37,20 @@ class Rotation:
         basis: Q, [d, d'].
         family: The table that says which norm each weight reads.
         vector: Gives the teacher's vector of a name in the table (a norm's gain or bias) and a layer, in float64.
+        lost: The share of the normalised stream's energy outside the axes that stay.
         final_gain: The final norm's gain in this basis where embeddings are tied, [d']; None where they are not.
-        scale: What every gain is multiplied by: √(d / d') where nothing is lost, else 1 (see `compensate`).
     """
 
     basis: np.ndarray
     family: Family
     vector: Callable[[str, int | None], np.ndarray]
+    lost: float
     final_gain: np.ndarray | None
-    scale: float
+
+    @property
+    def scale(self) -> float:
+        """What every gain is multiplied by: √(d / d') where nothing is lost, else 1 (see `compensate`)."""
+        return sqrt(self.basis.shape[0] / self.basis.shape[1]) if self.lost < DEAD else 1.0
 
     def gain(self, norm: str, layer: int | None) -> np.ndarray:
         """A norm's gain in the student: the size of the teacher's, the same for all channels, [d']."""
@@ -99,8 +103,7 @@ def make_rotation(
     elif teacher.flags.get("tie_word_embeddings", False):
         (final,) = family.norms[1]
         axes, gain = diagonalise(axes, vector(f"{final}.weight", None))
-    scale = sqrt(teacher.hidden_size / size) if lost < _LOSSLESS else 1.0
-    return Rotation(axes, family, vector, gain, scale)
+    return Rotation(axes, family, vector, lost, gain)
 
 
 def principal_axes(covariance: np.ndarray, count: int) -> np.ndarray:

@@ -48,7 +48,8 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     """Write the student to `out`, and beside it `kept.json`: what of the teacher it is made of.
 
     Returns:
-        Its parameters, total and non-embedding.
+        Its parameters, total and non-embedding, and of a rotated cut the share of the normalised residual stream's
+        energy that it keeps.
 
     Raises:
         ShapeError: The shape cannot be cut from this teacher.
@@ -69,6 +70,7 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     copy_along(inputs.model, out)
     if vocabulary is not None:
         write_tokenizer(inputs.model, out, vocabulary)
+    rotation = None
     if config.init == "random":
         draw_model(settings, out, config.seed)
     else:
@@ -82,7 +84,11 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
             _heal(config.heal, config.seed, inputs, out, keep, rotation, scores, runtime, console)
     student = ModelFolder(out)
     student.check()
-    return {"parameters": student.shape.parameters, "non_embedding_parameters": student.shape.non_embedding_parameters}
+    sizes: dict[str, float] = {
+        "parameters": student.shape.parameters,
+        "non_embedding_parameters": student.shape.non_embedding_parameters,
+    }
+    return sizes if rotation is None else {**sizes, "kept_energy": 1.0 - rotation.lost}
 
 
 def _vocabulary(teacher: ModelFolder, target: Shape, inputs: Inputs) -> np.ndarray | None:

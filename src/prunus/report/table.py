@@ -31,7 +31,7 @@ def row_name(run: Run, result: Result) -> str:
         origin = "from scratch"
     elif prune and prune.record["config"]["importance"]["channels"]["criterion"] == "random":
         origin = "pruned at random"
-    elif prune and prune.record["config"]["method"] == "rotate":
+    elif prune and "kept_energy" in prune.record["metrics"]:
         origin = "rotated and pruned"
     distilled = result.label == "evaluate" and run.find(result.subject, "distill")
     return f"{result.subject}: {origin}" + (" + distilled" if distilled else "")
