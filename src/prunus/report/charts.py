@@ -11,6 +11,7 @@ from prunus.console import human
 
 WIDTH, HEIGHT = 560, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 12, 40
+_LARGEST = 1e300  # beyond it the differences between ticks are no longer numbers
 SERIES = 8
 """Colours that the page defines, `--series-0` to `--series-7`; lines beyond repeat them, dashed."""
 
@@ -24,8 +25,8 @@ class Series:
 
 
 def line_chart(series: Sequence[Series], x_label: str, y_label: str, log_y: bool = False) -> str:
-    """Lines over a common x. Points that a logarithmic axis cannot show are left out."""
-    shown = [Series(s.name, [p for p in s.points if math.isfinite(p[1]) and (p[1] > 0 or not log_y)]) for s in series]
+    """Lines over a common x. Points that an axis cannot show are left out."""
+    shown = [Series(s.name, [p for p in s.points if abs(p[1]) < _LARGEST and (p[1] > 0 or not log_y)]) for s in series]
     shown = [s for s in shown if s.points]
     if not shown:
         return _empty()
