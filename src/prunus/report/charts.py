@@ -140,7 +140,7 @@ def _grid(y_of: Callable[[float], float], low: float, high: float, label: str, l
 def _ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers between `low` and `high`, some `about` of them."""
     span = (high - low) or abs(high) or 1.0
-    raw = span / about
+    raw = max(span / about, 1 / _LARGEST)
     power = 10.0 ** math.floor(math.log10(raw))
     step = min((m * power for m in (1, 2, 2.5, 5, 10)), key=lambda s: abs(s - raw))
     return [i * step for i in range(math.ceil(low / step), math.floor(high / step + 1e-9) + 1)]
