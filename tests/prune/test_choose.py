@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from prunus.errors import ArtifactError
 from prunus.models.families import LLAMA
 from prunus.models.shape import Shape
-from prunus.prune.choose import best, best_groups, best_heads, choose, choose_layers
+from prunus.prune.choose import best, best_groups, best_heads, choose, choose_layers, partners
 from prunus.prune.config import PruneConfig
 from tests.tiny import SMALL
 
@@ -109,3 +109,10 @@ def test_every_layer_keeps_as_many_but_its_own(heads: int) -> None:
         assert {len(rows) for rows in keep.layered[axis]} == {count}
     if heads == 4:
         assert len({tuple(rows) for rows in keep.layered["mlp"]}) > 1
+
+
+def test_pruned_heads_are_paired_from_the_border_outwards() -> None:
+    scores = np.array([5, 9, 1, 7, 3, 2], dtype=float)  # one group: by rank heads 1, 3, 0 | 4, 5, 2
+    assert partners(scores, 1, np.array([0]), 3).tolist() == [4, 2, 5]  # of heads 0, 1, 3
+    assert partners(scores, 1, np.array([0]), 4).tolist() == [2, 1, 3, 5]  # of 0, 1, 3, 4; two have none
+    assert partners(scores, 2, np.array([1]), 1).tolist() == [4]  # the second group: heads 3 | 4, 5

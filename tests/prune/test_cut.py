@@ -166,6 +166,29 @@ def test_cutting_what_is_dead_changes_no_bit(tmp_path: Path, axis: str) -> None:
     torch.testing.assert_close(after, before, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("residual", [1.0, -0.5])
+def test_pruned_heads_leave_their_difference(teacher: Path, tmp_path: Path, residual: float) -> None:
+    scores = made_scores(4, 48, 8, 32, np.random.default_rng(3))
+    (tmp_path / "scores").mkdir()
+    save(scores, tmp_path / "scores")
+    found = {}
+    for name, value in (("plain", 0.0), ("residual", residual)):
+        (tmp_path / name).mkdir()
+        config = PruneConfig(num_attention_heads=4, head_residual=value)
+        run(config, Inputs(teacher, tmp_path / "scores"), tmp_path / name, Runtime(), Console(quiet=True))
+        found[name] = load_file(tmp_path / name / "model.safetensors")
+    whole = load_file(teacher / "model.safetensors")
+    kept = json.loads((tmp_path / "plain" / "kept.json").read_text())["per_layer"]
+    for name, weight in found["plain"].items():
+        if "q_proj" not in name:
+            np.testing.assert_array_equal(found["residual"][name], weight)
+            continue
+        for i, head in enumerate(kept[int(name.split(".")[2])]["heads"]):
+            mine, other = (whole[name][4 * h : 4 * h + 4] for h in (head, head ^ 1))  # two heads a group
+            expected = mine + residual * (mine - other)
+            np.testing.assert_allclose(found["residual"][name][4 * i : 4 * i + 4], expected, rtol=1e-5, atol=1e-7)
+
+
 def test_depth_cuts_whole_layers(teacher: Path, tmp_path: Path) -> None:
     out = prune(teacher, tmp_path / "out", drop_layers=(1, 2))
     model = load(teacher)

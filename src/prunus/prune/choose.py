@@ -5,7 +5,7 @@ L layers, E experts, C members of an axis
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,14 @@ class Keep:
         shared: For each axis of the whole network, its members.
         layered: For each axis of a layer, its members in every layer of the teacher; those of `mlp` in a mixture of
             experts for each expert in turn.
+        partners: For each layer of the teacher, the pruned query head that each of those that stay is paired with, or
+            itself; empty where pruned heads leave nothing.
     """
 
     layers: list[int]
     shared: dict[str, np.ndarray]
     layered: dict[str, list[Any]]
+    partners: list[np.ndarray] = field(default_factory=list)
 
     def members(self, axis: str, layer: int | None, expert: int | None = None) -> np.ndarray:
         """The members of `axis` that stay in `layer` of the teacher (None for a weight outside the layers)."""
@@ -80,6 +83,9 @@ def choose(scores: Scores, teacher: Shape, target: Shape, config: PruneConfig, v
             "hidden": hidden,
         },
         layered=layered,
+        partners=[partners(heads[i], teacher.num_key_value_heads, kv_heads[i], per_group) for i in layers]
+        if config.head_residual
+        else [],
     )
 
 
@@ -105,6 +111,22 @@ def best_heads(scores: np.ndarray, groups: int, kept: np.ndarray, per_group: int
     """
     grouped = scores.reshape(groups, -1)
     return np.concatenate([group * grouped.shape[1] + best(grouped[group], per_group) for group in kept])
+
+
+def partners(scores: np.ndarray, groups: int, kept: np.ndarray, per_group: int) -> np.ndarray:
+    """For each head that `best_heads` gives the pruned one that it is paired with, or itself where it has none.
+
+    With heads numbered 1, 2, ... from the best of a group on, of which K stay, head i is paired with head 2K - i + 1
+    (arXiv 2407.14679, section 2.2): the last that stays with the first that goes, and so on.
+    """
+    grouped = scores.reshape(groups, -1)
+    result = []
+    for group in kept:
+        order = np.argsort(-grouped[group], kind="stable")
+        paired = {head: head for head in order[:per_group]}
+        paired |= dict(zip(order[:per_group][::-1], order[per_group:], strict=False))
+        result += [group * grouped.shape[1] + paired[head] for head in sorted(paired)]
+    return np.array(result)
 
 
 def rotary_pairs(head_dim: int, count: int) -> np.ndarray:

@@ -134,6 +134,9 @@ class PruneConfig(StepConfig):
     first), or their numbers, counted from 0."""
     importance: ImportanceConfig = ImportanceConfig()
     """What decides, axis by axis."""
+    head_residual: float = Field(default=0.0, ge=-1, le=1)
+    """What pruned query heads leave in the last that stay: each adds so much of its difference to the one it is paired
+    with. 1 is how arXiv 2407.14679 prints it (section 2.2); below 0 a head moves towards the pruned one."""
     method: Literal["auto", "minitron", "rotate"] = "auto"
     """`minitron` keeps the best channels of the residual stream as they are (arXiv 2407.14679); `rotate` turns the
     stream to its principal axes first, by one orthogonal matrix for the whole network; `auto` rotates where the family

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from math import prod
 
@@ -30,6 +32,7 @@ def cut(
     keep: Keep,
     scores: Scores,
     rotation: Rotation | None = None,
+    residual: float = 0.0,
 ) -> list[TensorPlan]:
     """Plan every tensor of the student, in the order of the teacher's.
 
@@ -40,6 +43,7 @@ def cut(
         keep: What stays.
         scores: The teacher's, for what norms must make up for.
         rotation: The change of basis of the residual stream, of which `keep` then names all channels.
+        residual: What the difference between a query head and its partner is multiplied by before it is added.
 
     Returns:
         One plan for each weight that stays; nothing is read before its pieces are asked for.
@@ -54,10 +58,14 @@ def cut(
             kept = indices(place, teacher.sizes(), keep)
             factors = factor(place, teacher, target, scores, kept[0])
             offset = teacher.family.gain_offset if len(info.shape) == 1 else 0.0
+            read: Read = partial(_pieces, info, kept)
+            if residual and keep.partners and gives_queries(place, teacher):
+                others = indices(place, teacher.sizes(), replace(keep, layered=keep.layered | {"heads": keep.partners}))
+                read = partial(_with_residual, info, kept, others, residual)
             if rotation is not None and place.weight.has("hidden"):
-                plans.append(_rotated(renamed, info, place, kept, factors, offset, rotation))
+                plans.append(_rotated(renamed, info, place, kept, factors, offset, rotation, read))
             else:
-                plans.append(_plan(renamed, info, kept, factors, offset))
+                plans.append(_plan(renamed, info, kept, factors, offset, read))
     return plans
 
 
@@ -99,13 +107,34 @@ def indices(place: Place, sizes: Mapping[str, int], keep: Keep) -> list[np.ndarr
     return result
 
 
+Read = Callable[[], Iterator[bytes | memoryview]]
+"""Gives the bytes of what stays of a tensor, row by row."""
+
+
+def gives_queries(place: Place, teacher: Shape) -> bool:
+    """Whether a weight or bias makes query heads: those that make keys and values with them count, norms do not."""
+    outputs = place.weight.dims[1 if teacher.family.conv1d and len(place.weight.dims) == 2 else 0]
+    is_norm = place.key.rpartition(".")[0] in teacher.family.norms[0]
+    return not is_norm and any("heads" in segment for segment in outputs)
+
+
+def _with_residual(
+    info: TensorInfo, kept: list[np.ndarray], others: list[np.ndarray], residual: float
+) -> Iterator[bytes]:
+    """W + r (W - W'), for W' the same rows of the heads' partners: the whole tensor at once."""
+    whole = [np.arange(size) for size in info.shape]
+    values = to_float(b"".join(_pieces(info, whole)), info.dtype).reshape(info.shape)
+    mine, theirs = (values[np.ix_(*positions)] for positions in (kept, others))
+    yield from_float(mine + residual * (mine - theirs), info.dtype)
+
+
 def _plan(
-    name: str, info: TensorInfo, kept: list[np.ndarray], factors: float | np.ndarray, offset: float
+    name: str, info: TensorInfo, kept: list[np.ndarray], factors: float | np.ndarray, offset: float, read: Read
 ) -> TensorPlan:
     shape = tuple(len(positions) for positions in kept)
 
     def pieces() -> Iterator[bytes | memoryview]:
-        raw = _pieces(info, kept)
+        raw = read()
         return raw if np.all(factors == 1.0) else _scaled(raw, info, shape, factors, offset)
 
     return TensorPlan(name, info.dtype, shape, pieces)
@@ -119,6 +148,7 @@ def _rotated(
     factors: float | np.ndarray,
     offset: float,
     rotation: Rotation,
+    read: Read,
 ) -> TensorPlan:
     """A weight in another basis: row by row where its rows are read from the stream, else the whole of it at once."""
     size = rotation.basis.shape[1]
@@ -127,7 +157,7 @@ def _rotated(
     wide = np.float64 if info.dtype in ("F64", "F32") else np.float32
 
     def pieces() -> Iterator[bytes]:
-        raw = _pieces(info, kept)
+        raw = read()
         if hidden_first(place):
             raw = iter([b"".join(raw)])
         rows = np.broadcast_to(factors, (len(kept[0]),)).reshape(-1, *[1] * len(inner))

@@ -75,7 +75,7 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         draw_model(settings, out, config.seed)
     else:
         rotation = _rotation(teacher, target, config, scores)
-        plans = cut(teacher.tensors, teacher.shape, target, keep, scores, rotation)
+        plans = cut(teacher.tensors, teacher.shape, target, keep, scores, rotation, config.head_residual)
         with console.progress("prune", sum(plan.nbytes for plan in plans), "bytes") as progress:
             write_tensors(out, plans, on_progress=progress.update)
         write_config(out, settings)
