@@ -180,3 +180,56 @@ def test_a_cut_vocabulary_has_tokens_and_measures_of_its_own(plan, teacher) -> N
         PrunusError, match=r"students\.words\.distill\.loss: forward_kl compares .*allowed: cross_entropy"
     ):
         plan(students={"words": {"prune": {"vocab_size": 280}}}, distill=base)
+
+
+def step_of(plan: Plan, name: str):
+    return next(step for step in plan.steps if step.name == name)
+
+
+def test_scoring_collects_what_the_students_read(plan, tmp_path: Path) -> None:
+    task = tmp_path / "task.jsonl"
+    task.write_text(json.dumps({"context": "once upon", "continuation": "a time"}) + "\n")
+    students = {
+        "width": {"prune": {"hidden_size": 16, "intermediate_size": 24, "importance": {"neurons": "fisher"}}},
+        "depth": {"prune": {"num_hidden_layers": 2, "importance": {"layers": "lm_loss"}}},
+        "task": {"prune": {"num_hidden_layers": 3, "importance": {"layers": "accuracy"}}},
+    }
+    made = plan(students=students, score={"samples": 8, "sequence_length": 16, "collect": ["mean"], "task": str(task)})
+    config = step_of(made, "teacher score").config
+    assert config.collect == ("mean", "gradients", "covariance", "lm_loss", "accuracy")
+    assert config.blocks == (1, 2)
+    assert step_of(made, "teacher score").inputs["task"].value == task
+    assert cost_of(step_of(made, "teacher score"), made).tokens > 8 * 16
+    with pytest.raises(PrunusError, match="task: missing; `accuracy` needs questions to ask"):
+        plan(students=students)
+    task.write_text(json.dumps({"question": "?"}) + "\n")
+    with pytest.raises(PrunusError, match=r"line 1 has question; \{context, continuation\} or"):
+        plan(students=students, score={"samples": 8, "sequence_length": 16, "task": str(task)})
+
+
+def test_layers_named_by_number_need_no_scores(plan) -> None:
+    assert "teacher score" not in names(plan(students={"d": {"prune": {"drop_layers": [1]}}}))
+
+
+def test_healing_reads_the_corpus_and_costs_something(plan) -> None:
+    made = plan(students={"d": {"prune": {"num_hidden_layers": 2, "heal": {"depth": "linear"}}}})
+    assert step_of(made, "d prune").inputs["tokens"] is step_of(made, "data corpus")
+    assert cost_of(step_of(made, "d prune"), made).flops > 0
+    assert "tokens" not in step_of(plan(), "depth prune").inputs
+
+
+def test_a_student_from_scratch_has_no_states_to_compare(plan) -> None:
+    made = plan()
+    assert step_of(made, "width distill").config.states_weight == 1
+    assert step_of(made, "scratch distill").config.states_weight == 0
+
+
+def test_like_takes_a_shape_and_nothing_else(plan) -> None:
+    students = {
+        "a": {"prune": {"hidden_size": 16, "drop_layers": [1], "method": "minitron", "importance": "taylor"}},
+        "b": {"prune": {"like": "a"}},
+    }
+    made = plan(students=students)
+    a, b = (step_of(made, f"{name} prune").config for name in "ab")
+    assert (b.hidden_size, b.drop_layers) == (a.hidden_size, a.drop_layers)
+    assert (b.method, b.importance.neurons.criterion) == ("auto", "activation")
