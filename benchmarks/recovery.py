@@ -287,7 +287,8 @@ def show(found: list[dict[str, Any]], options: argparse.Namespace) -> None:
             np.mean([np.interp(options.tokens * s, run["tokens"], run["kl"]) for run in mine]) for s in (0, 0.25, 0.5)
         ]
         ends = [run["kl"][-1] for run in mine]
-        reach = float(np.mean([tokens_to(run, goal) for run in mine]))
+        mean = {"tokens": mine[0]["tokens"], "kl": np.mean([run["kl"] for run in mine], axis=0).tolist()}
+        reach = tokens_to(mean, goal + 1e-9)
         figures = " | ".join(f"{value:.3f}" for value in at)
         nll = np.mean([run["nll"][-1] for run in mine])
         reached = f"{reach / 1e3:.0f}k = {reach / options.tokens:.2f}" if math.isfinite(reach) else "not reached"
