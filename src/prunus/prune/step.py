@@ -36,7 +36,7 @@ class Inputs:
     Attributes:
         model: The teacher's folder.
         scores: Its scores, which chance alone does without.
-        tokens: The corpus, by which the vocabulary is cut.
+        tokens: The corpus, by which the vocabulary is cut, and by which a cut is healed.
     """
 
     model: Path
