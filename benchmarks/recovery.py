@@ -278,8 +278,8 @@ def show(found: list[dict[str, Any]], options: argparse.Namespace) -> None:
     reference = "minitron" if "minitron" in kinds else kinds[0]
     goal = float(np.mean([run["kl"][-1] for run in chosen(found, reference, 1, options.rates)]))
     print(
-        f"\n| kind | learning rate | KL: start | 25 % | 50 % | end | NLL | tokens to {goal:.3f} |"
-        "\n|---|---:|---:|---:|---:|---:|---:|---:|"
+        f"\n| kind | seeds | learning rate | KL: start | 25 % | 50 % | end | NLL | tokens to {goal:.3f} |"
+        "\n|---|---:|---:|---:|---:|---:|---:|---:|---:|"
     )
     for kind in kinds:
         mine = chosen(found, kind, 1, options.rates)
@@ -293,7 +293,7 @@ def show(found: list[dict[str, Any]], options: argparse.Namespace) -> None:
         nll = np.mean([run["nll"][-1] for run in mine])
         reached = f"{reach / 1e3:.0f}k = {reach / options.tokens:.2f}" if math.isfinite(reach) else "not reached"
         print(
-            f"| {kind} | {mine[0]['learning_rate']:g} | {figures} | {np.mean(ends):.3f} ± {np.std(ends):.3f} "
+            f"| {kind} | {len(mine)} | {mine[0]['learning_rate']:g} | {figures} | {np.mean(ends):.3f} ± {np.std(ends):.3f} "
             f"| {nll:.3f} | {reached} |"
         )
     for kind in kinds:
