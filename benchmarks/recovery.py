@@ -293,8 +293,8 @@ def show(found: list[dict[str, Any]], options: argparse.Namespace) -> None:
         nll = np.mean([run["nll"][-1] for run in mine])
         reached = f"{reach / 1e3:.0f}k = {reach / options.tokens:.2f}" if math.isfinite(reach) else "not reached"
         print(
-            f"| {kind} | {len(mine)} | {mine[0]['learning_rate']:g} | {figures} | {np.mean(ends):.3f} ± {np.std(ends):.3f} "
-            f"| {nll:.3f} | {reached} |"
+            f"| {kind} | {len(mine)} | {mine[0]['learning_rate']:g} | {figures} "
+            f"| {np.mean(ends):.3f} ± {np.std(ends):.3f} | {nll:.3f} | {reached} |"
         )
     for kind in kinds:
         for share in [share for share in options.shares if share != 1]:

@@ -90,7 +90,7 @@ class HealConfig(Config):
     """Scale each norm's gain by one number, so that what it gives is as large as the teacher's."""
     refit: Literal["none", "outputs", "all"] = "none"
     """Refit linears by least squares: those that write the residual stream (`outputs`), or those that read it as well
-    (`all`). Best where no training follows; docs/decisions/0002 says what it does to training."""
+    (`all`). For students that are not trained, or start near their teacher; docs/decisions/0002 has figures."""
     depth: Literal["none", "linear", "magnitude"] = "none"
     """What makes up for dropped layers: one `linear` map, folded into what the layer before them writes, or only their
     `magnitude`, by which all that later layers write is divided. A refit of outputs does more than either."""
