@@ -154,3 +154,11 @@ def test_what_cannot_be_healed_is_refused(tmp_path: Path) -> None:
     llama = ModelFolder(make_teacher(tmp_path / "llama", "llama")).shape
     with pytest.raises(ShapeError, match="a cut vocabulary reads other tokens"):
         PruneConfig(vocab_size=290, heal=HealConfig(norms=True)).target(llama, "students.w.prune")
+
+
+def test_a_teacher_in_bfloat16_heals_too(tmp_path: Path, tokens: Path) -> None:
+    folder = make_teacher(tmp_path / "teacher", "llama")
+    (tmp_path / "out").mkdir()
+    config = PruneConfig(drop_layers=(1, 2), heal=HealConfig(norms=True, refit="all", samples=16, sequence_length=24))
+    run(config, Inputs(folder, None, tokens), tmp_path / "out", Runtime(precision="bfloat16"), QUIET)
+    assert torch.isfinite(logits(tmp_path / "out")).all()

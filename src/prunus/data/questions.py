@@ -32,4 +32,10 @@ def read_questions(file: Path, count: int) -> list[dict[str, Any]]:
             found = ", ".join(line) if isinstance(line, dict) else type(line).__name__
             forms = " or ".join("{" + ", ".join(sorted(form)) + "}" for form in FORMS)
             raise DataError(f"score.task: {file}, line {number} has {found}; {forms} is wanted")
+        answers = line.get("choices", line.get("context_options"))
+        if answers is not None and line["gold"] not in range(len(answers)):
+            raise DataError(
+                f"score.task: {file}, line {number}: gold is {line['gold']!r}; it must be a number from 0 to "
+                f"{len(answers) - 1}"
+            )
     return lines

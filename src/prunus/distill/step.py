@@ -41,7 +41,8 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     folder, device = ModelFolder(inputs.student), device_of(runtime)
     lineage = None
     if config.compares_states:
-        lineage = read_lineage(inputs.student, ModelFolder(inputs.teacher).shape.hidden_size)
+        shape = ModelFolder(inputs.teacher).shape
+        lineage = read_lineage(inputs.student, shape.hidden_size, shape.num_hidden_layers)
     torch.manual_seed(config.seed)
     model = load_model(inputs.student, device, torch.float32)
     teacher = None

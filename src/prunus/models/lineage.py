@@ -38,12 +38,13 @@ def write_lineage(folder: Path, kept: dict[str, Any], basis: np.ndarray | None) 
         save_file({"basis": np.ascontiguousarray(basis, dtype=np.float32)}, folder / BASIS)
 
 
-def read_lineage(folder: Path, hidden_size: int) -> Lineage:
+def read_lineage(folder: Path, hidden_size: int, layers: int | None = None) -> Lineage:
     """Read what `write_lineage` wrote.
 
     Args:
         folder: The student's.
         hidden_size: d, the teacher's.
+        layers: How many the teacher has, to be checked.
 
     Raises:
         ModelError: There is nothing, or it is of another teacher.
@@ -66,6 +67,8 @@ def read_lineage(folder: Path, hidden_size: int) -> Lineage:
         )
     if len(basis) != hidden_size:
         raise ModelError(f"{folder}: it was cut from {len(basis)} channels, and this teacher has {hidden_size}")
+    if layers is not None and max(kept["layers"]) >= layers:
+        raise ModelError(f"{folder}: it has layer {max(kept['layers'])} of its teacher, and this one has {layers}")
     return Lineage(kept["layers"], basis)
 
 

@@ -31,11 +31,8 @@ def run_plan(plan: Plan, console: Console) -> None:
         ArtifactError: Another run is at work in the same folder, or a result there is damaged.
         PrunusError: As the steps raise; what was finished before stays finished.
     """
-    training = [step.name for step in plan.steps if isinstance(step.config, TrainingConfig) and step.state() != "done"]
-    if processes.count() > 1 and training:
-        raise RecipeError(
-            f"{training[0]}: is done by one process, and here are {processes.count()}; run without torchrun"
-        )
+    for step in plan.steps:
+        _check_processes(step)
     load = importlib.import_module("prunus.models.load")  # torch comes in here, when there is work to do
     load.device_of(plan.recipe.runtime)  # a device that is not there is told before any work
     plan.root.mkdir(parents=True, exist_ok=True)
@@ -55,6 +52,7 @@ def execute(step: Step, runtime: Runtime, console: Console) -> Path:
     Raises:
         PrunusError: As the step raises.
     """
+    _check_processes(step)
     artifact = step.artifact
     done = artifact.is_done()
     room = importlib.import_module(f"prunus.{step.kind}.step") if not done else None
@@ -72,6 +70,14 @@ def execute(step: Step, runtime: Runtime, console: Console) -> Path:
     processes.wait()
     artifact.__dict__.pop("record", None)  # what the others saw of it is old
     return artifact.path
+
+
+def _check_processes(step: Step) -> None:
+    """Refuse to train in several processes."""
+    if processes.count() > 1 and isinstance(step.config, TrainingConfig) and not step.artifact.is_done():
+        raise RecipeError(
+            f"{step.name}: is done by one process, and here are {processes.count()}; run without torchrun"
+        )
 
 
 def _given(step: Step) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Side:
         model: The model.
         family: Its table.
         portion: Sequences that go through a layer at a time.
-        stream: [N, S, channels], the residual stream before the next layer, in the memory of the CPU.
+        stream: [N, S, channels], the residual stream before the next layer, in float32 in the memory of the CPU.
     """
 
     model: PreTrainedModel
@@ -49,7 +49,7 @@ class Side:
             handle.remove()
 
         def stop(_: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> None:
-            streams.append((args[0] if args else kwargs["hidden_states"]).cpu())
+            streams.append((args[0] if args else kwargs["hidden_states"]).float().cpu())
             raise _ReachedError
 
         handle = first.register_forward_pre_hook(stop, with_kwargs=True)
@@ -82,7 +82,7 @@ class Side:
             )
             for name in watched
         ]
-        out = layer(x.to(self.model.device), **self._calls[i])
+        out = layer(x.to(self.model.device, self.model.dtype), **self._calls[i])
         for handle in handles:
             handle.remove()
         return out, seen
@@ -90,4 +90,4 @@ class Side:
     def advance(self, i: int) -> None:
         """The whole calibration set through layer `i`."""
         for rows in self.rows():
-            self.stream[rows] = self.run(i, self.stream[rows])[0].cpu()
+            self.stream[rows] = self.run(i, self.stream[rows])[0].float().cpu()

@@ -70,6 +70,9 @@ def run(config: ScoreConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
 
     batches = mine(len(drawn))
     _collect(model, statistics, batches, state, checkpoint, console)
+    statistics.sums = {
+        name: total.clone() for name, total in statistics.sums.items()
+    }  # the checkpoint keeps each share
     processes.add_up(statistics.sums.values())
     layers: dict[str, torch.Tensor] = {}
     if any(criterion in config.collect for criterion in REMOVALS):
