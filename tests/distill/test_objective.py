@@ -75,3 +75,5 @@ def test_descent_is_kept_and_handed_on(tmp_path: Path) -> None:
         read_lineage(plain, 5)
     with pytest.raises(ModelError, match="it was cut from 8 channels, and this teacher has 16"):
         read_lineage(turned, 16)
+    with pytest.raises(ModelError, match="it has layer 2 of its teacher, and this one has 2"):
+        read_lineage(plain, 8, layers=2)

@@ -186,6 +186,10 @@ class Family:
         """The full name of a weight of the table."""
         return (self.layer.format(layer) if layer is not None else "") + key.replace("{experts}", str(expert))
 
+    def layer_name(self, layer: int) -> str:
+        """The module of a layer."""
+        return self.layer.format(layer).rstrip(".")
+
     def names(self, sizes: Mapping[str, int], layers: int) -> Iterator[tuple[str, Weight]]:
         """Every name that the table stands for, with its line, whether or not a condition holds."""
         for key, line in self.shared.items():

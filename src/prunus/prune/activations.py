@@ -64,7 +64,7 @@ class Side:
 
     def layer(self, i: int) -> nn.Module:
         """A layer."""
-        return self.model.get_submodule(self.family.layer.format(i).rstrip("."))
+        return self.model.get_submodule(self.family.layer_name(i))
 
     def rows(self, ids: torch.Tensor | None = None) -> Iterator[slice]:
         """The calibration set in portions."""

@@ -17,10 +17,11 @@ import torch
 from torch import nn
 
 from prunus.models.axes import Family, parse_weight
+from prunus.models.norms import normalised
 from prunus.prune.activations import Side
 from prunus.prune.bridge import Bridge
 from prunus.prune.config import HealConfig
-from prunus.prune.refit import Gram, normalised, scale_products
+from prunus.prune.refit import Gram, scale_products
 
 
 @dataclass(frozen=True)

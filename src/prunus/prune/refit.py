@@ -44,14 +44,6 @@ class Gram:
         return torch.linalg.solve(left, right.T).T.to(weight.dtype)
 
 
-def normalised(x: torch.Tensor, centred: bool, epsilon: float) -> torch.Tensor:
-    """What a norm makes of its input before its gain, x / √(mean x² + ε), any shape; `centred` for LayerNorm."""
-    x = x.float()
-    if centred:
-        x = x - x.mean(dim=-1, keepdim=True)
-    return x * (x.square().mean(dim=-1, keepdim=True) + epsilon).rsqrt()
-
-
 def scale_products(wanted: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
     """Σ ⟨wanted, found⟩ and Σ ‖found‖², whose ratio brings `found` nearest: [..., d] twice to [2]."""
     wanted, found = wanted.double(), found.double()

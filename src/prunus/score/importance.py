@@ -13,6 +13,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from prunus.models.norms import normalised
+
 
 def head_norms(heads: torch.Tensor, head_dim: int) -> torch.Tensor:
     """The L2 norm of each head's output: [B, S, C * D], as the output projection reads it, to [B, S, C]."""
@@ -53,19 +55,6 @@ def taylor_terms(products: torch.Tensor) -> torch.Tensor:
 def head_products(heads: torch.Tensor, gradients: torch.Tensor, head_dim: int) -> torch.Tensor:
     """Σ_d a_d g_d, activation times gradient of each head as a whole: two of [B, S, C * D] to [B, S, C]."""
     return (heads.float() * gradients.float()).unflatten(-1, (-1, head_dim)).sum(dim=-1)
-
-
-def normalised(inputs: torch.Tensor, centred: bool) -> torch.Tensor:
-    """What a norm makes of its input before its gain: x / √(mean x²), in float32, any shape.
-
-    Args:
-        inputs: What the norm reads, [..., C].
-        centred: Whether it takes the mean away first (LayerNorm).
-    """
-    x = inputs.float()
-    if centred:
-        x = x - x.mean(dim=-1, keepdim=True)
-    return x * x.square().mean(dim=-1, keepdim=True).clamp_min(1e-30).rsqrt()
 
 
 def energies(inputs: torch.Tensor, centred: bool) -> torch.Tensor:

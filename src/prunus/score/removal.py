@@ -23,7 +23,7 @@ Measure = Callable[[frozenset[int]], float]
 @contextmanager
 def without(model: nn.Module, family: Family, layers: frozenset[int]) -> Iterator[None]:
     """Run `model` with some layers handing on what they are given for as long as the context is open."""
-    changed = [model.get_submodule(family.layer.format(i).rstrip(".")) for i in layers]
+    changed = [model.get_submodule(family.layer_name(i)) for i in layers]
     for layer in changed:
         layer.forward = _hand_on
     try:

@@ -104,7 +104,7 @@ class Statistics:
 
     def _hooks(self, model: nn.Module, family: Family) -> Iterator[Any]:
         for i in range(self.shape.num_hidden_layers):
-            layer = model.get_submodule(family.layer.format(i).rstrip("."))
+            layer = model.get_submodule(family.layer_name(i))
             yield layer.register_forward_pre_hook(self._keep_input, with_kwargs=True)
             if self.shape.num_experts:
                 yield from self._expert_hooks(layer, i)

@@ -203,7 +203,7 @@ def reader_norms(model: PreTrainedModel, shape: Shape) -> torch.Tensor:
     """The L2 norm of the column that each neuron is read by: [L, mlp], or [L, E, mlp] in a mixture of experts."""
     rows = []
     for i in range(shape.num_hidden_layers):
-        layer = model.get_submodule(shape.family.layer.format(i).rstrip("."))
+        layer = model.get_submodule(shape.family.layer_name(i))
         if shape.num_experts:
             rows.append(layer.get_parameter("mlp.experts.down_proj").float().norm(dim=1))  # [E, hidden, mlp]
         else:
