@@ -46,14 +46,14 @@ from prunus.score.step import Inputs as ScoreInputs
 from prunus.score.step import run as score
 from prunus.training.loop import train
 
-PAPER = {"optimizer": "adamw", "states_weight": 0}
+PAPER = {"optimizer": "adamw", "states": "none"}
 CHANNELS = {"method": "minitron"}
 BETTER = {"neurons": {"criterion": "activation_norm", "batch": "l2", "sequence": "l2"}}
 ROTATED = {"method": "rotate", "importance": BETTER}
 REFITTED = {**ROTATED, "heal": {"norms": True, "refit": "all"}}
 BY_LOGITS = {"drop_layers": "single", "importance": {"layers": "logit_nmse"}}
-MUON = {"optimizer": "muon", "states_weight": 0}
-STATES = {"optimizer": "muon", "states_weight": 1}
+MUON = {"optimizer": "muon", "states": "none"}
+STATES = {"optimizer": "muon", "states": "kept"}
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "random init": ({"init": "random"}, PAPER),
     "random cut": ({"importance": "random"}, PAPER),
@@ -166,12 +166,11 @@ class Bench:
         )
         torch.manual_seed(seed)
         model = load_model(student, torch.device(options.device), torch.float32)
-        lineage = read_lineage(student, self.shape.hidden_size) if config.compares_states else None
+        lineage = read_lineage(student, self.shape.hidden_size) if config.reads_lineage else None
         watcher = _Watcher(self, model, steps)
         with TemporaryDirectory() as out:
             train(
-                model,
-                make_objective(config, self.teacher, lineage),
+                make_objective(config, model, self.teacher, lineage),
                 Tokens.open(self.corpus),
                 config,
                 Path(out),

@@ -5,57 +5,151 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedModel
 
-from prunus.distill.config import DistillConfig
-from prunus.distill.losses import forward_kl, stream_error
-from prunus.distill.objective import make_objective
-from prunus.errors import ModelError
+from prunus.distill.config import DistillConfig, StatesConfig
+from prunus.distill.losses import cosine_distance, forward_kl, relative_error
+from prunus.distill.objective import Distillation, make_objective
+from prunus.errors import ModelError, RecipeError
 from prunus.models.lineage import Lineage, copy_lineage, read_lineage, write_lineage
+from prunus.training.objectives import next_tokens
 from tests.tiny import load, make_model
 
 IDS = torch.arange(2 * 20).reshape(2, 20) % 300
 
 
-def test_a_stream_error_is_its_formula() -> None:
-    torch.manual_seed(0)
-    student, teacher = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
-    rows = [
-        float(((s - t) ** 2).sum() / (t**2).sum()) for s, t in zip(student.view(6, 5), teacher.view(6, 5), strict=True)
-    ]
-    assert stream_error(student, teacher).item() == pytest.approx(sum(rows) / 6, rel=1e-6)
-    assert stream_error(teacher, teacher).item() == 0
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """A student and its teacher, in float64."""
+    teacher = load(make_model(tmp_path / "teacher")).double().requires_grad_(False)
+    return load(make_model(tmp_path / "student", seed=1, hidden_size=16, num_hidden_layers=2)).double(), teacher
+
+
+def options(**changes: object) -> DistillConfig:
+    return DistillConfig.model_validate({"tokens": 0, "states": "none", **changes})
+
+
+def test_forward_and_gradients_are_those_of_whole_logits(pair) -> None:
+    student, teacher = pair
+    wanted = forward_kl(student(IDS).logits, teacher(IDS).logits, 2.0).mean()
+    wanted.backward()
+    expected = {name: parameter.grad.clone() for name, parameter in student.named_parameters()}
+    student.zero_grad()
+    loss = make_objective(options(temperature=2.0), student, teacher, None)(IDS)
+    loss.backward()
+    torch.testing.assert_close(loss, wanted)
+    for name, parameter in student.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], msg=name, rtol=1e-5, atol=1e-8)
+
+
+def test_weights_entropy_and_text_mix_as_they_say(pair) -> None:
+    student, teacher = pair
+    weights = torch.rand(2, 20)
+    weights[0, :7] = 0
+    config = options(cross_entropy_weight=0.3, token_weights="teacher_entropy")
+    loss = make_objective(config, student, teacher, None)(IDS, weights)
+    with torch.no_grad():
+        s, t = student(IDS).logits, teacher(IDS).logits
+        entropy = -(t.softmax(-1) * t.log_softmax(-1)).sum(-1)
+        text = torch.nn.functional.cross_entropy(s.transpose(1, 2), next_tokens(IDS), reduction="none")
+        share = weights * entropy
+        wanted = (share * (forward_kl(s, t) + 0.3 * text)).sum() / share.sum() * weights.mean()
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
+
+
+def test_portions_add_up_to_the_batch(pair) -> None:
+    student, teacher = pair
+    objective = make_objective(options(), student, teacher, None)
+    whole = objective(IDS).item()
+    assert (objective(IDS[:1]) + objective(IDS[1:])).item() / 2 == pytest.approx(whole, rel=1e-6)
+    assert objective.figures["forward_kl"].item() > 0
 
 
 @pytest.mark.parametrize(("decay", "share"), [("linear", 0.75), ("none", 1.0)])
-def test_states_are_compared_in_the_basis_of_the_cut(tmp_path: Path, decay: str, share: float) -> None:
-    teacher = load(make_model(tmp_path / "teacher"))
-    student = load(make_model(tmp_path / "student", seed=1, hidden_size=16, num_hidden_layers=2))
+def test_states_are_compared_in_the_basis_of_the_cut(pair, decay: str, share: float) -> None:
+    student, teacher = pair
     basis = np.linalg.qr(np.random.default_rng(0).normal(size=(32, 16)))[0].astype(np.float32)
-    config = DistillConfig(tokens=0, states_weight=2.0, states_decay=decay)
-    objective = make_objective(config, teacher, Lineage([0, 3], basis))
+    config = options(states={"weight": 2.0, "decay": decay})
+    objective = make_objective(config, student, teacher, Lineage([0, 3], basis))
     with torch.no_grad():
-        found = objective(student, IDS, 0.25).item()
+        found = objective(IDS, progress=0.25).item()
         t, s = (model(IDS, output_hidden_states=True) for model in (teacher, student))
         # the stream before layers 0 and 1 of the student, which were the teacher's 0 and 3
         errors = [
-            stream_error(s.hidden_states[j], t.hidden_states[i] @ torch.from_numpy(basis)) for j, i in ((0, 0), (1, 3))
+            relative_error(s.hidden_states[j].float(), t.hidden_states[i].float() @ torch.from_numpy(basis)).mean()
+            for j, i in ((0, 0), (1, 3))
         ]
-        expected = forward_kl(s.logits, t.logits) + 2.0 * share * sum(errors) / 2
-    assert found == pytest.approx(expected.item(), rel=1e-6)
+        expected = forward_kl(s.logits, t.logits).mean() + 2.0 * share * sum(errors) / 2
+    assert found == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_papers_states_are_a_late_layer_and_the_embeddings_as_large_as_the_logits(pair) -> None:
+    student, teacher = pair
+    student, teacher = student.float(), teacher.float()
+    torch.manual_seed(0)
+    objective = make_objective(options(states="paper"), student, teacher, None)
+    assert isinstance(objective, Distillation)
+    assert objective.states is not None
+    assert objective.states.pairs == [(0, 0), (4, 2)]  # layers 3 of 4 and 1 of 2
+    found = objective(IDS, progress=0.9)
+    t, s = (model(IDS, output_hidden_states=True) for model in (teacher, student))
+    logits = forward_kl(s.logits, t.logits).mean()
+    assert found.item() == pytest.approx(2 * logits.item(), rel=1e-5)  # alpha makes both alike
+    ours = objective.states.projection(s.hidden_states[0])
+    errors = [cosine_distance(ours, t.hidden_states[0]).mean()]
+    errors.append(cosine_distance(objective.states.projection(s.hidden_states[2]), t.hidden_states[4]).mean())
+    assert objective.figures["states"].item() == pytest.approx(torch.stack(errors).mean().item(), rel=1e-5)
+    found.backward()
+    assert objective.states.projection.weight.grad.abs().max().item() > 0
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_the_paper_s_layers_scale_and_pairs_are_checked() -> None:
+    paper = StatesConfig.model_validate("paper")
+    assert paper.pairs(32, 16, []) == [(0, 0), (30, 14)]  # what layers 29 and 13 give
+    assert StatesConfig(layers=("3:1",)).pairs(4, 2, []) == [(4, 2)]
+    with pytest.raises(RecipeError, match=r"distill.states.layers: 3:2 is not there.*the student's 0 to 1"):
+        StatesConfig(layers=("3:2",)).pairs(4, 2, [])
+    with pytest.raises(ValueError, match="'3-2' is no pair of layers"):
+        StatesConfig(layers=("3-2",))
+    with pytest.raises(ValueError, match="allowed: none, kept, paper"):
+        StatesConfig.model_validate("papers")
 
 
 def test_a_student_that_lost_nothing_has_no_loss(tmp_path: Path) -> None:
     teacher = load(make_model(tmp_path / "teacher"))
     whole = Lineage([0, 1, 2, 3], np.eye(32, dtype=np.float32))
-    objective = make_objective(DistillConfig(tokens=0), teacher, whole)
+    objective = make_objective(DistillConfig(tokens=0), teacher, teacher, whole)
     with torch.no_grad():
-        assert objective(teacher, IDS, 0.0).item() == pytest.approx(0, abs=1e-6)
+        assert objective(IDS).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_weight_0_and_cross_entropy_ask_for_no_states() -> None:
-    assert DistillConfig(tokens=0).compares_states
-    assert not DistillConfig(tokens=0, states_weight=0).compares_states
+    assert DistillConfig(tokens=0).reads_lineage
+    assert not options().compares_states
     assert not DistillConfig(tokens=0, loss="cross_entropy").compares_states
+    assert not options(states="paper").reads_lineage
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "reverse_kl", "top_k": 3}, "top_k: 3 is for loss: forward_kl"),
+        ({"loss": "cross_entropy", "cross_entropy_weight": 0.5}, "the loss is cross_entropy already"),
+        ({"loss": "cross_entropy", "token_weights": "teacher_entropy"}, "needs a teacher"),
+        ({"states": {"weight": -1}}, "must be at least 0"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        options(**changes)
+
+
+def test_the_teacher_is_no_part_of_the_module(pair) -> None:
+    student, teacher = pair
+    objective = make_objective(options(), student, teacher, None)
+    assert {id(p) for p in objective.parameters()} == {id(p) for p in student.parameters()}
+    assert not objective.guide().training
 
 
 def test_descent_is_kept_and_handed_on(tmp_path: Path) -> None:
@@ -69,7 +163,7 @@ def test_descent_is_kept_and_handed_on(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_lineage(plain, 8).basis, np.eye(8)[:, [1, 4, 6]])
     copy_lineage(turned, later)
     np.testing.assert_allclose(read_lineage(later, 8).basis, basis, atol=1e-7)
-    with pytest.raises(ModelError, match=r"there is no kept.json.*distill.states_weight must be 0"):
+    with pytest.raises(ModelError, match=r"there is no kept.json.*distill.states must be `none`"):
         read_lineage(tmp_path, 8)
     with pytest.raises(ModelError, match="it has channel 6 of its teacher, and this one has 5"):
         read_lineage(plain, 5)

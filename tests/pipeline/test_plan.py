@@ -223,8 +223,8 @@ def test_healing_reads_the_corpus_and_costs_something(plan) -> None:
 
 def test_a_student_from_scratch_has_no_states_to_compare(plan) -> None:
     made = plan()
-    assert step_of(made, "width distill").config.states_weight == 1
-    assert step_of(made, "scratch distill").config.states_weight == 0
+    assert step_of(made, "width distill").config.states.weight == 1
+    assert step_of(made, "scratch distill").config.states.weight == 0
 
 
 def test_like_takes_a_shape_and_nothing_else(plan) -> None:

@@ -18,7 +18,7 @@ from prunus.models.folder import ModelFolder, copy_along
 from prunus.models.load import device_of, dtype_named, load_model, save_model
 from prunus.runtime import Runtime
 from prunus.training.loop import train
-from prunus.training.objectives import cross_entropy
+from prunus.training.objectives import CrossEntropy
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def run(config: CorrectConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     folder = ModelFolder(inputs.model)
     torch.manual_seed(config.seed)
     model = load_model(inputs.model, device_of(runtime), torch.float32)
-    metrics = train(model, cross_entropy, Tokens.open(inputs.tokens), config, out, runtime, console, "correct")
+    metrics = train(CrossEntropy(model), Tokens.open(inputs.tokens), config, out, runtime, console, "correct")
     difference = save_model(model, out, dtype_named(folder.config))
     copy_along(inputs.model, out)
     return {**metrics, "reload_difference": difference}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from prunus.errors import DataError
 
 IDS, ENDS, SIZES, FACTS = "tokens.bin", "document_ends.npy", "document_bytes.npy", "tokens.json"
+PROMPTS = "document_prompts.npy"
 
 
 @dataclass(frozen=True)
@@ -22,18 +24,28 @@ class Tokens:
         ids: [T], all tokens of all documents, one after the other.
         ends: [N], where each document ends in `ids`.
         sizes: [N], each document's length as UTF-8 bytes.
+        prompts: [N], how many of each document's first tokens are a prompt that something else answers.
     """
 
     ids: np.ndarray
     ends: np.ndarray
     sizes: np.ndarray
+    prompts: np.ndarray
 
     @classmethod
     def open(cls, folder: Path) -> Tokens:
         """Map the stream that a `data` step wrote."""
         facts = json.loads((folder / FACTS).read_text())
         ids = np.memmap(folder / IDS, dtype=facts["dtype"], mode="r")
-        return cls(ids, np.load(folder / ENDS), np.load(folder / SIZES))
+        ends = np.load(folder / ENDS)
+        file = folder / PROMPTS
+        prompts = np.load(file) if file.is_file() else np.zeros_like(ends)
+        return cls(ids, ends, np.load(folder / SIZES), prompts)
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """Where each document begins in `ids`, [N]."""
+        return np.concatenate([np.zeros(1, dtype=self.ends.dtype), self.ends[:-1]])
 
     def blocks(self, length: int) -> np.ndarray:
         """The stream in consecutive blocks, [T // length, length]; what does not fill the last one is dropped.

@@ -2,38 +2,155 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
+from prunus.config import Config
+from prunus.errors import RecipeError
 from prunus.training.config import TrainingConfig
+
+Loss = Literal["forward_kl", "reverse_kl", "jensen_shannon", "total_variation", "mse", "cosine", "cross_entropy"]
+PRESETS: dict[str, dict[str, Any]] = {
+    "none": {"weight": 0.0},
+    "kept": {},
+    "paper": {
+        "weight": "dynamic",
+        "decay": "none",
+        "layers": "late",
+        "embeddings": True,
+        "distance": "cosine",
+        "projection": "learned",
+    },
+}
+"""What `states: NAME` stands for: none, the default, and Minitron's for depth (arXiv 2407.14679, table 17)."""
+
+
+class StatesConfig(Config):
+    """Hidden states of the student that are held to the teacher's, beside the logits."""
+
+    weight: float | Literal["dynamic"] = 1.0
+    """What the states' error is multiplied by at the start; `dynamic` makes it as large as the loss of the logits at
+    every step (arXiv 2407.14679, section 3); 0 compares logits alone (the papers' choice for width)."""
+    decay: Literal["linear", "none"] = "linear"
+    """Whether that weight falls to 0 at the end, which leaves the last word to the logits."""
+    layers: Literal["kept", "late"] | tuple[str, ...] = "kept"
+    """`kept`: what goes into each layer that the student has of its teacher; `late`: what comes out of one late layer,
+    the papers' 29 of 32 and 13 of 16 scaled to both depths; or pairs `TEACHER:STUDENT` of layers, such as `29:13`."""
+    embeddings: bool = False
+    """Whether embeddings are compared as well; with `kept` they are, where the first layer stayed."""
+    distance: Literal["relative", "mse", "cosine"] = "relative"
+    """Squared error relative to the size of the teacher's state, mean squared error, or 1 - cosine."""
+    normalize: bool = False
+    """Compare states after normalising each to mean square 1, as the norms that read them do, without their gains."""
+    projection: Literal["basis", "learned"] = "basis"
+    """How widths are made alike: the teacher's states in the basis of the cut, or the student's through one linear map
+    that is learned, shared by all layers, and starts as that basis where it is known."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, raw: Any) -> Any:
+        """`none`, `kept` or `paper` alone stands for its settings."""
+        if isinstance(raw, str):
+            if raw not in PRESETS:
+                raise ValueError(f"{raw!r}; allowed: {', '.join(PRESETS)}, or a mapping of options")
+            return PRESETS[raw]
+        return raw
+
+    @field_validator("weight")
+    @classmethod
+    def _not_negative(cls, weight: float | str) -> float | str:
+        if isinstance(weight, float) and weight < 0:
+            raise ValueError(f"{weight}; it must be at least 0")
+        return weight
+
+    @field_validator("layers")
+    @classmethod
+    def _pairs(cls, layers: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for pair in layers if isinstance(layers, tuple) else ():
+            teacher, _, student = pair.partition(":")
+            if not (teacher.isdecimal() and student.isdecimal()):
+                raise ValueError(f"{pair!r} is no pair of layers, TEACHER:STUDENT, such as 29:13")
+        return layers
+
+    def pairs(self, teacher: int, student: int, kept: Sequence[int]) -> list[tuple[int, int]]:
+        """Which states are compared, by number, the teacher's first; 0 is the embeddings, i what layer i - 1 gave.
+
+        Args:
+            teacher: Its layers.
+            student: Its layers.
+            kept: The teacher's layers that the student has, for `kept`.
+
+        Raises:
+            RecipeError: A pair names a layer that is not there.
+        """
+        if self.layers == "kept":
+            return [(i, j) for j, i in enumerate(kept)]
+        if self.layers == "late":  # 29 of 32 and 13 of 16
+            pairs = [(round(29 / 31 * (teacher - 1)), round(13 / 15 * (student - 1)))]
+        else:
+            pairs = [(int(pair.partition(":")[0]), int(pair.partition(":")[2])) for pair in self.layers]
+        for pair in pairs:
+            if pair[0] >= teacher or pair[1] >= student:
+                raise RecipeError(
+                    f"distill.states.layers: {pair[0]}:{pair[1]} is not there; the teacher's layers are 0 to "
+                    f"{teacher - 1}, the student's 0 to {student - 1}"
+                )
+        return [*([(0, 0)] if self.embeddings else []), *((i + 1, j + 1) for i, j in pairs)]
+
+    def share_at(self, progress: float) -> float:
+        """What is left of the weight at a point of training, 0 the start and 1 the end."""
+        return 1 - progress if self.decay == "linear" else 1.0
 
 
 class DistillConfig(TrainingConfig):
     """Training of the student on what the teacher says of the corpus (knowledge distillation, KD)."""
 
     kind: ClassVar[str] = "distill"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
-    loss: Literal["forward_kl", "cross_entropy"] = "forward_kl"
-    """`forward_kl` learns the teacher's distribution (arXiv 2407.14679, table 15: the best of the losses tried);
-    `cross_entropy` learns the text alone, as a model trained without a teacher does."""
+    loss: Loss = "forward_kl"
+    """How the student's distribution is held to the teacher's: `forward_kl` (arXiv 2407.14679, table 15: the best of
+    the losses tried), `reverse_kl`, `jensen_shannon`, `total_variation`; `mse` or `cosine` of the logits; or
+    `cross_entropy`, which learns the text alone, as a model trained without a teacher does."""
     temperature: float = Field(default=1.0, gt=0)
-    """Divides both models' logits before the KL; the loss is then multiplied by its square."""
+    """Divides both models' logits before the softmax; the loss is then multiplied by its square."""
+    beta: float = Field(default=0.5, gt=0, lt=1)
+    """The teacher's share in the mixture that `jensen_shannon` compares both with."""
+    top_k: int | None = Field(default=None, ge=1)
+    """Compare the teacher's so many likeliest tokens and the rest as one; with `forward_kl`. All if not given."""
+    cross_entropy_weight: float = Field(default=0.0, ge=0)
+    """What the text's own cross-entropy is multiplied by, beside the loss."""
+    token_weights: Literal["uniform", "teacher_entropy"] = "uniform"
+    """Whether all tokens count alike, or each by the entropy of what the teacher says there."""
     optimizer: Literal["adamw", "muon"] = "muon"
     """`muon` for the matrices of the layers, with AdamW for embeddings, head and gains, or `adamw` for all (the papers'
     choice); Muon's steps are scaled to the size of AdamW's, so learning rates carry over."""
-    states_weight: float = Field(default=1.0, ge=0)
-    """What the error of the residual stream is multiplied by at the start, beside the KL: the stream before each layer
-    is held to the teacher's, in the basis of the cut. 0 compares logits alone (the papers' choice for width)."""
-    states_decay: Literal["linear", "none"] = "linear"
-    """Whether that weight falls to 0 at the end, which leaves the last word to the KL."""
+    states: StatesConfig = StatesConfig()
+    """Hidden states that are compared beside the logits: `none`, `kept` (the default), `paper`, or options."""
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether there is anything to learn from a teacher."""
+        return self.loss != "cross_entropy"
 
     @property
     def compares_states(self) -> bool:
         """Whether states are compared."""
-        return self.loss != "cross_entropy" and self.states_weight > 0
+        return self.has_teacher and self.states.weight != 0
 
-    def states_weight_at(self, progress: float) -> float:
-        """The weight at a point of training, 0 the start and 1 the end."""
-        return self.states_weight * (1 - progress if self.states_decay == "linear" else 1)
+    @property
+    def reads_lineage(self) -> bool:
+        """Whether it takes the student's descent to compare them."""
+        return self.compares_states and (self.states.layers == "kept" or self.states.projection == "basis")
+
+    @model_validator(mode="after")
+    def _options_of_the_loss(self) -> DistillConfig:
+        if self.top_k is not None and self.loss != "forward_kl":
+            raise ValueError(f"top_k: {self.top_k} is for loss: forward_kl, and this is {self.loss}")
+        if self.cross_entropy_weight and not self.has_teacher:
+            raise ValueError("cross_entropy_weight: the loss is cross_entropy already")
+        if self.token_weights != "uniform" and not self.has_teacher:
+            raise ValueError(f"token_weights: {self.token_weights} needs a teacher, and loss: cross_entropy has none")
+        return self

@@ -1,42 +1,183 @@
-"""What a student is to minimise: the teacher's distribution, and on the way there its residual stream."""
+"""What a student is to minimise: the teacher's distribution, the text, and on the way there the teacher's states.
+
+N tokens, V vocabulary
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from transformers import PreTrainedModel
 
+from prunus.distill import losses
 from prunus.distill.config import DistillConfig
-from prunus.distill.losses import forward_kl, stream_error
+from prunus.distill.rows import Divergence, by_autograd, forward_kl_rows, top_k_rows
+from prunus.distill.states import StatesLoss
+from prunus.models.head import Head, check_head, read_head
 from prunus.models.lineage import Lineage
-from prunus.training.loop import Objective
-from prunus.training.objectives import cross_entropy
+from prunus.training.head import buffer, compute_dtype, head_loss, products
+from prunus.training.objectives import CrossEntropy, Objective, counted, cross_entropy_rows, next_tokens
 
 
-def make_objective(config: DistillConfig, teacher: PreTrainedModel | None, lineage: Lineage | None) -> Objective:
+def make_objective(
+    config: DistillConfig, student: PreTrainedModel, teacher: PreTrainedModel | None, lineage: Lineage | None
+) -> Objective:
     """The objective that the options ask for.
 
     Args:
         config: The options.
+        student: The model to train.
         teacher: Frozen; None for cross-entropy.
-        lineage: What of the teacher the student is made of, where states are compared.
+        lineage: What of the teacher the student is made of, where `config.reads_lineage`.
+
+    Raises:
+        RecipeError: States of a layer are to be compared that is not there.
     """
     if teacher is None:
-        return cross_entropy
-    guide, compared = teacher, lineage if config.compares_states else None
-    basis = torch.from_numpy(compared.basis).to(guide.device) if compared is not None else None
+        return CrossEntropy(student)
+    if not config.compares_states:
+        return Distillation(student, teacher, config)
+    ours, theirs = (model.config.get_text_config() for model in (student, teacher))
+    kept = lineage.layers if lineage is not None else []
+    basis = torch.from_numpy(lineage.basis) if lineage is not None else None
+    pairs = config.states.pairs(theirs.num_hidden_layers, ours.num_hidden_layers, kept)
+    states = StatesLoss(config.states, pairs, basis, (theirs.hidden_size, ours.hidden_size))
+    return Distillation(student, teacher, config, states.to(student.device))
 
-    def objective(model: PreTrainedModel, input_ids: torch.Tensor, progress: float) -> torch.Tensor:
-        states = compared is not None
+
+class Distillation(Objective):
+    """A student beside its frozen teacher.
+
+    Args:
+        student: The model that is trained.
+        teacher: Frozen; no part of the module's parameters, and so of no checkpoint.
+        config: The options.
+        states: What compares hidden states, if they are.
+    """
+
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel,
+        config: DistillConfig,
+        states: StatesLoss | None = None,
+    ) -> None:
+        super().__init__(student)
+        check_head(teacher)
+        self.options, self.states = config, states  # `config` would be taken for a model's
+        self.guide: Callable[[], PreTrainedModel] = lambda: (
+            teacher
+        )  # hidden from nn.Module, which would train and save it
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        weights: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        progress: float = 0.0,
+    ) -> torch.Tensor:
+        """See `Objective`."""
+        teacher, wants_states = self.guide(), self.states is not None
+        asked = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
         with torch.no_grad():
-            wanted = guide(input_ids=input_ids, use_cache=False, output_hidden_states=states)
-        found = model(input_ids=input_ids, use_cache=False, output_hidden_states=states)
-        loss = forward_kl(found.logits, wanted.logits, config.temperature)
-        if compared is None:
+            theirs = teacher.base_model(**asked, output_hidden_states=wants_states)
+        ours = self.model.base_model(**asked, output_hidden_states=wants_states)
+        chosen, (hidden, guide, labels) = counted(
+            weights,
+            ours.last_hidden_state.flatten(0, 1),
+            theirs.last_hidden_state.flatten(0, 1),
+            next_tokens(input_ids).flatten(),
+        )
+        tokens = TeacherTokens(self.options, guide, read_head(teacher), labels, chosen)
+        total = head_loss(hidden, read_head(self.model), tokens)
+        share = 1.0 if chosen is None else chosen.sum() / input_ids.numel()
+        loss = total / tokens.counted * share
+        self.figures = {name: value / tokens.counted for name, value in tokens.sums.items()}
+        if self.states is None:
             return loss
-        errors = [
-            stream_error(found.hidden_states[j], wanted.hidden_states[i].float() @ basis)
-            for j, i in enumerate(compared.layers)
-        ]
-        return loss + config.states_weight_at(progress) * torch.stack(errors).mean()
+        error = self.states(ours.hidden_states, theirs.hidden_states)
+        self.figures["states"] = error.detach()
+        return loss + self._alpha(loss, error) * self.options.states.share_at(progress) * error
 
-    return objective
+    def _alpha(self, loss: torch.Tensor, error: torch.Tensor) -> torch.Tensor | float:
+        """The weight of the states' error; dynamic, α = L_logits / L_is."""
+        weight = self.options.states.weight
+        return (loss / error.clamp_min(1e-12)).detach() if weight == "dynamic" else float(weight)
+
+
+class TeacherTokens:
+    """A divergence from the teacher as a `TokenLoss`; the teacher's logits exist for one chunk at a time as well.
+
+    Args:
+        config: Loss, temperature, mixture, weights.
+        hidden: The teacher's last hidden states [N, D].
+        head: The teacher's.
+        labels: The text's next tokens [N]; -100 where there is none.
+        weights: [N], or None for all alike.
+
+    Attributes:
+        counted: What the weights of all tokens sum to, known when all are through.
+        sums: Weighted sums by name: the divergence and, at temperature 1, the cross-entropy.
+    """
+
+    def __init__(
+        self,
+        config: DistillConfig,
+        hidden: torch.Tensor,
+        head: Head,
+        labels: torch.Tensor,
+        weights: torch.Tensor | None,
+    ) -> None:
+        dtype = compute_dtype(hidden)
+        self.config, self.hidden, self.labels, self.weights = config, hidden.to(dtype), labels, weights
+        self.head = Head(head.weight.to(dtype), head.bias, head.scale, head.cap)
+        self.logits = buffer(self.hidden, len(head.weight))
+        self.start = 0
+        self.divergence = divergence_of(config)
+        self.counted = torch.zeros((), dtype=self.logits.dtype, device=hidden.device)
+        self.sums = {config.loss: torch.zeros_like(self.counted)}
+
+    def begin(self, tokens: slice) -> None:
+        """The teacher's logits of the chunk."""
+        self.start = tokens.start
+        products(self.hidden[tokens], self.head, self.logits[: tokens.stop - tokens.start])
+
+    def rows(self, tokens: slice, logits: torch.Tensor) -> torch.Tensor:
+        """See `TokenLoss`."""
+        teacher = self.logits[tokens.start - self.start : tokens.stop - self.start]
+        weights = self._weights(tokens, teacher)
+        mixed = self.config.cross_entropy_weight
+        text = logits.clone() if mixed else logits[:0]
+        losses = self.divergence(logits, teacher)
+        self.sums[self.config.loss] += (losses * weights).sum()
+        if mixed:
+            losses = losses + mixed * cross_entropy_rows(text, self.labels[tokens])
+            logits.add_(text, alpha=mixed)
+        self.counted += weights.sum()
+        logits.mul_(weights[:, None])
+        return losses * weights
+
+    def _weights(self, tokens: slice, teacher: torch.Tensor) -> torch.Tensor:
+        """The weight of each token [R]: as given, times the teacher's entropy where that is asked for."""
+        given = teacher.new_ones(len(teacher)) if self.weights is None else self.weights[tokens].to(teacher.dtype)
+        if self.config.token_weights == "uniform":
+            return given
+        log_t = torch.log_softmax(teacher, dim=-1)
+        return given * -torch.linalg.vecdot(log_t.exp(), log_t)
+
+
+def divergence_of(config: DistillConfig) -> Divergence:
+    """The rows of the loss that the options name."""
+    temperature = config.temperature
+    if config.loss == "forward_kl":
+        if config.top_k is not None:
+            return partial(top_k_rows, temperature=temperature, count=config.top_k)
+        return partial(forward_kl_rows, temperature=temperature)
+    if config.loss == "jensen_shannon":
+        return by_autograd(partial(losses.jensen_shannon, temperature=temperature, beta=config.beta))
+    if config.loss in ("mse", "cosine"):
+        return by_autograd(losses.mean_squared_error if config.loss == "mse" else losses.cosine_distance)
+    between = {"reverse_kl": losses.reverse_kl, "total_variation": losses.total_variation}
+    return by_autograd(partial(between[config.loss], temperature=temperature))

@@ -37,19 +37,20 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
         DataError: The stream does not fill one sequence.
         TrainingError: The loss is not finite.
         ModelError: States are to be compared, and the student was not cut from this teacher.
+        RecipeError: States of a layer are to be compared that is not there.
     """
     folder, device = ModelFolder(inputs.student), device_of(runtime)
     lineage = None
-    if config.compares_states:
+    if config.reads_lineage:
         shape = ModelFolder(inputs.teacher).shape
         lineage = read_lineage(inputs.student, shape.hidden_size, shape.num_hidden_layers)
     torch.manual_seed(config.seed)
     model = load_model(inputs.student, device, torch.float32)
     teacher = None
-    if config.loss != "cross_entropy":
+    if config.has_teacher:
         teacher = load_model(inputs.teacher, device, inference_dtype(runtime, device)).requires_grad_(False)
-    objective = make_objective(config, teacher, lineage)
-    metrics = train(model, objective, Tokens.open(inputs.tokens), config, out, runtime, console, "distill")
+    objective = make_objective(config, model, teacher, lineage)
+    metrics = train(objective, Tokens.open(inputs.tokens), config, out, runtime, console, "distill")
     difference = save_model(model, out, dtype_named(folder.config))
     copy_along(inputs.student, out)
     copy_lineage(inputs.student, out)

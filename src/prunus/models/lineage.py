@@ -52,7 +52,7 @@ def read_lineage(folder: Path, hidden_size: int, layers: int | None = None) -> L
     if not (folder / KEPT).is_file():
         raise ModelError(
             f"{folder}: there is no {KEPT}, as `prunus prune` writes it, so states cannot be compared: "
-            "distill.states_weight must be 0"
+            "distill.states must be `none`"
         )
     kept = json.loads((folder / KEPT).read_text())
     if (folder / BASIS).is_file():

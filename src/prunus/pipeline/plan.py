@@ -16,6 +16,7 @@ from prunus.config import StepConfig, parse
 from prunus.data.config import Source, TokensConfig
 from prunus.data.questions import read_questions
 from prunus.data.sources import check_source, sources_fingerprint
+from prunus.distill.config import StatesConfig
 from prunus.errors import HubError, RecipeError, ShapeError
 from prunus.fingerprint import digest, fingerprint_files
 from prunus.models.families import family_of
@@ -330,7 +331,7 @@ def _student_steps(
 ) -> Iterator[Step]:
     config, distill = prune_config(recipe, name), recipe.students[name].distill
     if config.init == "random":  # drawn anew, it has no states in common with its teacher
-        distill = distill.model_copy(update={"states_weight": 0.0})
+        distill = distill.model_copy(update={"states": StatesConfig(weight=0)})
     corpus, held_out = streams
     root = corpus.root
     needed: dict[str, Step | Given] = {"scores": score} if score is not None else {}

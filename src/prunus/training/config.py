@@ -38,6 +38,11 @@ class TrainingConfig(StepConfig):
     """AdamW's second momentum."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this norm."""
+    attend_across_documents: bool = True
+    """Whether tokens of a sequence see those of the documents before theirs, as in the papers; otherwise each document
+    has positions and attention of its own."""
+    learn_prompts: bool = False
+    """Whether prompts count for the loss where the text is answers to prompts; of other text all counts."""
     seed: Seed = 0
     """Seed of the order of the data."""
 

@@ -2,61 +2,95 @@
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
+from transformers.utils import WEIGHTS_NAME
 
 from prunus.console import Console
-from prunus.data.tokens import Tokens, schedule
+from prunus.data.tokens import Tokens
+from prunus.errors import TrainingError
 from prunus.models.load import device_of, inference_dtype
 from prunus.runtime import Runtime
 from prunus.training.config import TrainingConfig
+from prunus.training.objectives import Objective
 from prunus.training.optimizers import MuonWithAdamW
 from prunus.training.record import Recorder, last_checkpoint
-
-Objective = Callable[[PreTrainedModel, torch.Tensor, float], torch.Tensor]
-"""From a model, token ids [B, S] and how far training is, 0 to 1, to the loss to minimise: the mean over the tokens."""
+from prunus.training.sequences import Sequences
 
 CHECKPOINTS = "checkpoints"
 _LOGGED = 200  # points of a loss curve
 
 
-class _Blocks(Dataset[dict[str, np.ndarray]]):
-    """The sequences of a whole run, in order. An item's number says which it is, so that resuming replays nothing."""
-
-    def __init__(self, blocks: np.ndarray, order: np.ndarray) -> None:
-        self.blocks, self.order = blocks, order
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {"input_ids": self.blocks[self.order[index]].astype(np.int64)}
-
-
 class ObjectiveTrainer(Trainer):
-    """Transformers' Trainer with a loss given from outside."""
+    """Transformers' Trainer for a module whose forward is the loss."""
 
-    def __init__(self, objective: Objective, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.objective = objective
-        self.model_accepts_loss_kwargs = False  # every sequence has the same length, so a mean of means is the mean
+        self.model_accepts_loss_kwargs = False  # an objective's losses are already weighted so that their mean is right
+        self.figures: dict[str, list[torch.Tensor]] = {}
+        self.portions: list[tuple[torch.Tensor, torch.Tensor]] = []  # of this step: which sequences, and their loss
 
     def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *_: Any, **__: Any) -> torch.Tensor:
         """The objective on one portion of a batch."""
-        return self.objective(model, inputs["input_ids"], self.state.global_step / self.state.max_steps)
+        numbers = inputs.pop("numbers")
+        loss: torch.Tensor = model(**inputs, progress=self.state.global_step / self.state.max_steps)
+        self.portions.append((numbers, loss.detach()))
+        for name, figure in self.model.figures.items():
+            self.figures.setdefault(name, []).append(figure)
+        return loss
+
+    def check_portions(self) -> None:
+        """Refuse a step whose loss is not finite; once a step, since asking waits for the device.
+
+        Raises:
+            TrainingError: Says where.
+        """
+        losses = torch.stack([loss for _, loss in self.portions]).tolist()
+        for portion, (loss, (numbers, _)) in enumerate(zip(losses, self.portions, strict=True), start=1):
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss is {loss} at step {self.state.global_step + 1}, in portion {portion} of {len(losses)}: "
+                    f"sequences {numbers.tolist()} of the text; the step is not taken, and the last good checkpoint is "
+                    "kept. A lower learning_rate or a longer warmup_steps is the usual cure"
+                )
+        self.portions.clear()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add what the objective saw since the last line, as means over this process's portions."""
+        if "loss" in logs:
+            logs |= {name: torch.stack(seen).mean().item() for name, seen in self.figures.items()}
+            self.figures.clear()
+        super().log(logs, start_time)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save the module; transformers' own way stumbles over tied weights of what is no model of its own."""
+        if self.args.should_save:
+            folder = Path(str(output_dir))
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.save(self.model.state_dict() if state_dict is None else state_dict, folder / WEIGHTS_NAME)
+
+
+class _Guard(TrainerCallback):
+    """Has the losses of a step checked before the step is taken."""
+
+    def __init__(self, trainer: ObjectiveTrainer) -> None:
+        self.trainer = trainer
+
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """See `check_portions`."""
+        self.trainer.check_portions()
 
 
 def train(
-    model: PreTrainedModel,
     objective: Objective,
     tokens: Tokens,
     config: TrainingConfig,
@@ -66,11 +100,10 @@ def train(
     label: str,
     watchers: Sequence[TrainerCallback] = (),
 ) -> dict[str, float]:
-    """Train `model` in place, from its last complete checkpoint under `out` if there is one.
+    """Train the model of `objective` in place, from the last complete checkpoint under `out` if there is one.
 
     Args:
-        model: In float32 on the runtime's device; on CUDA the arithmetic is bfloat16 under autocast.
-        objective: The loss.
+        objective: The loss, and the model in float32 on the runtime's device; see `training_dtype` for the arithmetic.
         tokens: The stream to train on, in blocks of `config.sequence_length`.
         config: The options.
         out: Gets `metrics.jsonl`, and `checkpoints/` for as long as training lasts.
@@ -86,29 +119,27 @@ def train(
         DataError: The stream does not fill one sequence.
         TrainingError: The loss is not finite.
     """
-    blocks = tokens.blocks(config.sequence_length)
-    order = schedule(len(blocks), config.steps * config.batch_size, config.seed)
     arguments = _arguments(config, out / CHECKPOINTS, runtime)
     with console.progress(label, config.steps * config.batch_size * config.sequence_length, "tokens") as progress:
         recorder = Recorder(out / "metrics.jsonl", config.batch_size * config.sequence_length, progress, runtime)
         trainer = ObjectiveTrainer(
-            objective,
-            model=model,
+            model=objective,
             args=arguments,
-            train_dataset=_Blocks(blocks, order),
+            train_dataset=Sequences(tokens, config),
             data_collator=_collate,
             callbacks=[recorder, *watchers, *_tensorboard(runtime, out)],
-            optimizers=(MuonWithAdamW(model, config) if config.optimizer == "muon" else None, None),
+            optimizers=(MuonWithAdamW(objective, config) if config.optimizer == "muon" else None, None),
         )
         trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(_Guard(trainer))
         trainer.train(resume_from_checkpoint=last_checkpoint(out / CHECKPOINTS))
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    model.eval()
+    objective.model.eval()
     return recorder.summary()
 
 
 def _collate(items: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
-    return {"input_ids": torch.from_numpy(np.stack([item["input_ids"] for item in items]))}
+    return {name: torch.from_numpy(np.stack([item[name] for item in items])) for name in items[0]}
 
 
 def _tensorboard(runtime: Runtime, out: Path) -> list[TensorBoardCallback]:

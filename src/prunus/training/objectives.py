@@ -1,13 +1,125 @@
-"""The objective that needs no teacher."""
+"""What training minimises: modules that hold a model and whose forward is the loss, so that wrappers find both."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from transformers import PreTrainedModel
 
+from prunus.models.head import check_head, read_head
+from prunus.training.head import head_loss
 
-def cross_entropy(model: PreTrainedModel, input_ids: torch.Tensor, progress: float = 0.0) -> torch.Tensor:
-    """Mean next-token cross-entropy in nats: token ids [B, S] to a scalar, the same all through training."""
+
+class Objective(nn.Module):
+    """A model and what it is trained for.
+
+    Attributes:
+        model: The model that is trained.
+        figures: What was seen of the last portion, to be shown: scalars by name, in nats.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+        check_head(model)
+        self.figures: dict[str, torch.Tensor] = {}
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        weights: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        progress: float = 0.0,
+    ) -> torch.Tensor:
+        """The loss of a portion of a batch.
+
+        Args:
+            input_ids: [B, S].
+            weights: What each position's loss counts for, [B, S], of mean 1 over the whole batch; None for all alike.
+            position_ids: [B, S], where each document starts anew at 0; None where attention crosses their borders.
+            progress: How far training is, 0 to 1.
+
+        Returns:
+            A scalar whose mean over the portions of a batch is the batch's loss.
+        """
+        raise NotImplementedError
+
+
+class CrossEntropy(Objective):
+    """Next-token cross-entropy in nats."""
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        weights: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        progress: float = 0.0,
+    ) -> torch.Tensor:
+        """See `Objective`; the last token of a sequence has nothing to predict."""
+        hidden = self.model.base_model(
+            input_ids=input_ids, position_ids=position_ids, use_cache=False
+        ).last_hidden_state
+        labels = next_tokens(input_ids)
+        if weights is None:
+            hidden, labels, count = hidden[:, :-1], labels[:, :-1], labels[:, :-1].numel()
+        else:
+            count = weights.numel()
+        chosen, (hidden, labels) = counted(weights, hidden.flatten(0, 1), labels.flatten())
+        return head_loss(hidden, read_head(self.model), NextToken(labels, chosen)) / count
+
+
+class NextToken:
+    """Cross-entropy as a `TokenLoss`.
+
+    Args:
+        labels: The next token of each, [N]; -100 where there is none.
+        weights: [N], or None for all alike.
+    """
+
+    def __init__(self, labels: torch.Tensor, weights: torch.Tensor | None) -> None:
+        self.labels, self.weights = labels, weights
+
+    def begin(self, tokens: slice) -> None:
+        """There is nothing to prepare."""
+
+    def rows(self, tokens: slice, logits: torch.Tensor) -> torch.Tensor:
+        """See `TokenLoss`."""
+        losses = cross_entropy_rows(logits, self.labels[tokens])
+        if self.weights is None:
+            return losses
+        logits.mul_(self.weights[tokens, None])
+        return losses * self.weights[tokens]
+
+
+def cross_entropy_rows(student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of logits [R, V], over which its gradient dz = p_s - 1 at the label is written.
+
+    Rows whose label is -100 have no loss and no gradient.
+    """
+    known = labels >= 0
+    at = labels.clamp_min(0)[:, None]
+    log_s = F.log_softmax(student, dim=-1)
+    torch.exp(log_s, out=student)
+    student.scatter_add_(-1, at, torch.full_like(at, -1, dtype=student.dtype))
+    student.mul_(known[:, None])
+    return torch.where(known, -log_s.gather(-1, at).squeeze(-1), 0)
+
+
+def next_tokens(input_ids: torch.Tensor) -> torch.Tensor:
+    """Labels [B, S] of token ids [B, S]: each the next one, and -100 for the last."""
+    return F.pad(input_ids[:, 1:], (0, 1), value=-100)
+
+
+def counted(weights: torch.Tensor | None, *tensors: torch.Tensor) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
+    """Drop what counts for nothing before any product is taken: weights [B, S] and tensors [B * S, ...]."""
+    if weights is None:
+        return None, list(tensors)
+    chosen = weights.flatten().nonzero().squeeze(-1)
+    return weights.flatten()[chosen], [tensor[chosen] for tensor in tensors]
+
+
+def cross_entropy(model: PreTrainedModel, input_ids: torch.Tensor) -> torch.Tensor:
+    """Mean next-token cross-entropy in nats, by logits as the model gives them: token ids [B, S] to a scalar."""
     logits = model(input_ids=input_ids, use_cache=False).logits[:, :-1]
     return F.cross_entropy(logits.flatten(0, 1).float(), input_ids[:, 1:].flatten())

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
+from transformers import PreTrainedModel
 
 from prunus.training.config import TrainingConfig
 
@@ -23,8 +24,8 @@ class MuonWithAdamW(Optimizer):
 
     def __init__(self, model: nn.Module, config: TrainingConfig) -> None:
         tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
-        head = getattr(model, "get_output_embeddings", lambda: None)()
-        outside = {id(weight) for weight in [*tables, *([head.weight] if head is not None else [])]}
+        heads = [part.get_output_embeddings() for part in model.modules() if isinstance(part, PreTrainedModel)]
+        outside = {id(weight) for weight in [*tables, *(head.weight for head in heads if head is not None)]}
         wanted: list[torch.Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
         matrices = [p for p in wanted if p.ndim == 2 and id(p) not in outside]
         tables = [p for p in wanted if p.ndim > 1 and not any(p is matrix for matrix in matrices)]

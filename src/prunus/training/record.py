@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from prunus.console import Progress
-from prunus.errors import TrainingError
 from prunus.runtime import Runtime
 
+_SHOWN_APART = ("loss", "learning_rate", "grad_norm", "epoch")
 _COMPLETE = "complete"  # a file in a checkpoint that says that all of it was written
 
 
@@ -24,7 +23,7 @@ def last_checkpoint(folder: Path) -> str | None:
 
 
 class Recorder(TrainerCallback):
-    """Writes `metrics.jsonl`, moves the live line, asks for checkpoints by the clock, and stops on a broken loss.
+    """Writes `metrics.jsonl`, moves the live line and asks for checkpoints by the clock.
 
     Args:
         file: `metrics.jsonl`; lines of steps after the checkpoint that a run resumes from are dropped.
@@ -69,25 +68,17 @@ class Recorder(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        """Keep a line.
-
-        Raises:
-            TrainingError: The loss is not finite.
-        """
+        """Keep a line."""
         if not logs or "loss" not in logs:
             return
         loss = float(logs["loss"])
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss} at step {state.global_step}; the last good checkpoint is kept. A lower "
-                "learning_rate or a longer warmup_steps is the usual cure"
-            )
         seconds = time.monotonic() - self.started
         done = (state.global_step - self.first_step) * self.tokens_per_step
         line = {
             "step": state.global_step,
             "tokens": state.global_step * self.tokens_per_step,
             "loss": loss,
+            **{name: value for name, value in logs.items() if name not in _SHOWN_APART},
             "learning_rate": logs.get("learning_rate"),
             "grad_norm": logs.get("grad_norm"),
             "tokens_per_second": round(done / seconds, 1),

@@ -1,0 +1,73 @@
+"""The sequences that a run trains on: which, in what order, and what of each counts.
+
+S sequence
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from prunus.data.tokens import Tokens, schedule
+from prunus.training.config import TrainingConfig
+
+
+class Sequences(Dataset[dict[str, np.ndarray]]):
+    """The sequences of a whole run, in order. An item's number says which it is, so that resuming replays nothing.
+
+    Args:
+        tokens: The stream.
+        config: Says how long sequences are, how many a step has, in what order they come, and what of them counts.
+
+    Raises:
+        DataError: The stream does not fill one sequence.
+    """
+
+    def __init__(self, tokens: Tokens, config: TrainingConfig) -> None:
+        self.tokens, self.config = tokens, config
+        self.blocks = tokens.blocks(config.sequence_length)
+        self.order = schedule(len(self.blocks), config.steps * config.batch_size, config.seed)
+        self.masked = bool(tokens.prompts.any()) and not config.learn_prompts
+        self.step_counts = lru_cache(maxsize=8)(self._step_count)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """One sequence.
+
+        Returns:
+            `input_ids` [S]; `numbers`, which block of the stream it is; `weights` [S] where only a part counts, of
+            mean 1 over the step; `position_ids` [S] where documents are kept apart.
+        """
+        number = int(self.order[index])
+        item = {"input_ids": self.blocks[number].astype(np.int64), "numbers": np.int64(number)}
+        if self.masked:
+            step = index // self.config.batch_size
+            wanted = self.config.batch_size * self.config.sequence_length
+            item["weights"] = self._counts(number) * np.float32(wanted / max(self.step_counts(step), 1))
+        if not self.config.attend_across_documents:
+            item["position_ids"] = self._positions(number)[0]
+        return item
+
+    def _positions(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where in its document each token is, counted from where the document or the block begins, and in which."""
+        first = number * self.config.sequence_length
+        at = np.arange(first, first + self.config.sequence_length)
+        documents = np.searchsorted(self.tokens.ends, at, side="right")
+        return at - np.maximum(self.tokens.starts[documents], first), documents
+
+    def _counts(self, number: int) -> np.ndarray:
+        """1 where the next token is none of a prompt, else 0, and 0 for the last."""
+        first = number * self.config.sequence_length
+        documents = self._positions(number)[1]
+        within = np.arange(first, first + self.config.sequence_length) - self.tokens.starts[documents]
+        answers = within >= self.tokens.prompts[documents]
+        return np.append(answers[1:], False).astype(np.float32)
+
+    def _step_count(self, step: int) -> float:
+        """How many tokens count in all sequences of a step."""
+        numbers = self.order[step * self.config.batch_size : (step + 1) * self.config.batch_size]
+        return float(sum(self._counts(int(number)).sum() for number in numbers))
