@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +22,20 @@ def rank() -> int:
 def count() -> int:
     """How many processes work together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def share_weights(asked: bool) -> bool:
+    """Whether several processes are to hold a share of the weights each, by the options or by `accelerate launch`."""
+    return count() > 1 and (asked or _launched_to_share())
+
+
+@cache
+def _launched_to_share() -> bool:
+    """Whether `accelerate launch` was told to use FSDP.
+
+    What it says is taken out of the environment, since it is done here and not by accelerate, which cannot on a CPU.
+    """
+    return os.environ.pop("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true")
 
 
 def join() -> None:
@@ -43,6 +58,18 @@ def wait() -> None:
         import torch.distributed as dist
 
         dist.barrier()
+
+
+def agree(mine: bool) -> bool:
+    """What the first process says, which clocks of their own would tell each differently."""
+    if count() == 1:
+        return mine
+    import torch
+    import torch.distributed as dist
+
+    said = torch.tensor(float(mine))
+    dist.broadcast(said, src=0)
+    return bool(said.item())
 
 
 def add_up(tensors: Iterable[torch.Tensor]) -> None:

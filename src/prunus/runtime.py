@@ -20,6 +20,11 @@ class Runtime(Config):
     """Arithmetic of forward passes; `auto` is bfloat16 on CUDA that has it, else float32."""
     device_batch_size: int = Field(default=8, ge=1)
     """Sequences that one device holds at a time; gradients accumulate up to the step's batch size."""
+    shard: bool = False
+    """Of several processes, give each a share of the weights, gradients and optimizer state of student and teacher
+    (FSDP2) in place of a copy; also where `accelerate launch` was told to use FSDP."""
+    gradient_checkpointing: bool = False
+    """Compute activations of the trained model again in the backward pass in place of keeping them."""
     workers: int = Field(default=0, ge=0)
     """Processes that load data besides the main one."""
     trackers: tuple[Tracker, ...] = ()

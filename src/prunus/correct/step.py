@@ -14,11 +14,12 @@ import torch
 from prunus.console import Console
 from prunus.correct.config import CorrectConfig
 from prunus.data.tokens import Tokens
-from prunus.models.folder import ModelFolder, copy_along
-from prunus.models.load import device_of, dtype_named, load_model, save_model
+from prunus.models.load import load_model
 from prunus.runtime import Runtime
-from prunus.training.loop import train
+from prunus.training.loop import loading_device, save_trained, train
 from prunus.training.objectives import CrossEntropy
+
+PARALLEL = True
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,7 @@ def run(config: CorrectConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
         DataError: The stream does not fill one sequence.
         TrainingError: The loss is not finite.
     """
-    folder = ModelFolder(inputs.model)
     torch.manual_seed(config.seed)
-    model = load_model(inputs.model, device_of(runtime), torch.float32)
-    metrics = train(CrossEntropy(model), Tokens.open(inputs.tokens), config, out, runtime, console, "correct")
-    difference = save_model(model, out, dtype_named(folder.config))
-    copy_along(inputs.model, out)
-    return {**metrics, "reload_difference": difference}
+    objective = CrossEntropy(load_model(inputs.model, loading_device(runtime), torch.float32))
+    metrics = train(objective, Tokens.open(inputs.tokens), config, out, runtime, console, "correct")
+    return {**metrics, "reload_difference": save_trained(objective, inputs.model, out)}

@@ -5,11 +5,13 @@ N tokens, V vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 
 from prunus.distill import losses
 from prunus.distill.config import DistillConfig
@@ -67,9 +69,17 @@ class Distillation(Objective):
         super().__init__(student)
         check_head(teacher)
         self.options, self.states = config, states  # `config` would be taken for a model's
-        self.guide: Callable[[], PreTrainedModel] = lambda: (
-            teacher
-        )  # hidden from nn.Module, which would train and save it
+        self._guides = (Guide(teacher),)  # a tuple, which nn.Module neither trains nor saves
+
+    @property
+    def guide(self) -> Guide:
+        """The teacher."""
+        return self._guides[0]
+
+    @property
+    def companions(self) -> list[nn.Module]:
+        """The teacher."""
+        return [self.guide]
 
     def forward(
         self,
@@ -79,18 +89,17 @@ class Distillation(Objective):
         progress: float = 0.0,
     ) -> torch.Tensor:
         """See `Objective`."""
-        teacher, wants_states = self.guide(), self.states is not None
         asked = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
-        with torch.no_grad():
-            theirs = teacher.base_model(**asked, output_hidden_states=wants_states)
-        ours = self.model.base_model(**asked, output_hidden_states=wants_states)
-        chosen, (hidden, guide, labels) = counted(
+        asked["output_hidden_states"] = self.states is not None
+        theirs = self.guide(**asked)
+        ours = self.model.base_model(**asked)
+        chosen, (hidden, known, labels) = counted(
             weights,
             ours.last_hidden_state.flatten(0, 1),
             theirs.last_hidden_state.flatten(0, 1),
             next_tokens(input_ids).flatten(),
         )
-        tokens = TeacherTokens(self.options, guide, read_head(teacher), labels, chosen)
+        tokens = TeacherTokens(self.options, known, read_head(self.guide.model), labels, chosen)
         total = head_loss(hidden, read_head(self.model), tokens)
         share = 1.0 if chosen is None else chosen.sum() / input_ids.numel()
         loss = total / tokens.counted * share
@@ -105,6 +114,19 @@ class Distillation(Objective):
         """The weight of the states' error; dynamic, α = L_logits / L_is."""
         weight = self.options.states.weight
         return (loss / error.clamp_min(1e-12)).detach() if weight == "dynamic" else float(weight)
+
+
+class Guide(nn.Module):
+    """A teacher without its head, whose forward is all that is called of it."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    @torch.no_grad()
+    def forward(self, **inputs: Any) -> BaseModelOutput:
+        """What the base model gives."""
+        return self.model.base_model(**inputs)
 
 
 class TeacherTokens:

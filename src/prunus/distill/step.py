@@ -7,15 +7,18 @@ from pathlib import Path
 
 import torch
 
+from prunus import processes
 from prunus.console import Console
 from prunus.data.tokens import Tokens
 from prunus.distill.config import DistillConfig
 from prunus.distill.objective import make_objective
-from prunus.models.folder import ModelFolder, copy_along
+from prunus.models.folder import ModelFolder
 from prunus.models.lineage import copy_lineage, read_lineage
-from prunus.models.load import device_of, dtype_named, inference_dtype, load_model, save_model
+from prunus.models.load import device_of, inference_dtype, load_model
 from prunus.runtime import Runtime
-from prunus.training.loop import train
+from prunus.training.loop import loading_device, save_trained, train
+
+PARALLEL = True
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
         ModelError: States are to be compared, and the student was not cut from this teacher.
         RecipeError: States of a layer are to be compared that is not there.
     """
-    folder, device = ModelFolder(inputs.student), device_of(runtime)
+    device = loading_device(runtime)
     lineage = None
     if config.reads_lineage:
         shape = ModelFolder(inputs.teacher).shape
@@ -48,10 +51,10 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     model = load_model(inputs.student, device, torch.float32)
     teacher = None
     if config.has_teacher:
-        teacher = load_model(inputs.teacher, device, inference_dtype(runtime, device)).requires_grad_(False)
+        teacher = load_model(inputs.teacher, device, inference_dtype(runtime, device_of(runtime))).requires_grad_(False)
     objective = make_objective(config, model, teacher, lineage)
     metrics = train(objective, Tokens.open(inputs.tokens), config, out, runtime, console, "distill")
-    difference = save_model(model, out, dtype_named(folder.config))
-    copy_along(inputs.student, out)
-    copy_lineage(inputs.student, out)
+    difference = save_trained(objective, inputs.student, out)
+    if processes.rank() == 0:
+        copy_lineage(inputs.student, out)
     return {**metrics, "reload_difference": difference}

@@ -73,10 +73,12 @@ def execute(step: Step, runtime: Runtime, console: Console) -> Path:
 
 
 def _check_processes(step: Step) -> None:
-    """Refuse to train in several processes."""
-    if processes.count() > 1 and isinstance(step.config, TrainingConfig) and not step.artifact.is_done():
+    """Refuse a batch that the processes cannot share."""
+    config = step.config
+    if isinstance(config, TrainingConfig) and config.batch_size % processes.count() and not step.artifact.is_done():
         raise RecipeError(
-            f"{step.name}: is done by one process, and here are {processes.count()}; run without torchrun"
+            f"{step.name}: batch_size: {config.batch_size} sequences cannot be shared by {processes.count()} processes "
+            "alike; allowed: a multiple of their number"
         )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,23 @@ import numpy as np
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import WEIGHTS_NAME
 
+from prunus import processes
 from prunus.console import Console
 from prunus.data.tokens import Tokens
 from prunus.errors import TrainingError
-from prunus.models.load import device_of, inference_dtype
+from prunus.models.folder import ModelFolder, copy_along
+from prunus.models.load import device_of, dtype_named, inference_dtype, load_model, save_model
 from prunus.runtime import Runtime
 from prunus.training.config import TrainingConfig
 from prunus.training.objectives import Objective
 from prunus.training.optimizers import MuonWithAdamW
 from prunus.training.record import Recorder, last_checkpoint
 from prunus.training.sequences import Sequences
+from prunus.training.sharding import gathered, is_sharded, load_whole, shard, share_out
 
 CHECKPOINTS = "checkpoints"
 _LOGGED = 200  # points of a loss curve
@@ -71,12 +76,36 @@ class ObjectiveTrainer(Trainer):
             self.figures.clear()
         super().log(logs, start_time)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Save the module; transformers' own way stumbles over tied weights of what is no model of its own."""
+    @contextmanager
+    def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
+        """Share out gradients after every portion: whole ones would take the memory that sharing saves."""
+        yield
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Save them whole, whatever they are shared out over, so that any number of processes can go on."""
+        state = gathered(self.optimizer.state_dict())
         if self.args.should_save:
-            folder = Path(str(output_dir))
-            folder.mkdir(parents=True, exist_ok=True)
-            torch.save(self.model.state_dict() if state_dict is None else state_dict, folder / WEIGHTS_NAME)
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Take up the weights that `_save` wrote."""
+        load_whole(self.model, torch.load(Path(resume_from_checkpoint) / WEIGHTS_NAME, map_location="cpu"))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Take up what `_save_optimizer_and_scheduler` wrote."""
+        if checkpoint is None:
+            return
+        self.optimizer.load_state_dict(torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu"))
+        share_out(self.optimizer.optimizer)
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save the module whole; transformers' own way stumbles over tied weights of what is no model of its own."""
+        whole = gathered(self.model.state_dict())
+        if self.args.should_save:
+            Path(str(output_dir)).mkdir(parents=True, exist_ok=True)
+            torch.save(whole, Path(str(output_dir)) / WEIGHTS_NAME)
 
 
 class _Guard(TrainerCallback):
@@ -120,6 +149,7 @@ def train(
         TrainingError: The loss is not finite.
     """
     arguments = _arguments(config, out / CHECKPOINTS, runtime)
+    _place(objective, runtime)
     with console.progress(label, config.steps * config.batch_size * config.sequence_length, "tokens") as progress:
         recorder = Recorder(out / "metrics.jsonl", config.batch_size * config.sequence_length, progress, runtime)
         trainer = ObjectiveTrainer(
@@ -138,6 +168,54 @@ def train(
     return recorder.summary()
 
 
+def loading_device(runtime: Runtime) -> torch.device:
+    """Where to load what is to be trained: its device, or the CPU where each process then takes a share to its own."""
+    return torch.device("cpu") if processes.share_weights(runtime.shard) else device_of(runtime)
+
+
+def save_trained(objective: Objective, source: Path, out: Path) -> float:
+    """Write the trained model to `out` in the type that it came in, with the files beside its weights.
+
+    All processes call it; the first writes.
+
+    Args:
+        objective: Trained.
+        source: The folder that its model was loaded from.
+        out: Where to.
+
+    Returns:
+        The largest difference of a logit to the model reopened; see `save_model`.
+
+    Raises:
+        ModelError: The reopened model does not say the same.
+    """
+    model = objective.model
+    if is_sharded(objective):
+        weights = gathered(objective.state_dict())
+        if processes.rank() == 0:
+            model = load_model(source, torch.device("cpu"), torch.float32)
+            load_whole(model, {name.removeprefix("model."): value for name, value in weights.items()})
+    if processes.rank():
+        return 0.0
+    difference = save_model(model, out, dtype_named(ModelFolder(source).config))
+    copy_along(source, out)
+    return difference
+
+
+def _place(objective: Objective, runtime: Runtime) -> None:
+    """Put everything where it is to work, shared out over the processes where that is asked for."""
+    if runtime.gradient_checkpointing:
+        objective.model.gradient_checkpointing_enable({"use_reentrant": False})
+    modules = [objective, *objective.companions]
+    if processes.share_weights(runtime.shard):
+        for module in modules:
+            shard(module, inference_dtype(runtime, device_of(runtime)))
+        objective.is_distributed_loading_by_transformers = True  # the Trainer is not to wrap it once more
+    else:
+        for module in modules:
+            module.to(device_of(runtime))
+
+
 def _collate(items: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.stack([item[name] for item in items])) for name in items[0]}
 
@@ -153,12 +231,13 @@ def _tensorboard(runtime: Runtime, out: Path) -> list[TensorBoardCallback]:
 
 def _arguments(config: TrainingConfig, folder: Path, runtime: Runtime) -> TrainingArguments:
     device = device_of(runtime)
-    portion = max(n for n in range(1, runtime.device_batch_size + 1) if config.batch_size % n == 0)
+    share = config.batch_size // processes.count()
+    portion = max(n for n in range(1, runtime.device_batch_size + 1) if share % n == 0)
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=config.steps,
         per_device_train_batch_size=portion,
-        gradient_accumulation_steps=config.batch_size // portion,
+        gradient_accumulation_steps=share // portion,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr": config.min_learning_rate},
@@ -171,6 +250,7 @@ def _arguments(config: TrainingConfig, folder: Path, runtime: Runtime) -> Traini
         train_sampling_strategy="sequential",  # the order is already in the dataset
         bf16=device.type == "cuda" and inference_dtype(runtime, device) is torch.bfloat16,
         use_cpu=device.type == "cpu",
+        ddp_backend="gloo" if device.type == "cpu" and processes.count() > 1 else None,
         dataloader_num_workers=runtime.workers,
         dataloader_pin_memory=device.type == "cuda",
         logging_steps=max(1, config.steps // _LOGGED),

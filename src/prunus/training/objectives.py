@@ -24,6 +24,12 @@ class Objective(nn.Module):
         self.model = model
         check_head(model)
         self.figures: dict[str, torch.Tensor] = {}
+        self.is_distributed_loading_by_transformers = False  # set by who shares its weights out; read by the Trainer
+
+    @property
+    def companions(self) -> list[nn.Module]:
+        """Frozen modules beside it that several processes may share out as well."""
+        return []
 
     def forward(
         self,

@@ -37,6 +37,7 @@ class MuonWithAdamW(Optimizer):
             lr=rate,
             betas=(config.adam_beta1, config.adam_beta2),
         )
+        self.parts = (self.muon, self.adamw)
         super().__init__(matrices + tables + vectors, {"lr": rate})
         self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]  # the scheduler writes into these
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from prunus import processes
 from prunus.console import Progress
 from prunus.runtime import Runtime
 
@@ -44,7 +45,7 @@ class Recorder(TrainerCallback):
         if self.file.is_file():
             lines = [json.loads(line) for line in self.file.read_text().splitlines() if line.endswith("}")]
             self.lines = [line for line in lines if line["step"] <= state.global_step]
-        self.file.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
+        self._write("".join(json.dumps(line) + "\n" for line in self.lines), "w")
         self.saved = self.started = time.monotonic()
         self.first_step = state.global_step
         self.progress.update(state.global_step * self.tokens_per_step)
@@ -52,12 +53,15 @@ class Recorder(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Move the line, and save if it is time."""
         self.progress.update(state.global_step * self.tokens_per_step)
-        if time.monotonic() - self.saved >= self.interval and state.global_step < state.max_steps:
+        due = time.monotonic() - self.saved >= self.interval
+        if processes.agree(due) and state.global_step < state.max_steps:
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Mark the checkpoint as whole."""
-        (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
+        """Mark the checkpoint as whole; of several processes the first does, when all have written."""
+        processes.wait()
+        if processes.rank() == 0:
+            (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
         self.saved = time.monotonic()
 
     def on_log(
@@ -84,9 +88,14 @@ class Recorder(TrainerCallback):
             "tokens_per_second": round(done / seconds, 1),
         }
         self.lines.append(line)
-        with self.file.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        self._write(json.dumps(line) + "\n", "a")
         self.progress.update(state.global_step * self.tokens_per_step, loss=loss)
+
+    def _write(self, text: str, mode: str) -> None:
+        """Write into the file; of several processes the first does."""
+        if processes.rank() == 0:
+            with self.file.open(mode) as file:
+                file.write(text)
 
     def summary(self) -> dict[str, float]:
         """The last logged loss, the tokens, and this session's tokens per second."""
