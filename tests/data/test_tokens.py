@@ -34,6 +34,7 @@ def test_documents_lie_one_after_the_other(teacher: Path, corpus: Path, tmp_path
         assert size == len(text.encode())
         start = end
     assert start == len(tokens.ids)
+    assert tokens.prompts.tolist() == [0] * 400
 
 
 def test_without_eos_there_is_none(teacher: Path, corpus: Path, tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_blocks_are_the_stream_in_order(teacher: Path, corpus: Path, tmp_path: P
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=10), length=st.integers(2, 15))
 def test_windows_cover_every_document_and_cross_none(lengths: list[int], length: int) -> None:
     ends = np.cumsum(lengths)
-    tokens = Tokens(np.zeros(ends[-1], dtype=np.uint16), ends, np.array(lengths) * 3)
+    tokens = Tokens(np.zeros(ends[-1], dtype=np.uint16), ends, np.array(lengths) * 3, np.zeros_like(ends))
     windows = list(tokens.windows(length))
     borders = [0, *ends.tolist()]
     assert all(1 < right - left <= length for left, right, _ in windows)

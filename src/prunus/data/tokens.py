@@ -12,6 +12,7 @@ import numpy as np
 from prunus.errors import DataError
 
 IDS, ENDS, SIZES, FACTS = "tokens.bin", "document_ends.npy", "document_bytes.npy", "tokens.json"
+PROMPTS = "document_prompts.npy"  # only where documents begin with a prompt
 
 
 @dataclass(frozen=True)
@@ -22,18 +23,22 @@ class Tokens:
         ids: [T], all tokens of all documents, one after the other.
         ends: [N], where each document ends in `ids`.
         sizes: [N], each document's length as UTF-8 bytes.
+        prompts: [N], how many of each document's first tokens are prompt; 0 for text that nobody was asked for.
     """
 
     ids: np.ndarray
     ends: np.ndarray
     sizes: np.ndarray
+    prompts: np.ndarray
 
     @classmethod
     def open(cls, folder: Path) -> Tokens:
-        """Map the stream that a `data` step wrote."""
+        """Map the stream that a `data` or a `generate` step wrote."""
         facts = json.loads((folder / FACTS).read_text())
         ids = np.memmap(folder / IDS, dtype=facts["dtype"], mode="r")
-        return cls(ids, np.load(folder / ENDS), np.load(folder / SIZES))
+        ends = np.load(folder / ENDS)
+        prompts = np.load(folder / PROMPTS) if (folder / PROMPTS).is_file() else np.zeros_like(ends)
+        return cls(ids, ends, np.load(folder / SIZES), prompts)
 
     def blocks(self, length: int) -> np.ndarray:
         """The stream in consecutive blocks, [T // length, length]; what does not fill the last one is dropped.
