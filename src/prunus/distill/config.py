@@ -15,6 +15,9 @@ class DistillConfig(TrainingConfig):
     kind: ClassVar[str] = "distill"
     revision: ClassVar[int] = 2
 
+    data: Literal["corpus", "teacher"] = "corpus"
+    """What is read: the `corpus`, or what the `teacher` itself wrote, as `generate` says (sequence-level distillation,
+    arXiv 1606.07947)."""
     loss: Literal["forward_kl", "cross_entropy"] = "forward_kl"
     """`forward_kl` learns the teacher's distribution (arXiv 2407.14679, table 15: the best of the losses tried);
     `cross_entropy` learns the text alone, as a model trained without a teacher does."""
