@@ -15,6 +15,7 @@ COMMANDS = {
     "correct": "train a teacher on with your text (teacher correction)",
     "score": "score the layers, channels, heads and neurons of a model",
     "prune": "cut a student out of a model",
+    "generate": "let a teacher write text for its students to train on",
     "distill": "distil a teacher into a student",
     "evaluate": "measure a model on held-out text, beside its teacher",
     "report": "write the report of a run",

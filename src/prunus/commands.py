@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,37 +13,25 @@ from pydantic import ValidationError
 from tyro.conf import AvoidSubcommands, Positional, arg
 
 from prunus import processes
-from prunus.config import StepConfig, explain, parse
+from prunus.config import explain, parse
 from prunus.console import Console
 from prunus.correct.config import CorrectConfig
-from prunus.data.config import Source, TokensConfig
-from prunus.data.sources import check_source
 from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError
 from prunus.evaluate.config import EvaluateConfig
-from prunus.models.folder import ModelFolder
+from prunus.generate.config import GenerateConfig
+from prunus.generate.prompts import check_prompts
+from prunus.models.folder import has_chat_template
 from prunus.models.locate import Located, locate_model
+from prunus.pipeline.checks import check_cut
 from prunus.pipeline.override import override
-from prunus.pipeline.plan import (
-    Given,
-    Step,
-    check_cut,
-    check_length,
-    check_trackers,
-    given_model,
-    given_sources,
-    given_task,
-    given_tokenizer,
-    make_plan,
-    tokens_step,
-)
+from prunus.pipeline.plan import Given, Step, given_model, given_prompts, given_task, make_plan
 from prunus.pipeline.recipe import Recipe, read_recipe
-from prunus.pipeline.run import execute as execute_step
 from prunus.pipeline.run import run_plan
 from prunus.prune.config import PruneConfig
-from prunus.runtime import Runtime
 from prunus.score.config import ScoreConfig
 from prunus.show import show_inspection, show_plan, show_results
+from prunus.single import Single, Text, finished, located, sources_of
 
 Flat = arg(name="")
 
@@ -102,52 +89,6 @@ class Inspect:
 
 
 @dataclass(kw_only=True)
-class Single:
-    """What the commands of one step share."""
-
-    out: str
-    """The folder to write to. Tokenised text is kept beside it, in `data`, for other commands to use."""
-    runtime: Runtime = field(default_factory=Runtime)
-
-    def do(self, config: StepConfig, inputs: Mapping[str, Step | Given], console: Console) -> None:
-        """Do one step and the tokenising before it, and show what came out."""
-        check_trackers(self.runtime.trackers)
-        model = inputs.get("model") or inputs["student"]
-        if isinstance(model, Given) and hasattr(config, "sequence_length"):
-            check_length(config.kind, config.sequence_length, ModelFolder(model.value).context)
-        out = Path(self.out)
-        step = Step(config.kind, config.kind, config, inputs, out.parent, place=out)
-        before = [given for given in inputs.values() if isinstance(given, Step)]
-        for part in [*before, step]:
-            console.heading(part.label, f"{part.artifact.path}  {part.state()}")
-            execute_step(part, self.runtime, console)
-        metrics = json.loads((out / "artifact.json").read_text())["metrics"]
-        console.table("", ["figure", "value"], [[name, f"{value:.6g}"] for name, value in metrics.items()])
-
-
-@dataclass(kw_only=True)
-class Text:
-    """Text for a command of one step."""
-
-    corpus: tuple[str, ...]
-    """Files of text (.jsonl, .json, .csv, .parquet, .txt), datasets on the hub, or `builtin:python`."""
-    column: str = "text"
-    """The column that holds the text."""
-    append_eos: bool = True
-    """End each document with the end-of-sequence token."""
-
-    def stream(self, model: Located, label: str, out: str) -> Step:
-        """The step that tokenises it with the tokenizer of `model`."""
-        if not self.corpus:
-            raise RecipeError("--corpus: names no file")
-        sources = tuple(parse(Source, {"path": path, "column": self.column}, "--corpus") for path in self.corpus)
-        for source in sources:
-            check_source(source, "--corpus")
-        config = TokensConfig(append_eos=self.append_eos)
-        return tokens_step(config, given_sources(sources, "--corpus"), given_tokenizer(model), label, Path(out).parent)
-
-
-@dataclass(kw_only=True)
 class Correct(Single):
     """Train a teacher on with your text, by plain cross-entropy."""
 
@@ -160,7 +101,7 @@ class Correct(Single):
         """Do it."""
         if not self.config.tokens:
             raise RecipeError("--tokens: 0 would leave the teacher as it is")
-        model = _model(self.model)
+        model = located(self.model)
         stream = self.text.stream(model, "corpus", self.out)
         self.do(self.config, {"model": given_model(model), "tokens": stream}, console)
 
@@ -176,7 +117,7 @@ class Score(Single):
 
     def __call__(self, console: Console) -> None:
         """Do it."""
-        model = _model(self.model)
+        model = located(self.model)
         stream = self.text.stream(model, "corpus", self.out)
         inputs: dict[str, Step | Given] = {"model": given_model(model), "tokens": stream, **given_task(self.config)}
         self.do(self.config, inputs, console)
@@ -203,7 +144,7 @@ class Prune(Single):
         reads_text = self.config.vocab_size is not None or self.config.heal.asked
         if reads_text and not self.corpus:
             raise RecipeError("--corpus: missing; --vocab-size keeps the tokens that a text has most, --heal reads it")
-        model = _model(self.model)
+        model = located(self.model)
         target = self.config.target(model.folder.shape, "prune")
         check_cut(self.config, model.folder.shape, target, "prune")
         read = self.config.statistics(model.folder.shape, target)
@@ -214,33 +155,88 @@ class Prune(Single):
         if reads_text:
             inputs["tokens"] = Text(corpus=self.corpus, column=self.column).stream(model, "corpus", self.out)
         if self.scores is not None:
-            inputs["scores"] = _finished(Path(self.scores))
+            inputs["scores"] = finished(Path(self.scores))
         self.do(self.config, inputs, console)
 
 
 @dataclass(kw_only=True)
+class Generate(Single):
+    """Let a teacher write text for its students to train on: it answers prompts, or goes on from your text."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """The teacher's folder, or its id on the hub."""
+    corpus: tuple[str, ...] = ()
+    """Text whose documents' openings it goes on from."""
+    prompts: tuple[str, ...] = ()
+    """Files or datasets of prompts to answer instead: a column of texts, or of lists of {role, content}."""
+    column: str = "text"
+    """The column that holds the text or the prompts."""
+    config: Annotated[GenerateConfig, Flat]
+
+    def __call__(self, console: Console) -> None:
+        """Do it."""
+        if bool(self.corpus) == bool(self.prompts):
+            raise RecipeError("--corpus or --prompts: give one of the two: text to go on from, or prompts to answer")
+        model = located(self.model)
+        config = self.config.model_copy(update={"prompts": sources_of(self.prompts, self.column, "--prompts")})
+        config.check_context(model.folder.context, config.kind)
+        for source in config.prompts:
+            check_prompts(source, "--prompts", has_chat_template(model.folder.path))
+        inputs: dict[str, Step | Given] = {"model": given_model(model), **given_prompts(config)}
+        if self.corpus:
+            inputs["tokens"] = Text(corpus=self.corpus, column=self.column).stream(model, "corpus", self.out)
+        self.do(config, inputs, console)
+
+
+@dataclass(kw_only=True)
 class Distill(Single):
-    """Distil a teacher into a student, with your text."""
+    """Distil a teacher into a student, with your text or with the teacher's own."""
 
     student: Annotated[Positional[str], arg(metavar="STUDENT")]
     """The student's folder."""
     teacher: str
     """The teacher's folder, or its id on the hub."""
-    text: Annotated[Text, Flat]
+    corpus: tuple[str, ...] = ()
+    """Files of text (.jsonl, .json, .csv, .parquet, .txt), datasets on the hub, or `builtin:python`."""
+    column: str = "text"
+    """The column that holds the text."""
+    append_eos: bool = True
+    """End each document with the end-of-sequence token."""
+    generated: str | None = None
+    """The folder that `prunus generate` wrote, in place of --corpus; --data is then `teacher`."""
     config: Annotated[DistillConfig, Flat]
 
     def __call__(self, console: Console) -> None:
         """Do it."""
         if not self.config.tokens:
             raise RecipeError("--tokens: 0 would leave the student as it is")
-        student, teacher = _model(self.student), _model(self.teacher)
-        stream = self.text.stream(teacher, "corpus", self.out)
+        if bool(self.corpus) == bool(self.generated):
+            raise RecipeError("--corpus or --generated: give one of the two: text, or what `prunus generate` wrote")
+        if self.corpus and self.config.data == "teacher":
+            raise RecipeError("--data: teacher needs --generated, the folder that `prunus generate` wrote")
+        student, teacher = located(self.student), located(self.teacher)
+        config, stream = self.config, self._stream(teacher, console)
+        if self.generated is not None:
+            config = config.model_copy(update={"data": "teacher"})
         inputs: dict[str, Step | Given] = {
             "student": given_model(student),
             "teacher": given_model(teacher),
             "tokens": stream,
         }
-        self.do(self.config, inputs, console)
+        self.do(config, inputs, console)
+
+    def _stream(self, teacher: Located, console: Console) -> Step | Given:
+        """What is read: the text as tokens, or what the teacher wrote."""
+        if self.generated is None:
+            text = Text(corpus=self.corpus, column=self.column, append_eos=self.append_eos)
+            return text.stream(teacher, "corpus", self.out)
+        written = finished(Path(self.generated))
+        record = json.loads((Path(self.generated) / "artifact.json").read_text())
+        if record["kind"] != GenerateConfig.kind:
+            raise RecipeError(f"--generated: {self.generated} is the result of `prunus {record['kind']}`")
+        if record["inputs"]["model"] != given_model(teacher).fingerprint:
+            console.warn(f"--generated: another model than {self.teacher} wrote {self.generated}")
+        return written
 
 
 @dataclass(kw_only=True)
@@ -256,11 +252,11 @@ class Evaluate(Single):
 
     def __call__(self, console: Console) -> None:
         """Do it."""
-        model = _model(self.model)
+        model = located(self.model)
         stream = self.text.stream(model, "held_out", self.out)
         inputs: dict[str, Step | Given] = {"model": given_model(model), "tokens": stream}
         if self.teacher is not None:
-            inputs["teacher"] = given_model(_model(self.teacher))
+            inputs["teacher"] = given_model(located(self.teacher))
         self.do(self.config, inputs, console)
 
 
@@ -282,7 +278,7 @@ class Report:
 
 COMMANDS = {
     "run": Run, "plan": Plan, "inspect": Inspect, "correct": Correct, "score": Score, "prune": Prune,
-    "distill": Distill, "evaluate": Evaluate, "report": Report,
+    "generate": Generate, "distill": Distill, "evaluate": Evaluate, "report": Report,
 }  # fmt: skip
 
 
@@ -330,20 +326,6 @@ def _parse(command: Any, usage: str, arguments: list[str], default: Any = None) 
         return tyro.cli(command, prog=usage, args=arguments, **options)
     except ValidationError as error:
         raise RecipeError(explain(command, error, usage)) from None
-
-
-def _model(path: str) -> Located:
-    model = locate_model(path, None, "MODEL")
-    model.folder.check()
-    return model
-
-
-def _finished(folder: Path) -> Given:
-    """The result of an earlier command as an input."""
-    record = folder / "artifact.json"
-    if not record.is_file():
-        raise RecipeError(f"{folder}: is no finished result: there is no artifact.json")
-    return Given(folder, str(json.loads(record.read_text())["key"]))
 
 
 def _report(root: Path, out: str | None) -> Path:

@@ -4,7 +4,7 @@
     ├── RecipeError        a recipe, or a flag, says something impossible
     ├── ModelError         a model folder cannot be read, or is not what it says it is
     │   └── ShapeError     a shape that cannot be cut from the teacher, or that no loader takes
-    ├── HubError           something on the hub that cannot be reached from here
+    ├── HubError           something on the hub, or a server, that cannot be reached from here
     ├── DataError          text that is missing, empty or not as described
     ├── ArtifactError      a result folder that is in the way, or damaged
     └── TrainingError      a training run that must not go on (a loss that is not finite)
@@ -33,7 +33,7 @@ class ShapeError(ModelError):
 
 
 class HubError(PrunusError):
-    """A model or a dataset that is not here, and that the hub does not give."""
+    """A model or a dataset that is not here, and that the hub does not give; or a server that does not answer."""
 
 
 class DataError(PrunusError):

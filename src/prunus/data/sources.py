@@ -42,6 +42,20 @@ def documents(source: Source, where: str) -> Iterator[str]:
         DataError: The source cannot be read, or has no such column.
         HubError: It is on the hub, which does not give it.
     """
+    for text in entries(source, where):
+        if not isinstance(text, str):
+            raise DataError(f"{where}.column: {source.column!r} of {source.path} holds {type(text).__name__}, not text")
+        if text.strip():
+            yield text
+
+
+def entries(source: Source, where: str) -> Iterator[Any]:
+    """Yield whatever the column of `source` holds, row by row, in order.
+
+    Raises:
+        DataError: The source cannot be read, or has no such column.
+        HubError: It is on the hub, which does not give it.
+    """
     if source.path in BUILTINS:
         yield from _python_documents()
         return
@@ -51,11 +65,7 @@ def documents(source: Source, where: str) -> Iterator[str]:
                 f"{where}.column: {source.path} has no column {source.column!r}{nearest(source.column, row)}; "
                 f"it has: {', '.join(row)}"
             )
-        text = row[source.column]
-        if not isinstance(text, str):
-            raise DataError(f"{where}.column: {source.column!r} of {source.path} holds {type(text).__name__}, not text")
-        if text.strip():
-            yield text
+        yield row[source.column]
 
 
 def check_source(source: Source, where: str) -> None:

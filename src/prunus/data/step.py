@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
 
 from prunus.console import Console
 from prunus.data.config import Source, TokensConfig
 from prunus.data.sources import documents, is_held_out
-from prunus.data.tokens import ENDS, FACTS, IDS, SIZES
+from prunus.data.stream import Stream
+from prunus.data.tokens import IDS
 from prunus.errors import DataError
 from prunus.models.load import load_tokenizer
 from prunus.runtime import Runtime
@@ -42,42 +39,19 @@ def run(config: TokensConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
         DataError: A source cannot be read, or nothing is left of it.
     """
     tokenizer = load_tokenizer(inputs.tokenizer)
-    dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
     suffix = [tokenizer.eos_token_id] if config.append_eos and tokenizer.eos_token_id is not None else []
     with (out / IDS).open("wb") as file, console.progress("tokenise", config.max_tokens, "tokens") as progress:
-        stream = _Stream(file, np.dtype(dtype))
+        stream = Stream(file, len(tokenizer))
         for texts in _batches(config, inputs.sources, stream):
-            stream.write(texts, [[*ids, *suffix] for ids in tokenizer(texts, verbose=False)["input_ids"]])
+            for text, ids in zip(texts, tokenizer(texts, verbose=False)["input_ids"], strict=True):
+                stream.write(text, [*ids, *suffix])
             progress.update(stream.tokens)
     if not stream.tokens:
         raise DataError(f"data: no document is left in {', '.join(source.path for source in inputs.sources)}")
-    np.save(out / ENDS, np.cumsum(stream.lengths, dtype=np.int64))
-    np.save(out / SIZES, np.asarray(stream.sizes, dtype=np.int64))
-    facts: dict[str, Any] = {"documents": len(stream.sizes), "tokens": stream.tokens, "bytes": sum(stream.sizes)}
-    (out / FACTS).write_text(json.dumps({**facts, "dtype": stream.dtype.name}, indent=2) + "\n")
-    return facts
+    return stream.finish(out)
 
 
-@dataclass
-class _Stream:
-    """The stream as far as it is written."""
-
-    file: IO[bytes]
-    dtype: np.dtype[Any]
-    tokens: int = 0
-    lengths: list[int] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-
-    def write(self, texts: list[str], encoded: list[list[int]]) -> None:
-        """Append documents, given as text and as ids."""
-        for text, ids in zip(texts, encoded, strict=True):
-            self.file.write(np.asarray(ids, dtype=self.dtype).tobytes())
-            self.lengths.append(len(ids))
-            self.sizes.append(len(text.encode()))
-            self.tokens += len(ids)
-
-
-def _batches(config: TokensConfig, sources: tuple[Source, ...], stream: _Stream) -> Iterator[list[str]]:
+def _batches(config: TokensConfig, sources: tuple[Source, ...], stream: Stream) -> Iterator[list[str]]:
     """Batches of documents until the sources run out, or `stream` holds the wanted tokens.
 
     With weights, the next batch comes from the source that is furthest behind its share, and reading stops with the

@@ -13,7 +13,7 @@ import numpy as np
 from prunus.errors import DataError
 
 IDS, ENDS, SIZES, FACTS = "tokens.bin", "document_ends.npy", "document_bytes.npy", "tokens.json"
-PROMPTS = "document_prompts.npy"
+PROMPTS = "document_prompts.npy"  # only where documents begin with a prompt
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Tokens:
         ids: [T], all tokens of all documents, one after the other.
         ends: [N], where each document ends in `ids`.
         sizes: [N], each document's length as UTF-8 bytes.
-        prompts: [N], how many of each document's first tokens are a prompt that something else answers.
+        prompts: [N], how many of each document's first tokens are prompt; 0 for text that nobody was asked for.
     """
 
     ids: np.ndarray
@@ -34,12 +34,11 @@ class Tokens:
 
     @classmethod
     def open(cls, folder: Path) -> Tokens:
-        """Map the stream that a `data` step wrote."""
+        """Map the stream that a `data` or a `generate` step wrote."""
         facts = json.loads((folder / FACTS).read_text())
         ids = np.memmap(folder / IDS, dtype=facts["dtype"], mode="r")
         ends = np.load(folder / ENDS)
-        file = folder / PROMPTS
-        prompts = np.load(file) if file.is_file() else np.zeros_like(ends)
+        prompts = np.load(folder / PROMPTS) if (folder / PROMPTS).is_file() else np.zeros_like(ends)
         return cls(ids, ends, np.load(folder / SIZES), prompts)
 
     @cached_property

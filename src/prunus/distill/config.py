@@ -110,6 +110,9 @@ class DistillConfig(TrainingConfig):
     kind: ClassVar[str] = "distill"
     revision: ClassVar[int] = 3
 
+    data: Literal["corpus", "teacher"] = "corpus"
+    """What is read: the `corpus`, or what the `teacher` itself wrote, as `generate` says (sequence-level distillation,
+    arXiv 1606.07947)."""
     loss: Loss = "forward_kl"
     """How the student's distribution is held to the teacher's: `forward_kl` (arXiv 2407.14679, table 15: the best of
     the losses tried), `reverse_kl`, `jensen_shannon`, `total_variation`; `mse` or `cosine` of the logits; or

@@ -137,6 +137,16 @@ class ModelFolder:
         return fingerprint_files(files)
 
 
+def has_chat_template(folder: Path) -> bool:
+    """Whether a folder's tokenizer has a chat template: in a file of its own, or in its config."""
+    if matching(folder, ("chat_template*",)):
+        return True
+    try:
+        return bool(json.loads((folder / "tokenizer_config.json").read_text()).get("chat_template"))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def shape_of_file(file: Path) -> Shape:
     """The shape that a config.json of any name tells of.
 

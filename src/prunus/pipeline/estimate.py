@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from prunus.distill.config import DistillConfig
 from prunus.evaluate.config import EvaluateConfig
+from prunus.generate.config import GenerateConfig
 from prunus.models.shape import Shape
 from prunus.pipeline.plan import Plan, Step
 from prunus.prune.config import PruneConfig
@@ -17,8 +18,8 @@ _ACTIVATIONS = 34  # bytes a token, layer and channel at 16 bits (Korthikanti et
 _LOGITS = 5  # float32 values a token and vocabulary entry: the student's and the teacher's logits, their
 # log-probabilities, and the gradient
 
-
 _HEALING = 7  # forward passes that healing everything comes to: of each layer one for each of six things, and the next
+_WRITTEN = 16  # bytes a generated token: its id and its text, both as kept while at work and as saved
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ def cost_of(step: Step, plan: Plan) -> Cost:
         return _training(config, shape, plan)
     if isinstance(config, ScoreConfig):
         return _scoring(config, shape)
+    if isinstance(config, GenerateConfig):
+        return _generating(config, shape, plan)
     if isinstance(config, EvaluateConfig):
         models = [shape, *([plan.teacher] if "teacher" in step.inputs else [])]
         flops = sum(config.max_tokens * model.flops_per_token(config.sequence_length) for model in models)
@@ -59,6 +62,16 @@ def _scoring(config: ScoreConfig, shape: Shape) -> Cost:
         losses += 2 * (removals + layers * (layers + 1) // 2 - 1)
     few = min(config.layer_samples, config.samples) * config.sequence_length * losses
     return Cost(tokens + few, (tokens * passes + few) * per_token, shape.parameters * 4, 0)
+
+
+def _generating(config: GenerateConfig, shape: Shape, plan: Plan) -> Cost:
+    """Every answer as long as it may be; what a server does is done elsewhere, and the length of prompts is unknown."""
+    length = config.max_new_tokens + (0 if config.prompts else config.prompt_tokens)
+    tokens = config.samples * length
+    if config.server.url:
+        return Cost(tokens, disk_bytes=tokens * _WRITTEN)
+    cache = min(plan.recipe.runtime.device_batch_size, config.samples) * length * shape.kv_cache_bytes(4)
+    return Cost(tokens, tokens * shape.flops_per_token(length), shape.parameters * 4 + cache, tokens * _WRITTEN)
 
 
 def _healing(config: PruneConfig, shape: Shape, plan: Plan) -> Cost:

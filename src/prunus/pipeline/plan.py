@@ -5,7 +5,6 @@ Nothing here reads a weight or imports torch: shapes come from config.json and h
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,13 +16,16 @@ from prunus.data.config import Source, TokensConfig
 from prunus.data.questions import read_questions
 from prunus.data.sources import check_source, sources_fingerprint
 from prunus.distill.config import StatesConfig
-from prunus.errors import HubError, RecipeError, ShapeError
+from prunus.errors import HubError, RecipeError
 from prunus.fingerprint import digest, fingerprint_files
+from prunus.generate.config import GenerateConfig
+from prunus.generate.prompts import check_prompts
 from prunus.models.families import family_of
-from prunus.models.folder import shape_of_file
+from prunus.models.folder import has_chat_template, shape_of_file
 from prunus.models.locate import Located, locate_model
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.pipeline.artifact import Artifact
+from prunus.pipeline.checks import check_cut, check_length, check_trackers
 from prunus.pipeline.recipe import Recipe
 from prunus.prune.config import PruneConfig
 from prunus.score.config import ScoreConfig, Statistic
@@ -130,6 +132,13 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
                 check_source(source, f"data.{part}.{i}")
             except HubError as error:
                 _note(error, tentative, unchecked)
+    if _written(recipe):
+        recipe.generate.check_context(shape.max_position_embeddings, "generate")
+        for i, source in enumerate(recipe.generate.prompts):
+            try:
+                check_prompts(source, f"generate.prompts.{i}", _may_chat(tokenizer))
+            except HubError as error:
+                _note(error, tentative, unchecked)
     steps = tuple(_steps(recipe, root, base, tokenizer, shape, students, tentative))
     return Plan(recipe, root, steps, shape, students, tuple(unchecked))
 
@@ -145,12 +154,37 @@ def _target(recipe: Recipe, name: str, teacher: Shape) -> Shape:
     target = prune_config(recipe, name).target(teacher, f"students.{name}.prune")
     check_cut(prune_config(recipe, name), teacher, target, f"students.{name}.prune")
     distill = recipe.students[name].distill
+    if prune_config(recipe, name).vocab_size is not None and name in _written(recipe):
+        raise RecipeError(
+            f"students.{name}.distill.data: the teacher writes in its own vocabulary, and this student's is cut; "
+            "allowed: corpus"
+        )
     if target.vocab_size != teacher.vocab_size and distill.tokens and distill.loss != "cross_entropy":
         raise RecipeError(
             f"students.{name}.distill.loss: {distill.loss} compares distributions over one vocabulary, and this "
             "student's is cut; allowed: cross_entropy, or distill.tokens: 0"
         )
     return target
+
+
+def _written(recipe: Recipe) -> list[str]:
+    """The students that train on what the teacher writes."""
+    distill = {name: student.distill for name, student in recipe.students.items()}
+    return [name for name, config in distill.items() if config.tokens and config.data == "teacher"]
+
+
+def _may_chat(tokenizer: Step | Given) -> bool:
+    """Whether a teacher's tokenizer has a chat template, or cannot be looked at; one that is made here has none."""
+    if isinstance(tokenizer, Step):
+        return False
+    return not isinstance(tokenizer.value, Path) or has_chat_template(tokenizer.value)
+
+
+def given_prompts(config: GenerateConfig, tentative: bool = False) -> dict[str, Step | Given]:
+    """The prompts that the teacher answers, as an input, where they are not the corpus's openings."""
+    if not config.prompts:
+        return {}
+    return {"prompts": given_sources(config.prompts, "generate.prompts", tentative)}
 
 
 def tokens_step(config: TokensConfig, sources: Given, tokenizer: Step | Given, label: str, root: Path) -> Step:
@@ -176,37 +210,6 @@ def given_model(model: Located) -> Given:
 def given_tokenizer(model: Located) -> Given:
     """A model's tokenizer from outside as an input."""
     return Given(model.folder.path, model.tokenizer_fingerprint())
-
-
-def check_trackers(trackers: tuple[str, ...]) -> None:
-    """Refuse trackers that are not installed.
-
-    Raises:
-        RecipeError: Names the one, and how to get it.
-    """
-    for tracker in trackers:
-        if importlib.util.find_spec(tracker) is None:
-            raise RecipeError(f"runtime.trackers: {tracker} is not installed; `pip install {tracker}` brings it")
-
-
-def check_cut(config: PruneConfig, teacher: Shape, target: Shape, where: str) -> None:
-    """Refuse a student that would be its teacher.
-
-    Raises:
-        ShapeError: Nothing is cut.
-    """
-    if target == teacher and config.init == "teacher":
-        raise ShapeError(f"{where}: nothing is cut: give fewer of one of {', '.join(PRUNABLE)}, or drop_layers")
-
-
-def check_length(name: str, length: int, context: int) -> None:
-    """Refuse sequences that a model was not made for.
-
-    Raises:
-        RecipeError: Names the option and the longest that is allowed.
-    """
-    if length > context:
-        raise RecipeError(f"{name}.sequence_length: {length} is more than the model's context of {context} tokens")
 
 
 def _teacher(
@@ -285,9 +288,16 @@ def _steps(
     score = Step("teacher", "score", config, {"model": teacher, "tokens": corpus, **given_task(config)}, root)
     if any(cut.statistics(teacher_shape, shape) for cut, shape in cuts):
         yield score
+    written = corpus
+    if _written(recipe):
+        asked = given_prompts(recipe.generate, tentative) or {"tokens": corpus}
+        written = Step("teacher", "generate", recipe.generate, {"model": teacher, **asked}, root)
+        yield written
     for name, shape in students.items():
         needs = bool(prune_config(recipe, name).statistics(teacher_shape, shape))
-        yield from _student_steps(recipe, name, teacher, score if needs else None, (corpus, held_out), tentative)
+        yield from _student_steps(
+            recipe, name, teacher, score if needs else None, (corpus, held_out, written), tentative
+        )
 
 
 def scored(config: ScoreConfig, teacher: Shape, cuts: Sequence[tuple[PruneConfig, Shape]]) -> ScoreConfig:
@@ -326,13 +336,13 @@ def _student_steps(
     name: str,
     teacher: Step | Given,
     score: Step | None,
-    streams: tuple[Step, Step],
+    streams: tuple[Step, Step, Step],
     tentative: bool,
 ) -> Iterator[Step]:
     config, distill = prune_config(recipe, name), recipe.students[name].distill
     if config.init == "random":  # drawn anew, it has no states in common with its teacher
         distill = distill.model_copy(update={"states": StatesConfig(weight=0)})
-    corpus, held_out = streams
+    corpus, held_out, written = streams
     root = corpus.root
     needed: dict[str, Step | Given] = {"scores": score} if score is not None else {}
     own_words = config.vocab_size is not None
@@ -349,7 +359,8 @@ def _student_steps(
         label = "evaluate-pruned" if distill.tokens else "evaluate"
         yield Step(name, label, recipe.evaluate, {"model": pruned, "tokens": held_out, **beside}, root)
     if distill.tokens:
-        inputs = {"student": pruned, "teacher": teacher, "tokens": corpus}
+        read = written if distill.data == "teacher" else corpus
+        inputs = {"student": pruned, "teacher": teacher, "tokens": read}
         healed = Step(name, "distill", distill, inputs, root)
         yield healed
         yield Step(name, "evaluate", recipe.evaluate, {"model": healed, "tokens": held_out, **beside}, root)

@@ -19,12 +19,13 @@ from prunus.data.config import DataConfig
 from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError
 from prunus.evaluate.config import EvaluateConfig
+from prunus.generate.config import GenerateConfig
 from prunus.models.shape import PRUNABLE
 from prunus.prune.config import PruneConfig
 from prunus.runtime import Runtime
 from prunus.score.config import ScoreConfig
 
-SEEDED = ("correct", "score", "distill", "evaluate")
+SEEDED = ("correct", "score", "generate", "distill", "evaluate")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _RESERVED = ("teacher", "data")
 
@@ -72,6 +73,8 @@ class Recipe(Config):
     """Teacher correction; off unless it has tokens."""
     score: ScoreConfig = ScoreConfig()
     """Importance."""
+    generate: GenerateConfig = GenerateConfig()
+    """What the teacher writes, for students with `distill.data: teacher`."""
     students: dict[str, StudentConfig] = Field(min_length=1)
     """The students, by name."""
     distill: DistillConfig

@@ -1,0 +1,86 @@
+"""Answers, and where they are kept while a step is at work, so that none is ever asked for twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+from prunus import processes
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the teacher wrote.
+
+    Attributes:
+        ids: Its tokens, the one that ends it included where there is one.
+        text: The same as text, without special tokens.
+        finish: `stop` where it came to an end, `length` where it was cut off.
+    """
+
+    ids: list[int]
+    text: str
+    finish: str
+
+
+class Kept:
+    """The answers there are so far, a line each, in a file for each process.
+
+    Args:
+        out: The step's folder. Another number of processes goes on from the same answers.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.root = out / "checkpoints"
+        self.file = self.root / f"generate-{processes.rank()}" / "answers.jsonl"
+        self.places: dict[int, tuple[Path, int]] = {}
+        self.find()
+
+    def find(self) -> None:
+        """Note where each prompt's answer is. A line that a kill left unfinished is none."""
+        for file in sorted(self.root.glob("generate-*/answers.jsonl")):
+            place = 0
+            for line in file.open("rb"):
+                if line.endswith(b"\n"):
+                    self.places[json.loads(line)["number"]] = (file, place)
+                place += len(line)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self.places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def read(self, number: int) -> Answer:
+        """The answer to a prompt."""
+        file, place = self.places[number]
+        with file.open("rb") as handle:
+            handle.seek(place)
+            line = json.loads(handle.readline())
+        return Answer(line["ids"], line["text"], line["finish"])
+
+    @contextmanager
+    def writing(self) -> Iterator[IO[bytes]]:
+        """Open this process's file behind its last whole line."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("ab") as handle:
+            whole = self.file.read_bytes().rfind(b"\n") + 1
+            os.truncate(self.file, whole)
+            yield handle
+
+    def add(self, handle: IO[bytes], number: int, answer: Answer) -> None:
+        """Keep an answer; a kill after this does not lose it."""
+        handle.write(json.dumps({"number": number, **asdict(answer)}).encode() + b"\n")
+        handle.flush()
+        (self.file.parent / "complete").touch()  # an unfinished step with this is gone on with, and not removed
+        self.places.setdefault(number, (self.file, -1))
+
+    def remove(self) -> None:
+        """Forget them: the result is there."""
+        shutil.rmtree(self.root, ignore_errors=True)

@@ -1,0 +1,40 @@
+"""What a plan and a single command refuse alike, before any work."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from prunus.errors import RecipeError, ShapeError
+from prunus.models.shape import PRUNABLE, Shape
+from prunus.prune.config import PruneConfig
+
+
+def check_trackers(trackers: tuple[str, ...]) -> None:
+    """Refuse trackers that are not installed.
+
+    Raises:
+        RecipeError: Names the one, and how to get it.
+    """
+    for tracker in trackers:
+        if importlib.util.find_spec(tracker) is None:
+            raise RecipeError(f"runtime.trackers: {tracker} is not installed; `pip install {tracker}` brings it")
+
+
+def check_cut(config: PruneConfig, teacher: Shape, target: Shape, where: str) -> None:
+    """Refuse a student that would be its teacher.
+
+    Raises:
+        ShapeError: Nothing is cut.
+    """
+    if target == teacher and config.init == "teacher":
+        raise ShapeError(f"{where}: nothing is cut: give fewer of one of {', '.join(PRUNABLE)}, or drop_layers")
+
+
+def check_length(name: str, length: int, context: int) -> None:
+    """Refuse sequences that a model was not made for.
+
+    Raises:
+        RecipeError: Names the option and the longest that is allowed.
+    """
+    if length > context:
+        raise RecipeError(f"{name}.sequence_length: {length} is more than the model's context of {context} tokens")

@@ -1,0 +1,95 @@
+"""What the commands of one step share: how they do it, the text that they read, and what they find in folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prunus.config import StepConfig, parse
+from prunus.console import Console
+from prunus.data.config import Source, TokensConfig
+from prunus.data.sources import check_source
+from prunus.errors import RecipeError
+from prunus.models.folder import ModelFolder
+from prunus.models.locate import Located, locate_model
+from prunus.pipeline.checks import check_length, check_trackers
+from prunus.pipeline.plan import Given, Step, given_sources, given_tokenizer, tokens_step
+from prunus.pipeline.run import execute
+from prunus.runtime import Runtime
+
+
+@dataclass(kw_only=True)
+class Single:
+    """What the commands of one step share."""
+
+    out: str
+    """The folder to write to. Tokenised text is kept beside it, in `data`, for other commands to use."""
+    runtime: Runtime = field(default_factory=Runtime)
+
+    def do(self, config: StepConfig, inputs: Mapping[str, Step | Given], console: Console) -> None:
+        """Do one step and the tokenising before it, and show what came out."""
+        check_trackers(self.runtime.trackers)
+        model = inputs.get("model") or inputs["student"]
+        if isinstance(model, Given) and hasattr(config, "sequence_length"):
+            check_length(config.kind, config.sequence_length, ModelFolder(model.value).context)
+        out = Path(self.out)
+        step = Step(config.kind, config.kind, config, inputs, out.parent, place=out)
+        before = [given for given in inputs.values() if isinstance(given, Step)]
+        for part in [*before, step]:
+            console.heading(part.label, f"{part.artifact.path}  {part.state()}")
+            execute(part, self.runtime, console)
+        metrics = json.loads((out / "artifact.json").read_text())["metrics"]
+        console.table("", ["figure", "value"], [[name, f"{value:.6g}"] for name, value in metrics.items()])
+
+
+@dataclass(kw_only=True)
+class Text:
+    """Text for a command of one step."""
+
+    corpus: tuple[str, ...]
+    """Files of text (.jsonl, .json, .csv, .parquet, .txt), datasets on the hub, or `builtin:python`."""
+    column: str = "text"
+    """The column that holds the text."""
+    append_eos: bool = True
+    """End each document with the end-of-sequence token."""
+
+    def stream(self, model: Located, label: str, out: str) -> Step:
+        """The step that tokenises it with the tokenizer of `model`."""
+        if not self.corpus:
+            raise RecipeError("--corpus: names no file")
+        sources = sources_of(self.corpus, self.column, "--corpus")
+        for source in sources:
+            check_source(source, "--corpus")
+        config = TokensConfig(append_eos=self.append_eos)
+        return tokens_step(config, given_sources(sources, "--corpus"), given_tokenizer(model), label, Path(out).parent)
+
+
+def sources_of(paths: tuple[str, ...], column: str, flag: str) -> tuple[Source, ...]:
+    """What the paths of a flag name."""
+    return tuple(parse(Source, {"path": path, "column": column}, flag) for path in paths)
+
+
+def located(path: str) -> Located:
+    """The model that a command is given.
+
+    Raises:
+        ModelError: It is not there, or its headers are not those that its config asks for.
+        HubError: The hub does not give it.
+    """
+    model = locate_model(path, None, "MODEL")
+    model.folder.check()
+    return model
+
+
+def finished(folder: Path) -> Given:
+    """The result of an earlier command as an input.
+
+    Raises:
+        RecipeError: There is none.
+    """
+    record = folder / "artifact.json"
+    if not record.is_file():
+        raise RecipeError(f"{folder}: is no finished result: there is no artifact.json")
+    return Given(folder, str(json.loads(record.read_text())["key"]))
