@@ -203,9 +203,10 @@ def test_a_teacher_from_nothing(corpus, tmp_path) -> None:
     ]
 
 
-def test_a_student_with_a_cut_vocabulary_goes_all_the_way(corpus, held_out, tmp_path) -> None:
+@pytest.mark.parametrize("loss", ["cross_entropy", "forward_kl"])
+def test_a_student_with_a_cut_vocabulary_goes_all_the_way(corpus, held_out, tmp_path, loss) -> None:
     teacher = make_model(tmp_path / "teacher", vocab_size=310)
-    students = {"words": {"prune": {"vocab_size": 280, "hidden_size": 16}, "distill": {"loss": "cross_entropy"}}}
+    students = {"words": {"prune": {"vocab_size": 280, "hidden_size": 16}, "distill": {"loss": loss}}}
     plan = carry_out(tiny_recipe(teacher, corpus, held_out, correct={}, students=students), tmp_path / "run")
     assert load(folder(plan, "words distill")).config.vocab_size == 280
     rows = {row[0]: row for row in comparison(load_run(plan.root))}

@@ -17,6 +17,7 @@ from prunus.distill import losses
 from prunus.distill.config import DistillConfig
 from prunus.distill.rows import Divergence, by_autograd, forward_kl_rows, top_k_rows
 from prunus.distill.states import StatesLoss
+from prunus.distill.vocabulary import SharedTokens
 from prunus.models.head import Head, check_head, read_head
 from prunus.models.lineage import Lineage
 from prunus.training.head import buffer, compute_dtype, head_loss, products
@@ -24,7 +25,11 @@ from prunus.training.objectives import CrossEntropy, Objective, counted, cross_e
 
 
 def make_objective(
-    config: DistillConfig, student: PreTrainedModel, teacher: PreTrainedModel | None, lineage: Lineage | None
+    config: DistillConfig,
+    student: PreTrainedModel,
+    teacher: PreTrainedModel | None,
+    lineage: Lineage | None,
+    shared: SharedTokens | None = None,
 ) -> Objective:
     """The objective that the options ask for.
 
@@ -33,6 +38,7 @@ def make_objective(
         student: The model to train.
         teacher: Frozen; None for cross-entropy.
         lineage: What of the teacher the student is made of, where `config.reads_lineage`.
+        shared: The tokens that both have, where their vocabularies differ.
 
     Raises:
         RecipeError: States of a layer are to be compared that is not there.
@@ -40,13 +46,13 @@ def make_objective(
     if teacher is None:
         return CrossEntropy(student)
     if not config.compares_states:
-        return Distillation(student, teacher, config)
+        return Distillation(student, teacher, config, shared=shared)
     ours, theirs = (model.config.get_text_config() for model in (student, teacher))
     kept = lineage.layers if lineage is not None else []
     basis = torch.from_numpy(lineage.basis) if lineage is not None else None
     pairs = config.states.pairs(theirs.num_hidden_layers, ours.num_hidden_layers, kept)
     states = StatesLoss(config.states, pairs, basis, (theirs.hidden_size, ours.hidden_size))
-    return Distillation(student, teacher, config, states.to(student.device))
+    return Distillation(student, teacher, config, states.to(student.device), shared)
 
 
 class Distillation(Objective):
@@ -57,6 +63,7 @@ class Distillation(Objective):
         teacher: Frozen; no part of the module's parameters, and so of no checkpoint.
         config: The options.
         states: What compares hidden states, if they are.
+        shared: The tokens that both have, where their vocabularies differ.
     """
 
     def __init__(
@@ -65,10 +72,13 @@ class Distillation(Objective):
         teacher: PreTrainedModel,
         config: DistillConfig,
         states: StatesLoss | None = None,
+        shared: SharedTokens | None = None,
     ) -> None:
         super().__init__(student)
         check_head(teacher)
         self.options, self.states = config, states  # `config` would be taken for a model's
+        self.shared = shared
+        self.outside: torch.Tensor | None = None  # the teacher's mass on what the student has no token for
         self._guides = (Guide(teacher),)  # a tuple, which nn.Module neither trains nor saves
 
     @property
@@ -89,21 +99,28 @@ class Distillation(Objective):
         progress: float = 0.0,
     ) -> torch.Tensor:
         """See `Objective`."""
-        asked = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
-        asked["output_hidden_states"] = self.states is not None
-        theirs = self.guide(**asked)
-        ours = self.model.base_model(**asked)
+        asked = {"position_ids": position_ids, "use_cache": False, "output_hidden_states": self.states is not None}
+        shared, labels = self.shared, next_tokens(input_ids).flatten()
+        theirs = self.guide(input_ids=input_ids if shared is None else shared.to_teacher(input_ids), **asked)
+        ours = self.model.base_model(input_ids=input_ids, **asked)
         chosen, (hidden, known, labels) = counted(
             weights,
             ours.last_hidden_state.flatten(0, 1),
             theirs.last_hidden_state.flatten(0, 1),
-            next_tokens(input_ids).flatten(),
+            labels if shared is None else shared.labels(labels),
         )
-        tokens = TeacherTokens(self.options, known, read_head(self.guide.model), labels, chosen)
-        total = head_loss(hidden, read_head(self.model), tokens)
+        head, teacher_head = read_head(self.model), read_head(self.guide.model)
+        if shared is not None:
+            if self.outside is None:
+                self.outside = shared.outside(known, teacher_head)
+            head, teacher_head = shared.heads(head, teacher_head)
+        tokens = TeacherTokens(self.options, known, teacher_head, labels, chosen)
+        total = head_loss(hidden, head, tokens)
         share = 1.0 if chosen is None else chosen.sum() / input_ids.numel()
         loss = total / tokens.counted * share
         self.figures = {name: value / tokens.counted for name, value in tokens.sums.items()}
+        if self.outside is not None:
+            self.figures["outside_vocabulary"] = self.outside
         if self.states is None:
             return loss
         error = self.states(ours.hidden_states, theirs.hidden_states)

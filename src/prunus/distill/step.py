@@ -12,9 +12,10 @@ from prunus.console import Console
 from prunus.data.tokens import Tokens
 from prunus.distill.config import DistillConfig
 from prunus.distill.objective import make_objective
+from prunus.distill.vocabulary import shared_tokens
 from prunus.models.folder import ModelFolder
 from prunus.models.lineage import copy_lineage, read_lineage
-from prunus.models.load import device_of, inference_dtype, load_model
+from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
 from prunus.runtime import Runtime
 from prunus.training.loop import loading_device, save_trained, train
 
@@ -39,7 +40,8 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     Raises:
         DataError: The stream does not fill one sequence.
         TrainingError: The loss is not finite.
-        ModelError: States are to be compared, and the student was not cut from this teacher.
+        ModelError: The student has tokens that the teacher has not, or states are to be compared and it was not cut
+            from this teacher.
         RecipeError: States of a layer are to be compared that is not there.
     """
     device = loading_device(runtime)
@@ -47,12 +49,17 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     if config.reads_lineage:
         shape = ModelFolder(inputs.teacher).shape
         lineage = read_lineage(inputs.student, shape.hidden_size, shape.num_hidden_layers)
+    shared = None
+    if config.has_teacher:
+        names = [load_tokenizer(folder).get_vocab() for folder in (inputs.student, inputs.teacher)]
+        sizes = [ModelFolder(folder).shape.vocab_size for folder in (inputs.student, inputs.teacher)]
+        shared = shared_tokens(names[0], names[1], (sizes[0], sizes[1]))
     torch.manual_seed(config.seed)
     model = load_model(inputs.student, device, torch.float32)
     teacher = None
     if config.has_teacher:
         teacher = load_model(inputs.teacher, device, inference_dtype(runtime, device_of(runtime))).requires_grad_(False)
-    objective = make_objective(config, model, teacher, lineage)
+    objective = make_objective(config, model, teacher, lineage, shared)
     metrics = train(objective, Tokens.open(inputs.tokens), config, out, runtime, console, "distill")
     difference = save_trained(objective, inputs.student, out)
     if processes.rank() == 0:

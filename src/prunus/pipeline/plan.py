@@ -159,11 +159,7 @@ def _target(recipe: Recipe, name: str, teacher: Shape) -> Shape:
             f"students.{name}.distill.data: the teacher writes in its own vocabulary, and this student's is cut; "
             "allowed: corpus"
         )
-    if target.vocab_size != teacher.vocab_size and distill.tokens and distill.loss != "cross_entropy":
-        raise RecipeError(
-            f"students.{name}.distill.loss: {distill.loss} compares distributions over one vocabulary, and this "
-            "student's is cut; allowed: cross_entropy, or distill.tokens: 0"
-        )
+    distill.states.pairs(teacher.num_hidden_layers, target.num_hidden_layers, ())  # refuses layers that are not there
     return target
 
 
@@ -351,7 +347,7 @@ def _student_steps(
     pruned = Step(name, "prune", config, {"model": teacher, **needed}, root)
     yield pruned
     beside: dict[str, Step | Given] = {"teacher": teacher}
-    if own_words:  # another vocabulary: other tokens of the same text, and no distribution to compare
+    if own_words:  # another vocabulary: other tokens of the same text, so that sums over tokens do not compare
         corpus, held_out = _streams(recipe, root, pruned, f"-{name}", tentative)
         beside = {}
         yield from (corpus, held_out)

@@ -1,0 +1,60 @@
+"""Distillation over the tokens that both have, against the teacher's distribution cut by hand."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from prunus.distill.config import DistillConfig
+from prunus.distill.losses import forward_kl
+from prunus.distill.objective import make_objective
+from prunus.distill.vocabulary import SharedTokens, shared_tokens
+from prunus.errors import ModelError
+from tests.tiny import load, make_model
+
+TEACHER = {"a": 0, "b": 1, "c": 2, "d": 3}
+
+
+def test_one_vocabulary_of_one_size_needs_no_map() -> None:
+    assert shared_tokens(TEACHER, TEACHER, (4, 4)) is None
+    assert shared_tokens(TEACHER, TEACHER, (6, 6)) is None  # both padded alike
+
+
+def test_a_part_of_the_vocabulary_is_matched_by_what_tokens_say() -> None:
+    shared = shared_tokens({"c": 0, "a": 1}, TEACHER, (2, 4))
+    assert shared is not None
+    assert (shared.ours.tolist(), shared.theirs.tolist()) == ([0, 1], [2, 0])
+    assert shared.to_teacher(torch.tensor([[1, 0]])).tolist() == [[0, 2]]
+
+
+def test_padding_is_not_shared() -> None:
+    shared = shared_tokens(TEACHER, TEACHER, (6, 5))
+    assert shared is not None
+    assert shared.ours.tolist() == shared.theirs.tolist() == [0, 1, 2, 3]
+    assert shared.labels(torch.tensor([3, -100])).tolist() == [3, -100]
+
+
+def test_tokens_of_its_own_are_refused_by_name() -> None:
+    with pytest.raises(ModelError, match=r"1 of the student's 2 tokens are not among the teacher's 4, such as 'x'"):
+        shared_tokens({"a": 0, "x": 1}, TEACHER, (2, 4))
+
+
+def test_the_loss_is_that_of_the_teacher_given_a_shared_token(tmp_path: Path) -> None:
+    teacher = load(make_model(tmp_path / "teacher", tie_word_embeddings=False)).double().requires_grad_(False)
+    student = load(make_model(tmp_path / "student", seed=1, hidden_size=16, vocab_size=210)).double()
+    ours, theirs = torch.arange(0, 200), torch.arange(0, 200) * 3 % 299
+    shared = SharedTokens(ours, theirs, (210, 300))
+    ids = torch.arange(2 * 15).reshape(2, 15)
+    config = DistillConfig.model_validate({"tokens": 0, "states": "none", "cross_entropy_weight": 0.5})
+    objective = make_objective(config, student, teacher, None, shared)
+    loss = objective(ids)
+    with torch.no_grad():
+        t, s = teacher(theirs[ids]).logits, student(ids).logits[..., :200]
+        text = torch.nn.functional.cross_entropy(s[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="sum") / 30
+        wanted = forward_kl(s, t[..., theirs]).mean() + 0.5 * text
+        outside = 1 - t.softmax(-1)[..., theirs].sum(-1).mean()
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
+    assert objective.figures["outside_vocabulary"].item() == pytest.approx(outside.item(), rel=1e-5)
+    loss.backward()
+    embedding = student.get_output_embeddings().weight.grad
+    assert embedding[:200].abs().sum().item() > 0
