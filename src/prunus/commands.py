@@ -215,7 +215,7 @@ class Distill(Single):
         if self.corpus and self.config.data == "teacher":
             raise RecipeError("--data: teacher needs --generated, the folder that `prunus generate` wrote")
         student, teacher = located(self.student), located(self.teacher)
-        config, stream = self.config, self._stream(teacher, console)
+        config, stream = self.config, self._stream(student, teacher, console)
         if self.generated is not None:
             config = config.model_copy(update={"data": "teacher"})
         inputs: dict[str, Step | Given] = {
@@ -225,11 +225,11 @@ class Distill(Single):
         }
         self.do(config, inputs, console)
 
-    def _stream(self, teacher: Located, console: Console) -> Step | Given:
-        """What is read: the text as tokens, or what the teacher wrote."""
+    def _stream(self, student: Located, teacher: Located, console: Console) -> Step | Given:
+        """What is read: the text as the student's tokens, or what the teacher wrote."""
         if self.generated is None:
             text = Text(corpus=self.corpus, column=self.column, append_eos=self.append_eos)
-            return text.stream(teacher, "corpus", self.out)
+            return text.stream(student, "corpus", self.out)
         written = finished(Path(self.generated))
         record = json.loads((Path(self.generated) / "artifact.json").read_text())
         if record["kind"] != GenerateConfig.kind:

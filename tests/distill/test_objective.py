@@ -8,8 +8,8 @@ import torch
 from transformers import PreTrainedModel
 
 from prunus.distill.config import DistillConfig, StatesConfig
-from prunus.distill.losses import cosine_distance, forward_kl, relative_error
-from prunus.distill.objective import Distillation, make_objective
+from prunus.distill.losses import cosine_distance, forward_kl, relative_error, reverse_kl
+from prunus.distill.objective import Distillation, make_objective, written
 from prunus.errors import ModelError, RecipeError
 from prunus.models.lineage import Lineage, copy_lineage, read_lineage, write_lineage
 from prunus.training.objectives import next_tokens
@@ -138,11 +138,44 @@ def test_weight_0_and_cross_entropy_ask_for_no_states() -> None:
         ({"loss": "cross_entropy", "cross_entropy_weight": 0.5}, "the loss is cross_entropy already"),
         ({"loss": "cross_entropy", "token_weights": "teacher_entropy"}, "needs a teacher"),
         ({"states": {"weight": -1}}, "must be at least 0"),
+        ({"data": "student", "loss": "cross_entropy"}, "graded by the teacher"),
+        (
+            {"data": "student", "sequence_length": 32},
+            "prompt_tokens: 32 leaves nothing to write of sequence_length: 32",
+        ),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         options(**changes)
+
+
+def test_a_student_that_writes_is_graded_on_what_it_wrote(pair) -> None:
+    student, teacher = pair
+    torch.manual_seed(0)
+    sequences, weights = written(student, IDS, 6)
+    assert torch.equal(sequences[:, :6], IDS[:, :6])
+    assert sequences.shape == IDS.shape
+    assert not torch.equal(sequences, IDS)
+    assert weights.mean().item() == pytest.approx(1)
+    assert (weights > 0).sum(dim=1).tolist() == [14, 14]
+    torch.manual_seed(0)
+    config = options(data="student", prompt_tokens=6, loss="reverse_kl")
+    found = make_objective(config, student, teacher, None)(IDS)
+    with torch.no_grad():
+        per_token = reverse_kl(student(sequences).logits, teacher(sequences).logits)
+    assert found.item() == pytest.approx(per_token[:, 5:-1].mean().item(), rel=1e-6)
+
+
+def test_what_a_student_writes_is_drawn_from_what_it_says(pair) -> None:
+    student, _ = pair
+    torch.manual_seed(0)
+    many = IDS[:1].repeat(4000, 1)[:, :4]
+    sequences, _ = written(student, many, 3)
+    with torch.no_grad():
+        wanted = student(many[:1, :3]).logits[0, -1].softmax(-1)
+    counted = torch.bincount(sequences[:, 3], minlength=300) / 4000
+    assert (counted - wanted).abs().max().item() < 0.03
 
 
 def test_the_teacher_is_no_part_of_the_module(pair) -> None:

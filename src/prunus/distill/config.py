@@ -110,9 +110,13 @@ class DistillConfig(TrainingConfig):
     kind: ClassVar[str] = "distill"
     revision: ClassVar[int] = 3
 
-    data: Literal["corpus", "teacher"] = "corpus"
-    """What is read: the `corpus`, or what the `teacher` itself wrote, as `generate` says (sequence-level distillation,
-    arXiv 1606.07947)."""
+    data: Literal["corpus", "teacher", "student"] = "corpus"
+    """What is read: the `corpus`; what the `teacher` itself wrote, as `generate` says (sequence-level distillation,
+    arXiv 1606.07947); or what the `student` writes as it learns, which the teacher grades (on-policy, arXiv
+    2306.13649)."""
+    prompt_tokens: int = Field(default=32, ge=1)
+    """Tokens of each sequence of the corpus that a student goes on from, with `data: student`; what it writes after
+    them, sampled at temperature 1, is what counts."""
     loss: Loss = "forward_kl"
     """How the student's distribution is held to the teacher's: `forward_kl` (arXiv 2407.14679, table 15: the best of
     the losses tried), `reverse_kl`, `jensen_shannon`, `total_variation`; `mse` or `cosine` of the logits; or
@@ -150,6 +154,8 @@ class DistillConfig(TrainingConfig):
 
     @model_validator(mode="after")
     def _options_of_the_loss(self) -> DistillConfig:
+        if self.data == "student":
+            self._check_writing()
         if self.top_k is not None and self.loss != "forward_kl":
             raise ValueError(f"top_k: {self.top_k} is for loss: forward_kl, and this is {self.loss}")
         if self.cross_entropy_weight and not self.has_teacher:
@@ -157,3 +163,14 @@ class DistillConfig(TrainingConfig):
         if self.token_weights != "uniform" and not self.has_teacher:
             raise ValueError(f"token_weights: {self.token_weights} needs a teacher, and loss: cross_entropy has none")
         return self
+
+    def _check_writing(self) -> None:
+        """What a student cannot do that learns from its own writing."""
+        if not self.has_teacher or self.cross_entropy_weight:
+            raise ValueError(
+                "data: student: what it writes is graded by the teacher, and nothing is learnt from the text"
+            )
+        if self.prompt_tokens >= self.sequence_length:
+            raise ValueError(
+                f"prompt_tokens: {self.prompt_tokens} leaves nothing to write of sequence_length: {self.sequence_length}"
+            )

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from prunus.distill import losses
@@ -99,6 +99,8 @@ class Distillation(Objective):
         progress: float = 0.0,
     ) -> torch.Tensor:
         """See `Objective`."""
+        if self.options.data == "student":
+            input_ids, weights = written(self.model, input_ids, self.options.prompt_tokens)
         asked = {"position_ids": position_ids, "use_cache": False, "output_hidden_states": self.states is not None}
         shared, labels = self.shared, next_tokens(input_ids).flatten()
         theirs = self.guide(input_ids=input_ids if shared is None else shared.to_teacher(input_ids), **asked)
@@ -131,6 +133,34 @@ class Distillation(Objective):
         """The weight of the states' error; dynamic, α = L_logits / L_is."""
         weight = self.options.states.weight
         return (loss / error.clamp_min(1e-12)).detach() if weight == "dynamic" else float(weight)
+
+
+@torch.no_grad()
+def written(model: PreTrainedModel, input_ids: torch.Tensor, prompt: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a student writes after the first tokens of sequences, at temperature 1, to their full length.
+
+    Generalised knowledge distillation with a student's share of 1 (Agarwal et al. 2024, arXiv 2306.13649, algorithm 1);
+    no gradient flows through the writing.
+
+    Args:
+        model: The student.
+        input_ids: [B, S].
+        prompt: How many tokens of each it goes on from.
+
+    Returns:
+        The sequences [B, S], and their weights [B, S], of mean 1: those that predict what was written count.
+    """
+    new, training = input_ids.shape[1] - prompt, model.training
+    options = GenerationConfig(
+        do_sample=True, top_k=0, top_p=1.0, max_new_tokens=new, min_new_tokens=new, eos_token_id=None, pad_token_id=0
+    )
+    prompts = input_ids[:, :prompt]
+    model.eval()
+    sequences = model.generate(prompts, attention_mask=torch.ones_like(prompts), generation_config=options)
+    model.train(training)
+    weights = torch.zeros(input_ids.shape, device=input_ids.device)
+    weights[:, prompt - 1 : -1] = input_ids.shape[1] / new
+    return sequences, weights
 
 
 class Guide(nn.Module):

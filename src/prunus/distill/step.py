@@ -13,6 +13,7 @@ from prunus.data.tokens import Tokens
 from prunus.distill.config import DistillConfig
 from prunus.distill.objective import make_objective
 from prunus.distill.vocabulary import shared_tokens
+from prunus.errors import RecipeError
 from prunus.models.folder import ModelFolder
 from prunus.models.lineage import copy_lineage, read_lineage
 from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
@@ -42,9 +43,12 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
         TrainingError: The loss is not finite.
         ModelError: The student has tokens that the teacher has not, or states are to be compared and it was not cut
             from this teacher.
-        RecipeError: States of a layer are to be compared that is not there.
+        RecipeError: The student is to write and its weights are shared out over processes, or states of a layer are to
+            be compared that is not there.
     """
     device = loading_device(runtime)
+    if config.data == "student" and processes.share_weights(runtime.shard):
+        raise RecipeError("distill.data: student: a student whose weights are shared out cannot write; without shard")
     lineage = None
     if config.reads_lineage:
         shape = ModelFolder(inputs.teacher).shape

@@ -21,6 +21,7 @@ from prunus import processes
 from prunus.console import Console
 from prunus.data.tokens import Tokens
 from prunus.errors import TrainingError
+from prunus.fingerprint import digest
 from prunus.models.folder import ModelFolder, copy_along
 from prunus.models.load import device_of, dtype_named, inference_dtype, load_model, save_model
 from prunus.runtime import Runtime
@@ -147,11 +148,13 @@ def train(
     Raises:
         DataError: The stream does not fill one sequence.
         TrainingError: The loss is not finite.
+        ArtifactError: There is a checkpoint of training with other options.
     """
     arguments = _arguments(config, out / CHECKPOINTS, runtime)
     _place(objective, runtime)
     with console.progress(label, config.steps * config.batch_size * config.sequence_length, "tokens") as progress:
-        recorder = Recorder(out / "metrics.jsonl", config.batch_size * config.sequence_length, progress, runtime)
+        owner = digest(config.identity())
+        recorder = Recorder(out / "metrics.jsonl", config.batch_size * config.sequence_length, progress, runtime, owner)
         trainer = ObjectiveTrainer(
             model=objective,
             args=arguments,
@@ -162,7 +165,7 @@ def train(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(_Guard(trainer))
-        trainer.train(resume_from_checkpoint=last_checkpoint(out / CHECKPOINTS))
+        trainer.train(resume_from_checkpoint=last_checkpoint(out / CHECKPOINTS, owner))
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     objective.model.eval()
     return recorder.summary()

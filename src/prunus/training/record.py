@@ -11,16 +11,30 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from prunus import processes
 from prunus.console import Progress
+from prunus.errors import ArtifactError
 from prunus.runtime import Runtime
 
 _SHOWN_APART = ("loss", "learning_rate", "grad_norm", "epoch")
 _COMPLETE = "complete"  # a file in a checkpoint that says that all of it was written
 
 
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end, or None. What a kill left half-written is passed over."""
+def last_checkpoint(folder: Path, owner: str) -> str | None:
+    """The newest checkpoint that was written to its end, or None. What a kill left half-written is passed over.
+
+    Args:
+        folder: Where checkpoints are.
+        owner: A digest of the options that they must come from.
+
+    Raises:
+        ArtifactError: It comes from others.
+    """
     complete = [path.parent for path in folder.glob(f"checkpoint-*/{_COMPLETE}")]
-    return str(max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if complete else None
+    if not complete:
+        return None
+    newest = max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]))
+    if (newest / _COMPLETE).read_text() != owner:
+        raise ArtifactError(f"{newest}: is a checkpoint of training with other options; remove {folder} to start anew")
+    return str(newest)
 
 
 class Recorder(TrainerCallback):
@@ -31,9 +45,11 @@ class Recorder(TrainerCallback):
         tokens_per_step: Tokens of one optimiser step.
         progress: The live line.
         runtime: Says how many minutes lie between checkpoints.
+        owner: A digest of the options, which checkpoints are marked with.
     """
 
-    def __init__(self, file: Path, tokens_per_step: int, progress: Progress, runtime: Runtime) -> None:
+    def __init__(self, file: Path, tokens_per_step: int, progress: Progress, runtime: Runtime, owner: str) -> None:
+        self.owner = owner
         self.file, self.tokens_per_step, self.progress = file, tokens_per_step, progress
         self.interval = runtime.checkpoint_minutes * 60
         self.saved = self.started = time.monotonic()
@@ -61,7 +77,7 @@ class Recorder(TrainerCallback):
         """Mark the checkpoint as whole; of several processes the first does, when all have written."""
         processes.wait()
         if processes.rank() == 0:
-            (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
+            (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _COMPLETE).write_text(self.owner)
         self.saved = time.monotonic()
 
     def on_log(
