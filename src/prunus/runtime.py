@@ -16,8 +16,9 @@ class Runtime(Config):
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     """`auto` (CUDA where there is any, else the CPU), `cpu`, `cuda`, `cuda:1` or `mps`."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of forward passes; `auto` is bfloat16 on CUDA that has it, else float32."""
+    precision: Literal["auto", "float32", "bfloat16", "probe"] = "auto"
+    """Arithmetic; `auto` is bfloat16 on CUDA that has it, else float32; `probe` trains in what is faster here, which a
+    few passes tell before training, and is `auto` otherwise."""
     device_batch_size: int = Field(default=8, ge=1)
     """Sequences that one device holds at a time; gradients accumulate up to the step's batch size."""
     shard: bool = False

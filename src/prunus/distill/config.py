@@ -171,6 +171,5 @@ class DistillConfig(TrainingConfig):
                 "data: student: what it writes is graded by the teacher, and nothing is learnt from the text"
             )
         if self.prompt_tokens >= self.sequence_length:
-            raise ValueError(
-                f"prompt_tokens: {self.prompt_tokens} leaves nothing to write of sequence_length: {self.sequence_length}"
-            )
+            room = f"sequence_length: {self.sequence_length}"
+            raise ValueError(f"prompt_tokens: {self.prompt_tokens} leaves nothing to write of {room}")

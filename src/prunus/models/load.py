@@ -34,7 +34,7 @@ def device_of(runtime: Runtime) -> torch.device:
 
 def inference_dtype(runtime: Runtime, device: torch.device) -> torch.dtype:
     """The type of forward passes without gradients: float32 on a CPU, bfloat16 where CUDA has it."""
-    if runtime.precision != "auto":
+    if runtime.precision not in ("auto", "probe"):
         return torch.float32 if runtime.precision == "float32" else torch.bfloat16
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 

@@ -15,8 +15,8 @@ from prunus.training.config import TrainingConfig
 
 _TRAINED = 16  # bytes a parameter: weight, gradient and AdamW's two moments, in float32
 _ACTIVATIONS = 34  # bytes a token, layer and channel at 16 bits (Korthikanti et al. 2022, arXiv 2205.05198, eq. 2)
-_LOGITS = 5  # float32 values a token and vocabulary entry: the student's and the teacher's logits, their
-# log-probabilities, and the gradient
+_CHUNK = 2048  # tokens whose logits exist at a time, at most; see `training.head`
+_LOGITS = 2  # float32 values a token of a chunk and vocabulary entry: the student's logits and the teacher's
 
 _HEALING = 7  # forward passes that healing everything comes to: of each layer one for each of six things, and the next
 _WRITTEN = 16  # bytes a generated token: its id and its text, both as kept while at work and as saved
@@ -85,7 +85,7 @@ def _training(config: TrainingConfig, shape: Shape, plan: Plan) -> Cost:
     tokens = config.steps * config.batch_size * config.sequence_length
     flops = 3 * shape.flops_per_token(config.sequence_length)  # a backward pass costs two forward ones
     portion = min(plan.recipe.runtime.device_batch_size, config.batch_size) * config.sequence_length
-    memory = shape.parameters * _TRAINED + 4 * portion * shape.vocab_size * _LOGITS
+    memory = shape.parameters * _TRAINED + 4 * min(portion, _CHUNK) * shape.vocab_size * _LOGITS
     memory += 2 * _ACTIVATIONS * portion * shape.num_hidden_layers * shape.hidden_size
     if isinstance(config, DistillConfig) and config.loss != "cross_entropy":
         flops += plan.teacher.flops_per_token(config.sequence_length)

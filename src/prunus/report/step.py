@@ -15,7 +15,15 @@ from prunus.report.charts import Series, bar_chart, heat_map, interval_chart, li
 from prunus.report.records import Result, Run, load_run
 from prunus.report.table import HEADER, comparison, row_name
 
-LOSSES = {"forward_kl": "KL to the teacher", "cross_entropy": "cross-entropy"}
+LOSSES = {
+    "forward_kl": "KL to the teacher",
+    "reverse_kl": "reverse KL to the teacher",
+    "jensen_shannon": "Jensen-Shannon divergence to the teacher",
+    "total_variation": "total variation to the teacher",
+    "mse": "squared error of the logits",
+    "cosine": "cosine distance of the logits",
+    "cross_entropy": "cross-entropy",
+}
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from prunus.runtime import Runtime
 from prunus.training.config import TrainingConfig
 from prunus.training.objectives import Objective
 from prunus.training.optimizers import MuonWithAdamW
+from prunus.training.precision import training_dtype
 from prunus.training.record import Recorder, last_checkpoint
 from prunus.training.sequences import Sequences
 from prunus.training.sharding import gathered, is_sharded, load_whole, shard, share_out
@@ -150,15 +151,19 @@ def train(
         TrainingError: The loss is not finite.
         ArtifactError: There is a checkpoint of training with other options.
     """
-    arguments = _arguments(config, out / CHECKPOINTS, runtime)
+    sequences = Sequences(tokens, config)
     _place(objective, runtime)
+    portion = _collate([sequences[i] for i in range(_portion(config, runtime))])
+    portion.pop("numbers")
+    arithmetic = training_dtype(objective, portion, runtime, console)
+    arguments = _arguments(config, out / CHECKPOINTS, runtime, arithmetic)
     with console.progress(label, config.steps * config.batch_size * config.sequence_length, "tokens") as progress:
         owner = digest(config.identity())
         recorder = Recorder(out / "metrics.jsonl", config.batch_size * config.sequence_length, progress, runtime, owner)
         trainer = ObjectiveTrainer(
             model=objective,
             args=arguments,
-            train_dataset=Sequences(tokens, config),
+            train_dataset=sequences,
             data_collator=_collate,
             callbacks=[recorder, *watchers, *_tensorboard(runtime, out)],
             optimizers=(MuonWithAdamW(objective, config) if config.optimizer == "muon" else None, None),
@@ -232,15 +237,19 @@ def _tensorboard(runtime: Runtime, out: Path) -> list[TensorBoardCallback]:
     return [TensorBoardCallback(SummaryWriter(str(out / "tensorboard")))]
 
 
-def _arguments(config: TrainingConfig, folder: Path, runtime: Runtime) -> TrainingArguments:
-    device = device_of(runtime)
+def _portion(config: TrainingConfig, runtime: Runtime) -> int:
+    """How many sequences go through the model at a time."""
     share = config.batch_size // processes.count()
-    portion = max(n for n in range(1, runtime.device_batch_size + 1) if share % n == 0)
+    return max(n for n in range(1, runtime.device_batch_size + 1) if share % n == 0)
+
+
+def _arguments(config: TrainingConfig, folder: Path, runtime: Runtime, arithmetic: torch.dtype) -> TrainingArguments:
+    device, portion = device_of(runtime), _portion(config, runtime)
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=config.steps,
         per_device_train_batch_size=portion,
-        gradient_accumulation_steps=share // portion,
+        gradient_accumulation_steps=config.batch_size // processes.count() // portion,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr": config.min_learning_rate},
@@ -251,7 +260,7 @@ def _arguments(config: TrainingConfig, folder: Path, runtime: Runtime) -> Traini
         max_grad_norm=config.max_grad_norm,
         seed=config.seed,
         train_sampling_strategy="sequential",  # the order is already in the dataset
-        bf16=device.type == "cuda" and inference_dtype(runtime, device) is torch.bfloat16,
+        bf16=arithmetic is torch.bfloat16,
         use_cpu=device.type == "cpu",
         ddp_backend="gloo" if device.type == "cpu" and processes.count() > 1 else None,
         dataloader_num_workers=runtime.workers,

@@ -1,0 +1,55 @@
+"""The arithmetic of training: float32, or bfloat16 under autocast with float32 weights."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from prunus.console import Console
+from prunus.models.load import device_of, inference_dtype
+from prunus.runtime import Runtime
+from prunus.training.objectives import Objective
+
+_GAIN = 1.1  # how much faster bfloat16 must be to be worth its rounding
+_ROUNDS = 3
+
+
+def training_dtype(
+    objective: Objective, portion: dict[str, torch.Tensor], runtime: Runtime, console: Console
+) -> torch.dtype:
+    """The type of matrix products in training.
+
+    That of inference; with `precision: probe` whichever is faster here, by forward and backward passes over one
+    portion, as it hangs on the processor (Intel's AMX, AVX-512 BF16), on the sizes, and on what else a step does.
+
+    Args:
+        objective: What is trained; its weights stay as they are.
+        portion: One portion of a batch.
+        runtime: Device and precision.
+        console: Told of a probe's outcome.
+    """
+    if runtime.precision != "probe":
+        return inference_dtype(runtime, device_of(runtime))
+    with torch.random.fork_rng():
+        seconds = {dtype: _seconds(objective, portion, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    objective.zero_grad(set_to_none=True)
+    gain = seconds[torch.float32] / seconds[torch.bfloat16]
+    chosen = torch.bfloat16 if gain > _GAIN else torch.float32
+    console.say(f"bfloat16 is {gain:.2f} times as fast as float32 here: {str(chosen).removeprefix('torch.')} is used")
+    return chosen
+
+
+def _seconds(objective: Objective, portion: dict[str, torch.Tensor], dtype: torch.dtype) -> float:
+    """The shortest of a few forward and backward passes, after one to warm up."""
+    device = next(objective.parameters()).device
+    inputs = {name: tensor.to(device) for name, tensor in portion.items()}
+    taken = []
+    for _ in range(_ROUNDS + 1):
+        start = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=dtype is torch.bfloat16):
+            loss = objective(**inputs)
+        loss.backward()
+        loss.item()  # waits for the device
+        taken.append(time.perf_counter() - start)
+    return min(taken[1:])
