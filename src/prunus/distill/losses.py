@@ -36,7 +36,7 @@ def jensen_shannon(
 ) -> torch.Tensor:
     """JSD(β) = β KL(p_t ‖ m) + (1 - β) KL(p_s ‖ m) with m = β p_t + (1 - β) p_s.
 
-    GKD (Agarwal et al. 2024, arXiv 2306.13649, equation 1), for 0 < β < 1.
+    GKD (Agarwal et al. 2024, arXiv 2306.13649), for 0 < β < 1.
     """
     log_s, log_t = _log_softmaxes(student, teacher, temperature)
     log_m = torch.logaddexp(log_t + math.log(beta), log_s + math.log(1 - beta))
@@ -46,7 +46,7 @@ def jensen_shannon(
 
 
 def total_variation(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """½ Σ_v |p_t - p_s|. f-DISTILL (Wen et al. 2023, arXiv 2307.15190, equation 6)."""
+    """½ Σ_v |p_t - p_s|. f-DISTILL (Wen et al. 2023, arXiv 2307.15190)."""
     log_s, log_t = _log_softmaxes(student, teacher, temperature)
     return (log_t.exp() - log_s.exp()).abs().sum(dim=-1) * temperature**2 / 2
 
@@ -55,7 +55,7 @@ def mean_squared_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Te
     """(1 / n) ‖x_t - x_s‖² of logits or of hidden states [..., n].
 
     Of logits: Kim et al. 2021 (arXiv 2105.08919) and arXiv 2407.14679, table 15; of states: TinyBERT (Jiao et al. 2020,
-    arXiv 1909.10351, equation 8).
+    arXiv 1909.10351).
     """
     return (student - teacher.detach()).square().mean(dim=-1)
 

@@ -5,7 +5,7 @@ chunk of tokens is multiplied with the head, its loss and the gradient by its lo
 (so that they stay in the processor's cache) and written over the logits, and two more products give the gradients by
 hidden states and head. Those two are all that is kept. Nothing is computed twice: backward only scales them.
 
-The idea is Liger Kernel's (Hsu et al. 2024, arXiv 2410.10989, section 3.2), with the blocks of rows added.
+The idea is Liger Kernel's (Hsu et al. 2024, arXiv 2410.10989), with the blocks of rows added.
 
 N tokens, H hidden, V vocabulary, C tokens of a chunk, R rows of a block
 """
