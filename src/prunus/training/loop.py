@@ -262,6 +262,7 @@ def _arguments(config: TrainingConfig, folder: Path, runtime: Runtime, arithmeti
         train_sampling_strategy="sequential",  # the order is already in the dataset
         bf16=arithmetic is torch.bfloat16,
         use_cpu=device.type == "cpu",
+        ddp_find_unused_parameters=False,  # an objective goes through all that it trains
         ddp_backend="gloo" if device.type == "cpu" and processes.count() > 1 else None,
         dataloader_num_workers=runtime.workers,
         dataloader_pin_memory=device.type == "cuda",
