@@ -204,3 +204,18 @@ def test_descent_is_kept_and_handed_on(tmp_path: Path) -> None:
         read_lineage(turned, 16)
     with pytest.raises(ModelError, match="it has layer 2 of its teacher, and this one has 2"):
         read_lineage(plain, 8, layers=2)
+
+
+@pytest.mark.parametrize("token_weights", ["uniform", "teacher_entropy"])
+def test_a_portion_in_which_nothing_counts_has_no_loss(pair, token_weights: str) -> None:
+    student, teacher = pair
+    objective = make_objective(options(token_weights=token_weights), student, teacher, None)
+    loss = objective(IDS, torch.zeros(2, 20))
+    loss.backward()
+    assert loss.item() == 0
+    assert all(parameter.grad.abs().max() == 0 for parameter in student.parameters())
+
+
+def test_states_of_no_layer_are_refused() -> None:
+    with pytest.raises(ValueError, match="names no pair; to compare no states say `states: none`"):
+        StatesConfig(layers=())

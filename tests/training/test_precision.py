@@ -19,7 +19,7 @@ def test_a_probe_takes_what_is_faster_and_leaves_no_trace(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, factor: float, chosen: torch.dtype
 ) -> None:
     objective = CrossEntropy(load(make_model(tmp_path / "model")))
-    portion = {"input_ids": torch.arange(40).reshape(2, 20)}
+    portion = lambda: {"input_ids": torch.arange(40).reshape(2, 20)}  # noqa: E731
     real = precision._seconds
     monkeypatch.setattr(
         precision, "_seconds", lambda *a: real(*a) * 0 + (factor if a[2] is torch.float32 else 1.0)
@@ -35,7 +35,7 @@ def test_a_probe_takes_what_is_faster_and_leaves_no_trace(
 def test_without_a_probe_it_is_what_the_runtime_says(tmp_path: Path) -> None:
     objective = CrossEntropy(load(make_model(tmp_path / "model")))
     for name, dtype in (("auto", torch.float32), ("bfloat16", torch.bfloat16), ("float32", torch.float32)):
-        assert training_dtype(objective, {}, Runtime(precision=name, device="cpu"), Console(quiet=True)) is dtype
+        assert training_dtype(objective, dict, Runtime(precision=name, device="cpu"), Console(quiet=True)) is dtype
 
 
 def test_training_in_bfloat16_ends_near_that_in_float32(teacher: Path, corpus: Path, tmp_path: Path) -> None:

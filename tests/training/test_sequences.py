@@ -1,5 +1,6 @@
 """What a run reads, in what order, and what of it counts."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,11 @@ def test_a_checkpoint_of_other_options_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="checkpoint of training with other options"):
         last_checkpoint(tmp_path, "yours")
     assert last_checkpoint(tmp_path / "none", "mine") is None
+
+
+def test_workers_can_be_given_it() -> None:
+    """Where processes are spawned, what loads the data is pickled."""
+    sequences = Sequences(made(PROMPTS), options())
+    first = sequences[0]
+    copied = pickle.loads(pickle.dumps(sequences))[0]
+    assert all((copied[name] == value).all() for name, value in first.items())

@@ -71,13 +71,12 @@ class Tokens:
 
         A document's bytes are shared out by tokens. Stretches of one token predict nothing and are left out.
         """
-        start = 0
-        for end, size in zip(self.ends.tolist(), self.sizes.tolist(), strict=True):
+        documents = zip(self.starts.tolist(), self.ends.tolist(), self.sizes.tolist(), strict=True)
+        for start, end, size in documents:
             for left in range(start, end, length):
                 right = min(left + length, end)
                 if right - left > 1:
                     yield left, right, size * (right - left) / (end - start)
-            start = end
 
 
 def schedule(blocks: int, count: int, seed: int) -> np.ndarray:

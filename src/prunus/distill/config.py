@@ -68,6 +68,8 @@ class StatesConfig(Config):
     @field_validator("layers")
     @classmethod
     def _pairs(cls, layers: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not layers:
+            raise ValueError("names no pair; to compare no states say `states: none`")
         for pair in layers if isinstance(layers, tuple) else ():
             teacher, _, student = pair.partition(":")
             if not (teacher.isdecimal() and student.isdecimal()):

@@ -21,7 +21,9 @@ from prunus.distill.vocabulary import SharedTokens
 from prunus.models.head import Head, check_head, read_head
 from prunus.models.lineage import Lineage
 from prunus.training.head import buffer, compute_dtype, head_loss, products
-from prunus.training.objectives import CrossEntropy, Objective, counted, cross_entropy_rows, next_tokens
+from prunus.training.objectives import CrossEntropy, Objective, counted, cross_entropy_rows, next_tokens, weighted
+
+_NOTHING = 1e-12  # what weights sum to at least: a portion in which nothing counts has a loss of 0
 
 
 def make_objective(
@@ -119,8 +121,9 @@ class Distillation(Objective):
         tokens = TeacherTokens(self.options, known, teacher_head, labels, chosen)
         total = head_loss(hidden, head, tokens)
         share = 1.0 if chosen is None else chosen.sum() / input_ids.numel()
-        loss = total / tokens.counted * share
-        self.figures = {name: value / tokens.counted for name, value in tokens.sums.items()}
+        whole = tokens.counted.clamp_min(_NOTHING)
+        loss = total / whole * share
+        self.figures = {name: value / whole for name, value in tokens.sums.items()}
         if self.outside is not None:
             self.figures["outside_vocabulary"] = self.outside
         if self.states is None:
@@ -220,21 +223,21 @@ class TeacherTokens:
         mixed = self.config.cross_entropy_weight
         text = logits.clone() if mixed else logits[:0]
         losses = self.divergence(logits, teacher)
-        self.sums[self.config.loss] += (losses * weights).sum()
+        self.sums[self.config.loss] += losses.sum() if weights is None else losses @ weights
         if mixed:
             losses = losses + mixed * cross_entropy_rows(text, self.labels[tokens])
             logits.add_(text, alpha=mixed)
-        self.counted += weights.sum()
-        logits.mul_(weights[:, None])
-        return losses * weights
+        self.counted += len(logits) if weights is None else weights.sum()
+        return weighted(losses, logits, weights)
 
-    def _weights(self, tokens: slice, teacher: torch.Tensor) -> torch.Tensor:
-        """The weight of each token [R]: as given, times the teacher's entropy where that is asked for."""
-        given = teacher.new_ones(len(teacher)) if self.weights is None else self.weights[tokens].to(teacher.dtype)
+    def _weights(self, tokens: slice, teacher: torch.Tensor) -> torch.Tensor | None:
+        """What each token counts [R]: as given, times the teacher's entropy where that is asked; None if all alike."""
+        given = None if self.weights is None else self.weights[tokens].to(teacher.dtype)
         if self.config.token_weights == "uniform":
             return given
         log_t = torch.log_softmax(teacher, dim=-1)
-        return given * -torch.linalg.vecdot(log_t.exp(), log_t)
+        entropy = -torch.linalg.vecdot(log_t.exp(), log_t)
+        return entropy if given is None else given * entropy
 
 
 def divergence_of(config: DistillConfig) -> Divergence:

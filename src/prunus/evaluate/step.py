@@ -141,7 +141,6 @@ def _answers(model: PreTrainedModel, folder: Path, tokens: Tokens, config: Evalu
 
 
 def _openings(tokens: Tokens, config: EvaluateConfig) -> list[list[int]]:
-    starts = [0, *tokens.ends[:-1].tolist()]
-    pairs = zip(starts, tokens.ends.tolist(), strict=True)
+    pairs = zip(tokens.starts.tolist(), tokens.ends.tolist(), strict=True)
     long = [start for start, end in pairs if end - start > 2 * config.prompt_tokens]
     return [tokens.ids[start : start + config.prompt_tokens].tolist() for start in long[: config.prompt_count]]

@@ -43,8 +43,7 @@ def openings(tokens: Tokens, config: GenerateConfig, tokenizer: Any) -> list[Pro
     Raises:
         DataError: No document is longer than a prompt.
     """
-    starts = np.concatenate([[0], tokens.ends[:-1]])
-    lengths = tokens.ends - starts
+    lengths = tokens.ends - tokens.starts
     long = np.flatnonzero(lengths > config.prompt_tokens)
     if not len(long):
         raise DataError(
@@ -53,7 +52,7 @@ def openings(tokens: Tokens, config: GenerateConfig, tokenizer: Any) -> list[Pro
         )
     prompts: list[Prompt] = []
     for number in np.random.default_rng(config.seed).permutation(long)[: config.samples].tolist():
-        ids = tokens.ids[starts[number] :][: config.prompt_tokens].tolist()
+        ids = tokens.ids[tokens.starts[number] :][: config.prompt_tokens].tolist()
         while tokenizer.decode(ids).endswith(_PARTIAL) and len(ids) > 1:
             ids.pop()
         prompts.append(Prompt(len(prompts), ids, tokenizer.decode(ids), {"document": number}))

@@ -87,8 +87,10 @@ def _training(config: TrainingConfig, shape: Shape, plan: Plan) -> Cost:
     portion = min(plan.recipe.runtime.device_batch_size, config.batch_size) * config.sequence_length
     memory = shape.parameters * _TRAINED + 4 * min(portion, _CHUNK) * shape.vocab_size * _LOGITS
     memory += 2 * _ACTIVATIONS * portion * shape.num_hidden_layers * shape.hidden_size
-    if isinstance(config, DistillConfig) and config.loss != "cross_entropy":
+    if isinstance(config, DistillConfig) and config.has_teacher:
         flops += plan.teacher.flops_per_token(config.sequence_length)
+        if config.data == "student":  # which reads what it writes once more to write it
+            flops += shape.flops_per_token(config.sequence_length)
         memory += plan.teacher.parameters * 4
     checkpoints = 2 * shape.parameters * 12  # weights and moments, and the one before until the new one is whole
     return Cost(tokens, tokens * flops, memory, shape.parameters * 4 + checkpoints)

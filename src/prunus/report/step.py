@@ -24,6 +24,7 @@ LOSSES = {
     "cosine": "cosine distance of the logits",
     "cross_entropy": "cross-entropy",
 }
+UNITLESS = ("total_variation", "mse", "cosine")
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def _curves(run: Run) -> list[Figure]:
         Figure(
             f"Loss curves: {LOSSES.get(loss, loss)}",
             note,
-            Markup(line_chart(series, "tokens", "nats per token", log_y=True)),
+            Markup(line_chart(series, "tokens", "loss" if loss in UNITLESS else "nats per token", log_y=True)),
         )
         for loss, series in by_loss.items()
     ]

@@ -153,8 +153,11 @@ def train(
     """
     sequences = Sequences(tokens, config)
     _place(objective, runtime)
-    portion = _collate([sequences[i] for i in range(_portion(config, runtime))])
-    portion.pop("numbers")
+
+    def portion() -> dict[str, torch.Tensor]:
+        first = _collate([sequences[i] for i in range(_portion(config, runtime))])
+        return {name: value for name, value in first.items() if name != "numbers"}
+
     arithmetic = training_dtype(objective, portion, runtime, console)
     arguments = _arguments(config, out / CHECKPOINTS, runtime, arithmetic)
     with console.progress(label, config.steps * config.batch_size * config.sequence_length, "tokens") as progress:

@@ -92,10 +92,15 @@ class NextToken:
     def rows(self, tokens: slice, logits: torch.Tensor) -> torch.Tensor:
         """See `TokenLoss`."""
         losses = cross_entropy_rows(logits, self.labels[tokens])
-        if self.weights is None:
-            return losses
-        logits.mul_(self.weights[tokens, None])
-        return losses * self.weights[tokens]
+        return weighted(losses, logits, None if self.weights is None else self.weights[tokens])
+
+
+def weighted(losses: torch.Tensor, gradient: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """Losses [R] by their weights, and their gradient [R, V] as well, in place; as they are where there are none."""
+    if weights is None:
+        return losses
+    gradient.mul_(weights[:, None])
+    return losses * weights
 
 
 def cross_entropy_rows(student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

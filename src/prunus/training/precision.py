@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import torch
 
+from prunus import processes
 from prunus.console import Console
 from prunus.models.load import device_of, inference_dtype
 from prunus.runtime import Runtime
@@ -16,7 +18,7 @@ _ROUNDS = 3
 
 
 def training_dtype(
-    objective: Objective, portion: dict[str, torch.Tensor], runtime: Runtime, console: Console
+    objective: Objective, portion: Callable[[], dict[str, torch.Tensor]], runtime: Runtime, console: Console
 ) -> torch.dtype:
     """The type of matrix products in training.
 
@@ -25,17 +27,18 @@ def training_dtype(
 
     Args:
         objective: What is trained; its weights stay as they are.
-        portion: One portion of a batch.
+        portion: Makes one portion of a batch, for a probe.
         runtime: Device and precision.
         console: Told of a probe's outcome.
     """
     if runtime.precision != "probe":
         return inference_dtype(runtime, device_of(runtime))
+    inputs = portion()
     with torch.random.fork_rng():
-        seconds = {dtype: _seconds(objective, portion, dtype) for dtype in (torch.float32, torch.bfloat16)}
+        seconds = {dtype: _seconds(objective, inputs, dtype) for dtype in (torch.float32, torch.bfloat16)}
     objective.zero_grad(set_to_none=True)
     gain = seconds[torch.float32] / seconds[torch.bfloat16]
-    chosen = torch.bfloat16 if gain > _GAIN else torch.float32
+    chosen = torch.bfloat16 if processes.agree(gain > _GAIN) else torch.float32
     console.say(f"bfloat16 is {gain:.2f} times as fast as float32 here: {str(chosen).removeprefix('torch.')} is used")
     return chosen
 

@@ -5,8 +5,6 @@ S sequence
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from torch.utils.data import Dataset
 
@@ -30,7 +28,7 @@ class Sequences(Dataset[dict[str, np.ndarray]]):
         self.blocks = tokens.blocks(config.sequence_length)
         self.order = schedule(len(self.blocks), config.steps * config.batch_size, config.seed)
         self.masked = bool(tokens.prompts.any()) and not config.learn_prompts
-        self.step_counts = lru_cache(maxsize=8)(self._step_count)
+        self.step_counts: dict[int, float] = {}
 
     def __len__(self) -> int:
         return len(self.order)
@@ -45,29 +43,29 @@ class Sequences(Dataset[dict[str, np.ndarray]]):
         number = int(self.order[index])
         item = {"input_ids": self.blocks[number].astype(np.int64), "numbers": np.int64(number)}
         if self.masked:
-            step = index // self.config.batch_size
             wanted = self.config.batch_size * self.config.sequence_length
-            item["weights"] = self._counts(number) * np.float32(wanted / max(self.step_counts(step), 1))
+            counted = self._step_count(index // self.config.batch_size)
+            item["weights"] = self._counts(number) * np.float32(wanted / max(counted, 1))
         if not self.config.attend_across_documents:
-            item["position_ids"] = self._positions(number)[0]
+            at, documents = self._places(number)
+            item["position_ids"] = at - np.maximum(self.tokens.starts[documents], at[0])  # a block may begin within one
         return item
 
-    def _positions(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Where in its document each token is, counted from where the document or the block begins, and in which."""
+    def _places(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where in the stream each token of a block is, and in which document, [S] each."""
         first = number * self.config.sequence_length
         at = np.arange(first, first + self.config.sequence_length)
-        documents = np.searchsorted(self.tokens.ends, at, side="right")
-        return at - np.maximum(self.tokens.starts[documents], first), documents
+        return at, np.searchsorted(self.tokens.ends, at, side="right")
 
     def _counts(self, number: int) -> np.ndarray:
-        """1 where the next token is none of a prompt, else 0, and 0 for the last."""
-        first = number * self.config.sequence_length
-        documents = self._positions(number)[1]
-        within = np.arange(first, first + self.config.sequence_length) - self.tokens.starts[documents]
-        answers = within >= self.tokens.prompts[documents]
+        """1 where the next token is none of a prompt, else 0, and 0 for the last, [S]."""
+        at, documents = self._places(number)
+        answers = at - self.tokens.starts[documents] >= self.tokens.prompts[documents]
         return np.append(answers[1:], False).astype(np.float32)
 
     def _step_count(self, step: int) -> float:
-        """How many tokens count in all sequences of a step."""
-        numbers = self.order[step * self.config.batch_size : (step + 1) * self.config.batch_size]
-        return float(sum(self._counts(int(number)).sum() for number in numbers))
+        """How many tokens count in all sequences of a step; kept, as each of them asks."""
+        if step not in self.step_counts:
+            numbers = self.order[step * self.config.batch_size : (step + 1) * self.config.batch_size]
+            self.step_counts[step] = float(sum(self._counts(int(number)).sum() for number in numbers))
+        return self.step_counts[step]

@@ -53,10 +53,9 @@ def gathered(tree: Any) -> Any:
 
 @torch.no_grad()
 def load_whole(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Take up a whole state, each process its share."""
+    """Take up a whole state, each process its share; the state may have more than the module."""
     for name, value in module.state_dict().items():
-        if name in state:
-            value.copy_(like(state[name], value))
+        value.copy_(like(state[name], value))
 
 
 def share_out(optimizer: torch.optim.Optimizer) -> None:
