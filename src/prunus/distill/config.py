@@ -113,6 +113,9 @@ class DistillConfig(TrainingConfig):
     data: Literal["corpus", "teacher"] = "corpus"
     """What is read: the `corpus`, or what the `teacher` itself wrote, as `generate` says (sequence-level distillation,
     arXiv 1606.07947)."""
+    targets: Literal["online", "cached"] = "online"
+    """Whether the teacher runs beside the student (`online`), or once, before, and what `targets` says is kept for all
+    students and epochs (`cached`); that is for `loss: forward_kl` of logits alone, all tokens counting alike."""
     loss: Loss = "forward_kl"
     """How the student's distribution is held to the teacher's: `forward_kl` (arXiv 2407.14679, table 15: the best of
     the losses tried), `reverse_kl`, `jensen_shannon`, `total_variation`; `mse` or `cosine` of the logits; or
@@ -137,6 +140,11 @@ class DistillConfig(TrainingConfig):
     def has_teacher(self) -> bool:
         """Whether there is anything to learn from a teacher."""
         return self.loss != "cross_entropy"
+
+    @property
+    def runs_teacher(self) -> bool:
+        """Whether the teacher itself is asked in training."""
+        return self.has_teacher and self.targets == "online"
 
     @property
     def compares_states(self) -> bool:

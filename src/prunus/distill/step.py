@@ -9,6 +9,7 @@ import torch
 
 from prunus import processes
 from prunus.console import Console
+from prunus.data.targets import Targets
 from prunus.data.tokens import Tokens
 from prunus.distill.config import DistillConfig
 from prunus.distill.objective import make_objective
@@ -23,11 +24,15 @@ PARALLEL = True
 
 @dataclass(frozen=True)
 class Inputs:
-    """The folders of student and teacher, and the stream of tokens that both read."""
+    """The folders of student and teacher, and the stream of tokens that both read.
+
+    In place of a teacher there may be targets, where the teacher has read the stream already.
+    """
 
     student: Path
-    teacher: Path
     tokens: Path
+    teacher: Path | None = None
+    targets: Path | None = None
 
 
 def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
@@ -44,16 +49,18 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     """
     device = loading_device(runtime)
     lineage = None
-    if config.reads_lineage:
+    if config.reads_lineage and inputs.teacher is not None:
         shape = ModelFolder(inputs.teacher).shape
         lineage = read_lineage(inputs.student, shape.hidden_size, shape.num_hidden_layers)
     torch.manual_seed(config.seed)
     model = load_model(inputs.student, device, torch.float32)
     teacher = None
-    if config.has_teacher:
+    if config.runs_teacher and inputs.teacher is not None:
         teacher = load_model(inputs.teacher, device, inference_dtype(runtime, device_of(runtime))).requires_grad_(False)
     objective = make_objective(config, model, teacher, lineage)
-    metrics = train(objective, Tokens.open(inputs.tokens), config, out, runtime, console, "distill")
+    targets = None if inputs.targets is None else Targets.open(inputs.targets).items
+    stream = Tokens.open(inputs.tokens)
+    metrics = train(objective, stream, config, out, runtime, console, "distill", extra=targets)
     difference = save_trained(objective, inputs.student, out)
     if processes.rank() == 0:
         copy_lineage(inputs.student, out)

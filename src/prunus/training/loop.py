@@ -28,7 +28,7 @@ from prunus.training.config import TrainingConfig
 from prunus.training.objectives import Objective
 from prunus.training.optimizers import MuonWithAdamW
 from prunus.training.record import Recorder, last_checkpoint
-from prunus.training.sequences import Sequences
+from prunus.training.sequences import Extra, Sequences
 from prunus.training.sharding import gathered, is_sharded, load_whole, shard, share_out
 
 CHECKPOINTS = "checkpoints"
@@ -128,6 +128,7 @@ def train(
     console: Console,
     label: str,
     watchers: Sequence[TrainerCallback] = (),
+    extra: Extra | None = None,
 ) -> dict[str, float]:
     """Train the model of `objective` in place, from the last complete checkpoint under `out` if there is one.
 
@@ -140,6 +141,7 @@ def train(
         console: Shows the progress.
         label: What to call it there.
         watchers: Callbacks of transformers that look on.
+        extra: What more the objective is handed of each sequence.
 
     Returns:
         The loss over the last logged steps, the tokens trained on, and the tokens per second of this session.
@@ -155,7 +157,7 @@ def train(
         trainer = ObjectiveTrainer(
             model=objective,
             args=arguments,
-            train_dataset=Sequences(tokens, config),
+            train_dataset=Sequences(tokens, config, extra),
             data_collator=_collate,
             callbacks=[recorder, *watchers, *_tensorboard(runtime, out)],
             optimizers=(MuonWithAdamW(objective, config) if config.optimizer == "muon" else None, None),

@@ -5,6 +5,7 @@ S sequence
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +14,9 @@ from torch.utils.data import Dataset
 from prunus.data.tokens import Tokens, schedule
 from prunus.training.config import TrainingConfig
 
+Extra = Callable[[int], dict[str, np.ndarray]]
+"""From a block's number to more that the objective is handed of it, by the names of its arguments."""
+
 
 class Sequences(Dataset[dict[str, np.ndarray]]):
     """The sequences of a whole run, in order. An item's number says which it is, so that resuming replays nothing.
@@ -20,13 +24,14 @@ class Sequences(Dataset[dict[str, np.ndarray]]):
     Args:
         tokens: The stream.
         config: Says how long sequences are, how many a step has, in what order they come, and what of them counts.
+        extra: What more there is of each block.
 
     Raises:
         DataError: The stream does not fill one sequence.
     """
 
-    def __init__(self, tokens: Tokens, config: TrainingConfig) -> None:
-        self.tokens, self.config = tokens, config
+    def __init__(self, tokens: Tokens, config: TrainingConfig, extra: Extra | None = None) -> None:
+        self.tokens, self.config, self.extra = tokens, config, extra
         self.blocks = tokens.blocks(config.sequence_length)
         self.order = schedule(len(self.blocks), config.steps * config.batch_size, config.seed)
         self.masked = bool(tokens.prompts.any()) and not config.learn_prompts
@@ -40,7 +45,7 @@ class Sequences(Dataset[dict[str, np.ndarray]]):
 
         Returns:
             `input_ids` [S]; `numbers`, which block of the stream it is; `weights` [S] where only a part counts, of
-            mean 1 over the step; `position_ids` [S] where documents are kept apart.
+            mean 1 over the step; `position_ids` [S] where documents are kept apart; and what `extra` has.
         """
         number = int(self.order[index])
         item = {"input_ids": self.blocks[number].astype(np.int64), "numbers": np.int64(number)}
@@ -50,14 +55,11 @@ class Sequences(Dataset[dict[str, np.ndarray]]):
             item["weights"] = self._counts(number) * np.float32(wanted / max(self.step_counts(step), 1))
         if not self.config.attend_across_documents:
             item["position_ids"] = self._positions(number)[0]
-        return item
+        return item if self.extra is None else {**item, **self.extra(number)}
 
     def _positions(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Where in its document each token is, counted from where the document or the block begins, and in which."""
-        first = number * self.config.sequence_length
-        at = np.arange(first, first + self.config.sequence_length)
-        documents = np.searchsorted(self.tokens.ends, at, side="right")
-        return at - np.maximum(self.tokens.starts[documents], first), documents
+        return self.tokens.positions(number * self.config.sequence_length, self.config.sequence_length)
 
     def _counts(self, number: int) -> np.ndarray:
         """1 where the next token is none of a prompt, else 0, and 0 for the last."""
