@@ -13,6 +13,7 @@ from prunus.data.targets import Targets
 from prunus.data.tokens import Tokens
 from prunus.distill.config import DistillConfig
 from prunus.distill.objective import make_objective
+from prunus.errors import RecipeError
 from prunus.models.folder import ModelFolder
 from prunus.models.lineage import copy_lineage, read_lineage
 from prunus.models.load import device_of, inference_dtype, load_model
@@ -45,8 +46,11 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
         DataError: The stream does not fill one sequence.
         TrainingError: The loss is not finite.
         ModelError: States are to be compared, and the student was not cut from this teacher.
-        RecipeError: States of a layer are to be compared that is not there.
+        RecipeError: States of a layer are to be compared that is not there; or there is neither teacher nor targets.
     """
+    if config.has_teacher and (inputs.teacher if config.runs_teacher else inputs.targets) is None:
+        wanted = "a teacher" if config.runs_teacher else "the folder that a `targets` step wrote"
+        raise RecipeError(f"distill.targets: {config.targets} needs {wanted} among its inputs")
     device = loading_device(runtime)
     lineage = None
     if config.reads_lineage and inputs.teacher is not None:
