@@ -42,8 +42,7 @@ def sparse_forward_kl_rows(
         student.div_(temperature)
     log_s = F.log_softmax(student, dim=-1)
     at_ids = log_s.gather(-1, ids)
-    same = ids[:, :, None] == ids[:, None, :]  # an id that was drawn twice has both probabilities
-    merged = (same * probabilities[:, None, :]).sum(dim=-1)
+    merged = student.zero_().scatter_add_(-1, ids, probabilities).gather(-1, ids)  # an id drawn twice has both
     losses = (torch.xlogy(probabilities, merged) - probabilities * at_ids).sum(dim=-1)
     rest_t = (1 - probabilities.sum(dim=-1)).clamp_min(0)
     p_s = torch.exp(log_s, out=student)
