@@ -54,7 +54,7 @@ def test_students_that_read_alike_share_what_is_kept(plan) -> None:
         assert "teacher" not in inputs
     assert cost_of(kept, found).disk_bytes == 64 * 16 * 9 * 2
     assert cost_of(kept, found).tokens == 1024
-    online = plan(distill={"targets": "online"})
+    online = plan(distill={"targets": "online", "states": "none"})
     assert not targets(online)
     assert cost_of(student(found, "depth"), found).flops < cost_of(student(online, "depth"), online).flops
 
@@ -128,7 +128,7 @@ def measured(plan: Plan, name: str) -> dict[str, float]:
 def test_a_whole_run_on_all_tokens_ends_where_the_teacher_beside_the_students_would(plan) -> None:
     found = plan(targets={"count": 300})
     run_plan(found, QUIET)
-    online = plan(distill={"targets": "online"})
+    online = plan(distill={"targets": "online", "states": "none"})
     run_plan(online, QUIET)
     assert measured(found, "teacher targets")["sequences"] == 64
     assert measured(found, "teacher targets")["kept_mass"] == pytest.approx(1)

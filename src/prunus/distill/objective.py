@@ -13,11 +13,11 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from prunus.distill import losses
+from prunus.distill import rows
 from prunus.distill.cached import CachedDistillation
 from prunus.distill.config import DistillConfig
 from prunus.distill.guided import GuidedTokens, mean_loss
-from prunus.distill.rows import Divergence, by_autograd, forward_kl_rows, top_k_rows
+from prunus.distill.rows import Divergence
 from prunus.distill.states import StatesLoss
 from prunus.distill.vocabulary import SharedTokens
 from prunus.models.head import Head, check_head, read_head
@@ -227,14 +227,15 @@ class TeacherTokens(GuidedTokens):
 
 def divergence_of(config: DistillConfig) -> Divergence:
     """The rows of the loss that the options name."""
-    temperature = config.temperature
-    if config.loss == "forward_kl":
-        if config.top_k is not None:
-            return partial(top_k_rows, temperature=temperature, count=config.top_k)
-        return partial(forward_kl_rows, temperature=temperature)
-    if config.loss == "jensen_shannon":
-        return by_autograd(partial(losses.jensen_shannon, temperature=temperature, beta=config.beta))
     if config.loss in ("mse", "cosine"):
-        return by_autograd(losses.mean_squared_error if config.loss == "mse" else losses.cosine_distance)
-    between = {"reverse_kl": losses.reverse_kl, "total_variation": losses.total_variation}
-    return by_autograd(partial(between[config.loss], temperature=temperature))
+        return rows.mean_squared_error_rows if config.loss == "mse" else rows.cosine_rows
+    if config.top_k is not None:
+        return partial(rows.top_k_rows, temperature=config.temperature, count=config.top_k)
+    if config.loss == "jensen_shannon":
+        return partial(rows.jensen_shannon_rows, temperature=config.temperature, beta=config.beta)
+    between = {
+        "forward_kl": rows.forward_kl_rows,
+        "reverse_kl": rows.reverse_kl_rows,
+        "total_variation": rows.total_variation_rows,
+    }
+    return partial(between[config.loss], temperature=config.temperature)
