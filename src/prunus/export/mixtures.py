@@ -99,3 +99,9 @@ def _fitting(wanted: int, width: int) -> int:
         return wanted
     instead = _INSTEAD.get(wanted, F16)
     return instead if width % BLOCKS[instead][0] == 0 else F16
+
+
+def bytes_of(format_name: str, parameters: int) -> int:
+    """About how many bytes that many parameters take in a format, whose few other types are left out."""
+    values, size = BLOCKS[TYPES[format_name]]
+    return parameters * size // values
