@@ -185,7 +185,7 @@ def encoded(piece: np.ndarray, tensor: Made, kind: int) -> np.ndarray:
         values = (values + np.float32(tensor.offset)) * np.float32(tensor.factor)
     if kind == ggml.F32:
         return values.view(np.uint8)
-    if kind == ggml.F16 and not np.abs(values).max(initial=0) < 65520:  # the largest that rounds to a number
+    if kind == ggml.F16 and not np.abs(values).max(initial=0) < 65520:  # from there on it rounds to infinity
         raise ModelError(
             f"{tensor.name}: a value is larger than float16 holds, or not finite; use gguf-bf16 or gguf-f32"
         )
