@@ -360,6 +360,8 @@ def _parse(command: Any, usage: str, arguments: list[str], default: Any = None) 
 
 
 def _report(root: Path, out: str | None) -> Path:
+    from prunus.report.card import write_cards
     from prunus.report.step import write_report
 
+    write_cards(root)
     return write_report(root, Path(out) if out else root / "report.html")
