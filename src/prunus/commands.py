@@ -32,7 +32,7 @@ from prunus.pipeline.recipe import Recipe, read_recipe
 from prunus.pipeline.run import run_plan
 from prunus.prune.config import PruneConfig
 from prunus.score.config import ScoreConfig
-from prunus.show import show_inspection, show_plan, show_results
+from prunus.show import show_inspection, show_parcel, show_plan, show_results
 from prunus.single import Single, Text, finished, located, sources_of
 
 Flat = arg(name="")
@@ -306,10 +306,37 @@ class Report:
         console.say(f"report: {report}")
 
 
+@dataclass(kw_only=True)
+class Publish:
+    """Show what of a model's folder would go to the hub; with --upload, send it there in one commit."""
+
+    folder: Annotated[Positional[str], arg(metavar="FOLDER")]
+    """A model's folder with its card, such as the last one of a student."""
+    to: str
+    """The repository on the hub, such as `me/my-model`."""
+    upload: bool = False
+    """Send it. Without this nothing leaves the machine."""
+    public: bool = False
+    """Where the repository is made, make it public."""
+    message: str = "Upload by Prunus"
+    """The message of the commit."""
+
+    def __call__(self, console: Console) -> None:
+        """Choose, show, and send if asked to."""
+        from prunus.publish.hub import make_parcel, send
+
+        parcel = make_parcel(Path(self.folder), self.to)
+        show_parcel(parcel, console)
+        if self.upload:
+            console.say(f"published: {send(parcel, self.public, self.message)}")
+        else:
+            console.say("nothing was sent; --upload sends it")
+
+
 COMMANDS = {
     "run": Run, "plan": Plan, "inspect": Inspect, "correct": Correct, "score": Score, "prune": Prune,
     "generate": Generate, "distill": Distill, "evaluate": Evaluate, "export": Export,
-    "report": Report,
+    "report": Report, "publish": Publish,
 }  # fmt: skip
 
 

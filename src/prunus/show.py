@@ -11,6 +11,7 @@ from prunus.models.folder import ModelFolder
 from prunus.models.shape import Shape
 from prunus.pipeline.estimate import cost_of
 from prunus.pipeline.plan import Plan
+from prunus.publish.hub import Parcel
 from prunus.report.records import load_run
 from prunus.report.table import HEADER, comparison
 
@@ -87,6 +88,16 @@ def show_plan(plan: Plan, console: Console) -> None:
         f"{human_bytes(max((cost.memory_bytes for cost in todo), default=0))} of memory besides the libraries, "
         f"{human_bytes(sum(cost.disk_bytes for cost in todo))} of disk; results go to {plan.root}"
     )
+
+
+def show_parcel(parcel: Parcel, console: Console) -> None:
+    """Print what goes to the hub, and what stays."""
+    going, staying = parcel.choice.going, parcel.choice.staying
+    rows = [[str(file.relative_to(parcel.folder)), human_bytes(file.stat().st_size)] for file in going]
+    console.table(f"{parcel.folder} -> {parcel.repository}", ["file", "size"], rows)
+    if staying:
+        console.say(f"stays here: {', '.join(str(file.relative_to(parcel.folder)) for file in staying)}")
+    console.say(f"{len(going)} files, {human_bytes(parcel.nbytes)}")
 
 
 def show_results(root: Path, console: Console) -> None:
