@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "measure a model on held-out text, beside its teacher",
     "export": "write a model as files that run on a device (GGUF), each held against it",
     "report": "write the report of a run",
+    "bench": "time models side by side: reading, writing, memory",
     "publish": "show what of a model would go to the hub, and send it there",
 }
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from tyro.conf import AvoidSubcommands, Positional, arg
 
 from prunus import processes
+from prunus.bench.config import BenchConfig
 from prunus.config import explain, parse
 from prunus.console import Console
 from prunus.correct.config import CorrectConfig
@@ -26,13 +28,15 @@ from prunus.models.folder import has_chat_template
 from prunus.models.locate import Located, locate_model
 from prunus.pipeline.checks import check_cut
 from prunus.pipeline.exporting import check_export
+from prunus.pipeline.machine import hardware
 from prunus.pipeline.override import override
 from prunus.pipeline.plan import Given, Step, given_model, given_prompts, given_task, make_plan
 from prunus.pipeline.recipe import Recipe, read_recipe
 from prunus.pipeline.run import run_plan
 from prunus.prune.config import PruneConfig
+from prunus.runtime import Runtime
 from prunus.score.config import ScoreConfig
-from prunus.show import show_inspection, show_parcel, show_plan, show_results
+from prunus.show import show_inspection, show_parcel, show_plan, show_results, show_speeds
 from prunus.single import Single, Text, finished, located, sources_of
 
 Flat = arg(name="")
@@ -333,10 +337,35 @@ class Publish:
             console.say("nothing was sent; --upload sends it")
 
 
+@dataclass(kw_only=True)
+class Bench:
+    """Time models side by side: how fast they read and write, the memory that they take, and ratios to the first."""
+
+    models: Annotated[Positional[tuple[str, ...]], arg(metavar="FOLDER_OR_GGUF...")]
+    """Models' folders and GGUF files: the teacher first, then its students."""
+    json: str | None = None
+    """A file to write the figures to."""
+    config: Annotated[BenchConfig, Flat]
+    runtime: Runtime = field(default_factory=Runtime)
+
+    def __call__(self, console: Console) -> None:
+        """Measure and show."""
+        from prunus.bench.compare import compare
+
+        if not self.models:
+            raise RecipeError("which models? usage: prunus bench FOLDER_OR_GGUF...")
+        with tempfile.TemporaryDirectory() as place:
+            rows = compare(self.models, self.config, self.runtime, Path(place), console)
+        show_speeds(rows, console)
+        if self.json is not None:
+            facts = {"hardware": hardware(), **self.config.model_dump(), "models": rows}
+            Path(self.json).write_text(json.dumps(facts, indent=2) + "\n")
+
+
 COMMANDS = {
     "run": Run, "plan": Plan, "inspect": Inspect, "correct": Correct, "score": Score, "prune": Prune,
     "generate": Generate, "distill": Distill, "evaluate": Evaluate, "export": Export,
-    "report": Report, "publish": Publish,
+    "report": Report, "publish": Publish, "bench": Bench,
 }  # fmt: skip
 
 

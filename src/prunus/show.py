@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from prunus.console import Console, human, human_bytes
 from prunus.models.checkpoint import DTYPES, INDEX, ITEM_BYTES, WEIGHTS
@@ -98,6 +99,33 @@ def show_parcel(parcel: Parcel, console: Console) -> None:
     if staying:
         console.say(f"stays here: {', '.join(str(file.relative_to(parcel.folder)) for file in staying)}")
     console.say(f"{len(going)} files, {human_bytes(parcel.nbytes)}")
+
+
+def show_speeds(rows: list[dict[str, Any]], console: Console) -> None:
+    """Print the speeds of models side by side, each with the range of its rounds, and ratios to the first."""
+
+    def rate(figure: dict[str, float]) -> str:
+        return f"{figure['value']:.4g} ({figure['low']:.4g}–{figure['high']:.4g})"
+
+    def ratio(figure: dict[str, float]) -> str:
+        return f"{figure['value']:.2f}x ({figure['low']:.2f}–{figure['high']:.2f})"
+
+    console.table(
+        "tokens a second: median (least–most of the rounds)",
+        ["model", "size", "memory", "prefill", "to first", "decode", "to first"],
+        [
+            [
+                row["name"],
+                human_bytes(row["nbytes"]),
+                human_bytes(row["peak_bytes"]) if row["peak_bytes"] else "?",
+                rate(row["prefill"]),
+                ratio(row["prefill_ratio"]),
+                rate(row["decode"]),
+                ratio(row["decode_ratio"]),
+            ]
+            for row in rows
+        ],
+    )
 
 
 def show_results(root: Path, console: Console) -> None:
