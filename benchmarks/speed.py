@@ -81,7 +81,8 @@ def settings(scale: int, **changes: Any) -> dict[str, Any]:
 def make(folder: Path, scale: int, **changes: Any) -> Path:
     folder.mkdir()
     draw_model(settings(scale, **changes), folder, seed=0)
-    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(pre_tokenizers.ByteLevel.alphabet())}, []))
+    letters = {c: i for i, c in enumerate(pre_tokenizers.ByteLevel.alphabet())}
+    tokenizer = Tokenizer(models.BPE({**letters, "th": 256}, [("t", "h")]))
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder

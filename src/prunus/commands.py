@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,32 +13,26 @@ from pydantic import ValidationError
 from tyro.conf import AvoidSubcommands, Positional, arg
 
 from prunus import processes
-from prunus.bench.config import BenchConfig
 from prunus.config import explain, parse
 from prunus.console import Console
 from prunus.correct.config import CorrectConfig
+from prunus.device import Bench, Chat, Export, Publish, Serve
 from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError
 from prunus.evaluate.config import EvaluateConfig
-from prunus.export.config import ExportConfig
 from prunus.generate.config import GenerateConfig
 from prunus.generate.prompts import check_prompts
 from prunus.models.folder import has_chat_template
 from prunus.models.locate import Located, locate_model
 from prunus.pipeline.checks import check_cut
-from prunus.pipeline.exporting import check_export
-from prunus.pipeline.machine import hardware
 from prunus.pipeline.override import override
 from prunus.pipeline.plan import Given, Step, given_model, given_prompts, given_task, make_plan
 from prunus.pipeline.recipe import Recipe, read_recipe
 from prunus.pipeline.run import run_plan
 from prunus.prune.config import PruneConfig
-from prunus.runtime import Runtime
 from prunus.score.config import ScoreConfig
-from prunus.show import show_inspection, show_parcel, show_plan, show_results, show_speeds
-from prunus.single import Single, Text, finished, located, sources_of
-
-Flat = arg(name="")
+from prunus.show import show_inspection, show_plan, show_results
+from prunus.single import Flat, Single, Text, finished, located, sources_of
 
 
 @dataclass(kw_only=True)
@@ -271,30 +264,6 @@ class Evaluate(Single):
 
 
 @dataclass(kw_only=True)
-class Export(Single):
-    """Write a model as files that run on a device, and hold each against it: GGUF for llama.cpp."""
-
-    model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The model's folder, or its id on the hub."""
-    corpus: tuple[str, ...] = ()
-    """Held-out text to measure the files on; without it they are held against the model on made-up tokens."""
-    column: str = "text"
-    """The column that holds the text."""
-    config: Annotated[ExportConfig, Flat]
-
-    def __call__(self, console: Console) -> None:
-        """Do it."""
-        if not self.config.formats:
-            raise RecipeError("--formats: names none; such as --formats gguf-q4_k_m")
-        model = located(self.model)
-        check_export(self.config, model.folder.path, {"--formats": model.folder.shape})
-        inputs: dict[str, Step | Given] = {"model": given_model(model)}
-        if self.corpus:
-            inputs["tokens"] = Text(corpus=self.corpus, column=self.column).stream(model, "held_out", self.out)
-        self.do(self.config, inputs, console)
-
-
-@dataclass(kw_only=True)
 class Report:
     """Write the report of a run as one HTML page, and print its table."""
 
@@ -310,62 +279,10 @@ class Report:
         console.say(f"report: {report}")
 
 
-@dataclass(kw_only=True)
-class Publish:
-    """Show what of a model's folder would go to the hub; with --upload, send it there in one commit."""
-
-    folder: Annotated[Positional[str], arg(metavar="FOLDER")]
-    """A model's folder with its card, such as the last one of a student."""
-    to: str
-    """The repository on the hub, such as `me/my-model`."""
-    upload: bool = False
-    """Send it. Without this nothing leaves the machine."""
-    public: bool = False
-    """Where the repository is made, make it public."""
-    message: str = "Upload by Prunus"
-    """The message of the commit."""
-
-    def __call__(self, console: Console) -> None:
-        """Choose, show, and send if asked to."""
-        from prunus.publish.hub import make_parcel, send
-
-        parcel = make_parcel(Path(self.folder), self.to)
-        show_parcel(parcel, console)
-        if self.upload:
-            console.say(f"published: {send(parcel, self.public, self.message)}")
-        else:
-            console.say("nothing was sent; --upload sends it")
-
-
-@dataclass(kw_only=True)
-class Bench:
-    """Time models side by side: how fast they read and write, the memory that they take, and ratios to the first."""
-
-    models: Annotated[Positional[tuple[str, ...]], arg(metavar="FOLDER_OR_GGUF...")]
-    """Models' folders and GGUF files: the teacher first, then its students."""
-    json: str | None = None
-    """A file to write the figures to."""
-    config: Annotated[BenchConfig, Flat]
-    runtime: Runtime = field(default_factory=Runtime)
-
-    def __call__(self, console: Console) -> None:
-        """Measure and show."""
-        from prunus.bench.compare import compare
-
-        if not self.models:
-            raise RecipeError("which models? usage: prunus bench FOLDER_OR_GGUF...")
-        with tempfile.TemporaryDirectory() as place:
-            rows = compare(self.models, self.config, self.runtime, Path(place), console)
-        show_speeds(rows, console)
-        if self.json is not None:
-            facts = {"hardware": hardware(), **self.config.model_dump(), "models": rows}
-            Path(self.json).write_text(json.dumps(facts, indent=2) + "\n")
-
-
 COMMANDS = {
     "run": Run, "plan": Plan, "inspect": Inspect, "correct": Correct, "score": Score, "prune": Prune,
     "generate": Generate, "distill": Distill, "evaluate": Evaluate, "export": Export,
-    "report": Report, "publish": Publish, "bench": Bench,
+    "report": Report, "publish": Publish, "bench": Bench, "chat": Chat, "serve": Serve,
 }  # fmt: skip
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tyro.conf import arg
+
 from prunus.config import StepConfig, parse
 from prunus.console import Console
 from prunus.data.config import Source, TokensConfig
@@ -18,6 +20,9 @@ from prunus.pipeline.checks import check_length, check_trackers
 from prunus.pipeline.plan import Given, Step, given_sources, given_tokenizer, tokens_step
 from prunus.pipeline.run import execute
 from prunus.runtime import Runtime
+
+Flat = arg(name="")
+"""Marks a config whose options are the command's own flags."""
 
 
 @dataclass(kw_only=True)
