@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -121,7 +122,11 @@ class EvaluateConfig(StepConfig):
     @classmethod
     def _named(cls, raw: Any) -> Any:
         """A list of names is a mapping without options."""
-        return dict.fromkeys(raw) if isinstance(raw, (list, tuple)) else raw
+        named = dict.fromkeys(raw) if isinstance(raw, (list, tuple)) else raw
+        for name in named if isinstance(named, dict) else ():
+            if not re.fullmatch(r"\w[\w.+-]*", str(name)):
+                raise ValueError(f"{name!r} is no name for a task: letters, digits and _ . + -")
+        return named
 
     @model_validator(mode="after")
     def _skills_have_data(self) -> EvaluateConfig:
