@@ -26,6 +26,7 @@ from prunus.models.folder import ModelFolder, copy_along
 from prunus.models.load import device_of, dtype_named, inference_dtype, load_model, save_model
 from prunus.runtime import Runtime
 from prunus.training.config import TrainingConfig
+from prunus.training.deepspeed import check_shares, filled, read_settings
 from prunus.training.objectives import Objective
 from prunus.training.optimizers import MuonWithAdamW
 from prunus.training.precision import training_dtype
@@ -51,6 +52,8 @@ class ObjectiveTrainer(Trainer):
         numbers = inputs.pop("numbers")
         loss: torch.Tensor = model(**inputs, progress=self.state.global_step / self.state.max_steps)
         self.portions.append((numbers, loss.detach()))
+        if self.is_deepspeed_enabled:  # which takes the step within the backward pass
+            self.check_portions()
         for name, figure in self.model.figures.items():
             self.figures.setdefault(name, []).append(figure)
         return loss
@@ -69,7 +72,6 @@ class ObjectiveTrainer(Trainer):
                     f"sequences {numbers.tolist()} of the text; the step is not taken, and the last good checkpoint is "
                     "kept. A lower learning_rate or a longer warmup_steps is the usual cure"
                 )
-        self.portions.clear()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what the objective saw since the last line, as means over this process's portions."""
@@ -84,7 +86,13 @@ class ObjectiveTrainer(Trainer):
         yield
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """Save them whole, whatever they are shared out over, so that any number of processes can go on."""
+        """Save them whole, whatever they are shared out over, so that any number of processes can go on.
+
+        DeepSpeed's have a form of their own.
+        """
+        if self.is_deepspeed_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
         state = gathered(self.optimizer.state_dict())
         if self.args.should_save:
             torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
@@ -97,6 +105,9 @@ class ObjectiveTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Take up what `_save_optimizer_and_scheduler` wrote."""
         if checkpoint is None:
+            return
+        if self.is_deepspeed_enabled:  # which has taken up the rest
+            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME))
             return
         self.optimizer.load_state_dict(torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu"))
         share_out(self.optimizer.optimizer)
@@ -119,6 +130,7 @@ class _Guard(TrainerCallback):
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
         """See `check_portions`."""
         self.trainer.check_portions()
+        self.trainer.portions.clear()
 
 
 def train(
@@ -154,6 +166,7 @@ def train(
         ArtifactError: There is a checkpoint of training with other options.
     """
     sequences = Sequences(tokens, config, extra)
+    settings = read_settings(runtime.deepspeed, config.optimizer) if runtime.deepspeed else None
     _place(objective, runtime)
 
     def portion() -> dict[str, torch.Tensor]:
@@ -161,7 +174,8 @@ def train(
         return {name: value for name, value in first.items() if name != "numbers"}
 
     arithmetic = training_dtype(objective, portion, runtime, console)
-    arguments = _arguments(config, out / CHECKPOINTS, runtime, arithmetic)
+    engine = None if settings is None else filled(settings, arithmetic is torch.bfloat16)
+    arguments = _arguments(config, out / CHECKPOINTS, runtime, arithmetic, engine)
     with console.progress(label, config.steps * config.batch_size * config.sequence_length, "tokens") as progress:
         owner = digest(config.identity())
         recorder = Recorder(out / "metrics.jsonl", config.batch_size * config.sequence_length, progress, runtime, owner)
@@ -175,7 +189,9 @@ def train(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(_Guard(trainer))
-        trainer.train(resume_from_checkpoint=last_checkpoint(out / CHECKPOINTS, owner))
+        checkpoint = last_checkpoint(out / CHECKPOINTS, owner)
+        check_shares(checkpoint)
+        trainer.train(resume_from_checkpoint=checkpoint)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     objective.model.eval()
     return recorder.summary()
@@ -248,7 +264,9 @@ def _portion(config: TrainingConfig, runtime: Runtime) -> int:
     return max(n for n in range(1, runtime.device_batch_size + 1) if share % n == 0)
 
 
-def _arguments(config: TrainingConfig, folder: Path, runtime: Runtime, arithmetic: torch.dtype) -> TrainingArguments:
+def _arguments(
+    config: TrainingConfig, folder: Path, runtime: Runtime, arithmetic: torch.dtype, engine: dict[str, Any] | None
+) -> TrainingArguments:
     device, portion = device_of(runtime), _portion(config, runtime)
     return TrainingArguments(
         output_dir=str(folder),
@@ -257,7 +275,7 @@ def _arguments(config: TrainingConfig, folder: Path, runtime: Runtime, arithmeti
         gradient_accumulation_steps=config.batch_size // processes.count() // portion,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr": config.min_learning_rate},
+        lr_scheduler_kwargs={"min_lr_rate": config.min_learning_rate / config.learning_rate},
         warmup_steps=config.warmup_steps,
         weight_decay=config.weight_decay,
         adam_beta1=config.adam_beta1,
@@ -267,6 +285,7 @@ def _arguments(config: TrainingConfig, folder: Path, runtime: Runtime, arithmeti
         train_sampling_strategy="sequential",  # the order is already in the dataset
         bf16=arithmetic is torch.bfloat16,
         use_cpu=device.type == "cpu",
+        deepspeed=engine,
         ddp_find_unused_parameters=False,  # an objective goes through all that it trains
         ddp_backend="gloo" if device.type == "cpu" and processes.count() > 1 else None,
         dataloader_num_workers=runtime.workers,
