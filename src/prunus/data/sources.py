@@ -6,11 +6,11 @@ import hashlib
 import importlib.util
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from prunus.data.config import Source
+from prunus.data.config import Place, Source
 from prunus.errors import DataError, HubError, nearest
 from prunus.fingerprint import digest, fingerprint_files
 
@@ -59,7 +59,7 @@ def entries(source: Source, where: str) -> Iterator[Any]:
     if source.path in BUILTINS:
         yield from _python_documents()
         return
-    for row in _rows(source, where):
+    for row in rows(source, where):
         if source.column not in row:
             raise DataError(
                 f"{where}.column: {source.path} has no column {source.column!r}{nearest(source.column, row)}; "
@@ -78,7 +78,7 @@ def check_source(source: Source, where: str) -> None:
         raise DataError(f"{where}: {source.path} holds no text")
 
 
-def source_fingerprint(source: Source, where: str) -> str:
+def source_fingerprint(source: Place, where: str) -> str:
     """A digest of what the source holds: a local file's bytes, a hub dataset's commit, Python's version."""
     if source.path in BUILTINS:
         return digest([source.path, sys.version])
@@ -88,7 +88,7 @@ def source_fingerprint(source: Source, where: str) -> str:
     return digest([source.path, source.name, source.split, _hub_commit(source, where)])
 
 
-def sources_fingerprint(sources: tuple[Source, ...], where: str) -> str:
+def sources_fingerprint(sources: Sequence[Place], where: str) -> str:
     """A digest of what several sources hold and how each is read."""
     return digest([[source.identity(), source_fingerprint(source, f"{where}.{i}")] for i, source in enumerate(sources)])
 
@@ -99,7 +99,13 @@ def is_held_out(text: str, fraction: float) -> bool:
     return value < fraction * 2**64
 
 
-def _rows(source: Source, where: str) -> Iterator[dict[str, Any]]:
+def rows(source: Place, where: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of `source` as they are, in order.
+
+    Raises:
+        DataError: The source cannot be read.
+        HubError: It is on the hub, which does not give it.
+    """
     import datasets
 
     datasets.disable_progress_bars()
@@ -114,7 +120,7 @@ def _rows(source: Source, where: str) -> Iterator[dict[str, Any]]:
         raise kind(f"{where}: {source.path} cannot be read: {type(error).__name__}: {error}") from None
 
 
-def _open(source: Source, where: str) -> Any:
+def _open(source: Place, where: str) -> Any:
     import datasets
 
     file = Path(source.path).expanduser()
@@ -130,7 +136,7 @@ def _open(source: Source, where: str) -> Any:
     return datasets.load_dataset(source.path, source.name, split=source.split, revision=source.revision, streaming=True)
 
 
-def _refuse_missing_file(source: Source, where: str) -> None:
+def _refuse_missing_file(source: Place, where: str) -> None:
     local = source.path.startswith((".", "/", "~")) or source.path.count("/") > 1
     if source.path.startswith("builtin:"):
         raise DataError(
@@ -142,7 +148,7 @@ def _refuse_missing_file(source: Source, where: str) -> None:
         raise DataError(f"{where}.path: there is no file {source.path}")
 
 
-def _hub_commit(source: Source, where: str) -> str:
+def _hub_commit(source: Place, where: str) -> str:
     _refuse_missing_file(source, where)
     from huggingface_hub import HfApi
 

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from prunus.data.tokens import ENDS, FACTS, PROMPTS, SIZES
+from prunus.data.tokens import ANSWERS, ENDS, FACTS, SIZES
 
 
 @dataclass
@@ -27,31 +27,34 @@ class Stream:
     tokens: int = 0
     lengths: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
-    prompts: list[int] = field(default_factory=list)
+    answers: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The type of an id on disk."""
         return np.dtype(np.uint16 if self.vocab_size <= 2**16 else np.uint32)
 
-    def write(self, text: str, ids: Sequence[int], prompt: int = 0) -> None:
-        """Append a document, given as text and as ids, of which the first `prompt` are prompt."""
+    def write(self, text: str, ids: Sequence[int], answers: Sequence[tuple[int, int]] | None = None) -> None:
+        """Append a document, given as text and as ids, of which some stretches (start, end) answer somebody; or all."""
+        for first, last in [(0, len(ids))] if answers is None else answers:
+            goes_on = self.answers and self.answers[-1][1] == self.tokens + first
+            start = self.answers.pop()[0] if goes_on else self.tokens + first
+            self.answers.append((start, self.tokens + last))
         self.file.write(np.asarray(ids, dtype=self.dtype).tobytes())
         self.lengths.append(len(ids))
         self.sizes.append(len(text.encode()))
-        self.prompts.append(prompt)
         self.tokens += len(ids)
 
     def finish(self, out: Path) -> dict[str, Any]:
-        """Write the borders beside the ids, and of prompts where there are any.
+        """Write the borders beside the ids, and those of answers where not all is one.
 
         Returns:
             The number of documents, tokens and bytes.
         """
         np.save(out / ENDS, np.cumsum(self.lengths, dtype=np.int64))
         np.save(out / SIZES, np.asarray(self.sizes, dtype=np.int64))
-        if any(self.prompts):
-            np.save(out / PROMPTS, np.asarray(self.prompts, dtype=np.int64))
+        if self.answers != [(0, self.tokens)]:
+            np.save(out / ANSWERS, np.asarray(self.answers, dtype=np.int64).reshape(-1, 2))
         facts: dict[str, Any] = {"documents": len(self.sizes), "tokens": self.tokens, "bytes": sum(self.sizes)}
         (out / FACTS).write_text(json.dumps({**facts, "dtype": self.dtype.name}, indent=2) + "\n")
         return facts

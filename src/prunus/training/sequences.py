@@ -33,7 +33,7 @@ class Sequences(Dataset[dict[str, np.ndarray]]):
         self.tokens, self.config, self.extra = tokens, config, extra
         self.blocks = tokens.blocks(config.sequence_length)
         self.order = schedule(len(self.blocks), config.steps * config.batch_size, config.seed)
-        self.masked = bool(tokens.prompts.any()) and not config.learn_prompts
+        self.masked = tokens.answers is not None and not config.learn_prompts
         self.step_counts: dict[int, float] = {}
 
     def __len__(self) -> int:
@@ -53,19 +53,14 @@ class Sequences(Dataset[dict[str, np.ndarray]]):
             counted = self._step_count(index // self.config.batch_size)
             item["weights"] = self._counts(number) * np.float32(wanted / max(counted, 1))
         if not self.config.attend_across_documents:
-            item["position_ids"] = self._positions(number)[0]
+            length = self.config.sequence_length
+            item["position_ids"] = self.tokens.positions(number * length, length)[0]
         return item if self.extra is None else {**item, **self.extra(number)}
-
-    def _positions(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Where in its document each token of a block is, and in which, [S] each."""
-        return self.tokens.positions(number * self.config.sequence_length, self.config.sequence_length)
 
     def _counts(self, number: int) -> np.ndarray:
         """1 where the next token is none of a prompt, else 0, and 0 for the last, [S]."""
-        first = number * self.config.sequence_length
-        at = np.arange(first, first + self.config.sequence_length)
-        documents = self._positions(number)[1]
-        answers = at - self.tokens.starts[documents] >= self.tokens.prompts[documents]
+        length = self.config.sequence_length
+        answers = self.tokens.counted(number * length, length)
         return np.append(answers[1:], False).astype(np.float32)
 
     def _step_count(self, step: int) -> float:
