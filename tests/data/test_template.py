@@ -8,6 +8,7 @@ import pytest
 from prunus.data.template import PLAIN, Dialogue, Template, read_template
 from prunus.errors import DataError, ModelError
 from prunus.models.load import load_tokenizer
+from prunus.writing.prompts import rendered
 
 SAYS = "{{ m.content }}<END>"
 MARKED = (
@@ -74,10 +75,10 @@ def test_a_question_is_the_beginning_of_what_is_learnt(tokenizer: Any) -> None:
     for text in (MARKED, BARE, PLAIN):
         template = Template(tokenizer, text)
         (read,) = template.render([Dialogue("here", TURNS)])
-        asked = template.prompt(TURNS[:4], None, "here")
-        assert read.text.startswith(asked.text)
-        assert read.ids[: len(asked.ids)] == asked.ids
-        assert read.answers[-1][0] == len(asked.ids)
+        asked, ids = rendered(TURNS[:4], tokenizer, "here", template=text)
+        assert read.text.startswith(asked)
+        assert read.ids[: len(ids)] == ids
+        assert read.answers[-1][0] == len(ids)
 
 
 def test_plain_shows_functions_and_calls(tokenizer: Any) -> None:

@@ -96,15 +96,6 @@ class Template:
         """Whether the template itself marks what the assistant says."""
         return re.search(r"\{%-?\s*generation\s*-?%\}", str(self.text)) is not None
 
-    def prompt(self, turns: Turns, tools: Turns | None, where: str) -> Rendered:
-        """Turns with an answer due, as a model is asked for one.
-
-        Raises:
-            DataError: The template refuses them.
-        """
-        text = self._render(turns, tools, where, ask=True)
-        return Rendered(text, self.tokenizer(text, add_special_tokens=False)["input_ids"], [])
-
     def render(self, dialogues: Iterable[Dialogue]) -> Iterator[Rendered]:
         """Each conversation as tokens.
 
