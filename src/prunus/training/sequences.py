@@ -8,16 +8,40 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from prunus.data.tokens import Tokens, schedule
 from prunus.training.config import TrainingConfig
 
-Extra = Callable[[int], dict[str, np.ndarray]]
+Item = dict[str, np.ndarray]
+
+Extra = Callable[[int], Item]
 """From a block's number to more that the objective is handed of it, by the names of its arguments."""
 
 
-class Sequences(Dataset[dict[str, np.ndarray]]):
+class Items(Dataset[Item]):
+    """What a run trains on, item by item, in order.
+
+    Attributes:
+        steps: Optimiser steps of the run.
+        warmup_steps: Over so many the learning rate rises from 0.
+        tokens_per_step: Tokens of one, on average.
+    """
+
+    steps: int
+    warmup_steps: int
+    tokens_per_step: int
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def collate(self, items: list[Item]) -> dict[str, torch.Tensor]:
+        """Some items as a portion of a batch."""
+        return {name: torch.from_numpy(np.stack([item[name] for item in items])) for name in items[0]}
+
+
+class Sequences(Items):
     """The sequences of a whole run, in order. An item's number says which it is, so that resuming replays nothing.
 
     Args:
@@ -31,6 +55,8 @@ class Sequences(Dataset[dict[str, np.ndarray]]):
 
     def __init__(self, tokens: Tokens, config: TrainingConfig, extra: Extra | None = None) -> None:
         self.tokens, self.config, self.extra = tokens, config, extra
+        self.steps, self.warmup_steps = config.steps, config.warmup_steps
+        self.tokens_per_step = config.batch_size * config.sequence_length
         self.blocks = tokens.blocks(config.sequence_length)
         self.order = schedule(len(self.blocks), config.steps * config.batch_size, config.seed)
         self.masked = tokens.answers is not None and not config.learn_prompts
@@ -39,7 +65,7 @@ class Sequences(Dataset[dict[str, np.ndarray]]):
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, index: int) -> Item:
         """One sequence.
 
         Returns:
