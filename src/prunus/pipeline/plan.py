@@ -25,7 +25,7 @@ from prunus.models.folder import has_chat_template, shape_of_file
 from prunus.models.locate import Located, locate_model
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.pipeline.artifact import Artifact
-from prunus.pipeline.checks import check_cached, check_cut, check_length, check_trackers
+from prunus.pipeline.checks import check_cached, check_cut, check_length, check_runtime
 from prunus.pipeline.recipe import Recipe
 from prunus.prune.config import PruneConfig
 from prunus.score.config import ScoreConfig, Statistic
@@ -122,7 +122,7 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
         DataError: Text is missing, or not as described.
         HubError: Something is neither here nor to be had from the hub.
     """
-    check_trackers(recipe.runtime.trackers)
+    check_runtime(recipe.runtime, [recipe.correct, *(student.distill for student in recipe.students.values())])
     unchecked: list[str] = []
     shape, base, tokenizer = _teacher(recipe, root, tentative, unchecked)
     _check_lengths(recipe, shape.max_position_embeddings)
