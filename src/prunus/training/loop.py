@@ -183,15 +183,14 @@ def fit(
 
     Takes, returns and raises what `train` does.
     """
+    settings = read_settings(runtime.deepspeed, config.optimizer) if runtime.deepspeed else None
 
     def portion() -> dict[str, torch.Tensor]:
         first = items.collate([items[i] for i in range(portion_of(config, runtime))])
         return {name: value for name, value in first.items() if name != "numbers"}
 
     arithmetic = training_dtype(objective, portion, runtime, console)
-    engine = None
-    if runtime.deepspeed:
-        engine = filled(read_settings(runtime.deepspeed, config.optimizer), arithmetic is torch.bfloat16)
+    engine = None if settings is None else filled(settings, arithmetic is torch.bfloat16)
     arguments = _arguments(config, items, out / CHECKPOINTS, runtime, arithmetic, engine)
     with console.progress(label, items.steps * items.tokens_per_step, "tokens") as progress:
         owner = digest(config.identity())
