@@ -214,6 +214,10 @@ class Distill(Single):
             raise RecipeError("--corpus or --generated: give one of the two: text, or what `prunus generate` wrote")
         if self.corpus and self.config.data == "teacher":
             raise RecipeError("--data: teacher needs --generated, the folder that `prunus generate` wrote")
+        if self.config.targets == "cached":
+            raise RecipeError(
+                "--targets: cached is for recipes, whose plan asks the teacher first; allowed here: online"
+            )
         student, teacher = located(self.student), located(self.teacher)
         config, stream = self.config, self._stream(student, teacher, console)
         if self.generated is not None:

@@ -7,6 +7,7 @@ import importlib.util
 import sys
 import sysconfig
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ _SKIPPED = {
 
 
 def documents(source: Source, where: str) -> Iterator[str]:
-    """Yield the text of each document of `source`, in order.
+    """The text of each document of `source`, in order.
 
     Args:
         source: What to read.
@@ -42,30 +43,60 @@ def documents(source: Source, where: str) -> Iterator[str]:
         DataError: The source cannot be read, or has no such column.
         HubError: It is on the hub, which does not give it.
     """
-    for text in entries(source, where):
-        if not isinstance(text, str):
-            raise DataError(f"{where}.column: {source.column!r} of {source.path} holds {type(text).__name__}, not text")
-        if text.strip():
-            yield text
+    return Reader(source, where).documents()
 
 
 def entries(source: Source, where: str) -> Iterator[Any]:
-    """Yield whatever the column of `source` holds, row by row, in order.
+    """Whatever the column of `source` holds, row by row, in order; see `Reader`."""
+    return Reader(source, where).entries()
+
+
+class Reader:
+    """A source as it is read, row by row, which knows how far it is.
+
+    Args:
+        source: What to read.
+        where: Its name in the recipe, for messages.
+        place: Where another reader of it was, to go on from there.
 
     Raises:
-        DataError: The source cannot be read, or has no such column.
+        DataError: The source cannot be read, or has no such column; also while it is read.
         HubError: It is on the hub, which does not give it.
     """
-    if source.path in BUILTINS:
-        yield from _python_documents()
-        return
-    for row in _rows(source, where):
-        if source.column not in row:
-            raise DataError(
-                f"{where}.column: {source.path} has no column {source.column!r}{nearest(source.column, row)}; "
-                f"it has: {', '.join(row)}"
-            )
-        yield row[source.column]
+
+    def __init__(self, source: Source, where: str, place: dict[str, Any] | None = None) -> None:
+        self.source, self.where = source, where
+        with _told(source, where):
+            self.rows = _open(source, where)
+            if place is not None:
+                self.rows.load_state_dict(place)
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """How far it is, as `datasets` says it: plain values that JSON takes."""
+        return self.rows.state_dict()
+
+    def documents(self) -> Iterator[str]:
+        """The texts that hold anything."""
+        source, where = self.source, self.where
+        for text in self.entries():
+            if not isinstance(text, str):
+                kind = type(text).__name__
+                raise DataError(f"{where}.column: {source.column!r} of {source.path} holds {kind}, not text")
+            if text.strip():
+                yield text
+
+    def entries(self) -> Iterator[Any]:
+        """Whatever the column holds."""
+        source = self.source
+        with _told(source, self.where):
+            for row in self.rows:
+                if source.column not in row:
+                    raise DataError(
+                        f"{self.where}.column: {source.path} has no column {source.column!r}"
+                        f"{nearest(source.column, row)}; it has: {', '.join(row)}"
+                    )
+                yield row[source.column]
 
 
 def check_source(source: Source, where: str) -> None:
@@ -99,12 +130,11 @@ def is_held_out(text: str, fraction: float) -> bool:
     return value < fraction * 2**64
 
 
-def _rows(source: Source, where: str) -> Iterator[dict[str, Any]]:
-    import datasets
-
-    datasets.disable_progress_bars()
+@contextmanager
+def _told(source: Source, where: str) -> Iterator[None]:
+    """Say in our words what reading raises."""
     try:
-        yield from _open(source, where)
+        yield
     except DataError:
         raise
     except StopIteration:
@@ -117,6 +147,9 @@ def _rows(source: Source, where: str) -> Iterator[dict[str, Any]]:
 def _open(source: Source, where: str) -> Any:
     import datasets
 
+    datasets.disable_progress_bars()
+    if source.path in BUILTINS:
+        return datasets.IterableDataset.from_generator(_python_rows, gen_kwargs={"column": source.column})
     file = Path(source.path).expanduser()
     if file.is_file():
         ending = [suffix for suffix in file.suffixes if suffix in READERS]
@@ -152,15 +185,13 @@ def _hub_commit(source: Source, where: str) -> str:
         raise HubError(f"{where}.path: {source.path} is no local file, and the hub does not give it: {error}") from None
 
 
-def _python_documents() -> Iterator[str]:
+def _python_rows(column: str) -> Iterator[dict[str, str]]:
     """The documentation and the source that every Python carries: its language reference, then its modules."""
     if importlib.util.find_spec("pydoc_data.topics"):
         from pydoc_data.topics import topics
 
-        yield from topics.values()
+        yield from ({column: text} for text in topics.values())
     library = Path(sysconfig.get_paths()["stdlib"])
     for file in sorted(library.rglob("*.py")):
         if not _SKIPPED & set(file.relative_to(library).parts) and "pydoc_data" not in file.parts:
-            text = file.read_text(encoding="utf-8", errors="replace")
-            if text.strip():
-                yield text
+            yield {column: file.read_text(encoding="utf-8", errors="replace")}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,13 @@ from typing import IO, Any
 import numpy as np
 
 from prunus.data.tokens import ENDS, FACTS, PROMPTS, SIZES
+
+_BORDERS = ("lengths", "sizes", "prompts")
+_STATE = "state.npz"
+
+
+def _numbers() -> array[int]:
+    return array("q")  # 8 bytes each: there may be many millions
 
 
 @dataclass
@@ -25,9 +34,9 @@ class Stream:
     file: IO[bytes]
     vocab_size: int
     tokens: int = 0
-    lengths: list[int] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    prompts: list[int] = field(default_factory=list)
+    lengths: array[int] = field(default_factory=_numbers)
+    sizes: array[int] = field(default_factory=_numbers)
+    prompts: array[int] = field(default_factory=_numbers)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -41,6 +50,33 @@ class Stream:
         self.sizes.append(len(text.encode()))
         self.prompts.append(prompt)
         self.tokens += len(ids)
+
+    def keep(self, folder: Path, place: Any) -> None:
+        """Write down how far the stream is, with what says where the next document comes from (JSON takes it)."""
+        self.file.flush()
+        os.fsync(self.file.fileno())  # what is said to be there must outlive a crash
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / "partial.npz"
+        lengths, sizes, prompts = (np.asarray(getattr(self, name)) for name in _BORDERS)
+        np.savez(partial, place=np.array(json.dumps(place)), lengths=lengths, sizes=sizes, prompts=prompts)
+        os.replace(partial, folder / _STATE)
+        (folder / "complete").touch()  # an unfinished step with this is gone on with, and not removed
+
+    def go_on(self, folder: Path) -> Any:
+        """Take up the stream where it was kept last, or at its beginning, and forget what was written after that.
+
+        Returns:
+            The place that was given with it, or None.
+        """
+        place = None
+        if (folder / _STATE).is_file():
+            with np.load(folder / _STATE) as state:
+                place = json.loads(str(state["place"]))
+                for name in _BORDERS:
+                    setattr(self, name, array("q", state[name].tobytes()))
+        self.tokens = sum(self.lengths)
+        self.file.truncate(self.tokens * self.dtype.itemsize)
+        return place
 
     def finish(self, out: Path) -> dict[str, Any]:
         """Write the borders beside the ids, and of prompts where there are any.

@@ -57,6 +57,12 @@ class Tokens:
             raise DataError(f"the text is too short: {len(self.ids)} tokens do not fill one sequence of {length}")
         return self.ids[: count * length].reshape(count, length)
 
+    def positions(self, first: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where in its document each of some tokens is, counted from where the document or `first` is, and in which."""
+        at = np.arange(first, first + length)
+        documents = np.searchsorted(self.ends, at, side="right")
+        return at - np.maximum(self.starts[documents], first), documents
+
     def draw(self, count: int, length: int, seed: int) -> np.ndarray:
         """A calibration set: `count` blocks drawn at random, or all in random order if there are fewer, [n, length].
 

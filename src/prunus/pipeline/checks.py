@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
+from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError, ShapeError
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.prune.config import PruneConfig
@@ -28,6 +29,28 @@ def check_cut(config: PruneConfig, teacher: Shape, target: Shape, where: str) ->
     """
     if target == teacher and config.init == "teacher":
         raise ShapeError(f"{where}: nothing is cut: give fewer of one of {', '.join(PRUNABLE)}, or drop_layers")
+
+
+def check_cached(config: DistillConfig, shares_vocabulary: bool, where: str) -> None:
+    """Refuse to train on targets that were kept what needs more of the teacher than they hold.
+
+    Raises:
+        RecipeError: Names the option, and what is allowed.
+    """
+    refused = {
+        f"loss: {config.loss}": (config.loss != "forward_kl", "loss: forward_kl"),
+        "states": (config.states.weight != 0, "states: none"),
+        f"token_weights: {config.token_weights}": (config.token_weights != "uniform", "token_weights: uniform"),
+        f"top_k: {config.top_k}": (config.top_k is not None, "no top_k, since targets.count says how many are kept"),
+        "data: student": (config.data == "student", "data: corpus or teacher"),
+        "prune.vocab_size": (not shares_vocabulary, "the teacher's own vocabulary"),
+    }
+    for option, (asked, allowed) in refused.items():
+        if asked:
+            raise RecipeError(
+                f"{where}.targets: cached keeps a few of the teacher's probabilities, and {option} needs more of it; "
+                f"allowed: {allowed}, or targets: online"
+            )
 
 
 def check_length(name: str, length: int, context: int) -> None:

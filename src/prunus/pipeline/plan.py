@@ -15,7 +15,7 @@ from prunus.config import StepConfig, parse
 from prunus.data.config import Source, TokensConfig
 from prunus.data.questions import read_questions
 from prunus.data.sources import check_source, sources_fingerprint
-from prunus.distill.config import StatesConfig
+from prunus.distill.config import DistillConfig, StatesConfig
 from prunus.errors import HubError, RecipeError
 from prunus.fingerprint import digest, fingerprint_files
 from prunus.generate.config import GenerateConfig
@@ -25,10 +25,11 @@ from prunus.models.folder import has_chat_template, shape_of_file
 from prunus.models.locate import Located, locate_model
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.pipeline.artifact import Artifact
-from prunus.pipeline.checks import check_cut, check_length, check_trackers
+from prunus.pipeline.checks import check_cached, check_cut, check_length, check_trackers
 from prunus.pipeline.recipe import Recipe
 from prunus.prune.config import PruneConfig
 from prunus.score.config import ScoreConfig, Statistic
+from prunus.targets.config import TargetsConfig
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,9 @@ def _target(recipe: Recipe, name: str, teacher: Shape) -> Shape:
             "allowed: corpus"
         )
     distill.states.pairs(teacher.num_hidden_layers, target.num_hidden_layers, ())  # refuses layers that are not there
+    if distill.tokens and distill.targets == "cached":
+        shares_vocabulary = prune_config(recipe, name).vocab_size is None
+        check_cached(_distill_config(recipe, name), shares_vocabulary, f"students.{name}.distill")
     return target
 
 
@@ -257,6 +261,14 @@ def prune_config(recipe: Recipe, name: str) -> PruneConfig:
     return own.model_copy(update={**shape, "like": None})
 
 
+def _distill_config(recipe: Recipe, name: str) -> DistillConfig:
+    """The student's own options; one that is drawn anew has no states in common with its teacher."""
+    distill = recipe.students[name].distill
+    if prune_config(recipe, name).init == "random":
+        return distill.model_copy(update={"states": StatesConfig(weight=0)})
+    return distill
+
+
 def _steps(
     recipe: Recipe,
     root: Path,
@@ -289,11 +301,38 @@ def _steps(
         asked = given_prompts(recipe.generate, tentative) or {"tokens": corpus}
         written = Step("teacher", "generate", recipe.generate, {"model": teacher, **asked}, root)
         yield written
+    asked_before = _targets(recipe, teacher, corpus, written)
+    yield from {id(step): step for step in asked_before.values()}.values()
     for name, shape in students.items():
         needs = bool(prune_config(recipe, name).statistics(teacher_shape, shape))
+        guide: dict[str, Step | Given] = {"teacher": teacher}
+        if name in asked_before:
+            guide = {"targets": asked_before[name]}
         yield from _student_steps(
-            recipe, name, teacher, score if needs else None, (corpus, held_out, written), tentative
+            recipe, name, teacher, score if needs else None, (corpus, held_out, written), guide, tentative
         )
+
+
+def _targets(recipe: Recipe, teacher: Step | Given, corpus: Step, written: Step) -> dict[str, Step]:
+    """The step that asks the teacher before, of each student that wants one; those who read alike share it."""
+    steps: dict[str, Step] = {}
+    shared: dict[str, Step] = {}
+    for name, student in recipe.students.items():
+        distill = student.distill
+        if not distill.tokens or distill.targets != "cached":
+            continue
+        config = TargetsConfig(
+            **recipe.targets.model_dump(),
+            temperature=distill.temperature,
+            sequence_length=distill.sequence_length,
+            sequences=distill.steps * distill.batch_size,
+            attend_across_documents=distill.attend_across_documents,
+            seed=distill.seed,
+        )
+        read = written if distill.data == "teacher" else corpus
+        step = Step("teacher", "targets", config, {"model": teacher, "tokens": read}, corpus.root)
+        steps[name] = shared.setdefault(step.fingerprint, step)
+    return steps
 
 
 def scored(config: ScoreConfig, teacher: Shape, cuts: Sequence[tuple[PruneConfig, Shape]]) -> ScoreConfig:
@@ -333,11 +372,10 @@ def _student_steps(
     teacher: Step | Given,
     score: Step | None,
     streams: tuple[Step, Step, Step],
+    guide: Mapping[str, Step | Given],
     tentative: bool,
 ) -> Iterator[Step]:
-    config, distill = prune_config(recipe, name), recipe.students[name].distill
-    if config.init == "random":  # drawn anew, it has no states in common with its teacher
-        distill = distill.model_copy(update={"states": StatesConfig(weight=0)})
+    config, distill = prune_config(recipe, name), _distill_config(recipe, name)
     corpus, held_out, written = streams
     root = corpus.root
     needed: dict[str, Step | Given] = {"scores": score} if score is not None else {}
@@ -356,7 +394,7 @@ def _student_steps(
         yield Step(name, label, recipe.evaluate, {"model": pruned, "tokens": held_out, **beside}, root)
     if distill.tokens:
         read = written if distill.data == "teacher" else corpus
-        inputs = {"student": pruned, "teacher": teacher, "tokens": read}
+        inputs = {"student": pruned, **guide, "tokens": read}
         healed = Step(name, "distill", distill, inputs, root)
         yield healed
         yield Step(name, "evaluate", recipe.evaluate, {"model": healed, "tokens": held_out, **beside}, root)

@@ -24,6 +24,7 @@ from prunus.models.shape import PRUNABLE
 from prunus.prune.config import PruneConfig
 from prunus.runtime import Runtime
 from prunus.score.config import ScoreConfig
+from prunus.targets.config import KeptConfig
 
 SEEDED = ("correct", "score", "generate", "distill", "evaluate")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -75,6 +76,8 @@ class Recipe(Config):
     """Importance."""
     generate: GenerateConfig = GenerateConfig()
     """What the teacher writes, for students with `distill.data: teacher`."""
+    targets: KeptConfig = KeptConfig()
+    """What is kept of what the teacher says, for students with `distill.targets: cached`."""
     students: dict[str, StudentConfig] = Field(min_length=1)
     """The students, by name."""
     distill: DistillConfig

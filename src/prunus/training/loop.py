@@ -30,7 +30,7 @@ from prunus.training.objectives import Objective
 from prunus.training.optimizers import MuonWithAdamW
 from prunus.training.precision import training_dtype
 from prunus.training.record import Recorder, last_checkpoint
-from prunus.training.sequences import Sequences
+from prunus.training.sequences import Extra, Sequences
 from prunus.training.sharding import gathered, is_sharded, load_whole, shard, share_out
 
 CHECKPOINTS = "checkpoints"
@@ -130,6 +130,7 @@ def train(
     console: Console,
     label: str,
     watchers: Sequence[TrainerCallback] = (),
+    extra: Extra | None = None,
 ) -> dict[str, float]:
     """Train the model of `objective` in place, from the last complete checkpoint under `out` if there is one.
 
@@ -142,6 +143,7 @@ def train(
         console: Shows the progress.
         label: What to call it there.
         watchers: Callbacks of transformers that look on.
+        extra: What more the objective is handed of each sequence.
 
     Returns:
         The loss over the last logged steps, the tokens trained on, and the tokens per second of this session.
@@ -151,7 +153,7 @@ def train(
         TrainingError: The loss is not finite.
         ArtifactError: There is a checkpoint of training with other options.
     """
-    sequences = Sequences(tokens, config)
+    sequences = Sequences(tokens, config, extra)
     _place(objective, runtime)
 
     def portion() -> dict[str, torch.Tensor]:

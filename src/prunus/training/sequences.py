@@ -5,11 +5,16 @@ S sequence
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from torch.utils.data import Dataset
 
 from prunus.data.tokens import Tokens, schedule
 from prunus.training.config import TrainingConfig
+
+Extra = Callable[[int], dict[str, np.ndarray]]
+"""From a block's number to more that the objective is handed of it, by the names of its arguments."""
 
 
 class Sequences(Dataset[dict[str, np.ndarray]]):
@@ -18,13 +23,14 @@ class Sequences(Dataset[dict[str, np.ndarray]]):
     Args:
         tokens: The stream.
         config: Says how long sequences are, how many a step has, in what order they come, and what of them counts.
+        extra: What more there is of each block.
 
     Raises:
         DataError: The stream does not fill one sequence.
     """
 
-    def __init__(self, tokens: Tokens, config: TrainingConfig) -> None:
-        self.tokens, self.config = tokens, config
+    def __init__(self, tokens: Tokens, config: TrainingConfig, extra: Extra | None = None) -> None:
+        self.tokens, self.config, self.extra = tokens, config, extra
         self.blocks = tokens.blocks(config.sequence_length)
         self.order = schedule(len(self.blocks), config.steps * config.batch_size, config.seed)
         self.masked = bool(tokens.prompts.any()) and not config.learn_prompts
@@ -38,7 +44,7 @@ class Sequences(Dataset[dict[str, np.ndarray]]):
 
         Returns:
             `input_ids` [S]; `numbers`, which block of the stream it is; `weights` [S] where only a part counts, of
-            mean 1 over the step; `position_ids` [S] where documents are kept apart.
+            mean 1 over the step; `position_ids` [S] where documents are kept apart; and what `extra` has.
         """
         number = int(self.order[index])
         item = {"input_ids": self.blocks[number].astype(np.int64), "numbers": np.int64(number)}
@@ -47,19 +53,18 @@ class Sequences(Dataset[dict[str, np.ndarray]]):
             counted = self._step_count(index // self.config.batch_size)
             item["weights"] = self._counts(number) * np.float32(wanted / max(counted, 1))
         if not self.config.attend_across_documents:
-            at, documents = self._places(number)
-            item["position_ids"] = at - np.maximum(self.tokens.starts[documents], at[0])  # a block may begin within one
-        return item
+            item["position_ids"] = self._positions(number)[0]
+        return item if self.extra is None else {**item, **self.extra(number)}
 
-    def _places(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Where in the stream each token of a block is, and in which document, [S] each."""
-        first = number * self.config.sequence_length
-        at = np.arange(first, first + self.config.sequence_length)
-        return at, np.searchsorted(self.tokens.ends, at, side="right")
+    def _positions(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where in its document each token of a block is, and in which, [S] each."""
+        return self.tokens.positions(number * self.config.sequence_length, self.config.sequence_length)
 
     def _counts(self, number: int) -> np.ndarray:
         """1 where the next token is none of a prompt, else 0, and 0 for the last, [S]."""
-        at, documents = self._places(number)
+        first = number * self.config.sequence_length
+        at = np.arange(first, first + self.config.sequence_length)
+        documents = self._positions(number)[1]
         answers = at - self.tokens.starts[documents] >= self.tokens.prompts[documents]
         return np.append(answers[1:], False).astype(np.float32)
 
