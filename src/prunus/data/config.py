@@ -7,19 +7,23 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from prunus.config import Config, Path, StepConfig
+from prunus.world.config import WorldConfig
 
 
 class Source(Config):
     """One source of text."""
 
     path: Path
-    """A local file (.jsonl, .json, .csv, .parquet or .txt, .gz too), a dataset's id on the hub, or `builtin:python`."""
+    """A local file (.jsonl, .json, .csv, .parquet or .txt, .gz too), a dataset's id on the hub, `builtin:python`,
+    or `builtin:world`."""
     name: str | None = None
-    """The configuration of a dataset on the hub that has several."""
+    """The configuration of a dataset that has several; of `builtin:world` `stories` or `chat`."""
     split: str = "train"
-    """The split of a dataset on the hub."""
+    """The split of a dataset on the hub, or of `builtin:world`: `train` or `held_out`."""
     revision: str | None = None
     """The commit of a dataset on the hub; the newest if not given."""
+    world: WorldConfig | None = None
+    """Which world `builtin:world` is; the default one if not given."""
     column: str = "text"
     """The column that holds the text."""
     weight: float | None = Field(default=None, gt=0)

@@ -16,6 +16,9 @@ DIFFICULTIES: tuple[Difficulty, ...] = get_args(Difficulty)
 Part = Literal["train", "held_out"]
 Share = Annotated[float, Field(ge=0)]
 
+REVISION = 1
+"""Raised whenever the same options come to mean other text."""
+
 MIXTURE: dict[str, float] = {"instruction_following": 1.0, "roleplay": 1.0, "rag": 2.0, "function_calling": 2.0}
 
 
@@ -28,6 +31,12 @@ class WorldConfig(Config):
     """Conversations of each skill, relative to the others."""
     turns: int = Field(default=3, ge=1)
     """Questions of one training conversation at most; held-out items have one."""
+    documents: int = Field(default=20_000, ge=1)
+    """Stories and chants of the training split."""
+    conversations: int = Field(default=60_000, ge=1)
+    """Conversations of the training split."""
+    held_out_items: int = Field(default=500, ge=1)
+    """Items of each skill, and stories, that are held out."""
     seed: Seed = 0
     """Seed of everything: the same seed is the same world, word for word."""
 
