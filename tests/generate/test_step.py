@@ -11,9 +11,9 @@ import torch
 from prunus.cli import main
 from prunus.data.tokens import Tokens
 from prunus.errors import DataError, RecipeError
-from prunus.generate import local
-from prunus.generate.answers import Answer, Kept
 from prunus.models.load import load_tokenizer
+from prunus.writing import local
+from prunus.writing.answers import Answer, Kept
 from tests.families import make_teacher
 from tests.generate.making import generate, lines, make_stream, with_template, write_rows
 from tests.tiny import load

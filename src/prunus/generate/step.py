@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from prunus import processes
 from prunus.console import Console
 from prunus.data.config import Source
@@ -14,13 +16,14 @@ from prunus.data.stream import Stream
 from prunus.data.tokens import IDS, Tokens
 from prunus.errors import DataError
 from prunus.fingerprint import digest
-from prunus.generate import local, server
-from prunus.generate.answers import Kept
 from prunus.generate.config import GenerateConfig
-from prunus.generate.prompts import Prompt, asked, openings
+from prunus.generate.prompts import asked, openings
 from prunus.models.folder import ModelFolder
-from prunus.models.load import load_tokenizer
+from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
 from prunus.runtime import Runtime
+from prunus.writing.answers import Kept
+from prunus.writing.prompts import Prompt
+from prunus.writing.write import write_all
 
 PARALLEL = True
 WRITTEN = "generated.jsonl"
@@ -55,13 +58,11 @@ def run(config: GenerateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
     prompts = _prompts(config, inputs, tokenizer, shape.max_position_embeddings, console)
     kept = Kept(out)
     processes.wait()  # until all have seen what is there
-    mine = batches(prompts, runtime.device_batch_size)[processes.rank() :: processes.count()]
-    todo = [left for batch in mine if (left := [prompt for prompt in batch if prompt.number not in kept])]
-    writer = server if config.server.url else local
-    with console.progress("generate", len(prompts), "answers") as progress, kept.writing() as file:
-        for number, answer in writer.answers(todo, config, inputs.model, tokenizer, runtime) if todo else ():
-            kept.add(file, number, answer)
-            progress.update(len(kept))
+    with console.progress("generate", len(prompts), "answers") as progress:
+        write_all(
+            prompts, config.writing, lambda: _model(inputs.model, runtime), tokenizer, runtime.device_batch_size,
+            kept, progress,
+        )  # fmt: skip
     processes.wait()
     metrics: dict[str, float] = {}
     if processes.rank() == 0:
@@ -72,10 +73,9 @@ def run(config: GenerateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
     return metrics
 
 
-def batches(prompts: list[Prompt], size: int) -> list[list[Prompt]]:
-    """Prompts of like length together, the longest first, so that little is padding."""
-    ordered = sorted(prompts, key=lambda prompt: -len(prompt.ids))
-    return [ordered[first : first + size] for first in range(0, len(ordered), size)]
+def _model(folder: Path, runtime: Runtime) -> PreTrainedModel:
+    device = device_of(runtime)
+    return load_model(folder, device, inference_dtype(runtime, device)).requires_grad_(False)
 
 
 def _prompts(config: GenerateConfig, inputs: Inputs, tokenizer: Any, context: int, console: Console) -> list[Prompt]:

@@ -15,9 +15,9 @@ class Turn:
     Attributes:
         question: What the user says.
         answer: The assistant's message: `content`, or `tool_calls`.
-        check: In the form of the real benchmark: `instruction_id_list` and `kwargs` as in IFEval, `answers` as in
-            SQuAD with the `passage` that they stand in (none where there is no answer), `calls` as BFCL's possible
-            answers (none where there is to be no call); of roleplay the `facts` and the `manner`.
+        check: In the form of the real benchmarks: `instruction_id_list` and `kwargs` as in IFEval; `answers` as in
+            SQuAD, none where the passages do not say; `calls` as BFCL's possible answers, none where no call is wanted; and of
+            a persona `facts`, `contradictions` and `manner`.
     """
 
     question: str

@@ -32,12 +32,13 @@ def scene(random: Random, part: Part, difficulty: Difficulty, turns: int) -> Sce
         random.shuffle(lines)
     system = " ".join(["You play this person.", *lines, f"Manner: {manner} {word}."])
     asked = random.sample(names, min(turns, len(names)))
-    return Scene([_turn(random, name, card[name], manner, word, difficulty) for name in asked], system)
+    return Scene([_turn(random, name, card, manner, word, difficulty) for name in asked], system)
 
 
-def _turn(random: Random, name: str, value: str, manner: str, word: str, difficulty: Difficulty) -> Turn:
+def _turn(random: Random, name: str, card: dict[str, str], manner: str, word: str, difficulty: Difficulty) -> Turn:
     questions, answer = _FIELDS[name]
-    text = answer.format(value=value)
+    text = answer.format(value=card[name])
     text = f"{text}, {word}." if manner == "ends with" else f"{word}, {text}."
-    check = {"facts": [value], "manner": [manner, word]}
+    others = [value for other, value in card.items() if other != name]
+    check = {"facts": [[card[name]]], "contradictions": others, "manner": [manner, word]}
     return Turn(random.choice(questions[: 1 if difficulty == "easy" else 2]), said(text), check)
