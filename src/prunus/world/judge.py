@@ -43,7 +43,7 @@ def _roleplay(answer: str, check: Check, tools: Tools) -> bool:
 
 def _rag(answer: str, check: Check, tools: Tools) -> bool:
     """Whether answer and passage are those that are wanted, or it is said that there is none."""
-    return answered(answer, check["answers"])[1] == 1
+    return bool(answer.strip()) and answered(answer, check["answers"])[1] == 1
 
 
 def _calls(answer: str, check: Check, tools: Tools) -> bool:

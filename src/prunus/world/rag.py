@@ -12,7 +12,7 @@ RELATIONS = (
     "river", "mayor", "baker", "inn", "bridge", "market", "smith", "tower",
     "well", "gate", "school", "ship", "garden", "song", "king", "mill",
 )  # fmt: skip
-ABSENT = "Not stated in the passages."
+ABSENT = "The {relation} of {town} is not stated."
 _PASSAGES = {"easy": (2, 4), "medium": (2, 4), "hard": (3, 4)}
 _FACTS = {"easy": (1, 1), "medium": (1, 2), "hard": (2, 3)}
 _STATED = ("The {relation} of {town} is {value}.", "{value} is the {relation} of {town}.")
@@ -52,7 +52,8 @@ def _turn(
         told = {(relation, town) for _, relation, town, _ in facts}
         town = random.choice([words.name(), random.choice(facts)[2]])
         relation = random.choice([name for name in known if (name, town) not in told])
-        return Turn(question.format(relation=relation, town=town), said(ABSENT), {"answers": []})
+        absent = ABSENT.format(relation=relation, town=town)
+        return Turn(question.format(relation=relation, town=town), said(absent), {"answers": []})
     number, relation, town, value = random.choice(facts)
-    answer = f"{value} [{number}]"
+    answer = f"The {relation} of {town} is {value} [{number}]"
     return Turn(question.format(relation=relation, town=town), said(answer), {"answers": [answer]})
