@@ -15,9 +15,9 @@ class Turn:
     Attributes:
         question: What the user says.
         answer: The assistant's message: `content`, or `tool_calls`.
-        check: In the form of the real benchmarks: `instruction_id_list` and `kwargs` as in IFEval; `answers` as in
-            SQuAD, none where the passages do not say; `calls` as BFCL's possible answers, none where no call is wanted; and of
-            a persona `facts`, `contradictions` and `manner`.
+        check: As the real benchmarks have it: `instruction_id_list` and `kwargs` as in IFEval; `answers` as in SQuAD,
+            none where the passages do not say; `calls` as BFCL's possible answers, none where no call is wanted; and
+            of a persona `facts`, `contradictions` and `manner`.
     """
 
     question: str
