@@ -32,7 +32,7 @@ def test_f1_and_exact_match(answer: str, gold: list[str], f1: float, exact: floa
 def test_where_there_is_no_answer_it_must_be_said(answer: str) -> None:
     assert says_unanswerable(answer)
     assert answered(answer, []) == (1.0, 1.0)
-    assert answered("In 1869.", []) == (0.0, 0.0)
+    assert answered("In 1869.", []) == answered(" ", []) == (0.0, 0.0)
     assert token_f1(NO_ANSWER, ["1869"]) == 0
 
 

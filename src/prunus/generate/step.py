@@ -22,7 +22,7 @@ from prunus.models.folder import ModelFolder
 from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
 from prunus.runtime import Runtime
 from prunus.writing.answers import Kept
-from prunus.writing.prompts import Prompt
+from prunus.writing.prompts import Prompt, batches
 from prunus.writing.write import write_all
 
 PARALLEL = True
@@ -58,11 +58,9 @@ def run(config: GenerateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
     prompts = _prompts(config, inputs, tokenizer, shape.max_position_embeddings, console)
     kept = Kept(out)
     processes.wait()  # until all have seen what is there
+    mine = batches(prompts, runtime.device_batch_size)[processes.rank() :: processes.count()]
     with console.progress("generate", len(prompts), "answers") as progress:
-        write_all(
-            prompts, config.writing, lambda: _model(inputs.model, runtime), tokenizer, runtime.device_batch_size,
-            kept, progress,
-        )  # fmt: skip
+        write_all(mine, config.writing, lambda: _model(inputs.model, runtime), tokenizer, kept, progress)
     processes.wait()
     metrics: dict[str, float] = {}
     if processes.rank() == 0:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from prunus.config import StepConfig
 from prunus.distill.config import DistillConfig
 from prunus.evaluate.config import EvaluateConfig
+from prunus.export.config import ExportConfig
 from prunus.generate.config import GenerateConfig
 from prunus.models.shape import Shape
+from prunus.pipeline.exporting import export_cost
 from prunus.pipeline.plan import Plan, Step
 from prunus.prune.config import PruneConfig
 from prunus.score.config import ScoreConfig
@@ -47,6 +49,8 @@ def cost_of(step: Step, plan: Plan) -> Cost:
         return Cost(config.max_tokens, flops, sum(model.parameters * 4 for model in models), 0)
     if isinstance(config, PruneConfig) and config.heal.asked:
         return _healing(config, shape, plan)
+    if isinstance(config, ExportConfig):
+        return Cost(*export_cost(config, shape, shape.max_position_embeddings))
     asking = _asking(config, shape, plan)
     return asking or Cost(disk_bytes=weights if step.kind in ("prune", "create") else 0)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from prunus.config import StepConfig, parse
+from prunus.create.config import CreateConfig
 from prunus.data.config import Source, TokensConfig
 from prunus.data.questions import read_questions
 from prunus.data.sources import check_source, sources_fingerprint
@@ -25,7 +26,8 @@ from prunus.models.folder import has_chat_template, shape_of_file
 from prunus.models.locate import Located, locate_model
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.pipeline.artifact import Artifact
-from prunus.pipeline.checks import check_cached, check_cut, check_length, check_trackers
+from prunus.pipeline.checks import check_cached, check_cut, check_length, check_runtime
+from prunus.pipeline.exporting import check_export
 from prunus.pipeline.recipe import Recipe
 from prunus.prune.config import PruneConfig
 from prunus.score.config import ScoreConfig, Statistic
@@ -122,11 +124,18 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
         DataError: Text is missing, or not as described.
         HubError: Something is neither here nor to be had from the hub.
     """
-    check_trackers(recipe.runtime.trackers)
+    check_runtime(recipe.runtime, [recipe.correct, *(student.distill for student in recipe.students.values())])
     unchecked: list[str] = []
     shape, base, tokenizer = _teacher(recipe, root, tentative, unchecked)
     _check_lengths(recipe, shape.max_position_embeddings)
     students = {name: _target(recipe, name, shape) for name in recipe.students}
+    if recipe.export.formats:
+        kept = recipe.teacher.create or (tokenizer.value if isinstance(tokenizer, Given) else None)
+        check_export(
+            recipe.export,
+            kept if isinstance(kept, (Path, CreateConfig)) else None,
+            {f"export.formats: students.{name}": target for name, target in students.items()},
+        )
     for part in ("corpus", "held_out"):
         for i, source in enumerate(getattr(recipe.data, part)):
             try:
@@ -392,12 +401,15 @@ def _student_steps(
     if config.init == "teacher" or not distill.tokens:
         label = "evaluate-pruned" if distill.tokens else "evaluate"
         yield Step(name, label, recipe.evaluate, {"model": pruned, "tokens": held_out, **beside}, root)
+    last = pruned
     if distill.tokens:
         read = written if distill.data == "teacher" else corpus
         inputs = {"student": pruned, **guide, "tokens": read}
-        healed = Step(name, "distill", distill, inputs, root)
-        yield healed
-        yield Step(name, "evaluate", recipe.evaluate, {"model": healed, "tokens": held_out, **beside}, root)
+        last = Step(name, "distill", distill, inputs, root)
+        yield last
+        yield Step(name, "evaluate", recipe.evaluate, {"model": last, "tokens": held_out, **beside}, root)
+    if recipe.export.formats:
+        yield Step(name, "export", recipe.export, {"model": last, "tokens": held_out}, root)
 
 
 def _streams(recipe: Recipe, root: Path, tokenizer: Step | Given, suffix: str, tentative: bool) -> tuple[Step, Step]:

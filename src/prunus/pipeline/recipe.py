@@ -19,6 +19,7 @@ from prunus.data.config import DataConfig
 from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError
 from prunus.evaluate.config import EvaluateConfig
+from prunus.export.config import ExportConfig
 from prunus.generate.config import GenerateConfig
 from prunus.models.shape import PRUNABLE
 from prunus.prune.config import PruneConfig
@@ -26,7 +27,7 @@ from prunus.runtime import Runtime
 from prunus.score.config import ScoreConfig
 from prunus.targets.config import KeptConfig
 
-SEEDED = ("correct", "score", "generate", "distill", "evaluate")
+SEEDED = ("correct", "score", "generate", "distill", "evaluate", "export")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _RESERVED = ("teacher", "data")
 
@@ -84,6 +85,8 @@ class Recipe(Config):
     """Distillation, for every student that says nothing else."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Measurement."""
+    export: ExportConfig = ExportConfig()
+    """Files that run on a device, of every student; none unless it names formats."""
     runtime: Runtime = Runtime()
     """Where the work is done; no part of any result's name."""
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from prunus.config import Path, Seed, StepConfig
+from prunus.config import RUNTIME, Seed, StepConfig
 
 Statistic = Literal["mean", "l2", "variance", "gradients", "covariance", "lm_loss", "accuracy", "logit_nmse"]
 
@@ -15,7 +15,7 @@ class ScoreConfig(StepConfig):
     """What the importance of layers, channels, heads and neurons is estimated from."""
 
     kind: ClassVar[str] = "score"
-    revision: ClassVar[int] = 3
+    revision: ClassVar[int] = 4
 
     samples: int = Field(default=1024, ge=1)
     """Sequences drawn at random from the corpus: the calibration set (arXiv 2407.14679 uses 1024)."""
@@ -30,7 +30,7 @@ class ScoreConfig(StepConfig):
     that a recipe's students drop are added."""
     layer_samples: int = Field(default=64, ge=1)
     """Sequences of the calibration set that models without some of their layers are run on."""
-    task: Path | None = None
+    task: Annotated[str | None, RUNTIME] = None
     """Questions for `accuracy`: a JSONL file of `{context, continuation}`, `{query, choices, gold}` or
     `{context_options, continuation, gold}`."""
     task_items: int = Field(default=200, ge=1)

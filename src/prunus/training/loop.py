@@ -25,6 +25,7 @@ from prunus.models.folder import ModelFolder, copy_along
 from prunus.models.load import device_of, dtype_named, inference_dtype, load_model, save_model
 from prunus.runtime import Runtime
 from prunus.training.config import OptimizerConfig, TrainingConfig
+from prunus.training.deepspeed import check_shares, filled, read_settings
 from prunus.training.objectives import Objective
 from prunus.training.optimizers import MuonWithAdamW
 from prunus.training.precision import training_dtype
@@ -50,6 +51,8 @@ class ObjectiveTrainer(Trainer):
         numbers = inputs.pop("numbers")
         loss: torch.Tensor = model(**inputs, progress=self.state.global_step / self.state.max_steps)
         self.portions.append((numbers, loss.detach()))
+        if self.is_deepspeed_enabled:  # which takes the step within the backward pass
+            self.check_portions()
         for name, figure in self.model.figures.items():
             self.figures.setdefault(name, []).append(figure)
         return loss
@@ -68,7 +71,6 @@ class ObjectiveTrainer(Trainer):
                     f"sequences {numbers.tolist()} of the text; the step is not taken, and the last good checkpoint is "
                     "kept. A lower learning_rate or a longer warmup_steps is the usual cure"
                 )
-        self.portions.clear()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what the objective saw since the last line, as means over this process's portions."""
@@ -83,7 +85,13 @@ class ObjectiveTrainer(Trainer):
         yield
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """Save them whole, whatever they are shared out over, so that any number of processes can go on."""
+        """Save them whole, whatever they are shared out over, so that any number of processes can go on.
+
+        DeepSpeed's have a form of their own.
+        """
+        if self.is_deepspeed_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
         state = gathered(self.optimizer.state_dict())
         if self.args.should_save:
             torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
@@ -96,6 +104,9 @@ class ObjectiveTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Take up what `_save_optimizer_and_scheduler` wrote."""
         if checkpoint is None:
+            return
+        if self.is_deepspeed_enabled:  # which has taken up the rest
+            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME))
             return
         self.optimizer.load_state_dict(torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu"))
         share_out(self.optimizer.optimizer)
@@ -118,6 +129,7 @@ class _Guard(TrainerCallback):
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
         """See `check_portions`."""
         self.trainer.check_portions()
+        self.trainer.portions.clear()
 
 
 def train(
@@ -171,13 +183,15 @@ def fit(
 
     Takes, returns and raises what `train` does.
     """
+    settings = read_settings(runtime.deepspeed, config.optimizer) if runtime.deepspeed else None
 
     def portion() -> dict[str, torch.Tensor]:
         first = items.collate([items[i] for i in range(portion_of(config, runtime))])
         return {name: value for name, value in first.items() if name != "numbers"}
 
     arithmetic = training_dtype(objective, portion, runtime, console)
-    arguments = _arguments(config, items, out / CHECKPOINTS, runtime, arithmetic)
+    engine = None if settings is None else filled(settings, arithmetic is torch.bfloat16)
+    arguments = _arguments(config, items, out / CHECKPOINTS, runtime, arithmetic, engine)
     with console.progress(label, items.steps * items.tokens_per_step, "tokens") as progress:
         owner = digest(config.identity())
         recorder = Recorder(out / "metrics.jsonl", items.tokens_per_step, progress, runtime, owner)
@@ -191,7 +205,9 @@ def fit(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(_Guard(trainer))
-        trainer.train(resume_from_checkpoint=last_checkpoint(out / CHECKPOINTS, owner))
+        checkpoint = last_checkpoint(out / CHECKPOINTS, owner)
+        check_shares(checkpoint)
+        trainer.train(resume_from_checkpoint=checkpoint)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     objective.model.eval()
     return recorder.summary()
@@ -261,7 +277,12 @@ def portion_of(config: OptimizerConfig, runtime: Runtime) -> int:
 
 
 def _arguments(
-    config: OptimizerConfig, items: Items, folder: Path, runtime: Runtime, arithmetic: torch.dtype
+    config: OptimizerConfig,
+    items: Items,
+    folder: Path,
+    runtime: Runtime,
+    arithmetic: torch.dtype,
+    engine: dict[str, Any] | None,
 ) -> TrainingArguments:
     device, portion = device_of(runtime), portion_of(config, runtime)
     return TrainingArguments(
@@ -271,7 +292,7 @@ def _arguments(
         gradient_accumulation_steps=config.batch_size // processes.count() // portion,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr": config.min_learning_rate},
+        lr_scheduler_kwargs={"min_lr_rate": config.min_learning_rate / config.learning_rate},
         warmup_steps=items.warmup_steps,
         weight_decay=config.weight_decay,
         adam_beta1=config.adam_beta1,
@@ -281,6 +302,7 @@ def _arguments(
         train_sampling_strategy="sequential",  # the order is already in the dataset
         bf16=arithmetic is torch.bfloat16,
         use_cpu=device.type == "cpu",
+        deepspeed=engine,
         ddp_find_unused_parameters=False,  # an objective goes through all that it trains
         ddp_backend="gloo" if device.type == "cpu" and processes.count() > 1 else None,
         dataloader_num_workers=runtime.workers,

@@ -53,8 +53,11 @@ def says_unanswerable(answer: str) -> bool:
 
 
 def answered(answer: str, gold: Sequence[str]) -> tuple[float, float]:
-    """Token F1 and exact match of an answer; where no gold answer is, both are 1 if it says so and otherwise 0."""
+    """Token F1 and exact match of an answer; where no gold answer is, both are 1 if it says so and otherwise 0.
+
+    SQuAD takes an empty answer for saying so. Here silence says nothing: a broken model is silent too.
+    """
     if not gold:
-        right = float(says_unanswerable(answer) or not normalised(answer))
+        right = float(says_unanswerable(answer))
         return right, right
     return token_f1(answer, gold), exact_match(answer, gold)

@@ -7,31 +7,28 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from prunus import processes
 from prunus.console import Progress
 from prunus.writing import local, server
 from prunus.writing.answers import Kept
 from prunus.writing.config import Writing
-from prunus.writing.prompts import Prompt, batches
+from prunus.writing.prompts import Prompt
 
 
 def write_all(
-    prompts: list[Prompt],
+    portions: list[list[Prompt]],
     writing: Writing,
     model: Callable[[], PreTrainedModel],
     tokenizer: Any,
-    batch_size: int,
     kept: Kept,
     progress: Progress,
 ) -> None:
-    """Answer this process's share of the prompts that have no answer yet.
+    """Answer the prompts that have no answer yet.
 
     Args:
-        prompts: All of them; processes take their batches in turn.
+        portions: What transformers answers at once, as `prompts.batches` makes them; of several processes, one's share.
         writing: How, and by whom.
         model: Gives the model, where transformers writes and there is something left to write.
         tokenizer: The model's.
-        batch_size: Prompts answered at once by transformers.
         kept: Where the answers are, and go.
         progress: Told how many there are.
 
@@ -40,8 +37,7 @@ def write_all(
         HubError: The server does not answer.
         ModelError: The model cannot be loaded.
     """
-    mine = batches(prompts, batch_size)[processes.rank() :: processes.count()]
-    todo = [left for batch in mine if (left := [prompt for prompt in batch if prompt.number not in kept])]
+    todo = [left for batch in portions if (left := [prompt for prompt in batch if prompt.number not in kept])]
     if not todo:
         return
     if writing.server.url:
