@@ -11,6 +11,8 @@ from prunus.errors import nearest
 
 Skill = Literal["instruction_following", "roleplay", "rag", "function_calling"]
 SKILLS: tuple[Skill, ...] = get_args(Skill)
+KINDS: tuple[str, ...] = (*SKILLS, "copying")
+"""What a mixture may hold: the skills, and pure copying, from which they are learnt faster."""
 Difficulty = Literal["easy", "medium", "hard"]
 DIFFICULTIES: tuple[Difficulty, ...] = get_args(Difficulty)
 Part = Literal["train", "held_out"]
@@ -28,7 +30,7 @@ class WorldConfig(Config):
     difficulty: Difficulty = "easy"
     """How many passages, tools, arguments and constraints there are at a time, and how many ways of saying a thing."""
     mixture: dict[str, Share] = MIXTURE
-    """Conversations of each skill, relative to the others."""
+    """Conversations of each skill, and of pure `copying`, relative to the others."""
     turns: int = Field(default=3, ge=1)
     """Questions of one training conversation at most; held-out items have one."""
     documents: int = Field(default=20_000, ge=1)
@@ -55,19 +57,8 @@ class WorldConfig(Config):
     @classmethod
     def _skills(cls, mixture: dict[str, float]) -> dict[str, float]:
         for name in mixture:
-            check_skill(name)
+            if name not in KINDS:
+                raise ValueError(f"unknown skill {name!r}{nearest(name, KINDS)}; allowed: {', '.join(KINDS)}")
         if not sum(mixture.values()):
             raise ValueError("every skill has a share of 0; at least one must have more")
         return mixture
-
-
-def check_skill(name: str) -> Skill:
-    """Take `name` for a skill.
-
-    Raises:
-        ValueError: There is none of that name; says which is nearest.
-    """
-    for skill in SKILLS:
-        if skill == name:
-            return skill
-    raise ValueError(f"unknown skill {name!r}{nearest(name, SKILLS)}; allowed: {', '.join(SKILLS)}")

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from prunus.world import calls, instructions, rag, roleplay
-from prunus.world.config import SKILLS, Difficulty, Part, Skill, WorldConfig
+from prunus.world import calls, copying, instructions, rag, roleplay
+from prunus.world.config import KINDS, Difficulty, Part, Skill, WorldConfig
 from prunus.world.items import Message, Scene
 from prunus.world.stories import chant, story
 
-SCENES: dict[Skill, Callable[[Random, Part, Difficulty, int], Scene]] = {
+SCENES: dict[str, Callable[[Random, Part, Difficulty, int], Scene]] = {
     "instruction_following": instructions.scene,
     "roleplay": roleplay.scene,
     "rag": rag.scene,
     "function_calling": calls.scene,
+    "copying": copying.scene,
 }
 
 
@@ -52,7 +53,7 @@ def conversations(config: WorldConfig) -> Iterator[dict[str, Any]]:
     number = 0
     while True:
         random = _random(config, "train", "chat", number)
-        skill = random.choices(SKILLS, [config.mixture.get(name, 0.0) for name in SKILLS])[0]
+        skill = random.choices(KINDS, [config.mixture.get(name, 0.0) for name in KINDS])[0]
         scene = SCENES[skill](random, "train", config.difficulty, random.randint(1, config.turns))
         messages = _opening(scene)
         for turn in scene.turns:
