@@ -1,3 +1,4 @@
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from prunus.console import Console
 from prunus.data.config import Source, TokensConfig
 from prunus.data.sources import documents, is_held_out
 from prunus.data.step import Inputs, run
+from prunus.data.stream import Stream
 from prunus.data.tokens import Tokens, schedule
 from prunus.errors import DataError
 from prunus.runtime import Runtime
@@ -34,7 +36,8 @@ def test_documents_lie_one_after_the_other(teacher: Path, corpus: Path, tmp_path
         assert size == len(text.encode())
         start = end
     assert start == len(tokens.ids)
-    assert tokens.prompts.tolist() == [0] * 400
+    assert tokens.answers is None
+    assert tokens.counted(3, 20).all()
 
 
 def test_without_eos_there_is_none(teacher: Path, corpus: Path, tmp_path: Path) -> None:
@@ -67,6 +70,69 @@ def test_reading_stops_at_the_wanted_tokens(teacher: Path, corpus: Path, tmp_pat
     whole = stream(teacher, tmp_path / "whole", Source(path=str(corpus)))
     tokens = stream(teacher, tmp_path / "out", Source(path=str(corpus)), max_tokens=100)
     assert 100 <= len(tokens.ids) < len(whole.ids)
+
+
+class Killed(BaseException):
+    pass
+
+
+class Deadly:
+    """A tokenizer that dies at a batch, and remembers what it was given."""
+
+    def __init__(self, tokenizer, batches: int) -> None:
+        self.tokenizer, self.left = tokenizer, batches
+        self.eos_token_id = tokenizer.eos_token_id
+        self.given: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.tokenizer)
+
+    def __call__(self, texts: list[str], **options):
+        if not self.left:
+            raise Killed
+        self.left -= 1
+        self.given += texts
+        return self.tokenizer(texts, **options)
+
+
+@pytest.mark.parametrize("weights", [(None, None), (3.0, 1.0)])
+def test_a_killed_step_reads_nothing_again(teacher: Path, tmp_path: Path, monkeypatch, weights) -> None:
+    for name, count in (("a", 900), ("b", 700)):
+        rows = "".join(f'{{"text": "{name} {number} {"plum " * (number % 7)}"}}\n' for number in range(count))
+        (tmp_path / f"{name}.jsonl").write_text(rows)
+    sources = [Source(path=str(tmp_path / f"{n}.jsonl"), weight=w) for n, w in zip("ab", weights, strict=True)]
+    options = {"part": "train", "held_out_fraction": 0.1}
+    wanted = stream(teacher, tmp_path / "whole", *sources, **options)
+    tokenizer, out = AutoTokenizer.from_pretrained(teacher), tmp_path / "out"
+    out.mkdir()
+    given = []
+    for batches in (0, 1, 3, 100):  # dies at once, then after so many batches more
+        deadly = Deadly(tokenizer, batches)
+        monkeypatch.setattr("prunus.data.step.load_tokenizer", lambda folder, deadly=deadly: deadly)
+        runtime = Runtime(checkpoint_minutes=0)
+        with suppress(Killed):
+            run(TokensConfig(**options), Inputs(tuple(sources), teacher), out, runtime, Console(quiet=True))
+        given += deadly.given
+    found = Tokens.open(out)
+    assert found.ids.tolist() == wanted.ids.tolist()
+    assert found.ends.tolist() == wanted.ends.tolist()
+    assert len(given) == len(set(given)) == len(wanted.ends)
+    assert not (out / "checkpoints").exists()
+
+
+def test_what_was_written_after_the_last_keeping_is_written_again(tmp_path: Path) -> None:
+    with (tmp_path / "ids").open("ab") as file:
+        lost = Stream(file, 300)
+        assert lost.go_on(tmp_path / "kept") is None
+        lost.write("one", [1, 2, 3])
+        lost.keep(tmp_path / "kept", {"at": 1})
+        lost.write("two", [4])
+    with (tmp_path / "ids").open("ab") as file:
+        found = Stream(file, 300)
+        assert found.go_on(tmp_path / "kept") == {"at": 1}
+        found.write("two", [5, 6])
+        assert found.finish(tmp_path) == {"documents": 2, "tokens": 5, "bytes": 6}
+    assert np.fromfile(tmp_path / "ids", np.uint16).tolist() == [1, 2, 3, 5, 6]
 
 
 def test_blocks_are_the_stream_in_order(teacher: Path, corpus: Path, tmp_path: Path) -> None:

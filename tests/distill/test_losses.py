@@ -110,8 +110,8 @@ ROWS = [
     DistillConfig(tokens=0, top_k=4, temperature=0.7),
     DistillConfig(tokens=0, top_k=50),
     DistillConfig(tokens=0, loss="reverse_kl", temperature=2.0),
-    DistillConfig(tokens=0, loss="jensen_shannon", beta=0.2),
-    DistillConfig(tokens=0, loss="total_variation"),
+    DistillConfig(tokens=0, loss="jensen_shannon", beta=0.2, temperature=0.7),
+    DistillConfig(tokens=0, loss="total_variation", temperature=3.0),
     DistillConfig(tokens=0, loss="mse"),
     DistillConfig(tokens=0, loss="cosine"),
 ]
@@ -143,6 +143,20 @@ def test_rows_in_place_are_the_formula_and_its_gradient(config: DistillConfig) -
     found = divergence_of(config)(student, teacher.clone())
     torch.testing.assert_close(found, wanted.detach())
     torch.testing.assert_close(student, leaf.grad)
+
+
+@pytest.mark.parametrize("config", ROWS, ids=lambda c: f"{c.loss}-{c.temperature}-{c.top_k}")
+@pytest.mark.parametrize("size", [1e-3, 30.0, 2000.0])
+def test_rows_in_float32_keep_to_those_in_float64(config: DistillConfig, size: float) -> None:
+    """Also where almost all probabilities are too small for a float, and where both sides are nearly equal."""
+    torch.manual_seed(5)
+    teacher = torch.randn(6, 40) * size
+    student = torch.where(torch.rand(6, 40) < 0.5, teacher, torch.randn(6, 40) * size)
+    wide = student.double()
+    wanted, found = divergence_of(config)(wide, teacher.double()), divergence_of(config)(student, teacher.clone())
+    torch.testing.assert_close(found.double(), wanted, rtol=2e-5, atol=2e-6)
+    rounded = 2e-6 + 1e-6 * float(wanted.abs().max())  # differences of numbers as large as the loss
+    torch.testing.assert_close(student.double(), wide, rtol=2e-5, atol=rounded)
 
 
 def test_sparse_rows_take_repeated_tokens_and_rows_without_a_rest() -> None:

@@ -119,6 +119,10 @@ class DistillConfig(TrainingConfig):
     prompt_tokens: int = Field(default=32, ge=1)
     """Tokens of each sequence of the corpus that a student goes on from, with `data: student`; what it writes after
     them, sampled at temperature 1, is what counts."""
+    targets: Literal["online", "cached"] = "online"
+    """Whether the teacher runs beside the student (`online`), or once, before, and what `targets` says is kept for all
+    students and epochs (`cached`); that is for `loss: forward_kl` of logits alone, all tokens counting alike, and where
+    nothing is said of `states` they are `none`."""
     loss: Loss = "forward_kl"
     """How the student's distribution is held to the teacher's: `forward_kl` (arXiv 2407.14679, table 15: the best of
     the losses tried), `reverse_kl`, `jensen_shannon`, `total_variation`; `mse` or `cosine` of the logits; or
@@ -145,6 +149,11 @@ class DistillConfig(TrainingConfig):
         return self.loss != "cross_entropy"
 
     @property
+    def runs_teacher(self) -> bool:
+        """Whether the teacher itself is asked in training."""
+        return self.has_teacher and self.targets == "online"
+
+    @property
     def compares_states(self) -> bool:
         """Whether states are compared."""
         return self.has_teacher and self.states.weight != 0
@@ -153,6 +162,14 @@ class DistillConfig(TrainingConfig):
     def reads_lineage(self) -> bool:
         """Whether it takes the student's descent to compare them."""
         return self.compares_states and (self.states.layers == "kept" or self.states.projection == "basis")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_states_kept(cls, raw: Any) -> Any:
+        """Targets that were kept hold no states, so that none are asked for unless somebody does."""
+        if isinstance(raw, dict) and raw.get("targets") == "cached":
+            return {"states": "none", **raw}
+        return raw
 
     @model_validator(mode="after")
     def _options_of_the_loss(self) -> DistillConfig:

@@ -13,17 +13,17 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from prunus.distill import losses
+from prunus.distill import rows
+from prunus.distill.cached import CachedDistillation
 from prunus.distill.config import DistillConfig
-from prunus.distill.rows import Divergence, by_autograd, forward_kl_rows, top_k_rows
+from prunus.distill.guided import GuidedTokens, mean_loss
+from prunus.distill.rows import Divergence
 from prunus.distill.states import StatesLoss
 from prunus.distill.vocabulary import SharedTokens
 from prunus.models.head import Head, check_head, read_head
 from prunus.models.lineage import Lineage
-from prunus.training.head import buffer, compute_dtype, head_loss, products
-from prunus.training.objectives import CrossEntropy, Objective, counted, cross_entropy_rows, next_tokens, weighted
-
-_NOTHING = 1e-12  # what weights sum to at least: a portion in which nothing counts has a loss of 0
+from prunus.training.head import buffer, compute_dtype, products
+from prunus.training.objectives import CrossEntropy, Objective, counted, next_tokens
 
 
 def make_objective(
@@ -38,7 +38,7 @@ def make_objective(
     Args:
         config: The options.
         student: The model to train.
-        teacher: Frozen; None for cross-entropy.
+        teacher: Frozen; None for cross-entropy and for targets that are kept.
         lineage: What of the teacher the student is made of, where `config.reads_lineage`.
         shared: The tokens that both have, where their vocabularies differ.
 
@@ -46,7 +46,7 @@ def make_objective(
         RecipeError: States of a layer are to be compared that is not there.
     """
     if teacher is None:
-        return CrossEntropy(student)
+        return CachedDistillation(student, config) if config.has_teacher else CrossEntropy(student)
     if not config.compares_states:
         return Distillation(student, teacher, config, shared=shared)
     ours, theirs = (model.config.get_text_config() for model in (student, teacher))
@@ -119,11 +119,7 @@ class Distillation(Objective):
                 self.outside = shared.outside(known, teacher_head)
             head, teacher_head = shared.heads(head, teacher_head)
         tokens = TeacherTokens(self.options, known, teacher_head, labels, chosen)
-        total = head_loss(hidden, head, tokens)
-        share = 1.0 if chosen is None else chosen.sum() / input_ids.numel()
-        whole = tokens.counted.clamp_min(_NOTHING)
-        loss = total / whole * share
-        self.figures = {name: value / whole for name, value in tokens.sums.items()}
+        loss, self.figures = mean_loss(hidden, head, tokens, input_ids.numel())
         if self.outside is not None:
             self.figures["outside_vocabulary"] = self.outside
         if self.states is None:
@@ -179,7 +175,7 @@ class Guide(nn.Module):
         return self.model.base_model(**inputs)
 
 
-class TeacherTokens:
+class TeacherTokens(GuidedTokens):
     """A divergence from the teacher as a `TokenLoss`; the teacher's logits exist for one chunk at a time as well.
 
     Args:
@@ -188,10 +184,6 @@ class TeacherTokens:
         head: The teacher's.
         labels: The text's next tokens [N]; -100 where there is none.
         weights: [N], or None for all alike.
-
-    Attributes:
-        counted: What the weights of all tokens sum to, known when all are through.
-        sums: Weighted sums by name: the divergence and, at temperature 1, the cross-entropy.
     """
 
     def __init__(
@@ -202,54 +194,48 @@ class TeacherTokens:
         labels: torch.Tensor,
         weights: torch.Tensor | None,
     ) -> None:
+        super().__init__(config, hidden, labels, weights)
         dtype = compute_dtype(hidden)
-        self.config, self.hidden, self.labels, self.weights = config, hidden.to(dtype), labels, weights
+        self.hidden = hidden.to(dtype)
         self.head = Head(head.weight.to(dtype), head.bias, head.scale, head.cap)
         self.logits = buffer(self.hidden, len(head.weight))
         self.start = 0
-        self.divergence = divergence_of(config)
-        self.counted = torch.zeros((), dtype=self.logits.dtype, device=hidden.device)
-        self.sums = {config.loss: torch.zeros_like(self.counted)}
+        self.compare = divergence_of(config)
 
     def begin(self, tokens: slice) -> None:
         """The teacher's logits of the chunk."""
         self.start = tokens.start
         products(self.hidden[tokens], self.head, self.logits[: tokens.stop - tokens.start])
 
-    def rows(self, tokens: slice, logits: torch.Tensor) -> torch.Tensor:
-        """See `TokenLoss`."""
-        teacher = self.logits[tokens.start - self.start : tokens.stop - self.start]
-        weights = self._weights(tokens, teacher)
-        mixed = self.config.cross_entropy_weight
-        text = logits.clone() if mixed else logits[:0]
-        losses = self.divergence(logits, teacher)
-        self.sums[self.config.loss] += losses.sum() if weights is None else losses @ weights
-        if mixed:
-            losses = losses + mixed * cross_entropy_rows(text, self.labels[tokens])
-            logits.add_(text, alpha=mixed)
-        self.counted += len(logits) if weights is None else weights.sum()
-        return weighted(losses, logits, weights)
+    def divergence(self, tokens: slice, logits: torch.Tensor) -> torch.Tensor:
+        """See `GuidedTokens`."""
+        return self.compare(logits, self._teacher(tokens))
 
-    def _weights(self, tokens: slice, teacher: torch.Tensor) -> torch.Tensor | None:
-        """What each token counts [R]: as given, times the teacher's entropy where that is asked; None if all alike."""
-        given = None if self.weights is None else self.weights[tokens].to(teacher.dtype)
+    def weights_of(self, tokens: slice) -> torch.Tensor | None:
+        """As given, times the teacher's entropy where that is asked for."""
+        given = super().weights_of(tokens)
         if self.config.token_weights == "uniform":
             return given
-        log_t = torch.log_softmax(teacher, dim=-1)
+        log_t = torch.log_softmax(self._teacher(tokens), dim=-1)
         entropy = -torch.linalg.vecdot(log_t.exp(), log_t)
         return entropy if given is None else given * entropy
+
+    def _teacher(self, tokens: slice) -> torch.Tensor:
+        """The teacher's logits of a block [R, V]."""
+        return self.logits[tokens.start - self.start : tokens.stop - self.start]
 
 
 def divergence_of(config: DistillConfig) -> Divergence:
     """The rows of the loss that the options name."""
-    temperature = config.temperature
-    if config.loss == "forward_kl":
-        if config.top_k is not None:
-            return partial(top_k_rows, temperature=temperature, count=config.top_k)
-        return partial(forward_kl_rows, temperature=temperature)
-    if config.loss == "jensen_shannon":
-        return by_autograd(partial(losses.jensen_shannon, temperature=temperature, beta=config.beta))
     if config.loss in ("mse", "cosine"):
-        return by_autograd(losses.mean_squared_error if config.loss == "mse" else losses.cosine_distance)
-    between = {"reverse_kl": losses.reverse_kl, "total_variation": losses.total_variation}
-    return by_autograd(partial(between[config.loss], temperature=temperature))
+        return rows.mean_squared_error_rows if config.loss == "mse" else rows.cosine_rows
+    if config.top_k is not None:
+        return partial(rows.top_k_rows, temperature=config.temperature, count=config.top_k)
+    if config.loss == "jensen_shannon":
+        return partial(rows.jensen_shannon_rows, temperature=config.temperature, beta=config.beta)
+    between = {
+        "forward_kl": rows.forward_kl_rows,
+        "reverse_kl": rows.reverse_kl_rows,
+        "total_variation": rows.total_variation_rows,
+    }
+    return partial(between[config.loss], temperature=config.temperature)

@@ -1,8 +1,9 @@
 """The losses of losses.py, a few rows of logits at a time, in place, for the LM head of `training.head` to call.
 
 Every function takes logits of the student z [R, V], writes the gradient of each token's loss by them over them, and
-returns the losses [R]. Forward KL and its sparse form are written out, since a step spends its time there; the others
-are taken from their definition by autograd, block by block, which costs memory for one block.
+returns the losses [R]. A loss f of p_s = softmax(z / T) has the gradient dz = T p_s (g - Σ_v p_s g) with
+g = ∂f / ∂p_s, by T² of the loss and 1 / T of the logits; the functions say what their g is. Exponentials are what
+costs, so that forward KL, where steps spend their time, takes each once.
 
 R rows, V vocabulary, K kept tokens
 """
@@ -21,17 +22,75 @@ Divergence = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def forward_kl_rows(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """`forward_kl`: dz = T (p_s - p_t), by T² of the loss and 1 / T of the logits. Both arguments are written over."""
-    if temperature != 1:
-        student.div_(temperature)
-        teacher.div_(temperature)
-    log_t, log_s = F.log_softmax(teacher, dim=-1), F.log_softmax(student, dim=-1)
-    p_t, p_s = torch.exp(log_t, out=teacher), torch.exp(log_s, out=student)
-    losses = torch.linalg.vecdot(p_t, log_t.sub_(log_s))
-    p_s.sub_(p_t)
-    if temperature != 1:
-        p_s.mul_(temperature)
+    """`forward_kl`: dz = T (p_s - p_t). Both arguments are written over.
+
+    With logits less their largest, x, and sums Z of their exponentials, it is Σ_v p_t (x_t - x_s) - log Z_t + log Z_s.
+    """
+    for logits in (student, teacher):
+        if temperature != 1:
+            logits.div_(temperature)
+        logits.sub_(logits.amax(dim=-1, keepdim=True))
+    apart = teacher - student
+    e_s, e_t = student.exp_(), teacher.exp_()
+    z_s, z_t = e_s.sum(dim=-1, keepdim=True), e_t.sum(dim=-1, keepdim=True)
+    losses = torch.linalg.vecdot(e_t, apart) / z_t.squeeze(-1) + (z_s / z_t).log().squeeze(-1)
+    e_s.mul_(temperature / z_s).addcmul_(e_t, temperature / z_t, value=-1)
     return losses * temperature**2
+
+
+def reverse_kl_rows(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """`reverse_kl`: g = log p_s - log p_t, whose mean is the loss."""
+    log_s, log_t = torch.empty_like(student), F.log_softmax(teacher / temperature, dim=-1)
+    p_s = _softmax(student, log_s, temperature)
+    return _through_softmax(p_s, log_s.sub_(log_t), temperature) * temperature**2
+
+
+def jensen_shannon_rows(
+    student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0, beta: float = 0.5
+) -> torch.Tensor:
+    """`jensen_shannon`: g = (1 - β) (log p_s - log m), what comes by way of m = β p_t + (1 - β) p_s being constant.
+
+    Both arguments are written over.
+    """
+    log_s, log_t = torch.empty_like(student), torch.empty_like(teacher)
+    p_s, p_t = _softmax(student, log_s, temperature), _softmax(teacher, log_t, temperature)
+    log_m = torch.lerp(p_s, p_t, beta).clamp_min_(torch.finfo(p_s.dtype).tiny).log_()
+    to_t = torch.linalg.vecdot(p_t, log_t.sub_(log_m))
+    to_s = _through_softmax(p_s, log_s.sub_(log_m).mul_(1 - beta), temperature)
+    return (beta * to_t + to_s) * temperature**2
+
+
+def total_variation_rows(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """`total_variation`: g = ½ sign(p_s - p_t)."""
+    p_s, p_t = (torch.softmax(logits / temperature, dim=-1) for logits in (student, teacher))
+    apart = p_s - p_t
+    losses = apart.abs().sum(dim=-1) / 2
+    _through_softmax(student.copy_(p_s), apart.sign_().div_(2), temperature)
+    return losses * temperature**2
+
+
+def mean_squared_error_rows(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """`mean_squared_error` of logits: dz = (2 / V) (z - z_t)."""
+    apart = student.sub_(teacher)
+    losses = apart.square().mean(dim=-1)
+    apart.mul_(2 / apart.shape[-1])
+    return losses
+
+
+def _softmax(logits: torch.Tensor, logs: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Probabilities over logits [R, V], and their logarithms in `logs` [R, V]."""
+    torch.sub(logits, logits.amax(dim=-1, keepdim=True), out=logs).div_(temperature)
+    torch.exp(logs, out=logits)
+    total = logits.sum(dim=-1, keepdim=True)
+    logs.sub_(total.log())
+    return logits.div_(total)
+
+
+def _through_softmax(p_s: torch.Tensor, g: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Write T p_s (g - Σ_v p_s g) over p_s [R, V], and return Σ_v p_s g, [R]."""
+    mean = torch.linalg.vecdot(p_s, g)
+    p_s.mul_(g.sub_(mean[:, None])).mul_(temperature)
+    return mean
 
 
 def sparse_forward_kl_rows(
@@ -42,8 +101,7 @@ def sparse_forward_kl_rows(
         student.div_(temperature)
     log_s = F.log_softmax(student, dim=-1)
     at_ids = log_s.gather(-1, ids)
-    same = ids[:, :, None] == ids[:, None, :]  # an id that was drawn twice has both probabilities
-    merged = (same * probabilities[:, None, :]).sum(dim=-1)
+    merged = student.zero_().scatter_add_(-1, ids, probabilities).gather(-1, ids)  # an id drawn twice has both
     losses = (torch.xlogy(probabilities, merged) - probabilities * at_ids).sum(dim=-1)
     rest_t = (1 - probabilities.sum(dim=-1)).clamp_min(0)
     p_s = torch.exp(log_s, out=student)
@@ -64,15 +122,10 @@ def top_k_rows(student: torch.Tensor, teacher: torch.Tensor, temperature: float,
     return sparse_forward_kl_rows(student, ids, kept.exp(), temperature)
 
 
-def by_autograd(formula: Divergence) -> Divergence:
-    """The rows of a loss as it is defined."""
-
-    def rows(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        with torch.enable_grad():
-            logits = student.detach().clone().requires_grad_()
-            losses = formula(logits, teacher)
-            (gradient,) = torch.autograd.grad(losses.sum(), logits)
-        student.copy_(gradient)
-        return losses.detach()
-
-    return rows
+def cosine_rows(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """`cosine_distance` of logits: dz = (cos z / ‖z‖ - z_t / ‖z_t‖) / ‖z‖."""
+    size, wanted = (logits.norm(dim=-1, keepdim=True).clamp_min(1e-8) for logits in (student, teacher))
+    student.div_(size)
+    cosine = torch.linalg.vecdot(student, teacher)[:, None] / wanted
+    student.mul_(cosine / size).addcmul_(teacher, 1 / (size * wanted), value=-1)
+    return 1 - cosine.squeeze(-1)

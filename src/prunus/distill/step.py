@@ -9,6 +9,7 @@ import torch
 
 from prunus import processes
 from prunus.console import Console
+from prunus.data.targets import Targets
 from prunus.data.tokens import Tokens
 from prunus.distill.config import DistillConfig
 from prunus.distill.objective import make_objective
@@ -25,11 +26,15 @@ PARALLEL = True
 
 @dataclass(frozen=True)
 class Inputs:
-    """The folders of student and teacher, and the stream of tokens that both read."""
+    """The folders of student and teacher, and the stream of tokens that both read.
+
+    In place of a teacher there may be targets, where the teacher has read the stream already.
+    """
 
     student: Path
-    teacher: Path
     tokens: Path
+    teacher: Path | None = None
+    targets: Path | None = None
 
 
 def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
@@ -44,27 +49,32 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
         ModelError: The student has tokens that the teacher has not, or states are to be compared and it was not cut
             from this teacher.
         RecipeError: The student is to write and its weights are shared out over processes, or states of a layer are to
-            be compared that is not there.
+            be compared that is not there; or there is neither teacher nor targets.
     """
+    if config.has_teacher and (inputs.teacher if config.runs_teacher else inputs.targets) is None:
+        wanted = "a teacher" if config.runs_teacher else "the folder that a `targets` step wrote"
+        raise RecipeError(f"distill.targets: {config.targets} needs {wanted} among its inputs")
     device = loading_device(runtime)
     if config.data == "student" and processes.share_weights(runtime.shard):
         raise RecipeError("distill.data: student: a student whose weights are shared out cannot write; without shard")
     lineage = None
-    if config.reads_lineage:
+    if config.reads_lineage and inputs.teacher is not None:
         shape = ModelFolder(inputs.teacher).shape
         lineage = read_lineage(inputs.student, shape.hidden_size, shape.num_hidden_layers)
     shared = None
-    if config.has_teacher:
+    if config.runs_teacher and inputs.teacher is not None:
         names = [load_tokenizer(folder).get_vocab() for folder in (inputs.student, inputs.teacher)]
         sizes = [ModelFolder(folder).shape.vocab_size for folder in (inputs.student, inputs.teacher)]
         shared = shared_tokens(names[0], names[1], (sizes[0], sizes[1]))
     torch.manual_seed(config.seed)
     model = load_model(inputs.student, device, torch.float32)
     teacher = None
-    if config.has_teacher:
+    if config.runs_teacher and inputs.teacher is not None:
         teacher = load_model(inputs.teacher, device, inference_dtype(runtime, device_of(runtime))).requires_grad_(False)
     objective = make_objective(config, model, teacher, lineage, shared)
-    metrics = train(objective, Tokens.open(inputs.tokens), config, out, runtime, console, "distill")
+    targets = None if inputs.targets is None else Targets.open(inputs.targets).items
+    stream = Tokens.open(inputs.tokens)
+    metrics = train(objective, stream, config, out, runtime, console, "distill", extra=targets)
     difference = save_trained(objective, inputs.student, out)
     if processes.rank() == 0:
         copy_lineage(inputs.student, out)

@@ -42,7 +42,7 @@ def run(config: GenerateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
     """Let `inputs.model` answer, together with the other processes if there are any.
 
     Writes `generated.jsonl` (prompt, answer, finish, source) and a stream as the `data` step does, with
-    `document_prompts.npy`: how many of each document's first tokens are prompt. Documents stand in the order of their
+    `answers.npy`: where in each document the answer is. Documents stand in the order of their
     prompts; one whose prompt and answer stood there before is dropped.
 
     Returns:
@@ -94,7 +94,7 @@ def _prompts(config: GenerateConfig, inputs: Inputs, tokenizer: Any, context: in
 def _save(prompts: list[Prompt], kept: Kept, out: Path, tokenizer: Any, vocab_size: int) -> dict[str, float]:
     """Write all answers in the order of their prompts, each once, and count."""
     seen: set[str] = set()
-    stopped = 0
+    stopped = asked = 0
     with (out / IDS).open("wb") as file, (out / WRITTEN).open("w", encoding="utf-8") as lines:
         stream = Stream(file, vocab_size)
         for prompt in prompts:
@@ -105,7 +105,8 @@ def _save(prompts: list[Prompt], kept: Kept, out: Path, tokenizer: Any, vocab_si
             seen.add(name)
             stopped += answer.finish == "stop"
             ids = [*prompt.ids, *answer.ids]
-            stream.write(tokenizer.decode(ids, skip_special_tokens=True), ids, len(prompt.ids))
+            stream.write(tokenizer.decode(ids, skip_special_tokens=True), ids, [(len(prompt.ids), len(ids))])
+            asked += len(prompt.ids)
             line = {"prompt": prompt.text, "answer": answer.text, "finish": answer.finish, "source": prompt.source}
             lines.write(json.dumps(line, ensure_ascii=False) + "\n")
     if not stream.tokens:
@@ -114,8 +115,8 @@ def _save(prompts: list[Prompt], kept: Kept, out: Path, tokenizer: Any, vocab_si
     return {
         "documents": facts["documents"],
         "tokens": facts["tokens"],
-        "prompt_tokens": sum(stream.prompts),
-        "answer_tokens": facts["tokens"] - sum(stream.prompts),
+        "prompt_tokens": asked,
+        "answer_tokens": facts["tokens"] - asked,
         "stopped": stopped,
         "dropped": len(prompts) - facts["documents"],
     }

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 
+from prunus.config import StepConfig
+from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError, ShapeError
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.prune.config import PruneConfig
+from prunus.runtime import Runtime
+from prunus.training.config import OptimizerConfig
+from prunus.training.deepspeed import read_settings
 
 
-def check_trackers(trackers: tuple[str, ...]) -> None:
-    """Refuse trackers that are not installed.
+def check_runtime(runtime: Runtime, configs: Iterable[StepConfig]) -> None:
+    """Refuse trackers that are not installed, and a configuration of DeepSpeed's that a step cannot train under.
 
     Raises:
-        RecipeError: Names the one, and how to get it.
+        RecipeError: Names what it is, and what is allowed.
     """
-    for tracker in trackers:
+    for tracker in runtime.trackers:
         if importlib.util.find_spec(tracker) is None:
             raise RecipeError(f"runtime.trackers: {tracker} is not installed; `pip install {tracker}` brings it")
+    for config in configs:
+        if runtime.deepspeed and isinstance(config, OptimizerConfig) and getattr(config, "tokens", True):
+            read_settings(runtime.deepspeed, config.optimizer)
 
 
 def check_cut(config: PruneConfig, teacher: Shape, target: Shape, where: str) -> None:
@@ -28,6 +37,28 @@ def check_cut(config: PruneConfig, teacher: Shape, target: Shape, where: str) ->
     """
     if target == teacher and config.init == "teacher":
         raise ShapeError(f"{where}: nothing is cut: give fewer of one of {', '.join(PRUNABLE)}, or drop_layers")
+
+
+def check_cached(config: DistillConfig, shares_vocabulary: bool, where: str) -> None:
+    """Refuse to train on targets that were kept what needs more of the teacher than they hold.
+
+    Raises:
+        RecipeError: Names the option, and what is allowed.
+    """
+    refused = {
+        f"loss: {config.loss}": (config.loss != "forward_kl", "loss: forward_kl"),
+        "states": (config.states.weight != 0, "states: none"),
+        f"token_weights: {config.token_weights}": (config.token_weights != "uniform", "token_weights: uniform"),
+        f"top_k: {config.top_k}": (config.top_k is not None, "no top_k, since targets.count says how many are kept"),
+        "data: student": (config.data == "student", "data: corpus or teacher"),
+        "prune.vocab_size": (not shares_vocabulary, "the teacher's own vocabulary"),
+    }
+    for option, (asked, allowed) in refused.items():
+        if asked:
+            raise RecipeError(
+                f"{where}.targets: cached keeps a few of the teacher's probabilities, and {option} needs more of it; "
+                f"allowed: {allowed}, or targets: online"
+            )
 
 
 def check_length(name: str, length: int, context: int) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from prunus.config import StepConfig
 from prunus.distill.config import DistillConfig
 from prunus.evaluate.config import EvaluateConfig
+from prunus.export.config import ExportConfig
 from prunus.generate.config import GenerateConfig
 from prunus.models.shape import Shape
+from prunus.pipeline.exporting import export_cost
 from prunus.pipeline.plan import Plan, Step
 from prunus.prune.config import PruneConfig
 from prunus.score.config import ScoreConfig
+from prunus.targets.config import TargetsConfig
 from prunus.training.config import TrainingConfig
 
 _TRAINED = 16  # bytes a parameter: weight, gradient and AdamW's two moments, in float32
@@ -39,17 +43,25 @@ def cost_of(step: Step, plan: Plan) -> Cost:
     weights = shape.parameters * 4
     if isinstance(config, TrainingConfig):
         return _training(config, shape, plan)
-    if isinstance(config, ScoreConfig):
-        return _scoring(config, shape)
-    if isinstance(config, GenerateConfig):
-        return _generating(config, shape, plan)
     if isinstance(config, EvaluateConfig):
         models = [shape, *([plan.teacher] if "teacher" in step.inputs else [])]
         flops = sum(config.max_tokens * model.flops_per_token(config.sequence_length) for model in models)
         return Cost(config.max_tokens, flops, sum(model.parameters * 4 for model in models), 0)
     if isinstance(config, PruneConfig) and config.heal.asked:
         return _healing(config, shape, plan)
-    return Cost(disk_bytes=weights if step.kind in ("prune", "create") else 0)
+    if isinstance(config, ExportConfig):
+        return Cost(*export_cost(config, shape, shape.max_position_embeddings))
+    asking = _asking(config, shape, plan)
+    return asking or Cost(disk_bytes=weights if step.kind in ("prune", "create") else 0)
+
+
+def _asking(config: StepConfig, shape: Shape, plan: Plan) -> Cost | None:
+    """What only asks the teacher."""
+    if isinstance(config, ScoreConfig):
+        return _scoring(config, shape)
+    if isinstance(config, GenerateConfig):
+        return _generating(config, shape, plan)
+    return _targets(config, shape, plan) if isinstance(config, TargetsConfig) else None
 
 
 def _scoring(config: ScoreConfig, shape: Shape) -> Cost:
@@ -74,6 +86,16 @@ def _generating(config: GenerateConfig, shape: Shape, plan: Plan) -> Cost:
     return Cost(tokens, tokens * shape.flops_per_token(length), shape.parameters * 4 + cache, tokens * _WRITTEN)
 
 
+def _targets(config: TargetsConfig, shape: Shape, plan: Plan) -> Cost:
+    """As if no sequence were read twice; how many there are is known when the text is tokenised."""
+    tokens = config.sequences * config.sequence_length
+    kept = min(config.count, shape.vocab_size) if config.keep == "top_k" else config.count
+    per_token = kept * (2 if shape.vocab_size <= 2**16 else 4) + (2 * (kept + 1) if config.keep == "top_k" else 0)
+    portion = min(plan.recipe.runtime.device_batch_size, config.sequences) * config.sequence_length
+    memory = shape.parameters * 4 + _ACTIVATIONS * portion * shape.hidden_size
+    return Cost(tokens, tokens * shape.flops_per_token(config.sequence_length), memory, tokens * per_token)
+
+
 def _healing(config: PruneConfig, shape: Shape, plan: Plan) -> Cost:
     tokens, models = config.heal.samples * config.heal.sequence_length, (plan.teacher, shape)
     flops = tokens * sum(model.flops_per_token(config.heal.sequence_length) for model in models) * _HEALING
@@ -87,7 +109,7 @@ def _training(config: TrainingConfig, shape: Shape, plan: Plan) -> Cost:
     portion = min(plan.recipe.runtime.device_batch_size, config.batch_size) * config.sequence_length
     memory = shape.parameters * _TRAINED + 4 * min(portion, _CHUNK) * shape.vocab_size * _LOGITS
     memory += 2 * _ACTIVATIONS * portion * shape.num_hidden_layers * shape.hidden_size
-    if isinstance(config, DistillConfig) and config.has_teacher:
+    if isinstance(config, DistillConfig) and config.runs_teacher:
         flops += plan.teacher.flops_per_token(config.sequence_length)
         if config.data == "student":  # which reads what it writes once more to write it
             flops += shape.flops_per_token(config.sequence_length)

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from prunus.config import StepConfig, parse
+from prunus.create.config import CreateConfig
 from prunus.data.config import Source, TokensConfig
 from prunus.data.questions import read_questions
 from prunus.data.sources import check_source, sources_fingerprint
-from prunus.distill.config import StatesConfig
+from prunus.distill.config import DistillConfig, StatesConfig
 from prunus.errors import HubError, RecipeError
 from prunus.evaluate.check import check_chat, check_tasks, tasks_fingerprint
 from prunus.evaluate.config import EvaluateConfig
@@ -28,10 +29,12 @@ from prunus.models.folder import has_chat_template, shape_of_file
 from prunus.models.locate import Located, locate_model
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.pipeline.artifact import Artifact
-from prunus.pipeline.checks import check_cut, check_length, check_trackers
+from prunus.pipeline.checks import check_cached, check_cut, check_length, check_runtime
+from prunus.pipeline.exporting import check_export
 from prunus.pipeline.recipe import Recipe
 from prunus.prune.config import PruneConfig
 from prunus.score.config import ScoreConfig, Statistic
+from prunus.targets.config import TargetsConfig
 
 
 @dataclass(frozen=True)
@@ -126,11 +129,18 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
         DataError: Text is missing, or not as described.
         HubError: Something is neither here nor to be had from the hub.
     """
-    check_trackers(recipe.runtime.trackers)
+    check_runtime(recipe.runtime, [recipe.correct, *(student.distill for student in recipe.students.values())])
     unchecked: list[str] = []
     shape, base, tokenizer = _teacher(recipe, root, tentative, unchecked)
     _check_lengths(recipe, shape.max_position_embeddings)
     students = {name: _target(recipe, name, shape) for name in recipe.students}
+    if recipe.export.formats:
+        kept = recipe.teacher.create or (tokenizer.value if isinstance(tokenizer, Given) else None)
+        check_export(
+            recipe.export,
+            kept if isinstance(kept, (Path, CreateConfig)) else None,
+            {f"export.formats: students.{name}": target for name, target in students.items()},
+        )
     for part in ("corpus", "held_out"):
         for i, source in enumerate(getattr(recipe.data, part)):
             try:
@@ -169,6 +179,9 @@ def _target(recipe: Recipe, name: str, teacher: Shape) -> Shape:
             "allowed: corpus"
         )
     distill.states.pairs(teacher.num_hidden_layers, target.num_hidden_layers, ())  # refuses layers that are not there
+    if distill.tokens and distill.targets == "cached":
+        shares_vocabulary = prune_config(recipe, name).vocab_size is None
+        check_cached(_distill_config(recipe, name), shares_vocabulary, f"students.{name}.distill")
     return target
 
 
@@ -291,6 +304,14 @@ def prune_config(recipe: Recipe, name: str) -> PruneConfig:
     return own.model_copy(update={**shape, "like": None})
 
 
+def _distill_config(recipe: Recipe, name: str) -> DistillConfig:
+    """The student's own options; one that is drawn anew has no states in common with its teacher."""
+    distill = recipe.students[name].distill
+    if prune_config(recipe, name).init == "random":
+        return distill.model_copy(update={"states": StatesConfig(weight=0)})
+    return distill
+
+
 def _steps(
     recipe: Recipe,
     root: Path,
@@ -334,11 +355,38 @@ def _steps(
         asked = given_prompts(recipe.generate, tentative) or {"tokens": corpus}
         written = Step("teacher", "generate", recipe.generate, {"model": teacher, **asked}, root)
         yield written
+    asked_before = _targets(recipe, teacher, corpus, written)
+    yield from {id(step): step for step in asked_before.values()}.values()
     for name, shape in students.items():
         needs = bool(prune_config(recipe, name).statistics(teacher_shape, shape))
+        guide: dict[str, Step | Given] = {"teacher": teacher}
+        if name in asked_before:
+            guide = {"targets": asked_before[name]}
         yield from _student_steps(
-            recipe, name, teacher, score if needs else None, (corpus, held_out, written), data, tentative
+            recipe, name, teacher, score if needs else None, (corpus, held_out, written), guide, data, tentative
         )
+
+
+def _targets(recipe: Recipe, teacher: Step | Given, corpus: Step, written: Step) -> dict[str, Step]:
+    """The step that asks the teacher before, of each student that wants one; those who read alike share it."""
+    steps: dict[str, Step] = {}
+    shared: dict[str, Step] = {}
+    for name, student in recipe.students.items():
+        distill = student.distill
+        if not distill.tokens or distill.targets != "cached":
+            continue
+        config = TargetsConfig(
+            **recipe.targets.model_dump(),
+            temperature=distill.temperature,
+            sequence_length=distill.sequence_length,
+            sequences=distill.steps * distill.batch_size,
+            attend_across_documents=distill.attend_across_documents,
+            seed=distill.seed,
+        )
+        read = written if distill.data == "teacher" else corpus
+        step = Step("teacher", "targets", config, {"model": teacher, "tokens": read}, corpus.root)
+        steps[name] = shared.setdefault(step.fingerprint, step)
+    return steps
 
 
 def scored(config: ScoreConfig, teacher: Shape, cuts: Sequence[tuple[PruneConfig, Shape]]) -> ScoreConfig:
@@ -378,12 +426,11 @@ def _student_steps(
     teacher: Step | Given,
     score: Step | None,
     streams: tuple[Step, Step, Step],
+    guide: Mapping[str, Step | Given],
     data: Mapping[str, Step | Given],
     tentative: bool,
 ) -> Iterator[Step]:
-    config, distill = prune_config(recipe, name), recipe.students[name].distill
-    if config.init == "random":  # drawn anew, it has no states in common with its teacher
-        distill = distill.model_copy(update={"states": StatesConfig(weight=0)})
+    config, distill = prune_config(recipe, name), _distill_config(recipe, name)
     corpus, held_out, written = streams
     root = corpus.root
     needed: dict[str, Step | Given] = {"scores": score} if score is not None else {}
@@ -400,12 +447,15 @@ def _student_steps(
     if config.init == "teacher" or not distill.tokens:
         label = "evaluate-pruned" if distill.tokens else "evaluate"
         yield Step(name, label, recipe.evaluate, {"model": pruned, "tokens": held_out, **beside}, root)
+    last = pruned
     if distill.tokens:
         read = written if distill.data == "teacher" else corpus
-        inputs = {"student": pruned, "teacher": teacher, "tokens": read}
-        healed = Step(name, "distill", distill, inputs, root)
-        yield healed
-        yield Step(name, "evaluate", recipe.evaluate, {"model": healed, "tokens": held_out, **beside}, root)
+        inputs = {"student": pruned, **guide, "tokens": read}
+        last = Step(name, "distill", distill, inputs, root)
+        yield last
+        yield Step(name, "evaluate", recipe.evaluate, {"model": last, "tokens": held_out, **beside}, root)
+    if recipe.export.formats:
+        yield Step(name, "export", recipe.export, {"model": last, "tokens": held_out}, root)
 
 
 def _streams(recipe: Recipe, root: Path, tokenizer: Step | Given, suffix: str, tentative: bool) -> tuple[Step, Step]:

@@ -19,13 +19,15 @@ from prunus.data.config import DataConfig
 from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError
 from prunus.evaluate.config import EvaluateConfig
+from prunus.export.config import ExportConfig
 from prunus.generate.config import GenerateConfig
 from prunus.models.shape import PRUNABLE
 from prunus.prune.config import PruneConfig
 from prunus.runtime import Runtime
 from prunus.score.config import ScoreConfig
+from prunus.targets.config import KeptConfig
 
-SEEDED = ("correct", "score", "generate", "distill", "evaluate")
+SEEDED = ("correct", "score", "generate", "distill", "evaluate", "export")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _RESERVED = ("teacher", "data")
 
@@ -34,7 +36,7 @@ class TeacherConfig(Config):
     """The model to make small."""
 
     path: base.Path | None = Field(default=None, min_length=1)
-    """A local folder, or a model's id on the hub."""
+    """A local folder, a model's id on the hub, or `builtin:sapling`."""
     revision: str | None = None
     """The commit of a model on the hub; the newest if not given."""
     config: base.Path | None = None
@@ -75,12 +77,16 @@ class Recipe(Config):
     """Importance."""
     generate: GenerateConfig = GenerateConfig()
     """What the teacher writes, for students with `distill.data: teacher`."""
+    targets: KeptConfig = KeptConfig()
+    """What is kept of what the teacher says, for students with `distill.targets: cached`."""
     students: dict[str, StudentConfig] = Field(min_length=1)
     """The students, by name."""
     distill: DistillConfig
     """Distillation, for every student that says nothing else."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Measurement."""
+    export: ExportConfig = ExportConfig()
+    """Files that run on a device, of every student; none unless it names formats."""
     runtime: Runtime = Runtime()
     """Where the work is done; no part of any result's name."""
 

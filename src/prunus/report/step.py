@@ -75,7 +75,7 @@ def _tables(run: Run) -> list[tuple[str, str, tasks.Table]]:
     """The tables of tasks that have anything in them: title, note, table."""
     level = f"{run.recipe['evaluate']['confidence']:.0%}"
     found = [
-        ("Tasks", f"Scores, grades apart in percent, ± half of the {level} interval over items; {tasks.HOLE} is a hole.",
+        ("Tasks", f"Scores, grades apart in percent; ± half of the {level} interval; {tasks.HOLE} is a hole.",
          tasks.scores(run)),
         ("Tasks, beside the teacher", f"Paired differences on the same items with their {level} intervals, by the "
          f"bootstrap over items. {tasks.NOISE} marks those that may be noise.", tasks.differences(run)),
