@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from prunus.config import Config
+from prunus.config import Config, Path
 
 Tracker = Literal["tensorboard", "trackio", "wandb"]
 
@@ -24,6 +24,8 @@ class Runtime(Config):
     shard: bool = False
     """Of several processes, give each a share of the weights, gradients and optimizer state of student and teacher
     (FSDP2) in place of a copy; also where `accelerate launch` was told to use FSDP."""
+    deepspeed: Path | None = None
+    """A configuration of DeepSpeed's (JSON, ZeRO up to stage 2) to train under, in place of plain copies."""
     gradient_checkpointing: bool = False
     """Compute activations of the trained model again in the backward pass in place of keeping them."""
     workers: int = Field(default=0, ge=0)
@@ -32,3 +34,9 @@ class Runtime(Config):
     """Experiment trackers to report training to, besides `metrics.jsonl`."""
     checkpoint_minutes: float = Field(default=5.0, ge=0)
     """Minutes between training checkpoints; what a killed run can lose."""
+
+    @model_validator(mode="after")
+    def _one_way_to_share(self) -> Runtime:
+        if self.shard and self.deepspeed:
+            raise ValueError("shard and deepspeed are two ways of sharing out; give one")
+        return self

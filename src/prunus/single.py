@@ -16,7 +16,7 @@ from prunus.data.sources import check_source
 from prunus.errors import RecipeError
 from prunus.models.folder import ModelFolder
 from prunus.models.locate import Located, locate_model
-from prunus.pipeline.checks import check_length, check_trackers
+from prunus.pipeline.checks import check_length, check_runtime
 from prunus.pipeline.plan import Given, Step, given_sources, given_tokenizer, tokens_step
 from prunus.pipeline.run import execute
 from prunus.runtime import Runtime
@@ -35,7 +35,7 @@ class Single:
 
     def do(self, config: StepConfig, inputs: Mapping[str, Step | Given], console: Console) -> None:
         """Do one step and the tokenising before it, and show what came out."""
-        check_trackers(self.runtime.trackers)
+        check_runtime(self.runtime, [config])
         model = inputs.get("model") or inputs["student"]
         if isinstance(model, Given) and hasattr(config, "sequence_length"):
             check_length(config.kind, config.sequence_length, ModelFolder(model.value).context)

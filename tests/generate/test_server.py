@@ -11,8 +11,8 @@ import pytest
 from prunus.cli import main
 from prunus.data.tokens import Tokens
 from prunus.errors import DataError, HubError
-from prunus.generate import server
 from prunus.models.load import load_tokenizer
+from prunus.writing import server
 from tests.generate.making import generate, make_stream, with_template, write_rows
 
 

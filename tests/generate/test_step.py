@@ -4,21 +4,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from prunus.cli import main
 from prunus.data.tokens import Tokens
 from prunus.errors import DataError, RecipeError
-from prunus.generate import local
-from prunus.generate.answers import Answer, Kept
 from prunus.models.load import load_tokenizer
+from prunus.writing import local
+from prunus.writing.answers import Answer, Kept
 from tests.families import make_teacher
 from tests.generate.making import generate, lines, make_stream, with_template, write_rows
 from tests.tiny import load
 
-FILES = ("generated.jsonl", "tokens.bin", "document_ends.npy", "document_bytes.npy", "document_prompts.npy")
+FILES = ("generated.jsonl", "tokens.bin", "document_ends.npy", "document_bytes.npy", "answers.npy")
 SAMPLED = {"temperature": 0.9, "top_p": 0.95, "seed": 7, "samples": 12}
 
 
@@ -36,11 +35,10 @@ def prompts(tmp_path_factory) -> Path:
 def documents(out: Path) -> list[tuple[list[int], list[int]]]:
     """Prompt and answer of each document, as tokens."""
     tokens = Tokens.open(out)
-    borders = zip([0, *tokens.ends[:-1].tolist()], tokens.ends.tolist(), tokens.prompts.tolist(), strict=True)
-    return [
-        (tokens.ids[start : start + prompt].tolist(), tokens.ids[start + prompt : end].tolist())
-        for start, end, prompt in borders
-    ]
+    assert tokens.answers is not None
+    assert tokens.answers[:, 1].tolist() == tokens.ends.tolist()
+    borders = zip(tokens.starts.tolist(), tokens.answers.tolist(), strict=True)
+    return [(tokens.ids[start:first].tolist(), tokens.ids[first:end].tolist()) for start, (first, end) in borders]
 
 
 def one_by_one(model, ids: list[int], count: int, ends: set[int]) -> list[int]:
@@ -162,7 +160,7 @@ def test_prompts_that_leave_no_room_are_passed_over(teacher: Path, tmp_path: Pat
 
 def test_a_stream_without_prompts_has_none(stream: Path) -> None:
     tokens = Tokens.open(stream)
-    assert tokens.prompts.tolist() == np.zeros(len(tokens.ends)).tolist()
+    assert tokens.answers is None
 
 
 def test_two_processes_write_as_one_does(teacher: Path, corpus: Path, tmp_path: Path) -> None:

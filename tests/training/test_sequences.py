@@ -20,9 +20,10 @@ LENGTHS = np.array([7, 3, 12, 5, 9, 4, 8])
 PROMPTS = np.array([2, 1, 11, 0, 3, 4, 1])
 
 
-def made(prompts: np.ndarray) -> Tokens:
-    ids = np.arange(LENGTHS.sum(), dtype=np.uint16)
-    return Tokens(ids, np.cumsum(LENGTHS), LENGTHS * 3, prompts)
+def made(prompts: np.ndarray | None = None) -> Tokens:
+    ids, ends = np.arange(LENGTHS.sum(), dtype=np.uint16), np.cumsum(LENGTHS)
+    answers = None if prompts is None else np.stack([ends - LENGTHS + prompts, ends], axis=1)
+    return Tokens(ids, ends, LENGTHS * 3, answers)
 
 
 def options(**changes: object) -> CorrectConfig:
@@ -31,7 +32,7 @@ def options(**changes: object) -> CorrectConfig:
 
 
 def test_text_without_prompts_counts_whole() -> None:
-    item = Sequences(made(np.zeros_like(LENGTHS)), options())[0]
+    item = Sequences(made(), options())[0]
     assert set(item) == {"input_ids", "numbers"}
 
 

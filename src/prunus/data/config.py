@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from prunus.config import Config, Path, StepConfig
+from prunus.world.config import WorldConfig
 
 
-class Source(Config):
-    """One source of text."""
+class Place(Config):
+    """Where rows are read from."""
 
     path: Path
-    """A local file (.jsonl, .json, .csv, .parquet or .txt, .gz too), a dataset's id on the hub, or `builtin:python`."""
+    """A local file (.jsonl, .json, .csv, .parquet or .txt, .gz too), a dataset's id on the hub, `builtin:python`,
+    or `builtin:world`."""
     name: str | None = None
-    """The configuration of a dataset on the hub that has several."""
+    """The configuration of a dataset that has several; of `builtin:world` `stories` or `chat`."""
     split: str = "train"
-    """The split of a dataset on the hub."""
+    """The split of a dataset on the hub, or of `builtin:world`: `train` or `held_out`."""
     revision: str | None = None
     """The commit of a dataset on the hub; the newest if not given."""
-    column: str = "text"
-    """The column that holds the text."""
-    weight: float | None = Field(default=None, gt=0)
-    """Share of the tokens, relative to the other sources'. Without weights all of every source is taken."""
+    world: WorldConfig | None = None
+    """Which world `builtin:world` is; the default one if not given."""
 
     @model_validator(mode="before")
     @classmethod
@@ -32,11 +33,33 @@ class Source(Config):
         return {"path": raw} if isinstance(raw, str) else raw
 
 
+class Source(Place):
+    """One source of text."""
+
+    column: str = "text"
+    """The column that holds the text."""
+    weight: float | None = Field(default=None, gt=0)
+    """Share of the tokens, relative to the other sources'. Without weights all of every source is taken."""
+
+
+class ChatSource(Place):
+    """One source of conversations, of pairs of answers, or of answers with labels, in the forms of docs/align.md."""
+
+    columns: Mapping[str, str] = Field(default_factory=dict)
+    """What its columns are called, where that is none of the usual names, such as `{messages: dialog}`."""
+    limit: int | None = Field(default=None, ge=1)
+    """Read so many rows at most."""
+
+
 class DataConfig(Config):
     """The text that a recipe trains on, and the text that it is judged by."""
 
     corpus: tuple[Source, ...] = Field(min_length=1)
     """Text for correction, scoring and distillation."""
+    chat: tuple[ChatSource, ...] = ()
+    """Conversations for alignment, for every stage that names none of its own."""
+    template: Path | None = None
+    """A chat template (Jinja) in place of the model's own: a file, or `builtin:plain`. Aligned models keep it."""
     held_out: tuple[Source, ...] = ()
     """Text for evaluation. Without any, a part of the corpus is held out, chosen by each document's hash."""
     held_out_fraction: float = Field(default=0.02, gt=0, lt=1)

@@ -6,19 +6,22 @@ import hashlib
 import importlib.util
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from prunus.data.config import Source
+from prunus.data.config import Place, Source
 from prunus.errors import DataError, HubError, nearest
 from prunus.fingerprint import digest, fingerprint_files
+from prunus.world.config import REVISION, WorldConfig
+from prunus.world.rows import check_rows
+from prunus.world.rows import rows as world_rows
 
 READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
 """Endings of local files, and the reader of `datasets` for each."""
 
-BUILTINS = ("builtin:python",)
+BUILTINS = ("builtin:python", "builtin:world")
 _SKIPPED = {
     "test",
     "tests",
@@ -49,6 +52,17 @@ def documents(source: Source, where: str) -> Iterator[str]:
 def entries(source: Source, where: str) -> Iterator[Any]:
     """Whatever the column of `source` holds, row by row, in order; see `Reader`."""
     return Reader(source, where).entries()
+
+
+def rows(source: Place, where: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of `source` as they are, in order.
+
+    Raises:
+        DataError: The source cannot be read.
+        HubError: It is on the hub, which does not give it.
+    """
+    with _told(source, where):
+        yield from _open(source, where)
 
 
 class Reader:
@@ -109,17 +123,19 @@ def check_source(source: Source, where: str) -> None:
         raise DataError(f"{where}: {source.path} holds no text")
 
 
-def source_fingerprint(source: Source, where: str) -> str:
+def source_fingerprint(source: Place, where: str) -> str:
     """A digest of what the source holds: a local file's bytes, a hub dataset's commit, Python's version."""
-    if source.path in BUILTINS:
+    if source.path == "builtin:python":
         return digest([source.path, sys.version])
+    if source.path == "builtin:world":
+        return digest([source.path, source.name, source.split, REVISION])
     file = Path(source.path).expanduser()
     if file.is_file():
         return fingerprint_files([file])
     return digest([source.path, source.name, source.split, _hub_commit(source, where)])
 
 
-def sources_fingerprint(sources: tuple[Source, ...], where: str) -> str:
+def sources_fingerprint(sources: Sequence[Place], where: str) -> str:
     """A digest of what several sources hold and how each is read."""
     return digest([[source.identity(), source_fingerprint(source, f"{where}.{i}")] for i, source in enumerate(sources)])
 
@@ -131,7 +147,7 @@ def is_held_out(text: str, fraction: float) -> bool:
 
 
 @contextmanager
-def _told(source: Source, where: str) -> Iterator[None]:
+def _told(source: Place, where: str) -> Iterator[None]:
     """Say in our words what reading raises."""
     try:
         yield
@@ -144,12 +160,17 @@ def _told(source: Source, where: str) -> Iterator[None]:
         raise kind(f"{where}: {source.path} cannot be read: {type(error).__name__}: {error}") from None
 
 
-def _open(source: Source, where: str) -> Any:
+def _open(source: Place, where: str) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
-    if source.path in BUILTINS:
-        return datasets.IterableDataset.from_generator(_python_rows, gen_kwargs={"column": source.column})
+    if source.path == "builtin:python":
+        column = getattr(source, "column", "text")
+        return datasets.IterableDataset.from_generator(_python_rows, gen_kwargs={"column": column})
+    if source.path == "builtin:world":
+        check_rows(source.name, source.split, where)
+        options = {"config": source.world or WorldConfig(), "name": source.name, "split": source.split}
+        return datasets.IterableDataset.from_generator(world_rows, gen_kwargs=options)
     file = Path(source.path).expanduser()
     if file.is_file():
         ending = [suffix for suffix in file.suffixes if suffix in READERS]
@@ -163,11 +184,11 @@ def _open(source: Source, where: str) -> Any:
     return datasets.load_dataset(source.path, source.name, split=source.split, revision=source.revision, streaming=True)
 
 
-def _refuse_missing_file(source: Source, where: str) -> None:
+def _refuse_missing_file(source: Place, where: str) -> None:
     local = source.path.startswith((".", "/", "~")) or source.path.count("/") > 1
     if source.path.startswith("builtin:"):
         raise DataError(
-            f"{where}.path: unknown {source.path!r}{nearest(source.path, BUILTINS)}; there is: {BUILTINS[0]}"
+            f"{where}.path: unknown {source.path!r}{nearest(source.path, BUILTINS)}; there are: {', '.join(BUILTINS)}"
         )
     if Path(source.path).expanduser().is_dir():
         raise DataError(f"{where}.path: {source.path} is a folder; name the files in it")
@@ -175,7 +196,7 @@ def _refuse_missing_file(source: Source, where: str) -> None:
         raise DataError(f"{where}.path: there is no file {source.path}")
 
 
-def _hub_commit(source: Source, where: str) -> str:
+def _hub_commit(source: Place, where: str) -> str:
     _refuse_missing_file(source, where)
     from huggingface_hub import HfApi
 

@@ -12,9 +12,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from prunus.data.tokens import ENDS, FACTS, PROMPTS, SIZES
+from prunus.data.tokens import ANSWERS, ENDS, FACTS, SIZES
 
-_BORDERS = ("lengths", "sizes", "prompts")
+_BORDERS = ("lengths", "sizes", "answers")
 _STATE = "state.npz"
 
 
@@ -36,19 +36,23 @@ class Stream:
     tokens: int = 0
     lengths: array[int] = field(default_factory=_numbers)
     sizes: array[int] = field(default_factory=_numbers)
-    prompts: array[int] = field(default_factory=_numbers)
+    answers: array[int] = field(default_factory=_numbers)
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The type of an id on disk."""
         return np.dtype(np.uint16 if self.vocab_size <= 2**16 else np.uint32)
 
-    def write(self, text: str, ids: Sequence[int], prompt: int = 0) -> None:
-        """Append a document, given as text and as ids, of which the first `prompt` are prompt."""
+    def write(self, text: str, ids: Sequence[int], answers: Sequence[tuple[int, int]] | None = None) -> None:
+        """Append a document, given as text and as ids, of which some stretches (start, end) answer somebody; or all."""
+        for start, end in [(0, len(ids))] if answers is None else answers:
+            if self.answers and self.answers[-1] == self.tokens + start:
+                self.answers[-1] = self.tokens + end
+            else:
+                self.answers.extend((self.tokens + start, self.tokens + end))
         self.file.write(np.asarray(ids, dtype=self.dtype).tobytes())
         self.lengths.append(len(ids))
         self.sizes.append(len(text.encode()))
-        self.prompts.append(prompt)
         self.tokens += len(ids)
 
     def keep(self, folder: Path, place: Any) -> None:
@@ -57,8 +61,8 @@ class Stream:
         os.fsync(self.file.fileno())  # what is said to be there must outlive a crash
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / "partial.npz"
-        lengths, sizes, prompts = (np.asarray(getattr(self, name)) for name in _BORDERS)
-        np.savez(partial, place=np.array(json.dumps(place)), lengths=lengths, sizes=sizes, prompts=prompts)
+        lengths, sizes, answers = (np.asarray(getattr(self, name)) for name in _BORDERS)
+        np.savez(partial, place=np.array(json.dumps(place)), lengths=lengths, sizes=sizes, answers=answers)
         os.replace(partial, folder / _STATE)
         (folder / "complete").touch()  # an unfinished step with this is gone on with, and not removed
 
@@ -79,15 +83,15 @@ class Stream:
         return place
 
     def finish(self, out: Path) -> dict[str, Any]:
-        """Write the borders beside the ids, and of prompts where there are any.
+        """Write the borders beside the ids, and those of answers where not all is one.
 
         Returns:
             The number of documents, tokens and bytes.
         """
         np.save(out / ENDS, np.cumsum(self.lengths, dtype=np.int64))
         np.save(out / SIZES, np.asarray(self.sizes, dtype=np.int64))
-        if any(self.prompts):
-            np.save(out / PROMPTS, np.asarray(self.prompts, dtype=np.int64))
+        if self.answers[:3].tolist() != [0, self.tokens]:
+            np.save(out / ANSWERS, np.asarray(self.answers, dtype=np.int64).reshape(-1, 2))
         facts: dict[str, Any] = {"documents": len(self.sizes), "tokens": self.tokens, "bytes": sum(self.sizes)}
         (out / FACTS).write_text(json.dumps({**facts, "dtype": self.dtype.name}, indent=2) + "\n")
         return facts

@@ -13,7 +13,7 @@ import numpy as np
 from prunus.errors import DataError
 
 IDS, ENDS, SIZES, FACTS = "tokens.bin", "document_ends.npy", "document_bytes.npy", "tokens.json"
-PROMPTS = "document_prompts.npy"  # only where documents begin with a prompt
+ANSWERS = "answers.npy"  # only where a part of the stream is what somebody was asked for
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,14 @@ class Tokens:
         ids: [T], all tokens of all documents, one after the other.
         ends: [N], where each document ends in `ids`.
         sizes: [N], each document's length as UTF-8 bytes.
-        prompts: [N], how many of each document's first tokens are prompt; 0 for text that nobody was asked for.
+        answers: [A, 2], the stretches (start, end) of `ids` that answer somebody, ascending: an assistant's turns, or
+            what a teacher wrote; None for text that nobody was asked for.
     """
 
     ids: np.ndarray
     ends: np.ndarray
     sizes: np.ndarray
-    prompts: np.ndarray
+    answers: np.ndarray | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Tokens:
@@ -38,8 +39,8 @@ class Tokens:
         facts = json.loads((folder / FACTS).read_text())
         ids = np.memmap(folder / IDS, dtype=facts["dtype"], mode="r")
         ends = np.load(folder / ENDS)
-        prompts = np.load(folder / PROMPTS) if (folder / PROMPTS).is_file() else np.zeros_like(ends)
-        return cls(ids, ends, np.load(folder / SIZES), prompts)
+        answers = np.load(folder / ANSWERS) if (folder / ANSWERS).is_file() else None
+        return cls(ids, ends, np.load(folder / SIZES), answers)
 
     @cached_property
     def starts(self) -> np.ndarray:
@@ -62,6 +63,13 @@ class Tokens:
         at = np.arange(first, first + length)
         documents = np.searchsorted(self.ends, at, side="right")
         return at - np.maximum(self.starts[documents], first), documents
+
+    def counted(self, first: int, length: int) -> np.ndarray:
+        """Which of some tokens answer somebody, [length]; all of them where nobody was asked."""
+        if self.answers is None:
+            return np.ones(length, dtype=bool)
+        inside = np.searchsorted(self.answers.ravel(), np.arange(first, first + length), side="right")
+        return inside % 2 == 1  # behind a start, and not yet behind its end
 
     def draw(self, count: int, length: int, seed: int) -> np.ndarray:
         """A calibration set: `count` blocks drawn at random, or all in random order if there are fewer, [n, length].

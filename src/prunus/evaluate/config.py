@@ -2,18 +2,89 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import re
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
-from prunus.config import Seed, StepConfig
+from prunus.config import RUNTIME, Config, Path, Seed, StepConfig
+from prunus.evaluate.tasks import BASE, CODE, SKILLS
+
+
+class TaskConfig(Config):
+    """One task: where its items are, and how many are asked."""
+
+    kind: str | None = None
+    """What it is: `instruction_following`, `roleplay`, `rag`, `function_calling`, or a task of lm-evaluation-harness;
+    its name in the recipe if not given."""
+    data: Path | None = None
+    """A local file or folder of its items. A skill needs one; the harness fetches its own from the hub without."""
+    gold: Path | None = None
+    """Where answers stand that are not beside their questions: MT-Bench's references, BFCL's `possible_answer`."""
+    limit: int | None = Field(default=None, ge=1)
+    """Ask the first so many items; of tasks in parts, of each part."""
+    num_fewshot: int | None = Field(default=None, ge=0)
+    """Worked examples before each question, in tasks of the harness; the Minitron paper's number if not given."""
+    max_new_tokens: int = Field(default=1024, ge=1)
+    """Tokens of an answer, at most."""
+    samples: int = Field(default=1, ge=1)
+    """Answers to each item. With several, pass@k is reported: how likely one of k is right."""
+    temperature: float = Field(default=0.0, ge=0)
+    """What logits are divided by before a token is drawn; 0 takes the likeliest."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, raw: Any) -> Any:
+        """Nothing stands for the defaults, and a path alone for its data."""
+        return {} if raw is None else {"data": raw} if isinstance(raw, str) else raw
+
+    @model_validator(mode="after")
+    def _drawn(self) -> TaskConfig:
+        if self.samples > 1 and not self.temperature:
+            raise ValueError("samples: several answers at temperature 0 are the same answer; give a temperature")
+        return self
+
+
+class JudgeConfig(Config):
+    """A model that grades answers, at any server that speaks OpenAI's chat API."""
+
+    url: Annotated[str | None, RUNTIME] = Field(default=None, pattern=r"^https?://\S+$")
+    """Its address, such as `https://api.openai.com/v1`. The key that it wants is read from the environment variable
+    PRUNUS_JUDGE_KEY."""
+    model: str | None = None
+    """Its name there."""
+    prompts: Path | None = None
+    """A file of judge prompts in MT-Bench's form, in place of our own wording. Published figures come by those."""
+    max_new_tokens: int = Field(default=1024, ge=1)
+    """Tokens of a verdict, at most."""
+    timeout: Annotated[float, RUNTIME] = Field(default=120.0, gt=0)
+    """Seconds to wait for one verdict."""
+    concurrency: Annotated[int, RUNTIME] = Field(default=8, ge=1)
+    """Requests under way at a time."""
+
+    @model_validator(mode="after")
+    def _both(self) -> JudgeConfig:
+        if (self.url is None) != (self.model is None):
+            raise ValueError("url and model: give both, or neither")
+        return self
+
+
+class EfficiencyConfig(Config):
+    """How fast a model reads and writes on this machine, in turn with its teacher."""
+
+    prompt_tokens: int = Field(default=0, ge=0)
+    """Tokens that are read at once; 0 measures no speed. What is kept is the median of the rounds."""
+    new_tokens: int = Field(default=32, ge=1)
+    """Tokens that are written, one after the other."""
+    rounds: int = Field(default=5, ge=1)
+    """How often each is measured, teacher and student by turns."""
 
 
 class EvaluateConfig(StepConfig):
-    """How a model is measured on held-out text, beside its teacher."""
+    """How a model is measured: on held-out text and by tasks, beside its teacher."""
 
     kind: ClassVar[str] = "evaluate"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     sequence_length: int = Field(default=2048, ge=2)
     """Longest stretch of one document that is read at once."""
@@ -31,5 +102,49 @@ class EvaluateConfig(StepConfig):
     """Tokens of such an opening."""
     max_new_tokens: int = Field(default=96, ge=1)
     """Tokens of an answer, at most; decoding is greedy."""
+    tasks: dict[str, TaskConfig] = Field(default_factory=dict)
+    """What to ask, by name: a list of names, or each with its options or the path of its data. `base` stands for the
+    Minitron paper's tasks."""
+    references: Annotated[tuple[str, ...], RUNTIME] = ()
+    """Other models to put on the same tasks: folders, or ids on the hub."""
+    chat_template: Literal["own", "plain"] = "own"
+    """How conversations are put to a model: by its tokenizer's template, or by a plain one for models without."""
+    run_code: bool = False
+    """Let `humaneval` and `mbpp` run what the model writes, on this machine."""
+    judge: JudgeConfig = JudgeConfig()
+    """Who grades answers that no rule can judge."""
+    efficiency: EfficiencyConfig = EfficiencyConfig()
+    """How speed is measured."""
     seed: Seed = 0
-    """Seed of the bootstrap."""
+    """Seed of the bootstrap and of drawn answers."""
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _named(cls, raw: Any) -> Any:
+        """A list of names is a mapping without options."""
+        named = dict.fromkeys(raw) if isinstance(raw, (list, tuple)) else raw
+        for name in named if isinstance(named, dict) else ():
+            if not re.fullmatch(r"\w[\w.+-]*", str(name)):
+                raise ValueError(f"{name!r} is no name for a task: letters, digits and _ . + -")
+        return named
+
+    @model_validator(mode="after")
+    def _skills_have_data(self) -> EvaluateConfig:
+        for name, task in self.asked().items():
+            kind = task.kind or name
+            if kind in SKILLS and task.data is None:
+                raise ValueError(f"tasks.{name}.data: missing; {kind} needs a file of items")
+            if kind in CODE and not self.run_code:
+                raise ValueError(f"tasks.{name}: runs what the model writes; allow it with run_code: true")
+        return self
+
+    def asked(self) -> dict[str, TaskConfig]:
+        """The tasks, with `base` in its parts; one that is named besides keeps its own options."""
+        base = self.tasks.get("base")
+        parts = {} if base is None else dict.fromkeys((*BASE, *(CODE if self.run_code else ())), base)
+        return {**parts, **{name: task for name, task in self.tasks.items() if name != "base"}}
+
+    @property
+    def converses(self) -> bool:
+        """Whether a task is a conversation."""
+        return any((task.kind or name) in SKILLS for name, task in self.asked().items())

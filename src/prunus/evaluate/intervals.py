@@ -1,11 +1,12 @@
-"""Confidence intervals by the bootstrap, for ratios of sums over windows of text.
+"""Confidence intervals by the bootstrap, for ratios of sums over windows of text or over a task's items.
 
-N windows, R resamples
+N windows or items, R resamples
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -37,13 +38,73 @@ def ratio_interval(
     Returns:
         `value`, `low` and `high`.
     """
-    draw = np.random.default_rng(seed)
+    found = []
+    for weights in _drawn(len(numerators), resamples, seed):
+        with np.errstate(invalid="ignore", divide="ignore"):  # a resample in which nothing counts says nothing
+            found.append((weights @ numerators) / (weights @ denominators))
+    return _interval(numerators.sum() / denominators.sum(), np.concatenate(found), confidence, transform)
+
+
+def paired_difference(
+    ours: np.ndarray, theirs: np.ndarray, confidence: float, resamples: int, seed: int
+) -> dict[str, float]:
+    """The difference of two models' ratios of sums on the same items, with its percentile bootstrap interval.
+
+    Items are drawn for both at once, so that how hard they are falls out of the difference.
+
+    Args:
+        ours: [N, 2], each item's numerator and denominator.
+        theirs: [N, 2], the other model's.
+        confidence: Level.
+        resamples: R.
+        seed: Seed of the resampling.
+
+    Returns:
+        `value` (ours - theirs), `low` and `high`.
+    """
+    found = []
+    for weights in _drawn(len(ours), resamples, seed):
+        a, b = weights @ ours, weights @ theirs
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found.append(a[:, 0] / a[:, 1] - b[:, 0] / b[:, 1])
+    value = ours[:, 0].sum() / ours[:, 1].sum() - theirs[:, 0].sum() / theirs[:, 1].sum()
+    return _interval(value, np.concatenate(found), confidence, lambda difference: difference)
+
+
+def standard_error(numerators: np.ndarray, denominators: np.ndarray) -> float:
+    """Of a ratio of sums over items, by linearisation (Cochran 1977, eq. 2.46); sd/√N where every denominator is 1.
+
+    Of two items or more.
+    """
     count = len(numerators)
+    left = numerators - numerators.sum() / denominators.sum() * denominators
+    return float(np.sqrt(count / (count - 1) * (left**2).sum()) / denominators.sum())
+
+
+def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """How likely two models that are equally often right differ as much, by McNemar's exact test on who alone is right.
+
+    Args:
+        ours: [N] of 0 and 1.
+        theirs: [N] of 0 and 1.
+    """
+    won, lost = int(((ours == 1) & (theirs == 0)).sum()), int(((ours == 0) & (theirs == 1)).sum())
+    if won == lost:
+        return 1.0
+    tail = sum(math.comb(won + lost, k) for k in range(min(won, lost) + 1))
+    return min(1.0, 2 * tail / 2 ** (won + lost))
+
+
+def _drawn(count: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each of `count` is drawn, for all resamples in parts: [rows, count]."""
+    draw = np.random.default_rng(seed)
     rows = max(1, _CELLS // count)
-    ratios = []
     for start in range(0, resamples, rows):
-        weights = draw.multinomial(count, np.full(count, 1 / count), size=min(rows, resamples - start))
-        ratios.append((weights @ numerators) / (weights @ denominators))
-    low, high = np.quantile(np.concatenate(ratios), [(1 - confidence) / 2, (1 + confidence) / 2])
-    value = numerators.sum() / denominators.sum()
+        yield draw.multinomial(count, np.full(count, 1 / count), size=min(rows, resamples - start))
+
+
+def _interval(
+    value: float, resampled: np.ndarray, confidence: float, transform: Callable[[Any], Any]
+) -> dict[str, float]:
+    low, high = np.nanquantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
     return {"value": float(transform(value)), "low": float(transform(low)), "high": float(transform(high))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from prunus.console import Console
 from prunus.data.tokens import Tokens
 from prunus.errors import DataError
 from prunus.evaluate.config import EvaluateConfig
+from prunus.evaluate.efficiency import efficiency
 from prunus.evaluate.heldout import COLUMNS, batches, measure, padded, windows_of
 from prunus.evaluate.intervals import ratio_interval
+from prunus.evaluate.measure import measure_tasks
 from prunus.models.folder import ModelFolder
 from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
 from prunus.runtime import Runtime
@@ -24,18 +27,29 @@ from prunus.runtime import Runtime
 
 @dataclass(frozen=True)
 class Inputs:
-    """The model, the teacher to hold it against (None for the teacher itself), and the held-out stream."""
+    """The model, the held-out stream, and whom to hold it against.
+
+    Attributes:
+        model: The model.
+        tokens: The held-out stream.
+        teacher: The teacher, if it reads the same tokens; None for the teacher itself.
+        beside: The teacher's own evaluation, whose items are paired with the model's.
+        data: The tasks' data; only there so that what they hold decides the result's name.
+    """
 
     model: Path
     tokens: Path
     teacher: Path | None = None
+    beside: Path | None = None
+    data: Any = None
 
 
 def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
     """Evaluate `inputs.model`.
 
-    Writes `results.json` (every figure with its interval), `windows.jsonl` (the sums of each window, see `COLUMNS`) and
-    `answers.jsonl`.
+    Writes `results.json` (every figure with its interval), `windows.jsonl` (the sums of each window, see `COLUMNS`),
+    `answers.jsonl` (to the prompts), and, where tasks are asked, `items.jsonl` (what each item is worth), `answers/`
+    and `judgements.jsonl`.
 
     Returns:
         The figures without their intervals.
@@ -58,12 +72,26 @@ def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
         "windows": len(rows),
         "tokens": int(rows[:, 0].sum()),
     }
-    (out / "results.json").write_text(json.dumps({**facts, "figures": results}, indent=2) + "\n")
     lines = (dict(zip(COLUMNS, row, strict=True)) for row in rows.tolist())
     (out / "windows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     answers = _answers(model, inputs.model, tokens, config)
     (out / "answers.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
-    return {name: figure["value"] for name, figure in results.items()}
+    models = {"model": (model, folder.shape)}
+    if inputs.teacher and teacher is not None:
+        models["teacher"] = (teacher, ModelFolder(inputs.teacher).shape)
+    speed = efficiency(models, config.efficiency)
+    del teacher, models
+    asked = measure_tasks(
+        config, model, load_tokenizer(inputs.model), folder.shape.max_position_embeddings, inputs.beside, out,
+        runtime.device_batch_size, console,
+    )  # fmt: skip
+    found = {**facts, "figures": results, "efficiency": speed, **asked}
+    (out / "results.json").write_text(json.dumps(found, indent=2) + "\n")
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    first = {
+        name: task["metrics"][task["first"]]["value"] for name, task in asked["tasks"].items() if task.get("first")
+    }
+    return {**{name: figure["value"] for name, figure in results.items()}, **first}
 
 
 def figures(rows: np.ndarray, config: EvaluateConfig, beside_teacher: bool) -> dict[str, dict[str, float]]:

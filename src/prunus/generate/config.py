@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from prunus.config import RUNTIME, Config, Seed, StepConfig
+from prunus.config import Seed, StepConfig
 from prunus.data.config import Source
 from prunus.errors import RecipeError
-
-
-class ServerConfig(Config):
-    """A server that speaks OpenAI's completions API, such as vLLM's, to write in place of transformers."""
-
-    url: Annotated[str | None, RUNTIME] = Field(default=None, pattern=r"^https?://\S+$")
-    """Its address, such as `http://localhost:8000/v1`; without one, transformers writes. The key that it wants is read
-    from the environment variable PRUNUS_API_KEY."""
-    model: str | None = None
-    """The teacher's name there. What is served must be the teacher, after its correction if there is one."""
-    concurrency: Annotated[int, RUNTIME] = Field(default=16, ge=1)
-    """Requests under way at a time."""
-
-    @model_validator(mode="after")
-    def _both(self) -> ServerConfig:
-        if (self.url is None) != (self.model is None):
-            raise ValueError("url and model: give both, or neither")
-        return self
+from prunus.writing.config import ServerConfig, Writing
 
 
 class GenerateConfig(StepConfig):
     """Text that the teacher writes (synthetic data generation, SDG), for students with `distill.data: teacher`."""
 
     kind: ClassVar[str] = "generate"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     samples: int = Field(default=1024, ge=1)
     """Prompts to answer, one document each."""
@@ -59,6 +42,11 @@ class GenerateConfig(StepConfig):
         if len({source.weight is None for source in self.prompts}) > 1:
             raise ValueError("prompts: either every source has a weight, or none has")
         return self
+
+    @property
+    def writing(self) -> Writing:
+        """How the answers are written."""
+        return Writing(self.max_new_tokens, self.temperature, self.top_p, self.seed, server=self.server)
 
     def check_context(self, context: int, where: str) -> None:
         """Refuse answers that a model has no room for.

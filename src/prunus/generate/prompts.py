@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,28 +12,10 @@ from prunus.data.sources import entries
 from prunus.data.tokens import Tokens
 from prunus.errors import DataError
 from prunus.generate.config import GenerateConfig
+from prunus.writing.prompts import Prompt, Turns, no_template, rendered
 
 WHERE = "generate.prompts"
 _PARTIAL = "\ufffd"  # what a character comes out as whose last bytes are in the next token
-
-Turns = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """One prompt.
-
-    Attributes:
-        number: Its place among all; with the seed it decides the draws of its answer.
-        ids: What the model reads.
-        text: The same as text, special tokens included.
-        source: `document`, its number in the corpus; or `file` and `row`, from 1.
-    """
-
-    number: int
-    ids: list[int]
-    text: str
-    source: dict[str, Any]
 
 
 def openings(tokens: Tokens, config: GenerateConfig, tokenizer: Any) -> list[Prompt]:
@@ -77,7 +58,7 @@ def asked(sources: tuple[Source, ...], config: GenerateConfig, tokenizer: Any, r
     prompts: list[Prompt] = []
     too_long = 0
     for source, row, asks, where in _in_turn(sources):
-        text, ids = _rendered(asks, tokenizer, where)
+        text, ids = rendered(asks, tokenizer, where)
         if len(ids) <= room:
             prompts.append(Prompt(len(prompts), ids, text, {"file": source.path, "row": row}))
         else:
@@ -100,7 +81,7 @@ def check_prompts(source: Source, where: str, has_template: bool) -> None:
     """
     _, first = next(conversations(source, where))
     if not isinstance(first, str) and not has_template:
-        raise DataError(_no_template(f"{where}.column", source))
+        raise DataError(no_template(f"{where}.column: {source.column!r} of {source.path} holds conversations"))
 
 
 def conversations(source: Source, where: str) -> Iterator[tuple[int, str | Turns]]:
@@ -153,27 +134,3 @@ def _in_turn(sources: tuple[Source, ...]) -> Iterator[tuple[Source, int, str | T
             continue
         taken[current] += 1
         yield sources[current], *row, f"{WHERE}.{current}: {sources[current].path}, row {row[0]}"
-
-
-def _rendered(asks: str | Turns, tokenizer: Any, where: str) -> tuple[str, list[int]]:
-    """A prompt as text and as ids: through the chat template, or, where there is none, as it is.
-
-    Raises:
-        DataError: There is no template for a conversation, or it refuses this one.
-    """
-    if tokenizer.chat_template is None:
-        if not isinstance(asks, str):
-            raise DataError(_no_template(where))
-        ids = tokenizer(asks)["input_ids"]
-        return tokenizer.decode(ids), ids
-    turns = [{"role": "user", "content": asks}] if isinstance(asks, str) else asks
-    try:
-        text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    except Exception as error:  # templates are programs, and refuse in words of their own
-        raise DataError(f"{where}: the tokenizer's chat template refuses it: {error}") from None
-    return text, tokenizer(text, add_special_tokens=False)["input_ids"]
-
-
-def _no_template(where: str, source: Source | None = None) -> str:
-    found = f"{source.column!r} of {source.path} holds conversations" if source else "a conversation"
-    return f"{where}: {found}, and the teacher's tokenizer has no chat template; give a column of texts"

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from prunus import processes
 from prunus.console import Console
 from prunus.data.config import Source
@@ -14,13 +16,14 @@ from prunus.data.stream import Stream
 from prunus.data.tokens import IDS, Tokens
 from prunus.errors import DataError
 from prunus.fingerprint import digest
-from prunus.generate import local, server
-from prunus.generate.answers import Kept
 from prunus.generate.config import GenerateConfig
-from prunus.generate.prompts import Prompt, asked, openings
+from prunus.generate.prompts import asked, openings
 from prunus.models.folder import ModelFolder
-from prunus.models.load import load_tokenizer
+from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
 from prunus.runtime import Runtime
+from prunus.writing.answers import Kept
+from prunus.writing.prompts import Prompt, batches
+from prunus.writing.write import write_all
 
 PARALLEL = True
 WRITTEN = "generated.jsonl"
@@ -39,7 +42,7 @@ def run(config: GenerateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
     """Let `inputs.model` answer, together with the other processes if there are any.
 
     Writes `generated.jsonl` (prompt, answer, finish, source) and a stream as the `data` step does, with
-    `document_prompts.npy`: how many of each document's first tokens are prompt. Documents stand in the order of their
+    `answers.npy`: where in each document the answer is. Documents stand in the order of their
     prompts; one whose prompt and answer stood there before is dropped.
 
     Returns:
@@ -56,12 +59,8 @@ def run(config: GenerateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
     kept = Kept(out)
     processes.wait()  # until all have seen what is there
     mine = batches(prompts, runtime.device_batch_size)[processes.rank() :: processes.count()]
-    todo = [left for batch in mine if (left := [prompt for prompt in batch if prompt.number not in kept])]
-    writer = server if config.server.url else local
-    with console.progress("generate", len(prompts), "answers") as progress, kept.writing() as file:
-        for number, answer in writer.answers(todo, config, inputs.model, tokenizer, runtime) if todo else ():
-            kept.add(file, number, answer)
-            progress.update(len(kept))
+    with console.progress("generate", len(prompts), "answers") as progress:
+        write_all(mine, config.writing, lambda: _model(inputs.model, runtime), tokenizer, kept, progress)
     processes.wait()
     metrics: dict[str, float] = {}
     if processes.rank() == 0:
@@ -72,10 +71,9 @@ def run(config: GenerateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
     return metrics
 
 
-def batches(prompts: list[Prompt], size: int) -> list[list[Prompt]]:
-    """Prompts of like length together, the longest first, so that little is padding."""
-    ordered = sorted(prompts, key=lambda prompt: -len(prompt.ids))
-    return [ordered[first : first + size] for first in range(0, len(ordered), size)]
+def _model(folder: Path, runtime: Runtime) -> PreTrainedModel:
+    device = device_of(runtime)
+    return load_model(folder, device, inference_dtype(runtime, device)).requires_grad_(False)
 
 
 def _prompts(config: GenerateConfig, inputs: Inputs, tokenizer: Any, context: int, console: Console) -> list[Prompt]:
@@ -96,7 +94,7 @@ def _prompts(config: GenerateConfig, inputs: Inputs, tokenizer: Any, context: in
 def _save(prompts: list[Prompt], kept: Kept, out: Path, tokenizer: Any, vocab_size: int) -> dict[str, float]:
     """Write all answers in the order of their prompts, each once, and count."""
     seen: set[str] = set()
-    stopped = 0
+    stopped = asked = 0
     with (out / IDS).open("wb") as file, (out / WRITTEN).open("w", encoding="utf-8") as lines:
         stream = Stream(file, vocab_size)
         for prompt in prompts:
@@ -107,7 +105,8 @@ def _save(prompts: list[Prompt], kept: Kept, out: Path, tokenizer: Any, vocab_si
             seen.add(name)
             stopped += answer.finish == "stop"
             ids = [*prompt.ids, *answer.ids]
-            stream.write(tokenizer.decode(ids, skip_special_tokens=True), ids, len(prompt.ids))
+            stream.write(tokenizer.decode(ids, skip_special_tokens=True), ids, [(len(prompt.ids), len(ids))])
+            asked += len(prompt.ids)
             line = {"prompt": prompt.text, "answer": answer.text, "finish": answer.finish, "source": prompt.source}
             lines.write(json.dumps(line, ensure_ascii=False) + "\n")
     if not stream.tokens:
@@ -116,8 +115,8 @@ def _save(prompts: list[Prompt], kept: Kept, out: Path, tokenizer: Any, vocab_si
     return {
         "documents": facts["documents"],
         "tokens": facts["tokens"],
-        "prompt_tokens": sum(stream.prompts),
-        "answer_tokens": facts["tokens"] - sum(stream.prompts),
+        "prompt_tokens": asked,
+        "answer_tokens": facts["tokens"] - asked,
         "stopped": stopped,
         "dropped": len(prompts) - facts["documents"],
     }

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 
+from prunus.config import StepConfig
 from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError, ShapeError
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.prune.config import PruneConfig
+from prunus.runtime import Runtime
+from prunus.training.config import OptimizerConfig
+from prunus.training.deepspeed import read_settings
 
 
-def check_trackers(trackers: tuple[str, ...]) -> None:
-    """Refuse trackers that are not installed.
+def check_runtime(runtime: Runtime, configs: Iterable[StepConfig]) -> None:
+    """Refuse trackers that are not installed, and a configuration of DeepSpeed's that a step cannot train under.
 
     Raises:
-        RecipeError: Names the one, and how to get it.
+        RecipeError: Names what it is, and what is allowed.
     """
-    for tracker in trackers:
+    for tracker in runtime.trackers:
         if importlib.util.find_spec(tracker) is None:
             raise RecipeError(f"runtime.trackers: {tracker} is not installed; `pip install {tracker}` brings it")
+    for config in configs:
+        if runtime.deepspeed and isinstance(config, OptimizerConfig) and getattr(config, "tokens", True):
+            read_settings(runtime.deepspeed, config.optimizer)
 
 
 def check_cut(config: PruneConfig, teacher: Shape, target: Shape, where: str) -> None:

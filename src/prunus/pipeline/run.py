@@ -18,7 +18,7 @@ from prunus.errors import ArtifactError, RecipeError
 from prunus.pipeline.machine import hardware, peak_memory, reset_peak_memory, versions
 from prunus.pipeline.plan import Given, Plan, Step
 from prunus.runtime import Runtime
-from prunus.training.config import TrainingConfig
+from prunus.training.config import OptimizerConfig
 
 MANIFEST = "run.json"
 
@@ -75,7 +75,7 @@ def execute(step: Step, runtime: Runtime, console: Console) -> Path:
 def _check_processes(step: Step) -> None:
     """Refuse a batch that the processes cannot share."""
     config = step.config
-    if isinstance(config, TrainingConfig) and config.batch_size % processes.count() and not step.artifact.is_done():
+    if isinstance(config, OptimizerConfig) and config.batch_size % processes.count() and not step.artifact.is_done():
         raise RecipeError(
             f"{step.name}: batch_size: {config.batch_size} sequences cannot be shared by {processes.count()} processes "
             "alike; allowed: a multiple of their number"

@@ -17,7 +17,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from prunus.console import human, human_bytes
 from prunus.licences import Licence, licence_of
 from prunus.models.families import family_of
+from prunus.models.locate import BUILTINS, locate_model
 from prunus.models.shape import Shape
+from prunus.report import tasks
 from prunus.report.records import Result, Run, load_run
 from prunus.report.table import HEADER, comparison
 
@@ -65,8 +67,6 @@ def card_text(run: Run, name: str, model: Result, export: Result | None) -> str:
         loader=PackageLoader("prunus.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         autoescape=False, keep_trailing_newline=True,
     )  # fmt: skip
-    pairs = zip(comparison(run), run.of_kind("evaluate"), strict=True)
-    rows = [row for row, result in pairs if result.subject in ("teacher", name)]
     distilled = run.find(name, "distill")
     return page.get_template("card.md.j2").render(
         metadata=yaml.safe_dump(_metadata(run, teacher, licence, export), sort_keys=False, allow_unicode=True),
@@ -79,7 +79,7 @@ def card_text(run: Run, name: str, model: Result, export: Result | None) -> str:
         teacher=teacher or "a teacher that its recipe makes",
         made_by=_made_by(run, name),
         shapes=_shapes(run, model, shape),
-        results=_table(HEADER, rows),
+        results=_results(run, name),
         files=_files(export),
         held_out=_named(run.recipe["data"].get("held_out") or run.recipe["data"]["corpus"]),
         corpus=_named(run.recipe["data"]["corpus"]),
@@ -98,14 +98,28 @@ def title_of(run: str, student: str, licence: Licence) -> str:
     return title if title.startswith(licence.prefix) else f"{licence.prefix}-{title}"
 
 
+def _results(run: Run, name: str) -> str:
+    """The teacher's rows and the student's, of the table on held-out text and of the tasks'."""
+    evaluated = [result.subject in ("teacher", name) for result in run.of_kind("evaluate")]
+
+    def own(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+        return [row for row, wanted in zip(rows, evaluated, strict=False) if wanted]
+
+    text = _table(HEADER, own(comparison(run)))
+    if not tasks.asked(run):
+        return text
+    scores = tasks.scores(run)
+    return text + "\nIn tasks, shares in percent, ± half of the interval:\n\n" + _table(scores.header, own(scores.rows))
+
+
 def _teacher(recipe: dict[str, Any]) -> tuple[str, Path | None]:
     """What the teacher is called, and the folder that its card is in, if it is here."""
     path = recipe.get("path")
     if path is None:
         return "", None
-    folder = Path(path).expanduser()
+    folder = locate_model(path, None, "teacher").folder.path if path in BUILTINS else Path(path).expanduser()
     if folder.is_dir():
-        return folder.name, folder
+        return path if path in BUILTINS else folder.name, folder
     if not _HUB_ID.fullmatch(path):
         return path, None
     from huggingface_hub import try_to_load_from_cache

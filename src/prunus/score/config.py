@@ -15,7 +15,7 @@ class ScoreConfig(StepConfig):
     """What the importance of layers, channels, heads and neurons is estimated from."""
 
     kind: ClassVar[str] = "score"
-    revision: ClassVar[int] = 3
+    revision: ClassVar[int] = 4
 
     samples: int = Field(default=1024, ge=1)
     """Sequences drawn at random from the corpus: the calibration set (arXiv 2407.14679 uses 1024)."""

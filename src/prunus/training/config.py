@@ -9,24 +9,18 @@ from pydantic import Field, model_validator
 from prunus.config import Seed, StepConfig
 
 
-class TrainingConfig(StepConfig):
-    """How long, on how much at a time, and how fast.
+class OptimizerConfig(StepConfig):
+    """How much at a time, and how fast.
 
     The defaults are those of Llama-3.1-Minitron 4B (arXiv 2408.11796, table 4).
     """
 
-    tokens: int = Field(ge=0)
-    """Tokens to train on; the corpus is gone through as often as that takes. 0 leaves the step out."""
-    sequence_length: int = Field(default=8192, ge=2)
-    """Tokens of one sequence."""
     batch_size: int = Field(default=1152, ge=1)
     """Sequences of one optimiser step, over all devices."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """Peak learning rate."""
     min_learning_rate: float = Field(default=1e-5, ge=0)
     """Learning rate at the end of the cosine."""
-    warmup_steps: int = Field(default=40, ge=0)
-    """Steps over which the learning rate rises from 0."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`adamw`, or `muon` for the matrices of the layers, with AdamW for embeddings, head and gains; Muon's steps are
     scaled to the size of AdamW's, so learning rates carry over."""
@@ -38,13 +32,32 @@ class TrainingConfig(StepConfig):
     """AdamW's second momentum."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this norm."""
+    seed: Seed = 0
+    """Seed of the order of the data."""
+
+    @model_validator(mode="after")
+    def _falling(self) -> OptimizerConfig:
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate: {self.min_learning_rate} is above learning_rate = {self.learning_rate}"
+            )
+        return self
+
+
+class TrainingConfig(OptimizerConfig):
+    """How long, on what of the text."""
+
+    tokens: int = Field(ge=0)
+    """Tokens to train on; the corpus is gone through as often as that takes. 0 leaves the step out."""
+    sequence_length: int = Field(default=8192, ge=2)
+    """Tokens of one sequence."""
+    warmup_steps: int = Field(default=40, ge=0)
+    """Steps over which the learning rate rises from 0."""
     attend_across_documents: bool = True
     """Whether tokens of a sequence see those of the documents before theirs, as in the papers; otherwise each document
     has positions and attention of its own."""
     learn_prompts: bool = False
     """Whether prompts count for the loss where the text is answers to prompts; of other text all counts."""
-    seed: Seed = 0
-    """Seed of the order of the data."""
 
     @property
     def steps(self) -> int:
@@ -58,8 +71,4 @@ class TrainingConfig(StepConfig):
             raise ValueError(f"tokens: {self.tokens} are less than one step of batch_size x sequence_length = {need}")
         if self.tokens and self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps: {self.warmup_steps} leaves nothing of {self.steps} steps; lower it")
-        if self.min_learning_rate > self.learning_rate:
-            raise ValueError(
-                f"min_learning_rate: {self.min_learning_rate} is above learning_rate = {self.learning_rate}"
-            )
         return self

@@ -91,7 +91,7 @@ class _HeadLoss(torch.autograd.Function):
         dtype = compute_dtype(hidden)
         with torch.autocast(hidden.device.type, enabled=False):
             used = Head(weight.to(dtype), bias, head.scale, head.cap)
-            sums = _Sums(hidden, weight, bias, ctx.needs_input_grad)
+            sums = Sums(hidden, weight, bias, ctx.needs_input_grad)
             logits = buffer(hidden.to(dtype), len(weight))
             total = torch.zeros((), dtype=logits.dtype, device=hidden.device)
             for start in range(0, len(hidden), len(logits)):
@@ -108,7 +108,7 @@ class _HeadLoss(torch.autograd.Function):
         return *(part.mul_(gradients[0]) if part is not None else None for part in parts), None, None
 
 
-class _Sums:
+class Sums:
     """The gradients as they grow: [N, H], [V, H] and [V], each None where it is not wanted."""
 
     def __init__(
@@ -134,7 +134,7 @@ class _Sums:
 
 
 def _chunk(
-    hidden: torch.Tensor, head: Head, loss: TokenLoss, tokens: slice, logits: torch.Tensor, sums: _Sums
+    hidden: torch.Tensor, head: Head, loss: TokenLoss, tokens: slice, logits: torch.Tensor, sums: Sums
 ) -> torch.Tensor:
     """The loss of one chunk, whose gradients go into `sums`."""
     products(hidden, head, logits)

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
@@ -25,12 +24,13 @@ from prunus.fingerprint import digest
 from prunus.models.folder import ModelFolder, copy_along
 from prunus.models.load import device_of, dtype_named, inference_dtype, load_model, save_model
 from prunus.runtime import Runtime
-from prunus.training.config import TrainingConfig
+from prunus.training.config import OptimizerConfig, TrainingConfig
+from prunus.training.deepspeed import check_shares, filled, read_settings
 from prunus.training.objectives import Objective
 from prunus.training.optimizers import MuonWithAdamW
 from prunus.training.precision import training_dtype
 from prunus.training.record import Recorder, last_checkpoint
-from prunus.training.sequences import Extra, Sequences
+from prunus.training.sequences import Extra, Items, Sequences
 from prunus.training.sharding import gathered, is_sharded, load_whole, shard, share_out
 
 CHECKPOINTS = "checkpoints"
@@ -51,6 +51,8 @@ class ObjectiveTrainer(Trainer):
         numbers = inputs.pop("numbers")
         loss: torch.Tensor = model(**inputs, progress=self.state.global_step / self.state.max_steps)
         self.portions.append((numbers, loss.detach()))
+        if self.is_deepspeed_enabled:  # which takes the step within the backward pass
+            self.check_portions()
         for name, figure in self.model.figures.items():
             self.figures.setdefault(name, []).append(figure)
         return loss
@@ -69,7 +71,6 @@ class ObjectiveTrainer(Trainer):
                     f"sequences {numbers.tolist()} of the text; the step is not taken, and the last good checkpoint is "
                     "kept. A lower learning_rate or a longer warmup_steps is the usual cure"
                 )
-        self.portions.clear()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what the objective saw since the last line, as means over this process's portions."""
@@ -84,7 +85,13 @@ class ObjectiveTrainer(Trainer):
         yield
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """Save them whole, whatever they are shared out over, so that any number of processes can go on."""
+        """Save them whole, whatever they are shared out over, so that any number of processes can go on.
+
+        DeepSpeed's have a form of their own.
+        """
+        if self.is_deepspeed_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
         state = gathered(self.optimizer.state_dict())
         if self.args.should_save:
             torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
@@ -97,6 +104,9 @@ class ObjectiveTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Take up what `_save_optimizer_and_scheduler` wrote."""
         if checkpoint is None:
+            return
+        if self.is_deepspeed_enabled:  # which has taken up the rest
+            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME))
             return
         self.optimizer.load_state_dict(torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu"))
         share_out(self.optimizer.optimizer)
@@ -119,6 +129,7 @@ class _Guard(TrainerCallback):
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
         """See `check_portions`."""
         self.trainer.check_portions()
+        self.trainer.portions.clear()
 
 
 def train(
@@ -154,28 +165,49 @@ def train(
         ArtifactError: There is a checkpoint of training with other options.
     """
     sequences = Sequences(tokens, config, extra)
-    _place(objective, runtime)
+    place(objective, runtime)
+    return fit(objective, sequences, config, out, runtime, console, label, watchers)
+
+
+def fit(
+    objective: Objective,
+    items: Items,
+    config: OptimizerConfig,
+    out: Path,
+    runtime: Runtime,
+    console: Console,
+    label: str,
+    watchers: Sequence[TrainerCallback] = (),
+) -> dict[str, float]:
+    """Train the model of `objective`, which `place` has put where it works, on `items`.
+
+    Takes, returns and raises what `train` does.
+    """
+    settings = read_settings(runtime.deepspeed, config.optimizer) if runtime.deepspeed else None
 
     def portion() -> dict[str, torch.Tensor]:
-        first = _collate([sequences[i] for i in range(_portion(config, runtime))])
+        first = items.collate([items[i] for i in range(portion_of(config, runtime))])
         return {name: value for name, value in first.items() if name != "numbers"}
 
     arithmetic = training_dtype(objective, portion, runtime, console)
-    arguments = _arguments(config, out / CHECKPOINTS, runtime, arithmetic)
-    with console.progress(label, config.steps * config.batch_size * config.sequence_length, "tokens") as progress:
+    engine = None if settings is None else filled(settings, arithmetic is torch.bfloat16)
+    arguments = _arguments(config, items, out / CHECKPOINTS, runtime, arithmetic, engine)
+    with console.progress(label, items.steps * items.tokens_per_step, "tokens") as progress:
         owner = digest(config.identity())
-        recorder = Recorder(out / "metrics.jsonl", config.batch_size * config.sequence_length, progress, runtime, owner)
+        recorder = Recorder(out / "metrics.jsonl", items.tokens_per_step, progress, runtime, owner)
         trainer = ObjectiveTrainer(
             model=objective,
             args=arguments,
-            train_dataset=sequences,
-            data_collator=_collate,
+            train_dataset=items,
+            data_collator=items.collate,
             callbacks=[recorder, *watchers, *_tensorboard(runtime, out)],
             optimizers=(MuonWithAdamW(objective, config) if config.optimizer == "muon" else None, None),
         )
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(_Guard(trainer))
-        trainer.train(resume_from_checkpoint=last_checkpoint(out / CHECKPOINTS, owner))
+        checkpoint = last_checkpoint(out / CHECKPOINTS, owner)
+        check_shares(checkpoint)
+        trainer.train(resume_from_checkpoint=checkpoint)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     objective.model.eval()
     return recorder.summary()
@@ -215,7 +247,7 @@ def save_trained(objective: Objective, source: Path, out: Path) -> float:
     return difference
 
 
-def _place(objective: Objective, runtime: Runtime) -> None:
+def place(objective: Objective, runtime: Runtime) -> None:
     """Put everything where it is to work, shared out over the processes where that is asked for."""
     if runtime.gradient_checkpointing:
         objective.model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -229,10 +261,6 @@ def _place(objective: Objective, runtime: Runtime) -> None:
             module.to(device_of(runtime))
 
 
-def _collate(items: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(np.stack([item[name] for item in items])) for name in items[0]}
-
-
 def _tensorboard(runtime: Runtime, out: Path) -> list[TensorBoardCallback]:
     """TensorBoard's events beside the metrics; by default they would lie with the checkpoints and go with them."""
     if "tensorboard" not in runtime.trackers:
@@ -242,23 +270,30 @@ def _tensorboard(runtime: Runtime, out: Path) -> list[TensorBoardCallback]:
     return [TensorBoardCallback(SummaryWriter(str(out / "tensorboard")))]
 
 
-def _portion(config: TrainingConfig, runtime: Runtime) -> int:
+def portion_of(config: OptimizerConfig, runtime: Runtime) -> int:
     """How many sequences go through the model at a time."""
     share = config.batch_size // processes.count()
     return max(n for n in range(1, runtime.device_batch_size + 1) if share % n == 0)
 
 
-def _arguments(config: TrainingConfig, folder: Path, runtime: Runtime, arithmetic: torch.dtype) -> TrainingArguments:
-    device, portion = device_of(runtime), _portion(config, runtime)
+def _arguments(
+    config: OptimizerConfig,
+    items: Items,
+    folder: Path,
+    runtime: Runtime,
+    arithmetic: torch.dtype,
+    engine: dict[str, Any] | None,
+) -> TrainingArguments:
+    device, portion = device_of(runtime), portion_of(config, runtime)
     return TrainingArguments(
         output_dir=str(folder),
-        max_steps=config.steps,
+        max_steps=items.steps,
         per_device_train_batch_size=portion,
         gradient_accumulation_steps=config.batch_size // processes.count() // portion,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr": config.min_learning_rate},
-        warmup_steps=config.warmup_steps,
+        lr_scheduler_kwargs={"min_lr_rate": config.min_learning_rate / config.learning_rate},
+        warmup_steps=items.warmup_steps,
         weight_decay=config.weight_decay,
         adam_beta1=config.adam_beta1,
         adam_beta2=config.adam_beta2,
@@ -267,11 +302,12 @@ def _arguments(config: TrainingConfig, folder: Path, runtime: Runtime, arithmeti
         train_sampling_strategy="sequential",  # the order is already in the dataset
         bf16=arithmetic is torch.bfloat16,
         use_cpu=device.type == "cpu",
+        deepspeed=engine,
         ddp_find_unused_parameters=False,  # an objective goes through all that it trains
         ddp_backend="gloo" if device.type == "cpu" and processes.count() > 1 else None,
         dataloader_num_workers=runtime.workers,
         dataloader_pin_memory=device.type == "cuda",
-        logging_steps=max(1, config.steps // _LOGGED),
+        logging_steps=max(1, items.steps // _LOGGED),
         logging_nan_inf_filter=False,  # a loss that is not finite must be seen
         save_strategy="no",  # the recorder asks for checkpoints by the clock
         save_total_limit=2,

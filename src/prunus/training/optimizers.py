@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 from transformers import PreTrainedModel
 
-from prunus.training.config import TrainingConfig
+from prunus.training.config import OptimizerConfig
 
 
 class MuonWithAdamW(Optimizer):
@@ -22,7 +22,7 @@ class MuonWithAdamW(Optimizer):
     2502.16982), so one learning rate serves both.
     """
 
-    def __init__(self, model: nn.Module, config: TrainingConfig) -> None:
+    def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
         tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
         heads = [part.get_output_embeddings() for part in model.modules() if isinstance(part, PreTrainedModel)]
         outside = {id(weight) for weight in [*tables, *(head.weight for head in heads if head is not None)]}

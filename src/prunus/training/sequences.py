@@ -8,16 +8,40 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from prunus.data.tokens import Tokens, schedule
 from prunus.training.config import TrainingConfig
 
-Extra = Callable[[int], dict[str, np.ndarray]]
+Item = dict[str, np.ndarray]
+
+Extra = Callable[[int], Item]
 """From a block's number to more that the objective is handed of it, by the names of its arguments."""
 
 
-class Sequences(Dataset[dict[str, np.ndarray]]):
+class Items(Dataset[Item]):
+    """What a run trains on, item by item, in order.
+
+    Attributes:
+        steps: Optimiser steps of the run.
+        warmup_steps: Over so many the learning rate rises from 0.
+        tokens_per_step: Tokens of one, on average.
+    """
+
+    steps: int
+    warmup_steps: int
+    tokens_per_step: int
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def collate(self, items: list[Item]) -> dict[str, torch.Tensor]:
+        """Some items as a portion of a batch."""
+        return {name: torch.from_numpy(np.stack([item[name] for item in items])) for name in items[0]}
+
+
+class Sequences(Items):
     """The sequences of a whole run, in order. An item's number says which it is, so that resuming replays nothing.
 
     Args:
@@ -31,15 +55,17 @@ class Sequences(Dataset[dict[str, np.ndarray]]):
 
     def __init__(self, tokens: Tokens, config: TrainingConfig, extra: Extra | None = None) -> None:
         self.tokens, self.config, self.extra = tokens, config, extra
+        self.steps, self.warmup_steps = config.steps, config.warmup_steps
+        self.tokens_per_step = config.batch_size * config.sequence_length
         self.blocks = tokens.blocks(config.sequence_length)
         self.order = schedule(len(self.blocks), config.steps * config.batch_size, config.seed)
-        self.masked = bool(tokens.prompts.any()) and not config.learn_prompts
+        self.masked = tokens.answers is not None and not config.learn_prompts
         self.step_counts: dict[int, float] = {}
 
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, index: int) -> Item:
         """One sequence.
 
         Returns:
@@ -53,19 +79,14 @@ class Sequences(Dataset[dict[str, np.ndarray]]):
             counted = self._step_count(index // self.config.batch_size)
             item["weights"] = self._counts(number) * np.float32(wanted / max(counted, 1))
         if not self.config.attend_across_documents:
-            item["position_ids"] = self._positions(number)[0]
+            length = self.config.sequence_length
+            item["position_ids"] = self.tokens.positions(number * length, length)[0]
         return item if self.extra is None else {**item, **self.extra(number)}
-
-    def _positions(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Where in its document each token of a block is, and in which, [S] each."""
-        return self.tokens.positions(number * self.config.sequence_length, self.config.sequence_length)
 
     def _counts(self, number: int) -> np.ndarray:
         """1 where the next token is none of a prompt, else 0, and 0 for the last, [S]."""
-        first = number * self.config.sequence_length
-        at = np.arange(first, first + self.config.sequence_length)
-        documents = self._positions(number)[1]
-        answers = at - self.tokens.starts[documents] >= self.tokens.prompts[documents]
+        length = self.config.sequence_length
+        answers = self.tokens.counted(number * length, length)
         return np.append(answers[1:], False).astype(np.float32)
 
     def _step_count(self, step: int) -> float:

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunus.generate.sample import Drawn, draws, sample
+from prunus.writing.sample import Drawn, draws, sample
 
 
 def kept(probabilities: list[float], top_p: float) -> set[int]:

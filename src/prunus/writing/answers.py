@@ -16,11 +16,11 @@ from prunus import processes
 
 @dataclass(frozen=True)
 class Answer:
-    """What the teacher wrote.
+    """What a model wrote.
 
     Attributes:
         ids: Its tokens, the one that ends it included where there is one.
-        text: The same as text, without special tokens.
+        text: The same as text, without special tokens, and without what stopped it.
         finish: `stop` where it came to an end, `length` where it was cut off.
     """
 
@@ -34,17 +34,19 @@ class Kept:
 
     Args:
         out: The step's folder. Another number of processes goes on from the same answers.
+        name: What is written, where a step keeps several.
     """
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, name: str = "generate") -> None:
         self.root = out / "checkpoints"
-        self.file = self.root / f"generate-{processes.rank()}" / "answers.jsonl"
+        self.name = name
+        self.file = self.root / f"{name}-{processes.rank()}" / "answers.jsonl"
         self.places: dict[int, tuple[Path, int]] = {}
         self.find()
 
     def find(self) -> None:
         """Note where each prompt's answer is. A line that a kill left unfinished is none."""
-        for file in sorted(self.root.glob("generate-*/answers.jsonl")):
+        for file in sorted(self.root.glob(f"{self.name}-[0-9]*/answers.jsonl")):
             place = 0
             for line in file.open("rb"):
                 if line.endswith(b"\n"):

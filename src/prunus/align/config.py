@@ -1,0 +1,139 @@
+"""Options of alignment."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from prunus.config import RUNTIME
+from prunus.conversations.config import Wanted
+from prunus.data.config import ChatSource
+from prunus.training.config import OptimizerConfig
+
+Method = Literal[
+    "sft", "rpo", "dpo", "cdpo", "ipo", "simpo", "orpo", "kto", "distil", "best_of_n", "spin", "steerlm", "reward"
+]  # fmt: skip
+METHODS: tuple[Method, ...] = get_args(Method)
+LIKELIHOOD: tuple[Method, ...] = ("sft", "steerlm", "best_of_n", "distil")
+"""What learns to say an answer."""
+PAIRED: tuple[Method, ...] = ("rpo", "dpo", "cdpo", "ipo", "simpo", "orpo", "spin", "reward")
+"""What learns from two answers to a question."""
+REFERRED: tuple[Method, ...] = ("rpo", "dpo", "cdpo", "ipo", "kto", "spin")
+"""What holds the model to a reference."""
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "sft": {"learning_rate": 2e-5, "min_learning_rate": 2e-6},
+    "steerlm": {"learning_rate": 2e-5, "min_learning_rate": 2e-6},
+    "best_of_n": {"learning_rate": 2e-5, "min_learning_rate": 2e-6},
+    "distil": {"learning_rate": 2e-5, "min_learning_rate": 2e-6},
+    "reward": {"learning_rate": 1e-5, "min_learning_rate": 1e-6},
+    "rpo": {"learning_rate": 9e-6, "min_learning_rate": 9e-7, "beta": 0.2},
+    "simpo": {"beta": 2.0},
+    "orpo": {"learning_rate": 8e-6, "min_learning_rate": 8e-7},
+}
+"""What options are, by method, where nobody says: NeMo-Aligner's for `rpo`, the papers' for the others."""
+
+_OF = {
+    "eta": ("rpo",),
+    "distance": ("rpo",),
+    "label_smoothing": ("cdpo",),
+    "gamma": ("simpo",),
+    "odds_weight": ("orpo",),
+    "desirable_weight": ("kto",),
+    "undesirable_weight": ("kto",),
+    "reference": REFERRED,
+    "per_token": REFERRED,
+    "sft_weight": ("rpo", "dpo", "cdpo", "ipo", "simpo", "spin"),
+    "pack": ("sft", "steerlm", "best_of_n", "distil"),
+    "teacher": ("distil",),
+}
+"""Whose each option is, where it is not everybody's."""
+
+
+class AlignConfig(OptimizerConfig):
+    """One stage of alignment."""
+
+    kind: ClassVar[str] = "align"
+    revision: ClassVar[int] = 1
+
+    method: Method
+    """`sft`; of pairs `rpo`, `dpo`, `cdpo`, `ipo`, `simpo`, `orpo` and `reward`, which trains a reward model; of labels
+    `kto`; `distil`, from an aligned teacher; `best_of_n` and `spin`, from what the model writes; or `steerlm`."""
+    data: tuple[ChatSource, ...] = ()
+    """Where to learn from; the recipe's `data.chat` if not given."""
+    epochs: float = Field(default=1.0, gt=0)
+    """How often the data is gone through."""
+    rounds: int = Field(default=1, ge=1)
+    """How often the stage is done; each round starts from, and refers to, the model of the round before."""
+    sequence_length: int = Field(default=4096, ge=2)
+    """Tokens of a conversation, at most."""
+    longer: Literal["refuse", "drop"] = "refuse"
+    """What to do with longer ones."""
+    pack: bool = True
+    """Whether as many conversations stand in a sequence as fit, each with positions and attention of its own."""
+    batch_size: int = Field(default=64, ge=1)
+    """Sequences of one optimiser step, or pairs, or answers with labels, over all devices."""
+    learning_rate: float = Field(default=1e-6, gt=0)
+    """Peak learning rate. Where nobody says, 2e-5 for `sft` and its like, 9e-6 for `rpo`, 8e-6 for `orpo`."""
+    min_learning_rate: float = Field(default=1e-7, ge=0)
+    """Learning rate at the end of the cosine; a tenth of the peak where neither is given."""
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises from 0."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled weight decay, on matrices only."""
+    beta: float = Field(default=0.1, gt=0)
+    """What the log-ratio to the reference is multiplied by: β, or τ of `ipo`. Where nobody says, 0.2 for `rpo`, and 2
+    for `simpo`, whose log-probabilities are per token."""
+    eta: float = Field(default=1.0, gt=0)
+    """What rewards are multiplied by, with `rpo`."""
+    distance: Literal["backward_kl", "forward_kl", "squared"] = "backward_kl"
+    """How `rpo` holds the model's gap to that of the rewards."""
+    label_smoothing: float = Field(default=0.1, ge=0, lt=0.5)
+    """How likely it is that a pair is the wrong way round, with `cdpo`."""
+    gamma: float = Field(default=0.5, ge=0)
+    """The margin that `simpo` wants."""
+    odds_weight: float = Field(default=0.1, gt=0)
+    """What `orpo` multiplies the odds ratio's loss by."""
+    desirable_weight: float = Field(default=1.0, gt=0)
+    """What wanted answers count for, with `kto`."""
+    undesirable_weight: float = Field(default=1.0, gt=0)
+    """What unwanted answers count for, with `kto`."""
+    per_token: bool = False
+    """Divide log-probabilities by the answer's length, the model's and the reference's."""
+    sft_weight: float = Field(default=0.0, ge=0)
+    """What -log π(chosen) is multiplied by, beside a loss of pairs; per token with `per_token`."""
+    reference: Annotated[str | None, RUNTIME] = None
+    """The model that log-ratios are taken to; the one that the stage, or the round, starts from if not given."""
+    teacher: Annotated[str | None, RUNTIME] = None
+    """The aligned teacher of `distil`; in a recipe the recipe's own if not given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_method(cls, raw: Any) -> Any:
+        """Fill in what options are for this method."""
+        if not isinstance(raw, dict):
+            return raw
+        own = dict(DEFAULTS.get(str(raw.get("method")), {}))
+        if "learning_rate" in raw and "min_learning_rate" not in raw and isinstance(raw["learning_rate"], (int, float)):
+            own["min_learning_rate"] = raw["learning_rate"] / 10
+        return {**own, **raw}
+
+    @model_validator(mode="after")
+    def _options_of_the_method(self) -> AlignConfig:
+        for name, methods in _OF.items():
+            if getattr(self, name) != type(self).model_fields[name].default and self.method not in methods:
+                raise ValueError(f"{name}: is for {', '.join(methods)}, and this is {self.method}")
+        return self
+
+    @property
+    def wanted(self) -> Wanted:
+        """What the rows of its data must have."""
+        if self.method in ("rpo", "kto", "steerlm"):
+            return {"rpo": "rewards", "kto": "labels", "steerlm": "attributes"}[self.method]  # type: ignore[return-value]
+        return "pairs" if self.method in PAIRED else "answers"
+
+    @property
+    def refers(self) -> bool:
+        """Whether it takes log-ratios to a reference."""
+        return self.method in REFERRED

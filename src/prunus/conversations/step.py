@@ -1,0 +1,155 @@
+"""The `conversations` step: chat data as a stream of tokens, in which every row has been found fit to learn from.
+
+A pair is two documents, the chosen one first.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from prunus.console import Console
+from prunus.conversations.config import ConversationsConfig
+from prunus.data.chat import Conversation, Turns, conversations
+from prunus.data.config import ChatSource
+from prunus.data.judged import Judged
+from prunus.data.stream import Stream
+from prunus.data.template import Dialogue, Rendered, Template
+from prunus.data.tokens import IDS
+from prunus.errors import DataError
+from prunus.models.load import load_tokenizer
+from prunus.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The sources, and the folder whose tokenizer reads them."""
+
+    sources: tuple[ChatSource, ...]
+    tokenizer: Path
+
+
+def run(config: ConversationsConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
+    """Read all rows into `out`, in their order.
+
+    Writes a stream as the `data` step does, with `answers.npy`; and `judged.npz` of pairs and labels.
+
+    Returns:
+        Documents, their tokens, the tokens of answers, and how many rows were dropped.
+
+    Raises:
+        DataError: A row cannot be used; names the row.
+        ModelError: There is no chat template.
+    """
+    tokenizer = load_tokenizer(inputs.tokenizer)
+    template = Template(tokenizer, config.template)
+    worth: list[tuple[float, ...]] = []
+    dropped = counted = 0
+    with (out / IDS).open("wb") as file, console.progress("read", None, "tokens") as progress:
+        stream = Stream(file, len(tokenizer))
+        for row, versions in rendered(config, inputs.sources, template):
+            if not _fits(config, row, versions):
+                dropped += 1
+                continue
+            for version in versions:
+                stream.write(version.text, version.ids, version.answers)
+                counted += version.counted
+            worth.append(rewards_of(config, row))
+            progress.update(stream.tokens)
+    if not worth:
+        raise DataError(
+            f"conversations: none is left of {dropped}; all are longer than {config.sequence_length} tokens"
+        )
+    if dropped:
+        console.warn(f"{dropped} rows are longer than sequence_length: {config.sequence_length} tokens, and dropped")
+    if config.wanted in JUDGED:
+        paired = config.wanted in PAIRED
+        groups = np.repeat(np.arange(len(worth)), 2 if paired else 1)
+        Judged(groups, np.asarray(worth).ravel(), config.wanted == "rewards", paired).save(out)
+    return {**stream.finish(out), "answer_tokens": counted, "dropped": dropped}
+
+
+def rendered(
+    config: ConversationsConfig, sources: tuple[ChatSource, ...], template: Template
+) -> Iterator[tuple[Conversation, list[Rendered]]]:
+    """Each row with its one conversation as tokens, or, of a pair, its two."""
+    rows: deque[Conversation] = deque()
+
+    def dialogues() -> Iterator[Dialogue]:
+        for number, source in enumerate(sources):
+            for row in conversations(source, f"data.chat.{number}"):
+                check_row(config, row)
+                rows.append(row)
+                for turns in versions_of(config, row):
+                    yield Dialogue(row.where, turns, row.tools, row.prompt if config.wanted in JUDGED else 0)
+
+    found = template.render(dialogues())
+    for first in found:
+        yield rows.popleft(), [first, next(found)] if config.wanted in PAIRED else [first]
+
+
+PAIRED = ("pairs", "rewards")
+JUDGED = (*PAIRED, "labels")
+
+
+def versions_of(config: ConversationsConfig, row: Conversation) -> list[Turns]:
+    """What is to be read of a row: its conversation, or, of a pair, both."""
+    if config.wanted in PAIRED:
+        assert row.rejected is not None  # `check_row` has seen to it
+        return [row.messages, row.rejected]
+    if config.wanted == "attributes":
+        return [with_attributes(row.messages, row.attributes or {})]
+    return [row.messages]
+
+
+def with_attributes(turns: Turns, attributes: dict[str, float]) -> Turns:
+    """A conversation whose system message says what its answers are like (SteerLM, arXiv 2310.05344)."""
+    text = "Attributes: " + ", ".join(f"{name}: {number:g}" for name, number in sorted(attributes.items()))
+    if turns[0]["role"] == "system":
+        return [{**turns[0], "content": f"{turns[0]['content']}\n{text}"}, *turns[1:]]
+    return [{"role": "system", "content": text}, *turns]
+
+
+def check_row(config: ConversationsConfig, row: Conversation) -> None:
+    """Refuse a row that lacks what is wanted.
+
+    Raises:
+        DataError: Names the row, and what it lacks.
+    """
+    wanted = config.wanted
+    if wanted in PAIRED and row.rejected is None:
+        raise DataError(f"{row.where}: chosen and rejected are missing; this method learns from pairs")
+    if wanted == "rewards" and row.rewards is None:
+        raise DataError(f"{row.where}: chosen_reward and rejected_reward are missing; this method learns from rewards")
+    if wanted == "labels" and row.desirable is None:
+        raise DataError(
+            f"{row.where}: label is missing; this method learns from answers that are labelled true or false"
+        )
+    if wanted == "attributes" and not row.attributes:
+        raise DataError(f"{row.where}: attributes is missing; this method learns what answers are like")
+
+
+def rewards_of(config: ConversationsConfig, row: Conversation) -> tuple[float, ...]:
+    """What the answers of a row are worth; see `Judged`."""
+    if config.wanted in PAIRED:
+        return row.rewards if config.wanted == "rewards" and row.rewards is not None else (1.0, 0.0)
+    return (float(bool(row.desirable)),)
+
+
+def _fits(config: ConversationsConfig, row: Conversation, versions: list[Rendered]) -> bool:
+    """Whether a row is short enough.
+
+    Raises:
+        DataError: It is not, and that is to be refused.
+    """
+    longest = max(len(version.ids) for version in versions)
+    if longest > config.sequence_length and config.longer == "refuse":
+        raise DataError(
+            f"{row.where}: {longest} tokens are more than sequence_length: {config.sequence_length}; allowed: a "
+            "greater one, up to the model's context, or `longer: drop`"
+        )
+    return longest <= config.sequence_length

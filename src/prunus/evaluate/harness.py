@@ -1,0 +1,161 @@
+"""Tasks of EleutherAI's lm-evaluation-harness, on a model in memory and, where given, on local copies of their data."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import PreTrainedModel
+
+from prunus.errors import HubError
+from prunus.evaluate.config import EvaluateConfig, TaskConfig
+from prunus.evaluate.rows import local_rows, mmlu_rows
+from prunus.evaluate.summary import Row
+from prunus.evaluate.tasks import HARNESS
+
+_BUILTIN = {  # in the harness's folder of tasks
+    "mmlu": "mmlu/default/mmlu_{part}.yaml",
+    "hellaswag": "hellaswag/hellaswag.yaml",
+    "arc_challenge": "arc/arc_challenge.yaml",
+    "arc_easy": "arc/arc_easy.yaml",
+    "winogrande": "winogrande/default.yaml",
+    "piqa": "piqa/piqa.yaml",
+    "truthfulqa_mc2": "truthfulqa/truthfulqa_mc2.yaml",
+    "lambada_openai": "lambada/lambada_openai.yaml",
+    "gsm8k": "gsm8k/gsm8k.yaml",
+}
+_FILTERS = ("strict-match", "none", "create_test")  # of several ways to read an answer, the one that counts
+
+
+@dataclass(frozen=True)
+class Harness:
+    """A model as the harness asks it.
+
+    Attributes:
+        model: The model, loaded.
+        tokenizer: Its tokenizer.
+        context: Tokens that it was made for.
+        out: The step's folder; answers are kept there while it is at work, so that none is asked for twice.
+        batch_size: Requests at a time; the harness puts those of like length together.
+    """
+
+    model: PreTrainedModel
+    tokenizer: Any
+    context: int
+    out: Path
+    batch_size: int
+
+    def ask(self, name: str, task: TaskConfig, config: EvaluateConfig) -> list[Row]:
+        """What each item of a task is worth.
+
+        Raises:
+            DataError: Its data cannot be used.
+            HubError: Its data are on the hub, which does not give them.
+        """
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        from lm_eval import simple_evaluate
+        from lm_eval.models.huggingface import HFLM
+        from lm_eval.tasks import TaskManager
+
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        kind = task.kind or name
+        known = HARNESS.get(kind)
+        shots = task.num_fewshot if task.num_fewshot is not None else known.num_fewshot if known else None
+        folder = self.out / "checkpoints" / f"harness-{name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        if task.data is not None:
+            asked = list(_local_tasks(kind, task.data, folder, f"tasks.{name}"))
+            manager = TaskManager(include_path=str(folder), include_defaults=False)
+        else:
+            asked, manager = [kind], TaskManager()
+        model = HFLM(
+            pretrained=self.model, tokenizer=self.tokenizer, batch_size=self.batch_size, max_length=self.context
+        )
+        (folder / "complete").touch()  # an unfinished step with this is gone on with, and not removed
+        try:
+            with _hushed():
+                found = simple_evaluate(
+                    model=model, tasks=asked, num_fewshot=shots, limit=task.limit, use_cache=str(folder / "answers"),
+                    task_manager=manager, bootstrap_iters=0, log_samples=True, random_seed=config.seed,
+                    fewshot_random_seed=config.seed, confirm_run_unsafe_code=config.run_code,
+                )  # fmt: skip
+        except (OSError, ConnectionError) as error:
+            raise HubError(f"tasks.{name}: its data cannot be had; give `data`, a local copy: {error}") from None
+        assert found is not None  # only other processes than the first get none
+        return [row for part in found["samples"] for row in _rows(kind, part, name, found["samples"][part])]
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Without the harness's bars and what the programs say that it calls; errors are raised, and so not lost."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _rows(kind: str, part: str, name: str, samples: list[dict[str, Any]]) -> Iterator[Row]:
+    """What the harness says of each item, for the metrics that count."""
+    filters = {sample["filter"] for sample in samples}
+    chosen = next((one for one in _FILTERS if one in filters), next(iter(filters)))
+    group = part.removeprefix("prunus_").removeprefix(f"{kind}_") if part not in (f"prunus_{kind}", kind) else None
+    for sample in samples:
+        if sample["filter"] != chosen:
+            continue
+        names = HARNESS[kind].metrics if kind in HARNESS else sample["metrics"]
+        values = {metric: sample[metric] for metric in names if isinstance(sample.get(metric), (int, float))}
+        answer = {"answer": sample["filtered_resps"][0]} if isinstance(sample["filtered_resps"][0], str) else {}
+        scores = {metric: (float(value), 1.0) for metric, value in values.items()}
+        yield {"id": f"{part}-{sample['doc_id']}", "group": group, "scores": scores, **answer}
+
+
+def _local_tasks(kind: str, data: str, folder: Path, where: str) -> Iterator[str]:
+    """Write a task, or one for each of its parts, that is the harness's own on local rows; give their names."""
+    if kind == "mmlu" and Path(data).expanduser().is_dir():
+        for part, rows, shown in mmlu_rows(data, where):
+            yield _write_task(kind, part, folder, rows, shown)
+    else:
+        yield _write_task(kind, "", folder, local_rows(kind, data, where), [])
+
+
+def _write_task(kind: str, part: str, folder: Path, rows: list[Row], shown: list[Row]) -> str:
+    name = f"prunus_{kind}" + (f"_{part}" if part else "")
+    files = {"test": _write(rows, folder / f"{name}.test.jsonl")}
+    if shown:
+        files["dev"] = _write(shown, folder / f"{name}.dev.jsonl")
+    task: dict[str, Any] = {
+        "include": str(_definition(kind, part)), "task": name, "tag": [], "dataset_path": "json", "dataset_name": None,
+        "dataset_kwargs": {"data_files": files}, "training_split": None, "validation_split": None,
+        "test_split": "test", "fewshot_split": "dev" if shown else "test",
+    }  # fmt: skip
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(task))
+    return name
+
+
+def _write(rows: list[Row], file: Path) -> str:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(file)
+
+
+def _definition(kind: str, part: str) -> Path:
+    """The harness's own definition of a task."""
+    import lm_eval.tasks
+
+    if kind in _BUILTIN:
+        return Path(lm_eval.tasks.__file__).parent / _BUILTIN[kind].format(part=part)
+    index = lm_eval.tasks.TaskManager().task_index
+    return Path(index[kind]["yaml_path"] if isinstance(index[kind], dict) else index[kind].yaml_path)

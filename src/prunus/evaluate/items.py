@@ -1,0 +1,142 @@
+"""Items of the four skills: what is asked, and what an answer is checked by; see docs/evaluate.md for the form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunus.errors import DataError, nearest
+from prunus.evaluate import forms
+
+CHECKS = {
+    "instruction_following": ("instruction_id_list",),
+    "rag": ("answers",),
+    "function_calling": ("calls",),
+    "roleplay": ("facts", "manner", "judge"),
+}
+"""What a check may hold, by skill; at least one of these."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question.
+
+    Attributes:
+        id: Its name, by which answers of several models are paired.
+        messages: All before the first answer, as `{role, content}`.
+        check: What answers are checked by.
+        tools: Functions that may be called, as `{name, description, parameters}`.
+        then: What the user says after each answer but the last.
+        group: The part of the task that it belongs to, scored apart as well.
+    """
+
+    id: str
+    messages: list[dict[str, Any]]
+    check: dict[str, Any]
+    tools: list[dict[str, Any]]
+    then: list[str]
+    group: str | None
+
+
+def read_items(data: str, gold: str | None, skill: str, limit: int | None, where: str) -> list[Item]:
+    """The items of a skill, from files in our own form or in one that benchmarks are handed out in.
+
+    Args:
+        data: The file, or a folder of files.
+        gold: Where answers stand that are not beside their questions.
+        skill: Which of `CHECKS`.
+        limit: The first so many, of each file and group.
+        where: The option's path, for messages.
+
+    Raises:
+        DataError: There is no such file, or a row is no item.
+    """
+    items: list[Item] = []
+    for file in files_of(data, where):
+        rows = read_rows(file, f"{where}.data")
+        answers = _gold(file, gold, where)
+        plain = forms.to_items(rows, file, answers, f"{where}.data")
+        made = (_item(row, i, skill, f"{where}.data: {file.name}, item {i}") for i, row in enumerate(plain, start=1))
+        items += _first(made, limit)
+    names = [item.id for item in items]
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice is not None:
+        raise DataError(f"{where}.data: {data}: two items have the id {twice!r}; answers could not be told apart")
+    if not items:
+        raise DataError(f"{where}.data: {data} holds no item")
+    return items
+
+
+def files_of(path: str, where: str) -> list[Path]:
+    """A file, or the .json and .jsonl files of a folder.
+
+    Raises:
+        DataError: There is none.
+    """
+    place = Path(path).expanduser()
+    found = [place] if place.is_file() else sorted(f for f in place.glob("*.json*") if f.is_file())
+    if not found:
+        raise DataError(f"{where}.data: {place}: there is no such file, and no folder of .json or .jsonl files")
+    return found
+
+
+def read_rows(file: Path, where: str) -> list[dict[str, Any]]:
+    """The rows of a file that is one JSON value a line, a list of them, or SQuAD's whole.
+
+    Raises:
+        DataError: It is none of these.
+    """
+    text = file.read_text(encoding="utf-8")
+    try:
+        whole = json.loads(text) if text.lstrip().startswith("[") else None
+        rows = whole if whole is not None else _lines(text)
+    except ValueError as error:
+        raise DataError(f"{where}: {file}: not JSON, nor JSON by lines: {error}") from None
+    if not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{where}: {file}: a row is no mapping")
+    return rows
+
+
+def _lines(text: str) -> list[Any]:
+    try:
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    except ValueError:
+        return [json.loads(text)]
+
+
+def _gold(file: Path, gold: str | None, where: str) -> dict[str, Any]:
+    """Rows of a file of answers by their id; BFCL's stand beside the questions by default."""
+    beside = file.parent / "possible_answer" / file.name
+    place = Path(gold).expanduser() if gold is not None else beside
+    place = place / file.name if place.is_dir() else place
+    if not place.is_file():
+        if gold is not None and not (Path(gold).expanduser()).is_dir():
+            raise DataError(f"{where}.gold: {place}: there is no such file")
+        return {}
+    return {str(row.get("id", row.get("question_id"))): row for row in read_rows(place, f"{where}.gold")}
+
+
+def _first(items: Iterable[Item], limit: int | None) -> Iterable[Item]:
+    """The first so many of each group."""
+    taken: dict[str | None, int] = {}
+    for item in items:
+        taken[item.group] = taken.get(item.group, 0) + 1
+        if limit is None or taken[item.group] <= limit:
+            yield item
+
+
+def _item(row: dict[str, Any], number: int, skill: str, where: str) -> Item:
+    known = ("id", "messages", "check", "tools", "then", "group", "reference", "skill")
+    for key in row:
+        if key not in known:
+            raise DataError(f"{where}: unknown key {key!r}{nearest(key, known)}; allowed: {', '.join(known)}")
+    messages, check = row.get("messages"), row.get("check")
+    if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) and "role" in m for m in messages):
+        raise DataError(f"{where}: messages: a list of {{role, content}} that ends where an answer is due is wanted")
+    if not isinstance(check, dict) or not any(name in check for name in CHECKS[skill]):
+        raise DataError(f"{where}: check: for {skill} one of {', '.join(CHECKS[skill])} is wanted")
+    name = str(row.get("id", number))
+    return Item(name, messages, check, row.get("tools") or [], row.get("then") or [], row.get("group"))

@@ -1,0 +1,96 @@
+"""All tasks of an evaluation: each asked, saved by item, and summed up beside the teacher's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from prunus.console import Console
+from prunus.errors import PrunusError
+from prunus.evaluate.ask import Asker
+from prunus.evaluate.config import EvaluateConfig, TaskConfig
+from prunus.evaluate.harness import Harness
+from prunus.evaluate.scoring import FIRST
+from prunus.evaluate.skills import ask_skill
+from prunus.evaluate.summary import Row, hidden_loss, summarise
+from prunus.evaluate.tasks import HARNESS, SKILLS
+
+ITEMS = "items.jsonl"
+
+
+def measure_tasks(
+    config: EvaluateConfig,
+    model: PreTrainedModel,
+    tokenizer: Any,
+    context: int,
+    beside: Path | None,
+    out: Path,
+    batch_size: int,
+    console: Console,
+) -> dict[str, Any]:
+    """Ask every task, write `items.jsonl` and `answers/`, and sum up.
+
+    Args:
+        config: What to ask.
+        model: The model, loaded.
+        tokenizer: Its tokenizer.
+        context: Tokens that it was made for.
+        beside: The teacher's evaluation, to be paired with.
+        out: The step's folder.
+        batch_size: Prompts at a time.
+        console: Where progress is shown.
+
+    Returns:
+        `tasks`, the figures of each by name, and `warnings`. A task whose data cannot be had is a `hole`.
+    """
+    asker = Asker(model, tokenizer, context, out, batch_size)
+    theirs = read_items_of(beside)
+    tasks: dict[str, Any] = {}
+    with (out / ITEMS).open("w", encoding="utf-8") as file:
+        for name, task in config.asked().items():
+            try:
+                rows, facts = _ask(name, task, config, asker, console)
+            except PrunusError as error:
+                console.warn(f"{name}: {error}")
+                tasks[name] = {"hole": str(error)}
+                continue
+            for row in rows:
+                file.write(json.dumps({"task": name, **row}) + "\n")
+            figures = summarise(rows, theirs.get(name, ()), config)
+            tasks[name] = {**figures, **facts, **_nature(name, task, figures)}
+            if (facts.get("judge") or {}).get("hole"):
+                console.warn(f"{name}: {facts['judge']['hole']}")
+    return {"tasks": tasks, "warnings": hidden_loss(tasks)}
+
+
+def read_items_of(evaluation: Path | None) -> dict[str, list[Row]]:
+    """The items of an evaluation, by task; none where there is none, or it asked no task."""
+    found: dict[str, list[Row]] = {}
+    file = evaluation / ITEMS if evaluation is not None else None
+    if file is not None and file.is_file():
+        for line in file.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            found.setdefault(row["task"], []).append(row)
+    return found
+
+
+def _ask(
+    name: str, task: TaskConfig, config: EvaluateConfig, asker: Asker, console: Console
+) -> tuple[list[Row], dict[str, Any]]:
+    if (task.kind or name) in SKILLS:
+        return ask_skill(name, task, config, asker, console)
+    harness = Harness(asker.model, asker.tokenizer, asker.context, asker.out, asker.batch_size)
+    console.say(f"{name}: by lm-evaluation-harness")
+    return harness.ask(name, task, config), {}
+
+
+def _nature(name: str, task: TaskConfig, figures: dict[str, Any]) -> dict[str, Any]:
+    """The metric that counts, and whether the task is answered in words."""
+    kind = task.kind or name
+    known = HARNESS.get(kind)
+    names = FIRST.get(kind) or (known.metrics if known else tuple(figures["metrics"]))
+    first = next((metric for metric in names if metric in figures["metrics"]), None)
+    return {"kind": kind, "first": first, "generates": kind in SKILLS or bool(known and known.generates)}

@@ -1,0 +1,73 @@
+"""A skill from its items to what each is worth, with the answers kept to be read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from prunus.console import Console
+from prunus.evaluate.ask import Asker
+from prunus.evaluate.config import EvaluateConfig, TaskConfig
+from prunus.evaluate.items import Item, read_items
+from prunus.evaluate.judge import SAVED, Judge
+from prunus.evaluate.scoring import score
+from prunus.evaluate.summary import Row
+from prunus.writing.answers import Answer
+
+Given = list[list[list[Answer]]]
+
+
+def ask_skill(
+    name: str, task: TaskConfig, config: EvaluateConfig, asker: Asker, console: Console
+) -> tuple[list[Row], dict[str, Any]]:
+    """Ask and check every item of a skill; write `answers/NAME.jsonl`.
+
+    Returns:
+        What each item is worth, and what came of a judge, if one was wanted.
+
+    Raises:
+        DataError: Items cannot be read, or the chat template refuses one.
+    """
+    skill, where = task.kind or name, f"tasks.{name}"
+    assert task.data is not None  # the config refuses a skill without
+    items = read_items(task.data, task.gold, skill, task.limit, where)
+    given = asker.ask(name, items, task, config, console)
+    scores = [score(item, skill, answers, where) for item, answers in zip(items, given, strict=True)]
+    rows: list[Row] = [{"id": i.id, "group": i.group, "scores": s} for i, s in zip(items, scores, strict=True)]
+    facts: dict[str, Any] = {}
+    if any(item.check.get("judge") for item in items):
+        judge = Judge(config.judge, asker.out / SAVED)
+        grades = judge.grade(items, given, console)
+        facts["judge"] = asdict(judge.tally)
+        for i, row in enumerate(rows):
+            row["scores"] |= _graded({place[1:]: grade for place, grade in grades.items() if place[0] == i})
+    _save(name, items, given, rows, asker)
+    return rows, facts
+
+
+def _graded(grades: dict[tuple[int, int], float]) -> dict[str, tuple[float, float]]:
+    """The mean grade of an item, and that of each of its turns; none where there is no grade."""
+    scores = {}
+    if grades:
+        scores["judge"] = (sum(grades.values()), float(len(grades)))
+    for turn in sorted({turn for _, turn in grades}):
+        found = [grade for (_, at), grade in grades.items() if at == turn]
+        scores[f"judge_turn_{turn + 1}"] = (sum(found), float(len(found)))
+    return scores
+
+
+def _save(name: str, items: list[Item], given: Given, rows: list[Row], asker: Asker) -> None:
+    """Every answer with its prompt, a line an item; the first prompt as the model read it."""
+    folder = asker.out / "answers"
+    folder.mkdir(exist_ok=True)
+    with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:
+        for item, samples, row in zip(items, given, rows, strict=True):
+            said = [message["content"] for message in item.messages if message["role"] == "user"][-1:] + item.then
+            line = {
+                **row,
+                "said": said,
+                "answers": [[answer.text for answer in answers] for answers in samples],
+                "finish": [[answer.finish for answer in answers] for answers in samples],
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -1,0 +1,51 @@
+"""Options of writing: who writes, and how tokens are drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from prunus.config import RUNTIME, Config
+
+
+class ServerConfig(Config):
+    """A server that speaks OpenAI's completions API, such as vLLM's, to write in place of transformers."""
+
+    url: Annotated[str | None, RUNTIME] = Field(default=None, pattern=r"^https?://\S+$")
+    """Its address, such as `http://localhost:8000/v1`; without one, transformers writes. The key that it wants is read
+    from the environment variable PRUNUS_API_KEY."""
+    model: str | None = None
+    """The teacher's name there. What is served must be the teacher, after its correction if there is one."""
+    concurrency: Annotated[int, RUNTIME] = Field(default=16, ge=1)
+    """Requests under way at a time."""
+
+    @model_validator(mode="after")
+    def _both(self) -> ServerConfig:
+        if (self.url is None) != (self.model is None):
+            raise ValueError("url and model: give both, or neither")
+        return self
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How answers are written, as a step says it.
+
+    Attributes:
+        max_new_tokens: Tokens of an answer, at most.
+        temperature: What logits are divided by before a token is drawn; 0 takes the likeliest.
+        top_p: Draw among the likeliest tokens that together have this probability.
+        seed: Of every draw, together with a prompt's number.
+        stop: Texts before which an answer ends.
+        server: Who writes, if not transformers.
+        where: The option's path that errors name.
+    """
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    server: ServerConfig = field(default_factory=ServerConfig)
+    where: str = "generate"

@@ -1,0 +1,78 @@
+"""Chat data as a stream, every row of which is fit to learn from."""
+
+from pathlib import Path
+
+import pytest
+
+from prunus.data.judged import Judged
+from prunus.data.tokens import Tokens
+from prunus.errors import DataError
+from prunus.models.load import load_tokenizer
+from tests.align.making import read, rows, write
+
+
+def texts(model: Path, out: Path) -> list[tuple[str, str]]:
+    """Each document, and what of it the assistant says."""
+    tokenizer, tokens = load_tokenizer(model), Tokens.open(out)
+    found = []
+    for start, end in zip(tokens.starts.tolist(), tokens.ends.tolist(), strict=True):
+        ids = tokens.ids[start:end]
+        found.append((tokenizer.decode(ids), tokenizer.decode(ids[tokens.counted(start, end - start)])))
+    return found
+
+
+def test_conversations(teacher: Path, tmp_path: Path) -> None:
+    given = rows(300, "answers")
+    found = texts(teacher, read(teacher, write(tmp_path / "x.jsonl", given), tmp_path / "out"))
+    for row, (whole, said) in zip(given, found, strict=True):
+        assert whole == f"<s>User: {row['prompt']}\nAssistant: {row['completion']}</s>\n"
+        assert said == f" {row['completion']}</s>"
+    assert not (tmp_path / "out" / "judged.npz").exists()
+
+
+def test_pairs_stand_side_by_side(teacher: Path, tmp_path: Path) -> None:
+    given = rows(5, "rewards")
+    out = read(teacher, write(tmp_path / "x.jsonl", given), tmp_path / "out", wanted="rewards")
+    said = [answer for _, answer in texts(teacher, out)]
+    assert said == [f" {row[name]}</s>" for row in given for name in ("chosen", "rejected")]
+    judged = Judged.open(out)
+    assert judged.rewards.tolist() == [row[f"{name}_reward"] for row in given for name in ("chosen", "rejected")]
+    assert judged.pairs().tolist() == [[2 * i, 2 * i + 1] for i in range(5)]
+    assert judged.measured
+    assert not Judged.open(read(teacher, tmp_path / "x.jsonl", tmp_path / "pairs", wanted="pairs")).measured
+
+
+def test_labels_and_attributes(teacher: Path, tmp_path: Path) -> None:
+    out = read(teacher, write(tmp_path / "x.jsonl", rows(6, "labels")), tmp_path / "labels", wanted="labels")
+    assert Judged.open(out).rewards.tolist() == [0, 1] * 3
+    out = read(teacher, write(tmp_path / "y.jsonl", rows(2, "attributes")), tmp_path / "b", wanted="attributes")
+    assert texts(teacher, out)[1][0].startswith("<s>System: Attributes: plums: 1\nUser: ")
+
+
+@pytest.mark.parametrize(
+    ("form", "wanted", "message"),
+    [
+        ("answers", "pairs", "row 1: chosen and rejected are missing"),
+        ("pairs", "rewards", "row 1: chosen_reward and rejected_reward are missing"),
+        ("answers", "labels", "row 1: label is missing"),
+        ("answers", "attributes", "row 1: attributes is missing"),
+    ],
+)
+def test_what_a_method_cannot_use_is_refused(teacher, tmp_path, form, wanted, message) -> None:
+    with pytest.raises(DataError, match=f"data.chat.0: .*x.jsonl, {message}"):
+        read(teacher, write(tmp_path / "x.jsonl", rows(3, form)), tmp_path / "out", wanted=wanted)
+
+
+def test_what_is_too_long_is_refused_or_dropped(teacher: Path, tmp_path: Path) -> None:
+    given = rows(6, "pairs")
+    given[3]["rejected"] = "plum " * 200
+    file = write(tmp_path / "x.jsonl", given)
+    options = {"wanted": "pairs", "sequence_length": 64}
+    with pytest.raises(
+        DataError, match=r"row 4: 4\d\d tokens are more than sequence_length: 64; allowed: .*longer: drop"
+    ):
+        read(teacher, file, tmp_path / "out", **options)
+    tokens = Tokens.open(read(teacher, file, tmp_path / "dropped", longer="drop", **options))
+    assert len(tokens.ends) == 10
+    with pytest.raises(DataError, match="none is left of 6; all are longer than 5 tokens"):
+        read(teacher, file, tmp_path / "none", longer="drop", wanted="pairs", sequence_length=5)

@@ -1,0 +1,13 @@
+"""Real data that lies beside the repository, or where PRUNUS_REAL_DATA says; tests that lean on it skip without it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+DATA = Path(os.environ.get("PRUNUS_REAL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+def real(path: str) -> pytest.MarkDecorator:
+    """Skip a test where this part of the data is not."""
+    return pytest.mark.skipif(not (DATA / path).exists(), reason=f"the real data has no {path}")
