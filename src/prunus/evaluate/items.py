@@ -10,7 +10,8 @@ from typing import Any
 
 from prunus.errors import DataError, nearest
 from prunus.evaluate import forms
-from prunus.world.config import SKILLS, WorldConfig
+from prunus.evaluate.config import TaskConfig
+from prunus.world.config import SKILLS, WORLD, WorldConfig
 from prunus.world.make import held_out
 
 CHECKS = {
@@ -70,6 +71,17 @@ def read_items(data: str, gold: str | None, skill: str, limit: int | None, where
     if not items:
         raise DataError(f"{where}.data: {data} holds no item")
     return items
+
+
+def items_of(task: TaskConfig, skill: str, where: str) -> list[Item]:
+    """The items of a task of a skill, from its files or from the built-in world.
+
+    Raises:
+        DataError: As `read_items`.
+    """
+    if task.data == WORLD:
+        return world_items(task.world or WorldConfig(), skill, task.limit)
+    return read_items(str(task.data), task.gold, skill, task.limit, where)
 
 
 def world_items(config: WorldConfig, skill: str, limit: int | None) -> list[Item]:
