@@ -95,12 +95,12 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
                 check_prompts(source, f"generate.prompts.{i}", _may_chat(tokenizer))
             except HubError as error:
                 _note(error, tentative, unchecked)
+    for alignment in (_own_alignment(recipe, tentative), *(_alignment(recipe, one, tentative) for one in students)):
+        if alignment.stages:
+            unchecked += alignment.check(shape.max_position_embeddings, tokenizer)
     check_tasks(recipe.evaluate)
     check_chat(recipe.evaluate, _may_chat(tokenizer), "the teacher")
     references = _references(recipe, tentative, unchecked)
-    for name in recipe.students:
-        if recipe.students[name].align:
-            unchecked += _alignment(recipe, name, tentative).check(shape.max_position_embeddings, tokenizer)
     steps = tuple(_steps(recipe, root, base, tokenizer, shape, students, references, tentative))
     shapes = {name: model.folder.shape for name, model in references.items()}
     return Plan(recipe, root, steps, shape, students, shapes, tuple(unchecked))
@@ -110,6 +110,11 @@ def _alignment(recipe: Recipe, name: str, tentative: bool) -> Alignment:
     """A student's stages."""
     stages = recipe.students[name].align
     return Alignment(stages, recipe.data.chat, recipe.data.template, f"students.{name}.align", tentative)
+
+
+def _own_alignment(recipe: Recipe, tentative: bool) -> Alignment:
+    """The teacher's stages."""
+    return Alignment(recipe.teacher.align, recipe.data.chat, recipe.data.template, "teacher.align", tentative)
 
 
 def _note(error: HubError, tentative: bool, unchecked: list[str]) -> None:
@@ -142,9 +147,9 @@ def _written(recipe: Recipe) -> list[str]:
 
 
 def _may_chat(tokenizer: Step | Given) -> bool:
-    """Whether a teacher's tokenizer has a chat template, or cannot be looked at; one that is made here has none."""
+    """Whether a teacher's tokenizer has a chat template, or cannot be looked at; one made here may be given one."""
     if isinstance(tokenizer, Step):
-        return False
+        return isinstance(tokenizer.config, CreateConfig) and tokenizer.config.chat
     return not isinstance(tokenizer.value, Path) or has_chat_template(tokenizer.value)
 
 
@@ -261,6 +266,9 @@ def _steps(
             inputs = {"model": base, "tokens": held_out, **data}
             yield Step("teacher", "evaluate-original", recipe.evaluate, inputs, root)
         yield teacher
+    for step in _own_alignment(recipe, tentative).steps("teacher", teacher, None, root):
+        yield step
+        teacher = step if isinstance(step.config, AlignConfig) and step.config.method != "reward" else teacher
     measured = Step("teacher", "evaluate", recipe.evaluate, {"model": teacher, "tokens": held_out, **data}, root)
     yield measured
     if recipe.evaluate.tasks:
@@ -372,7 +380,6 @@ def _student_steps(
     if config.init == "teacher" or not distill.tokens:
         label = "evaluate-pruned" if distill.tokens or recipe.students[name].align else "evaluate"
         yield Step(name, label, recipe.evaluate, {"model": pruned, "tokens": held_out, **beside}, root)
-    last = pruned
     if distill.tokens:
         read = written if distill.data == "teacher" else corpus
         inputs = {"student": pruned, **guide, "tokens": read}

@@ -44,6 +44,8 @@ class TeacherConfig(Config):
     """A config.json to plan by for as long as the model itself is not here."""
     create: CreateConfig | None = None
     """Make a new teacher instead; `correct` then trains it from its random weights."""
+    align: tuple[AlignConfig, ...] = ()
+    """How the teacher itself is aligned, stage by stage, after its correction and before anything else."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> TeacherConfig:
@@ -206,9 +208,11 @@ def _over(below: Any, above: Any) -> Any:
 def _teacher(teacher: Any, seed: dict[str, Any]) -> Any:
     if isinstance(teacher, str):
         return {"path": teacher}
-    if isinstance(teacher, dict) and "create" in teacher:
-        return {**teacher, "create": _over(seed, teacher["create"])}
-    return teacher
+    if not isinstance(teacher, dict):
+        return teacher
+    created = {"create": _over(seed, teacher["create"])} if "create" in teacher else {}
+    aligned = {"align": _stages(teacher["align"], seed)} if "align" in teacher else {}
+    return {**teacher, **created, **aligned}
 
 
 def _expand(value: Any, where: str) -> Any:
