@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from prunus.errors import ModelError, RecipeError
+from prunus.models.compatible import make_compatible
 from prunus.runtime import Runtime
 
 disable_progress_bar()  # the console shows progress, one line a step
@@ -85,6 +86,7 @@ def save_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> floa
     """
     _cast(model, dtype)
     model.save_pretrained(folder)
+    make_compatible(folder)
     probe = torch.arange(3, 67, device=model.device).remainder(model.config.vocab_size)[None]
     reopened = load_model(folder, model.device, dtype)
     with torch.no_grad():
