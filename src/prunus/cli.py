@@ -19,6 +19,7 @@ COMMANDS = {
     "distill": "distil a teacher into a student",
     "align": "align a model: SFT, RPO, DPO and their family",
     "evaluate": "measure a model on held-out text, beside its teacher",
+    "export": "write a model as files that run on a device (GGUF), each held against it",
     "report": "write the report of a run",
 }
 

@@ -21,12 +21,14 @@ from prunus.data.config import ChatSource
 from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError
 from prunus.evaluate.config import EvaluateConfig
+from prunus.export.config import ExportConfig
 from prunus.generate.config import GenerateConfig
 from prunus.generate.prompts import check_prompts
 from prunus.models.folder import has_chat_template
 from prunus.models.locate import Located, locate_model
 from prunus.pipeline.aligning import Alignment
 from prunus.pipeline.checks import check_cut
+from prunus.pipeline.exporting import check_export
 from prunus.pipeline.override import override
 from prunus.pipeline.plan import given_prompts, given_task, make_plan
 from prunus.pipeline.recipe import Recipe, read_recipe
@@ -290,6 +292,30 @@ class Evaluate(Single):
 
 
 @dataclass(kw_only=True)
+class Export(Single):
+    """Write a model as files that run on a device, and hold each against it: GGUF for llama.cpp."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """The model's folder, or its id on the hub."""
+    corpus: tuple[str, ...] = ()
+    """Held-out text to measure the files on; without it they are held against the model on made-up tokens."""
+    column: str = "text"
+    """The column that holds the text."""
+    config: Annotated[ExportConfig, Flat]
+
+    def __call__(self, console: Console) -> None:
+        """Do it."""
+        if not self.config.formats:
+            raise RecipeError("--formats: names none; such as --formats gguf-q4_k_m")
+        model = located(self.model)
+        check_export(self.config, model.folder.path, {"--formats": model.folder.shape})
+        inputs: dict[str, Step | Given] = {"model": given_model(model)}
+        if self.corpus:
+            inputs["tokens"] = Text(corpus=self.corpus, column=self.column).stream(model, "held_out", self.out)
+        self.do(self.config, inputs, console)
+
+
+@dataclass(kw_only=True)
 class Report:
     """Write the report of a run as one HTML page, and print its table."""
 
@@ -307,7 +333,8 @@ class Report:
 
 COMMANDS = {
     "run": Run, "plan": Plan, "inspect": Inspect, "correct": Correct, "score": Score, "prune": Prune,
-    "generate": Generate, "distill": Distill, "align": Align, "evaluate": Evaluate, "report": Report,
+    "generate": Generate, "distill": Distill, "align": Align, "evaluate": Evaluate, "export": Export,
+    "report": Report,
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 
 from prunus.errors import RecipeError, nearest
 
@@ -43,8 +44,8 @@ class Config(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The options that decide the result, as plain JSON values: what an artifact's name is hashed over."""
-        runtime = {name for name, field in type(self).model_fields.items() if RUNTIME in field.metadata}
-        kept = {name: value for name, value in self if name not in runtime}
+        fields = type(self).model_fields
+        kept = {name: value for name, value in self if not _is_runtime(fields[name])}
         return {name: _plain(value) for name, value in kept.items()}
 
 
@@ -58,6 +59,12 @@ class StepConfig(Config):
 
     kind: ClassVar[str]
     revision: ClassVar[int]
+
+
+def _is_runtime(field: FieldInfo) -> bool:
+    """Whether a field is marked, itself or as what may also be None."""
+    inner = (getattr(part, "__metadata__", ()) for part in get_args(field.annotation))
+    return RUNTIME in field.metadata or any(RUNTIME in marks for marks in inner)
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,8 @@
     ├── HubError           something on the hub, or a server, that cannot be reached from here
     ├── DataError          text that is missing, empty or not as described
     ├── ArtifactError      a result folder that is in the way, or damaged
-    └── TrainingError      a training run that must not go on (a loss that is not finite)
+    ├── TrainingError      a training run that must not go on (a loss that is not finite)
+    └── ExportError        a file for a device that does not say what its model says
 
 Every message says what is wrong, where, the value found and what is allowed.
 """
@@ -46,6 +47,10 @@ class ArtifactError(PrunusError):
 
 class TrainingError(PrunusError):
     """Training that went wrong in a way that going on would only hide."""
+
+
+class ExportError(PrunusError):
+    """A file written for a device that, run there, does not say what the model says that it was made from."""
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

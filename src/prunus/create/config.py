@@ -13,10 +13,10 @@ class CreateConfig(StepConfig):
     """A Llama with random weights and a byte-level BPE tokenizer learnt from the corpus, for `correct` to train."""
 
     kind: ClassVar[str] = "create"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     vocab_size: int = Field(default=4096, ge=260)
-    """Tokens: 256 bytes, two special ones, and merges."""
+    """Tokens: 256 bytes, two special ones (eight with `chat`), and merges."""
     hidden_size: int = Field(default=256, ge=1)
     """Width of the residual stream."""
     intermediate_size: int = Field(default=688, ge=1)
@@ -32,13 +32,17 @@ class CreateConfig(StepConfig):
     tie_word_embeddings: bool = True
     """Whether the LM head is the embedding."""
     tokenizer_documents: int = Field(default=2000, ge=1)
-    """Documents of the corpus that the tokenizer is learnt from."""
+    """Documents of the corpus that the tokenizer is learnt from, one of each source in turn."""
+    split_digits: bool = False
+    """Make every digit a token of its own."""
+    chat: bool = False
+    """Give it the chat template of `builtin:sapling`, tools included, with a token for each mark that it sets."""
     seed: Seed = 0
     """Seed of the weights."""
 
     def model_config_json(self) -> dict[str, Any]:
         """The model's config.json."""
-        keys = set(type(self).model_fields) - {"tokenizer_documents", "seed"}
+        keys = set(type(self).model_fields) - {"tokenizer_documents", "split_digits", "chat", "seed"}
         return {
             **self.model_dump(include=keys),
             "model_type": "llama",

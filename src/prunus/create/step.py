@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, islice, zip_longest
 from pathlib import Path
+from typing import Any
 
 from prunus.console import Console
 from prunus.create.config import CreateConfig
@@ -13,8 +16,7 @@ from prunus.data.sources import documents
 from prunus.errors import DataError
 from prunus.models.draw import draw_model
 from prunus.runtime import Runtime
-
-SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>")
+from prunus.world.rows import BEGIN, END, MARKS, template
 
 
 @dataclass(frozen=True)
@@ -33,33 +35,56 @@ def run(config: CreateConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
     Raises:
         DataError: The text has too little variety for the vocabulary.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
+
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=_learnt(config, inputs.sources),
+        bos_token=BEGIN,
+        eos_token=END,
+        model_max_length=config.max_position_embeddings,
+        clean_up_tokenization_spaces=False,
+    )
+    if config.chat:
+        fast.chat_template = template()
+    fast.save_pretrained(out)
+    draw_model(config.model_config_json(), out, config.seed)
+    console.say(f"a tokenizer of {config.vocab_size} tokens and random weights: {out.name}")
+    return {"vocab_size": config.vocab_size}
+
+
+def _learnt(config: CreateConfig, sources: tuple[Source, ...]) -> Any:
+    """A byte-level BPE tokenizer of the first documents; what marks turns of a conversation is no text to learn from.
+
+    Raises:
+        DataError: The text has too little variety for the vocabulary.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if config.split_digits:
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, tokenizer.pre_tokenizer])
     tokenizer.decoder = decoders.ByteLevel()
+    special = (BEGIN, END, *(MARKS if config.chat else ()))
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocab_size,
-        special_tokens=list(SPECIAL),
+        special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    texts = chain.from_iterable(documents(source, f"data.corpus.{i}") for i, source in enumerate(inputs.sources))
-    tokenizer.train_from_iterator(islice(texts, config.tokenizer_documents), trainer)
+    marks = re.compile("|".join(map(re.escape, special)))
+    texts = islice(_in_turn(sources), config.tokenizer_documents)
+    tokenizer.train_from_iterator(chain.from_iterable(map(marks.split, texts)), trainer)
     if tokenizer.get_vocab_size() < config.vocab_size:
         raise DataError(
             f"teacher.create.vocab_size: {config.vocab_size}, but the corpus yields no more than "
             f"{tokenizer.get_vocab_size()} tokens; lower it, or give more text"
         )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=SPECIAL[0],
-        eos_token=SPECIAL[1],
-        model_max_length=config.max_position_embeddings,
-        clean_up_tokenization_spaces=False,
-    )
-    fast.save_pretrained(out)
-    draw_model(config.model_config_json(), out, config.seed)
-    console.say(f"a tokenizer of {config.vocab_size} tokens and random weights: {out.name}")
-    return {"vocab_size": config.vocab_size}
+    return tokenizer
+
+
+def _in_turn(sources: tuple[Source, ...]) -> Iterator[str]:
+    """A document of each source in turn; one that has ended is passed over."""
+    readers = [documents(source, f"data.corpus.{i}") for i, source in enumerate(sources)]
+    yield from (text for texts in zip_longest(*readers) for text in texts if text is not None)

@@ -8,19 +8,23 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from prunus.config import Config, Path, StepConfig
+from prunus.world.config import WorldConfig
 
 
 class Place(Config):
     """Where rows are read from."""
 
     path: Path
-    """A local file (.jsonl, .json, .csv, .parquet or .txt, .gz too), a dataset's id on the hub, or `builtin:python`."""
+    """A local file (.jsonl, .json, .csv, .parquet or .txt, .gz too), a dataset's id on the hub, `builtin:python`,
+    or `builtin:world`."""
     name: str | None = None
-    """The configuration of a dataset on the hub that has several."""
+    """The configuration of a dataset that has several; of `builtin:world` `stories` or `chat`."""
     split: str = "train"
-    """The split of a dataset on the hub."""
+    """The split of a dataset on the hub, or of `builtin:world`: `train` or `held_out`."""
     revision: str | None = None
     """The commit of a dataset on the hub; the newest if not given."""
+    world: WorldConfig | None = None
+    """Which world `builtin:world` is; the default one if not given."""
 
     @model_validator(mode="before")
     @classmethod

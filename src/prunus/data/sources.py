@@ -14,11 +14,14 @@ from typing import Any
 from prunus.data.config import Place, Source
 from prunus.errors import DataError, HubError, nearest
 from prunus.fingerprint import digest, fingerprint_files
+from prunus.world.config import REVISION, WorldConfig
+from prunus.world.rows import check_rows
+from prunus.world.rows import rows as world_rows
 
 READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
 """Endings of local files, and the reader of `datasets` for each."""
 
-BUILTINS = ("builtin:python",)
+BUILTINS = ("builtin:python", "builtin:world")
 _SKIPPED = {
     "test",
     "tests",
@@ -122,8 +125,10 @@ def check_source(source: Source, where: str) -> None:
 
 def source_fingerprint(source: Place, where: str) -> str:
     """A digest of what the source holds: a local file's bytes, a hub dataset's commit, Python's version."""
-    if source.path in BUILTINS:
+    if source.path == "builtin:python":
         return digest([source.path, sys.version])
+    if source.path == "builtin:world":
+        return digest([source.path, source.name, source.split, REVISION])
     file = Path(source.path).expanduser()
     if file.is_file():
         return fingerprint_files([file])
@@ -159,10 +164,13 @@ def _open(source: Place, where: str) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
-    if source.path in BUILTINS:
-        return datasets.IterableDataset.from_generator(
-            _python_rows, gen_kwargs={"column": getattr(source, "column", "text")}
-        )
+    if source.path == "builtin:python":
+        column = getattr(source, "column", "text")
+        return datasets.IterableDataset.from_generator(_python_rows, gen_kwargs={"column": column})
+    if source.path == "builtin:world":
+        check_rows(source.name, source.split, where)
+        options = {"config": source.world or WorldConfig(), "name": source.name, "split": source.split}
+        return datasets.IterableDataset.from_generator(world_rows, gen_kwargs=options)
     file = Path(source.path).expanduser()
     if file.is_file():
         ending = [suffix for suffix in file.suffixes if suffix in READERS]
@@ -180,7 +188,7 @@ def _refuse_missing_file(source: Place, where: str) -> None:
     local = source.path.startswith((".", "/", "~")) or source.path.count("/") > 1
     if source.path.startswith("builtin:"):
         raise DataError(
-            f"{where}.path: unknown {source.path!r}{nearest(source.path, BUILTINS)}; there is: {BUILTINS[0]}"
+            f"{where}.path: unknown {source.path!r}{nearest(source.path, BUILTINS)}; there are: {', '.join(BUILTINS)}"
         )
     if Path(source.path).expanduser().is_dir():
         raise DataError(f"{where}.path: {source.path} is a folder; name the files in it")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
-from prunus.errors import HubError, ModelError
+from prunus.errors import HubError, ModelError, nearest
 from prunus.fingerprint import digest
 from prunus.models.folder import ModelFolder
 
 WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "LICENSE*", "NOTICE*", "USE_POLICY*"]
+BUILTINS = ("builtin:sapling",)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -39,15 +41,17 @@ def locate_model(path: str, revision: str | None, where: str, weights: bool = Tr
     """Find a model, downloading it first if it is on the hub and not yet here.
 
     Args:
-        path: A local folder, or a model's id on the hub.
+        path: A local folder, a model's id on the hub, or `builtin:sapling`, the teacher that Prunus brings along.
         revision: The commit on the hub; the newest if None.
         where: The name of the option, such as `teacher.path`, for messages.
         weights: False fetches config and tokenizer alone: enough to plan.
 
     Raises:
-        ModelError: It is named as a local folder, and there is none.
+        ModelError: It is named as a local folder or as built in, and there is none.
         HubError: It is not here, and the hub does not give it.
     """
+    if path.startswith("builtin:"):
+        return Located(ModelFolder(_builtin(path, where)))
     folder = Path(path).expanduser()
     if folder.is_dir():
         return Located(ModelFolder(folder))
@@ -61,3 +65,10 @@ def locate_model(path: str, revision: str | None, where: str, weights: bool = Tr
     except Exception as error:  # no network, no such model, no right to it: the hub's client says which
         raise HubError(f"{where}: {path} is no local folder, and the hub does not give it: {error}") from None
     return Located(ModelFolder(snapshot), f"{path}@{snapshot.name}")
+
+
+def _builtin(path: str, where: str) -> Path:
+    """The folder of a model that is part of the package."""
+    if path not in BUILTINS:
+        raise ModelError(f"{where}: unknown {path!r}{nearest(path, BUILTINS)}; there is: {', '.join(BUILTINS)}")
+    return Path(str(files("prunus.world").joinpath(path.removeprefix("builtin:"))))

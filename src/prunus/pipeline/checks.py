@@ -11,7 +11,7 @@ from prunus.errors import RecipeError, ShapeError
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.prune.config import PruneConfig
 from prunus.runtime import Runtime
-from prunus.training.config import TrainingConfig
+from prunus.training.config import OptimizerConfig
 from prunus.training.deepspeed import read_settings
 
 
@@ -25,7 +25,7 @@ def check_runtime(runtime: Runtime, configs: Iterable[StepConfig]) -> None:
         if importlib.util.find_spec(tracker) is None:
             raise RecipeError(f"runtime.trackers: {tracker} is not installed; `pip install {tracker}` brings it")
     for config in configs:
-        if runtime.deepspeed and isinstance(config, TrainingConfig) and config.tokens:
+        if runtime.deepspeed and isinstance(config, OptimizerConfig) and getattr(config, "tokens", True):
             read_settings(runtime.deepspeed, config.optimizer)
 
 

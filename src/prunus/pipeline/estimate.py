@@ -8,8 +8,10 @@ from prunus.align.config import LIKELIHOOD, AlignConfig
 from prunus.config import StepConfig
 from prunus.distill.config import DistillConfig
 from prunus.evaluate.config import EvaluateConfig
+from prunus.export.config import ExportConfig
 from prunus.generate.config import GenerateConfig
 from prunus.models.shape import Shape
+from prunus.pipeline.exporting import export_cost
 from prunus.pipeline.plan import Plan
 from prunus.pipeline.steps import Step
 from prunus.prune.config import PruneConfig
@@ -49,6 +51,8 @@ def cost_of(step: Step, plan: Plan) -> Cost:
         return Cost(config.max_tokens, flops, sum(model.parameters * 4 for model in models), 0)
     if isinstance(config, PruneConfig) and config.heal.asked:
         return _healing(config, shape, plan)
+    if isinstance(config, ExportConfig):
+        return Cost(*export_cost(config, shape, shape.max_position_embeddings))
     if isinstance(config, AlignConfig):
         return _aligning(config, shape, plan)
     asking = _asking(config, shape, plan)

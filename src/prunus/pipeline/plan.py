@@ -12,6 +12,7 @@ from typing import get_args
 
 from prunus.align.config import AlignConfig
 from prunus.config import parse
+from prunus.create.config import CreateConfig
 from prunus.data.config import TokensConfig
 from prunus.data.questions import read_questions
 from prunus.data.sources import check_source
@@ -26,6 +27,7 @@ from prunus.models.locate import locate_model
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.pipeline.aligning import Alignment
 from prunus.pipeline.checks import check_cached, check_cut, check_length, check_runtime
+from prunus.pipeline.exporting import check_export
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.steps import Given, Step, given_model, given_sources, given_tokenizer, tokens_step
 from prunus.prune.config import PruneConfig
@@ -68,6 +70,13 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
     shape, base, tokenizer = _teacher(recipe, root, tentative, unchecked)
     _check_lengths(recipe, shape.max_position_embeddings)
     students = {name: _target(recipe, name, shape) for name in recipe.students}
+    if recipe.export.formats:
+        kept = recipe.teacher.create or (tokenizer.value if isinstance(tokenizer, Given) else None)
+        check_export(
+            recipe.export,
+            kept if isinstance(kept, (Path, CreateConfig)) else None,
+            {f"export.formats: students.{name}": target for name, target in students.items()},
+        )
     for part in ("corpus", "held_out"):
         for i, source in enumerate(getattr(recipe.data, part)):
             try:
@@ -81,9 +90,9 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
                 check_prompts(source, f"generate.prompts.{i}", _may_chat(tokenizer))
             except HubError as error:
                 _note(error, tentative, unchecked)
-    for name in recipe.students:
-        if recipe.students[name].align:
-            unchecked += _alignment(recipe, name, tentative).check(shape.max_position_embeddings, tokenizer)
+    for alignment in (_own_alignment(recipe, tentative), *(_alignment(recipe, one, tentative) for one in students)):
+        if alignment.stages:
+            unchecked += alignment.check(shape.max_position_embeddings, tokenizer)
     steps = tuple(_steps(recipe, root, base, tokenizer, shape, students, tentative))
     return Plan(recipe, root, steps, shape, students, tuple(unchecked))
 
@@ -92,6 +101,11 @@ def _alignment(recipe: Recipe, name: str, tentative: bool) -> Alignment:
     """A student's stages."""
     stages = recipe.students[name].align
     return Alignment(stages, recipe.data.chat, recipe.data.template, f"students.{name}.align", tentative)
+
+
+def _own_alignment(recipe: Recipe, tentative: bool) -> Alignment:
+    """The teacher's stages."""
+    return Alignment(recipe.teacher.align, recipe.data.chat, recipe.data.template, "teacher.align", tentative)
 
 
 def _note(error: HubError, tentative: bool, unchecked: list[str]) -> None:
@@ -215,6 +229,9 @@ def _steps(
         if isinstance(base, Given):
             yield Step("teacher", "evaluate-original", recipe.evaluate, {"model": base, "tokens": held_out}, root)
         yield teacher
+    for step in _own_alignment(recipe, tentative).steps("teacher", teacher, None, root):
+        yield step
+        teacher = step if isinstance(step.config, AlignConfig) and step.config.method != "reward" else teacher
     yield Step("teacher", "evaluate", recipe.evaluate, {"model": teacher, "tokens": held_out}, root)
     cuts = [(prune_config(recipe, name), shape) for name, shape in students.items()]
     config = scored(recipe.score, teacher_shape, cuts)
@@ -330,6 +347,9 @@ def _student_steps(
     models = [step for step in aligned if isinstance(step.config, AlignConfig) and step.config.method != "reward"]
     if models:
         yield Step(name, "evaluate", recipe.evaluate, {"model": models[-1], "tokens": held_out, **beside}, root)
+    if recipe.export.formats:
+        last = models[-1] if models else pruned
+        yield Step(name, "export", recipe.export, {"model": last, "tokens": held_out}, root)
 
 
 def _streams(recipe: Recipe, root: Path, tokenizer: Step | Given, suffix: str, tentative: bool) -> tuple[Step, Step]:

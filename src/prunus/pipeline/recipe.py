@@ -20,6 +20,7 @@ from prunus.data.config import DataConfig
 from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError
 from prunus.evaluate.config import EvaluateConfig
+from prunus.export.config import ExportConfig
 from prunus.generate.config import GenerateConfig
 from prunus.models.shape import PRUNABLE
 from prunus.prune.config import PruneConfig
@@ -27,7 +28,7 @@ from prunus.runtime import Runtime
 from prunus.score.config import ScoreConfig
 from prunus.targets.config import KeptConfig
 
-SEEDED = ("correct", "score", "generate", "distill", "evaluate")
+SEEDED = ("correct", "score", "generate", "distill", "evaluate", "export")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _RESERVED = ("teacher", "data")
 
@@ -36,13 +37,15 @@ class TeacherConfig(Config):
     """The model to make small."""
 
     path: base.Path | None = Field(default=None, min_length=1)
-    """A local folder, or a model's id on the hub."""
+    """A local folder, a model's id on the hub, or `builtin:sapling`."""
     revision: str | None = None
     """The commit of a model on the hub; the newest if not given."""
     config: base.Path | None = None
     """A config.json to plan by for as long as the model itself is not here."""
     create: CreateConfig | None = None
     """Make a new teacher instead; `correct` then trains it from its random weights."""
+    align: tuple[AlignConfig, ...] = ()
+    """How the teacher itself is aligned, stage by stage, after its correction and before anything else."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> TeacherConfig:
@@ -89,6 +92,8 @@ class Recipe(Config):
     """Alignment, stage by stage, for every student that says nothing else."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Measurement."""
+    export: ExportConfig = ExportConfig()
+    """Files that run on a device, of every student; none unless it names formats."""
     runtime: Runtime = Runtime()
     """Where the work is done; no part of any result's name."""
 
@@ -203,9 +208,11 @@ def _over(below: Any, above: Any) -> Any:
 def _teacher(teacher: Any, seed: dict[str, Any]) -> Any:
     if isinstance(teacher, str):
         return {"path": teacher}
-    if isinstance(teacher, dict) and "create" in teacher:
-        return {**teacher, "create": _over(seed, teacher["create"])}
-    return teacher
+    if not isinstance(teacher, dict):
+        return teacher
+    created = {"create": _over(seed, teacher["create"])} if "create" in teacher else {}
+    aligned = {"align": _stages(teacher["align"], seed)} if "align" in teacher else {}
+    return {**teacher, **created, **aligned}
 
 
 def _expand(value: Any, where: str) -> Any:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from prunus.config import RUNTIME, Seed, StepConfig
+from prunus.config import Path, Seed, StepConfig
 
 Statistic = Literal["mean", "l2", "variance", "gradients", "covariance", "lm_loss", "accuracy", "logit_nmse"]
 
@@ -30,7 +30,7 @@ class ScoreConfig(StepConfig):
     that a recipe's students drop are added."""
     layer_samples: int = Field(default=64, ge=1)
     """Sequences of the calibration set that models without some of their layers are run on."""
-    task: Annotated[str | None, RUNTIME] = None
+    task: Path | None = None
     """Questions for `accuracy`: a JSONL file of `{context, continuation}`, `{query, choices, gold}` or
     `{context_options, continuation, gold}`."""
     task_items: int = Field(default=200, ge=1)

@@ -1,0 +1,166 @@
+"""A GGUF file in a real llama.cpp, held against the model that it was made from in transformers.
+
+A file that computes otherwise still writes fluent text: a missing rope scaling leaves every first choice of short texts
+as it is. So one file in float32 must give the same logits to rounding; only then are the others judged, by KL.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from prunus.errors import ExportError
+from prunus.export.compare import Agreement, first_departure
+from prunus.export.running import Running
+
+TOLERANCE = 1e-4
+"""Of a float32 file: the largest difference between two logits, in units of the logits' standard deviation."""
+
+COARSE = 1e-2
+"""The same where llama.cpp reads the activation from a table in half precision: GELU, in Gemma, GPT-2 and GPT-NeoX."""
+
+LIMITS = {"gguf-f16": 1e-3, "gguf-bf16": 2e-2}
+"""KL in nats per token that 16 bits may cost. What fewer bits cost is recorded, and for the reader to judge."""
+
+PROBES = (
+    "Once upon a time, there was a little girl named Lily.",
+    "The year 1984, 3.14159 and 1,000,000 or 12345678901234567890; tel. +49-30-12345.",
+    "I'm sure they'll say it's DON'T or WE'VE, we'd've; the '90s, rock 'n' roll.",
+    'def main(x):\n\tif x >= 10:\n\t\treturn {"key": [x ** 2, None]}\n\n\n# end\r\n',
+    "two  spaces   three    four     five\ttab \t both \n \n\n lines   ",
+    "Grüße aus Köln, ça va? naïve façade; Ærø, łódź, Đà Nẵng, İstanbul, ẞ.",
+    "Привет, мир! Γειά σου Κόσμε. שלום עולם. مرحبا بالعالم.",
+    "नमस्ते दुनिया। สวัสดีชาวโลก",
+    "你好，世界。今天是2024年。 こんにちは世界、カタカナ。 안녕하세요 세계!",
+    "Emoji 😀👩‍👩‍👧‍👦🏳️‍🌈 and symbols €£¥ ½ ™ → ∑ ≠ ∞ 𝔘𝔫𝔦",
+    "ALLCAPS camelCaseWord snake_case_word kebab-case-word C++ C# a/b\\c <tag attr='v'/>",
+    "…—–‘quoted’ “double” «guillemets» !?!?!? ... ---- ==== ____ #### ////",
+)
+"""Texts on which pre-tokenizers part ways: digits, contractions, spaces, code, scripts, marks, emoji, symbols."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The model in transformers, and the text that files are held against it on.
+
+    Attributes:
+        model: In float32.
+        tokenizer: As transformers loads it.
+        windows: Token ids, a stretch each.
+        is_text: Whether they are text that somebody wrote.
+    """
+
+    model: PreTrainedModel
+    tokenizer: Any
+    windows: list[np.ndarray]
+    is_text: bool
+
+    @torch.no_grad()
+    def logits(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The model's logits after each of `ids`: [S, V] in float32."""
+        batch = torch.tensor([[int(i) for i in ids]], device=self.model.device)
+        return self.model(input_ids=batch, use_cache=False).logits[0].float().cpu().numpy()
+
+    @property
+    def context(self) -> int:
+        """The longest window."""
+        return max(len(window) for window in self.windows)
+
+
+def check_tokens(running: Running, reference: Reference, file: Path, without_marks: bool = False) -> int:
+    """Hold llama.cpp's tokens of texts against transformers'.
+
+    Args:
+        running: The file.
+        reference: The model.
+        file: Its name, for messages.
+        without_marks: Whether texts with combining marks are left out: llama.cpp is known to cut them otherwise.
+
+    Returns:
+        How many texts there were.
+
+    Raises:
+        ExportError: One has other tokens; with the text and both.
+    """
+    tokenizer = reference.tokenizer
+    texts = [unicodedata.normalize("NFC", text) for text in PROBES]
+    if reference.is_text:
+        texts += [tokenizer.decode(window, skip_special_tokens=True) for window in reference.windows[:64]]
+    if without_marks:
+        texts = [text for text in texts if not any(unicodedata.category(c).startswith("M") for c in text)]
+    for text in texts:
+        for special in (False, True):
+            wanted = tokenizer(text, add_special_tokens=special)["input_ids"]
+            found = running.tokenize(text, special)
+            if found != wanted:
+                i = next((i for i, pair in enumerate(zip(found, wanted, strict=False)) if pair[0] != pair[1]), 0)
+                raise ExportError(
+                    f"{file.name}: llama.cpp cuts {text[:60]!r} into other tokens than transformers, from token {i} "
+                    f"on: {found[i : i + 6]}, and {wanted[i : i + 6]} there"
+                )
+    return len(texts)
+
+
+def prove(
+    file: Path, reference: Reference, new_tokens: int, coarse: bool, without_marks: bool = False
+) -> dict[str, float]:
+    """Hold a float32 file against its model: tokens, logits, and what both write on.
+
+    Args:
+        file: The GGUF file.
+        reference: The model.
+        new_tokens: How many tokens to write after the opening of the first window.
+        coarse: Whether llama.cpp rounds the activation.
+        without_marks: As of `check_tokens`.
+
+    Raises:
+        ExportError: They are not the same.
+    """
+    tolerance = COARSE if coarse else TOLERANCE
+    opening = [int(i) for i in reference.windows[0][: max(1, min(8, reference.context // 4))]]
+    room = max(reference.context, len(opening) + new_tokens)
+    with Running(file, room) as running:
+        texts = check_tokens(running, reference, file, without_marks)
+        found = _agreement(running, reference)
+        allowed = tolerance * found.spread
+        if not found.difference <= allowed:
+            raise ExportError(
+                f"{file.name}: in float32, llama.cpp's logits differ from transformers' by {found.difference:.3g}, and "
+                f"rounding accounts for {allowed:.2g}; the file does not compute what the model computes. This is a "
+                "fault of the export: please report it, with the config.json"
+            )
+        written = running.greedy(opening, new_tokens) if new_tokens else []
+    if written:
+        logits = reference.logits([*opening, *written[:-1]])[len(opening) - 1 :]
+        apart = first_departure(written, logits, 2 * allowed)
+        if apart is not None:
+            raise ExportError(f"{file.name}: greedy, llama.cpp and transformers part ways at token {apart + 1}")
+    return {**found.figures(reference.is_text), "texts_tokenised_alike": texts, "greedy_tokens_alike": len(written)}
+
+
+def judge(file: Path, format_name: str, reference: Reference) -> dict[str, float]:
+    """Measure what a file of fewer bits says beside its model.
+
+    Raises:
+        ExportError: It says nonsense, or more than 16 bits cost.
+    """
+    with Running(file, reference.context) as running:
+        found = _agreement(running, reference)
+    if not found.mean_kl <= LIMITS.get(format_name, np.inf):
+        limit = f", and {LIMITS[format_name]:g} is what it may cost" if format_name in LIMITS else ""
+        raise ExportError(f"{file.name}: KL to the model is {found.mean_kl:.3g} nats per token{limit}")
+    return found.figures(reference.is_text)
+
+
+def _agreement(running: Running, reference: Reference) -> Agreement:
+    found = Agreement()
+    for window in reference.windows:
+        found.add(np.asarray(window, dtype=np.int64), reference.logits(window), running.logits(window))
+    return found

@@ -1,0 +1,101 @@
+"""What two models say of the same tokens, as figures.
+
+S tokens, V vocabulary
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+_ROWS = 64  # of logits that are turned into probabilities at once
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Log-probabilities of logits [S, V], in float64."""
+    values = logits.astype(np.float64)
+    values -= values.max(axis=-1, keepdims=True)
+    return values - np.log(np.exp(values).sum(axis=-1, keepdims=True))
+
+
+@dataclass
+class Agreement:
+    """How far one model is from another over some windows of text.
+
+    Attributes:
+        difference: The largest difference between any two logits.
+        spread: The standard deviation of the reference's logits, the largest of any window.
+        kl: For each window the mean of KL(reference ‖ other), nats per token.
+        agreed: Tokens after which both have the same first choice.
+        tokens: All of them.
+        nll: Sums of the negative log-likelihoods of the text by the reference and by the other, nats.
+        predicted: Tokens that those are of.
+    """
+
+    difference: float = 0.0
+    spread: float = 0.0
+    kl: list[float] = field(default_factory=list)
+    agreed: int = 0
+    tokens: int = 0
+    nll: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    predicted: int = 0
+
+    def add(self, ids: np.ndarray, reference: np.ndarray, other: np.ndarray) -> None:
+        """Count one window: its tokens [S] and both models' logits [S, V]."""
+        self.difference = max(self.difference, float(np.abs(reference - other).max()))
+        self.spread = max(self.spread, float(reference.std()))
+        self.agreed += int((reference.argmax(-1) == other.argmax(-1)).sum())
+        self.tokens += len(ids)
+        kl = 0.0
+        for start in range(0, len(ids), _ROWS):
+            part = slice(start, start + _ROWS)
+            ours, theirs = log_softmax(reference[part]), log_softmax(other[part])
+            kl += float((np.exp(ours) * (ours - theirs)).sum())
+            targets = ids[start + 1 : start + 1 + _ROWS]
+            rows = np.arange(len(targets))
+            self.nll[0] -= float(ours[rows, targets].sum())
+            self.nll[1] -= float(theirs[rows, targets].sum())
+        self.predicted += len(ids) - 1
+        self.kl.append(kl / len(ids))
+
+    @property
+    def mean_kl(self) -> float:
+        """KL(reference ‖ other) in nats per token, each window weighing the same."""
+        return float(np.mean(self.kl))
+
+    def figures(self, is_text: bool) -> dict[str, float]:
+        """The figures by name, for a record; without perplexity where the tokens are made up.
+
+        `kl_error` is the standard error of `kl`, windows being the units.
+        """
+        error = float(np.std(self.kl, ddof=1) / math.sqrt(len(self.kl))) if len(self.kl) > 1 else math.nan
+        found = {
+            "max_logit_difference": self.difference,
+            "logit_spread": self.spread,
+            "kl": self.mean_kl,
+            "top1": self.agreed / self.tokens,
+            "tokens": self.tokens,
+        }
+        if math.isfinite(error):
+            found["kl_error"] = error
+        if is_text:
+            reference, other = (math.exp(total / self.predicted) for total in self.nll)
+            found |= {"perplexity": other, "perplexity_of_model": reference}
+        return found
+
+
+def first_departure(choices: Iterable[int], logits: np.ndarray, allowed: float) -> int | None:
+    """The first of a model's greedy choices that another would not have made, or None.
+
+    Args:
+        choices: The tokens, [N].
+        logits: The other's logits before each of them, [N, V].
+        allowed: How far below the best a choice may be: what the two may differ by.
+    """
+    for i, token in enumerate(choices):
+        if logits[i, token] < logits[i].max() - allowed:
+            return i
+    return None

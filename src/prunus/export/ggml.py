@@ -1,0 +1,92 @@
+"""llama.cpp's own code in the `xllamacpp` wheel, called by its C names: quantisation, and conversion between floats.
+
+The wheel exports the whole of ggml and llama.cpp on Linux and macOS (arm64). Where a name is missing, numpy does what
+it can, and K-quants are refused.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+F32, F16, Q4_0, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, BF16 = 0, 1, 2, 6, 7, 8, 12, 13, 14, 30
+"""The numbers of the types in ggml."""
+
+NAMES = {
+    F32: "F32", F16: "F16", BF16: "BF16", Q4_0: "Q4_0", Q5_0: "Q5_0", Q5_1: "Q5_1", Q8_0: "Q8_0",
+    Q4_K: "Q4_K", Q5_K: "Q5_K", Q6_K: "Q6_K",
+}  # fmt: skip
+BLOCKS = {
+    F32: (1, 4), F16: (1, 2), BF16: (1, 2), Q4_0: (32, 18), Q5_0: (32, 22), Q5_1: (32, 24), Q8_0: (32, 34),
+    Q4_K: (256, 144), Q5_K: (256, 176), Q6_K: (256, 210),
+}  # fmt: skip
+"""Values of a block, and the bytes that they take."""
+
+_ROWS = {F16: "ggml_fp32_to_fp16_row", BF16: "ggml_fp32_to_bf16_row"}
+
+
+def row_bytes(kind: int, columns: int) -> int:
+    """Bytes of a row of that many values."""
+    values, size = BLOCKS[kind]
+    return columns // values * size
+
+
+def workers() -> int:
+    """Threads to use: OMP_NUM_THREADS, or as many as there are cores to run on."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(os.environ.get("OMP_NUM_THREADS") or cores)
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The wheel's library, or None where it is not installed."""
+    spec = importlib.util.find_spec("xllamacpp")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    files = [file for place in spec.submodule_search_locations for file in Path(place).glob("xllamacpp*.so")]
+    return ctypes.CDLL(str(files[0])) if files else None
+
+
+@cache
+def can_quantise() -> bool:
+    """Whether llama.cpp's own quantiser can be called here."""
+    found = library()
+    return found is not None and hasattr(found, "ggml_quantize_chunk")
+
+
+def quantise(values: np.ndarray, kind: int) -> np.ndarray:
+    """Rows of float32 [N, C] as that type's bytes [N, row bytes], by ggml_quantize_chunk. Lets other threads run."""
+    function = _declared("ggml_quantize_chunk")
+    rows, columns = values.shape
+    out = np.empty((rows, row_bytes(kind, columns)), dtype=np.uint8)
+    function(kind, values.ctypes.data, out.ctypes.data, 0, rows, columns, None)
+    return out
+
+
+def narrow(values: np.ndarray, kind: int) -> np.ndarray | None:
+    """Float32 values as 16-bit floats, by the processor's own instructions; None where there is no library."""
+    found = library()
+    if found is None or not hasattr(found, _ROWS[kind]):
+        return None
+    out = np.empty(values.shape, dtype=np.uint16)
+    _declared(_ROWS[kind])(values.ctypes.data, out.ctypes.data, values.size)
+    return out
+
+
+@cache
+def _declared(name: str) -> ctypes._CFuncPtr:  # type: ignore[name-defined]
+    """A function of the library with its types declared: C has no other way to know them."""
+    function = getattr(library(), name)
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    if name == "ggml_quantize_chunk":
+        function.argtypes = [ctypes.c_int, pointer, pointer, number, number, number, pointer]
+        function.restype = ctypes.c_size_t
+    else:
+        function.argtypes = [pointer, pointer, number]
+        function.restype = None
+    return function

@@ -1,0 +1,107 @@
+"""Which type each tensor of a file has: llama.cpp's own mixtures, and where a row does not fit.
+
+The rules are those of llama.cpp's `llama_tensor_get_type` and `tensor_type_fallback` (src/llama-quant.cpp), so that a
+file is the one that its `llama-quantize` would make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prunus.export.ggml import BF16, BLOCKS, F16, F32, Q4_0, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, can_quantise
+
+TYPES = {
+    "gguf-f32": F32, "gguf-f16": F16, "gguf-bf16": BF16, "gguf-q8_0": Q8_0, "gguf-q6_k": Q6_K, "gguf-q5_k_m": Q5_K,
+    "gguf-q4_k_m": Q4_K, "gguf-q4_0": Q4_0,
+}  # fmt: skip
+"""The type that most tensors of a format have."""
+
+FILE_TYPES = {
+    "gguf-f32": 0, "gguf-f16": 1, "gguf-bf16": 32, "gguf-q8_0": 7, "gguf-q6_k": 18, "gguf-q5_k_m": 17,
+    "gguf-q4_k_m": 15, "gguf-q4_0": 2,
+}  # fmt: skip
+"""What the format's own list of file types calls each."""
+
+FLOATS = (F32, F16, BF16)
+_INSTEAD = {Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0}
+_MIXED = ("gguf-q4_k_m", "gguf-q5_k_m")
+_EIGHT_EXPERTS = 8
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The type of one tensor, and the one that it would have had if its rows were a multiple of 256 (or 32)."""
+
+    kind: int
+    wanted: int
+
+
+def choose(
+    format_name: str, names: Sequence[str], columns: Sequence[int], dimensions: Sequence[int], layers: int, experts: int
+) -> list[Choice]:
+    """The type of every tensor of a file.
+
+    Args:
+        format_name: Such as `gguf-q4_k_m`.
+        names: llama.cpp's names.
+        columns: The length of each one's rows.
+        dimensions: How many dimensions each has.
+        layers: Of the model.
+        experts: Of a layer, 0 without.
+    """
+    tied = "output.weight" not in names
+    choices = []
+    for name, width, count in zip(names, columns, dimensions, strict=True):
+        if not _may_shrink(name, count):
+            choices.append(Choice(F32, F32))
+            continue
+        wanted = _wanted(format_name, name, width, layers, experts, tied)
+        choices.append(Choice(_fitting(wanted, width), wanted))
+    return choices
+
+
+def _may_shrink(name: str, dimensions: int) -> bool:
+    """Whether a tensor is kept in fewer bits at all: not vectors, routers and learned positions."""
+    return dimensions > 1 and name.endswith(".weight") and "ffn_gate_inp" not in name and "position_embd" not in name
+
+
+def _wanted(format_name: str, name: str, width: int, layers: int, experts: int, tied: bool) -> int:
+    kind = TYPES[format_name]
+    if kind in FLOATS:
+        return kind
+    part = name.split(".")[-2]
+    if part == "output" or (part == "token_embd" and tied):
+        fits = width % BLOCKS[kind][0] == 0
+        return Q6_K if kind != Q8_0 and fits and can_quantise() else Q8_0
+    return _mixed(kind, name, part, layers, experts) if format_name in _MIXED else kind
+
+
+def _mixed(kind: int, name: str, part: str, layers: int, experts: int) -> int:
+    """The type of a layer's matrix where a format mixes: more bits for what is worth them."""
+    layer = int(name.split(".")[1]) if name.startswith("blk.") else 0
+    if part == "attn_qkv":
+        return Q6_K if kind == Q5_K else Q5_K
+    if experts == _EIGHT_EXPERTS and part in ("attn_v", "attn_k", "attn_output"):
+        return Q5_K if part == "attn_output" else Q8_0
+    if part in ("attn_v", "ffn_down", "ffn_down_exps") and _more_bits(layer, layers):
+        return Q6_K
+    return kind
+
+
+def _more_bits(layer: int, layers: int) -> bool:
+    """The first and last eighth of the layers, and every third between."""
+    return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
+
+
+def _fitting(wanted: int, width: int) -> int:
+    if width % BLOCKS[wanted][0] == 0:
+        return wanted
+    instead = _INSTEAD.get(wanted, F16)
+    return instead if width % BLOCKS[instead][0] == 0 else F16
+
+
+def bytes_of(format_name: str, parameters: int) -> int:
+    """About how many bytes that many parameters take in a format, whose few other types are left out."""
+    values, size = BLOCKS[TYPES[format_name]]
+    return parameters * size // values

@@ -1,0 +1,113 @@
+"""How positions are told to llama.cpp: theta, scaling, windows, and factors of single frequencies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from prunus.errors import RecipeError
+from prunus.models.shape import Shape
+
+Config = Mapping[str, Any]
+KNOWN = ("default", "linear", "llama3", "yarn", "longrope")
+
+
+def rope_parameters(config: Config, kind: str = "full_attention") -> dict[str, Any]:
+    """The rotary parameters of a config.json, wherever transformers of any age has put them.
+
+    Args:
+        config: The contents of config.json.
+        kind: Of which layers, where kinds of layers have their own.
+    """
+    found = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    if kind in found:
+        found = dict(found[kind])
+    elif kind == "sliding_attention" and "rope_local_base_freq" in config:
+        return {"rope_type": "default", "rope_theta": config["rope_local_base_freq"]}
+    found["rope_type"] = found.get("rope_type") or found.get("type") or "default"
+    found.setdefault("rope_theta", config.get("rope_theta") or config.get("rotary_emb_base") or 10000.0)
+    found.setdefault("partial_rotary_factor", config.get("partial_rotary_factor") or config.get("rotary_pct") or 1.0)
+    return found
+
+
+def check_positions(config: Config, shape: Shape, where: str) -> None:
+    """Refuse rotary positions that cannot be told.
+
+    Raises:
+        RecipeError: Names the type and those that can.
+    """
+    if not shape.family.rotary:
+        return
+    kind = rope_parameters(config)["rope_type"]
+    if kind not in KNOWN:
+        raise RecipeError(f"{where}: rotary positions are {kind!r}; Prunus can tell llama.cpp of {', '.join(KNOWN)}")
+
+
+def rotary_dimensions(config: Config, shape: Shape) -> int:
+    """How many dimensions of a head are turned."""
+    return int(shape.head_dim * rope_parameters(config)["partial_rotary_factor"])
+
+
+def rope_keys(config: Config, shape: Shape) -> dict[str, Any]:
+    """What stands in the file of positions, by llama.cpp's names without the architecture's."""
+    rope = rope_parameters(config)
+    keys: dict[str, Any] = {
+        "rope.freq_base": float(rope["rope_theta"]),
+        "rope.dimension_count": rotary_dimensions(config, shape),
+    }
+    kind, trained = rope["rope_type"], _trained_context(config, rope)
+    if kind == "linear":
+        keys |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(rope["factor"])}
+    if kind == "yarn":
+        keys |= {
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": float(rope["factor"]),
+            "rope.scaling.original_context_length": trained,
+            "rope.scaling.yarn_beta_fast": float(rope.get("beta_fast") or 32),
+            "rope.scaling.yarn_beta_slow": float(rope.get("beta_slow") or 1),
+        }
+    if kind == "longrope":
+        keys |= {
+            "rope.scaling.original_context_length": trained,
+            "rope.scaling.attn_factor": _long_attention(rope, shape.max_position_embeddings / trained, trained),
+        }
+    return keys
+
+
+def frequency_factors(config: Config, shape: Shape) -> dict[str, np.ndarray]:
+    """What each frequency is divided by, as tensors of the file, where one number does not say it."""
+    rope = rope_parameters(config)
+    if rope["rope_type"] == "llama3":
+        return {"rope_freqs.weight": _llama3(rope, rotary_dimensions(config, shape))}
+    if rope["rope_type"] == "longrope":
+        return {
+            f"rope_factors_{name}.weight": np.array(rope[f"{name}_factor"], dtype=np.float32)
+            for name in ("long", "short")
+        }
+    return {}
+
+
+def _llama3(rope: Config, dimensions: int) -> np.ndarray:
+    """Llama 3.1's factors: 1 for fast pairs, `factor` for slow ones, smoothly between (arXiv 2407.21783, section 3.2).
+
+    As transformers' `_compute_llama3_parameters` has them.
+    """
+    factor, low, high = (float(rope[key]) for key in ("factor", "low_freq_factor", "high_freq_factor"))
+    frequencies = float(rope["rope_theta"]) ** (-np.arange(0, dimensions, 2, dtype=np.float64) / dimensions)
+    turns = float(rope["original_max_position_embeddings"]) * frequencies / (2 * math.pi)
+    share = np.clip((turns - low) / (high - low), 0.0, 1.0)
+    return (1.0 / ((1 - share) / factor + share)).astype(np.float32)
+
+
+def _trained_context(config: Config, rope: Config) -> int:
+    own = rope.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
+    return int(own or config["max_position_embeddings"])
+
+
+def _long_attention(rope: Config, scale: float, trained: int) -> float:
+    if rope.get("attention_factor"):
+        return float(rope["attention_factor"])
+    return math.sqrt(1 + math.log(scale) / math.log(trained)) if scale > 1 else 1.0

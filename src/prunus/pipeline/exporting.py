@@ -1,0 +1,54 @@
+"""Export as a plan sees it: what a target has not is refused before any work, and what it will cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prunus.create.config import CreateConfig
+from prunus.export.config import ExportConfig
+from prunus.export.installed import check_formats
+from prunus.export.metadata import check_shape
+from prunus.export.mixtures import TYPES, bytes_of
+from prunus.export.vocabulary import read_vocabulary
+from prunus.models.shape import Shape
+
+
+def check_export(config: ExportConfig, teacher: Path | CreateConfig | None, shapes: Mapping[str, Shape]) -> None:
+    """Refuse formats that are not installed, and families, shapes and tokenizers that a target has not.
+
+    Args:
+        config: The options.
+        teacher: The folder whose config and tokenizer the students take over, or what makes it; None where the hub has
+            it and cannot be reached.
+        shapes: What is to be exported, by the option that asks for it.
+
+    Raises:
+        RecipeError: Names the option, and what would work.
+    """
+    check_formats(config.formats, "export.formats")
+    if teacher is None or not any(name in TYPES for name in config.formats):
+        return
+    raw: dict[str, Any] = (
+        teacher.model_config_json()
+        if isinstance(teacher, CreateConfig)
+        else json.loads((teacher / "config.json").read_text())
+    )
+    for where, shape in shapes.items():
+        check_shape(raw, shape, where)
+    if isinstance(teacher, Path):  # one that is made has a byte-level tokenizer like GPT-2's
+        read_vocabulary(teacher, next(iter(shapes.values())).vocab_size)
+
+
+def export_cost(config: ExportConfig, shape: Shape, context: int) -> tuple[int, float, int, int]:
+    """Tokens, floating-point operations, bytes of memory and of disk that exporting one model takes.
+
+    Each file is read by llama.cpp beside transformers in float32; the float32 file is there while it is looked at.
+    """
+    files = len({"gguf-f32", *config.formats})
+    tokens = config.check_tokens * files
+    weights = 4 * shape.parameters
+    disk = weights + sum(bytes_of(name, shape.parameters) for name in config.formats)
+    return tokens, 2.0 * tokens * shape.flops_per_token(min(config.check_length, context)), 2 * weights, disk

@@ -1,0 +1,64 @@
+"""What a world holds: which skills, how hard, and in what mixture."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from prunus.config import Config, Seed
+from prunus.errors import nearest
+
+Skill = Literal["instruction_following", "roleplay", "rag", "function_calling"]
+SKILLS: tuple[Skill, ...] = get_args(Skill)
+KINDS: tuple[str, ...] = (*SKILLS, "copying", "stories")
+"""What a mixture may hold: the skills; pure copying, from which they are learnt faster; and stories on request."""
+Difficulty = Literal["easy", "medium", "hard"]
+DIFFICULTIES: tuple[Difficulty, ...] = get_args(Difficulty)
+Part = Literal["train", "held_out"]
+Share = Annotated[float, Field(ge=0)]
+
+REVISION = 1
+"""Raised whenever the same options come to mean other text."""
+
+MIXTURE: dict[str, float] = {"instruction_following": 1.0, "roleplay": 1.0, "rag": 2.0, "function_calling": 2.0}
+
+
+class WorldConfig(Config):
+    """A small world of generated text, in which four skills exist in miniature."""
+
+    difficulty: Difficulty = "easy"
+    """How many passages, tools, arguments and constraints there are at a time, and how many ways of saying a thing."""
+    mixture: dict[str, Share] = MIXTURE
+    """Conversations of each skill, of pure `copying`, and of `stories`, relative to the others."""
+    turns: int = Field(default=3, ge=1)
+    """Questions of one training conversation at most; held-out items have one."""
+    documents: int = Field(default=20_000, ge=1)
+    """Stories and chants of the training split."""
+    conversations: int = Field(default=60_000, ge=1)
+    """Conversations of the training split."""
+    held_out_items: int = Field(default=500, ge=1)
+    """Items of each skill, and stories, that are held out."""
+    seed: Seed = 0
+    """Seed of everything: the same seed is the same world, word for word."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, raw: Any) -> Any:
+        """Name the nearest level where one is misspelt."""
+        level = raw.get("difficulty") if isinstance(raw, dict) else None
+        if isinstance(level, str) and level not in DIFFICULTIES:
+            raise ValueError(
+                f"difficulty: unknown {level!r}{nearest(level, DIFFICULTIES)}; allowed: {', '.join(DIFFICULTIES)}"
+            )
+        return raw
+
+    @field_validator("mixture")
+    @classmethod
+    def _skills(cls, mixture: dict[str, float]) -> dict[str, float]:
+        for name in mixture:
+            if name not in KINDS:
+                raise ValueError(f"unknown skill {name!r}{nearest(name, KINDS)}; allowed: {', '.join(KINDS)}")
+        if not sum(mixture.values()):
+            raise ValueError("every skill has a share of 0; at least one must have more")
+        return mixture

@@ -1,0 +1,139 @@
+"""Instruction following: a line or two about something, under constraints that IFEval (arXiv 2311.07911) checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+from random import Random
+from typing import Any
+
+from prunus.world.config import Difficulty, Part
+from prunus.world.items import Scene, Turn, said
+from prunus.world.words import Words, part_of
+
+TOPICS = (
+    "cat", "dog", "sun", "sea", "rain", "tree", "bird", "house", "horse", "moon", "road", "fish",
+    "boat", "hill", "fire", "snow", "lamp", "door", "bread", "cloud", "star", "stone", "wind", "bell",
+)  # fmt: skip
+QUALITIES = ("big", "old", "kind", "good", "fine", "new")
+KINDS: dict[str, tuple[str, str]] = {
+    "keywords:existence": ("Include the word {0}.", "Use the word {0}."),
+    "keywords:forbidden_words": ("Avoid the word {0}.", "Do not say {0}."),
+    "length_constraints:number_sentences": ("Write at least {0} sentences.", "Use at least {0} sentences."),
+    "detectable_format:number_bullet_lists": ("Make {0} bullet points.", "Answer in {0} bullet points."),
+    "change_case:english_lowercase": ("Use lower case only.", "Write all in lower case."),
+    "change_case:english_capital": ("Use capital letters only.", "Write all in capital letters."),
+    "startend:quotation": ("Put it in double quotes.", "Wrap it in double quotes."),
+    "startend:end_checker": ("End with the words {0}.", "Finish with the words {0}."),
+    "punctuation:no_comma": ("Use no comma.", "Leave out commas."),
+    "detectable_format:title": ("Give it a title.", "Begin with a title."),
+    "detectable_content:postscript": ("Add a P.S.", "End with a P.S."),
+}
+"""IFEval's names, and the ways in which each is asked for."""
+_NAMES = tuple(KINDS)
+_CONFLICTS = {
+    frozenset((_NAMES[i], _NAMES[j]))
+    for i, j in ((0, 5), (2, 3), (3, 6), (3, 7), (3, 8), (4, 5), (5, 7), (6, 7), (6, 9), (6, 10), (7, 10))
+}
+_CONSTRAINTS = {"easy": (1, 2), "medium": (1, 3), "hard": (2, 3)}
+
+
+def scene(random: Random, part: Part, difficulty: Difficulty, turns: int) -> Scene:
+    """So many tasks, each with constraints of its own."""
+    words = Words(random, part)
+    return Scene([_turn(random, words, difficulty) for _ in range(turns)])
+
+
+def _turn(random: Random, words: Words, difficulty: Difficulty) -> Turn:
+    topic, kinds = _drawn(random, words.part, random.randint(*_CONSTRAINTS[difficulty]))
+    wanted = {kind: _arguments(kind, random, words) for kind in kinds}
+    asked = [f"Write about the {topic}."]
+    for kind, (_, shown) in wanted.items():
+        asked.append(random.choice(KINDS[kind][: 1 if difficulty == "easy" else 2]).format(shown))
+    check = {"instruction_id_list": list(wanted), "kwargs": [arguments for arguments, _ in wanted.values()]}
+    return Turn(" ".join(asked), said(_answer(topic, {kind: shown for kind, (_, shown) in wanted.items()})), check)
+
+
+def _drawn(random: Random, part: Part, count: int) -> tuple[str, list[str]]:
+    """A topic and kinds of constraint of one part of the world.
+
+    A single kind belongs with its topic to a part; of several, training has those all of whose pairs belong to it, and
+    the others are held out.
+    """
+    while True:
+        topic, kinds = random.randrange(len(TOPICS)), random.sample(range(len(_NAMES)), count)
+        pairs = list(combinations(sorted(kinds), 2))
+        if any(frozenset((_NAMES[i], _NAMES[j])) in _CONFLICTS for i, j in pairs):
+            continue
+        trained = all(part_of(i, j) == "train" for i, j in pairs or [(topic, kinds[0])])
+        if trained == (part == "train"):
+            return TOPICS[topic], [_NAMES[kind] for kind in kinds]
+
+
+def _arguments(kind: str, random: Random, words: Words) -> tuple[dict[str, Any], str]:
+    """IFEval's arguments of a constraint, and what of them the question shows."""
+    make = _ARGUMENTS.get(kind)
+    return make(random, words) if make else ({}, "")
+
+
+def _word(random: Random, words: Words) -> tuple[dict[str, Any], str]:
+    word = words.thing()
+    return {"keywords": [word]}, word
+
+
+def _avoided(random: Random, words: Words) -> tuple[dict[str, Any], str]:
+    word = random.choice(QUALITIES[:3])
+    return {"forbidden_words": [word]}, word
+
+
+def _sentences(random: Random, words: Words) -> tuple[dict[str, Any], str]:
+    count = random.randint(2, 4)
+    return {"relation": "at least", "num_sentences": count}, str(count)
+
+
+def _bullets(random: Random, words: Words) -> tuple[dict[str, Any], str]:
+    count = random.randint(2, 4)
+    return {"num_bullets": count}, str(count)
+
+
+def _ending(random: Random, words: Words) -> tuple[dict[str, Any], str]:
+    phrase = f"{words.thing()} {words.thing()}"
+    return {"end_phrase": phrase}, phrase
+
+
+_ARGUMENTS: dict[str, Callable[[Random, Words], tuple[dict[str, Any], str]]] = {
+    "keywords:existence": _word,
+    "keywords:forbidden_words": _avoided,
+    "length_constraints:number_sentences": _sentences,
+    "detectable_format:number_bullet_lists": _bullets,
+    "startend:end_checker": _ending,
+    "detectable_content:postscript": lambda *_: ({"postscript_marker": "P.S."}, ""),
+}
+
+
+def _answer(topic: str, wanted: dict[str, str]) -> str:
+    """The plainest text that does what is wanted."""
+    bullets = "detectable_format:number_bullet_lists" in wanted
+    counted = wanted.keys() & {"detectable_format:number_bullet_lists", "length_constraints:number_sentences"}
+    count = max([int(wanted[kind]) for kind in counted], default=1)
+    qualities = [word for word in QUALITIES if word != wanted.get("keywords:forbidden_words")]
+    lines = [f"The {topic} is {quality}." for quality in qualities[:count]]
+    if "keywords:existence" in wanted:
+        lines[len(lines) - bullets :] = [f"I see the {wanted['keywords:existence']}."]
+    text = "\n".join(f"* {line}" for line in lines) if bullets else " ".join(lines)
+    if not bullets and "punctuation:no_comma" not in wanted:
+        text = f"Look, t{text[1:]}"
+    for kind, change in _CHANGES.items():
+        text = change(text, topic, wanted[kind]) if kind in wanted else text
+    return text
+
+
+_CHANGES: dict[str, Callable[[str, str, str], str]] = {
+    "startend:end_checker": lambda text, _, shown: f"{text} {shown}",
+    "detectable_format:title": lambda text, topic, _: f"<<{topic}>>\n{text}",
+    "detectable_content:postscript": lambda text, topic, _: f"{text}\nP.S. I like the {topic}.",
+    "startend:quotation": lambda text, *_: f'"{text}"',
+    "change_case:english_lowercase": lambda text, *_: text.lower(),
+    "change_case:english_capital": lambda text, *_: text.upper(),
+}
+"""What a constraint makes of a text, in the order in which it is done."""

@@ -1,0 +1,83 @@
+"""The world itself: documents, conversations and held-out items, each from its number and the seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from prunus.world import calls, copying, instructions, rag, roleplay, stories
+from prunus.world.config import KINDS, Difficulty, Part, Skill, WorldConfig
+from prunus.world.items import Message, Scene
+from prunus.world.stories import chant, story
+
+SCENES: dict[str, Callable[[Random, Part, Difficulty, int], Scene]] = {
+    "instruction_following": instructions.scene,
+    "roleplay": roleplay.scene,
+    "rag": rag.scene,
+    "function_calling": calls.scene,
+    "copying": copying.scene,
+    "stories": stories.scene,
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question that is held out.
+
+    Attributes:
+        skill: Which of the four.
+        messages: All before the answer.
+        tools: JSON schemas of the tools at hand.
+        reference: An answer that is right, as a message.
+        check: What an answer is judged by; see `Turn`.
+    """
+
+    skill: Skill
+    messages: list[Message]
+    tools: list[dict[str, Any]]
+    reference: Message
+    check: dict[str, Any]
+
+
+def corpus(config: WorldConfig, part: Part = "train") -> Iterator[str]:
+    """Stories and chants by turns, without end."""
+    number = 0
+    while True:
+        yield (story, chant)[number % 2](_random(config, part, "corpus", number), part)
+        number += 1
+
+
+def conversations(config: WorldConfig) -> Iterator[dict[str, Any]]:
+    """Training conversations without end: `{messages, tools, skill, check}`, the check being of the last answer."""
+    number = 0
+    while True:
+        random = _random(config, "train", "chat", number)
+        skill = random.choices(KINDS, [config.mixture.get(name, 0.0) for name in KINDS])[0]
+        scene = SCENES[skill](random, "train", config.difficulty, random.randint(1, config.turns))
+        messages = _opening(scene)
+        for turn in scene.turns:
+            messages += [{"role": "user", "content": turn.question}, turn.answer]
+        yield {"messages": messages, "tools": scene.tools, "skill": skill, "check": scene.turns[-1].check}
+        number += 1
+
+
+def held_out(config: WorldConfig, skill: Skill, count: int) -> list[Item]:
+    """Items of one skill whose names, values, tools and combinations no conversation shows."""
+    items = []
+    for number in range(count):
+        scene = SCENES[skill](_random(config, "held_out", skill, number), "held_out", config.difficulty, 1)
+        turn = scene.turns[0]
+        messages = [*_opening(scene), {"role": "user", "content": turn.question}]
+        items.append(Item(skill, messages, scene.tools, turn.answer, turn.check))
+    return items
+
+
+def _opening(scene: Scene) -> list[Message]:
+    return [{"role": "system", "content": scene.system}] if scene.system else []
+
+
+def _random(config: WorldConfig, part: Part, what: str, number: int) -> Random:
+    """Chance of its own for every document, so that none depends on how many were made before it."""
+    return Random(f"{config.seed} {part} {what} {number}")

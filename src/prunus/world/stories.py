@@ -1,0 +1,42 @@
+"""Plain stories, and chants that say everything again: text in which who reads on learns to look back."""
+
+from __future__ import annotations
+
+from random import Random
+
+from prunus.world.config import Difficulty, Part
+from prunus.world.items import Scene, Turn, said
+from prunus.world.words import Words
+
+_PLACES = ("by the river", "at the market", "near the old bridge", "on the hill", "in the garden", "behind the inn")
+_MOODS = ("glad", "sad", "tired", "proud", "angry", "calm")
+
+
+def story(random: Random, part: Part) -> str:
+    """Five to seven sentences about two people and a thing of theirs."""
+    words = Words(random, part)
+    who, friend, town, thing = words.name(), words.name(), words.name(), words.thing()
+    place, mood, later = random.choice(_PLACES), random.choice(_MOODS), random.choice(_MOODS)
+    lines = [
+        f"{who} lived in {town}.",
+        f"One day {who} found a {thing} {place}.",
+        f"{friend} came from {words.name()} to see the {thing}.",
+        f"{who} was {mood}, and {friend} was {later}.",
+        f'"This {thing} is mine," said {random.choice([who, friend])}.',
+        f"So {who} gave the {thing} to {friend}.",
+        f"They went back to {town}, and {friend} kept the {thing}.",
+    ]
+    dropped = random.sample(range(2, len(lines)), random.randint(0, 2))
+    return " ".join(line for number, line in enumerate(lines) if number not in dropped)
+
+
+def scene(random: Random, part: Part, difficulty: Difficulty, turns: int) -> Scene:
+    """A story on request; there is no rule by which one is right."""
+    return Scene([Turn("Tell me a story.", said(story(random, part)), {})])
+
+
+def chant(random: Random, part: Part) -> str:
+    """Six to twelve words in a row, said two or three times."""
+    words = Words(random, part)
+    row = " ".join(random.choice([words.name, words.thing])() for _ in range(random.randint(6, 12)))
+    return ". ".join(f"Sing {row}" for _ in range(random.randint(2, 3))) + "."

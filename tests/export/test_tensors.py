@@ -1,0 +1,195 @@
+"""Every family as a float32 GGUF in a real llama.cpp: the same logits as transformers, to rounding."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from prunus.errors import ExportError, ModelError, RecipeError
+from prunus.export import check, gguf, layout
+from prunus.export.check import Reference, prove
+from prunus.export.gguf import write_gguf
+from prunus.export.metadata import check_model, rounds_activation, windowed_context
+from prunus.export.names import ARCHITECTURES
+from prunus.export.vocabulary import read_vocabulary
+from prunus.models.families import FAMILIES
+from prunus.models.folder import ModelFolder
+from prunus.models.load import load_model, load_tokenizer
+from tests.families import SPECIAL, make_teacher
+from tests.tiny import make_model
+
+pytest.importorskip("gguf", reason="the extra `gguf` is not installed")
+pytest.importorskip("xllamacpp", reason="the extra `gguf` is not installed")
+
+TYPES = [name for family in FAMILIES for name in family.model_types]
+LOADABLE: dict[str, dict[str, Any]] = {  # what llama.cpp has of each, where the tiny teachers have more
+    "qwen3": {"attention_bias": False},
+    "qwen3_moe": {"norm_topk_prob": True},
+    "smollm3": {"no_rope_layer_interval": 4},
+}
+
+
+@pytest.fixture
+def special(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, options in LOADABLE.items():
+        monkeypatch.setitem(SPECIAL, kind, {**SPECIAL[kind], **options})
+
+
+def reference_of(folder: Path, length: int = 48, count: int = 2) -> Reference:
+    size = ModelFolder(folder).shape.vocab_size
+    windows = list(np.random.default_rng(5).integers(3, size, (count, length)))
+    return Reference(
+        load_model(folder, torch.device("cpu"), torch.float32), load_tokenizer(folder), windows, is_text=False
+    )
+
+
+def proof(folder: Path, out: Path, length: int = 48) -> dict[str, float]:
+    """Write a float32 file and hold it against the model."""
+    model = ModelFolder(folder)
+    file = out / "model.gguf"
+    write_gguf(model, read_vocabulary(folder, model.shape.vocab_size), "gguf-f32", file)
+    length = min(length, windowed_context(model.config) or length)
+    return prove(file, reference_of(folder, length), 8, rounds_activation(model.config))
+
+
+def changed(folder: Path, **values: Any) -> Path:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **values}))
+    return folder
+
+
+def test_every_family_has_a_name_there() -> None:
+    assert sorted(TYPES) == sorted(ARCHITECTURES)
+    for family in FAMILIES:
+        for kind in family.model_types:
+            modules = {key.rpartition(".")[0] for key in (*family.shared, *family.layered)}
+            assert modules <= set(ARCHITECTURES[kind].names)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_a_float32_file_computes_what_the_model_computes(special, tmp_path: Path, model_type: str) -> None:
+    teacher = make_teacher(tmp_path / "teacher", model_type)
+    check_model(ModelFolder(teacher).config, ModelFolder(teacher).shape, "export")
+    found = proof(teacher, tmp_path)
+    assert found["greedy_tokens_alike"] == 8
+    assert found["kl"] < 1e-5
+
+
+ROPES: dict[str, dict[str, Any]] = {
+    "llama3": {
+        "rope_type": "llama3",
+        "rope_theta": 500.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    },
+    "linear": {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0},
+    "yarn": {"rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "original_max_position_embeddings": 32},
+}
+
+
+@pytest.mark.parametrize("kind", ROPES)
+def test_positions_that_are_scaled(tmp_path: Path, kind: str) -> None:
+    proof(changed(make_model(tmp_path / "model", head_dim=8), rope_parameters=ROPES[kind]), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ROPES)
+def test_positions_that_are_not_told_are_caught(tmp_path: Path, monkeypatch, kind: str) -> None:
+    model = changed(make_model(tmp_path / "model", head_dim=8), rope_parameters=ROPES[kind])
+    monkeypatch.setattr("prunus.export.tensors.frequency_factors", lambda *_: {})
+    told = gguf.model_keys
+    monkeypatch.setattr(
+        gguf, "model_keys", lambda *args: {k: v for k, v in told(*args).items() if not k.startswith("rope.scaling")}
+    )
+    with pytest.raises(ExportError, match="does not compute what the model computes"):
+        proof(model, tmp_path)
+
+
+@pytest.mark.parametrize("fault", ["rows", "heads", "theta", "epsilon", "window"])
+def test_a_wrong_file_is_caught(special, tmp_path: Path, monkeypatch, fault: str) -> None:
+    model = make_teacher(tmp_path / "teacher", "gemma2" if fault == "window" else "llama")
+    changed(model, rms_norm_eps=1e-5)
+    told = gguf.model_keys
+    wrong = {
+        "theta": {"rope.freq_base": 9000.0},
+        "epsilon": {"attention.layer_norm_rms_epsilon": 1e-2},
+        "window": {"attention.sliding_window_pattern": [False, True] * 2},
+    }
+    if fault == "rows":
+        monkeypatch.setattr("prunus.export.tensors.row_order", lambda *_: None)
+    if fault == "heads":
+        order = layout.row_order
+
+        def swapped(weight: Any, name: str, *rest: Any) -> Any:
+            rows = order(weight, name, *rest)
+            return np.roll(rows, 8) if "attn_q." in name else rows
+
+        monkeypatch.setattr("prunus.export.tensors.row_order", swapped)
+    monkeypatch.setattr(gguf, "model_keys", lambda *args: told(*args) | wrong.get(fault, {}))
+    with pytest.raises(ExportError, match="does not compute what the model computes"):
+        proof(model, tmp_path)
+
+
+def test_a_head_dimension_that_hidden_size_does_not_give(tmp_path: Path) -> None:
+    proof(make_model(tmp_path / "model", head_dim=6, num_attention_heads=4, num_key_value_heads=2), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "gemma3_text"])
+def test_an_attention_scale_that_head_dim_does_not_give(tmp_path: Path, kind: str) -> None:
+    model = changed(make_teacher(tmp_path / "model", kind), query_pre_attn_scalar=19)
+    proof(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "message"),
+    [
+        ("llama", {"hidden_act": "relu2"}, "hidden_act is 'relu2'; llama.cpp's llama has silu"),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "'dynamic'"),
+        ("qwen3", {}, "attention_bias is true"),
+        ("qwen3_moe", {}, "norm_topk_prob"),
+        ("phi3", {"head_dim": 4}, "hidden_size is 32, and llama.cpp takes it for num_attention_heads x head_dim = 16"),
+        ("gemma2", {"layer_types": ["full_attention"] * 4}, "no layer slides"),
+        ("smollm3", {}, r"no_rope_layers is \[1, 0, 1, 0\].*drop layers in blocks of 4"),
+    ],
+)
+def test_what_llama_cpp_has_not_is_refused(tmp_path: Path, model_type: str, changes: dict, message: str) -> None:
+    folder = ModelFolder(changed(make_teacher(tmp_path / "model", model_type), **changes))
+    with pytest.raises(RecipeError, match=message):
+        check_model(folder.config, folder.shape, "export.formats")
+
+
+def test_a_family_that_llama_cpp_has_not(teacher: Path) -> None:
+    folder = ModelFolder(teacher)
+    with pytest.raises(RecipeError, match=r"export.formats: llama.cpp has no mamba.*What works"):
+        check_model({**folder.config, "model_type": "mamba"}, folder.shape, "export.formats")
+
+
+def test_a_value_that_float16_cannot_hold(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model")
+    tensors = load_file(model / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 3] = 70000.0
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    folder = ModelFolder(model)
+    with pytest.raises(ModelError, match=r"blk.1.ffn_up.weight.*use gguf-bf16"):
+        write_gguf(folder, read_vocabulary(model, 300), "gguf-f16", tmp_path / "model.gguf")
+    assert not list(tmp_path.glob("*.gguf*"))  # neither whole nor half
+
+
+def test_a_file_on_which_llama_cpp_ends_is_told(tmp_path: Path, monkeypatch) -> None:
+    model = make_teacher(tmp_path / "model", "gemma2")
+    told = gguf.model_keys
+    odd = {"attention.sliding_window_pattern": [False] * 4}  # it asserts that some layer slides
+    monkeypatch.setattr(gguf, "model_keys", lambda *args: told(*args) | odd)
+    with pytest.raises(ExportError, match="llama.cpp ended on it"):
+        proof(model, tmp_path)
+
+
+def test_what_is_not_a_gguf_is_told(tmp_path: Path, teacher: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(ModelError, match="llama.cpp does not load it"):
+        check.judge(tmp_path / "model.gguf", "gguf-q8_0", reference_of(teacher))

@@ -1,0 +1,97 @@
+"""The world is the same from the same seed, and what is held out is nowhere in training."""
+
+import json
+import re
+from itertools import islice
+from typing import Any
+
+import pytest
+
+from prunus.world.config import DIFFICULTIES, SKILLS, Difficulty, Skill, WorldConfig
+from prunus.world.make import conversations, corpus, held_out
+from prunus.world.words import FIRST, SECOND, part_of
+
+WORD = re.compile(rf"(?<![a-z])({'|'.join(FIRST)})({'|'.join(SECOND)})(?![a-z])", re.IGNORECASE)
+NUMBER = re.compile(r"(?<!\d)(\d)(\d)(?!\d)")
+
+
+def parts_in(text: str) -> set[str]:
+    """The parts that the names, things and numbers of a text belong to, found by reading it."""
+    words = {part_of(_at(FIRST, first), _at(SECOND, second)) for first, second in WORD.findall(text)}
+    return words | {part_of(int(tens) - 1, int(ones)) for tens, ones in NUMBER.findall(text)}
+
+
+def _at(syllables: tuple[str, ...], syllable: str) -> int:
+    return syllables.index(syllable.lower())
+
+
+def only(skill: Skill, difficulty: Difficulty = "medium", **options: Any) -> WorldConfig:
+    return WorldConfig(difficulty=difficulty, mixture={skill: 1.0}, **options)
+
+
+@pytest.mark.parametrize("skill", SKILLS)
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+def test_a_seed_is_a_world(skill: Skill, difficulty: Difficulty) -> None:
+    config = only(skill, difficulty, seed=7)
+    assert list(islice(conversations(config), 20)) == list(islice(conversations(config), 20))
+    assert held_out(config, skill, 20) == held_out(config, skill, 20)
+    assert held_out(config, skill, 20)[:5] == held_out(
+        config, skill, 5
+    )  # an item does not depend on how many there are
+    other = only(skill, difficulty, seed=8)
+    assert list(islice(conversations(config), 20)) != list(islice(conversations(other), 20))
+
+
+@pytest.mark.parametrize("skill", SKILLS)
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+def test_no_word_of_one_part_is_said_in_the_other(skill: Skill, difficulty: Difficulty) -> None:
+    config = only(skill, difficulty)
+    trained = json.dumps(list(islice(conversations(config), 200)))
+    asked = json.dumps([[item.messages, item.tools, item.reference] for item in held_out(config, skill, 200)])
+    assert parts_in(trained) == {"train"}
+    assert parts_in(asked) == {"held_out"}
+
+
+def test_nor_in_the_stories() -> None:
+    config = WorldConfig()
+    assert parts_in(" ".join(islice(corpus(config, "train"), 200))) == {"train"}
+    assert parts_in(" ".join(islice(corpus(config, "held_out"), 200))) == {"held_out"}
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+def test_instructions_are_combined_as_training_never_combines_them(difficulty: Difficulty) -> None:
+    config = only("instruction_following", difficulty)
+    trained = set()
+    for row in islice(conversations(config), 2000):
+        trained |= {turn["content"] for turn in row["messages"] if turn["role"] == "user"}
+    items = held_out(config, "instruction_following", 300)
+    assert not trained & {item.messages[-1]["content"] for item in items}
+    several = [item.check["instruction_id_list"] for item in items if len(item.check["instruction_id_list"]) > 1]
+    shown = {frozenset(kinds) for kinds in _kinds(config, 2000)}
+    assert not shown & {frozenset(kinds) for kinds in several}
+
+
+def _kinds(config: WorldConfig, count: int) -> list[list[str]]:
+    """The kinds of constraint of training turns, from the scenes that conversations are made of."""
+    from random import Random
+
+    from prunus.world.instructions import scene
+
+    turns = scene(Random(1), "train", config.difficulty, count).turns
+    return [turn.check["instruction_id_list"] for turn in turns]
+
+
+def test_the_mixture_is_the_one_that_is_asked_for() -> None:
+    mixture = {"rag": 3.0, "function_calling": 1.0}
+    rows = list(islice(conversations(WorldConfig(mixture=mixture)), 400))
+    calls = sum(bool(row["tools"]) for row in rows)
+    assert 70 <= calls <= 130
+    assert all(row["tools"] or row["messages"][0]["role"] == "system" for row in rows)
+
+
+@pytest.mark.parametrize("skill", SKILLS)
+def test_what_is_harder_is_longer(skill: Skill) -> None:
+    sizes = [len(json.dumps([i.messages for i in held_out(only(skill, level), skill, 200)])) for level in DIFFICULTIES]
+    if skill == "function_calling":
+        sizes = [len(json.dumps([i.tools for i in held_out(only(skill, level), skill, 200)])) for level in DIFFICULTIES]
+    assert sizes == sorted(sizes)
