@@ -20,6 +20,7 @@ from prunus.correct.config import CorrectConfig
 from prunus.data.config import ChatSource
 from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError
+from prunus.evaluate.check import check_chat, check_tasks
 from prunus.evaluate.config import EvaluateConfig
 from prunus.export.config import ExportConfig
 from prunus.generate.config import GenerateConfig
@@ -30,7 +31,7 @@ from prunus.pipeline.aligning import Alignment
 from prunus.pipeline.checks import check_cut
 from prunus.pipeline.exporting import check_export
 from prunus.pipeline.override import override
-from prunus.pipeline.plan import given_prompts, given_task, make_plan
+from prunus.pipeline.plan import given_data, given_prompts, given_task, make_plan
 from prunus.pipeline.recipe import Recipe, read_recipe
 from prunus.pipeline.run import run_plan
 from prunus.pipeline.steps import Given, Step, given_model, given_tokenizer
@@ -278,6 +279,12 @@ class Evaluate(Single):
     """The model's folder, or its id on the hub."""
     teacher: str | None = None
     """The teacher to hold it against."""
+    beside: str | None = None
+    """The folder of the teacher's own evaluation, whose answers to the tasks are paired with the model's."""
+    tasks: tuple[str, ...] = ()
+    """What to ask: names of tasks, or NAME=DATA with the path of a local copy."""
+    limit: int | None = None
+    """Ask the first so many items of each task."""
     text: Annotated[Text, Flat]
     config: Annotated[EvaluateConfig, Flat]
 
@@ -288,7 +295,21 @@ class Evaluate(Single):
         inputs: dict[str, Step | Given] = {"model": given_model(model), "tokens": stream}
         if self.teacher is not None:
             inputs["teacher"] = given_model(located(self.teacher))
-        self.do(self.config, inputs, console)
+        config = self._with_tasks()
+        check_tasks(config)
+        check_chat(config, has_chat_template(model.folder.path), self.model)
+        inputs |= given_data(config)
+        if self.beside is not None:
+            inputs["beside"] = finished(Path(self.beside))
+        self.do(config, inputs, console)
+
+    def _with_tasks(self) -> EvaluateConfig:
+        """The options, with the tasks in them."""
+        tasks = {}
+        for task in self.tasks:
+            name, _, data = task.partition("=")
+            tasks[name] = {"data": data or None, "limit": self.limit}
+        return parse(EvaluateConfig, {**self.config.model_dump(), "tasks": tasks}, "--tasks")
 
 
 @dataclass(kw_only=True)

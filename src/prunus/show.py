@@ -11,6 +11,7 @@ from prunus.models.folder import ModelFolder
 from prunus.models.shape import Shape
 from prunus.pipeline.estimate import cost_of
 from prunus.pipeline.plan import Plan
+from prunus.report import tasks
 from prunus.report.records import load_run
 from prunus.report.table import HEADER, comparison
 
@@ -95,6 +96,11 @@ def show_results(root: Path, console: Console) -> None:
     if run.missing:
         console.warn(f"this run is not finished; not done yet: {', '.join(run.missing)}")
     console.table(f"{run.name}: on held-out text", HEADER, comparison(run))
+    if tasks.asked(run):
+        for title, table in (("scores", tasks.scores(run)), ("differences to the teacher", tasks.differences(run))):
+            console.table(f"{run.name}: {title}", table.header, table.rows)
+    for note in tasks.notes(run):
+        console.warn(note)
 
 
 def _shape_row(name: str, shape: Shape, teacher: Shape) -> list[str]:

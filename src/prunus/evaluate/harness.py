@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import logging
 import os
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import yaml
 from transformers import PreTrainedModel
 
-from prunus.errors import DataError, HubError
+from prunus.errors import HubError
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
 from prunus.evaluate.rows import local_rows, mmlu_rows
 from prunus.evaluate.summary import Row
@@ -63,6 +65,7 @@ class Harness:
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
 
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
         kind = task.kind or name
         known = HARNESS.get(kind)
         shots = task.num_fewshot if task.num_fewshot is not None else known.num_fewshot if known else None
@@ -78,25 +81,31 @@ class Harness:
         )
         (folder / "complete").touch()  # an unfinished step with this is gone on with, and not removed
         try:
-            found = simple_evaluate(
-                model=model, tasks=asked, num_fewshot=shots, limit=task.limit, use_cache=str(folder / "answers"),
-                task_manager=manager, bootstrap_iters=0, log_samples=True, random_seed=config.seed,
-                fewshot_random_seed=config.seed, confirm_run_unsafe_code=config.run_code,
-            )  # fmt: skip
+            with _hushed():
+                found = simple_evaluate(
+                    model=model, tasks=asked, num_fewshot=shots, limit=task.limit, use_cache=str(folder / "answers"),
+                    task_manager=manager, bootstrap_iters=0, log_samples=True, random_seed=config.seed,
+                    fewshot_random_seed=config.seed, confirm_run_unsafe_code=config.run_code,
+                )  # fmt: skip
         except (OSError, ConnectionError) as error:
             raise HubError(f"tasks.{name}: its data cannot be had; give `data`, a local copy: {error}") from None
         assert found is not None  # only other processes than the first get none
         return [row for part in found["samples"] for row in _rows(kind, part, name, found["samples"][part])]
 
 
-def check_installed(where: str) -> None:
-    """Refuse tasks of the harness where it is not installed.
-
-    Raises:
-        DataError: Says how to get it.
-    """
-    if importlib.util.find_spec("lm_eval") is None:
-        raise DataError(f"{where}: lm-evaluation-harness is not installed; `pip install prunus[evaluate]` brings it")
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Without the harness's bars and what the programs say that it calls; errors are raised, and so not lost."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _rows(kind: str, part: str, name: str, samples: list[dict[str, Any]]) -> Iterator[Row]:

@@ -38,7 +38,10 @@ def ratio_interval(
     Returns:
         `value`, `low` and `high`.
     """
-    found = [(weights @ numerators) / (weights @ denominators) for weights in _drawn(len(numerators), resamples, seed)]
+    found = []
+    for weights in _drawn(len(numerators), resamples, seed):
+        with np.errstate(invalid="ignore", divide="ignore"):  # a resample in which nothing counts says nothing
+            found.append((weights @ numerators) / (weights @ denominators))
     return _interval(numerators.sum() / denominators.sum(), np.concatenate(found), confidence, transform)
 
 
@@ -69,10 +72,11 @@ def paired_difference(
 
 
 def standard_error(numerators: np.ndarray, denominators: np.ndarray) -> float:
-    """Of a ratio of sums over items, by linearisation (Cochran 1977, eq. 2.46): sd/√N where every denominator is 1."""
+    """Of a ratio of sums over items, by linearisation (Cochran 1977, eq. 2.46); sd/√N where every denominator is 1.
+
+    Of two items or more.
+    """
     count = len(numerators)
-    if count < 2:
-        return float("nan")
     left = numerators - numerators.sum() / denominators.sum() * denominators
     return float(np.sqrt(count / (count - 1) * (left**2).sum()) / denominators.sum())
 

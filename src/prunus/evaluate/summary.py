@@ -56,9 +56,10 @@ def _figure(name: str, rows: Sequence[Row], beside: Sequence[Row], config: Evalu
     settings = (config.confidence, config.resamples, config.seed)
     figure: dict[str, Any] = {
         **ratio_interval(pairs[:, 0], pairs[:, 1], *settings),
-        "stderr": standard_error(pairs[:, 0], pairs[:, 1]),
         "items": len(pairs),
     }
+    if len(pairs) > 1:
+        figure["stderr"] = standard_error(pairs[:, 0], pairs[:, 1])
     both = [item for item in ours if item in theirs]
     if both:
         a, b = (np.array([of[item] for item in both], dtype=float) for of in (ours, theirs))

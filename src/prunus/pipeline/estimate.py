@@ -40,7 +40,7 @@ class Cost:
 
 def cost_of(step: Step, plan: Plan) -> Cost:
     """Estimate one step of a plan."""
-    shape = plan.students.get(step.subject, plan.teacher)
+    shape = {**plan.students, **plan.references}.get(step.subject, plan.teacher)
     config = step.config
     weights = shape.parameters * 4
     if isinstance(config, TrainingConfig):

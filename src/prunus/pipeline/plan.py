@@ -5,12 +5,12 @@ Nothing here reads a weight or imports torch: shapes come from config.json and h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from prunus.align.config import AlignConfig
 from prunus.config import parse
 from prunus.create.config import CreateConfig
 from prunus.data.config import TokensConfig
@@ -18,14 +18,16 @@ from prunus.data.questions import read_questions
 from prunus.data.sources import check_source
 from prunus.distill.config import DistillConfig, StatesConfig
 from prunus.errors import HubError, RecipeError
+from prunus.evaluate.check import check_chat, check_tasks, tasks_fingerprint
+from prunus.evaluate.config import EvaluateConfig
 from prunus.fingerprint import digest, fingerprint_files
 from prunus.generate.config import GenerateConfig
 from prunus.generate.prompts import check_prompts
 from prunus.models.families import family_of
 from prunus.models.folder import has_chat_template, shape_of_file
-from prunus.models.locate import locate_model
+from prunus.models.locate import Located, locate_model
 from prunus.models.shape import PRUNABLE, Shape
-from prunus.pipeline.aligning import Alignment
+from prunus.pipeline.aligning import is_model, of_student, of_teacher
 from prunus.pipeline.checks import check_cached, check_cut, check_length, check_runtime
 from prunus.pipeline.exporting import check_export
 from prunus.pipeline.recipe import Recipe
@@ -40,6 +42,7 @@ class Plan:
     """A recipe made ready: steps in an order in which they can be done, and the shapes that they lead to.
 
     Attributes:
+        references: The shapes of the other models that are measured, by their steps' subject.
         unchecked: What a tentative plan could not look at, since the hub has it and cannot be reached.
     """
 
@@ -48,6 +51,7 @@ class Plan:
     steps: tuple[Step, ...]
     teacher: Shape
     students: Mapping[str, Shape]
+    references: Mapping[str, Shape]
     unchecked: tuple[str, ...] = ()
 
 
@@ -90,22 +94,15 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
                 check_prompts(source, f"generate.prompts.{i}", _may_chat(tokenizer))
             except HubError as error:
                 _note(error, tentative, unchecked)
-    for alignment in (_own_alignment(recipe, tentative), *(_alignment(recipe, one, tentative) for one in students)):
+    for alignment in (of_teacher(recipe, tentative), *(of_student(recipe, one, tentative) for one in students)):
         if alignment.stages:
             unchecked += alignment.check(shape.max_position_embeddings, tokenizer)
-    steps = tuple(_steps(recipe, root, base, tokenizer, shape, students, tentative))
-    return Plan(recipe, root, steps, shape, students, tuple(unchecked))
-
-
-def _alignment(recipe: Recipe, name: str, tentative: bool) -> Alignment:
-    """A student's stages."""
-    stages = recipe.students[name].align
-    return Alignment(stages, recipe.data.chat, recipe.data.template, f"students.{name}.align", tentative)
-
-
-def _own_alignment(recipe: Recipe, tentative: bool) -> Alignment:
-    """The teacher's stages."""
-    return Alignment(recipe.teacher.align, recipe.data.chat, recipe.data.template, "teacher.align", tentative)
+    check_tasks(recipe.evaluate)
+    check_chat(recipe.evaluate, _may_chat(tokenizer), "the teacher")
+    references = _references(recipe, tentative, unchecked)
+    steps = tuple(_steps(recipe, root, base, tokenizer, shape, students, references, tentative))
+    shapes = {name: model.folder.shape for name, model in references.items()}
+    return Plan(recipe, root, steps, shape, students, shapes, tuple(unchecked))
 
 
 def _note(error: HubError, tentative: bool, unchecked: list[str]) -> None:
@@ -142,6 +139,31 @@ def _may_chat(tokenizer: Step | Given) -> bool:
     if isinstance(tokenizer, Step):
         return False
     return not isinstance(tokenizer.value, Path) or has_chat_template(tokenizer.value)
+
+
+def _references(recipe: Recipe, tentative: bool, unchecked: list[str]) -> dict[str, Located]:
+    """The other models that are measured, by what their steps are called."""
+    found: dict[str, Located] = {}
+    for i, path in enumerate(recipe.evaluate.references):
+        where = f"evaluate.references.{i}"
+        try:
+            model = locate_model(path, None, where, weights=not tentative)
+        except HubError as error:
+            _note(error, tentative, unchecked)
+            continue
+        check_chat(recipe.evaluate, has_chat_template(model.folder.path), f"{where}: {path}")
+        check_length(where, recipe.evaluate.sequence_length, model.folder.context)
+        name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(path).name).strip("-") or str(i)
+        if name in (*recipe.students, *found, "teacher", "data"):
+            name = f"{name}-{i}"
+        found[name] = model
+    return found
+
+
+def given_data(config: EvaluateConfig) -> dict[str, Step | Given]:
+    """What the tasks' local data hold, as an input, where there are any."""
+    found = tasks_fingerprint(config)
+    return {} if found is None else {"data": Given(None, found)}
 
 
 def given_prompts(config: GenerateConfig, tentative: bool = False) -> dict[str, Step | Given]:
@@ -215,9 +237,11 @@ def _steps(
     tokenizer: Step | Given,
     teacher_shape: Shape,
     students: Mapping[str, Shape],
+    references: Mapping[str, Located],
     tentative: bool,
 ) -> Iterator[Step]:
     """All steps, each after those that it needs."""
+    data = given_data(recipe.evaluate)
     corpus, held_out = _streams(recipe, root, tokenizer, "", tentative)
     if isinstance(base, Step):
         yield base
@@ -227,12 +251,21 @@ def _steps(
     if recipe.correct.tokens:
         teacher = Step("teacher", "correct", recipe.correct, {"model": base, "tokens": corpus}, root)
         if isinstance(base, Given):
-            yield Step("teacher", "evaluate-original", recipe.evaluate, {"model": base, "tokens": held_out}, root)
+            inputs = {"model": base, "tokens": held_out, **data}
+            yield Step("teacher", "evaluate-original", recipe.evaluate, inputs, root)
         yield teacher
-    for step in _own_alignment(recipe, tentative).steps("teacher", teacher, None, root):
+    for step in of_teacher(recipe, tentative).steps("teacher", teacher, None, root):
         yield step
-        teacher = step if isinstance(step.config, AlignConfig) and step.config.method != "reward" else teacher
-    yield Step("teacher", "evaluate", recipe.evaluate, {"model": teacher, "tokens": held_out}, root)
+        teacher = step if is_model(step) else teacher
+    measured = Step("teacher", "evaluate", recipe.evaluate, {"model": teacher, "tokens": held_out, **data}, root)
+    yield measured
+    if recipe.evaluate.tasks:
+        data["beside"] = measured
+    for name, model in references.items():
+        stream = _streams(recipe, root, given_tokenizer(model), f"-{name}", tentative)[1]
+        yield stream
+        inputs = {"model": given_model(model), "tokens": stream, **data}
+        yield Step(name, "evaluate", recipe.evaluate, inputs, root)
     cuts = [(prune_config(recipe, name), shape) for name, shape in students.items()]
     config = scored(recipe.score, teacher_shape, cuts)
     score = Step("teacher", "score", config, {"model": teacher, "tokens": corpus, **given_task(config)}, root)
@@ -251,7 +284,7 @@ def _steps(
         if name in asked_before:
             guide = {"targets": asked_before[name]}
         yield from _student_steps(
-            recipe, name, teacher, score if needs else None, (corpus, held_out, written), guide, tentative
+            recipe, name, teacher, score if needs else None, (corpus, held_out, written), guide, data, tentative
         )
 
 
@@ -315,6 +348,7 @@ def _student_steps(
     score: Step | None,
     streams: tuple[Step, Step, Step],
     guide: Mapping[str, Step | Given],
+    data: Mapping[str, Step | Given],
     tentative: bool,
 ) -> Iterator[Step]:
     config, distill = prune_config(recipe, name), _distill_config(recipe, name)
@@ -326,10 +360,10 @@ def _student_steps(
         needed["tokens"] = corpus
     pruned = Step(name, "prune", config, {"model": teacher, **needed}, root)
     yield pruned
-    beside: dict[str, Step | Given] = {"teacher": teacher}
+    beside: dict[str, Step | Given] = {"teacher": teacher, **data}
     if own_words:  # another vocabulary: other tokens of the same text, so that sums over tokens do not compare
         corpus, held_out = _streams(recipe, root, pruned, f"-{name}", tentative)
-        beside = {}
+        beside = dict(data)
         yield from (corpus, held_out)
     if config.init == "teacher" or not distill.tokens:
         label = "evaluate-pruned" if distill.tokens or recipe.students[name].align else "evaluate"
@@ -339,12 +373,12 @@ def _student_steps(
         inputs = {"student": pruned, **guide, "tokens": read}
         pruned = Step(name, "distill", distill, inputs, root)
         yield pruned
-    aligned = list(_alignment(recipe, name, tentative).steps(name, pruned, teacher, root))
+    aligned = list(of_student(recipe, name, tentative).steps(name, pruned, teacher, root))
     if distill.tokens:
         label = "evaluate-distilled" if aligned else "evaluate"
         yield Step(name, label, recipe.evaluate, {"model": pruned, "tokens": held_out, **beside}, root)
     yield from aligned
-    models = [step for step in aligned if isinstance(step.config, AlignConfig) and step.config.method != "reward"]
+    models = list(filter(is_model, aligned))
     if models:
         yield Step(name, "evaluate", recipe.evaluate, {"model": models[-1], "tokens": held_out, **beside}, root)
     if recipe.export.formats:

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from prunus.console import duration, human_bytes
+from prunus.report import tasks
 from prunus.report.charts import Series, bar_chart, heat_map, interval_chart, line_chart
 from prunus.report.records import Result, Run, load_run
 from prunus.report.table import HEADER, comparison, row_name
@@ -56,7 +57,9 @@ def write_report(root: Path, out: Path) -> Path:
         header=HEADER,
         rows=comparison(run),
         figures=[*_quality(run), *_curves(run), *_importance(run)],
-        answers=_answers(run),
+        answers=[*_answers(run), *tasks.answers(run)],
+        tables=_tables(run),
+        notes=tasks.notes(run),
         steps=[_step(result) for result in run.results],
         recipe=yaml.safe_dump(run.recipe, sort_keys=False, allow_unicode=True),
         versions=run.results[-1].record["versions"] if run.results else {},
@@ -66,6 +69,22 @@ def write_report(root: Path, out: Path) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(html, encoding="utf-8")
     return out
+
+
+def _tables(run: Run) -> list[tuple[str, str, tasks.Table]]:
+    """The tables of tasks that have anything in them: title, note, table."""
+    level = f"{run.recipe['evaluate']['confidence']:.0%}"
+    found = [
+        ("Tasks", f"Scores, grades apart in percent; ± half of the {level} interval; {tasks.HOLE} is a hole.",
+         tasks.scores(run)),
+        ("Tasks, beside the teacher", f"Paired differences on the same items with their {level} intervals, by the "
+         f"bootstrap over items. {tasks.NOISE} marks those that may be noise.", tasks.differences(run)),
+        ("Writing", "Over all tasks answered in words. Pruning hides here: choosing among answers survives it longer.",
+         tasks.health(run)),
+        ("Speed", "One sequence on this machine; × is the ratio to the teacher, measured by turns in one run.",
+         tasks.speed(run)),
+    ]  # fmt: skip
+    return [(title, note, table) for title, note, table in found if len(table.header) > 1 and table.rows]
 
 
 def _quality(run: Run) -> list[Figure]:

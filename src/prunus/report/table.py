@@ -26,12 +26,14 @@ def row_name(run: Run, result: Result) -> str:
         corrected = result.label == "evaluate" and run.find("teacher", "correct")
         return f"{named}, corrected" if corrected and run.find("teacher", "evaluate-original") else named
     prune = run.find(result.subject, "prune")
+    if prune is None:
+        return f"{result.subject}: reference"
     origin = "pruned"
-    if prune and prune.record["config"]["init"] == "random":
+    if prune.record["config"]["init"] == "random":
         origin = "from scratch"
-    elif prune and prune.record["config"]["importance"]["channels"]["criterion"] == "random":
+    elif prune.record["config"]["importance"]["channels"]["criterion"] == "random":
         origin = "pruned at random"
-    elif prune and "kept_energy" in prune.record["metrics"]:
+    elif "kept_energy" in prune.record["metrics"]:
         origin = "rotated and pruned"
     distilled = result.label == "evaluate" and run.find(result.subject, "distill")
     return f"{result.subject}: {origin}" + (" + distilled" if distilled else "")

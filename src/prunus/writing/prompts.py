@@ -67,7 +67,7 @@ def rendered(
         )
     except Exception as error:  # templates are programs, and refuse in words of their own
         raise DataError(f"{where}: the tokenizer's chat template refuses it: {error}") from None
-    return text, tokenizer(text, add_special_tokens=False)["input_ids"]
+    return text, tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
 def shows_tools(tokenizer: Any, template: str | None = None) -> bool:
