@@ -10,6 +10,7 @@ from prunus.candidates.config import CandidatesConfig, WriteConfig
 from prunus.config import RUNTIME
 from prunus.conversations.config import ConversationsConfig, Wanted
 from prunus.data.config import ChatSource
+from prunus.kd.config import GuideConfig
 from prunus.training.config import OptimizerConfig
 
 Method = Literal[
@@ -53,6 +54,7 @@ _OF = {
     "sft_weight": ("rpo", "dpo", "cdpo", "ipo", "simpo", "spin"),
     "pack": ("sft", "steerlm", "best_of_n", "distil"),
     "teacher": ("distil",),
+    "guide": ("distil",),
 }
 """Whose each option is, where it is not everybody's."""
 
@@ -115,6 +117,8 @@ class AlignConfig(OptimizerConfig):
     """What -log π(chosen) is multiplied by, beside a loss of pairs; per token with `per_token`."""
     reference: Annotated[str | None, RUNTIME] = None
     """The model that log-ratios are taken to; the one that the stage, or the round, starts from if not given."""
+    guide: GuideConfig = GuideConfig()
+    """How `distil` holds the model to its teacher, on what the assistant says."""
     teacher: Annotated[str | None, RUNTIME] = None
     """The aligned teacher of `distil`; in a recipe the recipe's own if not given."""
 
@@ -140,6 +144,8 @@ class AlignConfig(OptimizerConfig):
     def _options_of_the_method(self) -> AlignConfig:
         if self.write.answers and self.method not in WRITTEN:
             raise ValueError(f"write.answers: is for {', '.join(WRITTEN)}, and this is {self.method}")
+        if self.method == "distil" and not self.guide.has_teacher:
+            raise ValueError("guide.loss: cross_entropy has no teacher; method: sft learns so")
         for name, methods in _OF.items():
             if getattr(self, name) != type(self).model_fields[name].default and self.method not in methods:
                 raise ValueError(f"{name}: is for {', '.join(methods)}, and this is {self.method}")

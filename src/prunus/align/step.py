@@ -17,9 +17,11 @@ from prunus.console import Console
 from prunus.data.judged import Judged
 from prunus.data.tokens import Tokens
 from prunus.errors import RecipeError
+from prunus.kd.beside import Guided
+from prunus.kd.vocabulary import shared_by
 from prunus.models.folder import ModelFolder, copy_along
 from prunus.models.lineage import copy_lineage
-from prunus.models.load import device_of, dtype_named, load_model
+from prunus.models.load import device_of, dtype_named, inference_dtype, load_model
 from prunus.models.rewarding import load_reward_model, save_reward_model
 from prunus.runtime import Runtime
 from prunus.training.loop import fit, loading_device, place, save_trained
@@ -32,11 +34,12 @@ PARALLEL = True
 
 @dataclass(frozen=True)
 class Inputs:
-    """The model, the stream that it learns from, and, where they are asked for, a reference and a chat template."""
+    """The model, the stream that it learns from, and, where asked for, a reference, a teacher and a template."""
 
     model: Path
     tokens: Path
     reference: Path | None = None
+    teacher: Path | None = None
     template: str | None = None
 
 
@@ -49,6 +52,7 @@ def run(config: AlignConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         The last loss, tokens and tokens per second, and `reload_difference`.
 
     Raises:
+        ModelError: The model has tokens that its teacher has not.
         DataError: There is less to learn from than one step takes.
         RecipeError: A reward model is to be shared out over processes.
         TrainingError: The loss is not finite.
@@ -56,7 +60,7 @@ def run(config: AlignConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     torch.manual_seed(config.seed)
     tokens = Tokens.open(inputs.tokens)
     if config.method in LIKELIHOOD:
-        objective: Objective = CrossEntropy(load_model(inputs.model, loading_device(runtime), torch.float32))
+        objective = _likelihood(config, inputs, runtime)
         items: Items = packed(config, tokens, inputs.tokens)
         place(objective, runtime)
     else:
@@ -64,6 +68,17 @@ def run(config: AlignConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     metrics = fit(objective, items, config, out, runtime, console, config.method)
     difference = _save(config, objective, inputs, out)
     return {**metrics, "reload_difference": difference}
+
+
+def _likelihood(config: AlignConfig, inputs: Inputs, runtime: Runtime) -> Objective:
+    """What learns to say an answer: from the answer, or from what a teacher says of its tokens."""
+    device = loading_device(runtime)
+    model = load_model(inputs.model, device, torch.float32)
+    if config.method != "distil":
+        return CrossEntropy(model)
+    assert inputs.teacher is not None  # the plan gives one
+    teacher = load_model(inputs.teacher, device, inference_dtype(runtime, device_of(runtime))).requires_grad_(False)
+    return Guided(model, teacher, config.guide, shared_by(inputs.model, inputs.teacher))
 
 
 def _preference(
