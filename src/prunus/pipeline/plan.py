@@ -355,6 +355,7 @@ def _student_steps(
     if config.init == "teacher" or not distill.tokens:
         label = "evaluate-pruned" if distill.tokens or recipe.students[name].align else "evaluate"
         yield Step(name, label, recipe.evaluate, {"model": pruned, "tokens": held_out, **beside}, root)
+    last = pruned
     if distill.tokens:
         read = written if distill.data == "teacher" else corpus
         inputs = {"student": pruned, **guide, "tokens": read}
