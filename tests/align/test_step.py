@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from transformers import AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prunus.align import step
 from prunus.data.judged import Judged
@@ -186,3 +186,17 @@ def test_a_best_answer_is_what_is_learnt(teacher, data, tmp_path) -> None:
     options = {"method": "best_of_n", "learning_rate": 1e-3, "batch_size": 8, "pack": False}
     align(teacher, data["rewards"], tmp_path / "out", **options)
     assert metrics(tmp_path / "out")[-1]["step"] == 4  # 32 best ones of 64
+
+
+def test_a_reward_model_tells_plums_from_almonds(teacher, data, tmp_path) -> None:
+    align(teacher, data["pairs"], tmp_path / "out", method="reward", **FAST)
+    lines = metrics(tmp_path / "out")
+    assert lines[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert lines[-1]["accuracy"] == 1
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    said = [
+        model(**tokenizer(f"<s>User: once\nAssistant: {word} tree</s>", add_special_tokens=False, return_tensors="pt"))
+        for word in ("plum", "almond")
+    ]
+    assert said[0].logits.item() > said[1].logits.item()
