@@ -21,6 +21,10 @@ COMMANDS = {
     "evaluate": "measure a model on held-out text, beside its teacher",
     "export": "write a model as files that run on a device (GGUF), each held against it",
     "report": "write the report of a run",
+    "bench": "time models side by side: reading, writing, memory",
+    "chat": "talk to a model in the terminal, or to two side by side",
+    "serve": "serve a GGUF file on loopback, with OpenAI's interface",
+    "publish": "show what of a model would go to the hub, and send it there",
 }
 
 

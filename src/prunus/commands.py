@@ -18,18 +18,17 @@ from prunus.config import explain, parse
 from prunus.console import Console
 from prunus.correct.config import CorrectConfig
 from prunus.data.config import ChatSource
+from prunus.device import Bench, Chat, Export, Publish, Serve
 from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError
 from prunus.evaluate.check import check_chat, check_tasks
 from prunus.evaluate.config import EvaluateConfig
-from prunus.export.config import ExportConfig
 from prunus.generate.config import GenerateConfig
 from prunus.generate.prompts import check_prompts
 from prunus.models.folder import has_chat_template
 from prunus.models.locate import Located, locate_model
 from prunus.pipeline.aligning import Alignment
 from prunus.pipeline.checks import check_cut
-from prunus.pipeline.exporting import check_export
 from prunus.pipeline.override import override
 from prunus.pipeline.plan import given_data, given_prompts, given_task, make_plan
 from prunus.pipeline.recipe import Recipe, read_recipe
@@ -38,9 +37,7 @@ from prunus.pipeline.steps import Given, Step, given_model, given_tokenizer
 from prunus.prune.config import PruneConfig
 from prunus.score.config import ScoreConfig
 from prunus.show import show_inspection, show_plan, show_results
-from prunus.single import Single, Text, finished, located, sources_of
-
-Flat = arg(name="")
+from prunus.single import Flat, Single, Text, finished, located, sources_of
 
 
 @dataclass(kw_only=True)
@@ -313,30 +310,6 @@ class Evaluate(Single):
 
 
 @dataclass(kw_only=True)
-class Export(Single):
-    """Write a model as files that run on a device, and hold each against it: GGUF for llama.cpp."""
-
-    model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The model's folder, or its id on the hub."""
-    corpus: tuple[str, ...] = ()
-    """Held-out text to measure the files on; without it they are held against the model on made-up tokens."""
-    column: str = "text"
-    """The column that holds the text."""
-    config: Annotated[ExportConfig, Flat]
-
-    def __call__(self, console: Console) -> None:
-        """Do it."""
-        if not self.config.formats:
-            raise RecipeError("--formats: names none; such as --formats gguf-q4_k_m")
-        model = located(self.model)
-        check_export(self.config, model.folder.path, {"--formats": model.folder.shape})
-        inputs: dict[str, Step | Given] = {"model": given_model(model)}
-        if self.corpus:
-            inputs["tokens"] = Text(corpus=self.corpus, column=self.column).stream(model, "held_out", self.out)
-        self.do(self.config, inputs, console)
-
-
-@dataclass(kw_only=True)
 class Report:
     """Write the report of a run as one HTML page, and print its table."""
 
@@ -355,7 +328,7 @@ class Report:
 COMMANDS = {
     "run": Run, "plan": Plan, "inspect": Inspect, "correct": Correct, "score": Score, "prune": Prune,
     "generate": Generate, "distill": Distill, "align": Align, "evaluate": Evaluate, "export": Export,
-    "report": Report,
+    "report": Report, "publish": Publish, "bench": Bench, "chat": Chat, "serve": Serve,
 }  # fmt: skip
 
 
@@ -406,6 +379,8 @@ def _parse(command: Any, usage: str, arguments: list[str], default: Any = None) 
 
 
 def _report(root: Path, out: str | None) -> Path:
+    from prunus.report.card import write_cards
     from prunus.report.step import write_report
 
+    write_cards(root)
     return write_report(root, Path(out) if out else root / "report.html")

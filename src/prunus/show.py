@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from prunus.console import Console, human, human_bytes
 from prunus.models.checkpoint import DTYPES, INDEX, ITEM_BYTES, WEIGHTS
@@ -11,6 +12,7 @@ from prunus.models.folder import ModelFolder
 from prunus.models.shape import Shape
 from prunus.pipeline.estimate import cost_of
 from prunus.pipeline.plan import Plan
+from prunus.publish.hub import Parcel
 from prunus.report import tasks
 from prunus.report.records import load_run
 from prunus.report.table import HEADER, comparison
@@ -87,6 +89,43 @@ def show_plan(plan: Plan, console: Console) -> None:
         f"to do: {len(todo)} of {len(plan.steps)} steps, {human(sum(cost.flops for cost in todo))} FLOPs, at most "
         f"{human_bytes(max((cost.memory_bytes for cost in todo), default=0))} of memory besides the libraries, "
         f"{human_bytes(sum(cost.disk_bytes for cost in todo))} of disk; results go to {plan.root}"
+    )
+
+
+def show_parcel(parcel: Parcel, console: Console) -> None:
+    """Print what goes to the hub, and what stays."""
+    going, staying = parcel.choice.going, parcel.choice.staying
+    rows = [[str(file.relative_to(parcel.folder)), human_bytes(file.stat().st_size)] for file in going]
+    console.table(f"{parcel.folder} -> {parcel.repository}", ["file", "size"], rows)
+    if staying:
+        console.say(f"stays here: {', '.join(str(file.relative_to(parcel.folder)) for file in staying)}")
+    console.say(f"{len(going)} files, {human_bytes(parcel.nbytes)}")
+
+
+def show_speeds(rows: list[dict[str, Any]], console: Console) -> None:
+    """Print the speeds of models side by side, each with the range of its rounds, and ratios to the first."""
+
+    def rate(figure: dict[str, float]) -> str:
+        return f"{figure['value']:.4g} ({figure['low']:.4g}–{figure['high']:.4g})"
+
+    def ratio(figure: dict[str, float]) -> str:
+        return f"{figure['value']:.2f}x ({figure['low']:.2f}–{figure['high']:.2f})"
+
+    console.table(
+        "tokens a second: median (least–most of the rounds)",
+        ["model", "size", "memory", "prefill", "to first", "decode", "to first"],
+        [
+            [
+                row["name"],
+                human_bytes(row["nbytes"]),
+                human_bytes(row["peak_bytes"]) if row["peak_bytes"] else "?",
+                rate(row["prefill"]),
+                ratio(row["prefill_ratio"]),
+                rate(row["decode"]),
+                ratio(row["decode_ratio"]),
+            ]
+            for row in rows
+        ],
     )
 
 

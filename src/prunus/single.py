@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tyro.conf import arg
+
 from prunus.config import StepConfig, parse
 from prunus.console import Console
 from prunus.data.config import Source, TokensConfig
@@ -18,6 +20,9 @@ from prunus.pipeline.checks import check_length, check_runtime
 from prunus.pipeline.run import execute
 from prunus.pipeline.steps import Given, Step, given_sources, given_tokenizer, tokens_step
 from prunus.runtime import Runtime
+
+Flat = arg(name="")
+"""Marks a config whose options are the command's own flags."""
 
 
 @dataclass(kw_only=True)

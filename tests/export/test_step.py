@@ -13,11 +13,12 @@ from prunus.data.config import Source, TokensConfig
 from prunus.data.step import Inputs as DataInputs
 from prunus.data.step import run as tokenise
 from prunus.errors import ExportError, RecipeError
-from prunus.export import ggml, mixtures
 from prunus.export import gguf as writer
+from prunus.export import mixtures
 from prunus.export.compare import Agreement, first_departure
 from prunus.export.config import ExportConfig
 from prunus.export.step import Inputs, run
+from prunus.llamacpp import ggml
 from prunus.runtime import Runtime
 from tests.tiny import make_model
 

@@ -14,8 +14,8 @@ from prunus.export import vocabulary
 from prunus.export.check import PROBES, Reference, check_tokens
 from prunus.export.gguf import write_gguf
 from prunus.export.pretokenizers import APPROXIMATE, GPT2, GPT4O, LLAMA3, QWEN2, TEKKEN
-from prunus.export.running import Running
 from prunus.export.vocabulary import BYTE, CONTROL, UNKNOWN, UNUSED, USER_DEFINED, read_vocabulary
+from prunus.llamacpp.running import Running
 from prunus.models.folder import ModelFolder
 from prunus.models.load import load_model, load_tokenizer
 from tests.tiny import make_model

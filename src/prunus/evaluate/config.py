@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from prunus.config import RUNTIME, Config, Path, Seed, StepConfig
 from prunus.evaluate.tasks import BASE, CODE, SKILLS
-from prunus.world.config import WorldConfig
+from prunus.world.config import WORLD, WorldConfig
 
 
 class TaskConfig(Config):
@@ -19,8 +19,8 @@ class TaskConfig(Config):
     """What it is: `instruction_following`, `roleplay`, `rag`, `function_calling`, or a task of lm-evaluation-harness;
     its name in the recipe if not given."""
     data: Path | None = None
-    """A local file or folder of its items, or `builtin:world`. A skill needs one; the harness fetches its own from the
-    hub without."""
+    """A local file or folder of its items, or `builtin:world`, the held-out part of the built-in world. A skill needs
+    one; the harness fetches its own from the hub without."""
     world: WorldConfig | None = None
     """Which world `builtin:world` is; the default one if not given."""
     gold: Path | None = None
@@ -46,6 +46,8 @@ class TaskConfig(Config):
     def _drawn(self) -> TaskConfig:
         if self.samples > 1 and not self.temperature:
             raise ValueError("samples: several answers at temperature 0 are the same answer; give a temperature")
+        if self.world is not None and self.data != WORLD:
+            raise ValueError(f"world: says which world {WORLD} is, and data is {self.data!r}")
         return self
 
 

@@ -9,11 +9,10 @@ from typing import Any
 from prunus.console import Console
 from prunus.evaluate.ask import Asker
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
-from prunus.evaluate.items import Item, read_items, world_items
+from prunus.evaluate.items import Item, read_items
 from prunus.evaluate.judge import SAVED, Judge
 from prunus.evaluate.scoring import score
 from prunus.evaluate.summary import Row
-from prunus.world.config import WorldConfig
 from prunus.writing.answers import Answer
 
 Given = list[list[list[Answer]]]
@@ -31,11 +30,7 @@ def ask_skill(
         DataError: Items cannot be read, or the chat template refuses one.
     """
     skill, where = task.kind or name, f"tasks.{name}"
-    assert task.data is not None  # the config refuses a skill without
-    if task.data == "builtin:world":
-        items = world_items(task.world or WorldConfig(), skill, task.limit)
-    else:
-        items = read_items(task.data, task.gold, skill, task.limit, where)
+    items = read_items(task, skill, where)
     given = asker.ask(name, items, task, config, console)
     scores = [score(item, skill, answers, where) for item, answers in zip(items, given, strict=True)]
     rows: list[Row] = [{"id": i.id, "group": i.group, "scores": s} for i, s in zip(items, scores, strict=True)]

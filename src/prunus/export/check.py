@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from prunus.errors import ExportError
 from prunus.export.compare import Agreement, first_departure
-from prunus.export.running import Running
+from prunus.llamacpp.running import Running
 
 TOLERANCE = 1e-4
 """Of a float32 file: the largest difference between two logits, in units of the logits' standard deviation."""

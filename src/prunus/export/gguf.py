@@ -16,12 +16,12 @@ import numpy as np
 
 from prunus.console import human
 from prunus.errors import ArtifactError, ModelError
-from prunus.export import ggml
 from prunus.export.metadata import model_keys
 from prunus.export.mixtures import FILE_TYPES, TYPES, Choice, choose
 from prunus.export.names import architecture_of
 from prunus.export.tensors import Made, plan_tensors, widened
 from prunus.export.vocabulary import Vocabulary
+from prunus.llamacpp import ggml
 from prunus.models.folder import ModelFolder
 
 _ALIGNED = 32
@@ -185,7 +185,7 @@ def encoded(piece: np.ndarray, tensor: Made, kind: int) -> np.ndarray:
         values = (values + np.float32(tensor.offset)) * np.float32(tensor.factor)
     if kind == ggml.F32:
         return values.view(np.uint8)
-    if kind == ggml.F16 and not np.abs(values).max(initial=0) < 65520:  # the largest that rounds to a number
+    if kind == ggml.F16 and not np.abs(values).max(initial=0) < 65520:  # from there on it rounds to infinity
         raise ModelError(
             f"{tensor.name}: a value is larger than float16 holds, or not finite; use gguf-bf16 or gguf-f32"
         )

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Iterable
 
 from prunus.errors import RecipeError
-from prunus.export import ggml
+from prunus.llamacpp import ggml
 
 NEEDED = {"gguf": ("gguf", "xllamacpp")}
 """For each kind of format the modules that it needs; the extra that brings them has its name."""

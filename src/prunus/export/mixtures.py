@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prunus.export.ggml import BF16, BLOCKS, F16, F32, Q4_0, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, can_quantise
+from prunus.llamacpp.ggml import BF16, BLOCKS, F16, F32, Q4_0, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, can_quantise
 
 TYPES = {
     "gguf-f32": F32, "gguf-f16": F16, "gguf-bf16": BF16, "gguf-q8_0": Q8_0, "gguf-q6_k": Q6_K, "gguf-q5_k_m": Q5_K,

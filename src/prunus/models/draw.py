@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from prunus.models.compatible import make_compatible
 from prunus.models.folder import write_config
 
 
@@ -25,3 +26,4 @@ def draw_model(config: dict[str, Any], out: Path, seed: int) -> None:
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(out), dtype=torch.float32)
     model.to(dtype_named(config)).save_pretrained(out)
+    make_compatible(out)

@@ -14,6 +14,7 @@ from prunus.errors import ModelError
 from prunus.fingerprint import fingerprint_files
 from prunus.models.axes import Family
 from prunus.models.checkpoint import TensorInfo, read_tensors
+from prunus.models.compatible import make_compatible, with_older_names
 from prunus.models.families import family_of
 from prunus.models.shape import Shape
 
@@ -169,8 +170,9 @@ def copy_along(source: Path, target: Path) -> None:
     """Copy tokenizer, chat template, generation config and licences from one model folder to another."""
     for file in matching(source, ALONG):
         shutil.copyfile(file, target / file.name)
+    make_compatible(target)
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write config.json as transformers does: two spaces, sorted keys."""
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    """Write config.json as transformers does: two spaces, sorted keys; with the names that older readers look for."""
+    (folder / "config.json").write_text(json.dumps(with_older_names(config), indent=2, sort_keys=True) + "\n")

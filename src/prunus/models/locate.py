@@ -11,7 +11,7 @@ from prunus.errors import HubError, ModelError, nearest
 from prunus.fingerprint import digest
 from prunus.models.folder import ModelFolder
 
-WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "LICENSE*", "NOTICE*", "USE_POLICY*"]
+WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "LICENSE*", "NOTICE*", "USE_POLICY*", "README.md"]
 BUILTINS = ("builtin:sapling",)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 

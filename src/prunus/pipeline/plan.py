@@ -5,7 +5,6 @@ Nothing here reads a weight or imports torch: shapes come from config.json and h
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from prunus.pipeline.aligning import is_model, of_student, of_teacher
 from prunus.pipeline.checks import check_cached, check_cut, check_length, check_runtime
 from prunus.pipeline.exporting import check_export
 from prunus.pipeline.recipe import Recipe
+from prunus.pipeline.references import find_references, note
 from prunus.pipeline.steps import Given, Step, given_model, given_sources, given_tokenizer, tokens_step
 from prunus.prune.config import PruneConfig
 from prunus.score.config import ScoreConfig, Statistic
@@ -86,29 +86,23 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
             try:
                 check_source(source, f"data.{part}.{i}")
             except HubError as error:
-                _note(error, tentative, unchecked)
+                note(error, tentative, unchecked)
     if _written(recipe):
         recipe.generate.check_context(shape.max_position_embeddings, "generate")
         for i, source in enumerate(recipe.generate.prompts):
             try:
                 check_prompts(source, f"generate.prompts.{i}", _may_chat(tokenizer))
             except HubError as error:
-                _note(error, tentative, unchecked)
+                note(error, tentative, unchecked)
     for alignment in (of_teacher(recipe, tentative), *(of_student(recipe, one, tentative) for one in students)):
         if alignment.stages:
             unchecked += alignment.check(shape.max_position_embeddings, tokenizer)
     check_tasks(recipe.evaluate)
     check_chat(recipe.evaluate, _may_chat(tokenizer), "the teacher")
-    references = _references(recipe, tentative, unchecked)
+    references = find_references(recipe, tentative, unchecked)
     steps = tuple(_steps(recipe, root, base, tokenizer, shape, students, references, tentative))
     shapes = {name: model.folder.shape for name, model in references.items()}
     return Plan(recipe, root, steps, shape, students, shapes, tuple(unchecked))
-
-
-def _note(error: HubError, tentative: bool, unchecked: list[str]) -> None:
-    if not tentative:
-        raise error
-    unchecked.append(str(error))
 
 
 def _target(recipe: Recipe, name: str, teacher: Shape) -> Shape:
@@ -135,29 +129,10 @@ def _written(recipe: Recipe) -> list[str]:
 
 
 def _may_chat(tokenizer: Step | Given) -> bool:
-    """Whether a teacher's tokenizer has a chat template, or cannot be looked at; one that is made here has none."""
+    """Whether a teacher's tokenizer has a chat template, or cannot be looked at; one made here may be given one."""
     if isinstance(tokenizer, Step):
-        return False
+        return isinstance(tokenizer.config, CreateConfig) and tokenizer.config.chat
     return not isinstance(tokenizer.value, Path) or has_chat_template(tokenizer.value)
-
-
-def _references(recipe: Recipe, tentative: bool, unchecked: list[str]) -> dict[str, Located]:
-    """The other models that are measured, by what their steps are called."""
-    found: dict[str, Located] = {}
-    for i, path in enumerate(recipe.evaluate.references):
-        where = f"evaluate.references.{i}"
-        try:
-            model = locate_model(path, None, where, weights=not tentative)
-        except HubError as error:
-            _note(error, tentative, unchecked)
-            continue
-        check_chat(recipe.evaluate, has_chat_template(model.folder.path), f"{where}: {path}")
-        check_length(where, recipe.evaluate.sequence_length, model.folder.context)
-        name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(path).name).strip("-") or str(i)
-        if name in (*recipe.students, *found, "teacher", "data"):
-            name = f"{name}-{i}"
-        found[name] = model
-    return found
 
 
 def given_data(config: EvaluateConfig) -> dict[str, Step | Given]:
@@ -193,7 +168,7 @@ def _teacher(
     except HubError as error:
         if config.config is None:
             raise
-        _note(error, tentative, unchecked)
+        note(error, tentative, unchecked)
         stand_in = Given(config.path, digest([config.path, config.revision]))
         return shape_of_file(Path(config.config)), stand_in, stand_in
     if not (tentative and model.source):
@@ -368,21 +343,22 @@ def _student_steps(
     if config.init == "teacher" or not distill.tokens:
         label = "evaluate-pruned" if distill.tokens or recipe.students[name].align else "evaluate"
         yield Step(name, label, recipe.evaluate, {"model": pruned, "tokens": held_out, **beside}, root)
+    last = pruned
     if distill.tokens:
         read = written if distill.data == "teacher" else corpus
         inputs = {"student": pruned, **guide, "tokens": read}
-        pruned = Step(name, "distill", distill, inputs, root)
-        yield pruned
-    aligned = list(of_student(recipe, name, tentative).steps(name, pruned, teacher, root))
+        last = Step(name, "distill", distill, inputs, root)
+        yield last
+    aligned = list(of_student(recipe, name, tentative).steps(name, last, teacher, root))
     if distill.tokens:
         label = "evaluate-distilled" if aligned else "evaluate"
-        yield Step(name, label, recipe.evaluate, {"model": pruned, "tokens": held_out, **beside}, root)
+        yield Step(name, label, recipe.evaluate, {"model": last, "tokens": held_out, **beside}, root)
     yield from aligned
     models = list(filter(is_model, aligned))
     if models:
-        yield Step(name, "evaluate", recipe.evaluate, {"model": models[-1], "tokens": held_out, **beside}, root)
+        last = models[-1]
+        yield Step(name, "evaluate", recipe.evaluate, {"model": last, "tokens": held_out, **beside}, root)
     if recipe.export.formats:
-        last = models[-1] if models else pruned
         yield Step(name, "export", recipe.export, {"model": last, "tokens": held_out}, root)
 
 

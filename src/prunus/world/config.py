@@ -18,6 +18,8 @@ DIFFICULTIES: tuple[Difficulty, ...] = get_args(Difficulty)
 Part = Literal["train", "held_out"]
 Share = Annotated[float, Field(ge=0)]
 
+WORLD = "builtin:world"
+"""What it is called where text or items are wanted."""
 REVISION = 1
 """Raised whenever the same options come to mean other text."""
 

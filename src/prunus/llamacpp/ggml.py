@@ -27,7 +27,7 @@ BLOCKS = {
 }  # fmt: skip
 """Values of a block, and the bytes that they take."""
 
-_ROWS = {F16: "ggml_fp32_to_fp16_row", BF16: "ggml_fp32_to_bf16_row"}
+_ROWS = {F16: "ggml_cpu_fp32_to_fp16", BF16: "ggml_cpu_fp32_to_bf16"}
 
 
 def row_bytes(kind: int, columns: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from prunus.errors import ModelError, RecipeError
-from prunus.export import ggml
+from prunus.llamacpp import ggml
 
 _ROOM = 1024  # bytes kept for a structure of options: more than any version fills
 
@@ -55,18 +56,20 @@ _NAMES = (
 
 
 class Loaded:
-    """A file in llama.cpp, for as long as the context is open. Keys and values of attention are kept in float32.
+    """A file in llama.cpp, for as long as the context is open.
 
     Args:
         file: The GGUF file.
         context: The longest text, in tokens.
+        exact: Keep keys and values of attention in float32, and do without flash attention, which rounds on the way;
+            else as llama.cpp does by itself.
 
     Raises:
         ModelError: llama.cpp does not load it; with what it says.
         RecipeError: The wheel is missing, or is not one that is understood here.
     """
 
-    def __init__(self, file: Path, context: int) -> None:
+    def __init__(self, file: Path, context: int, exact: bool = True) -> None:
         self.context = context
         self.said: list[str] = []
         self.api = _api()
@@ -77,7 +80,7 @@ class Loaded:
             raise ModelError(f"{file}: llama.cpp does not load it: {self._reason()}")
         self.vocab = self.api.llama_model_get_vocab(self.model)
         self.size = self.api.llama_vocab_n_tokens(self.vocab)
-        self.state = self.api.llama_init_from_model(self.model, _context_options(self.api, context))
+        self.state = self.api.llama_init_from_model(self.model, _context_options(self.api, context, exact))
         if not self.state:
             self.api.llama_model_free(self.model)
             raise ModelError(f"{file}: llama.cpp makes no context of {context} tokens: {self._reason()}")
@@ -97,6 +100,19 @@ class Loaded:
             ids: The tokens, from position `start` on.
             start: How many came before them; 0 forgets all that came before.
         """
+        return self._read(ids, start, wanted=len(ids))
+
+    def speed(self, prompt: Sequence[int], count: int) -> tuple[float, float]:
+        """Seconds that it takes to read a prompt, and to write `count` tokens after it, one after the other."""
+        begin = time.perf_counter()
+        token = int(self._read(prompt, 0, wanted=1)[-1].argmax())
+        read = time.perf_counter()
+        for i in range(count):
+            token = int(self._read([token], len(prompt) + i, wanted=1)[-1].argmax())
+        return read - begin, time.perf_counter() - read
+
+    def _read(self, ids: Sequence[int] | np.ndarray, start: int, wanted: int) -> np.ndarray:
+        """The logits after the last `wanted` of `ids`."""
         if start == 0:
             self.api.llama_memory_clear(self.api.llama_get_memory(self.state), True)
         count = len(ids)
@@ -108,13 +124,13 @@ class Loaded:
             (ctypes.c_int32 * count)(*range(start, start + count)),
             (ctypes.c_int32 * count)(*[1] * count),
             (ctypes.POINTER(ctypes.c_int32) * count)(*[ctypes.cast(one, ctypes.POINTER(ctypes.c_int32))] * count),
-            (ctypes.c_int8 * count)(*[1] * count),
+            (ctypes.c_int8 * count)(*[0] * (count - wanted), *[1] * wanted),
         )
         code = self.api.llama_decode(self.state, batch)
         if code:
             raise ModelError(f"llama.cpp cannot read {count} tokens: code {code}: {self._reason()}")
         pointer = self.api.llama_get_logits(self.state)
-        return np.ctypeslib.as_array(pointer, shape=(count, self.size)).copy()
+        return np.ctypeslib.as_array(pointer, shape=(wanted, self.size)).copy()
 
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:
         """The `count` likeliest tokens after `ids`, one after the other."""
@@ -181,8 +197,8 @@ def _api() -> ctypes.CDLL:
     return library
 
 
-def _context_options(api: ctypes.CDLL, context: int) -> _Options:
-    """Options of a context: its length, float32 for keys and values, and as many threads as may run.
+def _context_options(api: ctypes.CDLL, context: int, exact: bool) -> _Options:
+    """Options of a context: its length, as many threads as may run, and where `exact` float32 for keys and values.
 
     The fields are found by llama.cpp's defaults: 512, 2048, 512 tokens at the front; two numbers of threads, one more
     field, then four choices left to the model (-1); float16 (1, 1) for keys and values, after the yarn options' last
@@ -210,9 +226,10 @@ def _context_options(api: ctypes.CDLL, context: int) -> _Options:
             "export: this xllamacpp has options of a context that Prunus does not know; tried with 2026.10.11549: "
             "`pip install xllamacpp==2026.10.11549`"
         )
-    options[0] = options[1] = options[2] = context
+    options[0] = options[1] = context
     options[choices[0] - 2] = options[choices[0] - 3] = ggml.workers()
-    options[choices[0] + 3] = 0  # no flash attention, which rounds on the way
-    for i in kinds:
-        options[i] = ggml.F32
+    if exact:
+        options[choices[0] + 3] = 0  # flash attention
+        for i in kinds:
+            options[i] = ggml.F32
     return options

@@ -1,0 +1,112 @@
+"""The models of a comparison: GGUF files and folders, each started in the engine that runs all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prunus.bench.config import BenchConfig
+from prunus.bench.engine import Transformers
+from prunus.bench.speed import Model, measure, prompt_of, weights_of
+from prunus.console import Console
+from prunus.errors import RecipeError
+from prunus.export.gguf import format_label, write_gguf
+from prunus.export.installed import check_formats
+from prunus.export.metadata import check_model
+from prunus.export.vocabulary import read_vocabulary
+from prunus.llamacpp.running import Running
+from prunus.models.folder import ModelFolder
+from prunus.runtime import Runtime
+
+
+def compare(
+    paths: Sequence[str], config: BenchConfig, runtime: Runtime, place: Path, console: Console
+) -> list[dict[str, Any]]:
+    """Time models side by side.
+
+    Args:
+        paths: GGUF files and models' folders; ratios are to the first.
+        config: The options.
+        runtime: The device and the arithmetic of transformers.
+        place: A folder for the files that folders are written as.
+        console: Shows how far it is.
+
+    Raises:
+        RecipeError: A path is neither, or the engine does not take it.
+        ModelError: A folder cannot be used.
+    """
+    files = [_file(path, config) for path in paths]
+    folders = {path: ModelFolder(path) for path in files if path.is_dir()}
+    for path, folder in folders.items():
+        folder.check()
+        if config.prompt_tokens + config.new_tokens >= folder.context:
+            raise RecipeError(
+                f"--prompt-tokens: {config.prompt_tokens} and {config.new_tokens} new tokens are more than the "
+                f"{folder.context} that {path} was made for"
+            )
+    if config.engine == "transformers":
+        models = _in_transformers(files, runtime)
+        vocabulary = min(folder.shape.vocab_size for folder in folders.values())
+    else:
+        models, vocabulary = _in_llama_cpp(files, folders, config, place)
+    prompt = prompt_of(config.prompt_tokens, vocabulary, config.seed)
+    with console.progress("bench", config.rounds, "rounds") as progress:
+        return measure(models, prompt, config.new_tokens, config.rounds, progress.update)
+
+
+def _in_transformers(files: Sequence[Path], runtime: Runtime) -> list[Model]:
+    return [
+        Model(name, weights_of(path), partial(Transformers, path, runtime.device, runtime.precision))
+        for name, path in zip(_names(files), files, strict=True)
+    ]
+
+
+def _in_llama_cpp(
+    files: Sequence[Path], folders: Mapping[Path, ModelFolder], config: BenchConfig, place: Path
+) -> tuple[list[Model], int]:
+    """The models, folders written as GGUF first, and the size of the smallest vocabulary."""
+    check_formats([config.format], "--format")
+    context, models, sizes = config.prompt_tokens + config.new_tokens + 1, [], []
+    for i, (name, path) in enumerate(zip(_names(files), files, strict=True)):
+        file, label = path, name
+        if path in folders:
+            file, label = place / f"{i}.gguf", f"{name} {format_label(config.format)}"
+            _write(folders[path], config.format, file)
+        models.append(Model(label, weights_of(file), partial(Running, file, context, exact=False)))
+        sizes.append(_vocabulary(file))
+    return models, min(sizes)
+
+
+def _file(path: str, config: BenchConfig) -> Path:
+    found = Path(path).expanduser()
+    if found.is_dir():
+        return found
+    if not found.is_file() or found.suffix != ".gguf":
+        raise RecipeError(f"{path}: is neither a model's folder nor a .gguf file")
+    if config.engine == "transformers":
+        raise RecipeError(f"{path}: --engine transformers takes models' folders; a GGUF file is for llama.cpp")
+    return found
+
+
+def _write(folder: ModelFolder, format_name: str, file: Path) -> None:
+    check_model(folder.config, folder.shape, str(folder.path))
+    write_gguf(folder, read_vocabulary(folder.path, folder.shape.vocab_size), format_name, file)
+
+
+def _vocabulary(file: Path) -> int:
+    from gguf import GGUFReader
+
+    field = GGUFReader(file).fields["tokenizer.ggml.tokens"]
+    return len(field.data)
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """The last part of each path that tells it from the others."""
+    parts = [file.parts for file in files]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-count:]) for part in parts]
+        if len(set(names)) == len(names):
+            break
+    return names

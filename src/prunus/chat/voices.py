@@ -1,0 +1,132 @@
+"""Models that answer: a GGUF file in llama.cpp, a folder in transformers. Without a template they go on from a text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from prunus.chat.config import ChatConfig
+from prunus.errors import ModelError, RecipeError
+from prunus.llamacpp.server import has_template, start_server
+from prunus.models.folder import ModelFolder, has_chat_template
+from prunus.runtime import Runtime
+
+Message = dict[str, str]
+
+
+class Voice(Protocol):
+    """Somebody who answers.
+
+    Attributes:
+        name: What to call it.
+        chats: Whether it has a chat template; without one only the last text counts, and it goes on from there.
+    """
+
+    name: str
+    chats: bool
+
+    def reply(self, messages: list[Message], on_text: Callable[[str], None]) -> str:
+        """Answer a conversation, telling each piece of text as it comes."""
+
+
+def voice_of(path: str, config: ChatConfig, runtime: Runtime) -> Voice:
+    """Whoever answers for a GGUF file or a model's folder.
+
+    Raises:
+        RecipeError: The path is neither.
+        ModelError: It cannot be loaded.
+    """
+    found = Path(path).expanduser()
+    if found.is_dir():
+        return FolderVoice(found, config, runtime)
+    if found.suffix == ".gguf" and found.is_file():
+        return GgufVoice(found, config)
+    raise RecipeError(f"{path}: is neither a model's folder nor a .gguf file")
+
+
+class GgufVoice:
+    """A GGUF file in llama.cpp."""
+
+    def __init__(self, file: Path, config: ChatConfig) -> None:
+        self.name, self.config, self.chats = file.stem, config, has_template(file)
+        self.server = start_server(file, config.context)
+
+    def reply(self, messages: list[Message], on_text: Callable[[str], None]) -> str:
+        """Answer, streaming."""
+        parts: list[str] = []
+        faults: list[str] = []
+
+        def take(piece: str | dict[str, Any]) -> bool:
+            data = json.loads(piece) if isinstance(piece, str) else piece
+            if "error" in data:
+                faults.append(str(data["error"].get("message", data["error"])))
+                return True
+            for choice in data.get("choices", []):
+                text = choice.get("delta", {}).get("content") if self.chats else choice.get("text")
+                if text:
+                    parts.append(text)
+                    on_text(text)
+            return False
+
+        asked: dict[str, Any] = {
+            "stream": True,
+            "max_tokens": self.config.max_new_tokens,
+            "temperature": self.config.temperature,
+            "top_p": self.config.top_p,
+            "seed": self.config.seed,
+        }
+        if self.chats:
+            self.server.handle_chat_completions({**asked, "messages": messages}, take)
+        else:
+            self.server.handle_completions({**asked, "prompt": messages[-1]["content"]}, take)
+        if faults:
+            raise ModelError(f"{self.name}: llama.cpp does not answer: {faults[0]}")
+        return "".join(parts)
+
+
+class FolderVoice:
+    """A model's folder in transformers."""
+
+    def __init__(self, folder: Path, config: ChatConfig, runtime: Runtime) -> None:
+        ModelFolder(folder).check()
+        from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
+
+        device = device_of(runtime)
+        self.name, self.config, self.chats = folder.name, config, has_chat_template(folder)
+        self.tokenizer = load_tokenizer(folder)
+        self.model = load_model(folder, device, inference_dtype(runtime, device)).requires_grad_(False)
+
+    def reply(self, messages: list[Message], on_text: Callable[[str], None]) -> str:
+        """Answer, streaming."""
+        import torch
+        from transformers import TextStreamer
+
+        parts: list[str] = []
+
+        class Told(TextStreamer):
+            def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+                parts.append(text)
+                on_text(text)
+
+        if self.chats:
+            asked = self.tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+            )
+        else:
+            asked = self.tokenizer(messages[-1]["content"], return_tensors="pt")
+        sampled = (
+            {"temperature": self.config.temperature, "top_p": self.config.top_p} if self.config.temperature else {}
+        )
+        torch.manual_seed(self.config.seed)
+        self.model.generate(
+            input_ids=asked["input_ids"].to(self.model.device),
+            attention_mask=asked["attention_mask"].to(self.model.device),
+            max_new_tokens=self.config.max_new_tokens,
+            do_sample=bool(sampled),
+            pad_token_id=self.tokenizer.eos_token_id,
+            streamer=Told(self.tokenizer, skip_prompt=True, skip_special_tokens=True),
+            **sampled,
+        )
+        return "".join(parts)

@@ -1,0 +1,156 @@
+"""Commands for what becomes of a student: files for a device, speeds, talk, a server, and the hub."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from prunus.bench.config import BenchConfig
+from prunus.chat.config import ChatConfig
+from prunus.console import Console
+from prunus.errors import RecipeError
+from prunus.export.config import ExportConfig
+from prunus.pipeline.exporting import check_export
+from prunus.pipeline.machine import hardware
+from prunus.pipeline.steps import Given, Step, given_model
+from prunus.runtime import Runtime
+from prunus.show import show_parcel, show_speeds
+from prunus.single import Flat, Single, Text, located
+
+
+@dataclass(kw_only=True)
+class Export(Single):
+    """Write a model as files that run on a device, and hold each against it: GGUF for llama.cpp."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """The model's folder, or its id on the hub."""
+    corpus: tuple[str, ...] = ()
+    """Held-out text to measure the files on; without it they are held against the model on made-up tokens."""
+    column: str = "text"
+    """The column that holds the text."""
+    config: Annotated[ExportConfig, Flat]
+
+    def __call__(self, console: Console) -> None:
+        """Do it."""
+        if not self.config.formats:
+            raise RecipeError("--formats: names none; such as --formats gguf-q4_k_m")
+        model = located(self.model)
+        check_export(self.config, model.folder.path, {"--formats": model.folder.shape})
+        inputs: dict[str, Step | Given] = {"model": given_model(model)}
+        if self.corpus:
+            inputs["tokens"] = Text(corpus=self.corpus, column=self.column).stream(model, "held_out", self.out)
+        self.do(self.config, inputs, console)
+
+
+@dataclass(kw_only=True)
+class Publish:
+    """Show what of a model's folder would go to the hub; with --upload, send it there in one commit."""
+
+    folder: Annotated[Positional[str], arg(metavar="FOLDER")]
+    """A model's folder with its card, such as the last one of a student."""
+    to: str
+    """The repository on the hub, such as `me/my-model`."""
+    upload: bool = False
+    """Send it. Without this nothing leaves the machine."""
+    public: bool = False
+    """Where the repository is made, make it public."""
+    message: str = "Upload by Prunus"
+    """The message of the commit."""
+
+    def __call__(self, console: Console) -> None:
+        """Choose, show, and send if asked to."""
+        from prunus.publish.hub import make_parcel, send
+
+        parcel = make_parcel(Path(self.folder), self.to)
+        show_parcel(parcel, console)
+        if self.upload:
+            console.say(f"published: {send(parcel, self.public, self.message)}")
+        else:
+            console.say("nothing was sent; --upload sends it")
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """Time models side by side: how fast they read and write, the memory that they take, and ratios to the first."""
+
+    models: Annotated[Positional[tuple[str, ...]], arg(metavar="FOLDER_OR_GGUF...")]
+    """Models' folders and GGUF files: the teacher first, then its students."""
+    json: str | None = None
+    """A file to write the figures to."""
+    config: Annotated[BenchConfig, Flat]
+    runtime: Runtime = field(default_factory=Runtime)
+
+    def __call__(self, console: Console) -> None:
+        """Measure and show."""
+        from prunus.bench.compare import compare
+
+        if not self.models:
+            raise RecipeError("which models? usage: prunus bench FOLDER_OR_GGUF...")
+        with tempfile.TemporaryDirectory() as place:
+            rows = compare(self.models, self.config, self.runtime, Path(place), console)
+        show_speeds(rows, console)
+        if self.json is not None:
+            facts = {"hardware": hardware(), **self.config.model_dump(), "models": rows}
+            Path(self.json).write_text(json.dumps(facts, indent=2) + "\n")
+
+
+@dataclass(kw_only=True)
+class Chat:
+    """Talk to a model in the terminal, or to two that are asked the same, side by side."""
+
+    model: Annotated[Positional[str], arg(metavar="FOLDER_OR_GGUF")]
+    """A model's folder, which transformers runs, or a GGUF file, which llama.cpp runs."""
+    second: Annotated[Positional[str | None], arg(metavar="SECOND")] = None
+    """Another one, such as the teacher."""
+    config: Annotated[ChatConfig, Flat]
+    runtime: Runtime = field(default_factory=Runtime)
+
+    def __call__(self, console: Console) -> None:
+        """Talk until an empty line."""
+        from prunus.chat.talk import HELP, talk
+        from prunus.chat.voices import voice_of
+
+        paths = [self.model, *([self.second] if self.second else [])]
+        voices = [voice_of(path, self.config, self.runtime) for path in paths]
+        console.say(HELP)
+        talk(voices, self.config, _typed(), console)
+
+
+@dataclass(kw_only=True)
+class Serve:
+    """Serve a GGUF file by llama.cpp's server, with OpenAI's interface, to this machine alone (loopback)."""
+
+    file: Annotated[Positional[str], arg(metavar="GGUF")]
+    """The file."""
+    port: int = 8080
+    """The port; 0 for any that is free."""
+    context: int = 0
+    """The longest conversation, in tokens; 0 for what the model was made for."""
+
+    def __call__(self, console: Console) -> None:
+        """Serve until it is interrupted."""
+        from prunus.llamacpp.server import start_server
+
+        if not 0 <= self.port < 65536:
+            raise RecipeError(f"--port: {self.port}; it must be from 0 to 65535")
+        server = start_server(Path(self.file).expanduser(), max(self.context, 0), self.port)
+        console.say(f"serving {self.file} at {server.listening_address} (OpenAI's interface: /v1); Ctrl-C ends it")
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+
+def _typed() -> Iterator[str]:
+    """What is typed, a line at a time, until there is no more."""
+    while True:
+        try:
+            yield input("> ")
+        except EOFError:
+            return

@@ -1,0 +1,159 @@
+"""Licences of models as the hub names them, and what they ask of who shares a model made from another.
+
+A summary, to be held beside the licence's own text: it is no legal advice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_FRONT = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Licence:
+    """What a licence asks of a model made from one that is under it.
+
+    Attributes:
+        identifier: The hub's name of it, such as `llama3.1`; empty where it is not known.
+        title: What people call it.
+        obligations: What it asks, a sentence each.
+        prefix: What the name of such a model has to begin with.
+        notice: What has to be shown with it.
+        name: The hub's `license_name`, where the identifier is `other`.
+        link: The hub's `license_link`.
+    """
+
+    identifier: str
+    title: str
+    obligations: tuple[str, ...] = ()
+    prefix: str = ""
+    notice: str = ""
+    name: str = ""
+    link: str = ""
+
+    def metadata(self) -> dict[str, str]:
+        """Its lines in a card's YAML."""
+        found = {"license": self.identifier, "license_name": self.name, "license_link": self.link}
+        return {key: value for key, value in found.items() if value}
+
+
+def _llama(version: str) -> Licence:
+    return Licence(
+        f"llama{version}",
+        f"Llama {version} Community License",
+        (
+            'Display "Built with Llama" prominently where the model is made available.',
+            'Begin the name of the model with "Llama".',
+            "Pass on a copy of the licence and keep its attribution notice.",
+            "Keep to Meta's Acceptable Use Policy.",
+            "Ask Meta for a licence if the products had more than 700 million monthly active users at its release.",
+        ),
+        prefix="Llama",
+        notice=(
+            f"Built with Llama. Llama {version} is licensed under the Llama {version} Community License, "
+            "Copyright © Meta Platforms, Inc. All Rights Reserved."
+        ),
+    )
+
+
+KNOWN = {
+    licence.identifier: licence
+    for licence in (
+        Licence(
+            "apache-2.0",
+            "Apache License 2.0",
+            ("Pass on the licence and any NOTICE file.", "Say that the files were changed."),
+        ),
+        Licence("mit", "MIT License", ("Pass on the copyright notice and the licence.",)),
+        Licence(
+            "llama2",
+            "Llama 2 Community License",
+            (
+                "Pass on a copy of the licence and keep its attribution notice.",
+                "Do not use the model or what it writes to improve other large language models.",
+                "Keep to Meta's Acceptable Use Policy.",
+            ),
+            notice=(
+                "Llama 2 is licensed under the LLAMA 2 Community License, Copyright © Meta Platforms, Inc. All Rights "
+                "Reserved."
+            ),
+        ),
+        *(_llama(version) for version in ("3", "3.1", "3.2", "3.3")),
+        Licence(
+            "gemma",
+            "Gemma Terms of Use",
+            (
+                "Pass on a copy of the terms, and their restrictions of use, to everyone who gets the model.",
+                "Say that the files were changed.",
+            ),
+            notice="Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms.",
+        ),
+        Licence(
+            "cc-by-nc-4.0",
+            "CC BY-NC 4.0",
+            ("Name the authors and say what was changed.", "Do not use it commercially."),
+        ),
+        Licence("cc-by-4.0", "CC BY 4.0", ("Name the authors and say what was changed.",)),
+        Licence("cc-by-sa-4.0", "CC BY-SA 4.0", ("Name the authors and say what was changed.", "Share it alike.")),
+    )
+}
+UNKNOWN = Licence("", "not known")
+
+_TEXTS = (
+    (r"LLAMA 3\.3 COMMUNITY LICENSE", "llama3.3"),
+    (r"LLAMA 3\.2 COMMUNITY LICENSE", "llama3.2"),
+    (r"LLAMA 3\.1 COMMUNITY LICENSE", "llama3.1"),
+    (r"(META )?LLAMA 3 COMMUNITY LICENSE", "llama3"),
+    (r"LLAMA 2 COMMUNITY LICENSE", "llama2"),
+    (r"Gemma Terms of Use", "gemma"),
+    (r"Apache License\s+Version 2\.0", "apache-2.0"),
+    (r"\bMIT License\b|Permission is hereby granted, free of charge", "mit"),
+)
+
+
+def licence_named(metadata: Mapping[str, Any]) -> Licence:
+    """The licence that a card's YAML names; one that is not known here keeps its name, and asks to be read."""
+    identifier = metadata.get("license")
+    if isinstance(identifier, list):
+        identifier = identifier[0] if identifier else None
+    if not isinstance(identifier, str) or not identifier:
+        return UNKNOWN
+    name, link = (str(metadata.get(key) or "") for key in ("license_name", "license_link"))
+    known = KNOWN.get(identifier) or KNOWN.get(name)
+    if known is not None:
+        return known
+    return Licence(identifier, name or identifier, ("Read it: Prunus knows only its name.",), name=name, link=link)
+
+
+def licence_of(folder: Path) -> Licence:
+    """The licence of the model in a folder: by its card, else by the text of its LICENSE file."""
+    card = folder / "README.md"
+    if card.is_file():
+        found = licence_named(front_matter(card.read_text(errors="replace")))
+        if found is not UNKNOWN:
+            return found
+    for file in sorted(folder.glob("LICENSE*")):
+        text = file.read_text(errors="replace")
+        for pattern, identifier in _TEXTS:
+            if re.search(pattern, text, re.IGNORECASE):
+                return KNOWN[identifier]
+    return UNKNOWN
+
+
+def front_matter(text: str) -> dict[str, Any]:
+    """The YAML at the top of a card; empty where there is none, or none that can be read."""
+    match = _FRONT.match(text)
+    if not match:
+        return {}
+    try:
+        found = yaml.safe_load(match[1])
+    except yaml.YAMLError:
+        return {}
+    return found if isinstance(found, dict) else {}

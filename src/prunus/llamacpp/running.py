@@ -1,0 +1,41 @@
+"""llama.cpp in a process of its own: where it finds something that it does not expect, it ends the process it is in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from prunus.child import Child, answer
+
+
+class Running(Child):
+    """A GGUF file in llama.cpp, for as long as the context is open. As `Loaded`, elsewhere.
+
+    Raises:
+        ModelError: llama.cpp does not load it.
+        RecipeError: The wheel is missing, or is not one that is understood.
+        ExportError: llama.cpp ended on it.
+    """
+
+    def __init__(self, file: Path, context: int, exact: bool = True) -> None:
+        super().__init__("prunus.llamacpp.running", file.name, file, context, exact)
+
+    def logits(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The logits after each of `ids`: [S, V] in float32."""
+        return self.ask("logits", [int(i) for i in ids])
+
+    def greedy(self, ids: Sequence[int], count: int) -> list[int]:
+        """The `count` likeliest tokens after `ids`, one after the other."""
+        return self.ask("greedy", list(ids), count)
+
+    def tokenize(self, text: str, special: bool = False) -> list[int]:
+        """A text's tokens, with what is put before and behind it where `special`."""
+        return self.ask("tokenize", text, special)
+
+
+if __name__ == "__main__":
+    from prunus.llamacpp.loaded import Loaded
+
+    answer(Loaded)

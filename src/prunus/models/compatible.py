@@ -1,0 +1,70 @@
+"""What transformers 5 leaves out of a folder, and older and other readers look for.
+
+It saves rotary parameters as `rope_parameters` alone. Transformers 4 and mlx-lm read `rope_theta` and `rope_scaling`;
+where they find none they take defaults, and compute other logits in silence. Its name for a tokenizer's class is one
+that they do not know, and refuse.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_CLASSES = {"TokenizersBackend": "PreTrainedTokenizerFast"}
+_NOT_SCALING = ("rope_theta", "partial_rotary_factor")
+_RENAMED = {"num_local_experts": "num_experts", "n_positions": "n_ctx"}
+_RENAMED_IN = ("qwen3_moe", "olmoe", "gpt2")
+_SHARE = {"gpt_neox": ("rotary_pct", "rotary_emb_base")}
+
+
+def with_older_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json with `rope_theta`, `rope_scaling` and the like beside its `rope_parameters`; as it is without.
+
+    Gemma's sliding layers have a theta of their own, `rope_local_base_freq`.
+    """
+    rope = config.get("rope_parameters")
+    result = dict(config)
+    for new, old in _RENAMED.items():
+        if config.get("model_type") in _RENAMED_IN and new in config:
+            result[old] = config[new]
+    if not rope:
+        return result
+    sliding = rope.get("sliding_attention")
+    if sliding:
+        result["rope_local_base_freq"] = sliding["rope_theta"]
+    rope = rope.get("full_attention", rope)
+    if "rope_theta" not in rope:
+        return result
+    share, theta = _SHARE.get(str(config.get("model_type")), ("partial_rotary_factor", "rope_theta"))
+    result[theta] = result["rope_theta"] = rope["rope_theta"]
+    if rope.get("partial_rotary_factor", 1.0) != 1.0:
+        result[share] = rope["partial_rotary_factor"]
+    if rope.get("rope_type", "default") != "default":
+        result["rope_scaling"] = {key: value for key, value in rope.items() if key not in _NOT_SCALING}
+    return result
+
+
+def make_compatible(folder: Path) -> None:
+    """Write them into the files of a folder, where it has any."""
+    _rewrite(folder / "config.json", with_older_names)
+    _rewrite(folder / "tokenizer_config.json", _with_known_class)
+
+
+def _with_known_class(config: Mapping[str, Any]) -> dict[str, Any]:
+    known = dict(config)
+    if config.get("tokenizer_class") in _CLASSES:
+        known["tokenizer_class"] = _CLASSES[config["tokenizer_class"]]
+    if isinstance(config.get("extra_special_tokens"), list):  # transformers 4 wants names for them there
+        known["additional_special_tokens"] = known.pop("extra_special_tokens")
+    return known
+
+
+def _rewrite(file: Path, change: Any) -> None:
+    if not file.is_file():
+        return
+    before = json.loads(file.read_text())
+    after = change(before)
+    if after != before:
+        file.write_text(json.dumps(after, indent=2, ensure_ascii=False) + "\n")

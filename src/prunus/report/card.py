@@ -1,0 +1,198 @@
+"""The model card of each student: README.md with the hub's YAML, out of a run's records.
+
+The hub's fields: https://huggingface.co/docs/hub/model-cards.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from prunus.console import human, human_bytes
+from prunus.licences import Licence, licence_of
+from prunus.models.families import family_of
+from prunus.models.locate import BUILTINS, locate_model
+from prunus.models.shape import Shape
+from prunus.report import tasks
+from prunus.report.records import Result, Run, load_run
+from prunus.report.table import HEADER, comparison
+
+CARD = "README.md"
+MARKER = "<!-- Written by Prunus out of the run's records. Remove this line to keep what you write here. -->"
+_PATHS = ("path", "config", "task")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def write_cards(root: Path) -> list[Path]:
+    """Write the card of every student of the run in `root` into its last folder, and into that of its export.
+
+    A card whose first line under the YAML was removed is somebody's own by now, and is left alone.
+
+    Returns:
+        The cards that were written.
+
+    Raises:
+        ArtifactError: `root` holds no run, or a record is damaged.
+    """
+    run = load_run(root)
+    written = []
+    for name in run.recipe["students"]:
+        own = [result for result in run.results if result.subject == name]
+        models = [result for result in own if result.kind != "export" and (result.folder / "config.json").is_file()]
+        exports = [result for result in own if result.kind == "export"]
+        if not models:
+            continue
+        for folder in [models[-1].folder, *(result.folder for result in exports)]:
+            card = folder / CARD
+            if card.is_file() and MARKER not in card.read_text():
+                continue
+            card.write_text(card_text(run, name, models[-1], exports[-1] if exports else None), encoding="utf-8")
+            written.append(card)
+    return written
+
+
+def card_text(run: Run, name: str, model: Result, export: Result | None) -> str:
+    """The text of one student's card."""
+    config = json.loads((model.folder / "config.json").read_text())
+    shape = Shape.from_config(config, family_of(config, name), name)
+    teacher, source = _teacher(run.recipe["teacher"])
+    licence = licence_of(source) if source else licence_of(model.folder)
+    page = Environment(
+        loader=PackageLoader("prunus.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        autoescape=False, keep_trailing_newline=True,
+    )  # fmt: skip
+    distilled = run.find(name, "distill")
+    return page.get_template("card.md.j2").render(
+        metadata=yaml.safe_dump(_metadata(run, teacher, licence, export), sort_keys=False, allow_unicode=True),
+        marker=MARKER,
+        title=title_of(run.name, name, licence),
+        family=shape.family.name,
+        parameters=human(shape.parameters),
+        non_embedding=human(shape.non_embedding_parameters),
+        own_teacher=not teacher,
+        teacher=teacher or "a teacher that its recipe makes",
+        made_by=_made_by(run, name),
+        shapes=_shapes(run, model, shape),
+        results=_results(run, name),
+        files=_files(export),
+        held_out=_named(run.recipe["data"].get("held_out") or run.recipe["data"]["corpus"]),
+        corpus=_named(run.recipe["data"]["corpus"]),
+        confidence=f"{run.recipe['evaluate']['confidence']:.0%}",
+        trained=distilled is not None,
+        licence=licence,
+        recipe=yaml.safe_dump(_without_places(_short(run.recipe, name)), sort_keys=False, allow_unicode=True),
+        versions=", ".join(f"{key} {value}" for key, value in model.record["versions"].items()),
+        hardware=model.record["hardware"],
+    )
+
+
+def title_of(run: str, student: str, licence: Licence) -> str:
+    """What to call a student, beginning as its licence asks."""
+    title = f"{run}-{student}"
+    return title if title.startswith(licence.prefix) else f"{licence.prefix}-{title}"
+
+
+def _results(run: Run, name: str) -> str:
+    """The teacher's rows and the student's, of the table on held-out text and of the tasks'."""
+    evaluated = [result.subject in ("teacher", name) for result in run.of_kind("evaluate")]
+
+    def own(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+        return [row for row, wanted in zip(rows, evaluated, strict=False) if wanted]
+
+    text = _table(HEADER, own(comparison(run)))
+    if not tasks.asked(run):
+        return text
+    scores = tasks.scores(run)
+    return text + "\nIn tasks, shares in percent, ± half of the interval:\n\n" + _table(scores.header, own(scores.rows))
+
+
+def _teacher(recipe: dict[str, Any]) -> tuple[str, Path | None]:
+    """What the teacher is called, and the folder that its card is in, if it is here."""
+    path = recipe.get("path")
+    if path is None:
+        return "", None
+    folder = locate_model(path, None, "teacher").folder.path if path in BUILTINS else Path(path).expanduser()
+    if folder.is_dir():
+        return path if path in BUILTINS else folder.name, folder
+    if not _HUB_ID.fullmatch(path):
+        return path, None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(path, "config.json", revision=recipe.get("revision") or "main")
+    return path, Path(found).parent if isinstance(found, str) else None
+
+
+def _metadata(run: Run, teacher: str, licence: Licence, export: Result | None) -> dict[str, Any]:
+    found: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation", **licence.metadata()}
+    if _HUB_ID.fullmatch(teacher):
+        found |= {"base_model": teacher, "base_model_relation": "finetune"}
+    sources = [str(source["path"]) for source in run.recipe["data"]["corpus"]]
+    datasets = [path for path in sources if _HUB_ID.fullmatch(path) and not Path(path).exists()]
+    if datasets:
+        found["datasets"] = datasets
+    tags = ["prunus", "pruned", "distillation"]
+    formats = {} if export is None else export.json("export.json")
+    return {**found, "tags": [*tags, *(["gguf"] if any(name.startswith("gguf") for name in formats) else [])]}
+
+
+def _made_by(run: Run, name: str) -> str:
+    prune, distill = run.find(name, "prune"), run.find(name, "distill")
+    parts = []
+    if prune is not None:
+        config = prune.record["config"]
+        parts.append("drawn anew in the shape of a cut" if config["init"] == "random" else "cut out of it")
+    if distill is not None:
+        parts.append(f"then distilled on {human(distill.record['metrics']['tokens'])} tokens")
+    return ", ".join(parts)
+
+
+def _shapes(run: Run, model: Result, shape: Shape) -> str:
+    manifest = json.loads((model.folder.parents[1] / "run.json").read_text())
+    rows = [[key, f"{manifest['teacher'].get(key, 0):,}", f"{value:,}"] for key, value in shape.dimensions().items()]
+    return _table(("", "teacher", "this model"), rows)
+
+
+def _files(export: Result | None) -> str:
+    if export is None:
+        return ""
+    rows = []
+    for name, facts in export.json("export.json").items():
+        if name == "proof":
+            continue
+        perplexity = f"{facts['perplexity']:.4g}" if "perplexity" in facts else ""
+        rows.append([f"`{facts['file']}`", human_bytes(facts["nbytes"]), f"{facts['kl']:.2g}", perplexity])
+    return _table(("file", "size", "KL to this model", "perplexity"), rows)
+
+
+def _named(sources: Sequence[dict[str, Any]]) -> str:
+    return ", ".join(str(_place(source["path"])) for source in sources)
+
+
+def _short(recipe: dict[str, Any], name: str) -> dict[str, Any]:
+    """The recipe as far as it concerns one student."""
+    kept: dict[str, Any] = {key: recipe[key] for key in ("seed", "teacher", "data", "correct", "score")}
+    return {**kept, "students": {name: recipe["students"][name]}, "evaluate": recipe["evaluate"]}
+
+
+def _without_places(value: Any) -> Any:
+    """The recipe without the folders of the machine that it ran on, and without what it leaves out."""
+    if isinstance(value, dict):
+        said = {key: item for key, item in value.items() if item is not None}
+        return {key: _place(item) if key in _PATHS else _without_places(item) for key, item in said.items()}
+    return [_without_places(item) for item in value] if isinstance(value, list) else value
+
+
+def _place(path: Any) -> Any:
+    here = isinstance(path, str) and (path.startswith(("/", ".", "~")) or Path(path).exists())
+    return Path(path).name if here else path
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
