@@ -13,9 +13,11 @@ from pydantic import ValidationError
 from tyro.conf import AvoidSubcommands, Positional, arg
 
 from prunus import processes
+from prunus.align.config import AlignConfig
 from prunus.config import explain, parse
 from prunus.console import Console
 from prunus.correct.config import CorrectConfig
+from prunus.data.config import ChatSource
 from prunus.device import Bench, Chat, Export, Publish, Serve
 from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError
@@ -25,11 +27,13 @@ from prunus.generate.config import GenerateConfig
 from prunus.generate.prompts import check_prompts
 from prunus.models.folder import has_chat_template
 from prunus.models.locate import Located, locate_model
+from prunus.pipeline.aligning import Alignment
 from prunus.pipeline.checks import check_cut
 from prunus.pipeline.override import override
-from prunus.pipeline.plan import Given, Step, given_data, given_model, given_prompts, given_task, make_plan
+from prunus.pipeline.plan import given_data, given_prompts, given_task, make_plan
 from prunus.pipeline.recipe import Recipe, read_recipe
 from prunus.pipeline.run import run_plan
+from prunus.pipeline.steps import Given, Step, given_model, given_tokenizer
 from prunus.prune.config import PruneConfig
 from prunus.score.config import ScoreConfig
 from prunus.show import show_inspection, show_plan, show_results
@@ -244,6 +248,27 @@ class Distill(Single):
 
 
 @dataclass(kw_only=True)
+class Align(Single):
+    """Align a model by one method: SFT, RPO, DPO and its family, KTO, a reward model, or what it writes itself."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """The model's folder, or its id on the hub."""
+    data: tuple[str, ...]
+    """Files or datasets of conversations, of pairs of answers, or of answers with labels."""
+    template: str | None = None
+    """A chat template (Jinja) in place of the model's own: a file, or `builtin:plain`."""
+    config: Annotated[AvoidSubcommands[AlignConfig], Flat]
+
+    def __call__(self, console: Console) -> None:
+        """Do it, round by round."""
+        model = located(self.model)
+        sources = tuple(parse(ChatSource, path, "--data") for path in self.data)
+        stages = Alignment((self.config,), sources, self.template)
+        stages.check(model.folder.context, given_tokenizer(model))
+        self.do_all(list(stages.steps("align", given_model(model), None, Path(self.out).parent)), console)
+
+
+@dataclass(kw_only=True)
 class Evaluate(Single):
     """Measure a model on held-out text, beside its teacher."""
 
@@ -302,7 +327,7 @@ class Report:
 
 COMMANDS = {
     "run": Run, "plan": Plan, "inspect": Inspect, "correct": Correct, "score": Score, "prune": Prune,
-    "generate": Generate, "distill": Distill, "evaluate": Evaluate, "export": Export,
+    "generate": Generate, "distill": Distill, "align": Align, "evaluate": Evaluate, "export": Export,
     "report": Report, "publish": Publish, "bench": Bench, "chat": Chat, "serve": Serve,
 }  # fmt: skip
 

@@ -20,7 +20,7 @@ from prunus.errors import RecipeError
 from prunus.export.config import ExportConfig
 from prunus.pipeline.exporting import check_export
 from prunus.pipeline.machine import hardware
-from prunus.pipeline.plan import Given, Step, given_model
+from prunus.pipeline.steps import Given, Step, given_model
 from prunus.runtime import Runtime
 from prunus.show import show_parcel, show_speeds
 from prunus.single import Flat, Single, Text, located

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tyro.conf import arg
@@ -17,8 +17,8 @@ from prunus.errors import RecipeError
 from prunus.models.folder import ModelFolder
 from prunus.models.locate import Located, locate_model
 from prunus.pipeline.checks import check_length, check_runtime
-from prunus.pipeline.plan import Given, Step, given_sources, given_tokenizer, tokens_step
 from prunus.pipeline.run import execute
+from prunus.pipeline.steps import Given, Step, given_sources, given_tokenizer, tokens_step
 from prunus.runtime import Runtime
 
 Flat = arg(name="")
@@ -39,10 +39,14 @@ class Single:
         model = inputs.get("model") or inputs["student"]
         if isinstance(model, Given) and hasattr(config, "sequence_length"):
             check_length(config.kind, config.sequence_length, ModelFolder(model.value).context)
-        out = Path(self.out)
-        step = Step(config.kind, config.kind, config, inputs, out.parent, place=out)
         before = [given for given in inputs.values() if isinstance(given, Step)]
-        for part in [*before, step]:
+        self.do_all([*before, Step(config.kind, config.kind, config, inputs, Path(self.out).parent)], console)
+
+    def do_all(self, steps: Sequence[Step], console: Console) -> None:
+        """Do some steps, of which the last is the one that is asked for, and show what came out."""
+        out = Path(self.out)
+        *before, last = steps
+        for part in [*before, replace(last, place=out)]:
             console.heading(part.label, f"{part.artifact.path}  {part.state()}")
             execute(part, self.runtime, console)
         metrics = json.loads((out / "artifact.json").read_text())["metrics"]

@@ -1,9 +1,7 @@
 """Against a server of our own on loopback, which says what vLLM's says."""
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,39 +11,8 @@ from prunus.data.tokens import Tokens
 from prunus.errors import DataError, HubError
 from prunus.models.load import load_tokenizer
 from prunus.writing import server
+from tests.fake import Fake, serving
 from tests.generate.making import generate, make_stream, with_template, write_rows
-
-
-class Fake(ThreadingHTTPServer):
-    """Answers `answer` to everything, after as many failures as `failures` holds."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[dict] = []
-        self.headers: list[dict] = []
-        self.failures: list[int] = []
-        self.choice: dict = {"text": " plum tree", "finish_reason": "stop"}
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Fake
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append({"path": self.path, **body})
-        self.server.headers.append(dict(self.headers))
-        code = self.server.failures.pop() if self.server.failures else 200
-        answer = {"choices": [self.server.choice]} if code == 200 else {"message": "no such model"}
-        self.send_response(code)
-        self.end_headers()
-        self.wfile.write(json.dumps(answer).encode())
-
-    def log_message(self, *arguments) -> None:
-        pass
 
 
 @pytest.fixture
@@ -53,13 +20,8 @@ def fake(monkeypatch) -> Iterator[Fake]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(server, "_PAUSE", 0.0)
     monkeypatch.delenv(server.KEY, raising=False)
-    made = Fake()
-    thread = threading.Thread(target=made.serve_forever, daemon=True)
-    thread.start()
-    yield made
-    made.shutdown()
-    made.server_close()
-    thread.join()
+    with serving() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -126,6 +126,11 @@ def test_answers_are_kept_whatever_the_number_of_processes(tmp_path: Path, monke
     found = Kept(tmp_path)
     assert [found.read(number) for number in (0, 1)] == [Answer([1, 2], f"ü {rank}", "stop") for rank in "01"]
     assert (len(found), 1 in found, 2 in found) == (2, True, False)
+    assert len(Kept(tmp_path, "gen")) == 0
+    another = Kept(tmp_path, "generate-2")
+    with another.writing() as file:
+        another.add(file, 7, Answer([], "of another", "stop"))
+    assert 7 not in Kept(tmp_path)
 
 
 def test_what_was_said_twice_is_kept_once(teacher: Path, tmp_path: Path) -> None:

@@ -233,3 +233,27 @@ def test_like_takes_a_shape_and_nothing_else(plan) -> None:
     a, b = (step_of(made, f"{name} prune").config for name in "ab")
     assert (b.hidden_size, b.drop_layers) == (a.hidden_size, a.drop_layers)
     assert (b.method, b.importance.neurons.criterion) == ("auto", "activation")
+
+
+def test_a_teacher_is_aligned_before_anything_else(plan) -> None:
+    world = {"path": "builtin:world", "name": "chat", "world": {"conversations": 20}}
+    stage = {"method": "sft", "sequence_length": 64, "longer": "drop", "batch_size": 2}
+    create = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 8}
+    made = plan(
+        teacher={"create": {**create, "vocab_size": 300, "chat": True}, "align": [{**stage, "data": [world]}]},
+        evaluate={"sequence_length": 32, "tasks": {"rag": {"data": "builtin:world", "limit": 4}}},
+    )
+    names = [step.name for step in made.steps]
+    assert names.index("teacher align-1-sft") < names.index("teacher evaluate") < names.index("teacher score")
+    aligned = next(step for step in made.steps if step.name == "teacher align-1-sft")
+    assert all(step.inputs["model"] is aligned for step in made.steps if step.label in ("score", "prune"))
+    assert aligned.config.seed == 3  # the recipe's
+
+
+def test_what_is_wrong_with_a_teachers_stages_is_told_by_their_path(plan) -> None:
+    stage = {"method": "sft", "sequence_length": 64, "batch_size": 2}
+    with pytest.raises(PrunusError, match=r"teacher.align.0.data: missing"):
+        plan(teacher={"create": {"chat": True, "vocab_size": 300}, "align": [stage]})
+    bad = {"path": "builtin:world", "name": "chatt"}
+    with pytest.raises(PrunusError, match=r"teacher.align.0.data.0.name: .*did you mean `chat`"):
+        plan(teacher={"create": {"chat": True, "vocab_size": 300}, "align": [{**stage, "data": [bad]}]})

@@ -136,7 +136,7 @@ def chosen(answer: dict, at: int) -> dict:
     """One way to write what a possible answer allows."""
 
     def pick(values: list):
-        allowed = [value for value in values if value != ""] or values
+        allowed = [value for value in values if value != ""] or values or [""]
         value = allowed[at % len(allowed)]
         if isinstance(value, dict):
             return {key: pick(inner) if isinstance(inner, list) else inner for key, inner in value.items()}
@@ -144,7 +144,10 @@ def chosen(answer: dict, at: int) -> dict:
             return [{key: pick(inner) for key, inner in item.items() if isinstance(inner, list)} for item in value]
         return value
 
-    return {name: {key: pick(values) for key, values in of.items() if values != [""]} for name, of in answer.items()}
+    return {
+        name: {key: pick(values) for key, values in of.items() if values not in ([""], [])}
+        for name, of in answer.items()
+    }
 
 
 @real("bfcl")
@@ -156,7 +159,7 @@ def test_verdicts_are_those_of_the_leaderboard() -> None:
         category = file.stem.removeprefix("BFCL_v4_")
         answers = {row["id"]: row["ground_truth"] for row in map(json.loads, file.open())}
         rows = [row for row in map(json.loads, (BFCL / file.name).open()) if row["id"] in answers]
-        for row in rows[:60]:
+        for row in rows[::4]:
             possible = answers[row["id"]]
             for output in broken([chosen(answer, at) for at, answer in enumerate(possible)]):
                 try:

@@ -15,7 +15,7 @@ SMALL = WorldConfig(documents=6, conversations=8, held_out_items=3)
 def test_rows_of_each_configuration_and_split() -> None:
     assert [set(row) for row in rows(SMALL, None, "train")] == [{"text"}] * 6
     assert len(list(rows(SMALL, "stories", "held_out"))) == 3
-    assert [set(row) for row in rows(SMALL, "chat", "train")] == [{"text", "messages", "tools"}] * 8
+    assert [set(row) for row in rows(SMALL, "chat", "train")] == [{"text", "messages", "tools", "skill", "check"}] * 8
     held_out = list(rows(SMALL, "chat", "held_out"))
     assert [row["skill"] for row in held_out] == [skill for skill in SKILLS for _ in range(3)]
     assert all(row["messages"][-1]["role"] == "assistant" for row in held_out)

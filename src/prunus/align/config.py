@@ -6,33 +6,43 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from prunus.candidates.config import CandidatesConfig, WriteConfig
 from prunus.config import RUNTIME
-from prunus.conversations.config import Wanted
+from prunus.conversations.config import ConversationsConfig, Wanted
 from prunus.data.config import ChatSource
+from prunus.kd.config import GuideConfig
 from prunus.training.config import OptimizerConfig
 
 Method = Literal[
-    "sft", "rpo", "dpo", "cdpo", "ipo", "simpo", "orpo", "kto", "distil", "best_of_n", "spin", "steerlm", "reward"
+    "sft", "rpo", "dpo", "cdpo", "ipo", "simpo", "orpo", "kto", "distil", "best_of_n", "spin", "steerlm", "reward",
+    "grpo", "rloo",
 ]  # fmt: skip
 METHODS: tuple[Method, ...] = get_args(Method)
 LIKELIHOOD: tuple[Method, ...] = ("sft", "steerlm", "best_of_n", "distil")
 """What learns to say an answer."""
 PAIRED: tuple[Method, ...] = ("rpo", "dpo", "cdpo", "ipo", "simpo", "orpo", "spin", "reward")
 """What learns from two answers to a question."""
+ONLINE: tuple[Method, ...] = ("grpo", "rloo")
+"""What TRL trains, on answers that the model writes as it learns."""
+WRITTEN: tuple[Method, ...] = (*PAIRED, "best_of_n", *ONLINE)
+"""What can learn from answers that the model writes itself."""
 REFERRED: tuple[Method, ...] = ("rpo", "dpo", "cdpo", "ipo", "kto", "spin")
 """What holds the model to a reference."""
 
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "sft": {"learning_rate": 2e-5, "min_learning_rate": 2e-6},
-    "steerlm": {"learning_rate": 2e-5, "min_learning_rate": 2e-6},
-    "best_of_n": {"learning_rate": 2e-5, "min_learning_rate": 2e-6},
-    "distil": {"learning_rate": 2e-5, "min_learning_rate": 2e-6},
-    "reward": {"learning_rate": 1e-5, "min_learning_rate": 1e-6},
-    "rpo": {"learning_rate": 9e-6, "min_learning_rate": 9e-7, "beta": 0.2},
-    "simpo": {"beta": 2.0},
-    "orpo": {"learning_rate": 8e-6, "min_learning_rate": 8e-7},
+DEFAULTS: dict[str, dict[str, float]] = {
+    "learning_rate": {
+        **dict.fromkeys(METHODS, 1e-6),
+        **dict.fromkeys(LIKELIHOOD, 2e-5),
+        "reward": 1e-5,
+        "rpo": 9e-6,
+        "orpo": 8e-6,
+    },
+    "beta": {**dict.fromkeys(METHODS, 0.1), "rpo": 0.2, "simpo": 2.0, "grpo": 0.04, "rloo": 0.05},
 }
 """What options are, by method, where nobody says: NeMo-Aligner's for `rpo`, the papers' for the others."""
+
+ANSWERS = {"best_of_n": 4, "spin": 1, "grpo": 8, "rloo": 8}
+"""How many answers the model writes to each prompt, with methods that cannot do without."""
 
 _OF = {
     "eta": ("rpo",),
@@ -47,6 +57,7 @@ _OF = {
     "sft_weight": ("rpo", "dpo", "cdpo", "ipo", "simpo", "spin"),
     "pack": ("sft", "steerlm", "best_of_n", "distil"),
     "teacher": ("distil",),
+    "guide": ("distil",),
 }
 """Whose each option is, where it is not everybody's."""
 
@@ -59,7 +70,8 @@ class AlignConfig(OptimizerConfig):
 
     method: Method
     """`sft`; of pairs `rpo`, `dpo`, `cdpo`, `ipo`, `simpo`, `orpo` and `reward`, which trains a reward model; of labels
-    `kto`; `distil`, from an aligned teacher; `best_of_n` and `spin`, from what the model writes; or `steerlm`."""
+    `kto`; `distil`, from an aligned teacher; `best_of_n` and `spin`, from what the model writes; `steerlm`, from
+    attributes; or, with TRL, online reinforcement learning by `grpo` or `rloo`."""
     data: tuple[ChatSource, ...] = ()
     """Where to learn from; the recipe's `data.chat` if not given."""
     epochs: float = Field(default=1.0, gt=0)
@@ -70,21 +82,25 @@ class AlignConfig(OptimizerConfig):
     """Tokens of a conversation, at most."""
     longer: Literal["refuse", "drop"] = "refuse"
     """What to do with longer ones."""
+    write: WriteConfig = WriteConfig()
+    """What the model writes before it learns: the prompts of the data, answered several times. `best_of_n` learns the
+    best of them, `spin` sets each behind the data's own answer, methods of pairs take the best and the worst."""
     pack: bool = True
     """Whether as many conversations stand in a sequence as fit, each with positions and attention of its own."""
     batch_size: int = Field(default=64, ge=1)
     """Sequences of one optimiser step, or pairs, or answers with labels, over all devices."""
-    learning_rate: float = Field(default=1e-6, gt=0)
-    """Peak learning rate. Where nobody says, 2e-5 for `sft` and its like, 9e-6 for `rpo`, 8e-6 for `orpo`."""
-    min_learning_rate: float = Field(default=1e-7, ge=0)
-    """Learning rate at the end of the cosine; a tenth of the peak where neither is given."""
+    learning_rate: float = Field(default=0.0, gt=0)
+    """Peak learning rate. 0 is the method's own: 2e-5 for `sft` and its like, 9e-6 for `rpo`, 8e-6 for `orpo`, 1e-5 for
+    `reward`, 1e-6 for the others."""
+    min_learning_rate: float = Field(default=0.0, ge=0)
+    """Learning rate at the end of the cosine."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps over which the learning rate rises from 0."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay, on matrices only."""
-    beta: float = Field(default=0.1, gt=0)
-    """What the log-ratio to the reference is multiplied by: β, or τ of `ipo`. Where nobody says, 0.2 for `rpo`, and 2
-    for `simpo`, whose log-probabilities are per token."""
+    beta: float = Field(default=0.0, gt=0)
+    """What the log-ratio to the reference is multiplied by: β, or τ of `ipo`. 0 is the method's own: 0.2 for `rpo`, 2
+    for `simpo`, whose log-probabilities are per token, 0.1 for the others."""
     eta: float = Field(default=1.0, gt=0)
     """What rewards are multiplied by, with `rpo`."""
     distance: Literal["backward_kl", "forward_kl", "squared"] = "backward_kl"
@@ -105,22 +121,37 @@ class AlignConfig(OptimizerConfig):
     """What -log π(chosen) is multiplied by, beside a loss of pairs; per token with `per_token`."""
     reference: Annotated[str | None, RUNTIME] = None
     """The model that log-ratios are taken to; the one that the stage, or the round, starts from if not given."""
+    guide: GuideConfig = GuideConfig()
+    """How `distil` holds the model to its teacher, on what the assistant says."""
     teacher: Annotated[str | None, RUNTIME] = None
     """The aligned teacher of `distil`; in a recipe the recipe's own if not given."""
 
     @model_validator(mode="before")
     @classmethod
     def _by_method(cls, raw: Any) -> Any:
-        """Fill in what options are for this method."""
+        """Fill in what options are for this method; a method alone stands for a stage."""
+        raw = {"method": raw} if isinstance(raw, str) else raw
         if not isinstance(raw, dict):
             return raw
-        own = dict(DEFAULTS.get(str(raw.get("method")), {}))
-        if "learning_rate" in raw and "min_learning_rate" not in raw and isinstance(raw["learning_rate"], (int, float)):
-            own["min_learning_rate"] = raw["learning_rate"] / 10
-        return {**own, **raw}
+        own: dict[str, Any] = {}
+        for name, values in DEFAULTS.items():
+            if not raw.get(name) and raw.get("method") in METHODS:
+                own[name] = values[raw["method"]]
+        if raw.get("method") in ANSWERS:
+            write = raw.get("write") or {}
+            write = write.model_dump() if isinstance(write, WriteConfig) else write
+            if isinstance(write, dict) and not write.get("answers"):
+                own["write"] = {**write, "answers": ANSWERS[raw["method"]]}
+        return {**raw, **own}
 
     @model_validator(mode="after")
     def _options_of_the_method(self) -> AlignConfig:
+        if self.write.answers and self.method not in WRITTEN:
+            raise ValueError(f"write.answers: is for {', '.join(WRITTEN)}, and this is {self.method}")
+        if self.method in ONLINE and (self.optimizer != "adamw" or self.write.reward != "check"):
+            raise ValueError(f"method: {self.method} is TRL's, with optimizer: adamw and write.reward: check alone")
+        if self.method == "distil" and not self.guide.has_teacher:
+            raise ValueError("guide.loss: cross_entropy has no teacher; method: sft learns so")
         for name, methods in _OF.items():
             if getattr(self, name) != type(self).model_fields[name].default and self.method not in methods:
                 raise ValueError(f"{name}: is for {', '.join(methods)}, and this is {self.method}")
@@ -132,6 +163,19 @@ class AlignConfig(OptimizerConfig):
         if self.method in ("rpo", "kto", "steerlm"):
             return {"rpo": "rewards", "kto": "labels", "steerlm": "attributes"}[self.method]  # type: ignore[return-value]
         return "pairs" if self.method in PAIRED else "answers"
+
+    @property
+    def read(self) -> ConversationsConfig:
+        """How its data is read."""
+        return ConversationsConfig(wanted=self.wanted, sequence_length=self.sequence_length, longer=self.longer)
+
+    @property
+    def written(self) -> CandidatesConfig | None:
+        """How its candidates are written, where the model writes before it learns."""
+        if not self.write.answers or self.method in ONLINE:
+            return None
+        beside = self.method == "spin"
+        return CandidatesConfig(write=self.write, beside=beside, sequence_length=self.sequence_length, seed=self.seed)
 
     @property
     def refers(self) -> bool:

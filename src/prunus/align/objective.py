@@ -12,10 +12,9 @@ from prunus import processes
 from prunus.align import losses
 from prunus.align.config import AlignConfig
 from prunus.models.head import read_head
+from prunus.models.rewarding import rewards as judged
 from prunus.training.log_probabilities import token_log_probs
 from prunus.training.objectives import Objective, next_tokens
-
-TINY = 1e-12
 
 
 class Preference(Objective):
@@ -132,6 +131,23 @@ class Preference(Objective):
         self.kept[1] += ratios.double().sum()
         self.kept[2] += len(ratios)
         return self.kept[0]
+
+
+class Reward(Objective):
+    """A reward model that is to prefer what people do; an answer's reward is what it says at its last token."""
+
+    has_head = False
+
+    def forward(  # type: ignore[override]
+        self, input_ids: torch.Tensor, counts: torch.Tensor, rewards: torch.Tensor, progress: float = 0.0
+    ) -> torch.Tensor:
+        """The loss of a portion; see `Preference.forward`."""
+        places = torch.arange(counts.shape[1], device=counts.device)
+        last = (counts * places).amax(dim=1) + 1  # the token that the last that counts predicts
+        chosen, rejected = judged(self.model, input_ids, last).chunk(2)
+        ahead = (chosen - rejected).detach()
+        self.figures = {"margin": ahead.mean(), "accuracy": (ahead > 0).float().mean()}
+        return losses.bradley_terry(chosen, rejected).mean()
 
 
 def gap_loss(config: AlignConfig, gap: torch.Tensor, reward_gap: torch.Tensor) -> torch.Tensor:

@@ -82,7 +82,7 @@ def rendered(
     def dialogues() -> Iterator[Dialogue]:
         for number, source in enumerate(sources):
             for row in conversations(source, f"data.chat.{number}"):
-                check_row(config, row)
+                row.check_has(config.wanted)
                 rows.append(row)
                 for turns in versions_of(config, row):
                     yield Dialogue(row.where, turns, row.tools, row.prompt if config.wanted in JUDGED else 0)
@@ -99,7 +99,7 @@ JUDGED = (*PAIRED, "labels")
 def versions_of(config: ConversationsConfig, row: Conversation) -> list[Turns]:
     """What is to be read of a row: its conversation, or, of a pair, both."""
     if config.wanted in PAIRED:
-        assert row.rejected is not None  # `check_row` has seen to it
+        assert row.rejected is not None  # `check_has` has seen to it
         return [row.messages, row.rejected]
     if config.wanted == "attributes":
         return [with_attributes(row.messages, row.attributes or {})]
@@ -112,25 +112,6 @@ def with_attributes(turns: Turns, attributes: dict[str, float]) -> Turns:
     if turns[0]["role"] == "system":
         return [{**turns[0], "content": f"{turns[0]['content']}\n{text}"}, *turns[1:]]
     return [{"role": "system", "content": text}, *turns]
-
-
-def check_row(config: ConversationsConfig, row: Conversation) -> None:
-    """Refuse a row that lacks what is wanted.
-
-    Raises:
-        DataError: Names the row, and what it lacks.
-    """
-    wanted = config.wanted
-    if wanted in PAIRED and row.rejected is None:
-        raise DataError(f"{row.where}: chosen and rejected are missing; this method learns from pairs")
-    if wanted == "rewards" and row.rewards is None:
-        raise DataError(f"{row.where}: chosen_reward and rejected_reward are missing; this method learns from rewards")
-    if wanted == "labels" and row.desirable is None:
-        raise DataError(
-            f"{row.where}: label is missing; this method learns from answers that are labelled true or false"
-        )
-    if wanted == "attributes" and not row.attributes:
-        raise DataError(f"{row.where}: attributes is missing; this method learns what answers are like")
 
 
 def rewards_of(config: ConversationsConfig, row: Conversation) -> tuple[float, ...]:

@@ -9,6 +9,8 @@ A row of a file is one of these; names of columns are not case-sensitive in thei
     pairs            any of them up to the answer, with {chosen, rejected}: texts, messages or whole conversations,
                      and {chosen_reward, rejected_reward} where there are rewards        TRL, UltraFeedback, NeMo
     labels           any of them with {label}: whether the answer is wanted              KTO
+    attributes       any of them with {attributes}: what the answer is like, in numbers  SteerLM
+    checks           any of them with {check}: what makes an answer right                docs/evaluate.md
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ COLUMNS = {
     "rejected_reward": ("rejected_reward", "reward_rejected", "rejected_score", "score_rejected", "rejected_rating"),
     "label": ("label", "kto_tag"),
     "attributes": ("attributes",),
+    "check": ("check",),
 }
 """What is read of a row, and the names that it goes by."""
 
@@ -65,6 +68,7 @@ class Conversation:
         rewards: Of a pair, those of the chosen and of the rejected answer.
         desirable: Whether the answer is wanted, where rows say so.
         attributes: What an answer is like, by name, such as helpfulness: 4.
+        check: What the last answer is checked by; see `prunus.verify.reward`.
     """
 
     where: str
@@ -75,6 +79,30 @@ class Conversation:
     rewards: tuple[float, float] | None = None
     desirable: bool | None = None
     attributes: dict[str, float] | None = None
+    check: dict[str, Any] | None = None
+
+    def check_has(self, wanted: str) -> None:
+        """Refuse a row that lacks what is wanted of it: `pairs`, `rewards`, `labels`, `attributes` or `checks`.
+
+        Raises:
+            DataError: Names the row, and what it lacks.
+        """
+        lacks = {
+            "pairs": (self.rejected is None, "chosen and rejected are missing; this method learns from pairs"),
+            "rewards": (
+                self.rewards is None,
+                "chosen_reward and rejected_reward are missing; this method learns from them",
+            ),
+            "labels": (
+                self.desirable is None,
+                "label is missing; this method learns from answers that are true or false",
+            ),
+            "attributes": (not self.attributes, "attributes is missing; this method learns what answers are like"),
+            "checks": (not self.check, "check is missing; write.reward is `check`, or a reward model's folder"),
+        }
+        lacking, message = lacks.get(wanted, (False, ""))
+        if lacking:
+            raise DataError(f"{self.where}: {message}")
 
     def asks(self) -> Turns:
         """The turns before the last answer."""
@@ -128,7 +156,11 @@ def conversation(row: Mapping[str, Any], where: str, columns: Mapping[str, str] 
             "instruction and output, or chosen and rejected; `columns` says what yours are called"
         )
     _check_answered(turns, where)
-    result = Conversation(where, turns, tools, attributes=_attributes(found.get("attributes"), where))
+    check = _parsed(found.get("check"))
+    if check is not None and not isinstance(check, Mapping):
+        raise DataError(f"{where}: check is {check!r:.60}; a mapping is wanted")
+    attributes = _attributes(found.get("attributes"), where)
+    result = Conversation(where, turns, tools, attributes=attributes, check=_set(check))
     if "label" in found:
         if not isinstance(found["label"], (bool, int)) or found["label"] not in (0, 1):
             raise DataError(f"{where}: label is {found['label']!r}; true, where the answer is wanted, or false")

@@ -14,14 +14,14 @@ from typing import Any
 from prunus.data.config import Place, Source
 from prunus.errors import DataError, HubError, nearest
 from prunus.fingerprint import digest, fingerprint_files
-from prunus.world.config import REVISION, WorldConfig
+from prunus.world.config import REVISION, WORLD, WorldConfig
 from prunus.world.rows import check_rows
 from prunus.world.rows import rows as world_rows
 
 READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
 """Endings of local files, and the reader of `datasets` for each."""
 
-BUILTINS = ("builtin:python", "builtin:world")
+BUILTINS = ("builtin:python", WORLD)
 _SKIPPED = {
     "test",
     "tests",
@@ -127,7 +127,7 @@ def source_fingerprint(source: Place, where: str) -> str:
     """A digest of what the source holds: a local file's bytes, a hub dataset's commit, Python's version."""
     if source.path == "builtin:python":
         return digest([source.path, sys.version])
-    if source.path == "builtin:world":
+    if source.path == WORLD:
         return digest([source.path, source.name, source.split, REVISION])
     file = Path(source.path).expanduser()
     if file.is_file():
@@ -167,7 +167,7 @@ def _open(source: Place, where: str) -> Any:
     if source.path == "builtin:python":
         column = getattr(source, "column", "text")
         return datasets.IterableDataset.from_generator(_python_rows, gen_kwargs={"column": column})
-    if source.path == "builtin:world":
+    if source.path == WORLD:
         check_rows(source.name, source.split, where)
         options = {"config": source.world or WorldConfig(), "name": source.name, "split": source.split}
         return datasets.IterableDataset.from_generator(world_rows, gen_kwargs=options)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import cache
 from pathlib import Path
 
 from prunus.errors import RecipeError, nearest
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
-from prunus.evaluate.items import files_of, read_items
+from prunus.evaluate.items import files_of, items_of
 from prunus.evaluate.rows import local_rows, mmlu_rows
 from prunus.evaluate.tasks import HARNESS, SKILLS
 from prunus.evaluate.verdicts import judge_prompts
 from prunus.fingerprint import digest, fingerprint_files
+from prunus.world.config import REVISION, WORLD
 
 
 def check_tasks(config: EvaluateConfig) -> None:
@@ -25,7 +27,7 @@ def check_tasks(config: EvaluateConfig) -> None:
     for name, task in config.asked().items():
         kind = task.kind or name
         if kind in SKILLS:
-            read_items(str(task.data), task.gold, kind, task.limit, f"evaluate.tasks.{name}")
+            items_of(task, kind, f"evaluate.tasks.{name}")
             continue
         _check_known(name, kind)
         if task.data is not None and kind == "mmlu" and Path(task.data).expanduser().is_dir():
@@ -59,6 +61,8 @@ def tasks_fingerprint(config: EvaluateConfig) -> str | None:
 def _files(task: TaskConfig, where: str) -> str | None:
     if task.data is None:
         return None
+    if task.data == WORLD:
+        return digest([WORLD, REVISION, task.identity()])
     place = Path(task.data).expanduser()
     files = (
         sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else files_of(task.data, where)
@@ -77,12 +81,16 @@ def _check_known(name: str, kind: str) -> None:
         raise RecipeError(f"{where}: lm-evaluation-harness is not installed; `pip install prunus[evaluate]` brings it")
     if kind in HARNESS:
         return
-    known: set[str] = {*SKILLS, *HARNESS}
-    if installed:
-        from lm_eval.tasks import TaskManager
-
-        known |= set(TaskManager().task_index)
+    known = {*SKILLS, *HARNESS, *(harness_tasks() if installed else ())}
     if kind not in known:
         more = "" if installed else "; with `pip install prunus[evaluate]` also those of lm-evaluation-harness"
         listed = ", ".join(("base", *SKILLS, *HARNESS))
         raise RecipeError(f"{where}: unknown task {kind!r}{nearest(kind, known)}; known are {listed}{more}")
+
+
+@cache
+def harness_tasks() -> frozenset[str]:
+    """The names of all tasks of the harness, which reads some ten thousand files for it."""
+    from lm_eval.tasks import TaskManager
+
+    return frozenset(TaskManager().task_index)

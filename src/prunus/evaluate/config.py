@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from prunus.config import RUNTIME, Config, Path, Seed, StepConfig
 from prunus.evaluate.tasks import BASE, CODE, SKILLS
+from prunus.world.config import WORLD, WorldConfig
 
 
 class TaskConfig(Config):
@@ -18,7 +19,10 @@ class TaskConfig(Config):
     """What it is: `instruction_following`, `roleplay`, `rag`, `function_calling`, or a task of lm-evaluation-harness;
     its name in the recipe if not given."""
     data: Path | None = None
-    """A local file or folder of its items. A skill needs one; the harness fetches its own from the hub without."""
+    """A local file or folder of its items, or `builtin:world`. A skill needs one; the harness fetches its own from the
+    hub without."""
+    world: WorldConfig | None = None
+    """Which world `builtin:world` is; the default one if not given."""
     gold: Path | None = None
     """Where answers stand that are not beside their questions: MT-Bench's references, BFCL's `possible_answer`."""
     limit: int | None = Field(default=None, ge=1)
@@ -42,6 +46,8 @@ class TaskConfig(Config):
     def _drawn(self) -> TaskConfig:
         if self.samples > 1 and not self.temperature:
             raise ValueError("samples: several answers at temperature 0 are the same answer; give a temperature")
+        if self.world is not None and self.data != WORLD:
+            raise ValueError(f"world: says which world {WORLD} is, and data is {self.data!r}")
         return self
 
 
@@ -133,7 +139,7 @@ class EvaluateConfig(StepConfig):
         for name, task in self.asked().items():
             kind = task.kind or name
             if kind in SKILLS and task.data is None:
-                raise ValueError(f"tasks.{name}.data: missing; {kind} needs a file of items")
+                raise ValueError(f"tasks.{name}.data: missing; {kind} needs a file of items, or `builtin:world`")
             if kind in CODE and not self.run_code:
                 raise ValueError(f"tasks.{name}: runs what the model writes; allow it with run_code: true")
         return self

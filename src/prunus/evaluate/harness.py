@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from transformers import PreTrainedModel
 
-from prunus.errors import HubError
+from prunus.errors import DataError, HubError
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
 from prunus.evaluate.rows import local_rows, mmlu_rows
 from prunus.evaluate.summary import Row
@@ -32,6 +32,7 @@ _BUILTIN = {  # in the harness's folder of tasks
     "lambada_openai": "lambada/lambada_openai.yaml",
     "gsm8k": "gsm8k/gsm8k.yaml",
 }
+_SHORT = 512  # tokens of context in which the harness's usual answer of 256 leaves no room for a question
 _FILTERS = ("strict-match", "none", "create_test")  # of several ways to read an answer, the one that counts
 
 
@@ -57,7 +58,7 @@ class Harness:
         """What each item of a task is worth.
 
         Raises:
-            DataError: Its data cannot be used.
+            DataError: Its data cannot be used, or the harness fails on it.
             HubError: Its data are on the hub, which does not give them.
         """
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -79,6 +80,8 @@ class Harness:
         model = HFLM(
             pretrained=self.model, tokenizer=self.tokenizer, batch_size=self.batch_size, max_length=self.context
         )
+        if config.run_code:
+            os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # what the metric asks for besides
         (folder / "complete").touch()  # an unfinished step with this is gone on with, and not removed
         try:
             with _hushed():
@@ -86,9 +89,12 @@ class Harness:
                     model=model, tasks=asked, num_fewshot=shots, limit=task.limit, use_cache=str(folder / "answers"),
                     task_manager=manager, bootstrap_iters=0, log_samples=True, random_seed=config.seed,
                     fewshot_random_seed=config.seed, confirm_run_unsafe_code=config.run_code,
+                    gen_kwargs={"max_gen_toks": self.context // 2} if self.context <= _SHORT else None,
                 )  # fmt: skip
         except (OSError, ConnectionError) as error:
             raise HubError(f"tasks.{name}: its data cannot be had; give `data`, a local copy: {error}") from None
+        except Exception as error:  # its tasks are programs of many hands; the other tasks are still to be asked
+            raise DataError(f"tasks.{name}: lm-evaluation-harness: {type(error).__name__}: {error}") from error
         assert found is not None  # only other processes than the first get none
         return [row for part in found["samples"] for row in _rows(kind, part, name, found["samples"][part])]
 

@@ -10,6 +10,9 @@ from typing import Any
 
 from prunus.errors import DataError, nearest
 from prunus.evaluate import forms
+from prunus.evaluate.config import TaskConfig
+from prunus.world.config import SKILLS, WORLD, WorldConfig
+from prunus.world.make import held_out
 
 CHECKS = {
     "instruction_following": ("instruction_id_list",),
@@ -68,6 +71,24 @@ def read_items(data: str, gold: str | None, skill: str, limit: int | None, where
     if not items:
         raise DataError(f"{where}.data: {data} holds no item")
     return items
+
+
+def items_of(task: TaskConfig, skill: str, where: str) -> list[Item]:
+    """The items of a task of a skill, from its files or from the built-in world.
+
+    Raises:
+        DataError: As `read_items`.
+    """
+    if task.data == WORLD:
+        return world_items(task.world or WorldConfig(), skill, task.limit)
+    return read_items(str(task.data), task.gold, skill, task.limit, where)
+
+
+def world_items(config: WorldConfig, skill: str, limit: int | None) -> list[Item]:
+    """What the built-in world holds out of a skill: its first `limit` items, or as many as its config says."""
+    (known,) = (one for one in SKILLS if one == skill)
+    made = held_out(config, known, limit or config.held_out_items)
+    return [Item(str(i), item.messages, item.check, item.tools, [], None) for i, item in enumerate(made, start=1)]
 
 
 def files_of(path: str, where: str) -> list[Path]:

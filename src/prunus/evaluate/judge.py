@@ -87,15 +87,12 @@ class Judge:
         return {place: grade for place, grade in grades.items() if grade is not None}
 
     def _known(self) -> dict[str, float | None]:
-        lines = self.saved.read_text(encoding="utf-8").splitlines() if self.saved.exists() else []
-        found = {}
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except ValueError:  # a line that a kill left unfinished
-                continue
-            found[row["key"]] = row["rating"]
-        return found
+        """The grades that are saved; a line that a kill left unfinished is cut off."""
+        if not self.saved.exists():
+            return {}
+        os.truncate(self.saved, self.saved.read_bytes().rfind(b"\n") + 1)
+        rows = map(json.loads, self.saved.read_text(encoding="utf-8").splitlines())
+        return {row["key"]: row["rating"] for row in rows}
 
     def _ask(self, wanted: dict[Any, tuple[str, str]]) -> Iterator[tuple[tuple[str, str], str]]:
         """Verdicts as they come; after several failures in a row no more is asked."""

@@ -84,7 +84,7 @@ def save_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> floa
     Raises:
         ModelError: The reopened model does not say the same.
     """
-    model.to(dtype=dtype)
+    _cast(model, dtype)
     model.save_pretrained(folder)
     make_compatible(folder)
     probe = torch.arange(3, 67, device=model.device).remainder(model.config.vocab_size)[None]
@@ -94,6 +94,18 @@ def save_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> floa
     if not difference <= 1e-5:
         raise ModelError(f"{folder}: reopened, its logits differ from the model in memory by {difference:.3g}")
     return difference
+
+
+def _cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Cast what is saved; tables that are computed anew on loading, such as rotary frequencies, stay as they are."""
+    tables = [
+        (module, name, module._buffers[name])
+        for module in model.modules()
+        for name in module._non_persistent_buffers_set
+    ]
+    model.to(dtype=dtype)
+    for module, name, table in tables:
+        module._buffers[name] = table
 
 
 def dtype_named(config: dict[str, Any]) -> torch.dtype:

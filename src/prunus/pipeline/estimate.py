@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from prunus.align.config import LIKELIHOOD, AlignConfig
 from prunus.config import StepConfig
 from prunus.distill.config import DistillConfig
 from prunus.evaluate.config import EvaluateConfig
@@ -11,7 +12,8 @@ from prunus.export.config import ExportConfig
 from prunus.generate.config import GenerateConfig
 from prunus.models.shape import Shape
 from prunus.pipeline.exporting import export_cost
-from prunus.pipeline.plan import Plan, Step
+from prunus.pipeline.plan import Plan
+from prunus.pipeline.steps import Step
 from prunus.prune.config import PruneConfig
 from prunus.score.config import ScoreConfig
 from prunus.targets.config import TargetsConfig
@@ -51,6 +53,8 @@ def cost_of(step: Step, plan: Plan) -> Cost:
         return _healing(config, shape, plan)
     if isinstance(config, ExportConfig):
         return Cost(*export_cost(config, shape, shape.max_position_embeddings))
+    if isinstance(config, AlignConfig):
+        return _aligning(config, shape, plan)
     asking = _asking(config, shape, plan)
     return asking or Cost(disk_bytes=weights if step.kind in ("prune", "create") else 0)
 
@@ -103,16 +107,32 @@ def _healing(config: PruneConfig, shape: Shape, plan: Plan) -> Cost:
     return Cost(tokens, flops, sum(model.parameters * 4 for model in models) + streams, shape.parameters * 4)
 
 
+def _aligning(config: AlignConfig, shape: Shape, plan: Plan) -> Cost:
+    """Memory and disk alone: how much there is to learn from is known when it has been read."""
+    portion = min(plan.recipe.runtime.device_batch_size, config.batch_size) * config.sequence_length
+    portion *= 1 if config.method in LIKELIHOOD else 2
+    return Cost(memory_bytes=_trained(shape, portion), disk_bytes=_kept(shape))
+
+
+def _trained(shape: Shape, portion: int) -> int:
+    """Bytes of a model in training, and of what it holds of so many tokens."""
+    memory = shape.parameters * _TRAINED + 4 * min(portion, _CHUNK) * shape.vocab_size * _LOGITS
+    return memory + 2 * _ACTIVATIONS * portion * shape.num_hidden_layers * shape.hidden_size
+
+
+def _kept(shape: Shape) -> int:
+    """Bytes of a trained model, and of checkpoints: weights and moments, and the one before until the new is whole."""
+    return shape.parameters * 4 + 2 * shape.parameters * 12
+
+
 def _training(config: TrainingConfig, shape: Shape, plan: Plan) -> Cost:
     tokens = config.steps * config.batch_size * config.sequence_length
     flops = 3 * shape.flops_per_token(config.sequence_length)  # a backward pass costs two forward ones
     portion = min(plan.recipe.runtime.device_batch_size, config.batch_size) * config.sequence_length
-    memory = shape.parameters * _TRAINED + 4 * min(portion, _CHUNK) * shape.vocab_size * _LOGITS
-    memory += 2 * _ACTIVATIONS * portion * shape.num_hidden_layers * shape.hidden_size
+    memory = _trained(shape, portion)
     if isinstance(config, DistillConfig) and config.runs_teacher:
         flops += plan.teacher.flops_per_token(config.sequence_length)
         if config.data == "student":  # which reads what it writes once more to write it
             flops += shape.flops_per_token(config.sequence_length)
         memory += plan.teacher.parameters * 4
-    checkpoints = 2 * shape.parameters * 12  # weights and moments, and the one before until the new one is whole
-    return Cost(tokens, tokens * flops, memory, shape.parameters * 4 + checkpoints)
+    return Cost(tokens, tokens * flops, memory, _kept(shape))

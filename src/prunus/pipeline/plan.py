@@ -5,18 +5,16 @@ Nothing here reads a weight or imports torch: shapes come from config.json and h
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-from prunus.config import StepConfig, parse
+from prunus.config import parse
 from prunus.create.config import CreateConfig
-from prunus.data.config import Source, TokensConfig
+from prunus.data.config import TokensConfig
 from prunus.data.questions import read_questions
-from prunus.data.sources import check_source, sources_fingerprint
+from prunus.data.sources import check_source
 from prunus.distill.config import DistillConfig, StatesConfig
 from prunus.errors import HubError, RecipeError
 from prunus.evaluate.check import check_chat, check_tasks, tasks_fingerprint
@@ -28,73 +26,15 @@ from prunus.models.families import family_of
 from prunus.models.folder import has_chat_template, shape_of_file
 from prunus.models.locate import Located, locate_model
 from prunus.models.shape import PRUNABLE, Shape
-from prunus.pipeline.artifact import Artifact
+from prunus.pipeline.aligning import is_model, of_student, of_teacher
 from prunus.pipeline.checks import check_cached, check_cut, check_length, check_runtime
 from prunus.pipeline.exporting import check_export
 from prunus.pipeline.recipe import Recipe
+from prunus.pipeline.references import find_references, note
+from prunus.pipeline.steps import Given, Step, given_model, given_sources, given_tokenizer, tokens_step
 from prunus.prune.config import PruneConfig
 from prunus.score.config import ScoreConfig, Statistic
 from prunus.targets.config import TargetsConfig
-
-
-@dataclass(frozen=True)
-class Given:
-    """An input from outside: what it is, and a digest of what it holds."""
-
-    value: Any
-    fingerprint: str
-
-
-@dataclass(frozen=True)
-class Step:
-    """One piece of work and the folder that it makes.
-
-    Attributes:
-        subject: Whose it is: `data`, `teacher` or a student's name; also the folder above.
-        label: What to call it there: its kind, or its kind and what is special about it.
-        config: The options; their class says which room does the work.
-        inputs: By the names of the room's `Inputs`.
-        root: The folder of the run.
-        place: Where the result stands, if not at `root/subject/label-key`.
-    """
-
-    subject: str
-    label: str
-    config: StepConfig
-    inputs: Mapping[str, Step | Given]
-    root: Path
-    place: Path | None = None
-
-    @property
-    def kind(self) -> str:
-        """The room that does it."""
-        return str(type(self.config).kind)
-
-    @property
-    def name(self) -> str:
-        """What to call it in tables."""
-        return f"{self.subject} {self.label}"
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """A digest of all that decides the result: kind, revision, options, inputs."""
-        inputs = {name: given.fingerprint for name, given in self.inputs.items()}
-        return digest([self.kind, self.config.revision, self.config.identity(), inputs])
-
-    @cached_property
-    def artifact(self) -> Artifact:
-        """The folder that it makes."""
-        key = self.fingerprint[:8]
-        return Artifact(self.place or self.root / self.subject / f"{self.label}-{key}", key)
-
-    def state(self) -> str:
-        """`done`, or why it is to be done."""
-        if self.artifact.is_done():
-            return "done"
-        if self.artifact.has_begun():
-            return "to finish"
-        before = list(self.artifact.path.parent.glob(f"{self.label}-????????"))
-        return "to do again: settings or inputs changed" if before else "to do"
 
 
 @dataclass(frozen=True)
@@ -146,26 +86,23 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
             try:
                 check_source(source, f"data.{part}.{i}")
             except HubError as error:
-                _note(error, tentative, unchecked)
+                note(error, tentative, unchecked)
     if _written(recipe):
         recipe.generate.check_context(shape.max_position_embeddings, "generate")
         for i, source in enumerate(recipe.generate.prompts):
             try:
                 check_prompts(source, f"generate.prompts.{i}", _may_chat(tokenizer))
             except HubError as error:
-                _note(error, tentative, unchecked)
+                note(error, tentative, unchecked)
+    for alignment in (of_teacher(recipe, tentative), *(of_student(recipe, one, tentative) for one in students)):
+        if alignment.stages:
+            unchecked += alignment.check(shape.max_position_embeddings, tokenizer)
     check_tasks(recipe.evaluate)
     check_chat(recipe.evaluate, _may_chat(tokenizer), "the teacher")
-    references = _references(recipe, tentative, unchecked)
+    references = find_references(recipe, tentative, unchecked)
     steps = tuple(_steps(recipe, root, base, tokenizer, shape, students, references, tentative))
     shapes = {name: model.folder.shape for name, model in references.items()}
     return Plan(recipe, root, steps, shape, students, shapes, tuple(unchecked))
-
-
-def _note(error: HubError, tentative: bool, unchecked: list[str]) -> None:
-    if not tentative:
-        raise error
-    unchecked.append(str(error))
 
 
 def _target(recipe: Recipe, name: str, teacher: Shape) -> Shape:
@@ -192,29 +129,10 @@ def _written(recipe: Recipe) -> list[str]:
 
 
 def _may_chat(tokenizer: Step | Given) -> bool:
-    """Whether a teacher's tokenizer has a chat template, or cannot be looked at; one that is made here has none."""
+    """Whether a teacher's tokenizer has a chat template, or cannot be looked at; one made here may be given one."""
     if isinstance(tokenizer, Step):
-        return False
+        return isinstance(tokenizer.config, CreateConfig) and tokenizer.config.chat
     return not isinstance(tokenizer.value, Path) or has_chat_template(tokenizer.value)
-
-
-def _references(recipe: Recipe, tentative: bool, unchecked: list[str]) -> dict[str, Located]:
-    """The other models that are measured, by what their steps are called."""
-    found: dict[str, Located] = {}
-    for i, path in enumerate(recipe.evaluate.references):
-        where = f"evaluate.references.{i}"
-        try:
-            model = locate_model(path, None, where, weights=not tentative)
-        except HubError as error:
-            _note(error, tentative, unchecked)
-            continue
-        check_chat(recipe.evaluate, has_chat_template(model.folder.path), f"{where}: {path}")
-        check_length(where, recipe.evaluate.sequence_length, model.folder.context)
-        name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(path).name).strip("-") or str(i)
-        if name in (*recipe.students, *found, "teacher", "data"):
-            name = f"{name}-{i}"
-        found[name] = model
-    return found
 
 
 def given_data(config: EvaluateConfig) -> dict[str, Step | Given]:
@@ -228,31 +146,6 @@ def given_prompts(config: GenerateConfig, tentative: bool = False) -> dict[str, 
     if not config.prompts:
         return {}
     return {"prompts": given_sources(config.prompts, "generate.prompts", tentative)}
-
-
-def tokens_step(config: TokensConfig, sources: Given, tokenizer: Step | Given, label: str, root: Path) -> Step:
-    """The step that tokenises some sources, under the label that it shows."""
-    return Step("data", label, config, {"sources": sources, "tokenizer": tokenizer}, root)
-
-
-def given_sources(sources: tuple[Source, ...], where: str, tentative: bool = False) -> Given:
-    """Text from outside as an input; in a tentative plan by name alone where the hub cannot be reached."""
-    try:
-        return Given(sources, sources_fingerprint(sources, where))
-    except HubError:
-        if not tentative:
-            raise
-        return Given(sources, digest([[source.identity(), source.path] for source in sources]))
-
-
-def given_model(model: Located) -> Given:
-    """A model from outside as an input."""
-    return Given(model.folder.path, model.fingerprint())
-
-
-def given_tokenizer(model: Located) -> Given:
-    """A model's tokenizer from outside as an input."""
-    return Given(model.folder.path, model.tokenizer_fingerprint())
 
 
 def _teacher(
@@ -275,7 +168,7 @@ def _teacher(
     except HubError as error:
         if config.config is None:
             raise
-        _note(error, tentative, unchecked)
+        note(error, tentative, unchecked)
         stand_in = Given(config.path, digest([config.path, config.revision]))
         return shape_of_file(Path(config.config)), stand_in, stand_in
     if not (tentative and model.source):
@@ -336,6 +229,9 @@ def _steps(
             inputs = {"model": base, "tokens": held_out, **data}
             yield Step("teacher", "evaluate-original", recipe.evaluate, inputs, root)
         yield teacher
+    for step in of_teacher(recipe, tentative).steps("teacher", teacher, None, root):
+        yield step
+        teacher = step if is_model(step) else teacher
     measured = Step("teacher", "evaluate", recipe.evaluate, {"model": teacher, "tokens": held_out, **data}, root)
     yield measured
     if recipe.evaluate.tasks:
@@ -445,7 +341,7 @@ def _student_steps(
         beside = dict(data)
         yield from (corpus, held_out)
     if config.init == "teacher" or not distill.tokens:
-        label = "evaluate-pruned" if distill.tokens else "evaluate"
+        label = "evaluate-pruned" if distill.tokens or recipe.students[name].align else "evaluate"
         yield Step(name, label, recipe.evaluate, {"model": pruned, "tokens": held_out, **beside}, root)
     last = pruned
     if distill.tokens:
@@ -453,6 +349,14 @@ def _student_steps(
         inputs = {"student": pruned, **guide, "tokens": read}
         last = Step(name, "distill", distill, inputs, root)
         yield last
+    aligned = list(of_student(recipe, name, tentative).steps(name, last, teacher, root))
+    if distill.tokens:
+        label = "evaluate-distilled" if aligned else "evaluate"
+        yield Step(name, label, recipe.evaluate, {"model": last, "tokens": held_out, **beside}, root)
+    yield from aligned
+    models = list(filter(is_model, aligned))
+    if models:
+        last = models[-1]
         yield Step(name, "evaluate", recipe.evaluate, {"model": last, "tokens": held_out, **beside}, root)
     if recipe.export.formats:
         yield Step(name, "export", recipe.export, {"model": last, "tokens": held_out}, root)

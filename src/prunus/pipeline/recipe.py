@@ -12,6 +12,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from prunus import config as base
+from prunus.align.config import AlignConfig
 from prunus.config import Config, parse
 from prunus.correct.config import CorrectConfig
 from prunus.create.config import CreateConfig
@@ -43,6 +44,8 @@ class TeacherConfig(Config):
     """A config.json to plan by for as long as the model itself is not here."""
     create: CreateConfig | None = None
     """Make a new teacher instead; `correct` then trains it from its random weights."""
+    align: tuple[AlignConfig, ...] = ()
+    """How the teacher itself is aligned, stage by stage, after its correction and before anything else."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> TeacherConfig:
@@ -52,12 +55,14 @@ class TeacherConfig(Config):
 
 
 class StudentConfig(Config):
-    """One student. What it leaves out of `distill` is the recipe's own."""
+    """One student. What it leaves out of `distill`, and `align` as a whole, is the recipe's own."""
 
     prune: PruneConfig = PruneConfig()
     """What is cut."""
     distill: DistillConfig
     """How it is healed."""
+    align: tuple[AlignConfig, ...] = ()
+    """How it is aligned after that, stage by stage."""
 
 
 class Recipe(Config):
@@ -83,6 +88,8 @@ class Recipe(Config):
     """The students, by name."""
     distill: DistillConfig
     """Distillation, for every student that says nothing else."""
+    align: tuple[AlignConfig, ...] = ()
+    """Alignment, stage by stage, for every student that says nothing else."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Measurement."""
     export: ExportConfig = ExportConfig()
@@ -103,9 +110,12 @@ class Recipe(Config):
         for key in SEEDED:
             if seed or key in raw:
                 raw[key] = _over(seed, raw.get(key, {}))
+        if "align" in raw:
+            raw["align"] = _stages(raw["align"], seed)
         if isinstance(raw.get("students"), dict):
             raw["students"] = {
-                name: _student(student, raw.get("distill", {}), seed) for name, student in raw["students"].items()
+                name: _student(student, raw.get("distill", {}), raw.get("align", ()), seed)
+                for name, student in raw["students"].items()
             }
         return raw
 
@@ -170,7 +180,7 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _student(student: Any, distill: Any, seed: dict[str, Any]) -> Any:
+def _student(student: Any, distill: Any, align: Any, seed: dict[str, Any]) -> Any:
     if student is None:
         student = {}
     if not isinstance(student, dict):
@@ -179,7 +189,15 @@ def _student(student: Any, distill: Any, seed: dict[str, Any]) -> Any:
         **student,
         "prune": _over(seed, student.get("prune", {})),
         "distill": _over(_over(seed, distill), student.get("distill", {})),
+        "align": _stages(student.get("align", align), seed),
     }
+
+
+def _stages(stages: Any, seed: dict[str, Any]) -> Any:
+    """Stages with the recipe's seed, where they name none; a method alone stands for a stage."""
+    if not isinstance(stages, (list, tuple)):
+        return stages
+    return [_over(seed, {"method": stage} if isinstance(stage, str) else stage) for stage in stages]
 
 
 def _over(below: Any, above: Any) -> Any:
@@ -190,9 +208,11 @@ def _over(below: Any, above: Any) -> Any:
 def _teacher(teacher: Any, seed: dict[str, Any]) -> Any:
     if isinstance(teacher, str):
         return {"path": teacher}
-    if isinstance(teacher, dict) and "create" in teacher:
-        return {**teacher, "create": _over(seed, teacher["create"])}
-    return teacher
+    if not isinstance(teacher, dict):
+        return teacher
+    created = {"create": _over(seed, teacher["create"])} if "create" in teacher else {}
+    aligned = {"align": _stages(teacher["align"], seed)} if "align" in teacher else {}
+    return {**teacher, **created, **aligned}
 
 
 def _expand(value: Any, where: str) -> Any:

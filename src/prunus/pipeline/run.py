@@ -16,7 +16,8 @@ from prunus import processes
 from prunus.console import Console, duration
 from prunus.errors import ArtifactError, RecipeError
 from prunus.pipeline.machine import hardware, peak_memory, reset_peak_memory, versions
-from prunus.pipeline.plan import Given, Plan, Step
+from prunus.pipeline.plan import Plan
+from prunus.pipeline.steps import Given, Step
 from prunus.runtime import Runtime
 from prunus.training.config import OptimizerConfig
 

@@ -84,6 +84,7 @@ def _tables(run: Run) -> list[tuple[str, str, tasks.Table]]:
         ("Speed", "One sequence on this machine; × is the ratio to the teacher, measured by turns in one run.",
          tasks.speed(run)),
     ]  # fmt: skip
+    found[2:2] = [(f"{name}, by its parts", "Scores as above.", table) for name, table in tasks.parts(run)]
     return [(title, note, table) for title, note, table in found if len(table.header) > 1 and table.rows]
 
 

@@ -15,6 +15,7 @@ NOISE = "≈"
 """Marks a difference whose interval holds 0: as good as none."""
 
 _ORIGINAL = 8_030_261_248  # parameters of Llama-3.1-8B, to whose run NVIDIA's figures belong
+_PARTS = 16  # columns of a table of parts, at most
 _SHOWN = 2  # items of each skill whose answers are shown
 PUBLISHED: dict[str, dict[str, float]] = {
     "Phi-2 2.7B": {"winogrande": 74.0, "arc_challenge": 61.0, "mmlu": 57.5, "hellaswag": 75.2, "gsm8k": 55.0},
@@ -61,6 +62,23 @@ def differences(run: Run) -> Table:
         if any(cells):
             rows.append([row_name(run, result), *cells])
     return Table(("model", *names), rows)
+
+
+def parts(run: Run) -> list[tuple[str, Table]]:
+    """The scores of each task that comes in a few parts, part by part; MMLU's subjects are too many for a page."""
+    found = []
+    for name in asked(run):
+        results = [result for result in run.of_kind("evaluate") if "groups" in _tasks(result).get(name, {})]
+        groups = [_tasks(result)[name]["groups"] for result in results]
+        columns = list(dict.fromkeys(group for of in groups for group in of))
+        if not 1 < len(columns) <= _PARTS:
+            continue
+        rows = []
+        for result, of in zip(results, groups, strict=True):
+            first = {"first": _tasks(result)[name].get("first")}
+            rows.append([row_name(run, result), *(_score({**of.get(group, {}), **first}) for group in columns)])
+        found.append((name, Table(("model", *columns), rows)))
+    return found
 
 
 def health(run: Run) -> Table:
@@ -132,7 +150,7 @@ def _first(run: Run, name: str) -> str | None:
 
 
 def _figure(task: dict[str, Any] | None) -> dict[str, Any] | None:
-    return task["metrics"][task["first"]] if task and task.get("first") else None
+    return task.get("metrics", {}).get(task["first"]) if task and task.get("first") else None
 
 
 def _percent(task: dict[str, Any]) -> float:

@@ -17,12 +17,16 @@ class Objective(nn.Module):
     Attributes:
         model: The model that is trained.
         figures: What was seen of the last portion, to be shown: scalars by name, in nats.
+        has_head: Whether the model has an LM head.
     """
+
+    has_head = True
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
-        check_head(model)
+        if self.has_head:
+            check_head(model)
         self.figures: dict[str, torch.Tensor] = {}
         self.is_distributed_loading_by_transformers = False  # set by who shares its weights out; read by the Trainer
 

@@ -18,7 +18,7 @@ ARGUMENTS = {
     "count": "integer", "size": "integer", "hour": "integer", "price": "integer",
 }  # fmt: skip
 NO_TOOL = "No tool fits."
-_TOOLS = {"easy": (2, 3), "medium": (2, 4), "hard": (3, 4)}
+_TOOLS = {"easy": (2, 4), "medium": (2, 4), "hard": (3, 4)}
 _VALUES = {"easy": (1, 2), "medium": (1, 3), "hard": (2, 3)}
 _ASKED = ("Please {verb} the {noun}", "I want you to {verb} the {noun}")
 _NONE, _SEVERAL = 0.15, 0.2

@@ -11,13 +11,15 @@ from prunus.errors import nearest
 
 Skill = Literal["instruction_following", "roleplay", "rag", "function_calling"]
 SKILLS: tuple[Skill, ...] = get_args(Skill)
-KINDS: tuple[str, ...] = (*SKILLS, "copying")
-"""What a mixture may hold: the skills, and pure copying, from which they are learnt faster."""
+KINDS: tuple[str, ...] = (*SKILLS, "copying", "stories")
+"""What a mixture may hold: the skills; pure copying, from which they are learnt faster; and stories on request."""
 Difficulty = Literal["easy", "medium", "hard"]
 DIFFICULTIES: tuple[Difficulty, ...] = get_args(Difficulty)
 Part = Literal["train", "held_out"]
 Share = Annotated[float, Field(ge=0)]
 
+WORLD = "builtin:world"
+"""What it is called where text or items are wanted."""
 REVISION = 1
 """Raised whenever the same options come to mean other text."""
 
@@ -30,7 +32,7 @@ class WorldConfig(Config):
     difficulty: Difficulty = "easy"
     """How many passages, tools, arguments and constraints there are at a time, and how many ways of saying a thing."""
     mixture: dict[str, Share] = MIXTURE
-    """Conversations of each skill, and of pure `copying`, relative to the others."""
+    """Conversations of each skill, of pure `copying`, and of `stories`, relative to the others."""
     turns: int = Field(default=3, ge=1)
     """Questions of one training conversation at most; held-out items have one."""
     documents: int = Field(default=20_000, ge=1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from prunus.world import calls, copying, instructions, rag, roleplay
+from prunus.world import calls, copying, instructions, rag, roleplay, stories
 from prunus.world.config import KINDS, Difficulty, Part, Skill, WorldConfig
 from prunus.world.items import Message, Scene
 from prunus.world.stories import chant, story
@@ -18,6 +18,7 @@ SCENES: dict[str, Callable[[Random, Part, Difficulty, int], Scene]] = {
     "rag": rag.scene,
     "function_calling": calls.scene,
     "copying": copying.scene,
+    "stories": stories.scene,
 }
 
 
@@ -49,7 +50,7 @@ def corpus(config: WorldConfig, part: Part = "train") -> Iterator[str]:
 
 
 def conversations(config: WorldConfig) -> Iterator[dict[str, Any]]:
-    """Training conversations without end, as `{messages, tools}` with the assistant's turns answered."""
+    """Training conversations without end: `{messages, tools, skill, check}`, the check being of the last answer."""
     number = 0
     while True:
         random = _random(config, "train", "chat", number)
@@ -58,7 +59,7 @@ def conversations(config: WorldConfig) -> Iterator[dict[str, Any]]:
         messages = _opening(scene)
         for turn in scene.turns:
             messages += [{"role": "user", "content": turn.question}, turn.answer]
-        yield {"messages": messages, "tools": scene.tools}
+        yield {"messages": messages, "tools": scene.tools, "skill": skill, "check": scene.turns[-1].check}
         number += 1
 
 

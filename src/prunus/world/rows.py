@@ -36,8 +36,8 @@ def rows(config: WorldConfig, name: str | None, split: str) -> Iterator[dict[str
 
     Args:
         config: Which world.
-        name: `stories`, rows of `{text}`; or `chat`, rows of `{text, messages, tools}`, and of what is held out
-            `{skill, check}` as well. `text` is the conversation as Sapling reads it. None for stories.
+        name: `stories`, rows of `{text}`; or `chat`, rows of `{text, messages, tools, skill, check}`: `text` is the
+            conversation as Sapling reads it, and `check` what its last answer is checked by. None for stories.
         split: `train` or `held_out`.
     """
     part: Part = "train" if split == "train" else "held_out"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from prunus.world.config import Part
+from prunus.world.config import Difficulty, Part
+from prunus.world.items import Scene, Turn, said
 from prunus.world.words import Words
 
 _PLACES = ("by the river", "at the market", "near the old bridge", "on the hill", "in the garden", "behind the inn")
@@ -27,6 +28,11 @@ def story(random: Random, part: Part) -> str:
     ]
     dropped = random.sample(range(2, len(lines)), random.randint(0, 2))
     return " ".join(line for number, line in enumerate(lines) if number not in dropped)
+
+
+def scene(random: Random, part: Part, difficulty: Difficulty, turns: int) -> Scene:
+    """A story on request; there is no rule by which one is right."""
+    return Scene([Turn("Tell me a story.", said(story(random, part)), {})])
 
 
 def chant(random: Random, part: Part) -> str:

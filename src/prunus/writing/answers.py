@@ -46,7 +46,9 @@ class Kept:
 
     def find(self) -> None:
         """Note where each prompt's answer is. A line that a kill left unfinished is none."""
-        for file in sorted(self.root.glob(f"{self.name}-[0-9]*/answers.jsonl")):
+        for file in sorted(self.root.glob("*/answers.jsonl")):
+            if not file.parent.name.removeprefix(f"{self.name}-").isdigit():
+                continue  # another's, whose name may begin as this one's does
             place = 0
             for line in file.open("rb"):
                 if line.endswith(b"\n"):

@@ -1,12 +1,13 @@
 """Every reference answer passes its own check, and no broken one does."""
 
 import re
+from typing import Any
 
 import pytest
 
+from prunus.verify.reward import Tools, reward
 from prunus.world.config import DIFFICULTIES, SKILLS, Difficulty, Skill, WorldConfig
 from prunus.world.instructions import KINDS, scene
-from prunus.world.judge import right
 from prunus.world.make import Item, held_out
 from prunus.world.rows import rendered
 
@@ -25,6 +26,11 @@ BREAK = {
 }
 
 
+def right(answer: str, check: dict[str, Any], tools: Tools = ()) -> bool:
+    """Whether an answer has the full reward."""
+    return reward(answer, check, tools, "x") == 1
+
+
 def said(item: Item) -> str:
     """The reference as a model would write it."""
     return rendered([*item.messages, item.reference], item.tools).rsplit("<|assistant|>", 1)[1]
@@ -34,9 +40,9 @@ def said(item: Item) -> str:
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
 def test_references_pass_and_silence_does_not(skill: Skill, difficulty: Difficulty) -> None:
     for item in held_out(WorldConfig(difficulty=difficulty), skill, 150):
-        assert right(skill, said(item), item.check, item.tools), (item, said(item))
-        assert not right(skill, "", item.check, item.tools)
-        assert skill == "instruction_following" or not right(skill, '{"name": "x"}', item.check, item.tools)
+        assert right(said(item), item.check, item.tools), (item, said(item))
+        assert not right("", item.check, item.tools)
+        assert skill == "instruction_following" or not right('{"name": "x"}', item.check, item.tools)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -47,7 +53,7 @@ def test_each_constraint_is_seen_to_be_broken(kind: str) -> None:
     for turn in scene(Random(0), "train", "medium", 400).turns:
         if kind in turn.check["instruction_id_list"]:
             text = BREAK[kind](turn.answer["content"])
-            assert not right("instruction_following", text, turn.check, []), (turn, text)
+            assert not right(text, turn.check), (turn, text)
             found += 1
     assert found > 10
 
@@ -60,21 +66,21 @@ def test_another_value_another_passage_and_an_answer_to_what_has_none() -> None:
     for item in items("rag"):
         text = said(item)
         if item.check["answers"]:
-            assert not right("rag", text.replace("[", "[9"), item.check, [])
-            assert not right("rag", text.replace(" is ", " is x"), item.check, [])
-            assert not right("rag", "The well of Balkos is not stated.", item.check, [])
+            assert not right(text.replace("[", "[9"), item.check)
+            assert not right(text.replace(" is ", " is x"), item.check)
+            assert not right("The well of Balkos is not stated.", item.check)
         else:
-            assert not right("rag", "The well of Balkos is Verdak [1]", item.check, [])
+            assert not right("The well of Balkos is Verdak [1]", item.check)
 
 
 def test_a_persona_that_forgets_its_manner_its_facts_or_says_too_much() -> None:
     for item in items("roleplay"):
         text, (manner, word) = said(item), item.check["manner"]
-        assert not right("roleplay", text.replace(f", {word}", "").replace(f"{word}, ", ""), item.check, [])
-        assert not right("roleplay", text.replace(item.check["facts"][0][0], "nothing"), item.check, [])
+        assert not right(text.replace(f", {word}", "").replace(f"{word}, ", ""), item.check)
+        assert not right(text.replace(item.check["facts"][0][0], "nothing"), item.check)
         other = item.check["contradictions"][0]
         wordy = text.replace(item.check["facts"][0][0], f"{item.check['facts'][0][0]} and {other}")
-        assert not right("roleplay", wordy, item.check, [])
+        assert not right(wordy, item.check)
         assert manner in ("ends with", "begins with")
 
 
@@ -82,12 +88,10 @@ def test_a_call_too_few_too_many_or_otherwise() -> None:
     for item in items("function_calling"):
         text = said(item)
         if not item.check["calls"]:
-            assert not right(
-                "function_calling", '<tool_call>{"name": "x", "arguments": {}}</tool_call>', item.check, []
-            )
+            assert not right('<tool_call>{"name": "x", "arguments": {}}</tool_call>', item.check, [])
             continue
         one = text.split("</tool_call>")[0] + "</tool_call>"
-        assert not right("function_calling", text + one, item.check, item.tools)
-        assert not right("function_calling", text.removeprefix(one) or "No tool fits.", item.check, item.tools)
-        assert not right("function_calling", text.replace('": {"', '": {"x', 1), item.check, item.tools)
-        assert not right("function_calling", text[: -len('"}}</tool_call>')], item.check, item.tools)
+        assert not right(text + one, item.check, item.tools)
+        assert not right(text.removeprefix(one) or "No tool fits.", item.check, item.tools)
+        assert not right(text.replace('": {"', '": {"x', 1), item.check, item.tools)
+        assert not right(text[: -len('"}}</tool_call>')], item.check, item.tools)

@@ -1,0 +1,45 @@
+"""The other models that an evaluation puts beside its own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from prunus.errors import HubError
+from prunus.evaluate.check import check_chat
+from prunus.models.folder import has_chat_template
+from prunus.models.locate import Located, locate_model
+from prunus.pipeline.checks import check_length
+from prunus.pipeline.recipe import Recipe
+
+
+def find_references(recipe: Recipe, tentative: bool, unchecked: list[str]) -> dict[str, Located]:
+    """The other models that are measured, by what their steps are called.
+
+    Raises:
+        HubError: One is neither here nor to be had from the hub.
+        ModelError: One cannot be used.
+        RecipeError: It has no chat template, and is asked to converse; or its context is too short.
+    """
+    found: dict[str, Located] = {}
+    for i, path in enumerate(recipe.evaluate.references):
+        where = f"evaluate.references.{i}"
+        try:
+            model = locate_model(path, None, where, weights=not tentative)
+        except HubError as error:
+            note(error, tentative, unchecked)
+            continue
+        check_chat(recipe.evaluate, has_chat_template(model.folder.path), f"{where}: {path}")
+        check_length(where, recipe.evaluate.sequence_length, model.folder.context)
+        name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(path).name).strip("-") or str(i)
+        if name in (*recipe.students, *found, "teacher", "data"):
+            name = f"{name}-{i}"
+        found[name] = model
+    return found
+
+
+def note(error: HubError, tentative: bool, unchecked: list[str]) -> None:
+    """Leave for later what the hub does not give, where a plan is all that is wanted."""
+    if not tentative:
+        raise error
+    unchecked.append(str(error))
