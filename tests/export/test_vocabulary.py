@@ -110,7 +110,7 @@ def hold(folder: Path, without_marks: bool = False) -> int:
     model = ModelFolder(folder)
     file = folder / "model.gguf"
     write_gguf(model, read_vocabulary(folder, model.shape.vocab_size), "gguf-f32", file)
-    reference = Reference(load_model(folder, torch.device("cpu"), torch.float32), load_tokenizer(folder), [], False)
+    reference = Reference(load_model(folder, torch.device("cpu"), torch.float32), load_tokenizer(folder), [], False, 16)
     with Running(file, 16) as running:
         return check_tokens(running, reference, file, without_marks)
 

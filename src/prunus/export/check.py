@@ -60,12 +60,14 @@ class Reference:
         tokenizer: As transformers loads it.
         windows: Token ids, a stretch each.
         is_text: Whether they are text that somebody wrote.
+        limit: The longest text on which both are to say the same.
     """
 
     model: PreTrainedModel
     tokenizer: Any
     windows: list[np.ndarray]
     is_text: bool
+    limit: int
 
     @torch.no_grad()
     def logits(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -130,6 +132,7 @@ def prove(
     """
     tolerance = COARSE if coarse else TOLERANCE
     opening = [int(i) for i in reference.windows[0][: max(1, min(8, reference.context // 4))]]
+    new_tokens = min(new_tokens, reference.limit - len(opening))
     room = max(reference.context, len(opening) + new_tokens)
     with Running(file, room) as running:
         texts = check_tokens(running, reference, file, without_marks)

@@ -7,7 +7,7 @@ from typing import Any
 
 from prunus.errors import RecipeError
 from prunus.export.names import ARCHITECTURES, architecture_of
-from prunus.export.positions import check_positions, rope_keys, rope_parameters
+from prunus.export.positions import check_positions, rope_keys, rope_parameters, trained_context
 from prunus.models.shape import Shape
 
 Config = Mapping[str, Any]
@@ -21,8 +21,13 @@ ACTIVATIONS = {
 REQUIRED: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"norm_topk_prob": True},
     "olmoe": {"norm_topk_prob": False, "clip_qkv": None},
+    "gemma3_text": {"final_logit_softcapping": None, "attn_logit_softcapping": None},
+    "gpt_neox": {"attention_bias": True},
 }
-"""Values that llama.cpp takes for granted, with transformers' defaults below where a config leaves them out."""
+"""Values that llama.cpp takes for granted."""
+
+DEFAULTS: dict[str, Any] = {"norm_topk_prob": False, "attention_bias": True}
+"""What transformers takes them for where a config leaves them out."""
 
 _NO_ROPE_EVERY = 4  # the period of SmolLM3's layers without rotary positions, fixed there
 
@@ -64,10 +69,12 @@ def check_shape(config: Config, shape: Shape, where: str) -> None:
     if there.windows and not shape.flags["tie_word_embeddings"]:
         raise RecipeError(f"{where}: tie_word_embeddings is false, and llama.cpp's {there.name} ties them")
     for key, value in REQUIRED.get(kind, {}).items():
-        if config.get(key, False if isinstance(value, bool) else None) != value:
+        if config.get(key, DEFAULTS.get(key)) != value:
             raise RecipeError(
                 f"{where}: {key} is {config.get(key)!r}; llama.cpp's {there.name} computes {value!r} alone"
             )
+    if kind == "gemma2" and not all(config.get(f"{name}_logit_softcapping", 1) for name in ("attn", "final")):
+        raise RecipeError(f"{where}: logits without a soft cap, which llama.cpp's gemma2 always has")
     activation = config.get("hidden_activation") or config.get("hidden_act") or config.get("activation_function")
     allowed = ACTIVATIONS.get(kind, ("silu", "swish"))
     if activation is not None and activation not in allowed:
@@ -91,6 +98,17 @@ def check_layers(config: Config, where: str) -> None:
                 f"{where}: no_rope_layers is {ropes}, and llama.cpp's smollm3 has every {_NO_ROPE_EVERY}th layer "
                 f"without; drop layers in blocks of {_NO_ROPE_EVERY}, or use the folder"
             )
+
+
+def checked_context(config: Config, shape: Shape) -> int:
+    """The longest text on which a file and its model are to say the same.
+
+    That is the model's context, or the window of its layers where llama.cpp does not know of it, or with longrope the
+    context that it was trained on first: beyond that each of the two chooses its factors by another rule.
+    """
+    context = min(shape.max_position_embeddings, windowed_context(config) or shape.max_position_embeddings)
+    rope = rope_parameters(config) if shape.family.rotary else {"rope_type": "default"}
+    return min(context, trained_context(config, rope)) if rope["rope_type"] == "longrope" else context
 
 
 def windowed_context(config: Config) -> int | None:

@@ -41,7 +41,13 @@ def check_positions(config: Config, shape: Shape, where: str) -> None:
     """
     if not shape.family.rotary:
         return
-    kind = rope_parameters(config)["rope_type"]
+    rope = rope_parameters(config)
+    kind = rope["rope_type"]
+    betas = float(rope.get("beta_fast") or 32), float(rope.get("beta_slow") or 1)
+    if kind == "yarn" and (betas != (32.0, 1.0) or rope.get("mscale")):
+        raise RecipeError(
+            f"{where}: yarn with beta_fast, beta_slow or mscale of its own; llama.cpp computes 32 and 1 alone"
+        )
     if kind not in KNOWN:
         raise RecipeError(f"{where}: rotary positions are {kind!r}; Prunus can tell llama.cpp of {', '.join(KNOWN)}")
 
@@ -58,16 +64,16 @@ def rope_keys(config: Config, shape: Shape) -> dict[str, Any]:
         "rope.freq_base": float(rope["rope_theta"]),
         "rope.dimension_count": rotary_dimensions(config, shape),
     }
-    kind, trained = rope["rope_type"], _trained_context(config, rope)
+    kind, trained = rope["rope_type"], trained_context(config, rope)
     if kind == "linear":
         keys |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(rope["factor"])}
     if kind == "yarn":
+        usual = 1 + 0.1 * math.log(rope["factor"])  # what both multiply queries and keys by, where nobody says
         keys |= {
             "rope.scaling.type": "yarn",
             "rope.scaling.factor": float(rope["factor"]),
             "rope.scaling.original_context_length": trained,
-            "rope.scaling.yarn_beta_fast": float(rope.get("beta_fast") or 32),
-            "rope.scaling.yarn_beta_slow": float(rope.get("beta_slow") or 1),
+            "rope.scaling.attn_factor": float(rope.get("attention_factor") or usual) / usual,
         }
     if kind == "longrope":
         keys |= {
@@ -102,7 +108,8 @@ def _llama3(rope: Config, dimensions: int) -> np.ndarray:
     return (1.0 / ((1 - share) / factor + share)).astype(np.float32)
 
 
-def _trained_context(config: Config, rope: Config) -> int:
+def trained_context(config: Config, rope: Config) -> int:
+    """The context that a model was trained on before it was stretched."""
     own = rope.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
     return int(own or config["max_position_embeddings"])
 

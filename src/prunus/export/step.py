@@ -17,7 +17,7 @@ from prunus.export.check import Reference, judge, prove
 from prunus.export.config import ExportConfig
 from prunus.export.gguf import format_label, write_gguf
 from prunus.export.installed import check_formats, check_onnx
-from prunus.export.metadata import check_model, rounds_activation, windowed_context
+from prunus.export.metadata import check_model, checked_context, rounds_activation, windowed_context
 from prunus.export.onnx import export_onnx
 from prunus.export.pretokenizers import APPROXIMATE
 from prunus.export.vocabulary import read_vocabulary
@@ -124,10 +124,9 @@ def _tell_fallbacks(name: str, result: dict[str, Any], console: Console) -> None
 
 
 def _reference(config: ExportConfig, inputs: Inputs, folder: ModelFolder, runtime: Runtime) -> Reference:
-    context = folder.context
-    if any(name.startswith("gguf-") for name in config.formats):
-        context = min(context, windowed_context(folder.config) or context)
-    length = min(config.check_length, context)
+    to_gguf = any(name.startswith("gguf-") for name in config.formats)
+    limit = checked_context(folder.config, folder.shape) if to_gguf else folder.context
+    length = min(config.check_length, limit)
     if inputs.tokens is not None:
         windows = _windows(Tokens.open(inputs.tokens), length, config.check_tokens)
     else:
@@ -135,7 +134,7 @@ def _reference(config: ExportConfig, inputs: Inputs, folder: ModelFolder, runtim
         count = max(1, config.check_tokens // length)
         windows = list(draw.integers(0, folder.shape.vocab_size, (count, length)))
     model = load_model(inputs.model, device_of(runtime), torch.float32)
-    return Reference(model, load_tokenizer(inputs.model), windows, inputs.tokens is not None)
+    return Reference(model, load_tokenizer(inputs.model), windows, inputs.tokens is not None, limit)
 
 
 def _windows(tokens: Tokens, length: int, limit: int) -> list[np.ndarray]:
