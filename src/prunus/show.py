@@ -11,6 +11,7 @@ from prunus.models.checkpoint import DTYPES, INDEX, ITEM_BYTES, WEIGHTS
 from prunus.models.folder import ModelFolder
 from prunus.models.shape import Shape
 from prunus.pipeline.estimate import cost_of
+from prunus.pipeline.exporting import unfitting
 from prunus.pipeline.plan import Plan
 from prunus.publish.hub import Parcel
 from prunus.report import tasks
@@ -82,6 +83,9 @@ def show_plan(plan: Plan, console: Console) -> None:
         ["model", *SIZES, "parameters", "non-embedding", "of teacher"],
         [_shape_row(name, shape, plan.teacher) for name, shape in shapes.items()],
     )
+    for name, shape in plan.students.items():
+        if note := unfitting(plan.recipe.export, name, shape):
+            console.warn(note)
     for text in plan.unchecked:
         console.warn(f"not checked: {text}")
     todo = [cost for step, cost in zip(plan.steps, costs, strict=True) if not step.artifact.is_done()]

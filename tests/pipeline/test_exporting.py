@@ -46,6 +46,16 @@ def test_a_student_is_exported_and_recorded(teacher: Path, corpus: Path, held_ou
     assert step.artifact.is_done()  # a card takes nothing from what was recorded
 
 
+def test_a_plan_tells_of_rows_that_fit_no_block(teacher: Path, corpus: Path, held_out: Path, tmp_path: Path) -> None:
+    recipe = recipe_for(teacher, corpus, held_out, "gguf-f16", "gguf-q4_k_m")
+    shape = make_plan(recipe, tmp_path / "run").students["depth"]
+    note = exporting.unfitting(recipe.export, "depth", shape)
+    assert note is not None
+    assert note.startswith("students.depth: rows of 32, 48 fit no block of gguf-q4_k_m (256 values)")
+    wide = shape.with_dimensions({"hidden_size": 256, "intermediate_size": 512, "head_dim": 32})
+    assert exporting.unfitting(recipe.export, "depth", wide) is None
+
+
 @pytest.mark.parametrize(
     ("model_type", "changes", "message"),
     [

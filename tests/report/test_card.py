@@ -38,6 +38,7 @@ def run(tmp_path: Path) -> Path:
         ("teacher", "evaluate", {}),
         ("width", "prune", prune),
         ("width", "distill", {}),
+        ("width", "align", {"method": "rpo"}),
         ("width", "evaluate", {}),
         ("width", "export", {}),
     ):
@@ -46,7 +47,7 @@ def run(tmp_path: Path) -> Path:
         kind = label
         steps.append({"subject": subject, "label": label, "kind": kind, "folder": f"{subject}/{folder.name}"})
         (folder / "artifact.json").write_text(json.dumps({**record, "config": config}))
-        if kind in ("prune", "distill"):
+        if kind in ("prune", "distill", "align"):
             (folder / "config.json").write_text(json.dumps(CONFIG))
         if kind == "evaluate":
             figures = dict.fromkeys(("nll", "perplexity", "bits_per_byte"), FIGURE)
@@ -64,7 +65,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_a_card_in_the_students_last_folder_and_in_its_export(run: Path) -> None:
     cards = write_cards(run)
-    assert [card.parent.name for card in cards] == ["distill-12345678", "export-12345678"]
+    assert [card.parent.name for card in cards] == ["align-12345678", "export-12345678"]
     text = cards[0].read_text()
     facts = yaml.safe_load(text.split("---")[1])
     assert facts["license"] == "llama3.1"
@@ -75,7 +76,7 @@ def test_a_card_in_the_students_last_folder_and_in_its_export(run: Path) -> None
     assert "**Built with Llama. Llama 3.1 is licensed under the Llama 3.1 Community License" in text
     assert "- Keep to Meta's Acceptable Use Policy." in text
     assert "0.250 ± 0.050" in text
-    assert "then distilled on 5M tokens" in text
+    assert "then distilled on 5M tokens, then aligned by rpo" in text
     assert "| hidden_size | 32 | 16 |" in text
     assert "| `model-Q4_K_M.gguf` | 2 MB | 0.01 | 9.5 |" in text
     assert "private" not in text  # no folder of this machine
@@ -90,7 +91,7 @@ def test_a_card_that_somebody_took_over_is_left_alone(run: Path) -> None:
 
 def test_a_student_that_was_cut_alone_is_called_no_model_to_use(run: Path) -> None:
     manifest = json.loads((run / "run.json").read_text())
-    manifest["steps"] = [step for step in manifest["steps"] if step["label"] not in ("distill", "export")]
+    manifest["steps"] = [step for step in manifest["steps"] if step["label"] not in ("distill", "align", "export")]
     (run / "run.json").write_text(json.dumps(manifest))
     (card,) = write_cards(run)
     assert card.parent.name == "prune-12345678"

@@ -15,6 +15,10 @@ class Transformers(Child):
     def __init__(self, folder: Path, device: str, precision: str) -> None:
         super().__init__("prunus.bench.engine", folder.name, folder, device, precision)
 
+    def peak_bytes(self) -> int | None:
+        """The most memory of the GPU that was held; of the process where there is none."""
+        return self.ask("gpu_bytes") or super().peak_bytes()
+
 
 class Timed:
     """The model, in the process that runs it."""

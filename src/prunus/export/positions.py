@@ -45,9 +45,7 @@ def check_positions(config: Config, shape: Shape, where: str) -> None:
     kind = rope["rope_type"]
     betas = float(rope.get("beta_fast") or 32), float(rope.get("beta_slow") or 1)
     if kind == "yarn" and (betas != (32.0, 1.0) or rope.get("mscale")):
-        raise RecipeError(
-            f"{where}: yarn with beta_fast, beta_slow or mscale of its own; llama.cpp computes 32 and 1 alone"
-        )
+        raise RecipeError(f"{where}: yarn with beta_fast, beta_slow or mscale of its own; llama.cpp has 32 and 1")
     if kind not in KNOWN:
         raise RecipeError(f"{where}: rotary positions are {kind!r}; Prunus can tell llama.cpp of {', '.join(KNOWN)}")
 

@@ -13,6 +13,7 @@ from prunus.export.installed import check_formats, check_onnx
 from prunus.export.metadata import check_shape
 from prunus.export.mixtures import TYPES, bytes_of
 from prunus.export.vocabulary import read_vocabulary
+from prunus.llamacpp.ggml import BLOCKS
 from prunus.models.shape import Shape
 
 
@@ -44,6 +45,20 @@ def check_export(config: ExportConfig, teacher: Path | CreateConfig | None, shap
     if any(name in TYPES for name in config.formats) and isinstance(teacher, Path):
         # one that is made has a byte-level tokenizer like GPT-2's
         read_vocabulary(teacher, next(iter(shapes.values())).vocab_size)
+
+
+def unfitting(config: ExportConfig, name: str, shape: Shape) -> str | None:
+    """What a plan says of a student whose rows fit no block of a format, or None."""
+    widths = {shape.hidden_size, shape.intermediate_size, shape.num_attention_heads * shape.head_dim}
+    for format_name in config.formats:
+        block = BLOCKS[TYPES[format_name]][0] if format_name in TYPES else 1
+        odd = sorted(width for width in widths if width % block)
+        if odd:
+            return (
+                f"students.{name}: rows of {', '.join(map(str, odd))} fit no block of {format_name} ({block} values); "
+                "their tensors are kept in more bits, as llama.cpp does. Multiples of that avoid it"
+            )
+    return None
 
 
 def _bytes_of(format_name: str, parameters: int) -> int:

@@ -149,6 +149,9 @@ def _made_by(run: Run, name: str) -> str:
         parts.append("drawn anew in the shape of a cut" if config["init"] == "random" else "cut out of it")
     if distill is not None:
         parts.append(f"then distilled on {human(distill.record['metrics']['tokens'])} tokens")
+    aligned = [result for result in run.of_kind("align") if result.subject == name]
+    if aligned:
+        parts.append(f"then aligned by {', '.join(result.record['config']['method'] for result in aligned)}")
     return ", ".join(parts)
 
 
