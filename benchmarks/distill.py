@@ -251,7 +251,7 @@ def trainer_overhead(setting: Setting, step: Step) -> float:
     objective = make_objective(config, setting.student, setting.teacher, None)
     ids = np.tile(setting.ids.numpy().astype(np.uint32).reshape(-1), 2)
     ends = np.array([len(ids)])
-    tokens = Tokens(ids, ends, ends * 4, np.zeros_like(ends))
+    tokens = Tokens(ids, ends, ends * 4)
     with tempfile.TemporaryDirectory() as out:
         runtime, quiet = Runtime(device="cpu", device_batch_size=BATCH), Console(quiet=True)
         train(objective, tokens, config, Path(out), runtime, quiet, "benchmark", watchers=[clock])

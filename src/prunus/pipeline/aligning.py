@@ -15,6 +15,7 @@ from prunus.fingerprint import digest
 from prunus.models.folder import has_chat_template
 from prunus.models.locate import locate_model
 from prunus.pipeline.checks import check_length
+from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.steps import Given, Step, given_model, given_sources
 
 
@@ -141,6 +142,22 @@ class Alignment:
                 raise RecipeError(f"{self.where}.teacher: missing; distil learns from an aligned teacher")
             found["teacher"] = guide
         return found
+
+
+def of_teacher(recipe: Recipe, tentative: bool) -> Alignment:
+    """The teacher's stages."""
+    return Alignment(recipe.teacher.align, recipe.data.chat, recipe.data.template, "teacher.align", tentative)
+
+
+def of_student(recipe: Recipe, name: str, tentative: bool) -> Alignment:
+    """A student's stages."""
+    stages = recipe.students[name].align
+    return Alignment(stages, recipe.data.chat, recipe.data.template, f"students.{name}.align", tentative)
+
+
+def is_model(step: Step) -> bool:
+    """Whether what a step makes is the aligned model as far as it is, and no reward model and no data."""
+    return isinstance(step.config, AlignConfig) and step.config.method != "reward"
 
 
 def check_first(stage: AlignConfig, source: ChatSource, where: str) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from prunus.align.config import AlignConfig
 from prunus.config import parse
 from prunus.create.config import CreateConfig
 from prunus.data.config import TokensConfig
@@ -27,7 +26,7 @@ from prunus.models.families import family_of
 from prunus.models.folder import has_chat_template, shape_of_file
 from prunus.models.locate import Located, locate_model
 from prunus.models.shape import PRUNABLE, Shape
-from prunus.pipeline.aligning import Alignment
+from prunus.pipeline.aligning import is_model, of_student, of_teacher
 from prunus.pipeline.checks import check_cached, check_cut, check_length, check_runtime
 from prunus.pipeline.exporting import check_export
 from prunus.pipeline.recipe import Recipe
@@ -95,7 +94,7 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
                 check_prompts(source, f"generate.prompts.{i}", _may_chat(tokenizer))
             except HubError as error:
                 note(error, tentative, unchecked)
-    for alignment in (_own_alignment(recipe, tentative), *(_alignment(recipe, one, tentative) for one in students)):
+    for alignment in (of_teacher(recipe, tentative), *(of_student(recipe, one, tentative) for one in students)):
         if alignment.stages:
             unchecked += alignment.check(shape.max_position_embeddings, tokenizer)
     check_tasks(recipe.evaluate)
@@ -104,17 +103,6 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
     steps = tuple(_steps(recipe, root, base, tokenizer, shape, students, references, tentative))
     shapes = {name: model.folder.shape for name, model in references.items()}
     return Plan(recipe, root, steps, shape, students, shapes, tuple(unchecked))
-
-
-def _alignment(recipe: Recipe, name: str, tentative: bool) -> Alignment:
-    """A student's stages."""
-    stages = recipe.students[name].align
-    return Alignment(stages, recipe.data.chat, recipe.data.template, f"students.{name}.align", tentative)
-
-
-def _own_alignment(recipe: Recipe, tentative: bool) -> Alignment:
-    """The teacher's stages."""
-    return Alignment(recipe.teacher.align, recipe.data.chat, recipe.data.template, "teacher.align", tentative)
 
 
 def _target(recipe: Recipe, name: str, teacher: Shape) -> Shape:
@@ -241,9 +229,9 @@ def _steps(
             inputs = {"model": base, "tokens": held_out, **data}
             yield Step("teacher", "evaluate-original", recipe.evaluate, inputs, root)
         yield teacher
-    for step in _own_alignment(recipe, tentative).steps("teacher", teacher, None, root):
+    for step in of_teacher(recipe, tentative).steps("teacher", teacher, None, root):
         yield step
-        teacher = step if isinstance(step.config, AlignConfig) and step.config.method != "reward" else teacher
+        teacher = step if is_model(step) else teacher
     measured = Step("teacher", "evaluate", recipe.evaluate, {"model": teacher, "tokens": held_out, **data}, root)
     yield measured
     if recipe.evaluate.tasks:
@@ -355,17 +343,18 @@ def _student_steps(
     if config.init == "teacher" or not distill.tokens:
         label = "evaluate-pruned" if distill.tokens or recipe.students[name].align else "evaluate"
         yield Step(name, label, recipe.evaluate, {"model": pruned, "tokens": held_out, **beside}, root)
+    last = pruned
     if distill.tokens:
         read = written if distill.data == "teacher" else corpus
         inputs = {"student": pruned, **guide, "tokens": read}
         last = Step(name, "distill", distill, inputs, root)
         yield last
-    aligned = list(_alignment(recipe, name, tentative).steps(name, last, teacher, root))
+    aligned = list(of_student(recipe, name, tentative).steps(name, last, teacher, root))
     if distill.tokens:
         label = "evaluate-distilled" if aligned else "evaluate"
         yield Step(name, label, recipe.evaluate, {"model": last, "tokens": held_out, **beside}, root)
     yield from aligned
-    models = [step for step in aligned if isinstance(step.config, AlignConfig) and step.config.method != "reward"]
+    models = list(filter(is_model, aligned))
     if models:
         last = models[-1]
         yield Step(name, "evaluate", recipe.evaluate, {"model": last, "tokens": held_out, **beside}, root)
