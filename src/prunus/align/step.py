@@ -10,10 +10,12 @@ import torch
 
 from prunus import processes
 from prunus.align.answers import Answers
-from prunus.align.config import LIKELIHOOD, AlignConfig
+from prunus.align.config import LIKELIHOOD, ONLINE, AlignConfig
 from prunus.align.objective import Preference, Reward
+from prunus.align.online import train_online
 from prunus.align.reference import reference_of
 from prunus.console import Console
+from prunus.data.config import ChatSource
 from prunus.data.judged import Judged
 from prunus.data.tokens import Tokens
 from prunus.errors import RecipeError
@@ -34,10 +36,14 @@ PARALLEL = True
 
 @dataclass(frozen=True)
 class Inputs:
-    """The model, the stream that it learns from, and, where asked for, a reference, a teacher and a template."""
+    """The model, the stream that it learns from, and, where asked for, a reference, a teacher and a template.
+
+    Online methods read the sources themselves, and no stream.
+    """
 
     model: Path
-    tokens: Path
+    tokens: Path | None = None
+    sources: tuple[ChatSource, ...] = ()
     reference: Path | None = None
     teacher: Path | None = None
     template: str | None = None
@@ -58,13 +64,17 @@ def run(config: AlignConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         TrainingError: The loss is not finite.
     """
     torch.manual_seed(config.seed)
-    tokens = Tokens.open(inputs.tokens)
+    if config.method in ONLINE:
+        model, metrics = train_online(config, inputs.model, inputs.sources, inputs.template, out, runtime, console)
+        difference = _save(config, CrossEntropy(model), inputs, out)
+        return {**metrics, "reload_difference": difference}
+    assert inputs.tokens is not None  # the plan gives a stream
     if config.method in LIKELIHOOD:
         objective = _likelihood(config, inputs, runtime)
-        items: Items = packed(config, tokens, inputs.tokens)
+        items: Items = packed(config, inputs.tokens)
         place(objective, runtime)
     else:
-        objective, items = _preference(config, inputs, tokens, out, runtime, console)
+        objective, items = _preference(config, inputs, inputs.tokens, out, runtime, console)
     metrics = fit(objective, items, config, out, runtime, console, config.method)
     difference = _save(config, objective, inputs, out)
     return {**metrics, "reload_difference": difference}
@@ -82,10 +92,10 @@ def _likelihood(config: AlignConfig, inputs: Inputs, runtime: Runtime) -> Object
 
 
 def _preference(
-    config: AlignConfig, inputs: Inputs, tokens: Tokens, out: Path, runtime: Runtime, console: Console
+    config: AlignConfig, inputs: Inputs, stream: Path, out: Path, runtime: Runtime, console: Console
 ) -> tuple[Objective, Answers]:
     """What learns from two answers, where it works, and what the reference says of them."""
-    items = Answers(tokens, Judged.open(inputs.tokens), config)
+    items = Answers(Tokens.open(stream), Judged.open(stream), config)
     if config.method == "reward":
         if processes.share_weights(runtime.shard):
             raise RecipeError("runtime.shard: a reward model cannot be shared out; without shard")
@@ -114,11 +124,11 @@ def _save(config: AlignConfig, objective: Objective, inputs: Inputs, out: Path) 
     return difference
 
 
-def packed(config: AlignConfig, tokens: Tokens, folder: Path) -> Packed:
+def packed(config: AlignConfig, folder: Path) -> Packed:
     """What likelihood methods train on: every document, or of each question the best."""
     best = Judged.open(folder).best() if config.method == "best_of_n" else None
     options = (config.sequence_length, config.batch_size, config.epochs, config.warmup, config.seed, config.pack)
-    return Packed(tokens, *options, documents=best)
+    return Packed(Tokens.open(folder), *options, documents=best)
 
 
 def _reference(
