@@ -16,7 +16,7 @@ from prunus.data.tokens import Tokens
 from prunus.runtime import Runtime
 from prunus.training.loop import ObjectiveTrainer
 from tests.align.making import align, metrics, read, rows, write
-from tests.tiny import load
+from tests.tiny import load, make_model
 
 FAST = {"learning_rate": 3e-3, "epochs": 3, "batch_size": 8}
 PREFERENCES = ["rpo", "dpo", "cdpo", "ipo", "simpo", "orpo", "kto", "spin"]
@@ -200,3 +200,26 @@ def test_a_reward_model_tells_plums_from_almonds(teacher, data, tmp_path) -> Non
         for word in ("plum", "almond")
     ]
     assert said[0].logits.item() > said[1].logits.item()
+
+
+def test_distilling_draws_to_the_teacher_where_the_assistant_speaks(teacher, data, tmp_path) -> None:
+    other = make_model(tmp_path / "other", seed=9)
+    options = {"method": "distil", "pack": True, "batch_size": 2, "learning_rate": 3e-3, "epochs": 8}
+    align(teacher, data["answers"], tmp_path / "out", teacher=other, **options)
+    lines = metrics(tmp_path / "out")
+    assert lines[-1]["forward_kl"] < 0.8 * lines[0]["forward_kl"]
+    tokens = Tokens.open(data["answers"])
+    before, wanted, after = (load(folder) for folder in (teacher, other, tmp_path / "out"))
+    kls = {}
+    for name, model in (("before", before), ("after", after)):
+        found = []
+        for start, end in zip(tokens.starts.tolist(), tokens.ends.tolist(), strict=True):
+            ids = torch.from_numpy(tokens.ids[start:end].astype(np.int64))[None]
+            counts = torch.from_numpy(tokens.counted(start, end - start)[1:].copy())
+            with torch.no_grad():
+                p, q = (F.log_softmax(each(ids).logits[0, :-1].double(), dim=-1)[counts] for each in (wanted, model))
+            found.append((p.exp() * (p - q)).sum(dim=-1))
+        kls[name] = torch.cat(found).mean().item()
+    first = lines[0]["forward_kl"]  # of the first step's sequences alone
+    assert kls["before"] == pytest.approx(first, rel=0.3)
+    assert kls["after"] < 0.8 * kls["before"]

@@ -8,9 +8,9 @@ import torch
 from transformers import PreTrainedModel
 
 from prunus.distill.config import DistillConfig, StatesConfig
-from prunus.distill.losses import cosine_distance, forward_kl, relative_error, reverse_kl
 from prunus.distill.objective import Distillation, make_objective, written
 from prunus.errors import ModelError, RecipeError
+from prunus.kd.losses import cosine_distance, forward_kl, relative_error, reverse_kl
 from prunus.models.lineage import Lineage, copy_lineage, read_lineage, write_lineage
 from prunus.training.objectives import next_tokens
 from tests.tiny import load, make_model

@@ -10,17 +10,21 @@ from prunus.candidates.config import CandidatesConfig, WriteConfig
 from prunus.config import RUNTIME
 from prunus.conversations.config import ConversationsConfig, Wanted
 from prunus.data.config import ChatSource
+from prunus.kd.config import GuideConfig
 from prunus.training.config import OptimizerConfig
 
 Method = Literal[
-    "sft", "rpo", "dpo", "cdpo", "ipo", "simpo", "orpo", "kto", "distil", "best_of_n", "spin", "steerlm", "reward"
+    "sft", "rpo", "dpo", "cdpo", "ipo", "simpo", "orpo", "kto", "distil", "best_of_n", "spin", "steerlm", "reward",
+    "grpo", "rloo",
 ]  # fmt: skip
 METHODS: tuple[Method, ...] = get_args(Method)
 LIKELIHOOD: tuple[Method, ...] = ("sft", "steerlm", "best_of_n", "distil")
 """What learns to say an answer."""
 PAIRED: tuple[Method, ...] = ("rpo", "dpo", "cdpo", "ipo", "simpo", "orpo", "spin", "reward")
 """What learns from two answers to a question."""
-WRITTEN: tuple[Method, ...] = ("rpo", "dpo", "cdpo", "ipo", "simpo", "orpo", "spin", "reward", "best_of_n")
+ONLINE: tuple[Method, ...] = ("grpo", "rloo")
+"""What TRL trains, on answers that the model writes as it learns."""
+WRITTEN: tuple[Method, ...] = (*PAIRED, "best_of_n", *ONLINE)
 """What can learn from answers that the model writes itself."""
 REFERRED: tuple[Method, ...] = ("rpo", "dpo", "cdpo", "ipo", "kto", "spin")
 """What holds the model to a reference."""
@@ -33,11 +37,11 @@ DEFAULTS: dict[str, dict[str, float]] = {
         "rpo": 9e-6,
         "orpo": 8e-6,
     },
-    "beta": {**dict.fromkeys(METHODS, 0.1), "rpo": 0.2, "simpo": 2.0},
+    "beta": {**dict.fromkeys(METHODS, 0.1), "rpo": 0.2, "simpo": 2.0, "grpo": 0.04, "rloo": 0.05},
 }
 """What options are, by method, where nobody says: NeMo-Aligner's for `rpo`, the papers' for the others."""
 
-ANSWERS = {"best_of_n": 4, "spin": 1}
+ANSWERS = {"best_of_n": 4, "spin": 1, "grpo": 8, "rloo": 8}
 """How many answers the model writes to each prompt, with methods that cannot do without."""
 
 _OF = {
@@ -53,6 +57,7 @@ _OF = {
     "sft_weight": ("rpo", "dpo", "cdpo", "ipo", "simpo", "spin"),
     "pack": ("sft", "steerlm", "best_of_n", "distil"),
     "teacher": ("distil",),
+    "guide": ("distil",),
 }
 """Whose each option is, where it is not everybody's."""
 
@@ -65,7 +70,8 @@ class AlignConfig(OptimizerConfig):
 
     method: Method
     """`sft`; of pairs `rpo`, `dpo`, `cdpo`, `ipo`, `simpo`, `orpo` and `reward`, which trains a reward model; of labels
-    `kto`; `distil`, from an aligned teacher; `best_of_n` and `spin`, from what the model writes; or `steerlm`."""
+    `kto`; `distil`, from an aligned teacher; `best_of_n` and `spin`, from what the model writes; `steerlm`, from
+    attributes; or, with TRL, online reinforcement learning by `grpo` or `rloo`."""
     data: tuple[ChatSource, ...] = ()
     """Where to learn from; the recipe's `data.chat` if not given."""
     epochs: float = Field(default=1.0, gt=0)
@@ -115,6 +121,8 @@ class AlignConfig(OptimizerConfig):
     """What -log π(chosen) is multiplied by, beside a loss of pairs; per token with `per_token`."""
     reference: Annotated[str | None, RUNTIME] = None
     """The model that log-ratios are taken to; the one that the stage, or the round, starts from if not given."""
+    guide: GuideConfig = GuideConfig()
+    """How `distil` holds the model to its teacher, on what the assistant says."""
     teacher: Annotated[str | None, RUNTIME] = None
     """The aligned teacher of `distil`; in a recipe the recipe's own if not given."""
 
@@ -140,6 +148,10 @@ class AlignConfig(OptimizerConfig):
     def _options_of_the_method(self) -> AlignConfig:
         if self.write.answers and self.method not in WRITTEN:
             raise ValueError(f"write.answers: is for {', '.join(WRITTEN)}, and this is {self.method}")
+        if self.method in ONLINE and (self.optimizer != "adamw" or self.write.reward != "check"):
+            raise ValueError(f"method: {self.method} is TRL's, with optimizer: adamw and write.reward: check alone")
+        if self.method == "distil" and not self.guide.has_teacher:
+            raise ValueError("guide.loss: cross_entropy has no teacher; method: sft learns so")
         for name, methods in _OF.items():
             if getattr(self, name) != type(self).model_fields[name].default and self.method not in methods:
                 raise ValueError(f"{name}: is for {', '.join(methods)}, and this is {self.method}")
@@ -159,8 +171,8 @@ class AlignConfig(OptimizerConfig):
 
     @property
     def written(self) -> CandidatesConfig | None:
-        """How its candidates are written, where the model writes."""
-        if not self.write.answers:
+        """How its candidates are written, where the model writes before it learns."""
+        if not self.write.answers or self.method in ONLINE:
             return None
         beside = self.method == "spin"
         return CandidatesConfig(write=self.write, beside=beside, sequence_length=self.sequence_length, seed=self.seed)

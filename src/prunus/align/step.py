@@ -10,16 +10,20 @@ import torch
 
 from prunus import processes
 from prunus.align.answers import Answers
-from prunus.align.config import LIKELIHOOD, AlignConfig
+from prunus.align.config import LIKELIHOOD, ONLINE, AlignConfig
 from prunus.align.objective import Preference, Reward
+from prunus.align.online import train_online
 from prunus.align.reference import reference_of
 from prunus.console import Console
+from prunus.data.config import ChatSource
 from prunus.data.judged import Judged
 from prunus.data.tokens import Tokens
 from prunus.errors import RecipeError
+from prunus.kd.beside import Guided
+from prunus.kd.vocabulary import shared_by
 from prunus.models.folder import ModelFolder, copy_along
 from prunus.models.lineage import copy_lineage
-from prunus.models.load import device_of, dtype_named, load_model
+from prunus.models.load import device_of, dtype_named, inference_dtype, load_model
 from prunus.models.rewarding import load_reward_model, save_reward_model
 from prunus.runtime import Runtime
 from prunus.training.loop import fit, loading_device, place, save_trained
@@ -32,11 +36,16 @@ PARALLEL = True
 
 @dataclass(frozen=True)
 class Inputs:
-    """The model, the stream that it learns from, and, where they are asked for, a reference and a chat template."""
+    """The model, the stream that it learns from, and, where asked for, a reference, a teacher and a template.
+
+    Online methods read the sources themselves, and no stream.
+    """
 
     model: Path
-    tokens: Path
+    tokens: Path | None = None
+    sources: tuple[ChatSource, ...] = ()
     reference: Path | None = None
+    teacher: Path | None = None
     template: str | None = None
 
 
@@ -49,28 +58,44 @@ def run(config: AlignConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         The last loss, tokens and tokens per second, and `reload_difference`.
 
     Raises:
+        ModelError: The model has tokens that its teacher has not.
         DataError: There is less to learn from than one step takes.
         RecipeError: A reward model is to be shared out over processes.
         TrainingError: The loss is not finite.
     """
     torch.manual_seed(config.seed)
-    tokens = Tokens.open(inputs.tokens)
+    if config.method in ONLINE:
+        model, metrics = train_online(config, inputs.model, inputs.sources, inputs.template, out, runtime, console)
+        difference = _save(config, CrossEntropy(model), inputs, out)
+        return {**metrics, "reload_difference": difference}
+    assert inputs.tokens is not None  # the plan gives a stream
     if config.method in LIKELIHOOD:
-        objective: Objective = CrossEntropy(load_model(inputs.model, loading_device(runtime), torch.float32))
-        items: Items = packed(config, tokens, inputs.tokens)
+        objective = _likelihood(config, inputs, runtime)
+        items: Items = packed(config, inputs.tokens)
         place(objective, runtime)
     else:
-        objective, items = _preference(config, inputs, tokens, out, runtime, console)
+        objective, items = _preference(config, inputs, inputs.tokens, out, runtime, console)
     metrics = fit(objective, items, config, out, runtime, console, config.method)
     difference = _save(config, objective, inputs, out)
     return {**metrics, "reload_difference": difference}
 
 
+def _likelihood(config: AlignConfig, inputs: Inputs, runtime: Runtime) -> Objective:
+    """What learns to say an answer: from the answer, or from what a teacher says of its tokens."""
+    device = loading_device(runtime)
+    model = load_model(inputs.model, device, torch.float32)
+    if config.method != "distil":
+        return CrossEntropy(model)
+    assert inputs.teacher is not None  # the plan gives one
+    teacher = load_model(inputs.teacher, device, inference_dtype(runtime, device_of(runtime))).requires_grad_(False)
+    return Guided(model, teacher, config.guide, shared_by(inputs.model, inputs.teacher))
+
+
 def _preference(
-    config: AlignConfig, inputs: Inputs, tokens: Tokens, out: Path, runtime: Runtime, console: Console
+    config: AlignConfig, inputs: Inputs, stream: Path, out: Path, runtime: Runtime, console: Console
 ) -> tuple[Objective, Answers]:
     """What learns from two answers, where it works, and what the reference says of them."""
-    items = Answers(tokens, Judged.open(inputs.tokens), config)
+    items = Answers(Tokens.open(stream), Judged.open(stream), config)
     if config.method == "reward":
         if processes.share_weights(runtime.shard):
             raise RecipeError("runtime.shard: a reward model cannot be shared out; without shard")
@@ -99,11 +124,11 @@ def _save(config: AlignConfig, objective: Objective, inputs: Inputs, out: Path) 
     return difference
 
 
-def packed(config: AlignConfig, tokens: Tokens, folder: Path) -> Packed:
+def packed(config: AlignConfig, folder: Path) -> Packed:
     """What likelihood methods train on: every document, or of each question the best."""
     best = Judged.open(folder).best() if config.method == "best_of_n" else None
     options = (config.sequence_length, config.batch_size, config.epochs, config.warmup, config.seed, config.pack)
-    return Packed(tokens, *options, documents=best)
+    return Packed(Tokens.open(folder), *options, documents=best)
 
 
 def _reference(

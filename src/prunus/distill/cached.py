@@ -9,8 +9,8 @@ import torch
 from transformers import PreTrainedModel
 
 from prunus.distill.config import DistillConfig
-from prunus.distill.guided import GuidedTokens, mean_loss
-from prunus.distill.rows import sparse_forward_kl_rows
+from prunus.kd.guided import GuidedTokens, mean_loss
+from prunus.kd.rows import sparse_forward_kl_rows
 from prunus.models.head import read_head
 from prunus.training.objectives import Objective, counted, next_tokens
 

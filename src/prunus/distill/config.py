@@ -9,9 +9,9 @@ from pydantic import Field, field_validator, model_validator
 
 from prunus.config import Config
 from prunus.errors import RecipeError
+from prunus.kd.config import GuideConfig
 from prunus.training.config import TrainingConfig
 
-Loss = Literal["forward_kl", "reverse_kl", "jensen_shannon", "total_variation", "mse", "cosine", "cross_entropy"]
 PRESETS: dict[str, dict[str, Any]] = {
     "none": {"weight": 0.0},
     "kept": {},
@@ -106,7 +106,7 @@ class StatesConfig(Config):
         return 1 - progress if self.decay == "linear" else 1.0
 
 
-class DistillConfig(TrainingConfig):
+class DistillConfig(GuideConfig, TrainingConfig):
     """Training of the student on what the teacher says of the corpus (knowledge distillation, KD)."""
 
     kind: ClassVar[str] = "distill"
@@ -123,30 +123,11 @@ class DistillConfig(TrainingConfig):
     """Whether the teacher runs beside the student (`online`), or once, before, and what `targets` says is kept for all
     students and epochs (`cached`); that is for `loss: forward_kl` of logits alone, all tokens counting alike, and where
     nothing is said of `states` they are `none`."""
-    loss: Loss = "forward_kl"
-    """How the student's distribution is held to the teacher's: `forward_kl` (arXiv 2407.14679, table 15: the best of
-    the losses tried), `reverse_kl`, `jensen_shannon`, `total_variation`; `mse` or `cosine` of the logits; or
-    `cross_entropy`, which learns the text alone, as a model trained without a teacher does."""
-    temperature: float = Field(default=1.0, gt=0)
-    """Divides both models' logits before the softmax; the loss is then multiplied by its square."""
-    beta: float = Field(default=0.5, gt=0, lt=1)
-    """The teacher's share in the mixture that `jensen_shannon` compares both with."""
-    top_k: int | None = Field(default=None, ge=1)
-    """Compare the teacher's so many likeliest tokens and the rest as one; with `forward_kl`. All if not given."""
-    cross_entropy_weight: float = Field(default=0.0, ge=0)
-    """What the text's own cross-entropy is multiplied by, beside the loss."""
-    token_weights: Literal["uniform", "teacher_entropy"] = "uniform"
-    """Whether all tokens count alike, or each by the entropy of what the teacher says there."""
     optimizer: Literal["adamw", "muon"] = "muon"
     """`muon` for the matrices of the layers, with AdamW for embeddings, head and gains, or `adamw` for all (the papers'
     choice); Muon's steps are scaled to the size of AdamW's, so learning rates carry over."""
     states: StatesConfig = StatesConfig()
     """Hidden states that are compared beside the logits: `none`, `kept` (the default), `paper`, or options."""
-
-    @property
-    def has_teacher(self) -> bool:
-        """Whether there is anything to learn from a teacher."""
-        return self.loss != "cross_entropy"
 
     @property
     def runs_teacher(self) -> bool:
@@ -175,12 +156,6 @@ class DistillConfig(TrainingConfig):
     def _options_of_the_loss(self) -> DistillConfig:
         if self.data == "student":
             self._check_writing()
-        if self.top_k is not None and self.loss != "forward_kl":
-            raise ValueError(f"top_k: {self.top_k} is for loss: forward_kl, and this is {self.loss}")
-        if self.cross_entropy_weight and not self.has_teacher:
-            raise ValueError("cross_entropy_weight: the loss is cross_entropy already")
-        if self.token_weights != "uniform" and not self.has_teacher:
-            raise ValueError(f"token_weights: {self.token_weights} needs a teacher, and loss: cross_entropy has none")
         return self
 
     def _check_writing(self) -> None:

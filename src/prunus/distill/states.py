@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from prunus.distill.config import StatesConfig
-from prunus.distill.losses import cosine_distance, mean_squared_error, relative_error
+from prunus.kd.losses import cosine_distance, mean_squared_error, relative_error
 
 DISTANCES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "relative": relative_error,

@@ -13,11 +13,11 @@ from prunus.data.targets import Targets
 from prunus.data.tokens import Tokens
 from prunus.distill.config import DistillConfig
 from prunus.distill.objective import make_objective
-from prunus.distill.vocabulary import shared_tokens
 from prunus.errors import RecipeError
+from prunus.kd.vocabulary import shared_by
 from prunus.models.folder import ModelFolder
 from prunus.models.lineage import copy_lineage, read_lineage
-from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
+from prunus.models.load import device_of, inference_dtype, load_model
 from prunus.runtime import Runtime
 from prunus.training.loop import loading_device, save_trained, train
 
@@ -63,9 +63,7 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
         lineage = read_lineage(inputs.student, shape.hidden_size, shape.num_hidden_layers)
     shared = None
     if config.runs_teacher and inputs.teacher is not None:
-        names = [load_tokenizer(folder).get_vocab() for folder in (inputs.student, inputs.teacher)]
-        sizes = [ModelFolder(folder).shape.vocab_size for folder in (inputs.student, inputs.teacher)]
-        shared = shared_tokens(names[0], names[1], (sizes[0], sizes[1]))
+        shared = shared_by(inputs.student, inputs.teacher)
     torch.manual_seed(config.seed)
     model = load_model(inputs.student, device, torch.float32)
     teacher = None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prunus.align.config import AlignConfig
+from prunus.align.config import ONLINE, AlignConfig
+from prunus.config import StepConfig
 from prunus.data.chat import conversations
 from prunus.data.config import ChatSource
 from prunus.data.template import read_template
@@ -64,6 +66,8 @@ class Alignment:
         for number, stage in enumerate(self.stages):
             where = f"{self.where}.{number}"
             check_length(where, stage.sequence_length, context)
+            if stage.method in ONLINE and importlib.util.find_spec("trl") is None:
+                raise RecipeError(f"{where}.method: {stage.method} needs TRL; `pip install 'prunus[online]'` brings it")
             self._check_options(number, where)
             try:
                 for i, source in enumerate(self.sources(number)):
@@ -80,7 +84,7 @@ class Alignment:
         stage = self.stages[number]
         if not self.sources(number):
             raise RecipeError(f"{where}.data: missing, and there is no data.chat; {stage.method} needs conversations")
-        if stage.written is None:
+        if not stage.write.answers:
             return
         if stage.write.max_new_tokens >= stage.sequence_length:
             raise RecipeError(
@@ -105,16 +109,17 @@ class Alignment:
             given = given_sources(self.sources(number), f"{self.where}.{number}.data", self.tentative)
             for turn in range(stage.rounds):
                 label = f"{number + 1}-{stage.method}" + (f"-round{turn + 1}" if stage.rounds > 1 else "")
-                inputs: dict[str, Step | Given] = {"sources": given, "tokenizer": start}
-                if stage.written is not None:
-                    inputs = {"model": model, "sources": given, **self._judge(stage, judge)}
-                own = {"seed": (stage.seed + turn) % 2**32} if stage.written is not None else {}
-                read = (stage.written or stage.read).model_copy(update={"template": text, **own})
-                learnt = Step(name, f"{type(read).kind}-{label}", read, inputs, root)
-                yield learnt
+                data: dict[str, Step | Given] = {"sources": given}
+                if stage.method not in ONLINE:
+                    read = _reading(stage, turn, text)
+                    writes = {"model": model, **self._judge(stage, judge)}
+                    asked = {"tokenizer": start} if stage.written is None else writes
+                    learnt = Step(name, f"{type(read).kind}-{label}", read, {**data, **asked}, root)
+                    yield learnt
+                    data = {"tokens": learnt}
                 config = stage.model_copy(update={"seed": (stage.seed + turn) % 2**32, "rounds": 1, "data": ()})
-                more = self._beside(stage, teacher, text)
-                trained = Step(name, f"align-{label}", config, {"model": model, "tokens": learnt, **more}, root)
+                inputs = {"model": model, **data, **self._beside(stage, teacher, text)}
+                trained = Step(name, f"align-{label}", config, inputs, root)
                 yield trained
                 if stage.method == "reward":
                     judge = trained
@@ -144,6 +149,13 @@ class Alignment:
         return found
 
 
+def _reading(stage: AlignConfig, turn: int, template: str | None) -> StepConfig:
+    """The options of the step that makes a stage's stream: reads its data, or has the model write."""
+    if stage.written is None:
+        return stage.read.model_copy(update={"template": template})
+    return stage.written.model_copy(update={"template": template, "seed": (stage.seed + turn) % 2**32})
+
+
 def of_teacher(recipe: Recipe, tentative: bool) -> Alignment:
     """The teacher's stages."""
     return Alignment(recipe.teacher.align, recipe.data.chat, recipe.data.template, "teacher.align", tentative)
@@ -169,9 +181,9 @@ def check_first(stage: AlignConfig, source: ChatSource, where: str) -> None:
     row = next(conversations(source, where), None)
     if row is None:
         raise DataError(f"{where}: {source.path} holds no row")
-    if stage.written is None:
+    if not stage.write.answers:
         row.check_has(stage.wanted)
-    elif stage.write.reward == "check" and not stage.written.beside:
+    elif stage.write.reward == "check" and stage.method != "spin":
         row.check_has("checks")
 
 

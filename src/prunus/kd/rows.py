@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from prunus.distill.losses import TAIL
+from prunus.kd.losses import TAIL
 
 Divergence = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From the logits of student and teacher [R, V] to losses [R]; the gradient is left in the first."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from prunus.distill.config import DistillConfig
+from prunus.kd.config import GuideConfig
 from prunus.models.head import Head
 from prunus.training.head import head_loss
 from prunus.training.objectives import cross_entropy_rows, weighted
@@ -30,7 +30,7 @@ class GuidedTokens:
     """
 
     def __init__(
-        self, config: DistillConfig, like: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None
+        self, config: GuideConfig, like: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None
     ) -> None:
         self.config, self.labels, self.weights = config, labels, weights
         self.counted = torch.zeros((), dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)

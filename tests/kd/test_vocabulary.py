@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from prunus.distill.config import DistillConfig
-from prunus.distill.losses import forward_kl
 from prunus.distill.objective import make_objective
-from prunus.distill.vocabulary import SharedTokens, shared_tokens
 from prunus.errors import ModelError
+from prunus.kd.losses import forward_kl
+from prunus.kd.vocabulary import SharedTokens, shared_tokens
 from tests.tiny import load, make_model
 
 TEACHER = {"a": 0, "b": 1, "c": 2, "d": 3}

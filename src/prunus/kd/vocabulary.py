@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from prunus.errors import ModelError
+from prunus.models.folder import ModelFolder
 from prunus.models.head import Head
+from prunus.models.load import load_tokenizer
 
 _SHOWN = 5
 _PROBE = 256  # tokens that the mass outside is measured on
@@ -58,6 +61,17 @@ class SharedTokens:
         table = torch.full((self.sizes[0],), -100, device=labels.device)
         table[self.ours.to(labels.device)] = torch.arange(len(self.ours), device=labels.device)
         return torch.where(labels >= 0, table[labels.clamp_min(0)], labels)
+
+
+def shared_by(student: Path, teacher: Path) -> SharedTokens | None:
+    """The tokens that two models share, from their folders; None where all are the same.
+
+    Raises:
+        ModelError: The student has tokens that the teacher has not.
+    """
+    names = [load_tokenizer(folder).get_vocab() for folder in (student, teacher)]
+    sizes = [ModelFolder(folder).shape.vocab_size for folder in (student, teacher)]
+    return shared_tokens(names[0], names[1], (sizes[0], sizes[1]))
 
 
 def shared_tokens(

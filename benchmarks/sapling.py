@@ -1,0 +1,71 @@
+"""How Sapling learnt: the curves and the held-out scores of a run of recipes/sapling.yaml, as figures and as a picture.
+
+python benchmarks/sapling.py runs/sapling --json benchmarks/results/sapling.json --svg docs/sapling.svg
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from curves import standalone
+
+from prunus.report.charts import Series, line_chart
+
+STAGES = {"correct": "text, every token", "align-1-sft": "copying, answers", "align-2-sft": "skills, answers"}
+_POINTS = 100  # of a curve that are kept
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="the folder of the run")
+    parser.add_argument("--json", type=Path, help="keep the figures here")
+    parser.add_argument("--svg", type=Path, help="draw the losses here")
+    options = parser.parse_args()
+    kept = {"stages": {name: stage(options.run, name) for name in STAGES}, "scores": scores(options.run)}
+    for name, facts in kept["stages"].items():
+        print(f"{name:12} {facts['tokens']:>9,} tokens  {facts['seconds']:>7,.0f} s  loss {facts['loss'][-1][1]:.3f}")
+    for name, score in kept["scores"].items():
+        print(f"{name:22} {score['value']:6.1%}  [{score['low']:.1%}, {score['high']:.1%}]  of {score['items']} items")
+    if options.json:
+        options.json.write_text(json.dumps(kept, indent=2) + "\n")
+    if options.svg:
+        series = [Series(STAGES[name], facts["loss"]) for name, facts in kept["stages"].items()]
+        chart = line_chart(series, "tokens of the stage", "loss, nats per counted token", log_y=True)
+        options.svg.write_text(standalone(chart, list(STAGES.values())))
+
+
+def stage(run: Path, name: str) -> dict[str, Any]:
+    """A stage's tokens, seconds, hardware and curve of losses by tokens, each the mean since the last point."""
+    folder = next(path for path in (run / "teacher").glob(f"{name}-????????"))
+    record = json.loads((folder / "artifact.json").read_text())
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    points = [(line["tokens"], line["loss"]) for line in lines if "loss" in line]
+    width = max(1, len(points) // _POINTS)
+    groups = [points[i : i + width] for i in range(0, len(points), width)]
+    curve = [[group[-1][0], sum(loss for _, loss in group) / len(group)] for group in groups]
+    return {
+        "tokens": points[-1][0],
+        "seconds": record["seconds"],
+        "hardware": record["hardware"],
+        "config": record["config"],
+        "loss": curve,
+    }
+
+
+def scores(run: Path) -> dict[str, dict[str, float]]:
+    """The teacher's held-out scores, each metric that a skill counts by, with its interval."""
+    folder = next(path for path in (run / "teacher").glob("evaluate-????????"))
+    tasks = json.loads((folder / "results.json").read_text())["tasks"]
+    counted = {"instruction_following": "prompt_strict", "roleplay": "consistent", "rag": "exact"}
+    found = {}
+    for name, task in tasks.items():
+        metric = counted.get(name, "right")
+        found[name] = {**task["metrics"][metric], "metric": metric}
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""A student beside its teacher, both of which read the same tokens.
+
+N tokens, V vocabulary
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from prunus.kd import rows
+from prunus.kd.config import GuideConfig
+from prunus.kd.guided import GuidedTokens, mean_loss
+from prunus.kd.rows import Divergence
+from prunus.kd.vocabulary import SharedTokens
+from prunus.models.head import Head, check_head, read_head
+from prunus.training.head import buffer, compute_dtype, products
+from prunus.training.objectives import Objective, counted, next_tokens
+
+
+class Guided(Objective):
+    """A student that is held to what its frozen teacher says of every token that counts.
+
+    Args:
+        student: The model that is trained.
+        teacher: Frozen; no part of the module's parameters, and so of no checkpoint.
+        config: The options.
+        shared: The tokens that both have, where their vocabularies differ.
+    """
+
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel,
+        config: GuideConfig,
+        shared: SharedTokens | None = None,
+    ) -> None:
+        super().__init__(student)
+        check_head(teacher)
+        self.options, self.shared = config, shared  # `config` would be taken for a model's
+        self.outside: torch.Tensor | None = None  # the teacher's mass on what the student has no token for
+        self._guides = (Guide(teacher),)  # a tuple, which nn.Module neither trains nor saves
+
+    @property
+    def guide(self) -> Guide:
+        """The teacher."""
+        return self._guides[0]
+
+    @property
+    def companions(self) -> list[nn.Module]:
+        """The teacher."""
+        return [self.guide]
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        weights: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        progress: float = 0.0,
+    ) -> torch.Tensor:
+        """See `Objective`."""
+        return self.guided(input_ids, weights, position_ids)[0]
+
+    def guided(
+        self,
+        input_ids: torch.Tensor,
+        weights: torch.Tensor | None,
+        position_ids: torch.Tensor | None,
+        with_states: bool = False,
+    ) -> tuple[torch.Tensor, BaseModelOutput, BaseModelOutput]:
+        """The loss of a portion, and what student and teacher gave for it; with all hidden states where asked."""
+        asked = {"position_ids": position_ids, "use_cache": False, "output_hidden_states": with_states}
+        shared, labels = self.shared, next_tokens(input_ids).flatten()
+        theirs = self.guide(input_ids=input_ids if shared is None else shared.to_teacher(input_ids), **asked)
+        ours = self.model.base_model(input_ids=input_ids, **asked)
+        chosen, (hidden, known, labels) = counted(
+            weights,
+            ours.last_hidden_state.flatten(0, 1),
+            theirs.last_hidden_state.flatten(0, 1),
+            labels if shared is None else shared.labels(labels),
+        )
+        head, teacher_head = read_head(self.model), read_head(self.guide.model)
+        if shared is not None:
+            if self.outside is None:
+                self.outside = shared.outside(known, teacher_head)
+            head, teacher_head = shared.heads(head, teacher_head)
+        tokens = TeacherTokens(self.options, known, teacher_head, labels, chosen)
+        loss, self.figures = mean_loss(hidden, head, tokens, input_ids.numel())
+        if self.outside is not None:
+            self.figures["outside_vocabulary"] = self.outside
+        return loss, ours, theirs
+
+
+class Guide(nn.Module):
+    """A teacher without its head, whose forward is all that is called of it."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    @torch.no_grad()
+    def forward(self, **inputs: Any) -> BaseModelOutput:
+        """What the base model gives."""
+        return self.model.base_model(**inputs)
+
+
+class TeacherTokens(GuidedTokens):
+    """A divergence from the teacher as a `TokenLoss`; the teacher's logits exist for one chunk at a time as well.
+
+    Args:
+        config: Loss, temperature, mixture, weights.
+        hidden: The teacher's last hidden states [N, D].
+        head: The teacher's.
+        labels: The text's next tokens [N]; -100 where there is none.
+        weights: [N], or None for all alike.
+    """
+
+    def __init__(
+        self,
+        config: GuideConfig,
+        hidden: torch.Tensor,
+        head: Head,
+        labels: torch.Tensor,
+        weights: torch.Tensor | None,
+    ) -> None:
+        super().__init__(config, hidden, labels, weights)
+        dtype = compute_dtype(hidden)
+        self.hidden = hidden.to(dtype)
+        self.head = Head(head.weight.to(dtype), head.bias, head.scale, head.cap)
+        self.logits = buffer(self.hidden, len(head.weight))
+        self.start = 0
+        self.compare = divergence_of(config)
+
+    def begin(self, tokens: slice) -> None:
+        """The teacher's logits of the chunk."""
+        self.start = tokens.start
+        products(self.hidden[tokens], self.head, self.logits[: tokens.stop - tokens.start])
+
+    def divergence(self, tokens: slice, logits: torch.Tensor) -> torch.Tensor:
+        """See `GuidedTokens`."""
+        return self.compare(logits, self._teacher(tokens))
+
+    def weights_of(self, tokens: slice) -> torch.Tensor | None:
+        """As given, times the teacher's entropy where that is asked for."""
+        given = super().weights_of(tokens)
+        if self.config.token_weights == "uniform":
+            return given
+        log_t = torch.log_softmax(self._teacher(tokens), dim=-1)
+        entropy = -torch.linalg.vecdot(log_t.exp(), log_t)
+        return entropy if given is None else given * entropy
+
+    def _teacher(self, tokens: slice) -> torch.Tensor:
+        """The teacher's logits of a block [R, V]."""
+        return self.logits[tokens.start - self.start : tokens.stop - self.start]
+
+
+def divergence_of(config: GuideConfig) -> Divergence:
+    """The rows of the loss that the options name."""
+    if config.loss in ("mse", "cosine"):
+        return rows.mean_squared_error_rows if config.loss == "mse" else rows.cosine_rows
+    if config.top_k is not None:
+        return partial(rows.top_k_rows, temperature=config.temperature, count=config.top_k)
+    if config.loss == "jensen_shannon":
+        return partial(rows.jensen_shannon_rows, temperature=config.temperature, beta=config.beta)
+    between = {
+        "forward_kl": rows.forward_kl_rows,
+        "reverse_kl": rows.reverse_kl_rows,
+        "total_variation": rows.total_variation_rows,
+    }
+    return partial(between[config.loss], temperature=config.temperature)
