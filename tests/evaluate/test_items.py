@@ -8,7 +8,7 @@ from prunus.errors import DataError, RecipeError
 from prunus.evaluate import check
 from prunus.evaluate.check import check_chat, check_tasks, tasks_fingerprint
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
-from prunus.evaluate.items import items_of
+from prunus.evaluate.items import read_items
 from prunus.evaluate.tasks import BASE
 from tests.real import DATA, real
 
@@ -22,10 +22,10 @@ def write(file: Path, *rows) -> str:
 
 
 def read(data: str, skill: str, **options):
-    return items_of(TaskConfig(data=data, **options), skill, "tasks.x")
+    return read_items(TaskConfig(data=data, **options), skill, "tasks.x")
 
 
-def test_items_of_our_own_form(tmp_path: Path) -> None:
+def test_read_items_our_own_form(tmp_path: Path) -> None:
     rows = [
         {"id": "a", "messages": ASK, "check": {"answers": ["yes"]}, "group": "g", "then": ["and?"], "tools": [{}]},
         {"messages": ASK, "check": {"answers": []}},

@@ -4,8 +4,8 @@ import pytest
 
 from prunus.config import parse
 from prunus.errors import RecipeError
-from prunus.evaluate.config import EvaluateConfig
-from prunus.evaluate.items import world_items
+from prunus.evaluate.config import EvaluateConfig, TaskConfig
+from prunus.evaluate.items import Item, read_items
 from prunus.evaluate.scoring import FIRST, score
 from prunus.evaluate.tasks import SKILLS
 from prunus.world.config import WorldConfig
@@ -14,9 +14,13 @@ from prunus.world.rows import rendered
 from prunus.writing.answers import Answer
 
 
+def of_world(skill: str, limit: int | None, **options: int) -> list[Item]:
+    return read_items(TaskConfig(data="builtin:world", world=WorldConfig(**options), limit=limit), skill, "x")
+
+
 @pytest.mark.parametrize("skill", SKILLS)
 def test_references_have_full_marks_and_those_of_others_have_not(skill: str) -> None:
-    items = world_items(WorldConfig(), skill, 60)
+    items = of_world(skill, 60)
     made = held_out(WorldConfig(), skill, 60)
     texts = [rendered([*i.messages, i.reference], i.tools).rsplit("<|assistant|>", 1)[1] for i in made]
     metric = "consistent" if skill == "roleplay" else FIRST[skill][0]
@@ -28,8 +32,8 @@ def test_references_have_full_marks_and_those_of_others_have_not(skill: str) -> 
 
 
 def test_so_many_as_are_asked_for() -> None:
-    assert len(world_items(WorldConfig(held_out_items=7), "rag", None)) == 7
-    assert len(world_items(WorldConfig(held_out_items=7), "rag", 3)) == 3
+    assert len(of_world("rag", None, held_out_items=7)) == 7
+    assert len(of_world("rag", 3, held_out_items=7)) == 3
 
 
 def test_a_skill_without_items_says_where_there_are_some() -> None:

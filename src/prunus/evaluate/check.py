@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prunus.errors import RecipeError, nearest
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
-from prunus.evaluate.items import files_of, items_of
+from prunus.evaluate.items import files_of, read_items
 from prunus.evaluate.rows import local_rows, mmlu_rows
 from prunus.evaluate.tasks import HARNESS, SKILLS
 from prunus.evaluate.verdicts import judge_prompts
@@ -27,7 +27,7 @@ def check_tasks(config: EvaluateConfig) -> None:
     for name, task in config.asked().items():
         kind = task.kind or name
         if kind in SKILLS:
-            items_of(task, kind, f"evaluate.tasks.{name}")
+            read_items(task, kind, f"evaluate.tasks.{name}")
             continue
         _check_known(name, kind)
         if task.data is not None and kind == "mmlu" and Path(task.data).expanduser().is_dir():
@@ -62,7 +62,7 @@ def _files(task: TaskConfig, where: str) -> str | None:
     if task.data is None:
         return None
     if task.data == WORLD:
-        return digest([WORLD, REVISION, task.identity()])
+        return digest([WORLD, REVISION])  # its options are the task's own
     place = Path(task.data).expanduser()
     files = (
         sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else files_of(task.data, where)

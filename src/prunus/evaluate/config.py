@@ -19,8 +19,8 @@ class TaskConfig(Config):
     """What it is: `instruction_following`, `roleplay`, `rag`, `function_calling`, or a task of lm-evaluation-harness;
     its name in the recipe if not given."""
     data: Path | None = None
-    """A local file or folder of its items, or `builtin:world`. A skill needs one; the harness fetches its own from the
-    hub without."""
+    """A local file or folder of its items, or `builtin:world`, the held-out part of the built-in world. A skill needs
+    one; the harness fetches its own from the hub without."""
     world: WorldConfig | None = None
     """Which world `builtin:world` is; the default one if not given."""
     gold: Path | None = None

@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prunus.errors import DataError, nearest
 from prunus.evaluate import forms
 from prunus.evaluate.config import TaskConfig
-from prunus.world.config import SKILLS, WORLD, WorldConfig
+from prunus.world.config import WORLD, Skill, WorldConfig
 from prunus.world.make import held_out
 
 CHECKS = {
@@ -44,19 +44,20 @@ class Item:
     group: str | None
 
 
-def read_items(data: str, gold: str | None, skill: str, limit: int | None, where: str) -> list[Item]:
+def read_items(task: TaskConfig, skill: str, where: str) -> list[Item]:
     """The items of a skill, from files in our own form or in one that benchmarks are handed out in.
 
     Args:
-        data: The file, or a folder of files.
-        gold: Where answers stand that are not beside their questions.
+        task: Where they are, and how many of each file and group are wanted.
         skill: Which of `CHECKS`.
-        limit: The first so many, of each file and group.
         where: The option's path, for messages.
 
     Raises:
         DataError: There is no such file, or a row is no item.
     """
+    data, gold, limit = str(task.data), task.gold, task.limit
+    if data == WORLD:
+        return _of_world(task, skill, where)
     items: list[Item] = []
     for file in files_of(data, where):
         rows = read_rows(file, f"{where}.data")
@@ -73,22 +74,12 @@ def read_items(data: str, gold: str | None, skill: str, limit: int | None, where
     return items
 
 
-def items_of(task: TaskConfig, skill: str, where: str) -> list[Item]:
-    """The items of a task of a skill, from its files or from the built-in world.
-
-    Raises:
-        DataError: As `read_items`.
-    """
-    if task.data == WORLD:
-        return world_items(task.world or WorldConfig(), skill, task.limit)
-    return read_items(str(task.data), task.gold, skill, task.limit, where)
-
-
-def world_items(config: WorldConfig, skill: str, limit: int | None) -> list[Item]:
-    """What the built-in world holds out of a skill: its first `limit` items, or as many as its config says."""
-    (known,) = (one for one in SKILLS if one == skill)
-    made = held_out(config, known, limit or config.held_out_items)
-    return [Item(str(i), item.messages, item.check, item.tools, [], None) for i, item in enumerate(made, start=1)]
+def _of_world(task: TaskConfig, skill: str, where: str) -> list[Item]:
+    """What the small world holds out of a skill."""
+    world = task.world or WorldConfig()
+    asked = held_out(world, cast("Skill", skill), min(task.limit or world.held_out_items, world.held_out_items))
+    rows = ({"messages": one.messages, "tools": one.tools, "check": one.check} for one in asked)
+    return [_item(row, number, skill, f"{where}.data: {WORLD}") for number, row in enumerate(rows, start=1)]
 
 
 def files_of(path: str, where: str) -> list[Path]:

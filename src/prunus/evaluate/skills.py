@@ -9,7 +9,7 @@ from typing import Any
 from prunus.console import Console
 from prunus.evaluate.ask import Asker
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
-from prunus.evaluate.items import Item, items_of
+from prunus.evaluate.items import Item, read_items
 from prunus.evaluate.judge import SAVED, Judge
 from prunus.evaluate.scoring import score
 from prunus.evaluate.summary import Row
@@ -30,7 +30,7 @@ def ask_skill(
         DataError: Items cannot be read, or the chat template refuses one.
     """
     skill, where = task.kind or name, f"tasks.{name}"
-    items = items_of(task, skill, where)
+    items = read_items(task, skill, where)
     given = asker.ask(name, items, task, config, console)
     scores = [score(item, skill, answers, where) for item, answers in zip(items, given, strict=True)]
     rows: list[Row] = [{"id": i.id, "group": i.group, "scores": s} for i, s in zip(items, scores, strict=True)]
