@@ -97,7 +97,7 @@ def test_models_are_measured_in_transformers(teacher: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["./nowhere"], "./nowhere: is neither a model's folder nor a .gguf file"),
+        (["./nowhere"], "MODELS: there is no folder ./nowhere"),
         (["MODEL", "--prompt-tokens", "500"], "500 and 64 new tokens are more than the 128"),
         (["FILE.gguf", "--engine", "transformers"], "a GGUF file is for llama.cpp"),
     ],

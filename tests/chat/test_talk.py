@@ -136,7 +136,7 @@ def test_the_server_speaks_openais_interface(pair: tuple[Path, Path]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["chat", "./nowhere"], "./nowhere: is neither a model's folder nor a .gguf file"),
+        (["chat", "./nowhere"], "MODEL: there is no folder ./nowhere"),
         (["serve", "./nowhere.gguf"], "nowhere.gguf: there is no such file"),
         (["serve", "x.gguf", "--port", "70000"], "--port: 70000"),
     ],

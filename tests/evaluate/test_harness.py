@@ -96,7 +96,8 @@ def test_scores_are_those_that_the_harness_reports(parts, questions, tmp_path: P
 def test_mmlu_keeps_its_subjects_apart(parts, questions, tmp_path: Path) -> None:
     found = ask(parts, tmp_path, "mmlu", data=questions["mmlu"], limit=3, num_fewshot=2)
     assert [row["group"] for row in found] == ["anatomy"] * 3 + ["astronomy"] * 3
-    assert all(set(row["scores"]) == {"acc"} for row in found)
+    assert all(row["scores"].keys() == {"acc", "chance"} for row in found)
+    assert {row["scores"]["chance"] for row in found} == {(0.25, 1.0)}
 
 
 def test_words_are_asked_for_and_kept(parts, questions, tmp_path: Path) -> None:

@@ -84,18 +84,28 @@ def test_what_counts_nowhere_is_no_figure() -> None:
     assert list(summarise(nothing, [], CONFIG)["metrics"]) == ["right"]
 
 
-def task(share: float, generates: bool, repeated: float = 0.0) -> dict:
+def task(share: float, generates: bool, repeated: float = 0.0, chance: float = 0.0) -> dict:
     figure = {"value": share, "difference": {"value": share - 1, "low": share - 1.1, "high": share - 0.9}}
     repetition = {"difference": {"value": repeated, "low": repeated - 0.01, "high": repeated + 0.01}}
-    return {"first": "right", "generates": generates, "metrics": {"right": figure, "repetition": repetition}}
+    return {
+        "first": "right",
+        "generates": generates,
+        "metrics": {"right": figure, "repetition": repetition, "chance": {"value": chance}},
+    }
 
 
 def test_writing_that_fails_while_choosing_survives_is_told() -> None:
     (warning,) = hidden_loss({"mmlu": task(0.95, False), "gsm8k": task(0.4, True)})
-    assert warning == "Multiple choice keeps 95% of the teacher's score, and writing does not: gsm8k (40%)."
+    assert (
+        warning == "Multiple choice keeps 95% of the teacher's score above chance, and writing does not: gsm8k (40%)."
+    )
     (warning,) = hidden_loss({"mmlu": task(0.95, False), "rag": task(0.9, True, 0.3)})
     assert "rag (+30% repeated)" in warning
     assert not hidden_loss({"mmlu": task(0.95, False), "gsm8k": task(0.8, True)})
+    assert not hidden_loss({"mmlu": task(0.95, False, chance=0.9), "gsm8k": task(0.4, True)})  # half of what it knew
+    guessing = {**task(0.95, False, chance=0.99)}
+    guessing["metrics"]["right"]["stderr"] = 0.01
+    assert not hidden_loss({"mmlu": guessing, "gsm8k": task(0.4, True)})
     assert not hidden_loss({"mmlu": task(0.5, False), "gsm8k": task(0.4, True)})
     assert not hidden_loss({"gsm8k": task(0.4, True), "x": {"hole": "no data"}})
 

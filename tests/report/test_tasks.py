@@ -21,7 +21,7 @@ def task(first: str, **metrics) -> dict[str, Any]:
 
 
 TEACHER = {
-    "mmlu": task("acc", acc=figure(0.653, 0.01)),
+    "mmlu": task("acc", acc=figure(0.653, 0.01), chance=figure(0.25, 0)),
     "mt": {
         **task("judge", judge=figure(7.78, 0.3)),
         "groups": {"roleplay": {"metrics": {"judge": figure(8, 1)}}, "math": {"metrics": {"judge": figure(6, 1)}}},
@@ -70,6 +70,7 @@ def test_scores_have_intervals_and_holes(run: Run) -> None:
         ["teacher", "65.3 ± 1.0", "7.8 ± 0.3", HOLE],
         ["phi: reference", "60.5 ± 1.0", "7.7 ± 0.3", HOLE],
     ]
+    assert table.rows[2] == ["by chance", "25.0", "", ""]
 
 
 def test_published_figures_stand_beside_and_are_marked(run: Run, root: Path) -> None:
@@ -77,7 +78,7 @@ def test_published_figures_stand_beside_and_are_marked(run: Run, root: Path) -> 
     assert rows["Minitron 4B width, by NVIDIA"] == ["60.5", "", ""]
     file = root / "teacher" / "evaluate" / "results.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "parameters": 7}))
-    assert len(scores(load_run(root)).rows) == 2
+    assert len(scores(load_run(root)).rows) == 3
 
 
 def test_differences_that_may_be_noise_are_marked(run: Run) -> None:

@@ -18,6 +18,7 @@ from prunus.export.metadata import check_model
 from prunus.export.vocabulary import read_vocabulary
 from prunus.llamacpp.running import Running
 from prunus.models.folder import ModelFolder
+from prunus.models.locate import locate_runnable
 from prunus.runtime import Runtime
 
 
@@ -80,12 +81,8 @@ def _in_llama_cpp(
 
 
 def _file(path: str, config: BenchConfig) -> Path:
-    found = Path(path).expanduser()
-    if found.is_dir():
-        return found
-    if not found.is_file() or found.suffix != ".gguf":
-        raise RecipeError(f"{path}: is neither a model's folder nor a .gguf file")
-    if config.engine == "transformers":
+    found = locate_runnable(path, "MODELS")
+    if found.is_file() and config.engine == "transformers":
         raise RecipeError(f"{path}: --engine transformers takes models' folders; a GGUF file is for llama.cpp")
     return found
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from prunus.chat.config import ChatConfig
-from prunus.errors import ModelError, RecipeError
+from prunus.errors import ModelError
 from prunus.llamacpp.server import has_template, start_server
 from prunus.models.folder import ModelFolder, has_chat_template
+from prunus.models.locate import locate_runnable
 from prunus.runtime import Runtime
 
 Message = dict[str, str]
@@ -35,15 +36,10 @@ def voice_of(path: str, config: ChatConfig, runtime: Runtime) -> Voice:
     """Whoever answers for a GGUF file or a model's folder.
 
     Raises:
-        RecipeError: The path is neither.
-        ModelError: It cannot be loaded.
+        ModelError: It is not there, or cannot be loaded.
     """
-    found = Path(path).expanduser()
-    if found.is_dir():
-        return FolderVoice(found, config, runtime)
-    if found.suffix == ".gguf" and found.is_file():
-        return GgufVoice(found, config)
-    raise RecipeError(f"{path}: is neither a model's folder nor a .gguf file")
+    found = locate_runnable(path, "MODEL")
+    return FolderVoice(found, config, runtime) if found.is_dir() else GgufVoice(found, config)
 
 
 class GgufVoice:

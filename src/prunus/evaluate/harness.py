@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from prunus.errors import DataError, HubError
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
 from prunus.evaluate.rows import local_rows, mmlu_rows
-from prunus.evaluate.summary import Row
+from prunus.evaluate.summary import CHANCE, Row
 from prunus.evaluate.tasks import HARNESS
 
 _BUILTIN = {  # in the harness's folder of tasks
@@ -126,6 +126,8 @@ def _rows(kind: str, part: str, name: str, samples: list[dict[str, Any]]) -> Ite
         values = {metric: sample[metric] for metric in names if isinstance(sample.get(metric), (int, float))}
         answer = {"answer": sample["filtered_resps"][0]} if isinstance(sample["filtered_resps"][0], str) else {}
         scores = {metric: (float(value), 1.0) for metric, value in values.items()}
+        if len(sample["resps"]) > 1 and {"acc", "acc_norm"} & values.keys():  # one for each choice
+            scores[CHANCE] = (1 / len(sample["resps"]), 1.0)
         yield {"id": f"{part}-{sample['doc_id']}", "group": group, "scores": scores, **answer}
 
 

@@ -70,8 +70,13 @@ def _figure(name: str, rows: Sequence[Row], beside: Sequence[Row], config: Evalu
     return figure
 
 
+CHANCE = "chance"
+"""The metric of multiple choice that says what guessing gets."""
+
 CHOSEN, WRITTEN = 0.9, 0.7
 """Shares of the teacher's score: choosing survives above the first, writing fails below the second."""
+
+_SURE = 2.0  # standard errors that a teacher must be above chance, for what is left of its score to say anything
 
 
 def hidden_loss(tasks: dict[str, dict[str, Any]]) -> list[str]:
@@ -87,9 +92,13 @@ def hidden_loss(tasks: dict[str, dict[str, Any]]) -> list[str]:
         repetition = task.get("metrics", {}).get("repetition", {}).get("difference")
         if repetition and repetition["low"] > 0.05:
             repeats.append(f"{name} (+{repetition['value']:.0%} repeated)")
-        if not difference or figure["value"] - difference["value"] <= 0:
+        if not difference:
             continue
-        share = figure["value"] / (figure["value"] - difference["value"])
+        chance = task["metrics"].get(CHANCE, {}).get("value", 0.0)
+        theirs = figure["value"] - difference["value"] - chance
+        if theirs <= _SURE * figure.get("stderr", 0.0):
+            continue
+        share = (figure["value"] - chance) / theirs
         if not task["generates"]:
             chosen.append(share)
         elif share < WRITTEN and difference["high"] < 0:
@@ -97,6 +106,6 @@ def hidden_loss(tasks: dict[str, dict[str, Any]]) -> list[str]:
     if not chosen or float(np.mean(chosen)) < CHOSEN or not (written or repeats):
         return []
     return [
-        f"Multiple choice keeps {np.mean(chosen):.0%} of the teacher's score, and writing does not: "
+        f"Multiple choice keeps {np.mean(chosen):.0%} of the teacher's score above chance, and writing does not: "
         f"{', '.join(written + repeats)}."
     ]

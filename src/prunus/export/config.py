@@ -17,6 +17,9 @@ Format = Literal[
     "gguf-q5_k_m",
     "gguf-q4_k_m",
     "gguf-q4_0",
+    "onnx-fp32",
+    "onnx-int4",
+    "torchao-int8",
 ]
 
 
@@ -27,7 +30,8 @@ class ExportConfig(StepConfig):
     revision: ClassVar[int] = 1
 
     formats: tuple[Format, ...] = ()
-    """What to write: GGUF for llama.cpp and what is built on it, at 32, 16, 8, 6, 5 or 4 bits."""
+    """What to write: GGUF for llama.cpp and what is built on it, at 32, 16, 8, 6, 5 or 4 bits; ONNX for
+    onnxruntime-genai; int8 weights by torchao, for transformers."""
     check_tokens: int = Field(default=4096, ge=2)
     """Held-out tokens (made-up ones where no text is given) on which each file is held against transformers."""
     check_length: int = Field(default=512, ge=2)

@@ -1,4 +1,4 @@
-"""What is installed of what the formats need, found without loading any of it."""
+"""What is installed of what the formats need, and what onnxruntime has; found without loading any of it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from collections.abc import Iterable
 
 from prunus.errors import RecipeError
 from prunus.llamacpp import ggml
+from prunus.models.shape import Shape
 
-NEEDED = {"gguf": ("gguf", "xllamacpp")}
+NEEDED = {"gguf": ("gguf", "xllamacpp"), "onnx": ("onnx", "onnx_ir", "onnxruntime_genai"), "torchao": ("torchao",)}
 """For each kind of format the modules that it needs; the extra that brings them has its name."""
 
+ONNX_FAMILIES = (
+    "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "smollm3", "granite",
+)  # fmt: skip
+"""The families that the builder has."""
+
+_HEADS = 16  # onnxruntime's attention wants head_dim in multiples of it
 _OWN_CODE = ("gguf-q6_k", "gguf-q5_k_m", "gguf-q4_k_m")
 
 
@@ -36,3 +43,21 @@ def check_formats(formats: Iterable[str], where: str) -> None:
                 f"{where}: {name} needs llama.cpp's own quantiser, and xllamacpp exports none on this system; allowed "
                 "here: gguf-f32, gguf-f16, gguf-bf16, gguf-q8_0, gguf-q4_0"
             )
+
+
+def check_onnx(model_type: str, shape: Shape, where: str) -> None:
+    """Refuse what the builder or onnxruntime has not, before any work.
+
+    Raises:
+        RecipeError: Names it, and what would work.
+    """
+    if model_type not in ONNX_FAMILIES:
+        raise RecipeError(
+            f"{where}: onnxruntime-genai's builder has no {model_type}; it has {', '.join(ONNX_FAMILIES)}. What works: "
+            "torchao-int8, or the plain folder"
+        )
+    if shape.head_dim % _HEADS:
+        raise RecipeError(
+            f"{where}: head_dim is {shape.head_dim}, and onnxruntime's attention wants a multiple of {_HEADS}. What "
+            "works: gguf, torchao-int8, or the plain folder"
+        )

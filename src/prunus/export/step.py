@@ -16,8 +16,9 @@ from prunus.errors import DataError
 from prunus.export.check import Reference, judge, prove
 from prunus.export.config import ExportConfig
 from prunus.export.gguf import format_label, write_gguf
-from prunus.export.installed import check_formats
+from prunus.export.installed import check_formats, check_onnx
 from prunus.export.metadata import check_model, rounds_activation, windowed_context
+from prunus.export.onnx import export_onnx
 from prunus.export.pretokenizers import APPROXIMATE
 from prunus.export.vocabulary import read_vocabulary
 from prunus.models.folder import ModelFolder, copy_along
@@ -51,9 +52,19 @@ def run(config: ExportConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
     reference = _reference(config, inputs, folder, runtime)
     copy_along(inputs.model, out)
     results: dict[str, Any] = {}
+    check_formats(config.formats, "export.formats")
+    if any(name.startswith("onnx-") for name in config.formats):
+        check_onnx(str(folder.config["model_type"]), folder.shape, "export.formats: onnx")
     ggufs: list[str] = [name for name in config.formats if name.startswith("gguf-")]
     if ggufs:
         results |= _ggufs(ggufs, config, folder, reference, out, console)
+    for name in config.formats:
+        if name.startswith("onnx-"):
+            results[name] = export_onnx(name, inputs.model, out, reference, console)
+        if name.startswith("torchao-"):
+            from prunus.export.torchao import export_torchao
+
+            results[name] = export_torchao(inputs.model, out, reference, console)
     (out / RESULTS).write_text(json.dumps(results, indent=2) + "\n")
     for name in config.formats:
         console.say(_line(name, results[name]))
@@ -69,7 +80,6 @@ def _ggufs(
     formats: list[str], config: ExportConfig, folder: ModelFolder, reference: Reference, out: Path, console: Console
 ) -> dict[str, Any]:
     """Prove the layout in float32, in a file that goes again unless it was asked for; then write the others."""
-    check_formats(formats, "export.formats")
     check_model(folder.config, folder.shape, f"export.formats: {formats[0]}")
     window = windowed_context(folder.config)
     if window is not None and window < folder.context:

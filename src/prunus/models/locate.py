@@ -67,6 +67,21 @@ def locate_model(path: str, revision: str | None, where: str, weights: bool = Tr
     return Located(ModelFolder(snapshot), f"{path}@{snapshot.name}")
 
 
+def locate_runnable(path: str, where: str) -> Path:
+    """A GGUF file, or the folder of a model, from wherever `locate_model` finds it.
+
+    Raises:
+        ModelError: There is none.
+        HubError: It is not here, and the hub does not give it.
+    """
+    if not path.endswith(".gguf"):
+        return locate_model(path, None, where).folder.path
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ModelError(f"{where}: there is no file {path}")
+    return file
+
+
 def _builtin(path: str, where: str) -> Path:
     """The folder of a model that is part of the package."""
     if path not in BUILTINS:

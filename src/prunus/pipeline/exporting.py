@@ -9,7 +9,7 @@ from typing import Any
 
 from prunus.create.config import CreateConfig
 from prunus.export.config import ExportConfig
-from prunus.export.installed import check_formats
+from prunus.export.installed import check_formats, check_onnx
 from prunus.export.metadata import check_shape
 from prunus.export.mixtures import TYPES, bytes_of
 from prunus.export.vocabulary import read_vocabulary
@@ -29,7 +29,7 @@ def check_export(config: ExportConfig, teacher: Path | CreateConfig | None, shap
         RecipeError: Names the option, and what would work.
     """
     check_formats(config.formats, "export.formats")
-    if teacher is None or not any(name in TYPES for name in config.formats):
+    if teacher is None:
         return
     raw: dict[str, Any] = (
         teacher.model_config_json()
@@ -37,9 +37,20 @@ def check_export(config: ExportConfig, teacher: Path | CreateConfig | None, shap
         else json.loads((teacher / "config.json").read_text())
     )
     for where, shape in shapes.items():
-        check_shape(raw, shape, where)
-    if isinstance(teacher, Path):  # one that is made has a byte-level tokenizer like GPT-2's
+        if any(name.startswith("onnx-") for name in config.formats):
+            check_onnx(str(raw["model_type"]), shape, where)
+        if any(name in TYPES for name in config.formats):
+            check_shape(raw, shape, where)
+    if any(name in TYPES for name in config.formats) and isinstance(teacher, Path):
+        # one that is made has a byte-level tokenizer like GPT-2's
         read_vocabulary(teacher, next(iter(shapes.values())).vocab_size)
+
+
+def _bytes_of(format_name: str, parameters: int) -> int:
+    """About how many bytes a format takes."""
+    if format_name in TYPES:
+        return bytes_of(format_name, parameters)
+    return int(parameters * {"onnx-fp32": 4, "onnx-int4": 0.6, "torchao-int8": 1}[format_name])
 
 
 def export_cost(config: ExportConfig, shape: Shape, context: int) -> tuple[int, float, int, int]:
@@ -50,5 +61,5 @@ def export_cost(config: ExportConfig, shape: Shape, context: int) -> tuple[int, 
     files = len({"gguf-f32", *config.formats})
     tokens = config.check_tokens * files
     weights = 4 * shape.parameters
-    disk = weights + sum(bytes_of(name, shape.parameters) for name in config.formats)
+    disk = weights + sum(_bytes_of(name, shape.parameters) for name in config.formats)
     return tokens, 2.0 * tokens * shape.flops_per_token(min(config.check_length, context)), 2 * weights, disk

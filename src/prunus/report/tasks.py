@@ -46,6 +46,9 @@ def scores(run: Run) -> Table:
     names = asked(run)
     columns = [f"{name} ({metric})" if (metric := _first(run, name)) else name for name in names]
     rows = [[row_name(run, r), *(_score(_tasks(r).get(name)) for name in names)] for r in run.of_kind("evaluate")]
+    chances = [_chance(run, name) for name in names]
+    if any(chances):
+        rows.append(["by chance", *chances])
     teacher = run.find("teacher", "evaluate")
     if names and teacher and teacher.json("results.json")["parameters"] == _ORIGINAL:
         for model, known in PUBLISHED.items():
@@ -147,6 +150,13 @@ def _tasks(result: Result) -> dict[str, dict[str, Any]]:
 def _first(run: Run, name: str) -> str | None:
     firsts = (_tasks(result).get(name, {}).get("first") for result in run.of_kind("evaluate"))
     return next((first for first in firsts if first), None)
+
+
+def _chance(run: Run, name: str) -> str:
+    """What guessing gets in a task of multiple choice."""
+    found = (_tasks(result).get(name, {}).get("metrics", {}).get("chance") for result in run.of_kind("evaluate"))
+    figure = next((figure for figure in found if figure), None)
+    return f"{100 * figure['value']:.1f}" if figure else ""
 
 
 def _figure(task: dict[str, Any] | None) -> dict[str, Any] | None:
