@@ -30,6 +30,8 @@ from prunus.pipeline.run import execute, run_plan
 from prunus.pipeline.steps import Step
 
 SKILLS = ("instruction_following", "roleplay", "rag", "function_calling")
+SHOWN = (("instruction_following", "prompt_strict"), ("roleplay", "consistent"), ("rag", "f1"), ("rag", "exact"),
+         ("function_calling", "right"))  # fmt: skip
 CHAT = {"path": "builtin:world", "name": "chat"}
 STAGE: dict[str, Any] = {"sequence_length": 224, "longer": "drop"}
 SFT = {**STAGE, "batch_size": 9, "optimizer": "muon", "learning_rate": 6e-3, "min_learning_rate": 3e-4}
@@ -97,9 +99,19 @@ def main() -> None:
                 execute(found[name], plan.recipe.runtime, console)
     facts = {"hardware": hardware(), "versions": versions(), "recipe": RECIPE, "pairs": PAIRS, "results": {}}
     for name, step in found.items():
-        facts["results"][name] = json.loads((step.artifact.path / "results.json").read_text())
+        tasks = json.loads((step.artifact.path / "results.json").read_text())["tasks"]
+        facts["results"][name] = {
+            f"{skill} {metric}": {key: tasks[skill]["metrics"][metric][key] for key in ("value", "low", "high")}
+            for skill, metric in SHOWN
+        }
+    console.table("", ["model", *map(" ".join, SHOWN)], [[name, *map(_cell, each.values())] for name, each in
+                                                         facts["results"].items()])  # fmt: skip
     if options.json:
         options.json.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def _cell(figure: dict[str, float]) -> str:
+    return f"{figure['value']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})"
 
 
 if __name__ == "__main__":

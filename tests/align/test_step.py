@@ -54,8 +54,7 @@ def by_hand(model: torch.nn.Module, folder: Path) -> list[float]:
     ]
 
 
-@pytest.mark.parametrize("method", ["sft", "steerlm"])
-@pytest.mark.parametrize("pack", [True, False])
+@pytest.mark.parametrize(("method", "pack"), [("sft", True), ("steerlm", False)])
 def test_answers_become_likelier(teacher, data, tmp_path, method: str, pack: bool) -> None:
     align(teacher, source(data, method), tmp_path / "out", method=method, pack=pack, **{**FAST, "batch_size": 4})
     before, after = (np.mean(by_hand(load(model), source(data, method))) for model in (teacher, tmp_path / "out"))
@@ -144,7 +143,7 @@ class Killed(BaseException):
     """Nothing that a step would catch."""
 
 
-@pytest.mark.parametrize("method", ["sft", "rpo", "kto", "simpo"])
+@pytest.mark.parametrize("method", ["sft", "rpo", "kto"])
 def test_a_killed_stage_goes_on_to_the_same_end(teacher, data, tmp_path, monkeypatch, method: str) -> None:
     options = {"method": method, "learning_rate": 1e-3, "runtime": Runtime(device_batch_size=4, checkpoint_minutes=0)}
     if method == "sft":
@@ -204,7 +203,7 @@ def test_a_reward_model_tells_plums_from_almonds(teacher, data, tmp_path) -> Non
 
 def test_distilling_draws_to_the_teacher_where_the_assistant_speaks(teacher, data, tmp_path) -> None:
     other = make_model(tmp_path / "other", seed=9)
-    options = {"method": "distil", "pack": True, "batch_size": 2, "learning_rate": 3e-3, "epochs": 8}
+    options = {"method": "distil", "pack": True, "batch_size": 2, "learning_rate": 6e-3, "epochs": 4}
     align(teacher, data["answers"], tmp_path / "out", teacher=other, **options)
     lines = metrics(tmp_path / "out")
     assert lines[-1]["forward_kl"] < 0.8 * lines[0]["forward_kl"]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from prunus.data.judged import Judged
+from prunus.data.template import PLAIN
 from prunus.data.tokens import Tokens
 from prunus.errors import DataError
 from prunus.models.load import load_tokenizer
@@ -61,6 +62,16 @@ def test_labels_and_attributes(teacher: Path, tmp_path: Path) -> None:
 def test_what_a_method_cannot_use_is_refused(teacher, tmp_path, form, wanted, message) -> None:
     with pytest.raises(DataError, match=f"data.chat.0: .*x.jsonl, {message}"):
         read(teacher, write(tmp_path / "x.jsonl", rows(3, form)), tmp_path / "out", wanted=wanted)
+
+
+def test_pairs_that_the_template_makes_equal_are_refused(teacher: Path, tmp_path: Path) -> None:
+    given = [*rows(2, "pairs"), {"prompt": "plum?", "chosen": "yes", "rejected": "yes "}]
+    trimming = PLAIN.replace("' ' + message.content", "' ' + message.content | trim")
+    with pytest.raises(DataError, match="row 3: chosen and rejected are equal as the chat template shows them"):
+        read(teacher, write(tmp_path / "x.jsonl", given), tmp_path / "out", wanted="pairs", template=trimming)
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(DataError, match="empty.jsonl"):
+        read(teacher, tmp_path / "empty.jsonl", tmp_path / "none")
 
 
 def test_what_is_too_long_is_refused_or_dropped(teacher: Path, tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ def run(config: ConversationsConfig, inputs: Inputs, out: Path, runtime: Runtime
     with (out / IDS).open("wb") as file, console.progress("read", None, "tokens") as progress:
         stream = Stream(file, len(tokenizer))
         for row, versions in rendered(config, inputs.sources, template):
+            if len(versions) > 1 and versions[0].ids == versions[1].ids:
+                raise DataError(f"{row.where}: chosen and rejected are equal as the chat template shows them")
             if not _fits(config, row, versions):
                 dropped += 1
                 continue
@@ -63,6 +65,8 @@ def run(config: ConversationsConfig, inputs: Inputs, out: Path, runtime: Runtime
     if not worth:
         raise DataError(
             f"conversations: none is left of {dropped}; all are longer than {config.sequence_length} tokens"
+            if dropped
+            else f"conversations: {', '.join(source.path for source in inputs.sources)} holds no row"
         )
     if dropped:
         console.warn(f"{dropped} rows are longer than sequence_length: {config.sequence_length} tokens, and dropped")
