@@ -1,6 +1,8 @@
 """How Sapling learnt: the curves and the held-out scores of a run of recipes/sapling.yaml, as figures and as a picture.
 
 python benchmarks/sapling.py runs/sapling --json benchmarks/results/sapling.json --svg docs/sapling.svg
+
+Scores are those of the run itself, or with --scores of another evaluation, such as that of `builtin:sapling`.
 """
 
 from __future__ import annotations
@@ -14,17 +16,25 @@ from curves import standalone
 
 from prunus.report.charts import Series, line_chart
 
-STAGES = {"correct": "text, every token", "align-1-sft": "copying, answers", "align-2-sft": "skills, answers"}
+STAGES = {
+    "correct": "text, every token",
+    "align-1-sft": "copying, answers",
+    "align-2-sft": "skills, answers",
+    "align-3-sft": "skills once more, answers",
+}
 _POINTS = 100  # of a curve that are kept
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the folder of the run")
+    parser.add_argument("--scores", type=Path, help="the folder of an evaluation")
     parser.add_argument("--json", type=Path, help="keep the figures here")
     parser.add_argument("--svg", type=Path, help="draw the losses here")
     options = parser.parse_args()
-    kept = {"stages": {name: stage(options.run, name) for name in STAGES}, "scores": scores(options.run)}
+    kept = {"stages": {name: stage(options.run, name) for name in STAGES}, "scores": {}}
+    own = (run for run in (options.run / "teacher").glob("evaluate-????????"))
+    kept["scores"] = scores(options.scores or next(own))
     for name, facts in kept["stages"].items():
         print(f"{name:12} {facts['tokens']:>9,} tokens  {facts['seconds']:>7,.0f} s  loss {facts['loss'][-1][1]:.3f}")
     for name, score in kept["scores"].items():
@@ -55,16 +65,16 @@ def stage(run: Path, name: str) -> dict[str, Any]:
     }
 
 
-def scores(run: Path) -> dict[str, dict[str, float]]:
-    """The teacher's held-out scores, each metric that a skill counts by, with its interval."""
-    folder = next(path for path in (run / "teacher").glob("evaluate-????????"))
+def scores(folder: Path) -> dict[str, dict[str, Any]]:
+    """Held-out scores, every metric of right and wrong with its interval."""
     tasks = json.loads((folder / "results.json").read_text())["tasks"]
-    counted = {"instruction_following": "prompt_strict", "roleplay": "consistent", "rag": "exact"}
-    found = {}
-    for name, task in tasks.items():
-        metric = counted.get(name, "right")
-        found[name] = {**task["metrics"][metric], "metric": metric}
-    return found
+    wanted = ("prompt_strict", "consistent", "manner", "exact", "right")
+    return {
+        f"{name} ({metric})": task["metrics"][metric]
+        for name, task in tasks.items()
+        for metric in wanted
+        if metric in task["metrics"]
+    }
 
 
 if __name__ == "__main__":
