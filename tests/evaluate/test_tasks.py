@@ -10,6 +10,7 @@ from prunus.config import parse
 from prunus.console import Console
 from prunus.errors import PrunusError
 from prunus.evaluate import check
+from prunus.pipeline.override import override
 from prunus.pipeline.plan import Plan, make_plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import run_plan
@@ -198,3 +199,19 @@ def test_the_command_takes_tasks_and_pairs_them(teacher: Path, held_out: Path, d
     assert found["metrics"]["f1"]["difference"]["value"] == 0
     assert main([*words[:-4], "--tasks", "rga", "--out", str(tmp_path / "three")]) == 2
     assert "unknown task 'rga' (did you mean `rag`?)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tasks", [{"rag": "builtin:world"}, {"rag": {"data": "builtin:world"}}, {"rag": None}])
+def test_a_flag_goes_into_a_task_however_it_is_written(tasks: dict) -> None:
+    raw = {"evaluate": {"tasks": tasks}}
+    values = {"evaluate": {"tasks": {"rag": {"data": "builtin:world", "limit": 3}}}}
+    override(raw, values, ["evaluate.tasks.rag.limit", "evaluate.tasks.rag.data"])
+    assert raw == values
+
+
+def test_a_flag_goes_into_a_task_that_is_only_named() -> None:
+    raw = {"evaluate": {"tasks": ["base", "piqa"]}}
+    override(
+        raw, {"evaluate": {"tasks": {"base": {"limit": 3}, "piqa": {"limit": None}}}}, ["evaluate.tasks.base.limit"]
+    )
+    assert raw == {"evaluate": {"tasks": {"base": {"limit": 3}, "piqa": {}}}}
