@@ -14,6 +14,7 @@ from prunus.pipeline.estimate import cost_of
 from prunus.pipeline.plan import make_plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import run_plan
+from prunus.report.card import write_cards
 from tests.families import make_teacher
 from tests.pipeline.recipes import tiny_recipe
 
@@ -39,6 +40,10 @@ def test_a_student_is_exported_and_recorded(teacher: Path, corpus: Path, held_ou
     record = json.loads((step.artifact.path / "artifact.json").read_text())
     assert set(record["files"]) >= {"model-Q8_0.gguf", "export.json"}
     assert record["metrics"]["gguf-q8_0.kl"] < 0.1
+    cards = write_cards(plan.root)
+    assert [card.parent.name.partition("-")[0] for card in cards] == ["prune", "export"]
+    assert "model-Q8_0.gguf" in cards[0].read_text()
+    assert step.artifact.is_done()  # a card takes nothing from what was recorded
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,24 @@ def test_the_table_reads_the_records(run_folder: Path) -> None:
     assert all(len(row) == len(HEADER) for row in rows)
 
 
+def test_stages_of_alignment_are_named_and_drawn(run_folder: Path) -> None:
+    manifest = json.loads((run_folder / "run.json").read_text())
+    line = '{"tokens": 1, "loss": 2}\n'
+    stages = [
+        record(run_folder, "w", f"align-{number}-{method}", "align", {"method": method}, metrics__jsonl=line)
+        for number, method in enumerate(("sft", "reward", "rpo"), start=1)
+    ]
+    distilled = record(run_folder, "w", "evaluate-distilled", "evaluate", {}, results__json=figures(1.3, FIGURES),
+                       answers__jsonl="")  # fmt: skip
+    manifest["steps"] = [*manifest["steps"][:3], distilled, *stages, manifest["steps"][3]]
+    (run_folder / "run.json").write_text(json.dumps(manifest))
+    names = [row[0] for row in comparison(load_run(run_folder))]
+    assert names == ["teacher", "w: pruned at random + distilled", "w: pruned at random + distilled + sft + rpo"]
+    page = write_report(run_folder, run_folder / "report.html").read_text()
+    assert "cross-entropy of what the assistant says" in page
+    assert page.count("<polyline") == 4
+
+
 def test_the_page_is_self_contained_and_escapes_what_models_say(run_folder: Path) -> None:
     page = write_report(run_folder, run_folder / "report.html").read_text()
     assert "<img" not in page

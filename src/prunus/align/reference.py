@@ -15,6 +15,7 @@ from prunus.console import Console
 from prunus.models.load import device_of, inference_dtype
 from prunus.runtime import Runtime
 from prunus.training.loop import CHECKPOINTS
+from prunus.training.sharding import settle
 
 FILE = "reference.npy"
 
@@ -52,6 +53,7 @@ def reference_of(objective: Preference, items: Answers, out: Path, runtime: Runt
                 if done * size < len(order):
                     found[batch] = said.double().cpu()
             progress.update(min((done + 1) * size, len(order)))
+    settle(objective)
     processes.add_up([found])
     if processes.rank() == 0:
         _keep(found.numpy(), out)

@@ -20,8 +20,13 @@ from prunus.errors import ExportError
 from prunus.export.compare import Agreement, first_departure
 from prunus.llamacpp.running import Running
 
-TOLERANCE = 1e-4
-"""Of a float32 file: the largest difference between two logits, in units of the logits' standard deviation."""
+TOLERANCE = 5e-4
+"""Of a float32 file: the largest difference between two logits, in units of the logits' standard deviation.
+
+llama.cpp makes the angle of each rotary pair from that of the pair before, so its rounding grows with the position: to
+1.8e-4 at 500 tokens in a trained model of head_dim 48, 1e-5 at 64. The smallest fault that was tried there, an epsilon
+of 1e-5 in place of 1e-6, gives 8e-3.
+"""
 
 COARSE = 1e-2
 """The same where llama.cpp reads the activation from a table in half precision: GELU, in Gemma, GPT-2 and GPT-NeoX."""

@@ -21,7 +21,7 @@ from prunus.models.locate import BUILTINS, locate_model
 from prunus.models.shape import Shape
 from prunus.report import tasks
 from prunus.report.records import Result, Run, load_run
-from prunus.report.table import HEADER, comparison
+from prunus.report.table import HEADER, comparison, methods
 
 CARD = "README.md"
 MARKER = "<!-- Written by Prunus out of the run's records. Remove this line to keep what you write here. -->"
@@ -149,6 +149,8 @@ def _made_by(run: Run, name: str) -> str:
         parts.append("drawn anew in the shape of a cut" if config["init"] == "random" else "cut out of it")
     if distill is not None:
         parts.append(f"then distilled on {human(distill.record['metrics']['tokens'])} tokens")
+    if aligned := methods(run, name):
+        parts.append(f"then aligned by {', '.join(aligned)}")
     return ", ".join(parts)
 
 

@@ -24,6 +24,8 @@ LOSSES = {
     "mse": "squared error of the logits",
     "cosine": "cosine distance of the logits",
     "cross_entropy": "cross-entropy",
+    "sft": "cross-entropy of what the assistant says",
+    "distil": "divergence from the teacher where the assistant speaks",
 }
 UNITLESS = ("total_variation", "mse", "cosine")
 
@@ -105,10 +107,12 @@ def _quality(run: Run) -> list[Figure]:
 def _curves(run: Run) -> list[Figure]:
     """One plot for each loss, since values of different losses cannot be compared."""
     by_loss: dict[str, list[Series]] = {}
-    for result in [*run.of_kind("correct"), *run.of_kind("distill")]:
-        loss = str(result.record["config"].get("loss", "cross_entropy"))
+    for result in [*run.of_kind("correct"), *run.of_kind("distill"), *run.of_kind("align")]:
+        config = result.record["config"]
+        loss = str(config.get("method", config.get("loss", "cross_entropy")))
         points = [(line["tokens"], line["loss"]) for line in result.lines("metrics.jsonl")]
-        by_loss.setdefault(loss, []).append(Series(result.subject, points))
+        name = result.subject if result.kind != "align" else f"{result.subject} {result.label.removeprefix('align-')}"
+        by_loss.setdefault(loss, []).append(Series(name, points))
     note = "Training loss by tokens seen, each point the mean since the one before."
     return [
         Figure(

@@ -35,8 +35,15 @@ def row_name(run: Run, result: Result) -> str:
         origin = "pruned at random"
     elif "kept_energy" in prune.record["metrics"]:
         origin = "rotated and pruned"
-    distilled = result.label == "evaluate" and run.find(result.subject, "distill")
-    return f"{result.subject}: {origin}" + (" + distilled" if distilled else "")
+    trained = ["distilled"] if result.label != "evaluate-pruned" and run.find(result.subject, "distill") else []
+    trained += methods(run, result.subject) if result.label == "evaluate" else []
+    return " + ".join([f"{result.subject}: {origin}", *trained])
+
+
+def methods(run: Run, subject: str) -> list[str]:
+    """What a model was aligned by, in order; reward models, which are no stage of it, apart."""
+    stages = [result.record["config"]["method"] for result in run.of_kind("align") if result.subject == subject]
+    return [method for method in stages if method != "reward"]
 
 
 def _row(run: Run, result: Result) -> list[str]:

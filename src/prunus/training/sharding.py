@@ -35,6 +35,16 @@ def shard(module: nn.Module, arithmetic: torch.dtype) -> None:
     fully_shard(module, mp_policy=policy, reshard_after_forward=False)
 
 
+def settle(module: nn.Module) -> None:
+    """Give up the whole weights that a forward pass leaves where no backward pass follows.
+
+    As long as they are there, `parameters()` names them, and not the shares that an optimizer is to move.
+    """
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
+
+
 def is_sharded(module: nn.Module) -> bool:
     """Whether `shard` was called with it."""
     return isinstance(module, FSDPModule)
