@@ -113,6 +113,30 @@ def test_what_was_answered_is_not_asked_again(parts, questions, tmp_path: Path, 
     assert ask(parts, tmp_path, "piqa", data=questions["piqa"], num_fewshot=0) == first
 
 
+def test_a_killed_task_goes_on_by_item(parts, questions, tmp_path: Path, monkeypatch) -> None:
+    model, _ = parts
+    forward, calls = type(model).forward, []
+
+    def counted(self, *arguments, **options):
+        calls.append(1)
+        if len(calls) == limit:
+            raise KeyboardInterrupt
+        return forward(self, *arguments, **options)
+
+    monkeypatch.setattr(type(model), "forward", counted)
+    options = {"data": questions["piqa"], "num_fewshot": 0}
+    limit = -1
+    whole = ask(parts, tmp_path / "whole", "piqa", **options)
+    all_of_them, limit = len(calls), 3
+    calls.clear()
+    with pytest.raises(KeyboardInterrupt):
+        ask(parts, tmp_path / "killed", "piqa", **options)
+    calls.clear()
+    limit = -1
+    assert ask(parts, tmp_path / "killed", "piqa", **options) == whole
+    assert 0 < len(calls) < all_of_them
+
+
 def test_a_task_of_the_harness_is_known_by_name() -> None:
     check_tasks(EvaluateConfig(tasks=["openbookqa"]))
     with pytest.raises(RecipeError, match=r"unknown task 'openbokqa' \(did you mean `openbookqa`"):

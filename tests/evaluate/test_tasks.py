@@ -10,12 +10,14 @@ from prunus.config import parse
 from prunus.console import Console
 from prunus.errors import PrunusError
 from prunus.evaluate import check
+from prunus.pipeline.override import override
 from prunus.pipeline.plan import Plan, make_plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import run_plan
 from prunus.report.records import load_run
 from prunus.report.step import write_report
 from prunus.report.tasks import HOLE, NOISE, differences, health, notes, scores, speed
+from tests.fake import serving
 from tests.generate.making import with_template
 from tests.pipeline.recipes import tiny_recipe
 from tests.tiny import make_model
@@ -198,3 +200,37 @@ def test_the_command_takes_tasks_and_pairs_them(teacher: Path, held_out: Path, d
     assert found["metrics"]["f1"]["difference"]["value"] == 0
     assert main([*words[:-4], "--tasks", "rga", "--out", str(tmp_path / "three")]) == 2
     assert "unknown task 'rga' (did you mean `rag`?)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tasks", [{"rag": "builtin:world"}, {"rag": {"data": "builtin:world"}}, {"rag": None}])
+def test_a_flag_goes_into_a_task_however_it_is_written(tasks: dict) -> None:
+    raw = {"evaluate": {"tasks": tasks}}
+    values = {"evaluate": {"tasks": {"rag": {"data": "builtin:world", "limit": 3}}}}
+    override(raw, values, ["evaluate.tasks.rag.limit", "evaluate.tasks.rag.data"])
+    assert raw == values
+
+
+def test_a_flag_goes_into_a_task_that_is_only_named() -> None:
+    raw = {"evaluate": {"tasks": ["base", "piqa"]}}
+    override(
+        raw, {"evaluate": {"tasks": {"base": {"limit": 3}, "piqa": {"limit": None}}}}, ["evaluate.tasks.base.limit"]
+    )
+    assert raw == {"evaluate": {"tasks": {"base": {"limit": 3}, "piqa": {}}}}
+
+
+def test_a_judge_grades_what_a_command_asks(teacher: Path, held_out: Path, data, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    words = ["evaluate", str(teacher), "--corpus", str(held_out), "--sequence-length", "24", "--chat-template", "plain"]
+    words += ["--tasks", f"roleplay={data['persona']}", "--judge.model", "judge", "--out", str(tmp_path / "out")]
+    with serving() as fake:
+        fake.reply = lambda body: {
+            "message": {"content": f"[[{3 if 'and?' in body['messages'][1]['content'] else 6}]]"}
+        }
+        assert main([*words, "--judge.url", fake.url]) == 0
+    found = json.loads((tmp_path / "out" / "results.json").read_text())["tasks"]["roleplay"]
+    assert found["first"] == "judge"
+    assert found["judge"] == {"asked": 2, "graded": 2, "malformed": 0, "failed": 0, "hole": None}
+    values = {name: figure["value"] for name, figure in found["metrics"].items() if name.startswith("judge")}
+    assert values == {"judge": 4.5, "judge_turn_1": 6.0, "judge_turn_2": 3.0}
+    assert found["metrics"]["judge"]["items"] == 1  # the other is judged by rule
+    assert len((tmp_path / "out" / "judgements.jsonl").read_text().splitlines()) == 2

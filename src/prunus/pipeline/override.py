@@ -23,7 +23,7 @@ def _put(raw: Any, values: Any, flag: str) -> None:
     if path is None:
         return
     for key in path[:-1]:
-        raw, values = _child(raw, key), values[key]
+        raw, values = _child(raw, key, values[key]), values[key]
     if isinstance(raw, dict):
         raw[path[-1]] = values[path[-1]]
 
@@ -43,12 +43,17 @@ def _path(values: Any, flag: str) -> list[Any] | None:
     return path
 
 
-def _child(raw: Any, key: Any) -> Any:
-    """The part of the raw recipe under `key`, made where it is not there; shorthands are written out first."""
-    if isinstance(raw, dict):
-        if not isinstance(raw.get(key), (dict, list)):
-            raw[key] = {"path": raw[key]} if isinstance(raw.get(key), str) else {}
-        return raw[key]
-    if isinstance(raw[key], str):
-        raw[key] = {"path": raw[key]}
-    return raw[key]
+def _child(raw: Any, key: Any, values: Any) -> Any:
+    """The part of the raw recipe under `key`, made where it is not there; shorthands are written out first.
+
+    A path stands for the options that it is one of, and a list of names for a mapping without any.
+    """
+    found = raw.get(key) if isinstance(raw, dict) else raw[key]
+    if isinstance(found, str):
+        found = {"path" if "path" in values else "data": found}
+    elif isinstance(found, list) and isinstance(values, dict):
+        found = {name: {} for name in found}
+    elif not isinstance(found, (dict, list)):
+        found = {}
+    raw[key] = found
+    return found

@@ -19,7 +19,7 @@ ABBREVIATIONS = frozenset(
 """Without their last full stop; single letters count as initials besides."""
 
 _CLOSERS = "\"')]}”’»"
-_BREAK = re.compile(r"\S*?[.?!][.?!" + re.escape(_CLOSERS) + r"]*(?=\s|$)")
+_BREAK = re.compile(r"\S*?[.?!][.?!" + re.escape(_CLOSERS) + r"]*(?=\s|$|[;*:@({\[])")
 _OPENERS = "\"'([{“‘«*_"
 
 
@@ -37,7 +37,7 @@ def count_sentences(text: str) -> int:
 def _ends(word: str, following: str) -> bool:
     """Whether a word that ends in a mark ends a sentence, by the word and the one that follows."""
     core = word.rstrip(_CLOSERS)
-    lower = following.lstrip(_OPENERS)[:1].islower()
+    lower = following[:1].islower()
     if not core.endswith("."):
         return True
     if core.endswith(".."):
