@@ -36,8 +36,8 @@ CHAT = {"path": "builtin:world", "name": "chat"}
 STAGE: dict[str, Any] = {"sequence_length": 224, "longer": "drop"}
 SFT = {**STAGE, "batch_size": 9, "optimizer": "muon", "learning_rate": 6e-3, "min_learning_rate": 3e-4}
 PAIRS = {
-    **STAGE, "batch_size": 32, "rounds": 2, "learning_rate": 1e-4, "per_token": False,
-    "write": {"answers": 8, "max_new_tokens": 80}, "data": [{**CHAT, "limit": 384, "world": {"seed": 23}}],
+    **STAGE, "batch_size": 32, "rounds": 2, "epochs": 2, "learning_rate": 5e-4,
+    "write": {"answers": 8, "max_new_tokens": 80}, "data": [{**CHAT, "limit": 512, "world": {"seed": 23}}],
 }  # fmt: skip
 RECIPE = {
     "name": "alignment",
@@ -68,6 +68,7 @@ RECIPE = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--methods", nargs="+", default=["distil", "rpo", "dpo"])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     console = Console()
@@ -85,7 +86,8 @@ def main() -> None:
     distilled, aligned = done["student distill"], done["student align-1-sft"]
     branches = {"distil": (distilled, SFT), "rpo": (aligned, PAIRS), "dpo": (aligned, PAIRS)}
     inputs = {name: given for name, given in done["student evaluate"].inputs.items() if name != "model"}
-    for method, (start, config) in branches.items():
+    for method in options.methods:
+        start, config = branches[method]
         stage = parse(AlignConfig, {"method": method, **config}, method)
         stages = Alignment((stage,), tuple(parse(ChatSource, one, "chat") for one in RECIPE["data"]["chat"]), None)
         for step in stages.steps(method, start, done["student evaluate"].inputs["teacher"], options.out):
