@@ -79,8 +79,10 @@ def test_stages_of_alignment_are_named_and_drawn(run_folder: Path) -> None:
                        answers__jsonl="")  # fmt: skip
     manifest["steps"] = [*manifest["steps"][:3], distilled, *stages, manifest["steps"][3]]
     (run_folder / "run.json").write_text(json.dumps(manifest))
-    names = [row[0] for row in comparison(load_run(run_folder))]
+    rows = comparison(load_run(run_folder))
+    names = [row[0] for row in rows]
     assert names == ["teacher", "w: pruned at random + distilled", "w: pruned at random + distilled + sft + rpo"]
+    assert [row[HEADER.index("tokens")] for row in rows[1:]] == ["1.5M", "1.5M"]
     page = write_report(run_folder, run_folder / "report.html").read_text()
     assert "cross-entropy of what the assistant says" in page
     assert page.count("<polyline") == 4

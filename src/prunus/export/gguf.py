@@ -228,8 +228,3 @@ def _told(tensors: list[Made], choices: list[Choice], file: Path) -> Written:
 def format_label(format_name: str) -> str:
     """What llama.cpp's users call a format, such as `Q4_K_M`."""
     return format_name.removeprefix("gguf-").upper()
-
-
-def is_quantised(format_name: str) -> bool:
-    """Whether a format keeps less than the checkpoint's own precision on purpose."""
-    return TYPES[format_name] not in (ggml.F32, ggml.F16, ggml.BF16)

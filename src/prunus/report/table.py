@@ -64,8 +64,9 @@ def _row(run: Run, result: Result) -> list[str]:
 
 
 def _tokens(run: Run, result: Result) -> str:
+    """What the model has read as text; conversations of alignment are not among it."""
     label = "correct" if result.subject == "teacher" else "distill"
-    trained = run.find(result.subject, label) if result.label == "evaluate" else None
+    trained = run.find(result.subject, label) if result.label in ("evaluate", "evaluate-distilled") else None
     return human(trained.record["metrics"]["tokens"]) if trained else "0"
 
 
