@@ -17,7 +17,7 @@ import numpy as np
 from prunus.console import human
 from prunus.errors import ArtifactError, ModelError
 from prunus.export.metadata import model_keys
-from prunus.export.mixtures import FILE_TYPES, TYPES, Choice, choose
+from prunus.export.mixtures import FILE_TYPES, Choice, choose
 from prunus.export.names import architecture_of
 from prunus.export.tensors import Made, plan_tensors, widened
 from prunus.export.vocabulary import Vocabulary
