@@ -13,12 +13,15 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
+from prunus.console import Console
 from prunus.kd import rows
 from prunus.kd.config import GuideConfig
 from prunus.kd.guided import GuidedTokens, mean_loss
 from prunus.kd.rows import Divergence
 from prunus.kd.vocabulary import SharedTokens
 from prunus.models.head import Head, check_head, read_head
+from prunus.runtime import Runtime
+from prunus.training.compiled import compiled
 from prunus.training.head import buffer, compute_dtype, products
 from prunus.training.objectives import Objective, counted, next_tokens
 
@@ -44,6 +47,7 @@ class Guided(Objective):
         check_head(teacher)
         self.options, self.shared = config, shared  # `config` would be taken for a model's
         self.outside: torch.Tensor | None = None  # the teacher's mass on what the student has no token for
+        self.compare = divergence_of(config)
         self._guides = (Guide(teacher),)  # a tuple, which nn.Module neither trains nor saves
 
     @property
@@ -55,6 +59,14 @@ class Guided(Objective):
     def companions(self) -> list[nn.Module]:
         """The teacher."""
         return [self.guide]
+
+    def compile_loss(self, tokens: int, runtime: Runtime, console: Console) -> None:
+        """See `Objective`."""
+        if self.options.top_k is None:  # which sorts, and asks what came out
+            table = read_head(self.model).weight
+            vocabulary = len(table) if self.shared is None else len(self.shared.ours)
+            logits = tokens * vocabulary
+            self.compare = compiled(self.compare, vocabulary, logits, runtime, table.device, console)
 
     def forward(
         self,
@@ -89,7 +101,7 @@ class Guided(Objective):
             if self.outside is None:
                 self.outside = shared.outside(known, teacher_head)
             head, teacher_head = shared.heads(head, teacher_head)
-        tokens = TeacherTokens(self.options, known, teacher_head, labels, chosen)
+        tokens = TeacherTokens(self.options, self.compare, known, teacher_head, labels, chosen)
         loss, self.figures = mean_loss(hidden, head, tokens, input_ids.numel())
         if self.outside is not None:
             self.figures["outside_vocabulary"] = self.outside
@@ -113,7 +125,8 @@ class TeacherTokens(GuidedTokens):
     """A divergence from the teacher as a `TokenLoss`; the teacher's logits exist for one chunk at a time as well.
 
     Args:
-        config: Loss, temperature, mixture, weights.
+        config: Temperature, mixture, weights.
+        compare: The divergence.
         hidden: The teacher's last hidden states [N, D].
         head: The teacher's.
         labels: The text's next tokens [N]; -100 where there is none.
@@ -123,6 +136,7 @@ class TeacherTokens(GuidedTokens):
     def __init__(
         self,
         config: GuideConfig,
+        compare: Divergence,
         hidden: torch.Tensor,
         head: Head,
         labels: torch.Tensor,
@@ -134,7 +148,7 @@ class TeacherTokens(GuidedTokens):
         self.head = Head(head.weight.to(dtype), head.bias, head.scale, head.cap)
         self.logits = buffer(self.hidden, len(head.weight))
         self.start = 0
-        self.compare = divergence_of(config)
+        self.compare = compare
 
     def begin(self, tokens: slice) -> None:
         """The teacher's logits of the chunk."""

@@ -161,7 +161,7 @@ def train(
 
     Raises:
         DataError: The stream does not fill one sequence.
-        TrainingError: The loss is not finite.
+        TrainingError: The loss is not finite, or cannot be compiled where that is asked for.
         ArtifactError: There is a checkpoint of training with other options.
     """
     sequences = Sequences(tokens, config, extra)
@@ -189,6 +189,7 @@ def fit(
         first = items.collate([items[i] for i in range(portion_of(config, runtime))])
         return {name: value for name, value in first.items() if name != "numbers"}
 
+    objective.compile_loss(items.steps * items.tokens_per_step // processes.count(), runtime, console)
     arithmetic = training_dtype(objective, portion, runtime, console)
     engine = None if settings is None else filled(settings, arithmetic is torch.bfloat16)
     arguments = _arguments(config, items, out / CHECKPOINTS, runtime, arithmetic, engine)

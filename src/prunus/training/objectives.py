@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 
+from prunus.console import Console
 from prunus.models.head import check_head, read_head
+from prunus.runtime import Runtime
 from prunus.training.head import head_loss
 
 
@@ -34,6 +36,13 @@ class Objective(nn.Module):
     def companions(self) -> list[nn.Module]:
         """Frozen modules beside it that several processes may share out as well."""
         return []
+
+    def compile_loss(self, tokens: int, runtime: Runtime, console: Console) -> None:
+        """Compile the loss where that is asked for or pays, before training on so many tokens; here there is none.
+
+        Raises:
+            TrainingError: It is asked for and does not work here.
+        """
 
     def forward(
         self,
