@@ -28,6 +28,11 @@ llama.cpp makes the angle of each rotary pair from that of the pair before, so i
 of 1e-5 in place of 1e-6, gives 8e-3.
 """
 
+_ROUNDED_AT = 512  # tokens at which TOLERANCE was found; the angles' rounding grows in proportion from there on
+
+LAST = 64
+"""Tokens at the end of a text beyond the first context that are compared."""
+
 COARSE = 1e-2
 """The same where llama.cpp reads the activation from a table in half precision: GELU, in Gemma, GPT-2 and GPT-NeoX."""
 
@@ -61,6 +66,8 @@ class Reference:
         windows: Token ids, a stretch each.
         is_text: Whether they are text that somebody wrote.
         limit: The longest text on which both are to say the same.
+        beyond: A text longer than that, on which they are too when llama.cpp is started with room for it: what the
+            long factors of longrope are checked on.
     """
 
     model: PreTrainedModel
@@ -68,12 +75,13 @@ class Reference:
     windows: list[np.ndarray]
     is_text: bool
     limit: int
+    beyond: np.ndarray | None = None
 
     @torch.no_grad()
-    def logits(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The model's logits after each of `ids`: [S, V] in float32."""
+    def logits(self, ids: Sequence[int] | np.ndarray, last: int = 0) -> np.ndarray:
+        """The model's logits after each of `ids`, or the `last` of them: [S, V] in float32."""
         batch = torch.tensor([[int(i) for i in ids]], device=self.model.device)
-        return self.model(input_ids=batch, use_cache=False).logits[0].float().cpu().numpy()
+        return self.model(input_ids=batch, use_cache=False, logits_to_keep=last).logits[0].float().cpu().numpy()
 
     @property
     def context(self) -> int:
@@ -137,20 +145,42 @@ def prove(
     with Running(file, room) as running:
         texts = check_tokens(running, reference, file, without_marks)
         found = _agreement(running, reference)
-        allowed = tolerance * found.spread
-        if not found.difference <= allowed:
-            raise ExportError(
-                f"{file.name}: in float32, llama.cpp's logits differ from transformers' by {found.difference:.3g}, and "
-                f"rounding accounts for {allowed:.2g}; the file does not compute what the model computes. This is a "
-                "fault of the export: please report it, with the config.json"
-            )
+        allowed = _allowed(found, tolerance, file)
         written = running.greedy(opening, new_tokens) if new_tokens else []
     if written:
         logits = reference.logits([*opening, *written[:-1]])[len(opening) - 1 :]
         apart = first_departure(written, logits, 2 * allowed)
         if apart is not None:
             raise ExportError(f"{file.name}: greedy, llama.cpp and transformers part ways at token {apart + 1}")
-    return {**found.figures(reference.is_text), "texts_tokenised_alike": texts, "greedy_tokens_alike": len(written)}
+    figures = {**found.figures(reference.is_text), "texts_tokenised_alike": texts, "greedy_tokens_alike": len(written)}
+    if reference.beyond is not None:
+        figures["difference_beyond"] = _prove_beyond(file, reference, reference.beyond, tolerance)
+    return figures
+
+
+def _prove_beyond(file: Path, reference: Reference, ids: np.ndarray, tolerance: float) -> float:
+    """Hold the end of a text that is longer than the first context; rounding grows with the position."""
+    with Running(file, len(ids)) as running:
+        found = Agreement()
+        found.add(ids[-LAST:], reference.logits(ids, LAST), running.logits(ids, LAST))
+    _allowed(found, tolerance * max(1.0, len(ids) / _ROUNDED_AT), file, f" after {len(ids)} tokens")
+    return found.difference
+
+
+def _allowed(found: Agreement, tolerance: float, file: Path, where: str = "") -> float:
+    """The difference that rounding accounts for.
+
+    Raises:
+        ExportError: The difference is larger.
+    """
+    allowed = tolerance * found.spread
+    if not found.difference <= allowed:
+        raise ExportError(
+            f"{file.name}: in float32, llama.cpp's logits{where} differ from transformers' by {found.difference:.3g}, "
+            f"and rounding accounts for {allowed:.2g}; the file does not compute what the model computes. This is a "
+            "fault of the export: please report it, with the config.json"
+        )
+    return allowed
 
 
 def judge(file: Path, format_name: str, reference: Reference) -> dict[str, float]:
