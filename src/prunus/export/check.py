@@ -28,6 +28,13 @@ llama.cpp makes the angle of each rotary pair from that of the pair before, so i
 of 1e-5 in place of 1e-6, gives 8e-3.
 """
 
+TYPICAL = 2e-4
+"""Of the same file, where TOLERANCE is passed: the root mean square of all differences, in the same units.
+
+A model that is sure of itself enlarges rounding on text that it does not expect: `builtin:sapling` has differences of
+up to 2.6e-3 on made-up tokens, and 5e-5 in the mean. An epsilon that is off by a factor of two has 7e-4 in the mean.
+"""
+
 _ROUNDED_AT = 512  # tokens at which TOLERANCE was found; the angles' rounding grows in proportion from there on
 
 LAST = 64
@@ -174,13 +181,14 @@ def _allowed(found: Agreement, tolerance: float, file: Path, where: str = "") ->
         ExportError: The difference is larger.
     """
     allowed = tolerance * found.spread
-    if not found.difference <= allowed:
+    typical = found.mean_square**0.5 <= TYPICAL * found.spread and found.difference <= COARSE * found.spread
+    if not (found.difference <= allowed or typical):
         raise ExportError(
             f"{file.name}: in float32, llama.cpp's logits{where} differ from transformers' by {found.difference:.3g}, "
             f"and rounding accounts for {allowed:.2g}; the file does not compute what the model computes. This is a "
             "fault of the export: please report it, with the config.json"
         )
-    return allowed
+    return max(allowed, found.difference)
 
 
 def judge(file: Path, format_name: str, reference: Reference) -> dict[str, float]:

@@ -27,6 +27,7 @@ class Agreement:
 
     Attributes:
         difference: The largest difference between any two logits.
+        mean_square: The mean of the squares of these differences, the largest of any window.
         spread: The standard deviation of the reference's logits, the largest of any window.
         kl: For each window the mean of KL(reference ‖ other), nats per token.
         agreed: Tokens after which both have the same first choice.
@@ -36,6 +37,7 @@ class Agreement:
     """
 
     difference: float = 0.0
+    mean_square: float = 0.0
     spread: float = 0.0
     kl: list[float] = field(default_factory=list)
     agreed: int = 0
@@ -45,7 +47,9 @@ class Agreement:
 
     def add(self, ids: np.ndarray, reference: np.ndarray, other: np.ndarray) -> None:
         """Count one window: its tokens [S] and both models' logits [S, V]."""
-        self.difference = max(self.difference, float(np.abs(reference - other).max()))
+        apart = np.abs(reference - other)
+        self.difference = max(self.difference, float(apart.max()))
+        self.mean_square = max(self.mean_square, float(np.square(apart, out=apart).mean(dtype=np.float64)))
         self.spread = max(self.spread, float(reference.std()))
         self.agreed += int((reference.argmax(-1) == other.argmax(-1)).sum())
         self.tokens += len(ids)
