@@ -102,6 +102,8 @@ def _ggufs(
             f"with `-c {trained}`"
         )
     vocabulary = read_vocabulary(folder.path, folder.shape.vocab_size)
+    if vocabulary.doubled:
+        console.warn("export: a text that begins with a space has one more of them in llama.cpp than in transformers")
     approximate = vocabulary.pre in APPROXIMATE
     if approximate:
         console.warn(
