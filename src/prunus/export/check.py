@@ -18,7 +18,7 @@ from tokenizers.models import Unigram
 from transformers import PreTrainedModel
 
 from prunus.errors import ExportError
-from prunus.export.compare import Agreement, first_departure
+from prunus.export.compare import COARSE, Agreement, first_departure
 from prunus.llamacpp.running import Running
 
 TOLERANCE = 5e-4
@@ -29,20 +29,10 @@ llama.cpp makes the angle of each rotary pair from that of the pair before, so i
 of 1e-5 in place of 1e-6, gives 8e-3.
 """
 
-TYPICAL = 2e-4
-"""Of the same file, where TOLERANCE is passed: the root mean square of all differences, in the same units.
-
-A model that is sure of itself enlarges rounding on text that it does not expect: `builtin:sapling` has differences of
-up to 2.6e-3 on made-up tokens, and 5e-5 in the mean. An epsilon that is off by a factor of two has 7e-4 in the mean.
-"""
-
 _ROUNDED_AT = 512  # tokens at which TOLERANCE was found; the angles' rounding grows in proportion from there on
 
 LAST = 64
 """Tokens at the end of a text beyond the first context that are compared."""
-
-COARSE = 1e-2
-"""The same where llama.cpp reads the activation from a table in half precision: GELU, in Gemma, GPT-2 and GPT-NeoX."""
 
 LIMITS = {"gguf-f16": 1e-3, "gguf-bf16": 2e-2}
 """KL in nats per token that 16 bits may cost. What fewer bits cost is recorded, and for the reader to judge."""
@@ -184,8 +174,7 @@ def _allowed(found: Agreement, tolerance: float, file: Path, where: str = "") ->
         ExportError: The difference is larger.
     """
     allowed = tolerance * found.spread
-    typical = found.mean_square**0.5 <= TYPICAL * found.spread and found.difference <= COARSE * found.spread
-    if not (found.difference <= allowed or typical):
+    if not found.is_rounding(tolerance):
         raise ExportError(
             f"{file.name}: in float32, llama.cpp's logits{where} differ from transformers' by {found.difference:.3g}, "
             f"and rounding accounts for {allowed:.2g}; the file does not compute what the model computes. This is a "
