@@ -15,10 +15,12 @@ from prunus.data.step import run as tokenise
 from prunus.errors import ExportError, RecipeError
 from prunus.export import gguf as writer
 from prunus.export import mixtures
+from prunus.export.check import TOLERANCE
 from prunus.export.compare import Agreement, first_departure
 from prunus.export.config import ExportConfig
 from prunus.export.step import Inputs, run
 from prunus.llamacpp import ggml
+from prunus.models.locate import locate_model
 from prunus.runtime import Runtime
 from tests.tiny import make_model
 
@@ -146,6 +148,16 @@ def test_agreement_by_its_formulas() -> None:
     assert figures["top1"] == (p.argmax(-1) == q.argmax(-1)).mean()
     assert first_departure([0, 1], np.array([[1.0, 0.9], [1.0, 0.9]]), 0.05) == 1
     assert first_departure([0, 1], np.array([[1.0, 0.9], [1.0, 0.9]]), 0.2) is None
+
+
+def test_a_model_that_enlarges_rounding_passes_and_a_wrong_epsilon_of_it_does_not(tmp_path: Path, monkeypatch) -> None:
+    sapling = locate_model("builtin:sapling", None, "test").folder.path
+    found = export(sapling, tmp_path / "right", "gguf-f32", check_tokens=512, check_length=512)["gguf-f32"]
+    assert found["max_logit_difference"] > TOLERANCE * found["logit_spread"]
+    told = writer.model_keys
+    monkeypatch.setattr(writer, "model_keys", lambda *args: told(*args) | {"attention.layer_norm_rms_epsilon": 2e-5})
+    with pytest.raises(ExportError, match="does not compute what the model computes"):
+        export(sapling, tmp_path / "wrong", "gguf-f32", check_tokens=512, check_length=512)
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the folder of real data is absent")

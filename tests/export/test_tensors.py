@@ -10,12 +10,14 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from prunus.errors import ExportError, ModelError, RecipeError
-from prunus.export import check, gguf, layout
+from prunus.export import check, gguf, layout, positions
 from prunus.export.check import Reference, prove
 from prunus.export.gguf import write_gguf
 from prunus.export.metadata import check_model, checked_context, rounds_activation
 from prunus.export.names import ARCHITECTURES
+from prunus.export.step import text_beyond
 from prunus.export.vocabulary import read_vocabulary
+from prunus.llamacpp.running import Running
 from prunus.models.families import FAMILIES
 from prunus.models.folder import ModelFolder
 from prunus.models.load import load_model, load_tokenizer
@@ -44,7 +46,8 @@ def reference_of(folder: Path, length: int = 48) -> Reference:
     limit = checked_context(model.config, model.shape)
     windows = list(np.random.default_rng(5).integers(3, model.shape.vocab_size, (2, min(length, limit))))
     loaded = load_model(folder, torch.device("cpu"), torch.float32)
-    return Reference(loaded, load_tokenizer(folder), windows, is_text=False, limit=limit)
+    beyond = text_beyond(model, 5)
+    return Reference(loaded, load_tokenizer(folder), windows, is_text=False, limit=limit, beyond=beyond)
 
 
 def proof(folder: Path, out: Path, length: int = 48) -> dict[str, float]:
@@ -92,9 +95,6 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
         "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}}),
     ("olmo2", {"tie_word_embeddings": True}),
     ("phi3", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}),
-    ("phi3", {"max_position_embeddings": 512, "original_max_position_embeddings": 256, "rope_parameters": {
-        "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0, 1.1, 1.2, 1.3],
-        "long_factor": [1.0, 2.0, 3.0, 4.0], "original_max_position_embeddings": 256}}),
     ("gpt_neox", {"use_parallel_residual": False, "tie_word_embeddings": True}),
     ("mixtral", {"num_local_experts": 8, "head_dim": 16}),
 ]  # fmt: skip
@@ -144,6 +144,68 @@ def test_positions_that_are_not_told_are_caught(tmp_path: Path, monkeypatch, kin
     )
     with pytest.raises(ExportError, match="does not compute what the model computes"):
         proof(model, tmp_path)
+
+
+def longrope(folder: Path, model_type: str, **changes: Any) -> Path:
+    """A teacher whose heads of 8 were trained to 256 tokens and stretched to 512."""
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "short_factor": [1.0, 1.1, 1.2, 1.3],
+        "long_factor": [1.0, 2.0, 3.0, 4.0],
+        "original_max_position_embeddings": 256,
+    }
+    own = {"original_max_position_embeddings": 256} if model_type == "phi3" else {}
+    return changed(
+        make_teacher(folder, model_type), max_position_embeddings=512, rope_parameters={**rope, **changes}, **own
+    )
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [("phi3", {}), ("llama", {}), ("llama", {"factor": 8.0}), ("granite", {"attention_factor": 1.3}), ("mixtral", {})],
+)
+def test_longrope_on_both_sides_of_its_first_context(tmp_path: Path, model_type: str, changes: dict) -> None:
+    teacher = longrope(tmp_path / "teacher", model_type, **changes)
+    found = proof(teacher, tmp_path, length=256)
+    folder = ModelFolder(teacher)
+    assert found["difference_beyond"] < 1e-3
+    assert checked_context(folder.config, folder.shape) == 256
+    text = text_beyond(folder, 5)
+    assert text is not None
+    assert len(text) == 256 + 32
+    short, reference = text[-256:], reference_of(teacher)
+    with Running(tmp_path / "model.gguf", 512) as wide, Running(tmp_path / "model.gguf", 256) as narrow:
+        wanted = reference.logits(short)
+        assert np.abs(narrow.logits(short) - wanted).max() < 1e-3
+        assert np.abs(wide.logits(short) - wanted).max() > 1e-2  # what the warning is about
+
+
+@pytest.mark.parametrize("lost", ["long", "short"])
+def test_factors_of_longrope_that_are_not_told_are_caught(tmp_path: Path, monkeypatch, lost: str) -> None:
+    told = positions.frequency_factors
+    name = f"rope_factors_{lost}.weight"
+    monkeypatch.setattr(
+        "prunus.export.tensors.frequency_factors",
+        lambda *args: {key: np.ones_like(old) if key == name else old for key, old in told(*args).items()},
+    )
+    message = "after 288 tokens differ" if lost == "long" else "logits differ"
+    with pytest.raises(ExportError, match=message):
+        proof(longrope(tmp_path / "teacher", "phi3"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "message"),
+    [
+        ("qwen3", {}, "llama.cpp reads their factors in Llama.*not in Qwen3"),
+        ("llama", {"original_max_position_embeddings": 100}, "would take long_factor before it"),
+        ("llama", {"short_factor": [1.0]}, "short_factor has 1 numbers; 4 pairs are turned"),
+    ],
+)
+def test_longrope_that_llama_cpp_has_not(tmp_path: Path, model_type: str, changes: dict, message: str) -> None:
+    folder = ModelFolder(longrope(tmp_path / "teacher", model_type, **changes))
+    with pytest.raises(RecipeError, match=message):
+        check_model({**folder.config, "attention_bias": False}, folder.shape, "export.formats")
 
 
 @pytest.mark.parametrize("fault", ["rows", "heads", "theta", "epsilon", "window"])

@@ -57,6 +57,19 @@ def test_what_is_sent_arrives_as_it_was(model: Path) -> None:
     assert "Bearer hf_test" in there.tokens
 
 
+def test_folders_of_an_export_go_with_it_and_others_stay(model: Path) -> None:
+    going = ("onnx-int4/model.onnx", "onnx-int4/README.md", "torchao-int8/config.json")
+    staying = ("onnx-int4/cache/model.onnx", "checkpoint-10/model.safetensors")
+    for name in going + staying:
+        (model / name).parent.mkdir(parents=True, exist_ok=True)
+        (model / name).write_text("-")
+    result = publish(model, "--to", "me/small")
+    assert result.returncode == 0, result.stderr
+    shown, stays = result.stdout.split("stays here:")
+    assert all(name in shown for name in going)
+    assert set(staying) <= set(stays.replace(",", " ").split())
+
+
 def test_a_hub_that_refuses_is_told(model: Path) -> None:
     with hub() as there:
         there.refuse = 403

@@ -82,6 +82,37 @@ def test_a_card_in_the_students_last_folder_and_in_its_export(run: Path) -> None
     assert "private" not in text  # no folder of this machine
 
 
+def test_cards_of_folders_in_an_export(run: Path) -> None:
+    export = run / "width" / "export-12345678"
+    figures = {"nbytes": 1_500_000, "kl": 0.02, "top1": 0.95, "tokens": 4096}
+    facts = {
+        "onnx-int4": {"file": "onnx-int4", **figures, "perplexity": 9.5, "perplexity_of_model": 9.25},
+        "torchao-int8": {"file": "torchao-int8", **figures},
+    }
+    (export / "export.json").write_text(json.dumps(facts))
+    for name in facts:
+        (export / name).mkdir()
+    cards = {card.parent.name: card.read_text() for card in write_cards(run)}
+    assert list(cards) == ["align-12345678", "export-12345678", "onnx-int4", "torchao-int8"]
+    found = {name: front_matter(text) for name, text in cards.items()}
+    assert [facts.get("library_name") for facts in found.values()] == [
+        "transformers", None, "onnxruntime-genai", "transformers",
+    ]  # fmt: skip
+    assert {facts["license"] for facts in found.values()} == {"llama3.1"}
+    assert {"onnx", "torchao"} <= set(found["export-12345678"]["tags"])
+    assert {"onnx", "int4"} <= set(found["onnx-int4"]["tags"])
+    assert "torchao" not in found["onnx-int4"]["tags"]
+    assert 'og.Model("PATH")' in cards["onnx-int4"]
+    assert "on 4,096 held-out tokens" in cards["onnx-int4"]
+    assert "| perplexity, and the model's | 9.5, 9.25 |" in cards["onnx-int4"]
+    assert "pip install transformers torchao" in cards["torchao-int8"]
+    assert "on 4,096 made-up tokens" in cards["torchao-int8"]
+    for name in facts:
+        assert "**Built with Llama. Llama 3.1" in cards[name]
+        assert "0.250" not in cards[name]  # the student's own figures
+        assert "from_pretrained" not in cards["export-12345678"]
+
+
 def test_a_card_that_somebody_took_over_is_left_alone(run: Path) -> None:
     card = write_cards(run)[0]
     card.write_text(card.read_text().replace(MARKER, "Mine."))

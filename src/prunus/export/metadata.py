@@ -55,7 +55,7 @@ def check_shape(config: Config, shape: Shape, where: str) -> None:
     """
     kind = str(config["model_type"])
     there = architecture_of(kind, where)
-    check_positions(config, shape, where)
+    check_positions(config, shape, where, there.factors)
     if there.square and shape.hidden_size != shape.num_attention_heads * shape.head_dim:
         raise RecipeError(
             f"{where}: hidden_size is {shape.hidden_size}, and llama.cpp takes it for num_attention_heads x head_dim = "
@@ -104,11 +104,27 @@ def checked_context(config: Config, shape: Shape) -> int:
     """The longest text on which a file and its model are to say the same.
 
     That is the model's context, or the window of its layers where llama.cpp does not know of it, or with longrope the
-    context that it was trained on first: beyond that each of the two chooses its factors by another rule.
+    context that it was trained on first: beyond that other factors hold (`stretched_context`).
     """
-    context = min(shape.max_position_embeddings, windowed_context(config) or shape.max_position_embeddings)
+    context = file_context(config, shape)
+    return min(context, stretched_context(config, shape) or context)
+
+
+def stretched_context(config: Config, shape: Shape) -> int | None:
+    """The context beyond which longrope takes its long factors, where a file's context goes beyond.
+
+    transformers takes them when the text is longer, llama.cpp when the context that it was started with is.
+    """
     rope = rope_parameters(config) if shape.family.rotary else {"rope_type": "default"}
-    return min(context, trained_context(config, rope)) if rope["rope_type"] == "longrope" else context
+    if rope["rope_type"] != "longrope":
+        return None
+    trained = trained_context(config, rope)
+    return trained if trained < file_context(config, shape) else None
+
+
+def file_context(config: Config, shape: Shape) -> int:
+    """The context that stands in the file: the model's, or the window that llama.cpp does not know of."""
+    return min(shape.max_position_embeddings, windowed_context(config) or shape.max_position_embeddings)
 
 
 def windowed_context(config: Config) -> int | None:
@@ -127,9 +143,8 @@ def windowed_context(config: Config) -> int | None:
 def model_keys(config: Config, shape: Shape) -> dict[str, Any]:
     """What stands in the file of a model's shape and arithmetic, by llama.cpp's names without the architecture's."""
     kind, family = str(config["model_type"]), shape.family
-    context = shape.max_position_embeddings
     keys: dict[str, Any] = {
-        "context_length": min(context, windowed_context(config) or context),
+        "context_length": file_context(config, shape),
         "embedding_length": shape.hidden_size,
         "block_count": shape.num_hidden_layers,
         "feed_forward_length": shape.intermediate_size,

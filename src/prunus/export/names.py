@@ -45,6 +45,7 @@ class Architecture:
         square: Whether it takes heads x head_dim to be hidden_size, though the family does not.
         untied: Whether it asks for an LM head of its own even where the family ties it.
         biases: The conditions of the table's biases that it has.
+        factors: Whether it reads factors of single frequencies, which llama3's and longrope's positions are told by.
     """
 
     name: str
@@ -54,9 +55,10 @@ class Architecture:
     square: bool = False
     untied: bool = False
     biases: tuple[str, ...] = field(default=())
+    factors: bool = False
 
 
-LLAMA = Architecture("llama", USUAL, pairs=True, biases=("attention_bias", "mlp_bias"))
+LLAMA = Architecture("llama", USUAL, pairs=True, biases=("attention_bias", "mlp_bias"), factors=True)
 GEMMA = {**USUAL, **POST_NORMS, "pre_feedforward_layernorm": "ffn_norm"}
 FUSED = {"self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up"}
 MIXTRAL = {
@@ -91,8 +93,8 @@ GPT2 = {
 ARCHITECTURES: dict[str, Architecture] = {
     "llama": LLAMA,
     "mistral": LLAMA,
-    "mixtral": Architecture("llama", {**USUAL, **MIXTRAL}, pairs=True),
-    "granite": Architecture("granite", USUAL, pairs=True, biases=("attention_bias", "mlp_bias")),
+    "mixtral": Architecture("llama", {**USUAL, **MIXTRAL}, pairs=True, factors=True),
+    "granite": Architecture("granite", USUAL, pairs=True, biases=("attention_bias", "mlp_bias"), factors=True),
     "smollm3": Architecture("smollm3", USUAL, pairs=True),
     "qwen2": Architecture("qwen2", USUAL, square=True),
     "qwen3": Architecture("qwen3", USUAL),
@@ -101,7 +103,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "olmo2": Architecture("olmo2", {**USUAL, **POST_NORMS}, square=True, untied=True),
     "gemma2": Architecture("gemma2", GEMMA, windows=True),
     "gemma3_text": Architecture("gemma3", GEMMA, windows=True),
-    "phi3": Architecture("phi3", {**USUAL, **FUSED}, square=True),
+    "phi3": Architecture("phi3", {**USUAL, **FUSED}, square=True, factors=True),
     "gpt_neox": Architecture("gptneox", GPT_NEOX, untied=True, biases=("attention_bias",)),
     "gpt2": Architecture("gpt2", GPT2),
 }

@@ -13,6 +13,8 @@ from prunus.models.shape import Shape
 
 Config = Mapping[str, Any]
 KNOWN = ("default", "linear", "llama3", "yarn", "longrope")
+BY_FACTORS = ("llama3", "longrope")
+_ROUNDED = 256  # llama.cpp makes every context a multiple of this
 
 
 def rope_parameters(config: Config, kind: str = "full_attention") -> dict[str, Any]:
@@ -33,8 +35,14 @@ def rope_parameters(config: Config, kind: str = "full_attention") -> dict[str, A
     return found
 
 
-def check_positions(config: Config, shape: Shape, where: str) -> None:
+def check_positions(config: Config, shape: Shape, where: str, factors: bool) -> None:
     """Refuse rotary positions that cannot be told.
+
+    Args:
+        config: The contents of config.json.
+        shape: Its dimensions.
+        where: The name of the option, for messages.
+        factors: Whether llama.cpp reads factors of single frequencies for this family.
 
     Raises:
         RecipeError: Names the type and those that can.
@@ -48,6 +56,25 @@ def check_positions(config: Config, shape: Shape, where: str) -> None:
         raise RecipeError(f"{where}: yarn with beta_fast, beta_slow or mscale of its own; llama.cpp has 32 and 1")
     if kind not in KNOWN:
         raise RecipeError(f"{where}: rotary positions are {kind!r}; Prunus can tell llama.cpp of {', '.join(KNOWN)}")
+    if kind in BY_FACTORS and not factors:
+        raise RecipeError(
+            f"{where}: rotary positions are {kind!r}, and llama.cpp reads their factors in Llama, Mistral, Mixtral, "
+            f"Granite and Phi-3, not in {shape.family.name}. What works: the plain folder"
+        )
+    if kind == "longrope":
+        _check_longrope(config, rope, rotary_dimensions(config, shape) // 2, where)
+
+
+def _check_longrope(config: Config, rope: Config, pairs: int, where: str) -> None:
+    for name in ("short_factor", "long_factor"):
+        if len(rope.get(name) or ()) != pairs:
+            raise RecipeError(f"{where}: {name} has {len(rope.get(name) or ())} numbers; {pairs} pairs are turned")
+    trained = trained_context(config, rope)
+    if trained % _ROUNDED:
+        raise RecipeError(
+            f"{where}: original_max_position_embeddings is {trained}, and llama.cpp, which makes a context a multiple "
+            f"of {_ROUNDED}, would take long_factor before it. What works: a multiple of {_ROUNDED}, or the folder"
+        )
 
 
 def rotary_dimensions(config: Config, shape: Shape) -> int:
@@ -75,6 +102,7 @@ def rope_keys(config: Config, shape: Shape) -> dict[str, Any]:
         }
     if kind == "longrope":
         keys |= {
+            "rope.scaling.type": "longrope",
             "rope.scaling.original_context_length": trained,
             "rope.scaling.attn_factor": _long_attention(rope, shape.max_position_embeddings / trained, trained),
         }
@@ -107,12 +135,13 @@ def _llama3(rope: Config, dimensions: int) -> np.ndarray:
 
 
 def trained_context(config: Config, rope: Config) -> int:
-    """The context that a model was trained on before it was stretched."""
-    own = rope.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
+    """The context that a model was trained on before it was stretched: as transformers, the config's own first."""
+    own = config.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings")
     return int(own or config["max_position_embeddings"])
 
 
 def _long_attention(rope: Config, scale: float, trained: int) -> float:
     if rope.get("attention_factor"):
         return float(rope["attention_factor"])
+    scale = float(rope.get("factor") or scale)
     return math.sqrt(1 + math.log(scale) / math.log(trained)) if scale > 1 else 1.0

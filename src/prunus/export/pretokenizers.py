@@ -60,7 +60,7 @@ def byte_level(tokenizer: Mapping[str, Any], where: str) -> str:
         raise RecipeError(
             f"{where}: its normalizer is {kind}; llama.cpp changes no text before it cuts a byte-level BPE"
         )
-    chain = tuple(_piece(part) for part in _parts(tokenizer.get("pre_tokenizer")))
+    chain = tuple(_piece(part) for part in parts_of(tokenizer.get("pre_tokenizer")))
     name = BYTE_LEVEL.get(chain)
     if name is None:
         raise RecipeError(
@@ -80,8 +80,8 @@ def space_prefix(tokenizer: Mapping[str, Any], where: str) -> bool:
     Raises:
         RecipeError: It does more to a text than that, and than turning spaces into ▁.
     """
-    normalizers = [_plain(part) for part in _parts(tokenizer.get("normalizer"), "normalizers")]
-    pieces = [_plain(part) for part in _parts(tokenizer.get("pre_tokenizer"))]
+    normalizers = [_plain(part) for part in parts_of(tokenizer.get("normalizer"), "normalizers")]
+    pieces = [_plain(part) for part in parts_of(tokenizer.get("pre_tokenizer"))]
     replaced = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     prepended = {"type": "Prepend", "prepend": SPACE}
     apart = [{"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}]
@@ -99,7 +99,8 @@ def space_prefix(tokenizer: Mapping[str, Any], where: str) -> bool:
     )
 
 
-def _parts(value: Mapping[str, Any] | None, key: str = "pretokenizers") -> list[Mapping[str, Any]]:
+def parts_of(value: Mapping[str, Any] | None, key: str = "pretokenizers") -> list[Mapping[str, Any]]:
+    """The steps of a normalizer or a pre-tokenizer, in order; `key` is what a sequence calls them."""
     if value is None:
         return []
     return list(value[key]) if value.get("type") == "Sequence" else [value]

@@ -13,11 +13,18 @@ import torch
 from prunus.console import Console, human_bytes
 from prunus.data.tokens import Tokens
 from prunus.errors import DataError
-from prunus.export.check import Reference, judge, prove
+from prunus.export.check import LAST, Reference, judge, prove
 from prunus.export.config import ExportConfig
 from prunus.export.gguf import format_label, write_gguf
 from prunus.export.installed import check_formats, check_onnx
-from prunus.export.metadata import check_model, checked_context, rounds_activation, windowed_context
+from prunus.export.metadata import (
+    check_model,
+    checked_context,
+    file_context,
+    rounds_activation,
+    stretched_context,
+    windowed_context,
+)
 from prunus.export.onnx import export_onnx
 from prunus.export.pretokenizers import APPROXIMATE
 from prunus.export.vocabulary import read_vocabulary
@@ -87,7 +94,16 @@ def _ggufs(
             f"export: layers attend in a window of {window} tokens, which llama.cpp does not know of in "
             f"{folder.shape.family.name}; the file's context is {window} tokens in place of {folder.context}"
         )
+    trained = stretched_context(folder.config, folder.shape)
+    if trained is not None:
+        console.warn(
+            f"export: longrope; llama.cpp takes long_factor for every text once it is started with a context of more "
+            f"than {trained} tokens, where transformers takes short_factor for texts up to that. For those, start it "
+            f"with `-c {trained}`"
+        )
     vocabulary = read_vocabulary(folder.path, folder.shape.vocab_size)
+    if vocabulary.doubled:
+        console.warn("export: a text that begins with a space has one more of them in llama.cpp than in transformers")
     approximate = vocabulary.pre in APPROXIMATE
     if approximate:
         console.warn(
@@ -134,7 +150,17 @@ def _reference(config: ExportConfig, inputs: Inputs, folder: ModelFolder, runtim
         count = max(1, config.check_tokens // length)
         windows = list(draw.integers(0, folder.shape.vocab_size, (count, length)))
     model = load_model(inputs.model, device_of(runtime), torch.float32)
-    return Reference(model, load_tokenizer(inputs.model), windows, inputs.tokens is not None, limit)
+    beyond = text_beyond(folder, config.seed) if to_gguf else None
+    return Reference(model, load_tokenizer(inputs.model), windows, inputs.tokens is not None, limit, beyond)
+
+
+def text_beyond(folder: ModelFolder, seed: int) -> np.ndarray | None:
+    """Made-up tokens, some more than the context that a longrope model was trained on first."""
+    trained = stretched_context(folder.config, folder.shape)
+    if trained is None:
+        return None
+    length = min(trained + LAST // 2, file_context(folder.config, folder.shape))
+    return np.random.default_rng(seed).integers(0, folder.shape.vocab_size, length)
 
 
 def _windows(tokens: Tokens, length: int, limit: int) -> list[np.ndarray]:

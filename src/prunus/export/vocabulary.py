@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from prunus.errors import RecipeError
-from prunus.export.pretokenizers import byte_level, space_prefix
+from prunus.export.pretokenizers import byte_level, parts_of, space_prefix
+from prunus.export.unigram import read_unigram
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Kinds of tokens, as the format numbers them."""
@@ -22,16 +23,20 @@ class Vocabulary:
     """A tokenizer, ready to be written.
 
     Attributes:
-        model: `gpt2` for a byte-level BPE, `llama` for one like sentencepiece's.
+        model: `gpt2` for a byte-level BPE, `llama` for one like sentencepiece's, `t5` for a Unigram.
         pre: The pre-tokenizer.
         tokens: Every token by its number.
         types: The kind of each.
-        scores: What merges are chosen by, the highest first, where the model is `llama`.
+        scores: What merges are chosen by, the highest first, where the model is `llama`; log-probabilities of tokens
+            where it is `t5`.
         merges: The merges in order, where it is `gpt2`.
         special: Numbers of `bos`, `eos`, `unknown`, `padding`, `eot`, as far as there are any.
         add_bos: Whether a text begins with `bos`.
         add_eos: Whether it ends with `eos`.
         space_prefix: Whether a space is put before a text.
+        doubled: Whether transformers puts none before a text that begins with one, where llama.cpp does.
+        merge_spaces: Whether of several spaces one stays, where the model is `t5`.
+        charsmap: sentencepiece's table of characters, where it is.
         chat_template: The template, in Jinja.
     """
 
@@ -45,6 +50,9 @@ class Vocabulary:
     add_bos: bool = False
     add_eos: bool = False
     space_prefix: bool = False
+    doubled: bool = False
+    merge_spaces: bool = False
+    charsmap: bytes = b""
     chat_template: str | None = None
 
     def keys(self) -> dict[str, Any]:
@@ -61,6 +69,10 @@ class Vocabulary:
         }
         if self.scores:
             found["tokenizer.ggml.scores"] = self.scores
+        if self.model == "t5":
+            found["tokenizer.ggml.remove_extra_whitespaces"] = self.merge_spaces
+        if self.charsmap:
+            found["tokenizer.ggml.precompiled_charsmap"] = self.charsmap
         if self.merges:
             found["tokenizer.ggml.merges"] = self.merges
         if self.chat_template:
@@ -86,17 +98,29 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
         )
     tokenizer = json.loads(file.read_text())
     model = tokenizer["model"]
-    if model["type"] != "BPE":
+    if model["type"] not in ("BPE", "Unigram"):
         raise RecipeError(
-            f"{file}: a {model['type']} tokenizer; Prunus writes GGUF from a BPE, byte-level or with byte fallback. "
-            "What works: the plain folder"
+            f"{file}: a {model['type']} tokenizer; Prunus writes GGUF from a BPE, byte-level or with byte fallback, "
+            "and from a Unigram. What works: the plain folder"
         )
+    unigram = read_unigram(tokenizer, str(file)) if model["type"] == "Unigram" else None
     own = _own_settings(folder)
     facts: dict[str, Any] = {
         "special": _special(folder, tokenizer, own, size),
         "chat_template": _template(folder, own),
         **_ends(file, own),
     }
+    metaspace = any(part["type"] == "Metaspace" for part in parts_of(tokenizer.get("pre_tokenizer")))
+    if unigram is not None:
+        tokens, types = _tokens(tokenizer, size, spaced=False)
+        types[unigram.unknown] = UNKNOWN
+        facts["special"]["unknown"] = unigram.unknown
+        own_scores = [float(score) for _, score in model["vocab"]][:size]
+        return Vocabulary(
+            "t5", "default", tokens, types, own_scores + [_NEVER] * (size - len(own_scores)),
+            space_prefix=unigram.space_prefix, merge_spaces=unigram.merge_spaces, charsmap=unigram.charsmap,
+            doubled=metaspace and unigram.space_prefix and not unigram.merge_spaces, **facts,
+        )  # fmt: skip
     if _is_byte_level(tokenizer):
         pre = byte_level(tokenizer, str(file))
         tokens, types = _tokens(tokenizer, size, spaced=False)
@@ -106,12 +130,20 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     prefix = space_prefix(tokenizer, str(file))
     tokens, types = _tokens(tokenizer, size, spaced=True)
     scores = _scores(model, tokens)
-    return Vocabulary("llama", "default", tokens, types, scores=scores, space_prefix=prefix, **facts)
+    return Vocabulary(
+        "llama", "default", tokens, types, scores=scores, space_prefix=prefix, doubled=metaspace and prefix, **facts
+    )
 
 
 def merges_of(model: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The merges of a BPE, in either of the two forms that files have them in."""
     return [tuple(pair.split(" ", 1)) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]  # type: ignore[misc]
+
+
+def numbers_of(model: Mapping[str, Any]) -> dict[str, int]:
+    """The number of every token of a BPE or a Unigram."""
+    vocab = model["vocab"]
+    return dict(vocab) if isinstance(vocab, Mapping) else {text: i for i, (text, _) in enumerate(vocab)}
 
 
 def _is_byte_level(tokenizer: Mapping[str, Any]) -> bool:
@@ -123,7 +155,7 @@ def _tokens(tokenizer: Mapping[str, Any], size: int, spaced: bool) -> tuple[list
     """Every token and its kind, filled up to `size`."""
     tokens, types = [f"[PAD{i}]" for i in range(size)], [UNUSED] * size
     unknown = tokenizer["model"].get("unk_token")
-    for text, number in tokenizer["model"]["vocab"].items():
+    for text, number in numbers_of(tokenizer["model"]).items():
         if number < size:
             tokens[number] = text
             types[number] = BYTE if spaced and _is_byte(text) else NORMAL
@@ -155,7 +187,10 @@ def _own_settings(folder: Path) -> dict[str, Any]:
 
 
 def _special(folder: Path, tokenizer: Mapping[str, Any], own: Mapping[str, Any], size: int) -> dict[str, int]:
-    numbers = {**tokenizer["model"]["vocab"], **{added["content"]: added["id"] for added in tokenizer["added_tokens"]}}
+    numbers = {
+        **numbers_of(tokenizer["model"]),
+        **{added["content"]: added["id"] for added in tokenizer["added_tokens"]},
+    }
     config = json.loads((folder / "config.json").read_text())
     found: dict[str, int] = {}
     for name, key in (("bos", "bos"), ("eos", "eos"), ("unknown", "unk"), ("padding", "pad")):

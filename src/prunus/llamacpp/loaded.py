@@ -93,14 +93,15 @@ class Loaded:
         self.api.llama_model_free(self.model)
         self.api.llama_log_set(_silent, None)
 
-    def logits(self, ids: Sequence[int] | np.ndarray, start: int = 0) -> np.ndarray:
-        """The logits after each of `ids`: [S, V] in float32.
+    def logits(self, ids: Sequence[int] | np.ndarray, start: int = 0, last: int = 0) -> np.ndarray:
+        """The logits after each of `ids`, or the `last` of them: [S, V] in float32.
 
         Args:
             ids: The tokens, from position `start` on.
             start: How many came before them; 0 forgets all that came before.
+            last: After how many of them, counted from the end; 0 for all.
         """
-        return self._read(ids, start, wanted=len(ids))
+        return self._read(ids, start, wanted=last or len(ids))
 
     def speed(self, prompt: Sequence[int], count: int) -> tuple[float, float]:
         """Seconds that it takes to read a prompt, and to write `count` tokens after it, one after the other."""

@@ -14,6 +14,9 @@ GO = (
 )  # fmt: skip
 """What a model is made of. The rest of a folder (records, metrics, checkpoints) stays."""
 
+_PARTS = ("onnx-*", "torchao-*")
+"""Folders of an export, which go with what a model is made of in them."""
+
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
 _PICKLED = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")  # protocols 2 to 5; torch's zip
 _NAMES = re.compile(
@@ -45,7 +48,7 @@ class Choice:
 def choose_files(folder: Path) -> Choice:
     """Sort the files of a folder. Links go nowhere: what they point to may be anything."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() or file.is_symlink())
-    wanted = {file for pattern in GO for file in folder.glob(pattern)}
+    wanted = {file for place in (".", *_PARTS) for pattern in GO for file in folder.glob(f"{place}/{pattern}")}
     going = [file for file in files if file in wanted and not file.is_symlink()]
     faults = [fault for file in files for fault in [_fault(file, folder)] if fault]
     return Choice(going, [file for file in files if file not in going], faults)

@@ -20,6 +20,7 @@ from prunus.models.families import family_of
 from prunus.models.locate import BUILTINS, locate_model
 from prunus.models.shape import Shape
 from prunus.report import tasks
+from prunus.report.parts import part_metadata, parts_of
 from prunus.report.records import Result, Run, load_run
 from prunus.report.table import HEADER, comparison, methods
 
@@ -48,17 +49,20 @@ def write_cards(root: Path) -> list[Path]:
         exports = [result for result in own if result.kind == "export"]
         if not models:
             continue
-        for folder in [models[-1].folder, *(result.folder for result in exports)]:
-            card = folder / CARD
-            if card.is_file() and MARKER not in card.read_text():
-                continue
-            card.write_text(card_text(run, name, models[-1], exports[-1] if exports else None), encoding="utf-8")
-            written.append(card)
+        texts = card_texts(run, name, models[-1], exports[-1] if exports else None)
+        written += [card for card in (_write(folder / CARD, text) for folder, text in texts.items()) if card]
     return written
 
 
-def card_text(run: Run, name: str, model: Result, export: Result | None) -> str:
-    """The text of one student's card."""
+def _write(card: Path, text: str) -> Path | None:
+    if card.is_file() and MARKER not in card.read_text():
+        return None
+    card.write_text(text, encoding="utf-8")
+    return card
+
+
+def card_texts(run: Run, name: str, model: Result, export: Result | None) -> dict[Path, str]:
+    """The cards of one student by their folders: its own, its export's, and those of folders in that."""
     config = json.loads((model.folder / "config.json").read_text())
     shape = Shape.from_config(config, family_of(config, name), name)
     teacher, source = _teacher(run.recipe["teacher"])
@@ -67,29 +71,50 @@ def card_text(run: Run, name: str, model: Result, export: Result | None) -> str:
         loader=PackageLoader("prunus.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         autoescape=False, keep_trailing_newline=True,
     )  # fmt: skip
-    distilled = run.find(name, "distill")
-    return page.get_template("card.md.j2").render(
-        metadata=yaml.safe_dump(_metadata(run, teacher, licence, export), sort_keys=False, allow_unicode=True),
-        marker=MARKER,
-        title=title_of(run.name, name, licence),
-        family=shape.family.name,
-        parameters=human(shape.parameters),
-        non_embedding=human(shape.non_embedding_parameters),
-        own_teacher=not teacher,
-        teacher=teacher or "a teacher that its recipe makes",
-        made_by=_made_by(run, name),
-        shapes=_shapes(run, model, shape),
-        results=_results(run, name),
-        files=_files(export),
-        held_out=_named(run.recipe["data"].get("held_out") or run.recipe["data"]["corpus"]),
-        corpus=_named(run.recipe["data"]["corpus"]),
-        confidence=f"{run.recipe['evaluate']['confidence']:.0%}",
-        trained=distilled is not None,
-        licence=licence,
-        recipe=yaml.safe_dump(_without_places(_short(run.recipe, name)), sort_keys=False, allow_unicode=True),
-        versions=", ".join(f"{key} {value}" for key, value in model.record["versions"].items()),
-        hardware=model.record["hardware"],
-    )
+    metadata = _metadata(run, teacher, licence, export)
+    common: dict[str, Any] = {
+        "marker": MARKER, "title": title_of(run.name, name, licence), "family": shape.family.name,
+        "parameters": human(shape.parameters), "own_teacher": not teacher, "licence": licence,
+        "teacher": teacher or "a teacher that its recipe makes",
+    }  # fmt: skip
+    facts = _facts(run, name, model, export, shape)
+    template = page.get_template("card.md.j2")
+    texts = {model.folder: template.render(metadata=_yaml(metadata), exported=False, **common, **facts)}
+    if export is None:
+        return texts
+    texts[export.folder] = template.render(metadata=_yaml(_of_files(metadata)), exported=True, **common, **facts)
+    for part, own in parts_of(export):
+        text = page.get_template("part.md.j2").render(
+            metadata=_yaml(part_metadata(part, metadata)), name=part, **common, **own
+        )
+        texts[export.folder / part] = text
+    return texts
+
+
+def _facts(run: Run, name: str, model: Result, export: Result | None, shape: Shape) -> dict[str, Any]:
+    return {
+        "non_embedding": human(shape.non_embedding_parameters),
+        "made_by": _made_by(run, name),
+        "shapes": _shapes(run, model, shape),
+        "results": _results(run, name),
+        "files": _files(export),
+        "held_out": _named(run.recipe["data"].get("held_out") or run.recipe["data"]["corpus"]),
+        "corpus": _named(run.recipe["data"]["corpus"]),
+        "confidence": f"{run.recipe['evaluate']['confidence']:.0%}",
+        "trained": run.find(name, "distill") is not None,
+        "recipe": _yaml(_without_places(_short(run.recipe, name))),
+        "versions": ", ".join(f"{key} {value}" for key, value in model.record["versions"].items()),
+        "hardware": model.record["hardware"],
+    }
+
+
+def _yaml(value: Any) -> str:
+    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+
+
+def _of_files(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The YAML of an export: transformers loads nothing that lies in its folder itself."""
+    return {key: value for key, value in metadata.items() if key != "library_name"}
 
 
 def title_of(run: str, student: str, licence: Licence) -> str:
@@ -138,7 +163,8 @@ def _metadata(run: Run, teacher: str, licence: Licence, export: Result | None) -
         found["datasets"] = datasets
     tags = ["prunus", "pruned", "distillation"]
     formats = {} if export is None else export.json("export.json")
-    return {**found, "tags": [*tags, *(["gguf"] if any(name.startswith("gguf") for name in formats) else [])]}
+    kinds = {name.partition("-")[0] for name in formats if name != "proof"}
+    return {**found, "tags": [*tags, *sorted(kinds)]}
 
 
 def _made_by(run: Run, name: str) -> str:

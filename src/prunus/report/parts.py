@@ -1,0 +1,48 @@
+"""Cards of an export's folders, ONNX and torchao: what each is, how it is loaded, what of it was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from prunus.console import human_bytes
+from prunus.report.records import Result
+
+_WHAT = {
+    "onnx-fp32": "The float32 ONNX form, for onnxruntime-genai,",
+    "onnx-int4": "The ONNX form with 4-bit weights, for onnxruntime-genai,",
+    "torchao-int8": "The form with int8 weights (one scale a row), by torchao for transformers,",
+}
+
+
+def parts_of(export: Result) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The formats of an export that are folders, each with what its card is filled with."""
+    for name, facts in export.json("export.json").items():
+        if name in _WHAT and (export.folder / name).is_dir():
+            yield (
+                name,
+                {"what": _WHAT[name], "onnx": name.startswith("onnx"), "figures": _figures(facts), **_count(facts)},
+            )
+
+
+def part_metadata(name: str, parent: dict[str, Any]) -> dict[str, Any]:
+    """The YAML of a format's folder, out of that of the student's card."""
+    library = "onnxruntime-genai" if name.startswith("onnx") else "transformers"
+    tags = [tag for tag in parent["tags"] if tag not in ("gguf", "onnx", "torchao")]
+    return {**parent, "library_name": library, "tags": [*tags, *name.split("-")]}
+
+
+def _count(facts: dict[str, Any]) -> dict[str, Any]:
+    kind = "held-out" if "perplexity" in facts else "made-up"
+    return {"tokens": f"{facts['tokens']:,} {kind}"}
+
+
+def _figures(facts: dict[str, Any]) -> str:
+    rows = [
+        ("size", human_bytes(facts["nbytes"])),
+        ("KL to the model, nats per token", f"{facts['kl']:.2g}"),
+        ("first choices alike", f"{facts['top1']:.2%}"),
+    ]
+    if "perplexity" in facts:
+        rows.append(("perplexity, and the model's", f"{facts['perplexity']:.4g}, {facts['perplexity_of_model']:.4g}"))
+    return "| | |\n| --- | ---: |\n" + "".join(f"| {name} | {value} |\n" for name, value in rows)
