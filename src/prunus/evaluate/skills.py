@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from prunus import processes
 from prunus.console import Console
 from prunus.evaluate.ask import Asker, transcript
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
@@ -24,7 +25,7 @@ JUDGE = "evaluate.judge"
 def ask_skill(
     name: str, task: TaskConfig, config: EvaluateConfig, asker: Asker, console: Console
 ) -> tuple[list[Row], dict[str, Any]]:
-    """Ask and check every item of a skill; write `answers/NAME.jsonl`.
+    """Ask and check every item of a skill; write `answers/NAME.jsonl`. Of several processes the first asks the judge.
 
     Returns:
         What each item is worth, and what came of a judge, if one was wanted.
@@ -38,6 +39,8 @@ def ask_skill(
     scores = [score(item, skill, answers, where) for item, answers in zip(items, given, strict=True)]
     rows: list[Row] = [{"id": i.id, "group": i.group, "scores": s} for i, s in zip(items, scores, strict=True)]
     facts: dict[str, Any] = {}
+    if processes.rank():
+        return rows, facts
     if any(item.check.get("judge") for item in items):
         judge = Judge(config.judge, asker.out / SAVED, JUDGE)
         grades = judge.grade(dict(questions(items, given, judge_prompts(config.judge, JUDGE))), console)
