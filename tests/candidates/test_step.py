@@ -21,14 +21,16 @@ from tests.align.making import QUIET, align, read, rows, write
 CHECK = {"instruction_id_list": ["keywords:existence", "punctuation:no_comma"], "kwargs": [{"keywords": ["plum"]}, {}]}
 
 
-def ask(model: Path, file: Path, out: Path, portion: int = 4, judge: Path | None = None, **options: Any) -> list[dict]:
+def ask(
+    model: Path, file: Path, out: Path, portion: int = 4, reward_model: Path | None = None, **options: Any
+) -> list[dict]:
     out.mkdir(parents=True, exist_ok=True)
     beside = options.pop("beside", False)
     config = CandidatesConfig(
         write=WriteConfig(**{"answers": 3, "max_new_tokens": 8, **options}), template=PLAIN, sequence_length=64, seed=5,
         beside=beside,
     )  # fmt: skip
-    inputs = Inputs(model, (ChatSource(path=str(file)),), judge)
+    inputs = Inputs(model, (ChatSource(path=str(file)),), reward_model)
     run(config, inputs, out, Runtime(device_batch_size=portion), QUIET)
     return [json.loads(line) for line in (out / "candidates.jsonl").read_text(encoding="utf-8").splitlines()]
 
@@ -93,13 +95,13 @@ def test_beside_the_answers_of_the_data(teacher: Path, checked: Path, tmp_path: 
 def test_a_reward_model_judges(teacher: Path, checked: Path, tmp_path: Path) -> None:
     pairs = read(teacher, write(tmp_path / "p.jsonl", rows(32, "pairs")), tmp_path / "pairs", wanted="pairs")
     align(teacher, pairs, tmp_path / "judge", method="reward", learning_rate=3e-3, epochs=2)
-    lines = ask(teacher, checked, tmp_path / "out", judge=tmp_path / "judge")
+    lines = ask(teacher, checked, tmp_path / "out", reward_model=tmp_path / "judge")
     rewards = [line["reward"] for line in lines]
     assert len(set(rewards)) > 6
-    one = ask(teacher, checked, tmp_path / "one", portion=1, judge=tmp_path / "judge")
+    one = ask(teacher, checked, tmp_path / "one", portion=1, reward_model=tmp_path / "judge")
     assert [line["reward"] for line in one] == pytest.approx(rewards, abs=1e-4)
     with pytest.raises(ModelError, match="is no reward model|cannot be a reward model"):
-        ask(teacher, checked, tmp_path / "wrong", judge=teacher)
+        ask(teacher, checked, tmp_path / "wrong", reward_model=teacher)
 
 
 def test_what_cannot_be_asked(teacher: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from prunus import processes
 from prunus.align.answers import Answers
@@ -18,7 +19,6 @@ from prunus.console import Console
 from prunus.data.config import ChatSource
 from prunus.data.judged import Judged
 from prunus.data.tokens import Tokens
-from prunus.errors import RecipeError
 from prunus.kd.beside import Guided
 from prunus.kd.vocabulary import shared_by
 from prunus.models.folder import ModelFolder, copy_along
@@ -26,7 +26,7 @@ from prunus.models.lineage import copy_lineage
 from prunus.models.load import device_of, dtype_named, inference_dtype, load_model
 from prunus.models.rewarding import load_reward_model, save_reward_model
 from prunus.runtime import Runtime
-from prunus.training.loop import fit, loading_device, place, save_trained
+from prunus.training.loop import fit, loading_device, place, save_trained, whole_model
 from prunus.training.objectives import CrossEntropy, Objective
 from prunus.training.packed import Packed
 from prunus.training.sequences import Items
@@ -60,7 +60,6 @@ def run(config: AlignConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     Raises:
         ModelError: The model has tokens that its teacher has not.
         DataError: There is less to learn from than one step takes.
-        RecipeError: A reward model is to be shared out over processes.
         TrainingError: The loss is not finite.
     """
     torch.manual_seed(config.seed)
@@ -97,9 +96,7 @@ def _preference(
     """What learns from two answers, where it works, and what the reference says of them."""
     items = Answers(Tokens.open(stream), Judged.open(stream), config)
     if config.method == "reward":
-        if processes.share_weights(runtime.shard):
-            raise RecipeError("runtime.shard: a reward model cannot be shared out; without shard")
-        judge = Reward(load_reward_model(inputs.model, device_of(runtime), torch.float32, new=True))
+        judge = Reward(load_reward_model(inputs.model, loading_device(runtime), torch.float32, new=True))
         place(judge, runtime)
         return judge, items
     objective = Preference(load_model(inputs.model, loading_device(runtime), torch.float32), config)
@@ -111,16 +108,29 @@ def _preference(
 
 def _save(config: AlignConfig, objective: Objective, inputs: Inputs, out: Path) -> float:
     """Write what was trained, with what goes along; see `save_trained`."""
-    if config.method != "reward":
+    if config.method == "reward":
+        difference = _save_reward(objective, inputs.model, out)
+    else:
         difference = save_trained(objective, inputs.model, out)
-    elif processes.rank() == 0:
-        difference = save_reward_model(objective.model, out, dtype_named(ModelFolder(inputs.model).config))
-        copy_along(inputs.model, out)
     if processes.rank():
         return 0.0
     copy_lineage(inputs.model, out)
     if inputs.template is not None:
         (out / "chat_template.jinja").write_text(inputs.template, encoding="utf-8")
+    return difference
+
+
+def _save_reward(objective: Objective, source: Path, out: Path) -> float:
+    """Write a trained reward model, gathered from all processes where they share its weights."""
+
+    def begin() -> PreTrainedModel:
+        return load_reward_model(source, torch.device("cpu"), torch.float32, new=True)
+
+    model = whole_model(objective, begin)
+    if model is None:
+        return 0.0
+    difference = save_reward_model(model, out, dtype_named(ModelFolder(source).config))
+    copy_along(source, out)
     return difference
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, model_validator
 
 from prunus.config import RUNTIME, Config, Seed, StepConfig
+from prunus.judging.config import JudgeConfig
 from prunus.writing.config import ServerConfig
 
 
@@ -23,7 +24,9 @@ class WriteConfig(Config):
     """Draw among the likeliest tokens that together have this probability."""
     reward: Annotated[str, RUNTIME] = "check"
     """What tells what an answer is worth: `check`, the rule that each row has; `stage`, the reward model that an
-    earlier stage trained; or a reward model's folder."""
+    earlier stage trained; a reward model's folder; or `judge`, which grades from 1 to 10."""
+    judge: JudgeConfig = JudgeConfig()
+    """The judge of `reward: judge`."""
     server: ServerConfig = ServerConfig()
     """Who writes, if not transformers."""
 
@@ -31,6 +34,14 @@ class WriteConfig(Config):
     def _several(self) -> WriteConfig:
         if self.answers > 1 and not self.temperature:
             raise ValueError(f"answers: {self.answers} would all be alike at temperature: 0")
+        return self
+
+    @model_validator(mode="after")
+    def _judged(self) -> WriteConfig:
+        if self.reward == "judge" and self.judge.url is None:
+            raise ValueError("judge.url: missing; reward: judge asks a server that speaks OpenAI's chat API")
+        if self.reward != "judge" and self.judge != JudgeConfig():
+            raise ValueError(f"judge: is for reward: judge, and this is {self.reward}")
         return self
 
 

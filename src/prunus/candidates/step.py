@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from prunus import processes
 from prunus.candidates.config import CandidatesConfig
-from prunus.candidates.rewards import Asked, rewards_of
+from prunus.candidates.rewards import Asked, by_judge, by_model, by_rule
 from prunus.console import Console
 from prunus.data.chat import conversations
 from prunus.data.config import ChatSource
@@ -30,28 +31,38 @@ from prunus.writing.write import write_all
 PARALLEL = True
 WRITTEN = "candidates.jsonl"
 
+Document = tuple[Asked, str, list[int], str]
+"""A question, an answer as text and as tokens, and how that came to its end."""
+
 
 @dataclass(frozen=True)
 class Inputs:
-    """The model that writes, the sources of prompts, and the reward model where one judges."""
+    """The model that writes, the sources of prompts, and the reward model where one judges.
+
+    Attributes:
+        prompts: The file of a judge's prompts; only there so that what it holds decides the result's name.
+    """
 
     model: Path
     sources: tuple[ChatSource, ...]
     reward: Path | None = None
+    prompts: Any = None
 
 
 def run(config: CandidatesConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
     """Answer the last question of every row, together with the other processes if there are any.
 
     Writes `candidates.jsonl` (prompt, answer, finish, reward, source), and a stream with `judged.npz` as the
-    `conversations` step does.
+    `conversations` step does; and `judgements.jsonl`, where a judge grades.
 
     Returns:
-        Documents and tokens; prompts, their mean reward, the mean of the best of each, and how many were passed over.
+        Documents and tokens; prompts, their mean reward, the mean of the best of each, and how many were passed over;
+        and how many answers no grade could be had for, if any.
 
     Raises:
         DataError: A row is of no known form, or lacks the check that it is to be rewarded by.
         ModelError: A model cannot be loaded, or has no chat template.
+        HubError: The judge does not answer; all that was written and graded is kept.
     """
     tokenizer = load_tokenizer(inputs.model)
     template = Template(tokenizer, config.template)
@@ -77,14 +88,38 @@ def run(config: CandidatesConfig, inputs: Inputs, out: Path, runtime: Runtime, c
             progress,
         )
     processes.wait()
+    kept.find()
+    answers = [[kept.read(number * count + i) for i in range(count)] for number in range(len(asked))]
+    documents = list(_documents(config, asked, answers, template))
+    rewards = _rewards(config, inputs, documents, out, template, runtime, console)
     metrics: dict[str, float] = {}
-    if processes.rank() == 0:
-        kept.find()
-        answers = [[kept.read(number * count + i) for i in range(count)] for number in range(len(asked))]
-        metrics = {**_save(config, inputs, asked, answers, out, template, runtime), "passed_over": too_long}
+    if rewards is not None:
+        metrics = {**_save(config, asked, documents, rewards, out, template), "passed_over": too_long}
         kept.remove()
     processes.wait()
     return metrics
+
+
+def _rewards(
+    config: CandidatesConfig, inputs: Inputs, documents: list[Document], out: Path, template: Template,
+    runtime: Runtime, console: Console,
+) -> np.ndarray | None:  # fmt: skip
+    """What each document is worth, NaN where nobody can tell; the first process alone is told.
+
+    A reward model is asked by all of them together.
+    """
+    texts = [(one, text) for one, text, _, _ in documents]
+    first = processes.rank() == 0
+    if config.beside:
+        return np.asarray([float(finish == "given") for _, _, _, finish in documents]) if first else None
+    if inputs.reward is not None:
+        found = by_model(texts, inputs.reward, template, runtime)
+        return found if first else None
+    if not first:
+        return None
+    if config.write.judge.url is not None:
+        return by_judge(texts, config.write.judge, out, console)
+    return by_rule(texts)
 
 
 def prompts_of(config: CandidatesConfig, inputs: Inputs, template: Template) -> tuple[list[Asked], int]:
@@ -94,7 +129,7 @@ def prompts_of(config: CandidatesConfig, inputs: Inputs, template: Template) -> 
     room = config.sequence_length - config.write.max_new_tokens
     for number, source in enumerate(inputs.sources):
         for row in conversations(source, f"data.chat.{number}"):
-            if not config.beside and inputs.reward is None:
+            if not config.beside and inputs.reward is None and config.write.judge.url is None:
                 row.check_has("checks")
             text, ids = rendered(row.asks(), template.tokenizer, row.where, row.tools, template.text)
             if len(ids) <= room:
@@ -109,18 +144,15 @@ def prompts_of(config: CandidatesConfig, inputs: Inputs, template: Template) -> 
 
 
 def _save(
-    config: CandidatesConfig, inputs: Inputs, asked: list[Asked], answers: list[list[Answer]], out: Path,
-    template: Template, runtime: Runtime,
+    config: CandidatesConfig, asked: list[Asked], documents: list[Document], rewards: np.ndarray, out: Path,
+    template: Template,
 ) -> dict[str, float]:  # fmt: skip
-    """Write all answers with their rewards, and count."""
-    documents = list(_documents(config, asked, answers, template))
-    texts = [(one, text) for one, text, _, _ in documents]
-    if config.beside:
-        rewards = np.asarray([float(finish == "given") for _, _, _, finish in documents])
-    else:
-        rewards = rewards_of(texts, inputs.reward, template, runtime)
+    """Write all answers with their rewards, and count; those that nobody can tell the worth of are left out."""
+    known = np.isfinite(rewards)
+    left_out = int((~known).sum())
+    documents, rewards = [one for one, is_known in zip(documents, known, strict=True) if is_known], rewards[known]
     places = {id(one): number for number, one in enumerate(asked)}
-    groups = np.asarray([places[id(one)] for one, _ in texts])
+    groups = np.asarray([places[id(one)] for one, *_ in documents])
     with (out / IDS).open("wb") as file, (out / WRITTEN).open("w", encoding="utf-8") as lines:
         stream = Stream(file, len(template.tokenizer))
         for (one, text, ids, finish), reward in zip(documents, rewards.tolist(), strict=True):
@@ -139,12 +171,13 @@ def _save(
         "prompts": len(asked),
         "reward": float(rewards.mean()),
         "best_reward": float(best.mean()),
+        **({"ungraded": left_out} if left_out else {}),
     }
 
 
 def _documents(
     config: CandidatesConfig, asked: list[Asked], answers: list[list[Answer]], template: Template
-) -> Iterator[tuple[Asked, str, list[int], str]]:
+) -> Iterator[Document]:
     """Each answer as text and tokens, and how it came to its end; beside each, where wanted, the one that is given."""
     for one, several in zip(asked, answers, strict=True):
         if not config.beside:

@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from prunus import processes
 from prunus.console import Console
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
 from prunus.evaluate.items import Item
@@ -51,7 +52,7 @@ class Asker:
     def ask(
         self, name: str, items: list[Item], task: TaskConfig, config: EvaluateConfig, console: Console
     ) -> list[list[list[Answer]]]:
-        """The answers to every item: for each of its samples, one a turn.
+        """The answers to every item: for each of its samples, one a turn. Several processes share them out.
 
         Raises:
             DataError: The chat template refuses a conversation.
@@ -72,9 +73,10 @@ class Asker:
                         number = (turn * task.samples + sample) * len(items) + i
                         prompts.append(self.prompt(items[i], given[i][sample], number, name, plain))
                 fitting = [prompt for prompt in prompts if len(prompt.ids) <= self.context - new]
-                write_all(
-                    batches(fitting, self.batch_size), writing, lambda: self.model, self.tokenizer, kept, progress
-                )
+                mine = batches(fitting, self.batch_size)[processes.rank() :: processes.count()]
+                processes.wait()  # until all have seen what is there
+                write_all(mine, writing, lambda: self.model, self.tokenizer, kept, progress)
+                processes.wait()
                 kept.find()
                 for prompt in prompts:
                     sample, i = prompt.number // len(items) % task.samples, prompt.number % len(items)

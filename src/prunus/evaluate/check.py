@@ -11,8 +11,8 @@ from prunus.evaluate.config import EvaluateConfig, TaskConfig
 from prunus.evaluate.items import files_of, read_items
 from prunus.evaluate.rows import local_rows, mmlu_rows
 from prunus.evaluate.tasks import HARNESS, SKILLS
-from prunus.evaluate.verdicts import judge_prompts
 from prunus.fingerprint import digest, fingerprint_files
+from prunus.judging.prompts import judge_prompts
 from prunus.world.config import REVISION, WORLD
 
 
@@ -23,7 +23,7 @@ def check_tasks(config: EvaluateConfig) -> None:
         DataError: Data that cannot be read.
         RecipeError: A task that nobody knows, or whose engine is not installed.
     """
-    judge_prompts(config.judge)
+    judge_prompts(config.judge, "evaluate.judge")
     for name, task in config.asked().items():
         kind = task.kind or name
         if kind in SKILLS:

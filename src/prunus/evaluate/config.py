@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from prunus.config import RUNTIME, Config, Path, Seed, StepConfig
 from prunus.evaluate.tasks import BASE, CODE, SKILLS
+from prunus.judging.config import JudgeConfig
 from prunus.world.config import WORLD, WorldConfig
 
 
@@ -48,30 +49,6 @@ class TaskConfig(Config):
             raise ValueError("samples: several answers at temperature 0 are the same answer; give a temperature")
         if self.world is not None and self.data != WORLD:
             raise ValueError(f"world: says which world {WORLD} is, and data is {self.data!r}")
-        return self
-
-
-class JudgeConfig(Config):
-    """A model that grades answers, at any server that speaks OpenAI's chat API."""
-
-    url: Annotated[str | None, RUNTIME] = Field(default=None, pattern=r"^https?://\S+$")
-    """Its address, such as `https://api.openai.com/v1`. The key that it wants is read from the environment variable
-    PRUNUS_JUDGE_KEY."""
-    model: str | None = None
-    """Its name there."""
-    prompts: Path | None = None
-    """A file of judge prompts in MT-Bench's form, in place of our own wording. Published figures come by those."""
-    max_new_tokens: int = Field(default=1024, ge=1)
-    """Tokens of a verdict, at most."""
-    timeout: Annotated[float, RUNTIME] = Field(default=120.0, gt=0)
-    """Seconds to wait for one verdict."""
-    concurrency: Annotated[int, RUNTIME] = Field(default=8, ge=1)
-    """Requests under way at a time."""
-
-    @model_validator(mode="after")
-    def _both(self) -> JudgeConfig:
-        if (self.url is None) != (self.model is None):
-            raise ValueError("url and model: give both, or neither")
         return self
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from transformers import PreTrainedModel
 
+from prunus import processes
 from prunus.errors import DataError, HubError
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
 from prunus.evaluate.rows import local_rows, mmlu_rows
@@ -55,7 +56,7 @@ class Harness:
     batch_size: int
 
     def ask(self, name: str, task: TaskConfig, config: EvaluateConfig) -> list[Row]:
-        """What each item of a task is worth.
+        """What each item of a task is worth; of several processes, which share the items out, the first is told.
 
         Raises:
             DataError: Its data cannot be used, or the harness fails on it.
@@ -74,12 +75,15 @@ class Harness:
         folder.mkdir(parents=True, exist_ok=True)
         if task.data is not None:
             asked = list(_local_tasks(kind, task.data, folder, f"tasks.{name}"))
+            processes.wait()  # until they are written
             manager = TaskManager(include_path=str(folder), include_defaults=False)
         else:
             asked, manager = [kind], TaskManager()
         model = HFLM(
             pretrained=self.model, tokenizer=self.tokenizer, batch_size=self.batch_size, max_length=self.context
         )
+        if processes.count() > 1:
+            _join(model)
         if config.run_code:
             os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # what the metric asks for besides
         (folder / "complete").touch()  # an unfinished step with this is gone on with, and not removed
@@ -95,8 +99,17 @@ class Harness:
             raise HubError(f"tasks.{name}: its data cannot be had; give `data`, a local copy: {error}") from None
         except Exception as error:  # its tasks are programs of many hands; the other tasks are still to be asked
             raise DataError(f"tasks.{name}: lm-evaluation-harness: {type(error).__name__}: {error}") from error
-        assert found is not None  # only other processes than the first get none
+        if found is None:
+            return []  # the first process has them all
         return [row for part in found["samples"] for row in _rows(kind, part, name, found["samples"][part])]
+
+
+def _join(model: Any) -> None:
+    """Have the harness deal its requests out over our processes; it takes a model in memory for the work of one."""
+    from accelerate import Accelerator
+
+    model.accelerator = Accelerator(cpu=model.model.device.type == "cpu")
+    model._rank, model._world_size = processes.rank(), processes.count()
 
 
 @contextmanager
@@ -119,7 +132,7 @@ def _rows(kind: str, part: str, name: str, samples: list[dict[str, Any]]) -> Ite
     filters = {sample["filter"] for sample in samples}
     chosen = next((one for one in _FILTERS if one in filters), next(iter(filters)))
     group = part.removeprefix("prunus_").removeprefix(f"{kind}_") if part not in (f"prunus_{kind}", kind) else None
-    for sample in samples:
+    for sample in sorted(samples, key=lambda sample: int(sample["doc_id"])):  # however many processes asked
         if sample["filter"] != chosen:
             continue
         names = HARNESS[kind].metrics if kind in HARNESS else sample["metrics"]
@@ -150,12 +163,14 @@ def _write_task(kind: str, part: str, folder: Path, rows: list[Row], shown: list
         "dataset_kwargs": {"data_files": files}, "training_split": None, "validation_split": None,
         "test_split": "test", "fewshot_split": "dev" if shown else "test",
     }  # fmt: skip
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(task))
+    if processes.rank() == 0:
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(task))
     return name
 
 
 def _write(rows: list[Row], file: Path) -> str:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if processes.rank() == 0:
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(file)
 
 

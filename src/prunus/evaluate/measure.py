@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from prunus import processes
 from prunus.console import Console
 from prunus.errors import PrunusError
 from prunus.evaluate.ask import Asker
@@ -44,25 +45,29 @@ def measure_tasks(
         console: Where progress is shown.
 
     Returns:
-        `tasks`, the figures of each by name, and `warnings`. A task whose data cannot be had is a `hole`.
+        `tasks`, the figures of each by name, and `warnings`. A task whose data cannot be had is a `hole`. Of several
+        processes the first alone knows them.
     """
     asker = Asker(model, tokenizer, context, out, batch_size)
     theirs = read_items_of(beside)
     tasks: dict[str, Any] = {}
-    with (out / ITEMS).open("w", encoding="utf-8") as file:
-        for name, task in config.asked().items():
-            try:
-                rows, facts = _ask(name, task, config, asker, console)
-            except PrunusError as error:
-                console.warn(f"{name}: {error}")
-                tasks[name] = {"hole": str(error)}
-                continue
-            for row in rows:
-                file.write(json.dumps({"task": name, **row}) + "\n")
-            figures = summarise(rows, theirs.get(name, ()), config)
-            tasks[name] = {**figures, **facts, **_nature(name, task, figures)}
-            if (facts.get("judge") or {}).get("hole"):
-                console.warn(f"{name}: {facts['judge']['hole']}")
+    lines: list[str] = []
+    for name, task in config.asked().items():
+        try:
+            rows, facts = _ask(name, task, config, asker, console)
+        except PrunusError as error:
+            console.warn(f"{name}: {error}")
+            tasks[name] = {"hole": str(error)}
+            continue
+        if processes.rank():
+            continue
+        lines += (json.dumps({"task": name, **row}) + "\n" for row in rows)
+        figures = summarise(rows, theirs.get(name, ()), config)
+        tasks[name] = {**figures, **facts, **_nature(name, task, figures)}
+        if (facts.get("judge") or {}).get("hole"):
+            console.warn(f"{name}: {facts['judge']['hole']}")
+    if processes.rank() == 0:
+        (out / ITEMS).write_text("".join(lines), encoding="utf-8")
     return {"tasks": tasks, "warnings": hidden_loss(tasks)}
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from prunus.data.values import read_rows
 from prunus.errors import DataError
-from prunus.evaluate.items import files_of, read_rows
+from prunus.evaluate.items import files_of
 
 Row = dict[str, Any]
 

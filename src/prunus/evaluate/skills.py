@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from prunus import processes
 from prunus.console import Console
-from prunus.evaluate.ask import Asker
+from prunus.evaluate.ask import Asker, transcript
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
 from prunus.evaluate.items import Item, read_items
-from prunus.evaluate.judge import SAVED, Judge
 from prunus.evaluate.scoring import score
 from prunus.evaluate.summary import Row
+from prunus.judging.judge import SAVED, Judge
+from prunus.judging.prompts import Asked, filled, judge_prompts
 from prunus.writing.answers import Answer
 
 Given = list[list[list[Answer]]]
+JUDGE = "evaluate.judge"
 
 
 def ask_skill(
     name: str, task: TaskConfig, config: EvaluateConfig, asker: Asker, console: Console
 ) -> tuple[list[Row], dict[str, Any]]:
-    """Ask and check every item of a skill; write `answers/NAME.jsonl`.
+    """Ask and check every item of a skill; write `answers/NAME.jsonl`. Of several processes the first asks the judge.
 
     Returns:
         What each item is worth, and what came of a judge, if one was wanted.
@@ -35,14 +39,28 @@ def ask_skill(
     scores = [score(item, skill, answers, where) for item, answers in zip(items, given, strict=True)]
     rows: list[Row] = [{"id": i.id, "group": i.group, "scores": s} for i, s in zip(items, scores, strict=True)]
     facts: dict[str, Any] = {}
+    if processes.rank():
+        return rows, facts
     if any(item.check.get("judge") for item in items):
-        judge = Judge(config.judge, asker.out / SAVED)
-        grades = judge.grade(items, given, console)
+        judge = Judge(config.judge, asker.out / SAVED, JUDGE)
+        grades = judge.grade(dict(questions(items, given, judge_prompts(config.judge, JUDGE))), console)
         facts["judge"] = asdict(judge.tally)
         for i, row in enumerate(rows):
             row["scores"] |= _graded({place[1:]: grade for place, grade in grades.items() if place[0] == i})
     _save(name, items, given, rows, asker)
     return rows, facts
+
+
+def questions(
+    items: list[Item], given: Given, prompts: dict[str, Asked]
+) -> Iterator[tuple[tuple[int, int, int], Asked]]:
+    """What is asked of a judge about each answer that wants a grade, by item, sample and turn."""
+    for i, item in enumerate(items):
+        if not item.check.get("judge"):
+            continue
+        for sample, answers in enumerate(given[i]):
+            for turn, (said, replied) in enumerate(transcript(item, answers)):
+                yield (i, sample, turn), filled(prompts, said, replied, item.check.get("reference"))
 
 
 def _graded(grades: dict[tuple[int, int], float]) -> dict[str, tuple[float, float]]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from prunus import processes
 from prunus.console import Console
 from prunus.data.tokens import Tokens
 from prunus.errors import DataError
@@ -23,6 +24,8 @@ from prunus.evaluate.measure import measure_tasks
 from prunus.models.folder import ModelFolder
 from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
 from prunus.runtime import Runtime
+
+PARALLEL = True
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Inputs:
 
 
 def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
-    """Evaluate `inputs.model`.
+    """Evaluate `inputs.model`, together with the other processes if there are any: windows and items are dealt out.
 
     Writes `results.json` (every figure with its interval), `windows.jsonl` (the sums of each window, see `COLUMNS`),
     `answers.jsonl` (to the prompts), and, where tasks are asked, `items.jsonl` (what each item is worth), `answers/`
@@ -72,22 +75,27 @@ def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
         "windows": len(rows),
         "tokens": int(rows[:, 0].sum()),
     }
-    lines = (dict(zip(COLUMNS, row, strict=True)) for row in rows.tolist())
-    (out / "windows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    answers = _answers(model, inputs.model, tokens, config)
-    (out / "answers.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
-    models = {"model": (model, folder.shape)}
-    if inputs.teacher and teacher is not None:
-        models["teacher"] = (teacher, ModelFolder(inputs.teacher).shape)
-    speed = efficiency(models, config.efficiency)
-    del teacher, models
+    speed = {}
+    if processes.rank() == 0:
+        lines = (dict(zip(COLUMNS, row, strict=True)) for row in rows.tolist())
+        (out / "windows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        answers = _answers(model, inputs.model, tokens, config)
+        (out / "answers.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
+        models = {"model": (model, folder.shape)}
+        if inputs.teacher and teacher is not None:
+            models["teacher"] = (teacher, ModelFolder(inputs.teacher).shape)
+        speed = efficiency(models, config.efficiency)
+        del models
+    processes.wait()  # whoever is timed is to have the machine alone
+    del teacher
     asked = measure_tasks(
         config, model, load_tokenizer(inputs.model), folder.shape.max_position_embeddings, inputs.beside, out,
         runtime.device_batch_size, console,
     )  # fmt: skip
-    found = {**facts, "figures": results, "efficiency": speed, **asked}
-    (out / "results.json").write_text(json.dumps(found, indent=2) + "\n")
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    if processes.rank() == 0:
+        found = {**facts, "figures": results, "efficiency": speed, **asked}
+        (out / "results.json").write_text(json.dumps(found, indent=2) + "\n")
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
     first = {
         name: task["metrics"][task["first"]]["value"] for name, task in asked["tasks"].items() if task.get("first")
     }
@@ -138,15 +146,19 @@ def _measure_all(
     total = sum(window.end - window.start for window in windows)
     done = 0
     with console.progress("evaluate", total, "tokens") as progress:
-        for numbers in batches(windows, runtime.device_batch_size):
+        for number, numbers in enumerate(batches(windows, runtime.device_batch_size)):
+            done += sum(windows[i].end - windows[i].start for i in numbers)
+            if number % processes.count() != processes.rank():
+                continue
             chosen = [windows[i] for i in numbers]
             ids, real = padded(tokens, chosen)
             sums = measure(model, teacher, ids.to(model.device), real.to(model.device)).cpu().numpy()
             counts = [[window.end - window.start - 1, window.size] for window in chosen]
             rows[numbers] = np.concatenate([np.array(counts), sums], axis=1)
-            done += sum(window.end - window.start for window in chosen)
             progress.update(done)
-    return rows
+    whole = torch.from_numpy(rows)
+    processes.add_up([whole])
+    return whole.numpy()
 
 
 def _answers(model: PreTrainedModel, folder: Path, tokens: Tokens, config: EvaluateConfig) -> list[dict[str, str]]:

@@ -13,7 +13,8 @@ from prunus.data.chat import conversations
 from prunus.data.config import ChatSource
 from prunus.data.template import read_template
 from prunus.errors import DataError, HubError, RecipeError
-from prunus.fingerprint import digest
+from prunus.fingerprint import digest, fingerprint_files
+from prunus.judging.prompts import judge_prompts
 from prunus.models.folder import has_chat_template
 from prunus.models.locate import locate_model
 from prunus.pipeline.checks import check_length
@@ -93,6 +94,7 @@ class Alignment:
             )
         if stage.write.reward == "stage" and not any(one.method == "reward" for one in self.stages[:number]):
             raise RecipeError(f"{where}.write.reward: stage, and no stage before it has the method `reward`")
+        judge_prompts(stage.write.judge, f"{where}.write.judge")
 
     def steps(self, name: str, model: Step | Given, teacher: Step | Given | None, root: Path) -> Iterator[Step]:
         """The steps of all stages, each from the model of the one before; the last is the aligned model.
@@ -127,9 +129,12 @@ class Alignment:
                     model = trained
 
     def _judge(self, stage: AlignConfig, judge: Step | None) -> dict[str, Step | Given]:
-        """The reward model of what is written, where one judges."""
+        """The reward model of what is written, or the prompts of a judge, where one judges."""
         if stage.write.reward == "check" or stage.method == "spin":
             return {}
+        if stage.write.reward == "judge":
+            own = stage.write.judge.prompts
+            return {} if own is None else {"prompts": Given(None, fingerprint_files([Path(own).expanduser()]))}
         if stage.write.reward == "stage" and judge is not None:
             return {"reward": judge}
         return {"reward": _located(stage.write.reward, f"{self.where}.write.reward")}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_callback import PrinterCallback
@@ -235,17 +235,29 @@ def save_trained(objective: Objective, source: Path, out: Path) -> float:
     Raises:
         ModelError: The reopened model does not say the same.
     """
-    model = objective.model
-    if is_sharded(objective):
-        weights = gathered(objective.state_dict())
-        if processes.rank() == 0:
-            model = load_model(source, torch.device("cpu"), torch.float32)
-            load_whole(model, {name.removeprefix("model."): value for name, value in weights.items()})
-    if processes.rank():
+    model = whole_model(objective, lambda: load_model(source, torch.device("cpu"), torch.float32))
+    if model is None:
         return 0.0
     difference = save_model(model, out, dtype_named(ModelFolder(source).config))
     copy_along(source, out)
     return difference
+
+
+def whole_model(objective: Objective, begin: Callable[[], PreTrainedModel]) -> PreTrainedModel | None:
+    """The trained model with all of its weights, for the first process; None for the others. All call it.
+
+    Args:
+        objective: Trained.
+        begin: Loads what training began with, to be filled where the weights are shared out.
+    """
+    if not is_sharded(objective):
+        return objective.model if processes.rank() == 0 else None
+    weights = gathered(objective.state_dict())
+    if processes.rank():
+        return None
+    model = begin()
+    load_whole(model, {name.removeprefix("model."): value for name, value in weights.items()})
+    return model
 
 
 def place(objective: Objective, runtime: Runtime) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from prunus.data.values import read_rows
 from prunus.errors import DataError
-from prunus.evaluate.config import JudgeConfig
-from prunus.evaluate.items import read_rows
+from prunus.judging.config import JudgeConfig
+
+Asked = tuple[str, str]
+"""What the judge is told and asked: system prompt and question."""
 
 _TASK = (
     "You grade an answer that an assistant gave to a user. Ask whether it does what the user wants, is right, goes "
@@ -35,15 +39,19 @@ PROMPTS = {
 names, in words of our own."""
 
 
-def judge_prompts(config: JudgeConfig) -> dict[str, tuple[str, str]]:
+def judge_prompts(config: JudgeConfig, where: str) -> dict[str, Asked]:
     """The judge's prompts: our own, or those of a file in MT-Bench's form.
+
+    Args:
+        config: Which.
+        where: The judge's path in the options, for messages.
 
     Raises:
         DataError: One is missing there.
     """
     if config.prompts is None:
         return PROMPTS
-    where = "evaluate.judge.prompts"
+    where = f"{where}.prompts"
     file = Path(config.prompts).expanduser()
     if not file.is_file():
         raise DataError(f"{where}: {file}: there is no such file")
@@ -52,6 +60,33 @@ def judge_prompts(config: JudgeConfig) -> dict[str, tuple[str, str]]:
     if missing:
         raise DataError(f"{where}: {file} has no prompt {missing[0]!r} with a system_prompt and a prompt_template")
     return {name: (rows[name]["system_prompt"], rows[name]["prompt_template"]) for name in PROMPTS}
+
+
+def filled(
+    prompts: Mapping[str, Asked], said: Sequence[str], replied: Sequence[str], reference: Sequence[str] | None = None
+) -> Asked:
+    """What is asked of the judge about the last answer of a conversation; of longer ones it sees the last two.
+
+    Args:
+        prompts: As `judge_prompts` gives them.
+        said: What the user said, turn by turn.
+        replied: What was answered to each.
+        reference: Answers to hold it against, as far as there are any.
+    """
+    turn = len(replied) - 1
+    beside = reference is not None and len(reference) > turn
+    name = ("single-math-v1" if beside else "single-v1") + ("-multi-turn" if turn else "")
+    values = {
+        "question": said[-1],
+        "answer": replied[-1],
+        "question_1": said[-2] if turn else "",
+        "question_2": said[-1],
+    }
+    values |= {"answer_1": replied[-2] if turn else "", "answer_2": replied[-1]}
+    if beside and reference is not None:
+        values |= {"ref_answer_1": reference[max(turn - 1, 0)], "ref_answer_2": reference[turn]}
+    system, template = prompts[name]
+    return system, re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), template)
 
 
 def rating(verdict: str) -> float | None:

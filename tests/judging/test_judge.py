@@ -9,11 +9,12 @@ import pytest
 
 from prunus.console import Console
 from prunus.errors import DataError
-from prunus.evaluate import judge as room
-from prunus.evaluate.config import JudgeConfig
 from prunus.evaluate.items import Item
-from prunus.evaluate.judge import Judge
-from prunus.evaluate.verdicts import PROMPTS, judge_prompts, rating
+from prunus.evaluate.skills import questions
+from prunus.judging import judge as room
+from prunus.judging.config import JudgeConfig
+from prunus.judging.judge import Judge
+from prunus.judging.prompts import PROMPTS, judge_prompts, rating
 from prunus.writing import server
 from prunus.writing.answers import Answer
 from tests.fake import Fake, serving
@@ -49,7 +50,11 @@ def said(asked: list[Item]) -> list[list[list[Answer]]]:
 
 def judge(fake: Fake, out: Path, **options) -> Judge:
     config = {"url": fake.url, "model": "judge", "concurrency": 1, "timeout": 5, **options}
-    return Judge(JudgeConfig(**config), out / "judgements.jsonl")
+    return Judge(JudgeConfig(**config), out / "judgements.jsonl", "evaluate.judge")
+
+
+def grade(one: Judge, asked: list[Item], given: list[list[list[Answer]]]) -> dict:
+    return one.grade(dict(questions(asked, given, judge_prompts(one.config, "evaluate.judge"))), QUIET)
 
 
 def test_every_turn_is_graded_with_what_was_said(fake: Fake, tmp_path: Path, monkeypatch) -> None:
@@ -57,7 +62,7 @@ def test_every_turn_is_graded_with_what_was_said(fake: Fake, tmp_path: Path, mon
     fake.reply = lambda body: verdict(f"[[{4 if 'answer 0.1' in body['messages'][1]['content'] else 8}]]")
     asked = items(2, then=["and?"])
     one = judge(fake, tmp_path)
-    grades = one.grade(asked, said(asked), QUIET)
+    grades = grade(one, asked, said(asked))
     assert grades == {(0, 0, 0): 8.0, (0, 0, 1): 4.0, (1, 0, 0): 8.0, (1, 0, 1): 8.0}
     assert (one.tally.asked, one.tally.graded, one.tally.malformed, one.tally.failed) == (4, 4, 0, 0)
     assert {ask["path"] for ask in fake.asked} == {"/v1/chat/completions"}
@@ -74,14 +79,14 @@ def test_every_turn_is_graded_with_what_was_said(fake: Fake, tmp_path: Path, mon
 
 def test_what_was_graded_is_not_asked_again(fake: Fake, tmp_path: Path) -> None:
     asked = items(3)
-    first = judge(fake, tmp_path).grade(asked[:2], said(asked[:2]), QUIET)
+    first = grade(judge(fake, tmp_path), asked[:2], said(asked[:2]))
     with (tmp_path / "judgements.jsonl").open("a") as file:
         file.write('{"key": "x", "rat')  # the line that a kill cut off
     assert len(fake.asked) == 2
-    whole = judge(fake, tmp_path).grade(asked, said(asked), QUIET)
+    whole = grade(judge(fake, tmp_path), asked, said(asked))
     assert len(fake.asked) == 3
     assert set(first) < set(whole)
-    assert judge(fake, tmp_path).grade(asked, said(asked), QUIET) == whole
+    assert grade(judge(fake, tmp_path), asked, said(asked)) == whole
     assert len(fake.asked) == 3
 
 
@@ -89,7 +94,7 @@ def test_verdicts_without_a_grade_are_survived_and_counted(fake: Fake, tmp_path:
     fake.reply = lambda body: verdict("Splendid!" if "question 1" in body["messages"][1]["content"] else "[[9]]")
     asked = items(4)
     one = judge(fake, tmp_path)
-    assert set(one.grade(asked, said(asked), QUIET)) == {(0, 0, 0), (2, 0, 0), (3, 0, 0)}
+    assert set(grade(one, asked, said(asked))) == {(0, 0, 0), (2, 0, 0), (3, 0, 0)}
     assert (one.tally.graded, one.tally.malformed, one.tally.hole) == (3, 1, None)
 
 
@@ -97,7 +102,7 @@ def test_a_busy_judge_is_asked_again(fake: Fake, tmp_path: Path) -> None:
     fake.failures = [429, 503, 429]
     asked = items(2)
     one = judge(fake, tmp_path)
-    assert len(one.grade(asked, said(asked), QUIET)) == 2
+    assert len(grade(one, asked, said(asked))) == 2
     assert len(fake.asked) == 5
     assert one.tally.failed == 0
 
@@ -106,7 +111,7 @@ def test_a_request_that_fails_is_counted_and_the_rest_goes_on(fake: Fake, tmp_pa
     fake.failures = [200, 200, 400]
     asked = items(4)
     one = judge(fake, tmp_path)
-    assert len(one.grade(asked, said(asked), QUIET)) == 3
+    assert len(grade(one, asked, said(asked))) == 3
     assert (one.tally.failed, one.tally.hole) == (1, None)
 
 
@@ -115,12 +120,12 @@ def test_a_judge_that_is_too_slow_is_given_up(fake: Fake, tmp_path: Path, monkey
     fake.reply = lambda body: time.sleep(0.4) or verdict("[[5]]")
     asked = items(9)
     one = judge(fake, tmp_path, timeout=0.05)
-    assert one.grade(asked, said(asked), QUIET) == {}
+    assert grade(one, asked, said(asked)) == {}
     assert one.tally.failed == 3
     assert "does not answer after 1 tries: timed out" in str(one.tally.hole)
     fake.reply = None
     again = judge(fake, tmp_path)
-    assert len(again.grade(asked, said(asked), QUIET)) == 9
+    assert len(grade(again, asked, said(asked))) == 9
 
 
 @pytest.mark.parametrize("reply", [b"<html>", {"text": "no chat"}])
@@ -128,20 +133,20 @@ def test_a_server_that_is_no_judge_is_a_hole(fake: Fake, tmp_path: Path, reply) 
     fake.reply = lambda body: reply
     asked = items(5)
     one = judge(fake, tmp_path)
-    assert one.grade(asked, said(asked), QUIET) == {}
+    assert grade(one, asked, said(asked)) == {}
     assert str(one.tally.hole).startswith("evaluate.judge.url:")
 
 
 def test_no_judge_is_a_hole(tmp_path: Path) -> None:
-    one = Judge(JudgeConfig(), tmp_path / "judgements.jsonl")
+    one = Judge(JudgeConfig(), tmp_path / "judgements.jsonl", "evaluate.judge")
     asked = items(2)
-    assert one.grade(asked, said(asked), QUIET) == {}
+    assert grade(one, asked, said(asked)) == {}
     assert (one.tally.asked, one.tally.hole) == (2, "evaluate.judge.url: no judge is given")
 
 
 def test_references_are_shown_where_there_are_any(fake: Fake, tmp_path: Path) -> None:
     asked = items(1, then=["and?"], reference=["gold one", "gold two"])
-    judge(fake, tmp_path).grade(asked, said(asked), QUIET)
+    grade(judge(fake, tmp_path), asked, said(asked))
     first, second = (ask["messages"][1]["content"] for ask in fake.asked)
     assert "gold one" in first
     assert "gold two" not in first
@@ -151,7 +156,7 @@ def test_references_are_shown_where_there_are_any(fake: Fake, tmp_path: Path) ->
 
 def test_braces_in_an_answer_stay_as_they_are(fake: Fake, tmp_path: Path) -> None:
     asked = items(1)
-    judge(fake, tmp_path).grade(asked, [[[Answer([1], "{question} {x}", "stop")]]], QUIET)
+    grade(judge(fake, tmp_path), asked, [[[Answer([1], "{question} {x}", "stop")]]])
     assert "{question} {x}" in fake.asked[0]["messages"][1]["content"]
 
 
@@ -167,18 +172,18 @@ def test_prompts_of_a_file_take_the_place_of_our_own(tmp_path: Path) -> None:
     file = tmp_path / "prompts.jsonl"
     lines = [{"name": name, "system_prompt": "s", "prompt_template": "{answer}"} for name in PROMPTS]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert judge_prompts(JudgeConfig(prompts=str(file))) == dict.fromkeys(PROMPTS, ("s", "{answer}"))
+    assert judge_prompts(JudgeConfig(prompts=str(file)), "evaluate.judge") == dict.fromkeys(PROMPTS, ("s", "{answer}"))
     file.write_text(json.dumps(lines[0]) + "\n")
     with pytest.raises(DataError, match=r"has no prompt 'single-math-v1' with a system_prompt"):
-        judge_prompts(JudgeConfig(prompts=str(file)))
+        judge_prompts(JudgeConfig(prompts=str(file)), "evaluate.judge")
     with pytest.raises(DataError, match=r"evaluate.judge.prompts: .* there is no such file"):
-        judge_prompts(JudgeConfig(prompts="no.jsonl"))
+        judge_prompts(JudgeConfig(prompts="no.jsonl"), "evaluate.judge")
 
 
 @real("mt-bench")
 def test_mt_benchs_own_prompts_are_taken_and_filled(fake: Fake, tmp_path: Path) -> None:
     asked = items(1, then=["and?"], reference=["gold one", "gold two"])
     prompts = str(DATA / "mt-bench" / "judge_prompts.jsonl")
-    assert len(judge(fake, tmp_path, prompts=prompts).grade(asked, said(asked), QUIET)) == 2
+    assert len(grade(judge(fake, tmp_path, prompts=prompts), asked, said(asked))) == 2
     for ask in fake.asked:
         assert "{" not in ask["messages"][1]["content"]
