@@ -172,7 +172,7 @@ def figures(plan: Plan, found: dict[str, Any], roles: dict[str, str]) -> dict[st
 
 
 def worth(losses: dict[str, float], full: dict[str, float]) -> dict[str, Any]:
-    """What a ranking says of the one after full distillation: correlation, pairs told wrongly, and what its first costs."""
+    """What a ranking says of that after full distillation: correlation, pairs told wrongly, what its first costs."""
     pairs = list(combinations(losses, 2))
     wrong = sum((losses[a] - losses[b]) * (full[a] - full[b]) < 0 for a, b in pairs)
     return {
@@ -200,9 +200,9 @@ def show(facts: dict[str, Any], found: dict[str, Any]) -> None:
     console.table(f"{len(SEEDS)} seeds", ["", "shape", "KL, mean ± sd", "less found, seed by seed"], rows)
     rows = []
     for stage, one in facts["rankings"].items():
-        rank = one["rank_correlation"]
-        rows.append([stage, str(one["candidates"]), "" if rank is None else f"{rank:.2f}", f"{one['pairs_told_wrongly']:.0%}",
-                     f"{one['chosen']} ({one['place_of_chosen']}.)", f"{one['regret']:.4f}"])  # fmt: skip
+        rank, place = one["rank_correlation"], one["place_of_chosen"]
+        cells = ["" if rank is None else f"{rank:.2f}", f"{one['pairs_told_wrongly']:.0%}"]
+        rows.append([stage, str(one["candidates"]), *cells, f"{one['chosen']} ({place}.)", f"{one['regret']:.4f}"])
     header = ["ranking", "candidates", "rank correlation with the full", "pairs wrong", "chooses", "costs, KL"]
     console.table("What each ranking is worth", header, rows)
     console.say(f"search {facts['seconds']['search']} s, all {facts['seconds']['all']} s on {facts['hardware']}")

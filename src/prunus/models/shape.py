@@ -178,6 +178,14 @@ class Shape:
                 "goes through (num_experts_per_tok)"
             )
 
+    def loads(self) -> bool:
+        """Whether stock transformers takes the dimensions, and its query heads can be shared by its KV heads."""
+        try:
+            self.check_loadable("")
+        except ShapeError:
+            return False
+        return self.num_attention_heads % self.num_key_value_heads == 0
+
     def _count(self, wanted: Callable[[str, Weight], bool]) -> int:
         """The parameters of the weights that are `wanted`, by their keys and lines of the table."""
         sizes, total = self.sizes(), 0

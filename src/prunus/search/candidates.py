@@ -64,12 +64,22 @@ def candidate(teacher: Shape, shape: Shape, way: Way = "once") -> Candidate | No
 
 
 def _halfway(teacher: Shape, shape: Shape) -> Shape:
-    dims = {}
-    for axis in ("num_hidden_layers", "hidden_size", "intermediate_size"):
-        large, small = getattr(teacher, axis), getattr(shape, axis)
-        unit = math.gcd(large, small) if axis == "hidden_size" and teacher.family.square else 1
-        dims[axis] = max(small, round(math.sqrt(large * small) / unit) * unit)
-    return teacher.with_dimensions(dims)
+    """The loadable shape nearest to the middle by ratio, heads as the teacher has them unless they follow the width."""
+    layers, mlp, middle = (
+        max(getattr(shape, axis), round(math.sqrt(getattr(teacher, axis) * getattr(shape, axis))))
+        for axis in ("num_hidden_layers", "intermediate_size", "hidden_size")
+    )
+    sizes = range(shape.hidden_size, teacher.hidden_size + 1)
+    for hidden in sorted(sizes, key=lambda size: abs(size - middle)):
+        dims = {"num_hidden_layers": layers, "intermediate_size": mlp, "hidden_size": hidden}
+        if teacher.family.square:
+            dims["num_attention_heads"] = hidden // teacher.head_dim
+            if teacher.num_key_value_heads == teacher.num_attention_heads:
+                dims["num_key_value_heads"] = dims["num_attention_heads"]
+        found = teacher.with_dimensions(dims)
+        if found.loads():
+            return found
+    return teacher
 
 
 def lost(scores: Mapping[str, Any], teacher: Shape, shape: Shape) -> float:

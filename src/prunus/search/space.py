@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
-from prunus.errors import RecipeError, ShapeError
+from prunus.errors import RecipeError
 from prunus.models.shape import Shape
 from prunus.search.budget import Meter, told
 from prunus.search.config import Limit, SearchConfig
@@ -52,12 +52,9 @@ class Space:
             if group == 1:
                 dims["num_key_value_heads"] = dims["num_attention_heads"]
         shape = self.teacher.with_dimensions(dims)
-        per_group, left = divmod(shape.num_attention_heads, shape.num_key_value_heads)
-        try:
-            shape.check_loadable("")
-        except ShapeError:
+        if not shape.loads() or shape.num_attention_heads > group * shape.num_key_value_heads:
             return None
-        return None if left or not 1 <= per_group <= group or self.refuses(shape) else shape
+        return None if self.refuses(shape) else shape
 
     def fits(self, shape: Shape) -> bool:
         """Whether a shape is within the budget and near enough to it, and no teacher."""
