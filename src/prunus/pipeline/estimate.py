@@ -47,8 +47,6 @@ def cost_of(step: Step, plan: Plan) -> Cost:
     weights = shape.parameters * 4
     if isinstance(config, TrainingConfig):
         return _training(config, shape, plan)
-    if isinstance(config, ShapeSearch):
-        return _searching(config, plan)
     if isinstance(config, EvaluateConfig):
         models = [shape, *([plan.teacher] if "teacher" in step.inputs else [])]
         flops = sum(config.max_tokens * model.flops_per_token(config.sequence_length) for model in models)
@@ -76,7 +74,9 @@ def _searching(config: ShapeSearch, plan: Plan) -> Cost:
 
 
 def _asking(config: StepConfig, shape: Shape, plan: Plan) -> Cost | None:
-    """What only asks the teacher."""
+    """What only asks the teacher, or is made of other steps."""
+    if isinstance(config, ShapeSearch):
+        return _searching(config, plan)
     if isinstance(config, ScoreConfig):
         return _scoring(config, shape)
     if isinstance(config, GenerateConfig):

@@ -109,14 +109,14 @@ def timed(limit: Limit, teacher: ModelFolder, runtime: Runtime) -> Table:
 def interpolated(table: Table, shape: Shape) -> float:
     """Seconds a token of a shape, from the times of others."""
     layer, rest = [], []
-    by_width: dict[tuple[float, float], dict[float, float]] = {}
+    by_width: dict[float, Table] = {}
     for row in table:
-        by_width.setdefault((row["per_layer"], row["embedding"]), {})[row["layers"]] = row["seconds"]
-    for (per_layer, embedding), times in by_width.items():
-        few, many = min(times), max(times)
-        slope = max((times[many] - times[few]) / (many - few), 0.0)
-        layer.append((per_layer, slope))
-        rest.append((embedding, max(times[few] - few * slope, 0.0)))
+        by_width.setdefault(row["embedding"], []).append(row)
+    for embedding, rows in by_width.items():
+        few, many = sorted(rows, key=lambda row: row["layers"])
+        slope = max((many["seconds"] - few["seconds"]) / (many["layers"] - few["layers"]), 0.0)
+        layer.append((many["per_layer"], slope))
+        rest.append((embedding, max(few["seconds"] - few["layers"] * slope, 0.0)))
     own = _sizes(shape)
     return shape.num_hidden_layers * _between(layer, own["per_layer"]) + _between(rest, own["embedding"])
 
@@ -134,7 +134,7 @@ def _sizes(shape: Shape) -> dict[str, float]:
 
 def _widths(teacher: Shape) -> list[Shape]:
     """The teacher's shape at a few shares of its widths, as far as loaders take them."""
-    found = []
+    found: dict[int, Shape] = {}  # a table is read by the width of the stream
     for share in _SHARES:
         groups = max(1, round(share * teacher.num_key_value_heads))
         unit = teacher.head_dim if teacher.family.square else _UNIT
@@ -146,10 +146,11 @@ def _widths(teacher: Shape) -> list[Shape]:
             sizes["num_key_value_heads"] = groups
         wanted = sizes if share < 1 else {}
         try:
-            found.append(PruneConfig.model_validate(wanted).target(teacher, "search.budget"))
+            shape = PruneConfig.model_validate(wanted).target(teacher, "search.budget")
         except ShapeError:
             continue
-    return found
+        found[shape.hidden_size] = shape
+    return list(found.values())
 
 
 def _drawable(teacher: ModelFolder, shape: Shape) -> dict[str, Any]:

@@ -115,7 +115,9 @@ def _curves(run: Run) -> list[Figure]:
         config = result.record["config"]
         loss = str(config.get("method", config.get("loss", "cross_entropy")))
         points = [(line["tokens"], line["loss"]) for line in result.lines("metrics.jsonl")]
-        name = result.subject if result.kind != "align" else f"{result.subject} {result.label.removeprefix('align-')}"
+        name = result.subject
+        if result.label not in ("correct", "distill"):
+            name = f"{name} {result.label.removeprefix('align-')}"
         by_loss.setdefault(loss, []).append(Series(name, points))
     note = "Training loss by tokens seen, each point the mean since the one before."
     return [
