@@ -9,7 +9,6 @@ import pytest
 from prunus.cli import main
 from prunus.config import parse
 from prunus.console import Console
-from prunus.errors import RecipeError
 from prunus.models.folder import ModelFolder
 from prunus.pipeline import workshop
 from prunus.pipeline.plan import Plan, make_plan
@@ -24,7 +23,7 @@ QUIET = Console(quiet=True)
 SEARCH: dict[str, Any] = {
     "budget": "non-embedding <= 50%",
     "within": 0.1,
-    "candidates": 4,
+    "candidates": 3,
     "generations": 1,
     "rungs": 2,
     "ranking_tokens": 200,
@@ -34,7 +33,8 @@ SEARCH: dict[str, Any] = {
 
 def recipe_of(teacher: Path, corpus: Path, held_out: Path, **changes: Any) -> dict[str, Any]:
     search = {**SEARCH, **changes.pop("search", {})}
-    students = {"found": {"prune": {"shape": "search.best"}}, "depth": {"prune": {"num_hidden_layers": 2}}}
+    distill = {"tokens": 128, "warmup_steps": 1}
+    students = {"found": {"prune": {"shape": "search.best"}, "distill": distill}}
     return tiny_recipe(teacher, corpus, held_out, **{"correct": {}, "students": students, "search": search, **changes})
 
 
@@ -51,7 +51,7 @@ def found_in(plan: Plan) -> dict[str, Any]:
 def done(teacher, corpus, held_out, tmp_path_factory) -> Plan:
     plan = planned(recipe_of(teacher, corpus, held_out), tmp_path_factory.mktemp("search") / "run")
     assert plan.waiting == ("found",)
-    assert {step.subject for step in plan.steps} == {"data", "teacher", "search", "depth"}
+    assert {step.subject for step in plan.steps} == {"data", "teacher", "search"}
     return run_plan(plan, QUIET)
 
 
@@ -84,7 +84,7 @@ def test_the_record_is_consistent(done: Plan) -> None:
 
 def test_weights_are_let_go_and_figures_stay(done: Plan) -> None:
     assert not list((done.root / "search").rglob("*.safetensors"))
-    assert len(list((done.root / "search").rglob("results.json"))) == 4 + 4 + 2  # cut, first rung, second rung
+    assert len(list((done.root / "search").rglob("results.json"))) == 3 + 3 + 2  # cut, first rung, second rung
 
 
 def test_again_does_nothing(done: Plan) -> None:
@@ -118,7 +118,6 @@ def test_the_report_shows_it(done: Plan, tmp_path: Path) -> None:
 
 def test_a_killed_search_does_no_candidate_twice(teacher, corpus, held_out, tmp_path, monkeypatch) -> None:
     raw = recipe_of(teacher, corpus, held_out, search={"candidates": 2, "generations": 0})
-    raw["students"] = {"found": {"prune": {"shape": "search.best"}, "distill": {"tokens": 128, "warmup_steps": 1}}}
     done: list[str] = []
     ensure = workshop.ensure
 
@@ -138,11 +137,11 @@ def test_a_killed_search_does_no_candidate_twice(teacher, corpus, held_out, tmp_
 
 
 def test_ways_are_tried_and_taken_up(teacher, corpus, held_out, tmp_path) -> None:
-    search = {"ways": ["depth_first", "halfway"], "candidates": 4, "generations": 0, "rungs": 1}
+    search = {"ways": ["halfway"], "candidates": 2, "generations": 0, "rungs": 1}
     search["distill"] = {"tokens": 256, "warmup_steps": 1}
-    raw = recipe_of(teacher, corpus, held_out, search=search, students={"found": {"prune": {"shape": "search.best"}}})
+    raw = recipe_of(teacher, corpus, held_out, search=search)
     plan = run_plan(planned(raw, tmp_path / "run"), QUIET)
-    assert {one["way"] for one in found_in(plan)["candidates"].values()} <= {"depth_first", "halfway"}
+    assert {one["way"] for one in found_in(plan)["candidates"].values()} == {"halfway"}
     own = [step for step in plan.steps if step.subject == "found"]
     assert [step.label for step in own][:4] == ["prune-via", "distill-via", "score-via", "prune"]
     first, last = (json.loads((own[i].artifact.path / "kept.json").read_text()) for i in (0, 3))
@@ -160,7 +159,7 @@ def test_a_cut_vocabulary_is_ranked_by_bytes(corpus, held_out, tmp_path) -> None
         "generations": 0,
     }
     search |= {"least": 0.3, "within": 0.3, "multiples": {"vocab_size": 290, "intermediate_size": 12}}
-    raw = recipe_of(teacher, corpus, held_out, search=search, students={"found": {"prune": {"shape": "search.best"}}})
+    raw = recipe_of(teacher, corpus, held_out, search=search)
     plan = run_plan(planned(raw, tmp_path / "run"), QUIET)
     found = found_in(plan)
     assert found["measure"] == "bits_per_byte"
@@ -187,6 +186,10 @@ def test_bad_input_ends_before_any_work(teacher, corpus, held_out, tmp_path, cap
     assert "search.distill.tokens: missing" in told(search={"distill": {"warmup_steps": 1}})
     shaped = {"found": {"prune": {"shape": "search.best", "hidden_size": 16}}}
     assert "hidden_size and shape cannot both be given" in told(students=shaped)
+    long = {"found": {"prune": {"shape": "search.best"}, "distill": {"sequence_length": 4096, "tokens": 40960}}}
+    assert "students.found.distill.sequence_length: 4096" in told(students=long)  # before the search, and not after
+    short = {"found": {"prune": {"shape": "search.best"}, "distill": {"batch_size": 9}}}
+    assert "less than one step" in told(students=short, search={"ways": ["halfway"]})
     via = {"d": {"prune": {"num_hidden_layers": 2, "via": {"num_hidden_layers": 3}}}}
     assert "say how long to distil" in told(students=via)
     via = {"d": {"prune": {"num_hidden_layers": 2, "via": {"num_hidden_layers": 2, "tokens": 512}}}}
@@ -202,40 +205,3 @@ def test_text_of_its_own_leaves_the_corpus_whole(teacher, corpus, held_out, tmp_
     plan = planned(recipe_of(teacher, corpus, held_out, search={"text": [str(own)]}), tmp_path / "run")
     labels = [step.label for step in plan.steps if step.subject == "data"]
     assert labels == ["corpus", "held_out", "ranking"]
-
-
-def test_the_command(teacher, corpus, tmp_path, capsys) -> None:
-    words = [
-        "search",
-        teacher,
-        "--budget",
-        "non-embedding <= 50%",
-        "--within",
-        0.1,
-        "--corpus",
-        corpus,
-        "--candidates",
-        3,
-    ]
-    words += [
-        "--generations",
-        0,
-        "--rungs",
-        1,
-        "--ranking-tokens",
-        200,
-        "--distill.tokens",
-        256,
-        "--distill.batch-size",
-        4,
-    ]
-    words += ["--distill.sequence-length", 16, "--distill.warmup-steps", 1, "--score.samples", 8]
-    words += ["--score.sequence-length", 16, "--out", tmp_path / "found"]
-    assert main([str(word) for word in words]) == 0
-    found = json.loads((tmp_path / "found" / "search.json").read_text())
-    said = capsys.readouterr().out
-    assert found["best"]["name"] in said
-    assert "prunus prune TEACHER --" in said
-    assert main([str(word) for word in [*words, "--evaluation", corpus]]) == 2
-    with pytest.raises(RecipeError, match="no limit"):
-        parse(Recipe, recipe_of(teacher, corpus, corpus, search={"budget": "small"}), "test")

@@ -74,12 +74,18 @@ def check_via(config: PruneConfig, teacher: Shape, distill: DistillConfig, where
     config.model_copy(update={"via": {}}).target(middle, where)
     if middle in (teacher, target):
         raise RecipeError(f"{where}.via: {config.via}: is the teacher's own shape or the student's; give one between")
-    _between(config, distill, where)
+    between(config.via["tokens"], distill, f"{where}.via")
 
 
-def _between(config: PruneConfig, distill: DistillConfig, where: str) -> DistillConfig:
-    changed = {"tokens": config.via["tokens"], "data": "corpus", "targets": "online"}
-    return parse(DistillConfig, {**distill.model_dump(), **changed}, f"{where}.via")
+def between(tokens: int, distill: DistillConfig, where: str) -> DistillConfig:
+    """The distillation between two cuts: as a student's own, with half of its steps for the warm-up at most.
+
+    Raises:
+        RecipeError: So few tokens make no step.
+    """
+    changed = {"tokens": tokens, "data": "corpus", "targets": "online", "warmup_steps": 0}
+    short = parse(DistillConfig, {**distill.model_dump(), **changed}, where)
+    return short.model_copy(update={"warmup_steps": min(distill.warmup_steps, short.steps // 2)})
 
 
 def cut_steps(
@@ -114,7 +120,7 @@ def cut_steps(
     middle, target = first.target(teacher, "prune.via"), config.target(teacher, "prune")
     begun = cut("prune-via", first, **given)
     read = {"student": begun, "teacher": given["model"], "tokens": given["tokens"]}
-    healed = Step(subject, "distill-via", _between(config, distill, "prune"), read, root)
+    healed = Step(subject, "distill-via", between(config.via["tokens"], distill, "prune.via"), read, root)
     steps, model = [begun, healed], {"model": healed, "tokens": given["tokens"]}
     options = scored(score, middle, [(second, target)])
     if second.statistics(middle, target):

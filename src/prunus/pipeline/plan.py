@@ -5,7 +5,7 @@ Nothing here reads a weight or imports torch: shapes come from config.json and h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -75,11 +75,10 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
     waiting = waiting_of({name: student.prune for name, student in recipe.students.items()})
     if not waiting:
         return _plan(recipe, root, tentative)
-    decided = {name: student for name, student in recipe.students.items() if name not in waiting}
-    plan = _plan(recipe.model_copy(update={"students": decided}), root, tentative)
+    plan = _plan(recipe, root, tentative, waiting)
     search = lookup(plan.steps)
     if search is None or recipe.search is None or not search.artifact.is_done():
-        return replace(plan, recipe=recipe, waiting=tuple(waiting), rest=partial(make_plan, recipe, root, tentative))
+        return replace(plan, waiting=tuple(waiting), rest=partial(make_plan, recipe, root, tentative))
     students = dict(recipe.students)
     for name in waiting:
         own = students[name].prune
@@ -89,13 +88,13 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
     return _plan(recipe.model_copy(update={"students": students}), root, tentative)
 
 
-def _plan(recipe: Recipe, root: Path, tentative: bool) -> Plan:
-    """The plan of a recipe whose students all have a shape."""
+def _plan(recipe: Recipe, root: Path, tentative: bool, waiting: Sequence[str] = ()) -> Plan:
+    """The plan of a recipe, but for the steps of students whose shape is not known yet."""
     check_runtime(recipe.runtime, [recipe.correct, *(student.distill for student in recipe.students.values())])
     unchecked: list[str] = []
     shape, base, tokenizer = _teacher(recipe, root, tentative, unchecked)
     _check_lengths(recipe, shape.max_position_embeddings)
-    students = {name: _target(recipe, name, shape) for name in recipe.students}
+    students = {name: _target(recipe, name, shape) for name in recipe.students if name not in waiting}
     if recipe.export.formats and students:
         kept = recipe.teacher.create or (tokenizer.value if isinstance(tokenizer, Given) else None)
         check_export(
@@ -116,7 +115,7 @@ def _plan(recipe: Recipe, root: Path, tentative: bool) -> Plan:
                 check_prompts(source, f"generate.prompts.{i}", _may_chat(tokenizer))
             except HubError as error:
                 note(error, tentative, unchecked)
-    for alignment in (of_teacher(recipe, tentative), *(of_student(recipe, one, tentative) for one in students)):
+    for alignment in (of_teacher(recipe, tentative), *(of_student(recipe, one, tentative) for one in recipe.students)):
         if alignment.stages:
             unchecked += alignment.check(shape.max_position_embeddings, tokenizer)
     check_tasks(recipe.evaluate)

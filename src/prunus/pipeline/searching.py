@@ -14,7 +14,7 @@ from prunus.models.folder import ModelFolder
 from prunus.models.shape import Shape
 from prunus.pipeline.apart import check_apart
 from prunus.pipeline.checks import check_length
-from prunus.pipeline.cutting import cuts_of
+from prunus.pipeline.cutting import between, cuts_of
 from prunus.pipeline.machine import hardware
 from prunus.pipeline.metering import check_budget
 from prunus.pipeline.recipe import Recipe
@@ -83,6 +83,9 @@ def plan_search(
     folder = base.value if isinstance(base, Given) and isinstance(base.value, Path) else None
     check_search(config, teacher, folder, "search")
     check_apart(config.text, recipe.data, recipe.evaluate, tentative)
+    for name, student in recipe.students.items():
+        if student.prune.shape is not None and config.ways != ("once",):  # it may be cut in two steps as well
+            between(config.distill.tokens // 2, student.distill, f"students.{name}.distill")
     texts = texts_of(config, recipe.data, corpus.root, tentative)
     cuts = search_cuts(config, teacher)
     return Search(config, texts, tokenizer, corpus, recipe.score, recipe.runtime, cuts, corpus.root)
