@@ -58,14 +58,7 @@ GPT2_NAMES = {
 
 def make_teacher(folder: Path, model_type: str) -> Path:
     """Save a teacher of that family with random weights, gains and biases."""
-    options = {**COMMON, **SPECIAL[model_type]}
-    if model_type == "gpt2":
-        options = {
-            GPT2_NAMES.get(k, k): v
-            for k, v in options.items()
-            if k not in ("intermediate_size", "head_dim", "num_key_value_heads", "rms_norm_eps")
-        }
-    config = AutoConfig.for_model(model_type, **{k: v for k, v in options.items() if v is not None})
+    config = config_of(model_type)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config)
     gain = 0.0 if model_type.startswith("gemma") else 1.0
@@ -76,6 +69,18 @@ def make_teacher(folder: Path, model_type: str) -> Path:
     model.save_pretrained(folder)
     save_tokenizer(folder, 300)
     return folder
+
+
+def config_of(model_type: str) -> Any:
+    """Its config, as transformers has it."""
+    options = {**COMMON, **SPECIAL[model_type]}
+    if model_type == "gpt2":
+        options = {
+            GPT2_NAMES.get(k, k): v
+            for k, v in options.items()
+            if k not in ("intermediate_size", "head_dim", "num_key_value_heads", "rms_norm_eps")
+        }
+    return AutoConfig.for_model(model_type, **{k: v for k, v in options.items() if v is not None})
 
 
 def kill(folder: Path, dead: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ COMMANDS = {
     "inspect": "show a model's shape, parameters, memory and FLOPs from its config and headers",
     "correct": "train a teacher on with your text (teacher correction)",
     "score": "score the layers, channels, heads and neurons of a model",
+    "search": "find the shape under a budget that is best after recovery",
     "prune": "cut a student out of a model",
     "generate": "let a teacher write text for its students to train on",
     "distill": "distil a teacher into a student",

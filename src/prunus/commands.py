@@ -29,13 +29,15 @@ from prunus.models.folder import has_chat_template
 from prunus.models.locate import Located, locate_model
 from prunus.pipeline.aligning import Alignment
 from prunus.pipeline.checks import check_cut
+from prunus.pipeline.cutting import given_task
 from prunus.pipeline.override import override
-from prunus.pipeline.plan import given_data, given_prompts, given_task, make_plan
+from prunus.pipeline.plan import given_data, given_prompts, make_plan
 from prunus.pipeline.recipe import Recipe, read_recipe
 from prunus.pipeline.run import run_plan
 from prunus.pipeline.steps import Given, Step, given_model, given_tokenizer
 from prunus.prune.config import PruneConfig
 from prunus.score.config import ScoreConfig
+from prunus.seek import Search
 from prunus.show import show_inspection, show_plan, show_results
 from prunus.single import Flat, Single, Text, finished, located, sources_of
 
@@ -328,7 +330,7 @@ class Report:
 COMMANDS = {
     "run": Run, "plan": Plan, "inspect": Inspect, "correct": Correct, "score": Score, "prune": Prune,
     "generate": Generate, "distill": Distill, "align": Align, "evaluate": Evaluate, "export": Export,
-    "report": Report, "publish": Publish, "bench": Bench, "chat": Chat, "serve": Serve,
+    "report": Report, "search": Search, "publish": Publish, "bench": Bench, "chat": Chat, "serve": Serve,
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from prunus.pipeline.plan import Plan
 from prunus.publish.hub import Parcel
 from prunus.report import tasks
 from prunus.report.records import load_run
+from prunus.report.shapes import candidates, movement
 from prunus.report.table import HEADER, comparison
 
 _CONTEXT = 4096
@@ -86,6 +87,8 @@ def show_plan(plan: Plan, console: Console) -> None:
     for name, shape in plan.students.items():
         if note := unfitting(plan.recipe.export, name, shape):
             console.warn(note)
+    for name in plan.waiting:
+        console.say(f"students.{name}: its shape is decided by the search; its steps are planned when that has run")
     for text in plan.unchecked:
         console.warn(f"not checked: {text}")
     todo = [cost for step, cost in zip(plan.steps, costs, strict=True) if not step.artifact.is_done()]
@@ -144,6 +147,17 @@ def show_results(root: Path, console: Console) -> None:
             console.table(f"{run.name}: {title}", table.header, table.rows)
     for note in tasks.notes(run):
         console.warn(note)
+
+
+def show_search(found: dict[str, Any], console: Console) -> None:
+    """Print a search's candidates in the order of the last rung that each came to, and how the best is cut."""
+    table = candidates(found)
+    console.table("Candidates", table.header, table.rows)
+    best = found["best"]
+    console.say(f"best: {best['name']}, {found['measure']} {best['loss']:.4g}; {movement(found)}")
+    sizes = " ".join(f"--{size.replace('_', '-')} {value}" for size, value in best["prune"].items())
+    way = f" by way of {best['via']}" if best["via"] else ""
+    console.say(f"to cut it{way}: prunus prune TEACHER {sizes}")
 
 
 def _shape_row(name: str, shape: Shape, teacher: Shape) -> list[str]:

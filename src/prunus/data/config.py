@@ -83,8 +83,9 @@ class TokensConfig(StepConfig):
     kind: ClassVar[str] = "data"
     revision: ClassVar[int] = 1
 
-    part: Literal["all", "train", "held_out"] = "all"
-    """Which documents to keep: all, or one side of the split by hash."""
+    part: Literal["all", "train", "held_out", "ranking", "recovery"] = "all"
+    """Which documents to keep: all, or one side of the split by hash; of a search, as many as are held out, of the
+    others, to rank by (`ranking`), and what is neither (`recovery`)."""
     held_out_fraction: float = 0.02
     """Share of the documents on the held-out side."""
     append_eos: bool = True

@@ -142,8 +142,22 @@ def sources_fingerprint(sources: Sequence[Place], where: str) -> str:
 
 def is_held_out(text: str, fraction: float) -> bool:
     """Whether a document falls on the held-out side: decided by its own hash, so equal texts stay on one side."""
-    value = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
-    return value < fraction * 2**64
+    return _place_of(text) < fraction
+
+
+def is_in(part: str, text: str, fraction: float) -> bool:
+    """Whether a document belongs to a part of the text, as `TokensConfig.part` names them."""
+    place = _place_of(text)
+    if part == "ranking":
+        return fraction <= place < 2 * fraction
+    if part == "recovery":
+        return place >= 2 * fraction
+    return part == "all" or (place < fraction) == (part == "held_out")
+
+
+def _place_of(text: str) -> float:
+    """Where a document's hash falls between 0 and 1."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) / 2**64
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 from prunus.console import Console
 from prunus.data.config import Source, TokensConfig
 from prunus.data.mixture import Mixture
-from prunus.data.sources import is_held_out
+from prunus.data.sources import is_in
 from prunus.data.stream import Stream
 from prunus.data.tokens import IDS
 from prunus.errors import DataError
@@ -43,9 +43,10 @@ def run(config: TokensConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
     tokenizer = load_tokenizer(inputs.tokenizer)
     suffix = [tokenizer.eos_token_id] if config.append_eos and tokenizer.eos_token_id is not None else []
     root = out / "checkpoints"
+    wanted = partial(is_in, config.part, fraction=config.held_out_fraction)
     with (out / IDS).open("ab") as file, console.progress("tokenise", config.max_tokens, "tokens") as progress:
         stream = Stream(file, len(tokenizer))
-        mixture = Mixture(inputs.sources, partial(_is_wanted, config), stream.go_on(root / "data"))
+        mixture = Mixture(inputs.sources, wanted, stream.go_on(root / "data"))
         kept = time.monotonic()
         while (config.max_tokens is None or stream.tokens < config.max_tokens) and (texts := mixture.batch(_BATCH)):
             before = stream.tokens
@@ -61,8 +62,3 @@ def run(config: TokensConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
     facts = stream.finish(out)
     shutil.rmtree(root, ignore_errors=True)
     return facts
-
-
-def _is_wanted(config: TokensConfig, text: str) -> bool:
-    """Whether a document is on the side of the split that is asked for."""
-    return config.part == "all" or is_held_out(text, config.held_out_fraction) == (config.part == "held_out")

@@ -24,7 +24,8 @@ from prunus.export.vocabulary import Vocabulary
 from prunus.llamacpp import ggml
 from prunus.models.folder import ModelFolder
 
-_ALIGNED = 32
+ALIGNED = 32
+"""Bytes that header and tensors are filled up to a multiple of."""
 _STORED = {"F32": ggml.F32, "F16": ggml.F16, "BF16": ggml.BF16}
 
 
@@ -67,8 +68,23 @@ def write_gguf(
         ArtifactError: The disk has no room.
         ModelError: A value is not finite, or too large for the type.
     """
-    tensors = plan_tensors(folder)
-    shape = folder.shape
+    tensors, choices = laid_out(folder, format_name)
+    sizes = [tensor_bytes(tensor, choice.kind) for tensor, choice in zip(tensors, choices, strict=True)]
+    free = shutil.disk_usage(file.parent).free
+    if sum(sizes) > free:
+        raise ArtifactError(f"{file}: the disk has {free} bytes free, and the file needs {sum(sizes)}")
+    partial = file.with_name(file.name + ".partial")
+    try:
+        _write(partial, keys_of(folder, vocabulary, format_name), tensors, choices, sizes, on_progress)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+    return _told(tensors, choices, file)
+
+
+def laid_out(folder: ModelFolder, format_name: str) -> tuple[list[Made], list[Choice]]:
+    """The tensors of a file, and the type of each."""
+    tensors, shape = plan_tensors(folder), folder.shape
     choices = choose(
         format_name,
         [tensor.name for tensor in tensors],
@@ -77,20 +93,11 @@ def write_gguf(
         shape.num_hidden_layers,
         shape.num_experts,
     )
-    sizes = [_nbytes(tensor, choice.kind) for tensor, choice in zip(tensors, choices, strict=True)]
-    free = shutil.disk_usage(file.parent).free
-    if sum(sizes) > free:
-        raise ArtifactError(f"{file}: the disk has {free} bytes free, and the file needs {sum(sizes)}")
-    partial = file.with_name(file.name + ".partial")
-    try:
-        _write(partial, _keys(folder, vocabulary, format_name), tensors, choices, sizes, on_progress)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
-    return _told(tensors, choices, file)
+    return tensors, choices
 
 
-def _keys(folder: ModelFolder, vocabulary: Vocabulary, format_name: str) -> dict[str, Any]:
+def keys_of(folder: ModelFolder, vocabulary: Vocabulary, format_name: str) -> dict[str, Any]:
+    """What the header says: the model's dimensions and settings, and its tokenizer."""
     shape = folder.shape
     name = architecture_of(str(folder.config["model_type"]), str(folder.path)).name
     keys: dict[str, Any] = {
@@ -107,6 +114,8 @@ def _keys(folder: ModelFolder, vocabulary: Vocabulary, format_name: str) -> dict
 
 def _title(family: str, tokens: list[str]) -> str:
     """A family's name. llama.cpp looks for Phi-3's own tokens in any file whose name has `phi-3` in it."""
+    if "Phi-3" not in family:
+        return family
     own = {"</s>", "<unk>", "<s>", "<|endoftext|>"} <= set(tokens)
     return family if own else family.replace("Phi-3", "Phi 3")
 
@@ -132,7 +141,7 @@ def _write(
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     out, done = writer.fout[0], 0
-    out.write(bytes(-out.tell() % _ALIGNED))
+    out.write(bytes(-out.tell() % ALIGNED))
     with ThreadPoolExecutor(ggml.workers()) as pool:
         for tensor, choice, size in zip(tensors, choices, sizes, strict=True):
             written = 0
@@ -140,7 +149,7 @@ def _write(
                 written += out.write(encoded.data)
             if written != size:
                 raise ModelError(f"{file}: {tensor.name} came to {written} bytes, not {size}")
-            out.write(bytes(-size % _ALIGNED))
+            out.write(bytes(-size % ALIGNED))
             done += size
             on_progress(done)
     out.flush()
@@ -209,7 +218,8 @@ def _narrowed(values: np.ndarray, kind: int) -> np.ndarray:
     return ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
 
 
-def _nbytes(tensor: Made, kind: int) -> int:
+def tensor_bytes(tensor: Made, kind: int) -> int:
+    """Bytes of a tensor in a type, without what fills it up."""
     return prod(tensor.shape[:-1]) * ggml.row_bytes(kind, tensor.shape[-1])
 
 
@@ -221,7 +231,7 @@ def _told(tensors: list[Made], choices: list[Choice], file: Path) -> Written:
         if choice.kind != choice.wanted:
             fallen.append(tensor.name)
             values, size = ggml.BLOCKS[choice.wanted]
-            extra += _nbytes(tensor, choice.kind) - prod(tensor.shape) * size / values
+            extra += tensor_bytes(tensor, choice.kind) - prod(tensor.shape) * size / values
     return Written(file.stat().st_size, len(tensors), types, fallen, int(extra))
 
 

@@ -40,6 +40,25 @@ class ModelFolder:
 
     path: Path
 
+    @classmethod
+    def to_be(cls, path: Path, config: Mapping[str, Any], shape: Shape, dtype: str | None = None) -> ModelFolder:
+        """A folder as it will be: what headers will say of a shape, before there are any weights.
+
+        Args:
+            path: Where it would stand.
+            config: The config.json of what it is cut from; its sizes and per-layer lists are cut to the shape's.
+            shape: The dimensions.
+            dtype: The type of its weights, by the format's name; None where nobody asks for them.
+        """
+        folder, layers = cls(path), shape.num_hidden_layers
+        lists = [key for key in (*shape.family.lists, "layer_types") if isinstance(config.get(key), list)]
+        settings = {**config, **shape.config_values(config), **{key: config[key][:layers] for key in lists}}
+        folder.__dict__.update(config=settings, family=shape.family, shape=shape)
+        if dtype is not None:
+            tensors = {name: TensorInfo(name, dtype, size, path, 0) for name, size in shape.tensors()}
+            folder.__dict__["tensors"] = tensors
+        return folder
+
     @cached_property
     def config(self) -> dict[str, Any]:
         """The contents of config.json.

@@ -72,6 +72,23 @@ def read_lineage(folder: Path, hidden_size: int, layers: int | None = None) -> L
     return Lineage(kept["layers"], basis)
 
 
+def composed(first: Lineage, kept: dict[str, Any], basis: np.ndarray | None) -> tuple[dict[str, Any], np.ndarray]:
+    """What a student of a student is made of, told of the first teacher: its layers there, and the basis of both cuts.
+
+    Args:
+        first: The descent of what was cut the second time.
+        kept: What stayed of that: `layers` and `hidden` by its numbers.
+        basis: Of the second cut, or None where its channels were kept as they were.
+
+    Returns:
+        `kept` with the first teacher's layers and without the members of other axes, whose numbers are not its, and
+        the basis B [d, d''].
+    """
+    second = np.eye(first.basis.shape[1], dtype=np.float32)[:, kept["hidden"]] if basis is None else basis
+    layers = [first.layers[layer] for layer in kept["layers"]]
+    return {"layers": layers, "hidden": kept["hidden"]}, np.asarray(first.basis @ second, dtype=np.float32)
+
+
 def copy_lineage(source: Path, target: Path) -> None:
     """Hand a student's descent on to what is trained from it."""
     for name in (KEPT, BASIS):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from math import prod
 from typing import Any
 
 from prunus.errors import ModelError, ShapeError
-from prunus.models.axes import AXES, Family, Weight
+from prunus.models.axes import AXES, Family, Weight, parse_weight
 
 PRUNABLE = (
     "num_hidden_layers",
@@ -102,12 +102,12 @@ class Shape:
     @property
     def parameters(self) -> int:
         """All parameters; tied ones are counted once."""
-        return sum(prod(shape) for _, shape in self.tensors())
+        return self._count(lambda _, __: True)
 
     @property
     def embedding_parameters(self) -> int:
         """Those of them that run over the vocabulary: the embedding, and the LM head where it is not tied."""
-        return self._count("vocab")
+        return self._count(lambda _, weight: weight.has("vocab"))
 
     @property
     def non_embedding_parameters(self) -> int:
@@ -125,10 +125,11 @@ class Shape:
         LM head is counted, lookups are not, and of the experts those that a token goes through), and for attention
         two products of heads x head_dim by the context / 2 keys that a causal token sees on average.
         """
-        matrices = sum(prod(shape) for _, shape in self.tensors() if len(shape) > 1)
-        matrices -= self.embedding_parameters + self._count("positions")
+        matrices = self._count(lambda _, weight: len(weight.dims) > 1)
+        matrices -= self.embedding_parameters + self._count(lambda _, weight: weight.has("positions"))
         if self.num_experts:
-            matrices -= self._in_experts() * (self.num_experts - self.experts_per_token) // self.num_experts
+            in_experts = self._count(lambda key, _: "{experts}" in key)
+            matrices -= in_experts * (self.num_experts - self.experts_per_token) // self.num_experts
         head = self.vocab_size * self.hidden_size
         attention = 2 * self.num_hidden_layers * self.num_attention_heads * self.head_dim * context
         return 2 * (matrices + head) + attention
@@ -177,14 +178,23 @@ class Shape:
                 "goes through (num_experts_per_tok)"
             )
 
-    def _count(self, axis: str) -> int:
-        sizes = self.sizes()
-        return sum(prod(weight.shape(sizes)) for _, weight in self.weights() if weight.has(axis))
+    def loads(self) -> bool:
+        """Whether stock transformers takes the dimensions, and its query heads can be shared by its KV heads."""
+        try:
+            self.check_loadable("")
+        except ShapeError:
+            return False
+        return self.num_attention_heads % self.num_key_value_heads == 0
 
-    def _in_experts(self) -> int:
-        sizes = self.sizes()
-        places = ((self.family.place(name), weight) for name, weight in self.weights())
-        return sum(prod(weight.shape(sizes)) for place, weight in places if place and place.expert is not None)
+    def _count(self, wanted: Callable[[str, Weight], bool]) -> int:
+        """The parameters of the weights that are `wanted`, by their keys and lines of the table."""
+        sizes, total = self.sizes(), 0
+        for table, layers in ((self.family.shared, 1), (self.family.layered, self.num_hidden_layers)):
+            for key, line in table.items():
+                weight = parse_weight(line)
+                if weight.exists(self.flags) and wanted(key, weight):
+                    total += layers * (self.num_experts if "{experts}" in key else 1) * prod(weight.shape(sizes))
+        return total
 
 
 def _rope_types(config: Mapping[str, Any]) -> frozenset[str]:

@@ -13,9 +13,11 @@ from prunus.generate.config import GenerateConfig
 from prunus.models.shape import Shape
 from prunus.pipeline.exporting import export_cost
 from prunus.pipeline.plan import Plan
+from prunus.pipeline.shapes import ShapeSearch
 from prunus.pipeline.steps import Step
 from prunus.prune.config import PruneConfig
 from prunus.score.config import ScoreConfig
+from prunus.search.halving import rung_sizes
 from prunus.targets.config import TargetsConfig
 from prunus.training.config import TrainingConfig
 
@@ -59,8 +61,22 @@ def cost_of(step: Step, plan: Plan) -> Cost:
     return asking or Cost(disk_bytes=weights if step.kind in ("prune", "create") else 0)
 
 
+def _searching(config: ShapeSearch, plan: Plan) -> Cost:
+    """As if every candidate were as large as the teacher: what fits the budget is known when it is looked at.
+
+    Disk holds the weights of one rung, and of the one that is under way.
+    """
+    sizes = rung_sizes(config.candidates, config.eta, config.rungs)
+    each = [_training(config.recovery(rung), plan.teacher, plan) for rung in range(len(sizes))]
+    tokens = sum(count * cost.tokens for count, cost in zip(sizes, each, strict=True))
+    flops = sum(count * cost.flops for count, cost in zip(sizes, each, strict=True))
+    return Cost(tokens, flops, each[0].memory_bytes, 2 * config.candidates * plan.teacher.parameters * 4)
+
+
 def _asking(config: StepConfig, shape: Shape, plan: Plan) -> Cost | None:
-    """What only asks the teacher."""
+    """What only asks the teacher, or is made of other steps."""
+    if isinstance(config, ShapeSearch):
+        return _searching(config, plan)
     if isinstance(config, ScoreConfig):
         return _scoring(config, shape)
     if isinstance(config, GenerateConfig):

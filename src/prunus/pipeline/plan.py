@@ -5,21 +5,19 @@ Nothing here reads a weight or imports torch: shapes come from config.json and h
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import get_args
 
-from prunus.config import parse
 from prunus.create.config import CreateConfig
 from prunus.data.config import TokensConfig
-from prunus.data.questions import read_questions
 from prunus.data.sources import check_source
 from prunus.distill.config import DistillConfig, StatesConfig
 from prunus.errors import HubError, RecipeError
 from prunus.evaluate.check import check_chat, check_tasks, tasks_fingerprint
 from prunus.evaluate.config import EvaluateConfig
-from prunus.fingerprint import digest, fingerprint_files
+from prunus.fingerprint import digest
 from prunus.generate.config import GenerateConfig
 from prunus.generate.prompts import check_prompts
 from prunus.models.families import family_of
@@ -28,12 +26,13 @@ from prunus.models.locate import Located, locate_model
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.pipeline.aligning import is_model, of_student, of_teacher
 from prunus.pipeline.checks import check_cached, check_cut, check_length, check_runtime
+from prunus.pipeline.cutting import check_via, cut_steps, cuts_of, given_task, scored
 from prunus.pipeline.exporting import check_export
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.references import find_references, note
+from prunus.pipeline.searching import found_options, lookup, plan_search, waiting_of
 from prunus.pipeline.steps import Given, Step, given_model, given_sources, given_tokenizer, tokens_step
 from prunus.prune.config import PruneConfig
-from prunus.score.config import ScoreConfig, Statistic
 from prunus.targets.config import TargetsConfig
 
 
@@ -44,6 +43,8 @@ class Plan:
     Attributes:
         references: The shapes of the other models that are measured, by their steps' subject.
         unchecked: What a tentative plan could not look at, since the hub has it and cannot be reached.
+        waiting: The students whose shape the search decides, and has not yet; none of their steps is among these.
+        rest: Makes the plan anew when it has; None where nothing waits.
     """
 
     recipe: Recipe
@@ -53,6 +54,8 @@ class Plan:
     students: Mapping[str, Shape]
     references: Mapping[str, Shape]
     unchecked: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+    rest: Callable[[], Plan] | None = None
 
 
 def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
@@ -69,12 +72,30 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
         DataError: Text is missing, or not as described.
         HubError: Something is neither here nor to be had from the hub.
     """
+    waiting = waiting_of({name: student.prune for name, student in recipe.students.items()})
+    if not waiting:
+        return _plan(recipe, root, tentative)
+    plan = _plan(recipe, root, tentative, waiting)
+    search = lookup(plan.steps)
+    if search is None or recipe.search is None or not search.artifact.is_done():
+        return replace(plan, waiting=tuple(waiting), rest=partial(make_plan, recipe, root, tentative))
+    students = dict(recipe.students)
+    for name in waiting:
+        own = students[name].prune
+        if own.shape is not None:
+            found = found_options(recipe.search, own, search.artifact.path)
+            students[name] = students[name].model_copy(update={"prune": found})
+    return _plan(recipe.model_copy(update={"students": students}), root, tentative)
+
+
+def _plan(recipe: Recipe, root: Path, tentative: bool, waiting: Sequence[str] = ()) -> Plan:
+    """The plan of a recipe, but for the steps of students whose shape is not known yet."""
     check_runtime(recipe.runtime, [recipe.correct, *(student.distill for student in recipe.students.values())])
     unchecked: list[str] = []
     shape, base, tokenizer = _teacher(recipe, root, tentative, unchecked)
     _check_lengths(recipe, shape.max_position_embeddings)
-    students = {name: _target(recipe, name, shape) for name in recipe.students}
-    if recipe.export.formats:
+    students = {name: _target(recipe, name, shape) for name in recipe.students if name not in waiting}
+    if recipe.export.formats and students:
         kept = recipe.teacher.create or (tokenizer.value if isinstance(tokenizer, Given) else None)
         check_export(
             recipe.export,
@@ -94,7 +115,7 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
                 check_prompts(source, f"generate.prompts.{i}", _may_chat(tokenizer))
             except HubError as error:
                 note(error, tentative, unchecked)
-    for alignment in (of_teacher(recipe, tentative), *(of_student(recipe, one, tentative) for one in students)):
+    for alignment in (of_teacher(recipe, tentative), *(of_student(recipe, one, tentative) for one in recipe.students)):
         if alignment.stages:
             unchecked += alignment.check(shape.max_position_embeddings, tokenizer)
     check_tasks(recipe.evaluate)
@@ -110,6 +131,7 @@ def _target(recipe: Recipe, name: str, teacher: Shape) -> Shape:
     target = prune_config(recipe, name).target(teacher, f"students.{name}.prune")
     check_cut(prune_config(recipe, name), teacher, target, f"students.{name}.prune")
     distill = recipe.students[name].distill
+    check_via(prune_config(recipe, name), teacher, distill, f"students.{name}.prune")
     if prune_config(recipe, name).vocab_size is not None and name in _written(recipe):
         raise RecipeError(
             f"students.{name}.distill.data: the teacher writes in its own vocabulary, and this student's is cut; "
@@ -241,11 +263,15 @@ def _steps(
         yield stream
         inputs = {"model": given_model(model), "tokens": stream, **data}
         yield Step(name, "evaluate", recipe.evaluate, inputs, root)
-    cuts = [(prune_config(recipe, name), shape) for name, shape in students.items()]
+    cuts = [cut for name in students for cut in cuts_of(prune_config(recipe, name), teacher_shape, name)]
+    search = plan_search(recipe, base, tokenizer, teacher_shape, corpus, tentative)
+    cuts += search.cuts if search else []
     config = scored(recipe.score, teacher_shape, cuts)
     score = Step("teacher", "score", config, {"model": teacher, "tokens": corpus, **given_task(config)}, root)
-    if any(cut.statistics(teacher_shape, shape) for cut, shape in cuts):
+    if search or any(cut.statistics(teacher_shape, shape) for cut, shape in cuts):
         yield score
+    if search:
+        yield from search.steps(teacher, score)
     written = corpus
     if _written(recipe):
         asked = given_prompts(recipe.generate, tentative) or {"tokens": corpus}
@@ -253,14 +279,16 @@ def _steps(
         yield written
     asked_before = _targets(recipe, teacher, corpus, written)
     yield from {id(step): step for step in asked_before.values()}.values()
-    for name, shape in students.items():
-        needs = bool(prune_config(recipe, name).statistics(teacher_shape, shape))
+    for name in students:
+        own = cuts_of(prune_config(recipe, name), teacher_shape, name)
+        needs = any(cut.statistics(teacher_shape, left) for cut, left in own)
         guide: dict[str, Step | Given] = {"teacher": teacher}
         if name in asked_before:
             guide = {"targets": asked_before[name]}
         yield from _student_steps(
-            recipe, name, teacher, score if needs else None, (corpus, held_out, written), guide, data, tentative
-        )
+            recipe, name, teacher_shape, teacher, score if needs else None, (corpus, held_out, written), guide, data,
+            tentative,
+        )  # fmt: skip
 
 
 def _targets(recipe: Recipe, teacher: Step | Given, corpus: Step, written: Step) -> dict[str, Step]:
@@ -285,40 +313,10 @@ def _targets(recipe: Recipe, teacher: Step | Given, corpus: Step, written: Step)
     return steps
 
 
-def scored(config: ScoreConfig, teacher: Shape, cuts: Sequence[tuple[PruneConfig, Shape]]) -> ScoreConfig:
-    """The options of scoring with what the students' cuts read added.
-
-    Raises:
-        RecipeError: A cut asks for a task's accuracy, and there is no task.
-    """
-    read = {name for cut, shape in cuts for name in cut.statistics(teacher, shape)}
-    dropped = {
-        teacher.num_hidden_layers - shape.num_hidden_layers
-        for cut, shape in cuts
-        if cut.importance.layers in cut.statistics(teacher, shape) and cut.drop_layers == "contiguous"
-    }
-    known = get_args(Statistic)
-    collect = tuple(name for name in known if name in {*config.collect, *read})
-    blocks = tuple(sorted({*config.blocks, *dropped}))
-    return parse(ScoreConfig, {**config.model_dump(), "collect": collect, "blocks": blocks}, "score")
-
-
-def given_task(config: ScoreConfig) -> dict[str, Step | Given]:
-    """The questions that layers are judged by, as an input, where there are any.
-
-    Raises:
-        DataError: They cannot be read.
-    """
-    if config.task is None or "accuracy" not in config.collect:
-        return {}
-    file = Path(config.task).expanduser()
-    read_questions(file, 1)
-    return {"task": Given(file, fingerprint_files([file]))}
-
-
 def _student_steps(
     recipe: Recipe,
     name: str,
+    shape: Shape,
     teacher: Step | Given,
     score: Step | None,
     streams: tuple[Step, Step, Step],
@@ -329,12 +327,10 @@ def _student_steps(
     config, distill = prune_config(recipe, name), _distill_config(recipe, name)
     corpus, held_out, written = streams
     root = corpus.root
-    needed: dict[str, Step | Given] = {"scores": score} if score is not None else {}
     own_words = config.vocab_size is not None
-    if own_words or config.heal.asked:
-        needed["tokens"] = corpus
-    pruned = Step(name, "prune", config, {"model": teacher, **needed}, root)
-    yield pruned
+    given: dict[str, Step | Given] = {"model": teacher, "tokens": corpus, **({"scores": score} if score else {})}
+    *before, pruned = cut_steps(name, config, shape, given, distill, recipe.score, root)
+    yield from (*before, pruned)
     beside: dict[str, Step | Given] = {"teacher": teacher, **data}
     if own_words:  # another vocabulary: other tokens of the same text, so that sums over tokens do not compare
         corpus, held_out = _streams(recipe, root, pruned, f"-{name}", tentative)

@@ -23,6 +23,7 @@ from prunus.evaluate.config import EvaluateConfig
 from prunus.export.config import ExportConfig
 from prunus.generate.config import GenerateConfig
 from prunus.models.shape import PRUNABLE
+from prunus.pipeline.shapes import ShapeSearch
 from prunus.prune.config import PruneConfig
 from prunus.runtime import Runtime
 from prunus.score.config import ScoreConfig
@@ -30,7 +31,7 @@ from prunus.targets.config import KeptConfig
 
 SEEDED = ("correct", "score", "generate", "distill", "evaluate", "export")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_RESERVED = ("teacher", "data")
+_RESERVED = ("teacher", "data", "search")
 
 
 class TeacherConfig(Config):
@@ -84,6 +85,8 @@ class Recipe(Config):
     """What the teacher writes, for students with `distill.data: teacher`."""
     targets: KeptConfig = KeptConfig()
     """What is kept of what the teacher says, for students with `distill.targets: cached`."""
+    search: ShapeSearch | None = None
+    """Finding a shape under a budget, for students with `prune: {shape: search.best}`."""
     students: dict[str, StudentConfig] = Field(min_length=1)
     """The students, by name."""
     distill: DistillConfig
@@ -110,6 +113,8 @@ class Recipe(Config):
         for key in SEEDED:
             if seed or key in raw:
                 raw[key] = _over(seed, raw.get(key, {}))
+        if isinstance(raw.get("search"), dict):
+            raw["search"] = _search(raw["search"], raw.get("distill", {}), seed)
         if "align" in raw:
             raw["align"] = _stages(raw["align"], seed)
         if isinstance(raw.get("students"), dict):
@@ -127,6 +132,26 @@ class Recipe(Config):
                 raise ValueError(f"{name!r} is no name for a student: letters, digits, - and _, and not {_RESERVED}")
             _check_like(name, student.prune, students)
         return students
+
+    @model_validator(mode="after")
+    def _searched(self) -> Recipe:
+        for name, student in self.students.items():
+            _check_found(name, student.prune, self.search)
+        return self
+
+
+def _check_found(name: str, prune: PruneConfig, search: ShapeSearch | None) -> None:
+    """Refuse a shape that is to be found where nothing searches, or that is given as well."""
+    if prune.shape is None:
+        return
+    if search is None:
+        raise ValueError(f"students.{name}.prune.shape: {prune.shape!r}, and the recipe has no `search`")
+    given = [key for key in (*PRUNABLE, "like") if getattr(prune, key) is not None]
+    given += ["via"] if prune.via else []
+    if given:
+        raise ValueError(
+            f"students.{name}.prune: {given[0]} and shape cannot both be given; shape takes what the search finds"
+        )
 
 
 def _check_like(name: str, prune: PruneConfig, students: Mapping[str, StudentConfig]) -> None:
@@ -191,6 +216,14 @@ def _student(student: Any, distill: Any, align: Any, seed: dict[str, Any]) -> An
         "distill": _over(_over(seed, distill), student.get("distill", {})),
         "align": _stages(student.get("align", align), seed),
     }
+
+
+def _search(search: dict[str, Any], distill: Any, seed: dict[str, Any]) -> dict[str, Any]:
+    """A search with what the recipe's `distill` says of how, and nothing of how long or from what it is kept."""
+    how = {key: value for key, value in distill.items() if key not in ("tokens", "targets", "data")} if isinstance(
+        distill, dict) else {}  # fmt: skip
+    own = {key: _over(seed, search.get(key, {})) for key in ("prune",)}
+    return {**seed, **search, **own, "distill": _over(_over(seed, how), search.get("distill", {}))}
 
 
 def _stages(stages: Any, seed: dict[str, Any]) -> Any:

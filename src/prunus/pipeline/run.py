@@ -10,22 +10,27 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from prunus import processes
 from prunus.console import Console, duration
 from prunus.errors import ArtifactError, RecipeError
 from prunus.pipeline.machine import hardware, peak_memory, reset_peak_memory, versions
-from prunus.pipeline.plan import Plan
 from prunus.pipeline.steps import Given, Step
 from prunus.runtime import Runtime
 from prunus.training.config import OptimizerConfig
 
+if TYPE_CHECKING:
+    from prunus.pipeline.plan import Plan  # which searches, and so carries out steps
+
 MANIFEST = "run.json"
 
 
-def run_plan(plan: Plan, console: Console) -> None:
-    """Do every step of `plan` that is not done.
+def run_plan(plan: Plan, console: Console) -> Plan:
+    """Do every step of `plan` that is not done, and then those that only its search could tell.
+
+    Returns:
+        The plan as it was in the end.
 
     Raises:
         RecipeError: The device is not there, or several processes are to do what one does.
@@ -43,6 +48,7 @@ def run_plan(plan: Plan, console: Console) -> None:
         for number, step in enumerate(plan.steps, start=1):
             console.heading(f"{number}/{len(plan.steps)} {step.name}", f"{step.artifact.path.name}  {step.state()}")
             execute(step, plan.recipe.runtime, console)
+    return plan if plan.rest is None else run_plan(plan.rest(), console)
 
 
 def execute(step: Step, runtime: Runtime, console: Console) -> Path:

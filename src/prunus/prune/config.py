@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from prunus.config import Config, Seed, StepConfig
+from prunus.config import RUNTIME, Config, Seed, StepConfig
 from prunus.errors import ShapeError
 from prunus.models.shape import PRUNABLE, Shape
 
@@ -147,8 +147,34 @@ class PruneConfig(StepConfig):
     """Weights cut from the teacher, or drawn anew (a baseline: the same shape from scratch)."""
     like: str | None = None
     """Take the shape of another student of the recipe."""
+    shape: Annotated[Literal["search.best"] | None, RUNTIME] = None
+    """`search.best`: take the shape that the recipe's `search` finds, cut as its candidates were."""
+    via: Annotated[dict[str, int], RUNTIME] = Field(default_factory=dict)
+    """Cut in two steps, first to these sizes, with a distillation on so many `tokens` between:
+    `{num_hidden_layers: 24, tokens: 100_000_000}`. What the second cut reads is scored anew."""
     seed: Seed = 0
     """Seed of what chance decides."""
+
+    @field_validator("via")
+    @classmethod
+    def _via(cls, via: dict[str, int]) -> dict[str, int]:
+        known = [size for size in PRUNABLE if size != "vocab_size"]
+        for key, value in via.items():
+            if key != "tokens" and key not in known:
+                raise ValueError(f"{key!r} is no size that can be cut on the way; allowed: {', '.join(known)}, tokens")
+            if value < 1:
+                raise ValueError(f"{key}: {value}; it must be at least 1")
+        if via and "tokens" not in via:
+            raise ValueError("tokens: missing; say how long to distil between the two cuts")
+        return via
+
+    @model_validator(mode="after")
+    def _by_number_once(self) -> PruneConfig:
+        if self.via and isinstance(self.drop_layers, tuple):
+            raise ValueError(
+                "drop_layers: layers by number leave nothing to choose on the way; allowed with via: a rule"
+            )
+        return self
 
     @field_validator("drop_layers")
     @classmethod
@@ -156,6 +182,11 @@ class PruneConfig(StepConfig):
         if isinstance(value, tuple) and len(set(value)) != len(value):
             raise ValueError(f"a layer is named twice in {list(value)}")
         return value if isinstance(value, str) else tuple(sorted(value))
+
+    def first_cut(self) -> PruneConfig:
+        """The options of the first of two cuts: the same, with the sizes of `via`."""
+        sizes = {size: self.via.get(size) for size in PRUNABLE}
+        return self.model_copy(update={**sizes, "via": {}})
 
     def target(self, teacher: Shape, where: str) -> Shape:
         """The student's shape, checked against the teacher's.

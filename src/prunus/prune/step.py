@@ -14,7 +14,7 @@ from prunus.errors import ArtifactError
 from prunus.models.checkpoint import read_bytes, write_tensors
 from prunus.models.draw import draw_model
 from prunus.models.folder import ModelFolder, copy_along, write_config
-from prunus.models.lineage import write_lineage
+from prunus.models.lineage import composed, read_lineage, write_lineage
 from prunus.models.shape import Shape
 from prunus.models.values import to_float
 from prunus.prune.choose import Keep, choose
@@ -37,11 +37,14 @@ class Inputs:
         model: The teacher's folder.
         scores: Its scores, which chance alone does without.
         tokens: The corpus, by which the vocabulary is cut, and by which a cut is healed.
+        base: What the model itself was cut from, where this is the second cut of two: the student's descent is told of
+            it, since it is the teacher.
     """
 
     model: Path
     scores: Path | None = None
     tokens: Path | None = None
+    base: Path | None = None
 
 
 def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
@@ -79,7 +82,7 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         with console.progress("prune", sum(plan.nbytes for plan in plans), "bytes") as progress:
             write_tensors(out, plans, on_progress=progress.update)
         write_config(out, settings)
-        write_lineage(out, _kept(keep), rotation.basis if rotation else None)
+        write_lineage(out, *_descent(inputs, _kept(keep), rotation))
         if config.heal.asked:
             _heal(config.heal, config.seed, inputs, out, keep, rotation, scores, runtime, console)
     student = ModelFolder(out)
@@ -89,6 +92,17 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         "non_embedding_parameters": student.shape.non_embedding_parameters,
     }
     return sizes if rotation is None else {**sizes, "kept_energy": 1.0 - rotation.lost}
+
+
+def _descent(
+    inputs: Inputs, kept: dict[str, Any], rotation: Rotation | None
+) -> tuple[dict[str, Any], np.ndarray | None]:
+    """What the student is made of, of the model that is cut or of what that was cut from."""
+    basis = rotation.basis if rotation else None
+    if inputs.base is None:
+        return kept, basis
+    base = ModelFolder(inputs.base).shape
+    return composed(read_lineage(inputs.model, base.hidden_size, base.num_hidden_layers), kept, basis)
 
 
 def _vocabulary(teacher: ModelFolder, target: Shape, inputs: Inputs) -> np.ndarray | None:

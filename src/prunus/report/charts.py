@@ -42,6 +42,22 @@ def line_chart(series: Sequence[Series], x_label: str, y_label: str, log_y: bool
     return _svg(parts, f"{y_label} by {x_label}") + _legend([s.name for s in shown])
 
 
+def scatter_chart(points: Sequence[tuple[str, float, float]], front: Sequence[str], x_label: str, y_label: str) -> str:
+    """A dot a point (name, x, y), and a line through those of `front`."""
+    if not points:
+        return _empty()
+    xs, ys = [x for _, x, _ in points], [y for _, _, y in points]
+    x_of, y_of = _scale(min(xs), max(xs), _LEFT, WIDTH - _RIGHT), _scale(min(ys), max(ys), HEIGHT - _BOTTOM, _TOP)
+    parts = _axes(x_of, y_of, (min(xs), max(xs)), (min(ys), max(ys)), x_label, y_label, False)
+    best = sorted((x, y) for name, x, y in points if name in front)
+    line = " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in best)
+    parts.append(f'<polyline class="line" style="{_stroke(0)}" points="{line}"/>')
+    for name, x, y in points:
+        title = f"<title>{escape(name)}: {x:.4g}, {y:.4g}</title>"
+        parts.append(f'<circle class="dot" cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="4.5">{title}</circle>')
+    return _svg(parts, f"{y_label} by {x_label}")
+
+
 def bar_chart(values: Sequence[float], labels: Sequence[str], y_label: str) -> str:
     """One bar a value."""
     if not values:

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from prunus.console import duration, human_bytes
-from prunus.report import tasks
+from prunus.report import shapes, tasks
 from prunus.report.charts import Series, bar_chart, heat_map, interval_chart, line_chart
 from prunus.report.records import Result, Run, load_run
 from prunus.report.table import HEADER, comparison, row_name
@@ -58,7 +58,7 @@ def write_report(root: Path, out: Path) -> Path:
         missing=run.missing,
         header=HEADER,
         rows=comparison(run),
-        figures=[*_quality(run), *_curves(run), *_importance(run)],
+        figures=[*_quality(run), *_curves(run), *_search(run), *_importance(run)],
         answers=[*_answers(run), *tasks.answers(run)],
         tables=_tables(run),
         notes=tasks.notes(run),
@@ -76,6 +76,7 @@ def write_report(root: Path, out: Path) -> Path:
 def _tables(run: Run) -> list[tuple[str, str, tasks.Table]]:
     """The tables of tasks that have anything in them: title, note, table."""
     level = f"{run.recipe['evaluate']['confidence']:.0%}"
+    search = shapes.found_in(run)
     found = [
         ("Tasks", f"Scores, grades apart in percent; ± half of the {level} interval; {tasks.HOLE} is a hole.",
          tasks.scores(run)),
@@ -86,6 +87,9 @@ def _tables(run: Run) -> list[tuple[str, str, tasks.Table]]:
         ("Speed", "One sequence on this machine; × is the ratio to the teacher, measured by turns in one run.",
          tasks.speed(run)),
     ]  # fmt: skip
+    if search is not None:
+        found.append(("Search: candidates", "Losses on the ranking text, which no evaluation reads; those that came "
+                      "furthest first.", shapes.candidates(search)))  # fmt: skip
     found[2:2] = [(f"{name}, by its parts", "Scores as above.", table) for name, table in tasks.parts(run)]
     return [(title, note, table) for title, note, table in found if len(table.header) > 1 and table.rows]
 
@@ -111,7 +115,9 @@ def _curves(run: Run) -> list[Figure]:
         config = result.record["config"]
         loss = str(config.get("method", config.get("loss", "cross_entropy")))
         points = [(line["tokens"], line["loss"]) for line in result.lines("metrics.jsonl")]
-        name = result.subject if result.kind != "align" else f"{result.subject} {result.label.removeprefix('align-')}"
+        name = result.subject
+        if result.label not in ("correct", "distill"):
+            name = f"{name} {result.label.removeprefix('align-')}"
         by_loss.setdefault(loss, []).append(Series(name, points))
     note = "Training loss by tokens seen, each point the mean since the one before."
     return [
@@ -122,6 +128,11 @@ def _curves(run: Run) -> list[Figure]:
         )
         for loss, series in by_loss.items()
     ]
+
+
+def _search(run: Run) -> list[Figure]:
+    found = shapes.found_in(run)
+    return [] if found is None else [Figure(title, note, Markup(svg)) for title, note, svg in shapes.charts(found)]
 
 
 def _importance(run: Run) -> list[Figure]:

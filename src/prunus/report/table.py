@@ -65,9 +65,11 @@ def _row(run: Run, result: Result) -> list[str]:
 
 def _tokens(run: Run, result: Result) -> str:
     """What the model has read as text; conversations of alignment are not among it."""
-    label = "correct" if result.subject == "teacher" else "distill"
-    trained = run.find(result.subject, label) if result.label in ("evaluate", "evaluate-distilled") else None
-    return human(trained.record["metrics"]["tokens"]) if trained else "0"
+    labels = ["distill-via"]  # between two cuts
+    if result.label in ("evaluate", "evaluate-distilled"):
+        labels.append("correct" if result.subject == "teacher" else "distill")
+    trained = (run.find(result.subject, label) for label in labels)
+    return human(sum(one.record["metrics"]["tokens"] for one in trained if one))
 
 
 def _interval(figure: dict[str, Any], digits: int, signed: bool = False) -> str:

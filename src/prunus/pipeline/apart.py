@@ -1,0 +1,93 @@
+"""Whether two texts are apart: what a search ranks by must be nothing that an evaluation reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from prunus.data.config import DataConfig, Place, Source
+from prunus.data.sources import documents, is_in
+from prunus.errors import HubError, RecipeError
+from prunus.evaluate.config import EvaluateConfig
+from prunus.fingerprint import digest
+from prunus.world.config import WORLD
+
+_LOOKED = 50_000  # documents of each text that are held against the other
+_SHOWN = 60
+
+
+def check_apart(text: Sequence[Source], data: DataConfig, evaluate: EvaluateConfig, tentative: bool = False) -> None:
+    """Refuse a ranking text that the evaluation reads as well: the same source, or the same document in both.
+
+    Args:
+        text: `search.text`; without any, the part of the corpus that is set aside.
+        data: The recipe's text.
+        evaluate: Its tasks' items are the evaluation's too.
+        tentative: Whether what the hub does not give is passed over.
+
+    Raises:
+        RecipeError: Names the source, or the document.
+    """
+    for i, source in enumerate(text):
+        for where, other in _reported(data, evaluate):
+            if _same(source, other):
+                raise RecipeError(
+                    f"search.text.{i}: {source.path} is what the evaluation reports on ({where}), and a shape that was "
+                    "chosen by it would look better there than it is; allowed: another text, or none, which sets a "
+                    "part of the corpus aside"
+                )
+    if not text and not data.held_out:
+        return  # parts of one text by its documents' hashes: equal documents are in the same
+    try:
+        known = {digest(found.strip()) for found in _evaluated(data)}
+        shared = next((found for found in _ranked(text, data) if digest(found.strip()) in known), None)
+    except HubError:
+        if not tentative:
+            raise
+        return
+    if shared is not None:
+        name = "search.text" if text else "data.corpus, of which a part is set aside for the search,"
+        raise RecipeError(
+            f"{name} and the evaluation's text share a document: {shared.strip()[:_SHOWN]!r}...; what ranks "
+            "shapes must not be what reports on them: take it out of one of the two"
+        )
+
+
+def _reported(data: DataConfig, evaluate: EvaluateConfig) -> Iterator[tuple[str, Place]]:
+    """What the evaluation reads, by the option that says so."""
+    for i, source in enumerate(data.held_out or data.corpus):
+        yield (f"data.held_out.{i}" if data.held_out else f"data.corpus.{i}, of which a part is held out"), source
+    for name, task in evaluate.asked().items():
+        if task.data is not None:
+            split = "held_out" if task.data == WORLD else "train"
+            yield f"evaluate.tasks.{name}", Place(path=task.data, split=split, world=task.world)
+
+
+def _same(one: Place, other: Place) -> bool:
+    if one.path == other.path == WORLD:
+        return one.split == other.split
+    files = [Path(place.path).expanduser() for place in (one, other)]
+    if all(file.is_file() for file in files):
+        return files[0].samefile(files[1])
+    return (one.path, one.name, one.split) == (other.path, other.name, other.split)
+
+
+def _evaluated(data: DataConfig) -> Iterator[str]:
+    if data.held_out:
+        return _read(data.held_out, "data.held_out")
+    part = partial(is_in, "held_out", fraction=data.held_out_fraction)
+    return (text for text in _read(data.corpus, "data.corpus") if part(text))
+
+
+def _ranked(text: Sequence[Source], data: DataConfig) -> Iterable[str]:
+    if text:
+        return _read(text, "search.text")
+    part = partial(is_in, "ranking", fraction=data.held_out_fraction)
+    return (text for text in _read(data.corpus, "data.corpus") if part(text))
+
+
+def _read(sources: Sequence[Source], where: str) -> Iterator[str]:
+    for i, source in enumerate(sources):
+        yield from islice(documents(source, f"{where}.{i}"), _LOOKED)

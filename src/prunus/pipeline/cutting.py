@@ -1,0 +1,129 @@
+"""The steps that cut a student: one, or four where it is cut in two with a distillation between."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import get_args
+
+from prunus.config import parse
+from prunus.data.questions import read_questions
+from prunus.distill.config import DistillConfig
+from prunus.errors import RecipeError
+from prunus.fingerprint import fingerprint_files
+from prunus.models.shape import Shape
+from prunus.pipeline.steps import Given, Step
+from prunus.prune.config import PruneConfig
+from prunus.score.config import ScoreConfig, Statistic
+
+
+def scored(config: ScoreConfig, teacher: Shape, cuts: Sequence[tuple[PruneConfig, Shape]]) -> ScoreConfig:
+    """The options of scoring with what the students' cuts read added.
+
+    Raises:
+        RecipeError: A cut asks for a task's accuracy, and there is no task.
+    """
+    read = {name for cut, shape in cuts for name in cut.statistics(teacher, shape)}
+    dropped = {
+        teacher.num_hidden_layers - shape.num_hidden_layers
+        for cut, shape in cuts
+        if cut.importance.layers in cut.statistics(teacher, shape) and cut.drop_layers == "contiguous"
+    }
+    known = get_args(Statistic)
+    collect = tuple(name for name in known if name in {*config.collect, *read})
+    blocks = tuple(sorted({*config.blocks, *dropped}))
+    return parse(ScoreConfig, {**config.model_dump(), "collect": collect, "blocks": blocks}, "score")
+
+
+def given_task(config: ScoreConfig) -> dict[str, Step | Given]:
+    """The questions that layers are judged by, as an input, where there are any.
+
+    Raises:
+        DataError: They cannot be read.
+    """
+    if config.task is None or "accuracy" not in config.collect:
+        return {}
+    file = Path(config.task).expanduser()
+    read_questions(file, 1)
+    return {"task": Given(file, fingerprint_files([file]))}
+
+
+def cuts_of(config: PruneConfig, teacher: Shape, where: str) -> list[tuple[PruneConfig, Shape]]:
+    """What of the teacher a student's cut reads scores of: its one cut, or the first of two.
+
+    Raises:
+        ShapeError: The sizes on the way cannot be cut, or lie outside those of teacher and student.
+    """
+    target = config.target(teacher, where)
+    if not config.via:
+        return [(config, target)]
+    first = config.first_cut()
+    return [(first, first.target(teacher, f"{where}.via"))]
+
+
+def check_via(config: PruneConfig, teacher: Shape, distill: DistillConfig, where: str) -> None:
+    """Refuse a way that leads nowhere.
+
+    Raises:
+        ShapeError: The sizes on the way are no smaller than the teacher's, or smaller than the student's.
+        RecipeError: So few tokens make no step.
+    """
+    if not config.via:
+        return
+    (_, middle), target = cuts_of(config, teacher, where)[0], config.target(teacher, where)
+    config.model_copy(update={"via": {}}).target(middle, where)
+    if middle in (teacher, target):
+        raise RecipeError(f"{where}.via: {config.via}: is the teacher's own shape or the student's; give one between")
+    between(config.via["tokens"], distill, f"{where}.via")
+
+
+def between(tokens: int, distill: DistillConfig, where: str) -> DistillConfig:
+    """The distillation between two cuts: as a student's own, with half of its steps for the warm-up at most.
+
+    Raises:
+        RecipeError: So few tokens make no step.
+    """
+    changed = {"tokens": tokens, "data": "corpus", "targets": "online", "warmup_steps": 0}
+    short = parse(DistillConfig, {**distill.model_dump(), **changed}, where)
+    return short.model_copy(update={"warmup_steps": min(distill.warmup_steps, short.steps // 2)})
+
+
+def cut_steps(
+    subject: str,
+    config: PruneConfig,
+    teacher: Shape,
+    given: Mapping[str, Step | Given],
+    distill: DistillConfig,
+    score: ScoreConfig,
+    root: Path,
+) -> list[Step]:
+    """The steps that cut a student; the last is the cut.
+
+    Args:
+        subject: Whose they are.
+        config: The options of the cut.
+        teacher: The shape that is cut.
+        given: `model`, the teacher, `tokens`, the corpus, and `scores` where the cut reads any.
+        distill: How a student is distilled between two cuts, but for the tokens.
+        score: How it is scored before the second.
+        root: The folder of the run.
+    """
+
+    def cut(label: str, options: PruneConfig, **read: Step | Given) -> Step:
+        own_words = options.vocab_size is not None or options.heal.asked
+        needed = {name: one for name, one in read.items() if name != "tokens" or own_words}
+        return Step(subject, label, options, needed, root)
+
+    if not config.via:
+        return [cut("prune", config, **given)]
+    first, second = config.first_cut(), config.model_copy(update={"via": {}})
+    middle, target = first.target(teacher, "prune.via"), config.target(teacher, "prune")
+    begun = cut("prune-via", first, **given)
+    read = {"student": begun, "teacher": given["model"], "tokens": given["tokens"]}
+    healed = Step(subject, "distill-via", between(config.via["tokens"], distill, "prune.via"), read, root)
+    steps, model = [begun, healed], {"model": healed, "tokens": given["tokens"]}
+    options = scored(score, middle, [(second, target)])
+    if second.statistics(middle, target):
+        steps.append(Step(subject, "score-via", options, {**model, **given_task(options)}, root))
+        model["scores"] = steps[-1]
+    return [*steps, cut("prune", second, **model, base=given["model"])]

@@ -1,0 +1,155 @@
+"""The search as a plan sees it: what is refused before any work, its steps, and its result as a student's cut."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunus.errors import RecipeError, ShapeError
+from prunus.fingerprint import digest
+from prunus.models.folder import ModelFolder
+from prunus.models.shape import Shape
+from prunus.pipeline.apart import check_apart
+from prunus.pipeline.checks import check_length
+from prunus.pipeline.cutting import between, cuts_of
+from prunus.pipeline.machine import hardware
+from prunus.pipeline.metering import check_budget
+from prunus.pipeline.recipe import Recipe
+from prunus.pipeline.shapes import ShapeSearch
+from prunus.pipeline.steps import Given, Step
+from prunus.pipeline.timing import check_latency
+from prunus.pipeline.workshop import Texts, Workshop, space_of, texts_of
+from prunus.prune.config import PruneConfig
+from prunus.runtime import Runtime
+from prunus.score.config import ScoreConfig
+from prunus.search.space import sizes_of
+
+FOUND = "search.json"
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search with its texts, ready to be planned.
+
+    Attributes:
+        config: The options.
+        texts: What candidates are recovered and ranked on.
+        tokenizer: Whose words the streams are in.
+        corpus: The stream that everything else is trained on; candidates too, where the search has a text of its own.
+        score: How what is cut in two steps is scored between them.
+        runtime: Where the work is done.
+        cuts: Cuts that together read all that any candidate's cut reads of the teacher's scores.
+        root: The folder that candidates' folders are in, below `search`.
+    """
+
+    config: ShapeSearch
+    texts: Texts
+    tokenizer: Step | Given
+    corpus: Step
+    score: ScoreConfig
+    runtime: Runtime
+    cuts: Sequence[tuple[PruneConfig, Shape]]
+    root: Path
+
+    def steps(self, teacher: Step | Given, scores: Step | Given) -> Iterator[Step]:
+        """The steps of the streams, and the search itself."""
+        recovery, ranking = self.texts.streams(self.tokenizer)
+        if self.config.text:
+            recovery = self.corpus
+        else:
+            yield recovery
+        yield ranking
+        given: dict[str, Step | Given] = {"model": teacher, "scores": scores, "tokens": recovery, "ranking": ranking}
+        trials = Workshop(self.config, given, self.texts, self.score, self.runtime, self.root)
+        timed = any(limit.what == "latency" for limit in self.config.budget)
+        made = Given(trials, digest(["trials", self.score.identity(), hardware() if timed else None]))
+        yield Step("search", "search", self.config, {**given, "trials": made}, self.root)
+
+
+def plan_search(
+    recipe: Recipe, base: Step | Given, tokenizer: Step | Given, teacher: Shape, corpus: Step, tentative: bool
+) -> Search | None:
+    """The search of a recipe, checked; None where it has none.
+
+    Raises:
+        RecipeError: No shape meets the budget (says the nearest), a text is the evaluation's, or an option is wrong.
+    """
+    config = recipe.search
+    if config is None:
+        return None
+    folder = base.value if isinstance(base, Given) and isinstance(base.value, Path) else None
+    check_search(config, teacher, folder, "search")
+    check_apart(config.text, recipe.data, recipe.evaluate, tentative)
+    for name, student in recipe.students.items():
+        if student.prune.shape is not None and config.ways != ("once",):  # it may be cut in two steps as well
+            between(config.distill.tokens // 2, student.distill, f"students.{name}.distill")
+    texts = texts_of(config, recipe.data, corpus.root, tentative)
+    cuts = search_cuts(config, teacher)
+    return Search(config, texts, tokenizer, corpus, recipe.score, recipe.runtime, cuts, corpus.root)
+
+
+def check_search(config: ShapeSearch, teacher: Shape, folder: Path | None, where: str) -> int | None:
+    """Refuse a search that can find nothing, before any work.
+
+    Args:
+        config: The options.
+        teacher: The shape that is cut.
+        folder: Where the teacher's config and tokenizer are; None where they are not here yet.
+        where: What to call it.
+
+    Returns:
+        How many shapes meet the budget; None where that is known only later: the teacher is not here, or a latency is
+        to be measured first.
+
+    Raises:
+        RecipeError: No shape meets the budget; says the nearest and its figures. Or an option is wrong.
+    """
+    check_budget(config.budget, f"{where}.budget")
+    check_length(f"{where}.distill", config.distill.sequence_length, teacher.max_position_embeddings)
+    for limit in config.budget:
+        check_latency(limit, f"{where}.budget")
+    for axis in config.multiples:
+        if axis not in config.axes:
+            raise RecipeError(f"{where}.multiples: {axis} is not among axes: {', '.join(config.axes)}")
+    if "vocab_size" in config.axes and config.prune.heal.asked:
+        raise RecipeError(f"{where}.prune.heal: a student with a cut vocabulary cannot be healed; leave it out")
+    if folder is None or any(limit.what == "latency" for limit in config.budget):
+        return None
+    return len(space_of(config, ModelFolder(folder), folder, Runtime()).all())
+
+
+def search_cuts(config: ShapeSearch, teacher: Shape) -> list[tuple[PruneConfig, Shape]]:
+    """Cuts that together read all scores that any candidate's cut reads: of each axis, and of every depth."""
+    found = []
+    for axis, sizes in sizes_of(config, teacher, 1, fine=True).items():
+        for size in reversed(sizes[:-1]):
+            number = size * teacher.num_key_value_heads if axis == "num_attention_heads" else size
+            options = config.prune.model_copy(update={axis: number})
+            try:
+                found += cuts_of(options, teacher, "search.prune")
+            except ShapeError:
+                continue
+            if axis != "num_hidden_layers":
+                break
+    return found
+
+
+def found_options(config: ShapeSearch, own: PruneConfig, folder: Path) -> PruneConfig:
+    """How a student that takes the best is cut: as the candidates were, with its own options where it names any."""
+    best: dict[str, Any] = json.loads((folder / FOUND).read_text())["best"]
+    named = {name: getattr(own, name) for name in own.model_fields_set}
+    return config.prune.model_copy(update={**named, **best["prune"], "via": best["via"], "shape": None})
+
+
+def waiting_of(students: Mapping[str, PruneConfig]) -> list[str]:
+    """The students whose shape the search decides, or who are like one of them."""
+    own = [name for name, config in students.items() if config.shape is not None]
+    return own + [name for name, config in students.items() if config.like in own]
+
+
+def lookup(steps: Sequence[Step]) -> Step | None:
+    """The search among the steps of a plan."""
+    return next((step for step in steps if step.kind == "search"), None)

@@ -1,0 +1,159 @@
+"""Decode latency of any shape, from a small table of shapes that were timed on this machine.
+
+Writing a token reads every weight once: a layer's time follows its size, and what stands outside the layers follows
+the embedding's. So shapes of four widths are timed at two depths each; what a layer takes at a width is the slope
+between the depths, what the rest takes is what is left, and both are interpolated over their sizes.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from prunus import processes
+from prunus.bench.config import BenchConfig
+from prunus.console import Console
+from prunus.errors import RecipeError, ShapeError
+from prunus.fingerprint import digest
+from prunus.models.draw import draw_model
+from prunus.models.folder import ModelFolder, copy_along
+from prunus.models.shape import Shape
+from prunus.pipeline.machine import hardware
+from prunus.prune.config import PruneConfig
+from prunus.runtime import Runtime
+from prunus.search.config import Limit
+
+_SHARES = (0.25, 0.5, 0.75, 1.0)  # of the teacher's widths
+_DEPTHS = (2, 6)
+_WRITTEN, _ROUNDS = 32, 5
+_FORMAT = "gguf-f16"
+_UNIT = 8
+
+Table = list[dict[str, float]]
+
+
+def latency_of(
+    budget: Sequence[Limit], teacher: ModelFolder, folder: Path, runtime: Runtime
+) -> Callable[[Limit, Shape], float]:
+    """Seconds a token of any shape, by limits of a budget; what they need is timed now, or was before.
+
+    Args:
+        budget: The limits.
+        teacher: Whose widths the timed shapes are shares of, and whose tokenizer they have.
+        folder: Keeps the tables: another measurement would make another search of it.
+        runtime: The device of torch.
+    """
+    tables = {}
+    for limit in budget:
+        if limit.what == "latency":
+            key = digest([limit.engine, limit.format, limit.context, teacher.config, hardware()])[:8]
+            file = folder / f"latency-{key}.json"
+            if processes.rank() == 0 and not file.is_file():
+                folder.mkdir(parents=True, exist_ok=True)
+                table = timed(limit, teacher, runtime)
+                file.write_text(json.dumps({"hardware": hardware(), "table": table}, indent=2) + "\n")
+            processes.wait()
+            tables[limit] = json.loads(file.read_text())["table"]
+    return lambda limit, shape: interpolated(tables[limit], shape)
+
+
+def check_latency(limit: Limit, where: str) -> None:
+    """Refuse what cannot be timed.
+
+    Raises:
+        RecipeError: Names the format, and those that can.
+    """
+    allowed = get_args(BenchConfig.model_fields["format"].annotation)
+    if limit.what == "latency" and limit.format is not None and limit.format not in allowed:
+        short = [name.removeprefix("gguf-") for name in allowed]
+        raise RecipeError(
+            f"{where}: decode is timed in {', '.join(short)}, not in {limit.format.removeprefix('gguf-')}"
+        )
+
+
+def timed(limit: Limit, teacher: ModelFolder, runtime: Runtime) -> Table:
+    """Time shapes of a few widths and depths, by turns, with random weights: what they say does not change how long.
+
+    Returns:
+        For each its `layers`, `per_layer` (parameters), `embedding` (parameters) and `seconds` a token.
+    """
+    from prunus.bench.compare import compare
+
+    shapes = [
+        shape.with_dimensions({"num_hidden_layers": depth}) for shape in _widths(teacher.shape) for depth in _DEPTHS
+    ]
+    longest = teacher.context - _WRITTEN - 1
+    options: dict[str, Any] = {"prompt_tokens": max(1, min(limit.context or 128, longest)), "new_tokens": _WRITTEN}
+    options |= {"rounds": _ROUNDS, "format": limit.format or _FORMAT}
+    options["engine"] = "transformers" if limit.engine == "torch" else "llama.cpp"
+    with tempfile.TemporaryDirectory() as place:
+        paths = []
+        for i, shape in enumerate(shapes):
+            out = Path(place) / f"shape-{i}"
+            out.mkdir()
+            copy_along(teacher.path, out)
+            draw_model(_drawable(teacher, shape), out, i)
+            paths.append(str(out))
+        rows = compare(paths, BenchConfig(**options), runtime, Path(place), Console(quiet=True))
+    return [
+        {"layers": shape.num_hidden_layers, **_sizes(shape), "seconds": 1 / row["decode"]["value"]}
+        for shape, row in zip(shapes, rows, strict=True)
+    ]
+
+
+def interpolated(table: Table, shape: Shape) -> float:
+    """Seconds a token of a shape, from the times of others."""
+    layer, rest = [], []
+    by_width: dict[float, Table] = {}
+    for row in table:
+        by_width.setdefault(row["embedding"], []).append(row)
+    for embedding, rows in by_width.items():
+        few, many = sorted(rows, key=lambda row: row["layers"])
+        slope = max((many["seconds"] - few["seconds"]) / (many["layers"] - few["layers"]), 0.0)
+        layer.append((many["per_layer"], slope))
+        rest.append((embedding, max(few["seconds"] - few["layers"] * slope, 0.0)))
+    own = _sizes(shape)
+    return shape.num_hidden_layers * _between(layer, own["per_layer"]) + _between(rest, own["embedding"])
+
+
+def _between(points: Sequence[tuple[float, float]], at: float) -> float:
+    """The value at a size, on lines between the points; larger sizes never take less, whatever noise says."""
+    sizes, values = (np.array(column) for column in zip(*sorted(points), strict=True))
+    return float(np.interp(at, sizes, np.maximum.accumulate(values)))
+
+
+def _sizes(shape: Shape) -> dict[str, float]:
+    per_layer = shape.non_embedding_parameters / shape.num_hidden_layers
+    return {"per_layer": per_layer, "embedding": float(shape.vocab_size * shape.hidden_size)}
+
+
+def _widths(teacher: Shape) -> list[Shape]:
+    """The teacher's shape at a few shares of its widths, as far as loaders take them."""
+    found: dict[int, Shape] = {}  # a table is read by the width of the stream
+    for share in _SHARES:
+        groups = max(1, round(share * teacher.num_key_value_heads))
+        unit = teacher.head_dim if teacher.family.square else _UNIT
+        sizes = {
+            "hidden_size": max(unit, round(share * teacher.hidden_size / unit) * unit),
+            "intermediate_size": max(_UNIT, round(share * teacher.intermediate_size / _UNIT) * _UNIT),
+        }
+        if not teacher.family.square:
+            sizes["num_key_value_heads"] = groups
+        wanted = sizes if share < 1 else {}
+        try:
+            shape = PruneConfig.model_validate(wanted).target(teacher, "search.budget")
+        except ShapeError:
+            continue
+        found[shape.hidden_size] = shape
+    return list(found.values())
+
+
+def _drawable(teacher: ModelFolder, shape: Shape) -> dict[str, Any]:
+    """The config.json of a shape, which may be deeper than the teacher."""
+    settings = ModelFolder.to_be(teacher.path, teacher.config, shape).config
+    return {key: value for key, value in settings.items() if not (isinstance(value, list) and key == "layer_types")}

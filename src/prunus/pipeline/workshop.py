@@ -1,0 +1,187 @@
+"""The trials of a search, each made of ordinary steps: cut, recovered rung by rung, measured, and looked up again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from prunus import processes
+from prunus.child import Child
+from prunus.data.config import DataConfig, TokensConfig
+from prunus.evaluate.config import EvaluateConfig
+from prunus.export.size import FileSizes
+from prunus.models.folder import ModelFolder
+from prunus.models.shape import PRUNABLE, Shape
+from prunus.pipeline.cutting import cut_steps
+from prunus.pipeline.metering import block_of, refused
+from prunus.pipeline.shapes import ShapeSearch
+from prunus.pipeline.steps import Given, Step, given_sources, tokens_step
+from prunus.pipeline.timing import latency_of
+from prunus.pipeline.trying import ensure
+from prunus.runtime import Runtime
+from prunus.score.config import ScoreConfig
+from prunus.search.budget import Meter
+from prunus.search.candidates import Candidate
+from prunus.search.space import Space, sizes_of
+from prunus.search.trials import BEFORE
+
+_RESAMPLES = 200  # of the intervals on the ranking text, which decide nothing
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What candidates are recovered and ranked on: two streams in the words of any tokenizer."""
+
+    recovery: tuple[TokensConfig, Given]
+    ranking: tuple[TokensConfig, Given]
+    root: Path
+
+    def streams(self, tokenizer: Step | Given, suffix: str = "") -> tuple[Step, Step]:
+        """The steps that tokenise them."""
+        return (
+            tokens_step(*self.recovery, tokenizer, f"recovery{suffix}", self.root),
+            tokens_step(*self.ranking, tokenizer, f"ranking{suffix}", self.root),
+        )
+
+
+def texts_of(config: ShapeSearch, data: DataConfig, root: Path, tentative: bool = False) -> Texts:
+    """The texts of a search.
+
+    Without a text of its own, as many documents as are held out are set aside of the others; with one, candidates are
+    recovered on what everything else is trained on.
+    """
+    corpus = given_sources(data.corpus, "data.corpus", tentative)
+    parted = TokensConfig(append_eos=data.append_eos, held_out_fraction=data.held_out_fraction)
+    if config.text:
+        part = "all" if data.held_out else "train"
+        own = given_sources(config.text, "search.text", tentative)
+        ranking = TokensConfig(append_eos=data.append_eos, max_tokens=2 * config.ranking_tokens), own
+    else:
+        part = "recovery"
+        said = {"part": "ranking", "max_tokens": 2 * config.ranking_tokens}  # some documents are of one token
+        ranking = parted.model_copy(update=said), corpus
+    return Texts((parted.model_copy(update={"part": part, "max_tokens": data.max_tokens}), corpus), ranking, root)
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Makes and measures candidates out of ordinary steps, whose results lie in `search/NAME` of the run's folder."""
+
+    config: ShapeSearch
+    given: Mapping[str, Step | Given]
+    texts: Texts
+    score: ScoreConfig
+    runtime: Runtime
+    root: Path
+    hands: list[Child] = field(default_factory=list)
+
+    @cached_property
+    def teacher(self) -> ModelFolder:
+        """The folder of what is cut."""
+        model = self.given["model"]
+        return ModelFolder(model.value if isinstance(model, Given) else model.artifact.path)
+
+    @cached_property
+    def _space(self) -> Space:
+        return space_of(self.config, self.teacher, self.root, self.runtime)
+
+    def space(self, teacher: Shape, fine: bool = False) -> Space:
+        """All that a candidate may be."""
+        if not fine:
+            return self._space
+        sizes = sizes_of(self.config, teacher, block_of(self.config.budget), fine)
+        found = self._space
+        return Space(teacher, sizes, found.budget, found.meter, found.within, found.refuses)
+
+    def tokens(self, rung: int) -> int:
+        """Tokens that a candidate has been recovered on after a rung."""
+        return self.config.tokens_at(rung, self.config.distill.tokens)
+
+    def sizes(self, candidate: Candidate) -> dict[str, Any]:
+        """How the candidate is cut, as options of `prune`."""
+        teacher = self.teacher.shape
+
+        def cut(shape: Shape) -> dict[str, int]:
+            return {size: getattr(shape, size) for size in PRUNABLE if getattr(shape, size) != getattr(teacher, size)}
+
+        if candidate.via is None:
+            return {"prune": cut(candidate.shape), "via": {}}
+        return {
+            "prune": cut(candidate.shape),
+            "via": {**cut(candidate.via), "tokens": self.config.distill.tokens // 2},
+        }
+
+    def measure(self, candidate: Candidate, rung: int) -> dict[str, dict[str, float]]:
+        """A candidate's figures on the ranking text after a rung; it is cut and recovered first where it was not."""
+        *_, last = self.chain(candidate, rung)
+        if not last.artifact.is_done():
+            if processes.count() == 1:
+                ensure(last, self.runtime)
+            else:
+                self._hand().ask("ensure", last)
+            last.artifact.__dict__.pop("record", None)
+        figures: dict[str, dict[str, float]] = json.loads((last.artifact.path / "results.json").read_text())["figures"]
+        return figures
+
+    def forget(self, candidate: Candidate, rung: int) -> None:
+        """Remove the weights that a candidate had before a rung."""
+        for step in self.chain(candidate, rung - 1)[:-1]:
+            if step.kind in ("prune", "distill"):
+                shutil.rmtree(step.artifact.path, ignore_errors=True)
+
+    def chain(self, candidate: Candidate, rung: int) -> list[Step]:
+        """The steps up to the measurement after a rung: cut, recovered rung by rung, and measured."""
+        config, name = self.config, f"search/{candidate.name}"
+        sizes, teacher = self.sizes(candidate), self.teacher.shape
+        options = config.prune.model_copy(update={**sizes["prune"], "via": sizes["via"]})
+        words = options.vocab_size is not None
+        given = {key: one for key, one in self.given.items() if key != "ranking"}
+        steps = cut_steps(name, options, teacher, given, config.distill, self.score, self.root)
+        tokens, ranking = self.given["tokens"], self.given["ranking"]
+        if words:
+            tokens, ranking = self.texts.streams(steps[-1], f"-{candidate.name}")
+        model = steps[-1]
+        for number in range(rung + 1):
+            recovery = config.recovery(number, between=bool(sizes["via"]))
+            inputs = {"student": model, "teacher": self.given["model"], "tokens": tokens}
+            model = Step(name, f"rung-{number + 1}", recovery, inputs, self.root)
+            steps.append(model)
+        beside = {} if words else {"teacher": self.given["model"]}
+        look = EvaluateConfig(
+            sequence_length=config.distill.sequence_length, max_tokens=config.ranking_tokens, prompt_count=0,
+            resamples=_RESAMPLES, seed=config.seed,
+        )  # fmt: skip
+        label = "ranked-cut" if rung == BEFORE else f"ranked-{rung + 1}"
+        return [*steps, Step(name, label, look, {"model": model, "tokens": ranking, **beside}, self.root)]
+
+    def _hand(self) -> Child:
+        """The process that does this one's share, on its own device."""
+        if not self.hands:
+            runtime = self.runtime
+            if runtime.device in ("auto", "cuda"):
+                import torch
+
+                if torch.cuda.is_available():
+                    device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+                    runtime = runtime.model_copy(update={"device": device})
+            self.hands.append(Child("prunus.pipeline.trying", "search", runtime))
+        return self.hands[0]
+
+
+def space_of(config: ShapeSearch, teacher: ModelFolder, root: Path, runtime: Runtime) -> Space:
+    """All that a candidate may be."""
+    latency = latency_of(config.budget, teacher, root / "search", runtime)
+    return Space(
+        teacher.shape,
+        sizes_of(config, teacher.shape, block_of(config.budget)),
+        config.budget,
+        Meter(teacher.shape, FileSizes(teacher.path, teacher.config, teacher.shape), latency),
+        config.within,
+        refused(teacher.config, config.budget),
+    )

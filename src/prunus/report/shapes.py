@@ -1,0 +1,82 @@
+"""What a report says of a search: the candidates, how their ranking moved and when it settled, and the Pareto front."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prunus.console import human, human_bytes
+from prunus.report.charts import Series, line_chart, scatter_chart
+from prunus.report.records import Run
+from prunus.report.tasks import Table
+
+_CUT = "before recovery"
+
+
+def found_in(run: Run) -> dict[str, Any] | None:
+    """The record of a run's search, or None where it has none."""
+    result = next(iter(run.of_kind("search")), None)
+    return None if result is None else result.json("search.json")
+
+
+def candidates(found: dict[str, Any]) -> Table:
+    """Every candidate: its share of the tightest limit, its place before recovery, its loss after each rung.
+
+    Those that came furthest stand first.
+    """
+    tokens = [human(count) for count in found["tokens"]]
+    cost = found["cost"]
+    places = {name: place for place, name in enumerate(found["order"][0], start=1)}
+    rows = []
+    for name, one in _ordered(found):
+        losses = [rung[found["measure"]]["value"] for rung in one["rungs"]]
+        cells = [f"{loss:.4f}" for loss in losses] + [""] * (len(tokens) - len(losses))
+        before = f"{one['before'][found['measure']]['value']:.3f} ({places[name]}.)"
+        rows.append([name, _figure(cost, one["figures"][cost]), before, *cells])
+    return Table(("candidate", cost, f"{found['measure']} {_CUT}", *(f"{count} tokens" for count in tokens)), rows)
+
+
+def movement(found: dict[str, Any]) -> str:
+    """How the ranking moved, in a sentence."""
+    before = found["before"]
+    first = human(found["tokens"][0])
+    rank = before["rank_correlation"]
+    told = "" if rank is None else f"rank correlation {rank:.2f} before recovery with that after {first} tokens; "
+    cost = f"choosing before recovery would have taken {before['chosen']}, {before['regret']:.4f} worse then"
+    right = "before recovery the same one led" if not before["regret"] else cost
+    later = [f"{value:.2f}" for value in found["rank_correlations"] if value is not None]
+    between = f"; from rung to rung {', '.join(later)}" if later else ""
+    return f"{told}{right}{between}; the leader stayed from {human(found['settled_at_tokens'])} tokens on"
+
+
+def charts(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Title, note and picture of the Pareto front and of the ranking's movement."""
+    measure, cost = found["measure"], found["cost"]
+    points = [
+        (name, one["figures"][cost], one["rungs"][0][measure]["value"]) for name, one in found["candidates"].items()
+    ]
+    front = scatter_chart(points, found["pareto"], cost, f"{measure} after {human(found['tokens'][0])} tokens")
+    stages = len(found["order"])
+    series = []
+    for name, _ in _ordered(found):
+        places = [(stage, order.index(name) + 1) for stage, order in enumerate(found["order"]) if name in order]
+        series.append(Series(name, [(float(stage), -float(place)) for stage, place in places]))
+    moved = line_chart(series, f"0: {_CUT}; 1 to {stages - 1}: rungs", "place, the best on top")
+    return [
+        (
+            f"Search: {cost} against loss",
+            "Every candidate after the first rung. Nothing beats those on the line in both.",
+            front,
+        ),
+        ("Search: how the ranking moved", movement(found) + ".", moved),
+    ]
+
+
+def _ordered(found: dict[str, Any]) -> list[tuple[str, Any]]:
+    pairs = list(found["candidates"].items())
+    return sorted(pairs, key=lambda pair: (-len(pair[1]["rungs"]), pair[1]["loss"]))
+
+
+def _figure(cost: str, value: float) -> str:
+    if "file" in cost or "context" in cost:
+        return human_bytes(value)
+    return f"{1000 * value:.3g} ms" if "decode" in cost else human(value)

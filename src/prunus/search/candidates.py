@@ -1,0 +1,153 @@
+"""Which of the shapes are tried: thinned by what the scores say is lost, layer count by layer count."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from prunus.models.shape import Shape
+from prunus.search.config import Way
+from prunus.search.space import name_of
+
+SCALED = (
+    "num_hidden_layers",
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "vocab_size",
+)
+_WAYS: dict[Way, str] = {"once": "", "depth_first": "-depth-first", "halfway": "-halfway"}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A shape, and how it is come to.
+
+    Attributes:
+        shape: What is left.
+        via: The shape that is cut and briefly distilled before; None where it is cut at once.
+        way: What that is called.
+    """
+
+    shape: Shape
+    via: Shape | None = None
+    way: Way = "once"
+
+    @property
+    def name(self) -> str:
+        """What to call it in tables and folders."""
+        words = f"-{self.shape.vocab_size}v" if self.shape.vocab_size != self.teacher_words else ""
+        return name_of(self.shape) + words + _WAYS[self.way]
+
+    teacher_words: int = 0
+
+
+def candidate(teacher: Shape, shape: Shape, way: Way = "once") -> Candidate | None:
+    """A candidate, or None where a shape is cut in one step only by its nature.
+
+    `depth_first` drops the layers, then cuts the width (NVIDIA's chain); `halfway` cuts every axis to the size that is
+    as far from the teacher's as from the shape's, by ratio.
+    """
+    via = None
+    if way == "depth_first":
+        via = teacher.with_dimensions({"num_hidden_layers": shape.num_hidden_layers})
+    if way == "halfway":
+        via = _halfway(teacher, shape)
+    if way != "once" and (via is None or via in (teacher, shape)):
+        return None
+    return Candidate(shape, via, way, teacher.vocab_size)
+
+
+def _halfway(teacher: Shape, shape: Shape) -> Shape:
+    """The loadable shape nearest to the middle by ratio, heads as the teacher has them unless they follow the width."""
+    layers, mlp, middle = (
+        max(getattr(shape, axis), round(math.sqrt(getattr(teacher, axis) * getattr(shape, axis))))
+        for axis in ("num_hidden_layers", "intermediate_size", "hidden_size")
+    )
+    sizes = range(shape.hidden_size, teacher.hidden_size + 1)
+    for hidden in sorted(sizes, key=lambda size: abs(size - middle)):
+        dims = {"num_hidden_layers": layers, "intermediate_size": mlp, "hidden_size": hidden}
+        if teacher.family.square:
+            dims["num_attention_heads"] = hidden // teacher.head_dim
+            if teacher.num_key_value_heads == teacher.num_attention_heads:
+                dims["num_key_value_heads"] = dims["num_attention_heads"]
+        found = teacher.with_dimensions(dims)
+        if found.loads():
+            return found
+    return teacher
+
+
+def lost(scores: Mapping[str, Any], teacher: Shape, shape: Shape) -> float:
+    """What the scores say that a cut loses, before any recovery: the shares of importance that go, axis by axis, added.
+
+    A guess that serves to thin out candidates, and never to choose among them: the papers show that the ranking before
+    recovery is another than after it (arXiv 2407.14679, section 4.3).
+
+    Args:
+        scores: `scores.json` of the teacher: importance of `neurons` [L][mlp], `channels` [hidden] and `heads`
+            [L][heads], and `layers.block_influence` [L].
+        teacher: The scored shape.
+        shape: What is left.
+    """
+    total = 0.0
+    influence = np.asarray(scores["layers"]["block_influence"])
+    drop = teacher.num_hidden_layers - shape.num_hidden_layers
+    if drop and influence.sum():
+        total += float(min(influence[i : i + drop].sum() for i in range(len(influence) - drop + 1)) / influence.sum())
+    kept = {
+        "neurons": shape.intermediate_size,
+        "channels": shape.hidden_size,
+        "heads": shape.num_attention_heads,
+        "experts": shape.num_experts,
+    }
+    return total + sum(_gone(scores[axis], count) for axis, count in kept.items() if axis in scores and count)
+
+
+def _gone(importance: Any, count: int) -> float:
+    """The share of importance outside the best `count` of each row."""
+    rows = np.sort(np.atleast_2d(np.asarray(importance, dtype=float)), axis=-1)[..., ::-1]
+    rows = rows.reshape(-1, rows.shape[-1])
+    return float(1 - rows[:, :count].sum() / rows.sum()) if rows.sum() else 0.0
+
+
+def proportional(teacher: Shape, shapes: Sequence[Shape]) -> Shape:
+    """The shape whose axes are cut most alike: the least spread of their shares of the teacher's, by ratio."""
+
+    def spread(shape: Shape) -> float:
+        free = [axis for axis in SCALED if len({getattr(one, axis) for one in shapes}) > 1]
+        shares = [math.log(getattr(shape, axis) / getattr(teacher, axis)) for axis in free]
+        return float(np.std(shares)) if shares else 0.0
+
+    return min(shapes, key=spread)
+
+
+def thin(shapes: Sequence[Shape], count: int, teacher: Shape, scores: Mapping[str, Any] | None) -> list[Shape]:
+    """At most `count` of some shapes: of every number of layers in turn the one that loses least.
+
+    The proportional one is among them. Scores judge layers and widths too unevenly for one list of all.
+    """
+    if len(shapes) <= count:
+        return list(shapes)
+    loss = {id(shape): lost(scores, teacher, shape) if scores else _unevenness(teacher, shape) for shape in shapes}
+    even = proportional(teacher, shapes)
+    by_depth: dict[int, list[Shape]] = {}
+    for shape in sorted(shapes, key=lambda shape: loss[id(shape)]):
+        if shape is not even:
+            by_depth.setdefault(shape.num_hidden_layers, []).append(shape)
+    chosen = [even]
+    queues = sorted(by_depth.values(), key=lambda queue: loss[id(queue[0])])
+    while len(chosen) < count:
+        for queue in queues:
+            if queue and len(chosen) < count:
+                chosen.append(queue.pop(0))
+    return chosen
+
+
+def _unevenness(teacher: Shape, shape: Shape) -> float:
+    shares = [getattr(shape, axis) / getattr(teacher, axis) for axis in SCALED]
+    return float(np.std(shares))

@@ -1,0 +1,15 @@
+"""The Pareto front: those that nothing beats in both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """The names of the points (cost, loss) that no other is at most equal to in both and below in one, by cost."""
+    best, names = float("inf"), []
+    for name in sorted(points, key=lambda name: points[name]):
+        if points[name][1] < best:
+            best = points[name][1]
+            names.append(name)
+    return names

@@ -1,0 +1,205 @@
+"""The `search` step: candidates in a budget, each cut, recovered and measured, halved, and put down in one record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prunus import processes
+from prunus.console import Console
+from prunus.models.folder import ModelFolder
+from prunus.models.shape import Shape
+from prunus.runtime import Runtime
+from prunus.search.candidates import Candidate, candidate, proportional, thin
+from prunus.search.config import SearchConfig
+from prunus.search.evolve import breed
+from prunus.search.halving import rank_correlation, ranking, regret, rung_sizes, settled, survivors
+from prunus.search.pareto import front
+from prunus.search.space import name_of
+from prunus.search.trials import BEFORE, Trials
+
+PARALLEL = True
+FOUND = "search.json"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is searched in.
+
+    Attributes:
+        model: The teacher's folder.
+        tokens: The stream that candidates are recovered on.
+        ranking: The stream that they are ranked on.
+        trials: Who makes and measures them.
+        scores: The teacher's scores, by which too many shapes are thinned.
+    """
+
+    model: Path
+    tokens: Path
+    ranking: Path
+    trials: Trials
+    scores: Path | None = None
+
+
+@dataclass
+class _Search:
+    """A search under way: what has been measured, rung by rung, by candidates' names."""
+
+    config: SearchConfig
+    trials: Trials
+    console: Console
+    teacher: Shape
+    tried: dict[str, Candidate] = field(default_factory=dict)
+    rungs: dict[int, dict[str, dict[str, dict[str, float]]]] = field(default_factory=dict)
+
+    def losses(self, rung: int) -> dict[str, float]:
+        """What candidates are ranked by, after a rung."""
+        return {name: figures[self.config.measure]["value"] for name, figures in self.rungs.get(rung, {}).items()}
+
+    def measure(self, names: Sequence[str], rung: int) -> None:
+        """Measure candidates after a rung, each process its share; all then look up what the others found."""
+        mine = list(names)[processes.rank() :: processes.count()]
+        label = "search: before recovery" if rung == BEFORE else f"search: rung {rung + 1}"
+        with self.console.progress(label, len(mine), "candidates") as progress:
+            for i, name in enumerate(mine, start=1):
+                self.trials.measure(self.tried[name], rung)
+                progress.update(i)
+        processes.wait()
+        found = {name: self.trials.measure(self.tried[name], rung) for name in names}
+        self.rungs.setdefault(rung, {}).update(found)
+
+    def add(self, shapes: Sequence[Shape]) -> list[str]:
+        """Take shapes up as candidates, each in every way that it can be cut. Returns their names."""
+        made = [candidate(self.teacher, shape, way) for shape in shapes for way in self.config.ways]
+        new = {one.name: one for one in made if one is not None and one.name not in self.tried}
+        self.tried |= new
+        return list(new)
+
+    def first_rung(self, shapes: Sequence[Shape]) -> None:
+        """Cut and recover some shapes for the first time."""
+        names = self.add(shapes)
+        self.measure(names, BEFORE)
+        self.measure(names, 0)
+
+    def evolve(self, places: int) -> None:
+        """Fill the places that thinning left, generation by generation."""
+        space, draw = self.trials.space(self.teacher, fine=True), np.random.default_rng(self.config.seed)
+        for left in range(self.config.generations, 0, -1):
+            order = ranking(self.losses(0))
+            parents = list({name_of(self.tried[name].shape): self.tried[name].shape for name in order}.values())
+            best = parents[: max(2, len(parents) // 2)]
+            known = {name_of(one.shape) for one in self.tried.values()}
+            children = breed(best, places // left, space, known, draw)
+            places -= places // left
+            self.first_rung(children)
+
+    def halve(self) -> int:
+        """Give the better ones more, rung by rung. Returns the last rung."""
+        sizes = rung_sizes(len(self.tried), self.config.eta, self.config.rungs)
+        going = list(self.tried)
+        for rung in range(1, len(sizes)):
+            stay = survivors({name: self.losses(rung - 1)[name] for name in going}, self.config.eta)
+            self.forget([name for name in going if name not in stay], len(sizes))
+            self.measure(stay, rung)
+            self.forget(stay, rung)
+            going = stay
+        self.forget(going, len(sizes))
+        return len(sizes) - 1
+
+    def forget(self, names: Sequence[str], rung: int) -> None:
+        """Let go of weights that nobody goes on from; what was measured stays."""
+        processes.wait()
+        if processes.rank() == 0:
+            for name in names:
+                self.trials.forget(self.tried[name], rung)
+
+
+def run(config: SearchConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
+    """Search, and write `search.json`: every candidate with its figures and losses, the order of every rung, the best.
+
+    Returns:
+        How many shapes are in the budget, how many candidates were tried, the best one's loss after the last rung, and
+        how the ranking before recovery compares: its rank correlation with the last, and what following it costs.
+
+    Raises:
+        RecipeError: No shape meets the budget.
+        PrunusError: As cutting and training raise.
+    """
+    teacher = ModelFolder(inputs.model).shape
+    scores = None
+    if inputs.scores is not None:
+        scores = json.loads((inputs.scores / "scores.json").read_text())
+    shapes = inputs.trials.space(teacher).all()
+    places = max(2, config.candidates // len(config.ways))
+    evolves = len(shapes) > places and config.generations > 0
+    first = thin(shapes, places - places // 2 if evolves else places, teacher, scores)
+    console.say(f"{len(shapes)} shapes meet the budget; {len(first)} of them are tried first")
+    search = _Search(config, inputs.trials, console, teacher)
+    search.first_rung(first)
+    if evolves:
+        search.evolve(places - len(first))
+    last = search.halve()
+    found = _found(search, last, shapes)
+    if processes.rank() == 0:
+        (out / FOUND).write_text(json.dumps(found, indent=2) + "\n")
+    console.say(f"best: {found['best']['name']}")
+    facts = {
+        "shapes": len(shapes),
+        "candidates": len(search.tried),
+        "loss": found["best"]["loss"],
+        "settled_at_tokens": found["settled_at_tokens"],
+        "regret_before_recovery": found["before"]["regret"],
+    }
+    told = found["before"]["rank_correlation"]
+    return facts if told is None else {**facts, "correlation_before_recovery": told}
+
+
+def _found(search: _Search, last: int, shapes: Sequence[Shape]) -> dict[str, Any]:
+    """The record of a search: plain values for JSON."""
+    config, trials = search.config, search.trials
+    space = trials.space(search.teacher)
+    rungs = [search.losses(rung) for rung in range(last + 1)]
+    before = search.losses(BEFORE)
+    final = {name: losses[name] for losses in rungs for name in losses}  # of each the last that it has
+    best = ranking(rungs[-1])[0]
+    figures = {name: space.meter.figures(config.budget, one.shape) for name, one in search.tried.items()}
+    tightest = space.meter.tightest(config.budget, search.tried[best].shape).label
+    return {
+        "measure": config.measure,
+        "budget": [{"label": limit.label, "at_most": space.meter.bound(limit)} for limit in config.budget],
+        "teacher": space.meter.figures(config.budget, search.teacher),
+        "shapes": len(shapes),
+        "tokens": [trials.tokens(rung) for rung in range(last + 1)],
+        "best": {"name": best, "loss": rungs[-1][best], **trials.sizes(search.tried[best])},
+        "proportional": next(
+            name for name, one in search.tried.items() if one.shape == proportional(search.teacher, shapes)
+        ),
+        "settled_at_tokens": trials.tokens(settled(rungs)),
+        "before": {
+            "rank_correlation": rank_correlation(before, rungs[0]),
+            "chosen": ranking(before)[0],
+            "regret": regret(before, rungs[0]),
+        },
+        "rank_correlations": [rank_correlation(a, b) for a, b in pairwise(rungs)],
+        "cost": tightest,
+        "pareto": front({name: (figures[name][tightest], loss) for name, loss in rungs[0].items()}),
+        "order": [ranking(before), *(ranking(losses) for losses in rungs)],
+        "candidates": {
+            name: {
+                "way": one.way,
+                "cut": trials.sizes(one),
+                "dimensions": one.shape.dimensions(),
+                "figures": figures[name],
+                "before": search.rungs[BEFORE][name],
+                "rungs": [search.rungs[rung][name] for rung in range(last + 1) if name in search.rungs[rung]],
+                "loss": final[name],
+            }
+            for name, one in search.tried.items()
+        },
+    }

@@ -1,0 +1,85 @@
+"""The command that searches for a shape."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from prunus import processes
+from prunus.config import parse
+from prunus.console import Console
+from prunus.data.config import DataConfig
+from prunus.evaluate.config import EvaluateConfig
+from prunus.pipeline.apart import check_apart
+from prunus.pipeline.checks import check_runtime
+from prunus.pipeline.cutting import given_task, scored
+from prunus.pipeline.searching import FOUND, check_search, search_cuts
+from prunus.pipeline.searching import Search as Planned
+from prunus.pipeline.shapes import ShapeSearch
+from prunus.pipeline.steps import Given, Step, given_model, given_tokenizer, tokens_step
+from prunus.pipeline.workshop import texts_of
+from prunus.score.config import ScoreConfig
+from prunus.show import show_search
+from prunus.single import Flat, Single, finished, located, sources_of
+
+
+@dataclass(kw_only=True)
+class Search(Single):
+    """Find the shape in a budget that is best after recovery: candidates are cut, briefly distilled, and halved."""
+
+    model: Annotated[Positional[str], arg(metavar="TEACHER")]
+    """The teacher's folder, or its id on the hub."""
+    budget: str
+    """What a student may have at most, such as `q4_k_m file <= 2.0 GB, context 8192 in <= 3 GB`."""
+    corpus: tuple[str, ...]
+    """Text to recover candidates on; without --text, documents of it are set aside to rank on."""
+    text: tuple[str, ...] = ()
+    """Text to rank on."""
+    evaluation: tuple[str, ...] = ()
+    """Text that students will be judged by, if it is known: it is refused to rank on any of it."""
+    column: str = "text"
+    """The column that holds the text."""
+    append_eos: bool = True
+    """End each document with the end-of-sequence token."""
+    scores: str | None = None
+    """The folder that `prunus score` wrote; without it the teacher is scored first, as --score says."""
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+    config: Annotated[ShapeSearch, Flat]
+
+    def __call__(self, console: Console) -> None:
+        """Do it."""
+        check_runtime(self.runtime, [self.config.distill])
+        model = located(self.model)
+        own = sources_of(self.text, self.column, "--text")
+        raw = {**self.config.model_dump(), "budget": self.budget, "text": own}
+        config = parse(ShapeSearch, raw, "prunus search")
+        data = DataConfig(
+            corpus=sources_of(self.corpus, self.column, "--corpus"),
+            held_out=sources_of(self.evaluation, self.column, "--evaluation"),
+            append_eos=self.append_eos,
+        )
+        shape = model.folder.shape
+        check_search(config, shape, model.folder.path, "search")
+        check_apart(config.text, data, EvaluateConfig())
+        texts = texts_of(config, data, Path(self.out).parent)
+        tokenizer = given_tokenizer(model)
+        corpus = tokens_step(texts.recovery[0], texts.recovery[1], tokenizer, "recovery", texts.root)
+        cuts = search_cuts(config, shape)
+        score = scored(self.score, shape, cuts)
+        place = Path(f"{self.out}-trials")
+        planned = Planned(config, texts, tokenizer, corpus, self.score, self.runtime, cuts, place)
+        teacher = given_model(model)
+        scores: Step | Given
+        if self.scores is not None:
+            scores = finished(Path(self.scores))
+        else:
+            scores = Step("teacher", "score", score, {"model": teacher, "tokens": corpus, **given_task(score)}, place)
+        before = [corpus, *([scores] if isinstance(scores, Step) else [])]
+        after = [step for step in planned.steps(teacher, scores) if step.fingerprint != corpus.fingerprint]
+        self.do_all([*before, *after], console)
+        if processes.rank() == 0:
+            show_search(json.loads((Path(self.out) / FOUND).read_text()), console)

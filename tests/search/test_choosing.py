@@ -1,0 +1,115 @@
+"""Thinning, breeding, halving and the front: against slow references, and by what must hold."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prunus.search.candidates import candidate, lost, proportional, thin
+from prunus.search.evolve import breed
+from prunus.search.halving import rank_correlation, ranking, regret, rung_sizes, settled, survivors
+from prunus.search.pareto import front
+from prunus.search.space import name_of
+from tests.search.making import shape_of, space_of
+
+SCORES = {
+    "layers": {"block_influence": [0.4, 0.1, 0.2, 0.3]},
+    "neurons": [[float(i) for i in range(1, 49)]] * 4,
+    "channels": [1.0] * 32,
+    "heads": [[8.0, 1, 1, 1, 1, 1, 1, 2]] * 4,
+}
+
+
+def test_what_a_cut_loses_is_the_importance_outside_the_best() -> None:
+    teacher = shape_of()
+    assert lost(SCORES, teacher, teacher) == 0
+    assert lost(SCORES, teacher, shape_of(num_hidden_layers=2)) == pytest.approx(0.3)  # the second and the third
+    mlp = sum(range(1, 25)) / sum(range(1, 49))
+    assert lost(SCORES, teacher, shape_of(intermediate_size=24)) == pytest.approx(mlp)
+    both = lost(SCORES, teacher, shape_of(hidden_size=24, num_attention_heads=4))
+    assert both == pytest.approx(8 / 32 + 4 / 16)
+
+
+def test_thinning_keeps_every_depth_and_the_proportional_shape() -> None:
+    space = space_of("non-embedding <= 50%", within=0.2)
+    shapes = space.all()
+    depths = {shape.num_hidden_layers for shape in shapes}
+    kept = thin(shapes, len(depths) + 2, space.teacher, SCORES)
+    assert len(kept) == len({name_of(shape) for shape in kept}) == len(depths) + 2
+    assert {shape.num_hidden_layers for shape in kept} == depths
+    assert proportional(space.teacher, shapes) in kept
+    assert thin(shapes, 1000, space.teacher, SCORES) == shapes
+    for depth in depths:  # of each depth the one that loses least, or the proportional one besides
+        best = min((s for s in shapes if s.num_hidden_layers == depth), key=lambda s: lost(SCORES, space.teacher, s))
+        assert best in kept
+
+
+def test_the_proportional_shape_is_cut_alike_on_all_axes() -> None:
+    teacher = shape_of()
+    even = shape_of(
+        num_hidden_layers=2, hidden_size=16, intermediate_size=24, num_attention_heads=4, num_key_value_heads=2
+    )
+    others = [shape_of(num_hidden_layers=1), shape_of(hidden_size=8), shape_of(intermediate_size=8)]
+    assert proportional(teacher, [*others, even]) == even
+
+
+def test_ways_are_candidates_of_their_own() -> None:
+    teacher, shape = shape_of(), shape_of(num_hidden_layers=2, hidden_size=16)
+    first, half = (candidate(teacher, shape, way) for way in ("depth_first", "halfway"))
+    assert first is not None
+    assert half is not None
+    assert first.via == shape_of(num_hidden_layers=2)
+    assert (half.via.num_hidden_layers, half.via.hidden_size, half.via.intermediate_size) == (3, 24, 48)
+    names = {one.name for one in (first, half, candidate(teacher, shape)) if one}
+    assert len(names) == 3
+    assert candidate(teacher, shape_of(hidden_size=16), "depth_first") is None  # nothing of its depth goes
+    assert candidate(teacher, shape_of(num_hidden_layers=2), "depth_first") is None  # nothing of its width goes
+
+
+def test_children_are_new_and_in_the_budget() -> None:
+    space = space_of("non-embedding <= 50%", within=0.1, least=0.2, multiples={"intermediate_size": 2})
+    parents = space.all()[:6]
+    known = {name_of(shape) for shape in parents}
+    children = breed(parents, 8, space, known, np.random.default_rng(0))
+    assert len(children) == len({name_of(shape) for shape in children} - known) == 8
+    assert all(space.fits(shape) for shape in children)
+    again = breed(parents, 8, space, known, np.random.default_rng(0))
+    assert [name_of(shape) for shape in again] == [name_of(shape) for shape in children]
+
+
+def test_halving() -> None:
+    losses = {"a": 3.0, "b": 1.0, "c": 2.0, "d": 0.5, "e": 9.0}
+    assert ranking(losses) == ["d", "b", "c", "a", "e"]
+    assert survivors(losses, 2) == ["d", "b", "c"]
+    assert survivors({"a": 1.0}, 3) == ["a"]
+    assert rung_sizes(12, 2, 3) == [12, 6, 3]
+    assert rung_sizes(12, 2, 9) == [12, 6, 3, 2]
+    assert rung_sizes(2, 3, 4) == [2]
+    rungs = [{"a": 1.0, "b": 2.0, "c": 3.0}, {"a": 2.0, "b": 1.0}, {"b": 1.0}]
+    assert settled(rungs) == 1
+    assert settled(rungs[1:]) == 0
+    assert regret({"a": 0.0, "b": 1.0}, {"a": 5.0, "b": 2.0}) == 3.0
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=3, max_size=12))
+def test_the_rank_correlation_is_spearmans(pairs: list[tuple[int, int]]) -> None:
+    first, second = ({str(i): float(pair[side]) for i, pair in enumerate(pairs)} for side in (0, 1))
+    found = rank_correlation(first, second)
+    if len(set(first.values())) == 1 or len(set(second.values())) == 1:
+        assert found is None
+    else:
+        one, two = (pd.Series(losses).rank() for losses in (first, second))
+        assert found == pytest.approx(one.corr(two))
+
+
+@given(st.dictionaries(st.text("abcdef", min_size=1), st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12))
+def test_nothing_beats_those_on_the_front(points: dict[str, tuple[float, float]]) -> None:
+    def beaten(one: tuple[float, float]) -> bool:
+        return any(all(a <= b for a, b in zip(o, one, strict=True)) and o != one for o in points.values())
+
+    best = {points[name] for name in front(points)}
+    assert best == {point for point in points.values() if not beaten(point)}
+    assert all(a <= b for a, b in itertools.pairwise(points[name][0] for name in front(points)))
