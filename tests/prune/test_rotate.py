@@ -17,7 +17,7 @@ from prunus.prune.choose import choose
 from prunus.prune.config import PruneConfig
 from prunus.prune.cut import cut
 from prunus.prune.rotate import diagonalise, lost_energy, make_rotation, principal_axes, stored_vectors, sum_to_zero
-from prunus.prune.student import student_config
+from prunus.models.student import student_config
 from tests.families import kill, make_teacher
 from tests.prune.test_families import TYPES, logits, prune, score
 

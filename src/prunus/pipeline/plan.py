@@ -29,6 +29,7 @@ from prunus.models.shape import PRUNABLE, Shape
 from prunus.pipeline.aligning import is_model, of_student, of_teacher
 from prunus.pipeline.checks import check_cached, check_cut, check_length, check_runtime
 from prunus.pipeline.exporting import check_export
+from prunus.pipeline.merging import has_own_words, in_order, merge_step, merged_shape, shared
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.references import find_references, note
 from prunus.pipeline.steps import Given, Step, given_model, given_sources, given_tokenizer, tokens_step
@@ -73,7 +74,7 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
     unchecked: list[str] = []
     shape, base, tokenizer = _teacher(recipe, root, tentative, unchecked)
     _check_lengths(recipe, shape.max_position_embeddings)
-    students = {name: _target(recipe, name, shape) for name in recipe.students}
+    students = _shapes(recipe, shape, tentative, unchecked)
     if recipe.export.formats:
         kept = recipe.teacher.create or (tokenizer.value if isinstance(tokenizer, Given) else None)
         check_export(
@@ -100,9 +101,20 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
     check_tasks(recipe.evaluate)
     check_chat(recipe.evaluate, _may_chat(tokenizer), "the teacher")
     references = find_references(recipe, tentative, unchecked)
-    steps = tuple(_steps(recipe, root, base, tokenizer, shape, students, references, tentative))
+    steps = tuple(shared(list(_steps(recipe, root, base, tokenizer, shape, students, references, tentative))))
     shapes = {name: model.folder.shape for name, model in references.items()}
     return Plan(recipe, root, steps, shape, students, shapes, tuple(unchecked))
+
+
+def _shapes(recipe: Recipe, teacher: Shape, tentative: bool, unchecked: list[str]) -> dict[str, Shape]:
+    """The shapes of the students, checked, in the order in which they can be made."""
+    found: dict[str, Shape] = {}
+    for name in in_order(recipe):
+        if recipe.students[name].merge is None:
+            found[name] = _target(recipe, name, teacher)
+        else:
+            found[name] = merged_shape(recipe, name, {"teacher": teacher, **found}, tentative, unchecked)
+    return found
 
 
 def _target(recipe: Recipe, name: str, teacher: Shape) -> Shape:
@@ -241,10 +253,11 @@ def _steps(
         yield stream
         inputs = {"model": given_model(model), "tokens": stream, **data}
         yield Step(name, "evaluate", recipe.evaluate, inputs, root)
-    cuts = [(prune_config(recipe, name), shape) for name, shape in students.items()]
-    config = scored(recipe.score, teacher_shape, cuts)
-    score = Step("teacher", "score", config, {"model": teacher, "tokens": corpus, **given_task(config)}, root)
-    if any(cut.statistics(teacher_shape, shape) for cut, shape in cuts):
+    cut = [name for name in students if recipe.students[name].merge is None]
+    cuts = [(prune_config(recipe, name), students[name]) for name in cut]
+    read = scored(recipe.score, teacher_shape, cuts)
+    score = Step("teacher", "score", read, {"model": teacher, "tokens": corpus, **given_task(read)}, root)
+    if any(config.statistics(teacher_shape, shape) for config, shape in cuts):
         yield score
     written = corpus
     if _written(recipe):
@@ -253,14 +266,18 @@ def _steps(
         yield written
     asked_before = _targets(recipe, teacher, corpus, written)
     yield from {id(step): step for step in asked_before.values()}.values()
+    made: dict[str, list[Step]] = {}
     for name, shape in students.items():
-        needs = bool(prune_config(recipe, name).statistics(teacher_shape, shape))
+        needs = name in cut and bool(prune_config(recipe, name).statistics(teacher_shape, shape))
+        start = None if name in cut else merge_step(recipe, name, teacher, made, root, tentative)
         guide: dict[str, Step | Given] = {"teacher": teacher}
         if name in asked_before:
             guide = {"targets": asked_before[name]}
-        yield from _student_steps(
-            recipe, name, teacher, score if needs else None, (corpus, held_out, written), guide, data, tentative
+        streams = (corpus, held_out, written)
+        made[name] = list(
+            _student_steps(recipe, name, teacher, score if needs else None, streams, guide, data, tentative, start)
         )
+        yield from made[name]
 
 
 def _targets(recipe: Recipe, teacher: Step | Given, corpus: Step, written: Step) -> dict[str, Step]:
@@ -325,15 +342,16 @@ def _student_steps(
     guide: Mapping[str, Step | Given],
     data: Mapping[str, Step | Given],
     tentative: bool,
+    merged: Step | None,
 ) -> Iterator[Step]:
     config, distill = prune_config(recipe, name), _distill_config(recipe, name)
     corpus, held_out, written = streams
     root = corpus.root
     needed: dict[str, Step | Given] = {"scores": score} if score is not None else {}
-    own_words = config.vocab_size is not None
+    own_words = has_own_words(recipe, name)
     if own_words or config.heal.asked:
         needed["tokens"] = corpus
-    pruned = Step(name, "prune", config, {"model": teacher, **needed}, root)
+    pruned = merged or Step(name, "prune", config, {"model": teacher, **needed}, root)
     yield pruned
     beside: dict[str, Step | Given] = {"teacher": teacher, **data}
     if own_words:  # another vocabulary: other tokens of the same text, so that sums over tokens do not compare
@@ -341,7 +359,8 @@ def _student_steps(
         beside = dict(data)
         yield from (corpus, held_out)
     if config.init == "teacher" or not distill.tokens:
-        label = "evaluate-pruned" if distill.tokens or recipe.students[name].align else "evaluate"
+        first = "evaluate-merged" if merged else "evaluate-pruned"
+        label = first if distill.tokens or recipe.students[name].align else "evaluate"
         yield Step(name, label, recipe.evaluate, {"model": pruned, "tokens": held_out, **beside}, root)
     last = pruned
     if distill.tokens:
