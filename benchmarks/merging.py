@@ -2,13 +2,13 @@
 
     python benchmarks/merging.py OUT [--json FILE]
 
-`builtin:sapling` is cut to two thirds of its width and distilled on the built-in world's chat and stories. From there one
-student is aligned (SFT) to following instructions and playing a person, the other to answering from passages and calling
-functions. They are merged by their mean, by task arithmetic, by TIES, and by evolution of task arithmetic's weights for
-each kind of module and each half of the layers, whose fitness is the mean reward on training conversations of a world that
-nobody trained on. Reported are held-out items, whose names, values and tools no conversation has, and which fitness never
-saw; differences to the evolved one are paired by item, intervals are 95 %, by bootstrap over the items of each skill. What
-was done is kept in OUT.
+`builtin:sapling` is cut to two thirds of its width and distilled on the built-in world's stories, which hold no
+conversation, and so loses the skills. From there one student is aligned (SFT) to following instructions and playing a
+person, the other to answering from passages and calling functions. They are merged by their mean, by task arithmetic,
+by TIES, and by evolution of task arithmetic's weights for each kind of module and each half of the layers, whose
+fitness is the mean reward on training conversations of a world that nobody trained on. Reported are held-out items,
+whose names, values and tools no conversation has, and which fitness never saw; differences to the evolved one are
+paired by item, intervals are 95 %, by bootstrap over the items of each skill. What was done is kept in OUT.
 """
 
 from __future__ import annotations
@@ -59,10 +59,7 @@ def recipe(options: argparse.Namespace) -> dict[str, Any]:
         "seed": options.seed,
         "teacher": TEACHER,
         "data": {
-            "corpus": [
-                {**CHAT, "weight": 9, "world": {"conversations": 12_000, "seed": 5}},
-                {"path": "builtin:world", "weight": 1, "world": {"documents": 4_000, "seed": 5}},
-            ],
+            "corpus": [{"path": "builtin:world", "world": {"documents": 6_000, "seed": 5}}],
             "held_out": [{"path": "builtin:world", "split": "held_out", "world": {"held_out_items": 100}}],
             "max_tokens": 400_000,
         },
@@ -123,8 +120,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tokens", type=int, default=240_000, help="of the distillation that both students share")
-    parser.add_argument("--conversations", type=int, default=1_500, help="that each student is aligned on")
+    parser.add_argument("--tokens", type=int, default=150_000, help="of the distillation that both students share")
+    parser.add_argument("--conversations", type=int, default=2_000, help="that each student is aligned on")
     parser.add_argument("--trials", type=int, default=90, help="of the evolution")
     parser.add_argument("--items", type=int, default=20, help="of each skill that every trial is asked")
     parser.add_argument("--limit", type=int, default=150, help="held-out items of each skill")

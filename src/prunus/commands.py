@@ -25,13 +25,11 @@ from prunus.evaluate.check import check_chat, check_tasks
 from prunus.evaluate.config import EvaluateConfig
 from prunus.generate.config import GenerateConfig
 from prunus.generate.prompts import check_prompts
-from prunus.merge.alike import check_alike
-from prunus.merge.config import MergeConfig, name_of
+from prunus.merging import Merge
 from prunus.models.folder import has_chat_template
 from prunus.models.locate import Located, locate_model
 from prunus.pipeline.aligning import Alignment
 from prunus.pipeline.checks import check_cut
-from prunus.pipeline.merging import check_fitness, given_fitness
 from prunus.pipeline.override import override
 from prunus.pipeline.plan import given_data, given_prompts, given_task, make_plan
 from prunus.pipeline.recipe import Recipe, read_recipe
@@ -41,9 +39,6 @@ from prunus.prune.config import PruneConfig
 from prunus.score.config import ScoreConfig
 from prunus.show import show_inspection, show_plan, show_results
 from prunus.single import Flat, Single, Text, finished, located, sources_of
-from prunus.world.config import WORLD
-
-_FITNESS_SEED = 101  # of a world whose conversations few will have trained on
 
 
 @dataclass(kw_only=True)
@@ -272,44 +267,6 @@ class Align(Single):
         stages = Alignment((self.config,), sources, self.template)
         stages.check(model.folder.context, given_tokenizer(model))
         self.do_all(list(stages.steps("align", given_model(model), None, Path(self.out).parent)), console)
-
-
-@dataclass(kw_only=True)
-class Merge(Single):
-    """Merge models of one shape into one, streaming; by weights that are given, or that evolution finds."""
-
-    models: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL")]
-    """The folders of the models, or their ids on the hub, in order."""
-    base: str | None = None
-    """What they descend from, for methods that ask for it."""
-    tasks: tuple[str, ...] = ()
-    """What evolution is fit for: NAME=DATA, a file of conversations with checks; or a skill's name, which stands for
-    training conversations of `builtin:world`."""
-    config: Annotated[AvoidSubcommands[MergeConfig], Flat]
-
-    def __call__(self, console: Console) -> None:
-        """Do it."""
-        models = [located(path) for path in self.models]
-        base = located(self.base) if self.base is not None else None
-        if not models:
-            raise RecipeError("MODEL: missing; give the models to be merged")
-        config = self._with_tasks()
-        config.check_fits(len(models), base is not None, models[0].folder.shape.num_hidden_layers, config.kind)
-        check_alike([model.folder for model in models], base.folder if base else None, config.kind)
-        if config.evolve.trials:
-            check_fitness(config.evolve, EvaluateConfig(), config.kind, False, [])
-        inputs = {name_of(number): given_model(model) for number, model in enumerate(models)}
-        self.do(config, {**inputs, **({"base": given_model(base)} if base else {}), **given_fitness(config)}, console)
-
-    def _with_tasks(self) -> MergeConfig:
-        """The options, with the tasks in them."""
-        tasks: dict[str, Any] = {}
-        for task in self.tasks:
-            name, _, data = task.partition("=")
-            own = {"path": WORLD, "name": "chat", "world": {"mixture": {name: 1}, "seed": _FITNESS_SEED}}
-            tasks[name] = data if data and data != WORLD else own
-        evolve = {**self.config.evolve.model_dump(), "tasks": tasks}
-        return parse(MergeConfig, {**self.config.model_dump(), "evolve": evolve}, "--tasks")
 
 
 @dataclass(kw_only=True)

@@ -1,7 +1,7 @@
 """Whole merges beside mergekit's, tensor by tensor, on the same folders.
 
-mergekit's pins do not fit ours, so it stands in an environment of its own: PRUNUS_MERGEKIT names that environment's python.
-Compared with 0.1.5. `dare` draws otherwise there and rescales by sums where the paper divides by the density, so both are
+mergekit's pins do not fit ours, so it stands in an environment of its own: PRUNUS_MERGEKIT names its python. Compared
+with 0.1.5. `dare` draws otherwise there and rescales by sums where the paper divides by the density, so both are
 compared with every value kept, and then on one and the same draw without its rescaling.
 """
 
@@ -63,7 +63,9 @@ def test_the_same_tensors(method: str, three: list[Path], tmp_path: Path) -> Non
         {
             "model": str(folder),
             "parameters": {
-                theirs: ours[name][i] for name, theirs in (("weights", "weight"), ("densities", "density")) if name in ours
+                theirs: ours[name][i]
+                for name, theirs in (("weights", "weight"), ("densities", "density"))
+                if name in ours
             },
         }
         for i, folder in enumerate(three[:2])
@@ -82,12 +84,19 @@ def test_the_same_stack_of_layers(three: list[Path], tmp_path: Path) -> None:
     scaled = [{"filter": key, "value": 0.5} for key in ("o_proj", "down_proj")]
     slices = [
         {"sources": [{"model": str(three[0]), "layer_range": [0, 3]}]},
-        {"sources": [{"model": str(three[1]), "layer_range": [1, 4], "parameters": {"scale": [*scaled, {"value": 1}]}}]},
+        {
+            "sources": [
+                {"model": str(three[1]), "layer_range": [1, 4], "parameters": {"scale": [*scaled, {"value": 1}]}}
+            ]
+        },
     ]
     expected = mergekit({"merge_method": "passthrough", "slices": slices, "dtype": "float32"}, tmp_path / "theirs")
     flow = {"layers": ["0:0-2", "1:1-3"], "scales": [1, 1, 1, 0.5, 0.5, 0.5]}
     found = tensors(merge(tmp_path / "ours", three[:2], method="flow", flow=flow))
-    shared = ("model.embed_tokens.weight", "model.norm.weight")  # the last norm is the last slice's there, the first's here
+    shared = (
+        "model.embed_tokens.weight",
+        "model.norm.weight",
+    )  # the last norm is the last slice's there, the first's here
     for name, tensor in found.items():
         if name not in shared:
             torch.testing.assert_close(tensor, expected[name])

@@ -38,7 +38,7 @@ def has_own_words(recipe: Recipe, name: str) -> bool:
 
 
 def merged_shape(
-    recipe: Recipe, name: str, shapes: Mapping[str, Shape], tentative: bool, unchecked: list[str]
+    recipe: Recipe, name: str, shapes: Mapping[str, Shape], has_template: bool, tentative: bool, unchecked: list[str]
 ) -> Shape:
     """The shape of a merged student; of an evolved path the deepest that it may be.
 
@@ -46,6 +46,7 @@ def merged_shape(
         recipe: The whole.
         name: The student.
         shapes: Of the teacher, by `teacher`, and of the students that stand before it.
+        has_template: Whether the teacher's tokenizer has a chat template.
         tentative: Whether what the hub does not give is left for later, in `unchecked`.
         unchecked: See `tentative`.
 
@@ -56,6 +57,7 @@ def merged_shape(
         DataError: Conversations of fitness cannot be used.
     """
     config, where = _of(recipe, name), f"students.{name}.merge"
+    has_template = has_template or recipe.data.template is not None
     found = {}
     for place, entry in _entries(config):
         option = f"{where}.{place}"
@@ -75,7 +77,7 @@ def merged_shape(
             raise ShapeError(f"{other_name} and {first_name} have other shapes:{lines}{more}")
     config.check_fits(len(config.of), config.base is not None, first.num_hidden_layers, where)
     if config.evolve.trials:
-        check_fitness(config.evolve, recipe.evaluate, where, tentative, unchecked)
+        check_fitness(config.evolve, recipe.evaluate, has_template, where, unchecked if tentative else None)
     depth = len(config.flow.path()) or None
     if config.method == "flow" and config.evolve.trials:
         depth = config.evolve.max_layers
@@ -83,20 +85,31 @@ def merged_shape(
 
 
 def check_fitness(
-    evolve: EvolveConfig, evaluate: EvaluateConfig, where: str, tentative: bool, unchecked: list[str]
+    evolve: EvolveConfig, evaluate: EvaluateConfig, has_template: bool, where: str, unchecked: list[str] | None = None
 ) -> None:
     """Read the conversations of fitness, and refuse those that are reported.
 
+    Args:
+        evolve: The options.
+        evaluate: What is reported.
+        has_template: Whether the models have a chat template.
+        where: The option's path, for messages.
+        unchecked: Where to note what the hub does not give; None where that is an error.
+
     Raises:
-        RecipeError: They are of a test set, or among what `evaluate` asks.
+        RecipeError: They are of a test set, or among what `evaluate` asks; or no model could read them.
         DataError: They cannot be used.
     """
     place = f"{where}.evolve"
     evolve.check_public(place)
+    if not has_template:
+        raise RecipeError(f"{place}.tasks: conversations, and the models' tokenizer has no chat template")
     try:
         tasks = read_tasks(evolve, place)
     except HubError as error:
-        note(error, tentative, unchecked)
+        if unchecked is None:
+            raise
+        unchecked.append(str(error))
         return
     reported = {
         asked(item.messages)

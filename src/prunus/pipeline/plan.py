@@ -74,7 +74,7 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
     unchecked: list[str] = []
     shape, base, tokenizer = _teacher(recipe, root, tentative, unchecked)
     _check_lengths(recipe, shape.max_position_embeddings)
-    students = _shapes(recipe, shape, tentative, unchecked)
+    students = _shapes(recipe, shape, _may_chat(tokenizer), tentative, unchecked)
     if recipe.export.formats:
         kept = recipe.teacher.create or (tokenizer.value if isinstance(tokenizer, Given) else None)
         check_export(
@@ -106,14 +106,15 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
     return Plan(recipe, root, steps, shape, students, shapes, tuple(unchecked))
 
 
-def _shapes(recipe: Recipe, teacher: Shape, tentative: bool, unchecked: list[str]) -> dict[str, Shape]:
+def _shapes(recipe: Recipe, teacher: Shape, chats: bool, tentative: bool, unchecked: list[str]) -> dict[str, Shape]:
     """The shapes of the students, checked, in the order in which they can be made."""
     found: dict[str, Shape] = {}
     for name in in_order(recipe):
         if recipe.students[name].merge is None:
             found[name] = _target(recipe, name, teacher)
         else:
-            found[name] = merged_shape(recipe, name, {"teacher": teacher, **found}, tentative, unchecked)
+            shapes = {"teacher": teacher, **found}
+            found[name] = merged_shape(recipe, name, shapes, chats, tentative, unchecked)
     return found
 
 
