@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from prunus.console import Console
 from prunus.errors import ModelError, RecipeError
 from prunus.merge.config import MergeConfig
+from prunus.merge.fitness import Fitness
 from prunus.merge.step import Inputs, run
 from prunus.models.checkpoint import WEIGHTS
 from prunus.runtime import Runtime
@@ -28,7 +29,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def merge(out: Path, models: list[Path], base: Path | None = None, **options) -> Path:
     config = MergeConfig.model_validate(options)
-    out.mkdir()
+    out.mkdir(exist_ok=True)
     inputs = {f"model_{i}" if i else "model": path for i, path in enumerate(models)}
     run(config, Inputs(base=base if config.based else None, **inputs), out, Runtime(), Console(quiet=True))
     return out
@@ -127,6 +128,34 @@ def test_a_scaled_stream_is_a_scaled_branch(three: list[Path], tmp_path: Path) -
     model, ids = load(three[0]), torch.arange(3, 19)[None]
     model.model.layers[2].register_forward_pre_hook(lambda _, inputs: (2 * inputs[0], *inputs[1:]))
     torch.testing.assert_close(load(folder)(ids).logits, model(ids).logits, atol=1e-3, rtol=1e-3)
+
+
+def test_a_killed_evolution_goes_on_from_its_journal(
+    three: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is asked is counted; answers are replaced by a score of the weights."""
+    asked: list[str] = []
+
+    def score(_: Fitness, folder: Path, part: int) -> dict[str, float]:
+        if len(asked) == 9:
+            asked.append("killed")
+            raise KeyboardInterrupt
+        asked.append(folder.name)
+        return {"task": float(tensors(folder)["model.norm.weight"].mean())}
+
+    monkeypatch.setattr(Fitness, "of", score)
+    tasks = {"rag": {"path": "builtin:world", "name": "chat"}}
+    options = {"evolve": {"trials": 8, "items": 1, "finalists": 2, "tasks": tasks}}
+    with pytest.raises(KeyboardInterrupt):
+        merge(tmp_path / "killed", three[:2], **options)
+    assert asked == ["0", "0", "1", "1", *["trial"] * 5, "killed"]  # the parents in both parts, then trials
+    assert (tmp_path / "killed" / "checkpoints" / "evolve" / "complete").exists()  # so that the folder is kept
+    merge(tmp_path / "killed", three[:2], **options)
+    assert asked.count("trial") == 8 + 3
+    merge(tmp_path / "whole", three[:2], **options)
+    names = ("merge.json", "journal.jsonl", "parents.json", WEIGHTS)
+    assert all((tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in names)
+    assert not (tmp_path / "whole" / "trial").exists()
 
 
 def refused(out: Path, models: list[Path], base: Path | None = None, **options) -> str:

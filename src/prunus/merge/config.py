@@ -67,8 +67,9 @@ class FlowConfig(Config):
 
     @model_validator(mode="after")
     def _readable(self) -> FlowConfig:
-        if self.scales and len(self.scales) != len(self.path()):
-            raise ValueError(f"scales: {len(self.scales)} for {len(self.path())} layers; give one a layer")
+        path = self.path()
+        if self.scales and len(self.scales) != len(path):
+            raise ValueError(f"scales: {len(self.scales)} for {len(path)} layers; give one a layer")
         return self
 
     def path(self) -> list[tuple[int, int]]:
