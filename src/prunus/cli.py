@@ -19,6 +19,7 @@ COMMANDS = {
     "generate": "let a teacher write text for its students to train on",
     "distill": "distil a teacher into a student",
     "align": "align a model: SFT, RPO, DPO and their family",
+    "merge": "merge models of one shape: means, TIES, DARE, evolution",
     "evaluate": "measure a model on held-out text, beside its teacher",
     "export": "write a model as files that run on a device (GGUF), each held against it",
     "report": "write the report of a run",

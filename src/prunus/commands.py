@@ -25,6 +25,7 @@ from prunus.evaluate.check import check_chat, check_tasks
 from prunus.evaluate.config import EvaluateConfig
 from prunus.generate.config import GenerateConfig
 from prunus.generate.prompts import check_prompts
+from prunus.merging import Merge
 from prunus.models.folder import has_chat_template
 from prunus.models.locate import Located, locate_model
 from prunus.pipeline.aligning import Alignment
@@ -329,7 +330,7 @@ class Report:
 
 COMMANDS = {
     "run": Run, "plan": Plan, "inspect": Inspect, "correct": Correct, "score": Score, "prune": Prune,
-    "generate": Generate, "distill": Distill, "align": Align, "evaluate": Evaluate, "export": Export,
+    "generate": Generate, "distill": Distill, "align": Align, "merge": Merge, "evaluate": Evaluate, "export": Export,
     "report": Report, "search": Search, "publish": Publish, "bench": Bench, "chat": Chat, "serve": Serve,
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ from prunus.console import Console, human, human_bytes
 from prunus.models.checkpoint import DTYPES, INDEX, ITEM_BYTES, WEIGHTS
 from prunus.models.folder import ModelFolder
 from prunus.models.shape import Shape
-from prunus.pipeline.estimate import cost_of
+from prunus.pipeline.estimate import Cost, cost_of
 from prunus.pipeline.exporting import unfitting
 from prunus.pipeline.plan import Plan
 from prunus.publish.hub import Parcel
@@ -72,11 +72,14 @@ def show_inspection(folder: ModelFolder, context: int | None, as_json: bool, con
 def show_plan(plan: Plan, console: Console) -> None:
     """Print the steps of a plan with what is done and what the rest will cost, and the shapes."""
     rows = []
-    costs = [cost_of(step, plan) for step in plan.steps]
+    places = [step.artifact.path for step in plan.steps]
+    again = [place in places[:number] for number, place in enumerate(places)]  # another student's step makes it
+    costs = [Cost() if repeated else cost_of(step, plan) for step, repeated in zip(plan.steps, again, strict=True)]
     for number, (step, cost) in enumerate(zip(plan.steps, costs, strict=True), start=1):
         figures = [human(cost.tokens), human(cost.flops), human_bytes(cost.memory_bytes), human_bytes(cost.disk_bytes)]
         shown = [figure if value else "" for figure, value in zip(figures, vars(cost).values(), strict=True)]
-        rows.append([f"{number:2d} {step.name}", step.state(), *shown, step.artifact.path.name])
+        state = "shared" if again[number - 1] else step.state()
+        rows.append([f"{number:2d} {step.name}", state, *shown, step.artifact.path.name])
     console.table("Steps", ["step", "state", "tokens", "FLOPs", "memory", "disk", "folder"], rows)
     shapes = {"teacher": plan.teacher, **plan.students}
     console.table(
@@ -91,9 +94,13 @@ def show_plan(plan: Plan, console: Console) -> None:
         console.say(f"students.{name}: its shape is decided by the search; its steps are planned when that has run")
     for text in plan.unchecked:
         console.warn(f"not checked: {text}")
-    todo = [cost for step, cost in zip(plan.steps, costs, strict=True) if not step.artifact.is_done()]
+    todo = [
+        cost
+        for step, cost, repeated in zip(plan.steps, costs, again, strict=True)
+        if not repeated and not step.artifact.is_done()
+    ]
     console.say(
-        f"to do: {len(todo)} of {len(plan.steps)} steps, {human(sum(cost.flops for cost in todo))} FLOPs, at most "
+        f"to do: {len(todo)} of {len(set(places))} steps, {human(sum(cost.flops for cost in todo))} FLOPs, at most "
         f"{human_bytes(max((cost.memory_bytes for cost in todo), default=0))} of memory besides the libraries, "
         f"{human_bytes(sum(cost.disk_bytes for cost in todo))} of disk; results go to {plan.root}"
     )

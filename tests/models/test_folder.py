@@ -10,8 +10,8 @@ from safetensors.numpy import load_file, save_file
 from prunus.errors import HubError, ModelError
 from prunus.models.folder import ModelFolder
 from prunus.models.locate import locate_model
+from prunus.models.student import student_config
 from prunus.prune.config import PruneConfig
-from prunus.prune.student import student_config
 from tests.families import COMMON, SPECIAL
 
 

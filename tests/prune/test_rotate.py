@@ -12,12 +12,12 @@ from transformers import AutoModelForCausalLM
 from prunus.errors import ShapeError
 from prunus.models.checkpoint import read_bytes, write_tensors
 from prunus.models.folder import ModelFolder, write_config
+from prunus.models.student import student_config
 from prunus.models.values import to_float
 from prunus.prune.choose import choose
 from prunus.prune.config import PruneConfig
 from prunus.prune.cut import cut
 from prunus.prune.rotate import diagonalise, lost_energy, make_rotation, principal_axes, stored_vectors, sum_to_zero
-from prunus.prune.student import student_config
 from tests.families import kill, make_teacher
 from tests.prune.test_families import TYPES, logits, prune, score
 

@@ -99,6 +99,12 @@ class ModelFolder:
         """Its tensors by name, from the headers alone."""
         return read_tensors(self.path)
 
+    @cached_property
+    def weights(self) -> dict[str, TensorInfo]:
+        """Those of its tensors that are weights, by their names in the family's table."""
+        named = ((self._canonical(name), info) for name, info in self.tensors.items())
+        return {name: info for name, info in named if name is not None}
+
     @property
     def dtype(self) -> str:
         """The type that most of its bytes are in, by the format's name, such as `BF16`."""
@@ -119,8 +125,7 @@ class ModelFolder:
             ModelError: Names the first weight that is missing, unknown or of another shape.
         """
         expected = dict(self.shape.tensors())
-        named = ((self._canonical(name), info.shape) for name, info in self.tensors.items())
-        found = {name: shape for name, shape in named if name is not None}
+        found = {name: info.shape for name, info in self.weights.items()}
         for name in sorted(expected.keys() - found.keys()):
             raise ModelError(f"{self.path}: the weight {name} is missing; its config asks for {expected[name]}")
         for name in sorted(found.keys() - expected.keys()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from prunus.align.config import LIKELIHOOD, AlignConfig
 from prunus.config import StepConfig
@@ -10,6 +11,7 @@ from prunus.distill.config import DistillConfig
 from prunus.evaluate.config import EvaluateConfig
 from prunus.export.config import ExportConfig
 from prunus.generate.config import GenerateConfig
+from prunus.merge.config import MergeConfig
 from prunus.models.shape import Shape
 from prunus.pipeline.exporting import export_cost
 from prunus.pipeline.plan import Plan
@@ -55,10 +57,10 @@ def cost_of(step: Step, plan: Plan) -> Cost:
         return _healing(config, shape, plan)
     if isinstance(config, ExportConfig):
         return Cost(*export_cost(config, shape, shape.max_position_embeddings))
-    if isinstance(config, AlignConfig):
-        return _aligning(config, shape, plan)
-    asking = _asking(config, shape, plan)
-    return asking or Cost(disk_bytes=weights if step.kind in ("prune", "create") else 0)
+    if isinstance(config, MergeConfig):
+        return _merging(config, shape, len(step.inputs))
+    made = _aligning(config, shape, plan) if isinstance(config, AlignConfig) else _asking(config, shape, plan)
+    return made or Cost(disk_bytes=weights if step.kind in ("prune", "create") else 0)
 
 
 def _searching(config: ShapeSearch, plan: Plan) -> Cost:
@@ -128,6 +130,15 @@ def _aligning(config: AlignConfig, shape: Shape, plan: Plan) -> Cost:
     portion = min(plan.recipe.runtime.device_batch_size, config.batch_size) * config.sequence_length
     portion *= 1 if config.method in LIKELIHOOD else 2
     return Cost(memory_bytes=_trained(shape, portion), disk_bytes=_kept(shape))
+
+
+def _merging(config: MergeConfig, shape: Shape, inputs: int) -> Cost:
+    """One weight of every model in memory; of an evolution the answers of all trials, as long as they may be."""
+    evolve, weights = config.evolve, shape.parameters * 4
+    if not evolve.trials:
+        return Cost(memory_bytes=inputs * 4 * max(prod(size) for _, size in shape.tensors()), disk_bytes=weights)
+    tokens = (evolve.trials + evolve.finalists + 1) * len(evolve.tasks) * evolve.items * evolve.max_new_tokens
+    return Cost(tokens, tokens * shape.flops_per_token(evolve.max_new_tokens), weights, 2 * weights)
 
 
 def _trained(shape: Shape, portion: int) -> int:

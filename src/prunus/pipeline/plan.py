@@ -11,9 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from prunus.create.config import CreateConfig
-from prunus.data.config import TokensConfig
 from prunus.data.sources import check_source
-from prunus.distill.config import DistillConfig, StatesConfig
 from prunus.errors import HubError, RecipeError
 from prunus.evaluate.check import check_chat, check_tasks, tasks_fingerprint
 from prunus.evaluate.config import EvaluateConfig
@@ -23,16 +21,17 @@ from prunus.generate.prompts import check_prompts
 from prunus.models.families import family_of
 from prunus.models.folder import has_chat_template, shape_of_file
 from prunus.models.locate import Located, locate_model
-from prunus.models.shape import PRUNABLE, Shape
+from prunus.models.shape import Shape
 from prunus.pipeline.aligning import is_model, of_student, of_teacher
 from prunus.pipeline.checks import check_cached, check_cut, check_length, check_runtime
-from prunus.pipeline.cutting import check_via, cut_steps, cuts_of, given_task, scored
+from prunus.pipeline.cutting import check_via, cuts_of, given_task, scored
 from prunus.pipeline.exporting import check_export
+from prunus.pipeline.merging import in_order, merge_step, merged_of, merged_shape, shared
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.references import find_references, note
 from prunus.pipeline.searching import found_options, lookup, plan_search, waiting_of
-from prunus.pipeline.steps import Given, Step, given_model, given_sources, given_tokenizer, tokens_step
-from prunus.prune.config import PruneConfig
+from prunus.pipeline.steps import Given, Step, given_model, given_sources, given_tokenizer
+from prunus.pipeline.students import cut_from, distill_config, prune_config, streams_of, student_steps
 from prunus.targets.config import TargetsConfig
 
 
@@ -73,6 +72,7 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
         HubError: Something is neither here nor to be had from the hub.
     """
     waiting = waiting_of({name: student.prune for name, student in recipe.students.items()})
+    waiting += merged_of(recipe, waiting)
     if not waiting:
         return _plan(recipe, root, tentative)
     plan = _plan(recipe, root, tentative, waiting)
@@ -94,7 +94,7 @@ def _plan(recipe: Recipe, root: Path, tentative: bool, waiting: Sequence[str] = 
     unchecked: list[str] = []
     shape, base, tokenizer = _teacher(recipe, root, tentative, unchecked)
     _check_lengths(recipe, shape.max_position_embeddings)
-    students = {name: _target(recipe, name, shape) for name in recipe.students if name not in waiting}
+    students = _shapes(recipe, shape, _may_chat(tokenizer), tentative, unchecked, waiting)
     if recipe.export.formats and students:
         kept = recipe.teacher.create or (tokenizer.value if isinstance(tokenizer, Given) else None)
         check_export(
@@ -121,9 +121,25 @@ def _plan(recipe: Recipe, root: Path, tentative: bool, waiting: Sequence[str] = 
     check_tasks(recipe.evaluate)
     check_chat(recipe.evaluate, _may_chat(tokenizer), "the teacher")
     references = find_references(recipe, tentative, unchecked)
-    steps = tuple(_steps(recipe, root, base, tokenizer, shape, students, references, tentative))
+    steps = tuple(shared(list(_steps(recipe, root, base, tokenizer, shape, students, references, tentative))))
     shapes = {name: model.folder.shape for name, model in references.items()}
     return Plan(recipe, root, steps, shape, students, shapes, tuple(unchecked))
+
+
+def _shapes(
+    recipe: Recipe, teacher: Shape, chats: bool, tentative: bool, unchecked: list[str], waiting: Sequence[str]
+) -> dict[str, Shape]:
+    """The shapes of the students that wait for nothing, checked, in the order in which they can be made."""
+    found: dict[str, Shape] = {}
+    for name in in_order(recipe):
+        if name in waiting:
+            continue
+        if recipe.students[name].merge is None:
+            found[name] = _target(recipe, name, teacher)
+        else:
+            shapes = {"teacher": teacher, **found}
+            found[name] = merged_shape(recipe, name, shapes, chats, tentative, unchecked)
+    return found
 
 
 def _target(recipe: Recipe, name: str, teacher: Shape) -> Shape:
@@ -140,7 +156,7 @@ def _target(recipe: Recipe, name: str, teacher: Shape) -> Shape:
     distill.states.pairs(teacher.num_hidden_layers, target.num_hidden_layers, ())  # refuses layers that are not there
     if distill.tokens and distill.targets == "cached":
         shares_vocabulary = prune_config(recipe, name).vocab_size is None
-        check_cached(_distill_config(recipe, name), shares_vocabulary, f"students.{name}.distill")
+        check_cached(distill_config(recipe, name), shares_vocabulary, f"students.{name}.distill")
     return target
 
 
@@ -210,23 +226,6 @@ def _check_lengths(recipe: Recipe, context: int) -> None:
         check_length(name, length, context)
 
 
-def prune_config(recipe: Recipe, name: str) -> PruneConfig:
-    """The student's own options, with `like` replaced by the other student's shape."""
-    own = recipe.students[name].prune
-    if own.like is None:
-        return own
-    shape = {key: getattr(recipe.students[own.like].prune, key) for key in (*PRUNABLE, "drop_layers")}
-    return own.model_copy(update={**shape, "like": None})
-
-
-def _distill_config(recipe: Recipe, name: str) -> DistillConfig:
-    """The student's own options; one that is drawn anew has no states in common with its teacher."""
-    distill = recipe.students[name].distill
-    if prune_config(recipe, name).init == "random":
-        return distill.model_copy(update={"states": StatesConfig(weight=0)})
-    return distill
-
-
 def _steps(
     recipe: Recipe,
     root: Path,
@@ -239,7 +238,7 @@ def _steps(
 ) -> Iterator[Step]:
     """All steps, each after those that it needs."""
     data = given_data(recipe.evaluate)
-    corpus, held_out = _streams(recipe, root, tokenizer, "", tentative)
+    corpus, held_out = streams_of(recipe, root, tokenizer, "", tentative)
     if isinstance(base, Step):
         yield base
     yield corpus
@@ -259,11 +258,12 @@ def _steps(
     if recipe.evaluate.tasks:
         data["beside"] = measured
     for name, model in references.items():
-        stream = _streams(recipe, root, given_tokenizer(model), f"-{name}", tentative)[1]
+        stream = streams_of(recipe, root, given_tokenizer(model), f"-{name}", tentative)[1]
         yield stream
         inputs = {"model": given_model(model), "tokens": stream, **data}
         yield Step(name, "evaluate", recipe.evaluate, inputs, root)
-    cuts = [cut for name in students for cut in cuts_of(prune_config(recipe, name), teacher_shape, name)]
+    by_cut = [name for name in students if recipe.students[name].merge is None]
+    cuts = [cut for name in by_cut for cut in cuts_of(prune_config(recipe, name), teacher_shape, name)]
     search = plan_search(recipe, base, tokenizer, teacher_shape, corpus, tentative)
     cuts += search.cuts if search else []
     config = scored(recipe.score, teacher_shape, cuts)
@@ -279,16 +279,35 @@ def _steps(
         yield written
     asked_before = _targets(recipe, teacher, corpus, written)
     yield from {id(step): step for step in asked_before.values()}.values()
+    yield from _of_students(
+        recipe, students, teacher_shape, teacher, score, (corpus, held_out, written), asked_before, data, tentative
+    )
+
+
+def _of_students(
+    recipe: Recipe,
+    students: Mapping[str, Shape],
+    teacher_shape: Shape,
+    teacher: Step | Given,
+    score: Step,
+    streams: tuple[Step, Step, Step],
+    asked_before: Mapping[str, Step],
+    data: Mapping[str, Step | Given],
+    tentative: bool,
+) -> Iterator[Step]:
+    """The steps of all students, those that are merged after those that they are merged from."""
+    root = streams[0].root
+    made: dict[str, list[Step]] = {}
     for name in students:
-        own = cuts_of(prune_config(recipe, name), teacher_shape, name)
-        needs = any(cut.statistics(teacher_shape, left) for cut, left in own)
         guide: dict[str, Step | Given] = {"teacher": teacher}
         if name in asked_before:
             guide = {"targets": asked_before[name]}
-        yield from _student_steps(
-            recipe, name, teacher_shape, teacher, score if needs else None, (corpus, held_out, written), guide, data,
-            tentative,
-        )  # fmt: skip
+        if recipe.students[name].merge is None:
+            begun = cut_from(recipe, name, teacher_shape, {"model": teacher, "tokens": streams[0]}, score, root)
+        else:
+            begun = [merge_step(recipe, name, teacher, made, root, tentative)]
+        made[name] = [*begun, *student_steps(recipe, name, begun[-1], teacher, streams, guide, data, tentative)]
+        yield from made[name]
 
 
 def _targets(recipe: Recipe, teacher: Step | Given, corpus: Step, written: Step) -> dict[str, Step]:
@@ -311,66 +330,3 @@ def _targets(recipe: Recipe, teacher: Step | Given, corpus: Step, written: Step)
         step = Step("teacher", "targets", config, {"model": teacher, "tokens": read}, corpus.root)
         steps[name] = shared.setdefault(step.fingerprint, step)
     return steps
-
-
-def _student_steps(
-    recipe: Recipe,
-    name: str,
-    shape: Shape,
-    teacher: Step | Given,
-    score: Step | None,
-    streams: tuple[Step, Step, Step],
-    guide: Mapping[str, Step | Given],
-    data: Mapping[str, Step | Given],
-    tentative: bool,
-) -> Iterator[Step]:
-    config, distill = prune_config(recipe, name), _distill_config(recipe, name)
-    corpus, held_out, written = streams
-    root = corpus.root
-    own_words = config.vocab_size is not None
-    given: dict[str, Step | Given] = {"model": teacher, "tokens": corpus, **({"scores": score} if score else {})}
-    *before, pruned = cut_steps(name, config, shape, given, distill, recipe.score, root)
-    yield from (*before, pruned)
-    beside: dict[str, Step | Given] = {"teacher": teacher, **data}
-    if own_words:  # another vocabulary: other tokens of the same text, so that sums over tokens do not compare
-        corpus, held_out = _streams(recipe, root, pruned, f"-{name}", tentative)
-        beside = dict(data)
-        yield from (corpus, held_out)
-    if config.init == "teacher" or not distill.tokens:
-        label = "evaluate-pruned" if distill.tokens or recipe.students[name].align else "evaluate"
-        yield Step(name, label, recipe.evaluate, {"model": pruned, "tokens": held_out, **beside}, root)
-    last = pruned
-    if distill.tokens:
-        read = written if distill.data == "teacher" else corpus
-        inputs = {"student": pruned, **guide, "tokens": read}
-        last = Step(name, "distill", distill, inputs, root)
-        yield last
-    aligned = list(of_student(recipe, name, tentative).steps(name, last, teacher, root))
-    if distill.tokens:
-        label = "evaluate-distilled" if aligned else "evaluate"
-        yield Step(name, label, recipe.evaluate, {"model": last, "tokens": held_out, **beside}, root)
-    yield from aligned
-    models = list(filter(is_model, aligned))
-    if models:
-        last = models[-1]
-        yield Step(name, "evaluate", recipe.evaluate, {"model": last, "tokens": held_out, **beside}, root)
-    if recipe.export.formats:
-        yield Step(name, "export", recipe.export, {"model": last, "tokens": held_out}, root)
-
-
-def _streams(recipe: Recipe, root: Path, tokenizer: Step | Given, suffix: str, tentative: bool) -> tuple[Step, Step]:
-    """The corpus and the held-out text; one text is parted by its documents' hashes where no second is given."""
-    data = recipe.data
-    joined = TokensConfig(append_eos=data.append_eos)
-    corpus = given_sources(data.corpus, "data.corpus", tentative)
-    if data.held_out:
-        held_out = given_sources(data.held_out, "data.held_out", tentative)
-        train, test = joined.model_copy(update={"max_tokens": data.max_tokens}), joined
-    else:
-        held_out = corpus
-        parted = joined.model_copy(update={"held_out_fraction": data.held_out_fraction, "max_tokens": data.max_tokens})
-        train, test = (parted.model_copy(update={"part": part}) for part in ("train", "held_out"))
-    return (
-        tokens_step(train, corpus, tokenizer, f"corpus{suffix}", root),
-        tokens_step(test, held_out, tokenizer, f"held_out{suffix}", root),
-    )

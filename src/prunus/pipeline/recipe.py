@@ -22,6 +22,7 @@ from prunus.errors import RecipeError
 from prunus.evaluate.config import EvaluateConfig
 from prunus.export.config import ExportConfig
 from prunus.generate.config import GenerateConfig
+from prunus.merge.config import MergedConfig
 from prunus.models.shape import PRUNABLE
 from prunus.pipeline.shapes import ShapeSearch
 from prunus.prune.config import PruneConfig
@@ -60,6 +61,8 @@ class StudentConfig(Config):
 
     prune: PruneConfig = PruneConfig()
     """What is cut."""
+    merge: MergedConfig | None = None
+    """Merge it from other students instead. It is then distilled and aligned only where it says so itself."""
     distill: DistillConfig
     """How it is healed."""
     align: tuple[AlignConfig, ...] = ()
@@ -131,6 +134,8 @@ class Recipe(Config):
             if not _NAME.fullmatch(name) or name in _RESERVED:
                 raise ValueError(f"{name!r} is no name for a student: letters, digits, - and _, and not {_RESERVED}")
             _check_like(name, student.prune, students)
+            if student.merge is not None and student.prune.model_copy(update={"seed": 0}) != PruneConfig():
+                raise ValueError(f"{name}: prune and merge cannot both be given; what is merged is cut already")
         return students
 
     @model_validator(mode="after")
@@ -158,7 +163,11 @@ def _check_like(name: str, prune: PruneConfig, students: Mapping[str, StudentCon
     """Refuse a `like` that names no shape, or that stands beside another shape."""
     if prune.like is None:
         return
-    others = [other for other, config in students.items() if config.prune.like is None and other != name]
+    others = [
+        other
+        for other, config in students.items()
+        if config.prune.like is None and config.merge is None and other != name
+    ]
     if prune.like not in others:
         raise ValueError(f"{name}.prune.like: {prune.like!r} is no other student with a shape; those are: {others}")
     own = [key for key in PRUNABLE if getattr(prune, key) is not None]
@@ -210,6 +219,9 @@ def _student(student: Any, distill: Any, align: Any, seed: dict[str, Any]) -> An
         student = {}
     if not isinstance(student, dict):
         return student
+    if student.get("merge") is not None:  # it inherits no training: what it is merged from had it
+        distill, align = _over(distill, {"tokens": 0}), ()
+        student = {**student, "merge": _over(seed, student["merge"])}
     return {
         **student,
         "prune": _over(seed, student.get("prune", {})),

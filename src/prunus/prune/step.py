@@ -16,13 +16,13 @@ from prunus.models.draw import draw_model
 from prunus.models.folder import ModelFolder, copy_along, write_config
 from prunus.models.lineage import composed, read_lineage, write_lineage
 from prunus.models.shape import Shape
+from prunus.models.student import student_config
 from prunus.models.values import to_float
 from prunus.prune.choose import Keep, choose
 from prunus.prune.config import HealConfig, ImportanceConfig, PruneConfig
 from prunus.prune.cut import cut
 from prunus.prune.rank import Scores, statistic
 from prunus.prune.rotate import Rotation, make_rotation, stored_vectors
-from prunus.prune.student import student_config
 from prunus.prune.vocabulary import choose_tokens, named_ids, read_tokenizer, renumber, write_tokenizer
 from prunus.runtime import Runtime
 

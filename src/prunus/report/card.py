@@ -22,11 +22,11 @@ from prunus.models.shape import Shape
 from prunus.report import tasks
 from prunus.report.parts import part_metadata, parts_of
 from prunus.report.records import Result, Run, load_run
-from prunus.report.table import HEADER, comparison, methods
+from prunus.report.table import HEADER, comparison, merged_by, methods
 
 CARD = "README.md"
 MARKER = "<!-- Written by Prunus out of the run's records. Remove this line to keep what you write here. -->"
-_PATHS = ("path", "config", "task")
+_PATHS = ("path", "config", "task", "of", "base")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -170,6 +170,11 @@ def _metadata(run: Run, teacher: str, licence: Licence, export: Result | None) -
 def _made_by(run: Run, name: str) -> str:
     prune, distill = run.find(name, "prune"), run.find(name, "distill")
     parts = []
+    merge = run.find(name, "merge")
+    if merge is not None:
+        parts.append(
+            f"merged ({merged_by(merge)}) from {', '.join(_place(run.recipe['students'][name]['merge']['of']))}"
+        )
     if prune is not None:
         config = prune.record["config"]
         parts.append("drawn anew in the shape of a cut" if config["init"] == "random" else "cut out of it")
@@ -205,7 +210,15 @@ def _named(sources: Sequence[dict[str, Any]]) -> str:
 def _short(recipe: dict[str, Any], name: str) -> dict[str, Any]:
     """The recipe as far as it concerns one student."""
     kept: dict[str, Any] = {key: recipe[key] for key in ("seed", "teacher", "data", "correct", "score")}
-    return {**kept, "students": {name: recipe["students"][name]}, "evaluate": recipe["evaluate"]}
+    return {**kept, "students": _with_parents(recipe["students"], name), "evaluate": recipe["evaluate"]}
+
+
+def _with_parents(students: dict[str, Any], name: str) -> dict[str, Any]:
+    """A student, behind those of the recipe that it is merged from."""
+    merge = students[name].get("merge") or {}
+    named = [str(entry).partition(".")[0] for entry in (*merge.get("of", ()), merge.get("base"))]
+    parents = [_with_parents(students, parent) for parent in named if parent in students]
+    return {key: student for found in (*parents, {name: students[name]}) for key, student in found.items()}
 
 
 def _without_places(value: Any) -> Any:
@@ -217,6 +230,8 @@ def _without_places(value: Any) -> Any:
 
 
 def _place(path: Any) -> Any:
+    if isinstance(path, list):
+        return [_place(one) for one in path]
     here = isinstance(path, str) and (path.startswith(("/", ".", "~")) or Path(path).exists())
     return Path(path).name if here else path
 

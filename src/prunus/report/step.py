@@ -58,7 +58,7 @@ def write_report(root: Path, out: Path) -> Path:
         missing=run.missing,
         header=HEADER,
         rows=comparison(run),
-        figures=[*_quality(run), *_curves(run), *_search(run), *_importance(run)],
+        figures=[*_quality(run), *_curves(run), *_search(run), *_evolutions(run), *_importance(run)],
         answers=[*_answers(run), *tasks.answers(run)],
         tables=_tables(run),
         notes=tasks.notes(run),
@@ -133,6 +133,32 @@ def _curves(run: Run) -> list[Figure]:
 def _search(run: Run) -> list[Figure]:
     found = shapes.found_in(run)
     return [] if found is None else [Figure(title, note, Markup(svg)) for title, note, svg in shapes.charts(found)]
+
+
+def _evolutions(run: Run) -> list[Figure]:
+    """Of each evolved merge its fitness, trial by trial, beside what each parent is worth."""
+    figures = []
+    for result in run.of_kind("merge"):
+        if not result.record["config"]["evolve"]["trials"]:
+            continue
+        lines = [line for line in result.lines("journal.jsonl") if not line["part"]]
+        tried = [(line["number"], line["fitness"]) for line in lines]
+        best = [(number, max(fitness for _, fitness in tried[: i + 1])) for i, (number, _) in enumerate(tried)]
+        ends = (0, max(tried[-1][0], 1))
+        series = [Series("each trial", tried), Series("the best so far", best)]
+        for number, parent in enumerate(result.json("parents.json")):
+            worth = sum(parent["0"].values()) / len(parent["0"])
+            series.append(Series(f"model {number} by itself", [(end, worth) for end in ends]))
+        chosen = result.record["metrics"]
+        note = (
+            "Mean reward over tasks, on conversations that the evaluation does not ask. Chosen on further ones: trial "
+            f"{chosen['chosen_trial']:.0f}, {chosen['fitness']:.3f} on all; the start {chosen['fitness_start']:.3f}."
+        )
+        if result.record["config"]["evolve"]["i_am_tuning_on_the_test_set"]:
+            note += " It was allowed to tune on the test set: scores on that say nothing of other data."
+        chart = line_chart(series, "trial", "fitness")
+        figures.append(Figure(f"Evolution of {result.subject}", note, Markup(chart)))
+    return figures
 
 
 def _importance(run: Run) -> list[Figure]:

@@ -13,6 +13,9 @@ STAGES = {
     ("teacher", "evaluate"): "teacher",
 }
 
+STARTS = ("evaluate-pruned", "evaluate-merged")
+"""Evaluations of students as they are before any training."""
+
 
 def comparison(run: Run) -> list[list[str]]:
     """One row for each evaluated model, in the order of the recipe; cells as `HEADER` names them."""
@@ -25,19 +28,34 @@ def row_name(run: Run, result: Result) -> str:
     if named:
         corrected = result.label == "evaluate" and run.find("teacher", "correct")
         return f"{named}, corrected" if corrected and run.find("teacher", "evaluate-original") else named
-    prune = run.find(result.subject, "prune")
-    if prune is None:
+    origin = _origin(run, result.subject)
+    if origin is None:
         return f"{result.subject}: reference"
-    origin = "pruned"
-    if prune.record["config"]["init"] == "random":
-        origin = "from scratch"
-    elif prune.record["config"]["importance"]["channels"]["criterion"] == "random":
-        origin = "pruned at random"
-    elif "kept_energy" in prune.record["metrics"]:
-        origin = "rotated and pruned"
-    trained = ["distilled"] if result.label != "evaluate-pruned" and run.find(result.subject, "distill") else []
+    trained = ["distilled"] if result.label not in STARTS and run.find(result.subject, "distill") else []
     trained += methods(run, result.subject) if result.label == "evaluate" else []
     return " + ".join([f"{result.subject}: {origin}", *trained])
+
+
+def merged_by(result: Result) -> str:
+    """How a model was merged, in words."""
+    config = result.record["config"]
+    evolved = config["evolve"]["trials"] > 0
+    tuned = evolved and config["evolve"]["i_am_tuning_on_the_test_set"]
+    return config["method"].replace("_", " ") + ", evolved" * evolved + " ON THE TEST SET" * tuned
+
+
+def _origin(run: Run, subject: str) -> str | None:
+    """What a student was before any training; None for a model that is no student."""
+    merge, prune = run.find(subject, "merge"), run.find(subject, "prune")
+    if merge is not None:
+        return f"merged ({merged_by(merge)})"
+    if prune is None:
+        return None
+    if prune.record["config"]["init"] == "random":
+        return "from scratch"
+    if prune.record["config"]["importance"]["channels"]["criterion"] == "random":
+        return "pruned at random"
+    return "rotated and pruned" if "kept_energy" in prune.record["metrics"] else "pruned"
 
 
 def methods(run: Run, subject: str) -> list[str]:

@@ -18,7 +18,7 @@ def student_config(config: Mapping[str, Any], teacher: Shape, target: Shape, lay
         config: The teacher's config.json.
         teacher: Its shape.
         target: The student's shape.
-        layers: The layers of the teacher that the student has.
+        layers: The layers of the teacher that the student has, in its order.
 
     Raises:
         ShapeError: Head dimensions are cut, and the config leaves theta to its class's default.
@@ -27,7 +27,7 @@ def student_config(config: Mapping[str, Any], teacher: Shape, target: Shape, lay
     for key in dict.fromkeys([*target.family.lists, "layer_types"]):
         values = config.get(key)
         rule = target.family.lists.get(key)
-        if values is None and rule and len(layers) < teacher.num_hidden_layers:
+        if values is None and rule and layers != list(range(teacher.num_hidden_layers)):
             # a rule by the layer's number: with other numbers it would give other values
             values = [rule(layer, config) for layer in range(teacher.num_hidden_layers)]
         if values is not None:

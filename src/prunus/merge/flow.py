@@ -1,0 +1,74 @@
+"""Data-flow merging: layers of several models one after the other, as one plain model (arXiv 2403.13187, section 3.2).
+
+The paper multiplies the input of each layer by a scale. In a network whose norms come before what they feed, and see no
+scale, (c x) + f(c x) = c (x + f(x) / c): to scale the stream by c is to scale all that is written later by 1 / c, up to
+a factor that the last norm takes out. So here the scale is on what a layer writes, and goes into the matrices that do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from prunus.merge.stream import TYPES, Weights, read_tensor, to_bytes
+from prunus.models.axes import Family, Place
+from prunus.models.checkpoint import TensorInfo, TensorPlan, read_bytes
+from prunus.models.shape import Shape
+from prunus.models.student import student_config
+
+Path = Sequence[tuple[int, int]]
+
+
+def flowing(path: Path, scales: Sequence[float], models: Sequence[Weights], family: Family) -> list[TensorPlan]:
+    """The weights of the model whose layers are those of `path`, (model, layer) each; the rest is the first model's."""
+    layers: dict[tuple[int, int], list[tuple[Place, TensorInfo]]] = {}
+    shared = []
+    for number, weights in enumerate(models):
+        for name, info in weights.items():
+            place = family.place(name)
+            if place is not None and place.layer is not None:
+                layers.setdefault((number, place.layer), []).append((place, info))
+            elif number == 0:
+                shared.append(_copied(name, info, 1.0, 0.0))
+    plans = []
+    for position, (step, scale) in enumerate(zip(path, scales or [1.0] * len(path), strict=True)):
+        for place, info in layers[step]:
+            name = family.name_of(place.key, position, place.expert)
+            plans.append(_copied(name, info, scale if writes(place, family) else 1.0, offset_of(place, family)))
+    return [*shared, *plans]
+
+
+def writes(place: Place, family: Family) -> bool:
+    """Whether a layer's weight is one of those whose output is added to the residual stream."""
+    module, _, kind = place.key.rpartition(".")
+    if family.writers:  # a norm stands between them and the stream
+        return module in family.writers
+    if len(place.weight.dims) == 2:
+        return place.weight.runs_over("hidden", 1 if family.conv1d else 0)
+    return kind == "bias" and place.weight.has("hidden") and module not in family.norms[0]
+
+
+def offset_of(place: Place, family: Family) -> float:
+    """What is added to a stored gain before it multiplies."""
+    return family.gain_offset if family.writers and place.key.endswith("norm.weight") else 0.0
+
+
+def flow_config(config: Mapping[str, Any], shape: Shape, path: Path) -> dict[str, Any]:
+    """The config.json of such a model, lists by layer in its path's order."""
+    layers = [layer for _, layer in path]
+    return student_config(config, shape, shape.with_dimensions({"num_hidden_layers": len(layers)}), layers)
+
+
+def _copied(name: str, info: TensorInfo, scale: float, offset: float) -> TensorPlan:
+    """A weight under another name, multiplied."""
+
+    def pieces() -> Iterator[bytes]:
+        if scale == 1.0 or info.dtype not in TYPES:
+            yield read_bytes(info)
+        else:
+            with torch.no_grad():
+                yield to_bytes(name, scale * (read_tensor(info) + offset) - offset, info.dtype)
+
+    return TensorPlan(name, info.dtype, info.shape, pieces)

@@ -1,0 +1,114 @@
+"""The methods of merging, as pure functions on one weight's tensors.
+
+K models; θ_k the weight of model k, θ_0 that of the base; δ_k = θ_k - θ_0; w_k model k's weight; λ the scale
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_PARALLEL = 0.9995  # |cos| above which an arc is a line, as mergekit has it
+_LEAST = 1e-8
+
+
+def linear(tensors: Sequence[Tensor], weights: Sequence[float], normalize: bool) -> Tensor:
+    """Σ_k w_k θ_k, divided by Σ_k w_k where `normalize` (model soups, Wortsman et al. 2022, arXiv 2203.05482)."""
+    total = sum(weight * tensor for weight, tensor in zip(weights, tensors, strict=True))
+    assert isinstance(total, Tensor)
+    return total / sum(weights) if normalize else total
+
+
+def average(tensors: Sequence[Tensor], decay: float) -> Tensor:
+    """The mean of checkpoints in the order of training, checkpoint k of K counting decay^(K - k).
+
+    With decay 1 the plain mean (Izmailov et al. 2018, arXiv 1803.05407; of the latest checkpoints: Kaddour 2022, arXiv
+    2209.14981); below it an exponential moving average over them.
+    """
+    count = len(tensors)
+    return linear(tensors, [decay ** (count - 1 - k) for k in range(count)], normalize=True)
+
+
+def slerp(first: Tensor, second: Tensor, t: float) -> Tensor:
+    """The point at `t` of the arc from one weight to the other (Shoemake 1985), each seen as one vector.
+
+    sin((1 - t) φ) / sin φ · θ_1 + sin(t φ) / sin φ · θ_2, where φ is the angle between them; a straight line where they
+    are all but parallel.
+    """
+    norms = [torch.linalg.vector_norm(tensor) for tensor in (first, second)]
+    units = [tensor / (norm if norm > _LEAST else 1.0) for tensor, norm in zip((first, second), norms, strict=True)]
+    cosine = (units[0] * units[1]).sum().clamp(-1, 1)
+    if cosine.abs() > _PARALLEL:
+        return (1 - t) * first + t * second
+    angle = torch.acos(cosine)
+    return (torch.sin((1 - t) * angle) * first + torch.sin(t * angle) * second) / torch.sin(angle)
+
+
+def added(base: Tensor, deltas: Sequence[Tensor], weights: Sequence[float], scale: float, normalize: bool) -> Tensor:
+    """θ_0 + λ Σ_k w_k δ_k: task arithmetic (Ilharco et al. 2022, arXiv 2212.04089, section 2).
+
+    Where `normalize`, the sum is divided by Σ_k w_k, which the paper does not do.
+    """
+    total = sum(weight * delta for weight, delta in zip(weights, deltas, strict=True))
+    divisor = sum(weights) if normalize else 1.0
+    return base + scale * total / (divisor if abs(divisor) > _LEAST else 1.0)
+
+
+def elected(base: Tensor, deltas: Sequence[Tensor], weights: Sequence[float], scale: float, normalize: bool) -> Tensor:
+    """TIES' election of signs and disjoint mean (Yadav et al. 2023, arXiv 2306.01708, algorithm 1).
+
+    Each value's sign is that of Σ_k w_k δ_k; the models that agree are averaged by their weights, or summed without
+    `normalize`.
+    """
+    shape = (-1, *[1] * base.dim())
+    factors = torch.tensor(list(weights), dtype=base.dtype).view(shape)
+    weighted = torch.stack(list(deltas)) * factors
+    sign = torch.where(weighted.sum(0) >= 0, 1.0, -1.0).to(base.dtype)
+    agree = (weighted.sign() == sign).to(base.dtype)
+    total = (weighted * agree).sum(0)
+    if normalize:
+        divisor = (factors * agree).sum(0)
+        total = total / torch.where(divisor == 0, 1.0, divisor)
+    return base + scale * total
+
+
+def trimmed(delta: Tensor, density: float) -> Tensor:
+    """The largest `density` of a difference's values, at least one, the others being 0 (TIES, as above).
+
+    The paper trims each model's differences as one vector; here each weight is trimmed by itself, as mergekit does, so
+    that one weight is enough to know.
+    """
+    if density >= 1 or not delta.numel():
+        return delta
+    flat = delta.reshape(-1)
+    kept = flat.abs().argsort(descending=True)[: max(1, int(density * flat.numel()))]
+    result = torch.zeros_like(flat)
+    result[kept] = flat[kept]
+    return result.view_as(delta)
+
+
+def dropped(delta: Tensor, density: float, generator: torch.Generator) -> Tensor:
+    """Each value kept by chance `density` and divided by it (DARE, Yu et al. 2023, arXiv 2311.03099, equation 3)."""
+    kept = torch.bernoulli(torch.full_like(delta, density), generator=generator)
+    return delta * kept / density
+
+
+def model_stock(base: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+    """θ_0 + t (θ̄ - θ_0) with t = K cos φ / (1 + (K - 1) cos φ) (Jang et al. 2024, arXiv 2403.19522, equation 6).
+
+    φ is the angle between two models' differences to the base; with more than two models cos φ is the mean over pairs.
+    """
+    deltas = [(tensor - base).reshape(-1) for tensor in tensors]
+    norms = [torch.linalg.vector_norm(delta) for delta in deltas]
+    count = len(deltas)
+    pairs = [
+        ((deltas[i] @ deltas[j]) / (norms[i] * norms[j]).clamp(min=1e-6)).clamp(-1, 1)
+        for i in range(count)
+        for j in range(i + 1, count)
+    ]
+    cosine = torch.stack(pairs).mean()
+    divisor = 1 + (count - 1) * cosine
+    t = count * cosine / divisor if divisor.abs() > 1e-6 else torch.zeros_like(cosine)  # opposite: the base stays
+    return base + t * (linear(tensors, [1.0] * count, normalize=True) - base)

@@ -1,0 +1,60 @@
+"""What the command `merge` takes, and what it does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from tyro.conf import AvoidSubcommands, Positional, arg
+
+from prunus.config import parse
+from prunus.console import Console
+from prunus.errors import RecipeError
+from prunus.evaluate.config import EvaluateConfig
+from prunus.merge.alike import check_alike
+from prunus.merge.config import MergeConfig, name_of
+from prunus.models.folder import has_chat_template
+from prunus.pipeline.merging import check_fitness, given_fitness
+from prunus.pipeline.steps import given_model
+from prunus.single import Flat, Single, located
+from prunus.world.config import WORLD
+
+_FITNESS_SEED = 101  # of a world whose conversations few will have trained on
+
+
+@dataclass(kw_only=True)
+class Merge(Single):
+    """Merge models of one shape into one, streaming; by weights that are given, or that evolution finds."""
+
+    models: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL")]
+    """The folders of the models, or their ids on the hub, in order."""
+    base: str | None = None
+    """What they descend from, for methods that ask for it."""
+    tasks: tuple[str, ...] = ()
+    """What evolution is fit for: NAME=DATA, a file of conversations with checks; or a skill's name, which stands for
+    training conversations of `builtin:world`."""
+    config: Annotated[AvoidSubcommands[MergeConfig], Flat]
+
+    def __call__(self, console: Console) -> None:
+        """Do it."""
+        models = [located(path) for path in self.models]
+        base = located(self.base) if self.base is not None else None
+        if not models:
+            raise RecipeError("MODEL: missing; give the models to be merged")
+        config = self._with_tasks()
+        config.check_fits(len(models), base is not None, models[0].folder.shape.num_hidden_layers, config.kind)
+        check_alike([model.folder for model in models], base.folder if base else None, config.kind)
+        if config.evolve.trials:
+            check_fitness(config.evolve, EvaluateConfig(), has_chat_template(models[0].folder.path), config.kind)
+        inputs = {name_of(number): given_model(model) for number, model in enumerate(models)}
+        self.do(config, {**inputs, **({"base": given_model(base)} if base else {}), **given_fitness(config)}, console)
+
+    def _with_tasks(self) -> MergeConfig:
+        """The options, with the tasks in them."""
+        tasks: dict[str, Any] = {}
+        for task in self.tasks:
+            name, _, data = task.partition("=")
+            own = {"path": WORLD, "name": "chat", "world": {"mixture": {name: 1}, "seed": _FITNESS_SEED}}
+            tasks[name] = data if data and data != WORLD else own
+        evolve = {**self.config.evolve.model_dump(), "tasks": tasks}
+        return parse(MergeConfig, {**self.config.model_dump(), "evolve": evolve}, "--tasks")
