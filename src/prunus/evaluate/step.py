@@ -21,6 +21,7 @@ from prunus.evaluate.efficiency import efficiency
 from prunus.evaluate.heldout import COLUMNS, batches, measure, padded, windows_of
 from prunus.evaluate.intervals import ratio_interval
 from prunus.evaluate.measure import measure_tasks
+from prunus.judging.config import HOLES
 from prunus.models.folder import ModelFolder
 from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
 from prunus.runtime import Runtime
@@ -55,7 +56,7 @@ def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
     and `judgements.jsonl`.
 
     Returns:
-        The figures without their intervals.
+        The figures without their intervals; and `judge_holes`, the number of tasks that the judge left without grades.
 
     Raises:
         DataError: The held-out stream has no window of two tokens.
@@ -95,11 +96,14 @@ def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
     if processes.rank() == 0:
         found = {**facts, "figures": results, "efficiency": speed, **asked}
         (out / "results.json").write_text(json.dumps(found, indent=2) + "\n")
+    holes = sum(bool((task.get("judge") or {}).get("hole")) for task in asked["tasks"].values())
+    holes *= config.judge.url is not None
+    if processes.rank() == 0 and not holes:  # else the answers are there to be judged by the next run
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     first = {
         name: task["metrics"][task["first"]]["value"] for name, task in asked["tasks"].items() if task.get("first")
     }
-    return {**{name: figure["value"] for name, figure in results.items()}, **first}
+    return {**{name: figure["value"] for name, figure in results.items()}, **first, **({HOLES: holes} if holes else {})}
 
 
 def figures(rows: np.ndarray, config: EvaluateConfig, beside_teacher: bool) -> dict[str, dict[str, float]]:

@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from prunus.config import RUNTIME, Config, Path
 
+HOLES = "judge_holes"
+"""The metric that says how many tasks lack grades since the judge fell silent; such a step is taken up again."""
+
 
 class JudgeConfig(Config):
     """A model that grades answers, at any server that speaks OpenAI's chat API."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from prunus.errors import ArtifactError
 from prunus.fingerprint import checksum
+from prunus.judging.config import HOLES
 
 RECORD = "artifact.json"
 _CLAIM = "unfinished.json"  # in a .partial folder: whose work it is
@@ -70,6 +71,18 @@ class Artifact:
                     f"{file}: missing or not {facts['bytes']} bytes; remove {self.path} to make it again"
                 )
         return True
+
+    def has_holes(self) -> bool:
+        """Whether it is there, but lacks what a judge did not say."""
+        return self.record is not None and bool(self.record["metrics"].get(HOLES))
+
+    def reopen(self) -> None:
+        """Take a finished result up again, to go on from what is in it."""
+        shutil.rmtree(self.partial, ignore_errors=True)
+        self.path.rename(self.partial)
+        (self.partial / _CLAIM).write_text(json.dumps({"key": self.key}))
+        (self.partial / RECORD).unlink()
+        self.__dict__.pop("record", None)
 
     def has_begun(self) -> bool:
         """Whether an earlier run left it unfinished."""

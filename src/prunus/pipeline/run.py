@@ -54,6 +54,8 @@ def run_plan(plan: Plan, console: Console) -> Plan:
 def execute(step: Step, runtime: Runtime, console: Console) -> Path:
     """Do one step unless it is done; its inputs must be. Returns the folder of the result.
 
+    One that a judge left holes in is taken up again, and the judge is asked for what it has not said.
+
     Of several processes the first does it, and the others help where the room has `PARALLEL`, or wait.
 
     Raises:
@@ -61,13 +63,16 @@ def execute(step: Step, runtime: Runtime, console: Console) -> Path:
     """
     _check_processes(step)
     artifact = step.artifact
-    done = artifact.is_done()
+    holes = artifact.is_done() and artifact.has_holes()
+    done = artifact.is_done() and not holes
     room = importlib.import_module(f"prunus.{step.kind}.step") if not done else None
     processes.join()
     processes.wait()  # until all have seen whether it is done
     if room is None:
         return artifact.path
     if processes.rank() == 0:
+        if holes:
+            artifact.reopen()
         artifact.begin()
     processes.wait()
     if processes.rank() == 0:

@@ -70,7 +70,7 @@ class Step:
     def state(self) -> str:
         """`done`, or why it is to be done."""
         if self.artifact.is_done():
-            return "done"
+            return "to judge again: the judge did not answer" if self.artifact.has_holes() else "done"
         if self.artifact.has_begun():
             return "to finish"
         before = list(self.artifact.path.parent.glob(f"{self.label}-????????"))
