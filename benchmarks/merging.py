@@ -4,11 +4,12 @@
 
 `builtin:sapling` is cut to two thirds of its width and distilled on the built-in world's stories, which hold no
 conversation, and so loses the skills. From there one student is aligned (SFT) to following instructions and playing a
-person, the other to answering from passages and calling functions. They are merged by their mean, by task arithmetic,
-by TIES, and by evolution of task arithmetic's weights for each kind of module and each half of the layers, whose
-fitness is the mean reward on training conversations of a world that nobody trained on. Reported are held-out items,
-whose names, values and tools no conversation has, and which fitness never saw; differences to the evolved one are
-paired by item, intervals are 95 %, by bootstrap over the items of each skill. What was done is kept in OUT.
+person, the other, on five times as many conversations, to answering from passages and calling functions. They are
+merged by their mean, by task arithmetic, by TIES, and by evolution of task arithmetic's weights for each kind of module
+and each half of the layers, whose fitness is the mean reward on training conversations of a world that nobody trained
+on. Reported are held-out items, whose names, values and tools no conversation has, and which fitness never saw;
+differences to the evolved one are paired by item, intervals are 95 %, by bootstrap over the items of each skill. What
+was done is kept in OUT.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ def recipe(options: argparse.Namespace) -> dict[str, Any]:
     """The whole of it; the cut follows the teacher's size, whatever that is."""
     shape = locate_model(TEACHER, None, "teacher").folder.shape
     cut = {size: getattr(shape, size) * 2 // 3 // 16 * 16 for size in ("hidden_size", "intermediate_size")}
-    own = {name: {"prune": cut, "align": [stage(skills, options)]} for name, skills in PAIRS.items()}
+    own = {
+        name: {"prune": cut, "align": [stage(skills, count)]}
+        for (name, skills), count in zip(PAIRS.items(), options.conversations, strict=True)
+    }
     both = list(PAIRS)
     based = {"of": both, "base": f"{both[0]}.distilled"}
     evolve = {
@@ -78,9 +82,9 @@ def recipe(options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def stage(skills: tuple[str, ...], options: argparse.Namespace) -> dict[str, Any]:
+def stage(skills: tuple[str, ...], count: int) -> dict[str, Any]:
     """SFT on conversations of some skills alone."""
-    world = {"conversations": options.conversations, "seed": 6, "mixture": dict.fromkeys(skills, 1)}
+    world = {"conversations": count, "seed": 6, "mixture": dict.fromkeys(skills, 1)}
     return {
         "method": "sft", "data": [{**CHAT, "world": world}], "sequence_length": 224, "longer": "drop", "batch_size": 9,
         "optimizer": "muon", "learning_rate": 4e-3, "min_learning_rate": 2e-4,
@@ -121,7 +125,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tokens", type=int, default=150_000, help="of the distillation that both students share")
-    parser.add_argument("--conversations", type=int, default=2_000, help="that each student is aligned on")
+    parser.add_argument("--conversations", type=int, nargs=2, default=[500, 2_500], help="that each is aligned on")
     parser.add_argument("--trials", type=int, default=90, help="of the evolution")
     parser.add_argument("--items", type=int, default=20, help="of each skill that every trial is asked")
     parser.add_argument("--limit", type=int, default=150, help="held-out items of each skill")

@@ -158,6 +158,22 @@ def test_a_killed_evolution_goes_on_from_its_journal(
     assert not (tmp_path / "whole" / "trial").exists()
 
 
+def test_a_path_is_evolved_to_a_plain_model(three: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fit is here who has few layers; the path of one layer is found, and the model of one layer written."""
+
+    def score(_: Fitness, folder: Path, part: int) -> dict[str, float]:
+        return {"task": 1 / load(folder).config.num_hidden_layers}
+
+    monkeypatch.setattr(Fitness, "of", score)
+    tasks = {"rag": {"path": "builtin:world", "name": "chat"}}
+    evolve = {"trials": 30, "space": "flow", "items": 1, "finalists": 1, "tasks": tasks, "sigma": 0.4}
+    out = merge(tmp_path / "out", three[:2], method="flow", evolve=evolve, seed=1)
+    journal = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
+    best = max(line["fitness"] for line in journal)
+    assert best > journal[0]["fitness"] == 0.25
+    assert load(out).config.num_hidden_layers == round(1 / best)
+
+
 def refused(out: Path, models: list[Path], base: Path | None = None, **options) -> str:
     with pytest.raises((ModelError, RecipeError)) as caught:
         merge(out, models, base, **options)

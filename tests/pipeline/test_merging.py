@@ -139,6 +139,20 @@ def test_what_cannot_be_merged_is_refused_by_the_plan(merge: dict, message: str,
     assert not (tmp_path / "run").exists()
 
 
+def test_models_from_elsewhere_are_looked_at_before_any_work(raw, speaks: Path, tmp_path: Path) -> None:
+    """The teacher beside a model from a folder: merged where they are alike, refused by tokens where not."""
+    recipe = raw({"m": {"of": ["teacher", str(speaks / "teacher")]}})
+    plan = make_plan(parse(Recipe, recipe, "test"), tmp_path / "run")
+    assert next(step for step in plan.steps if step.name == "m merge").inputs["model_1"].value == speaks / "teacher"
+    other = shutil.copytree(speaks / "teacher", tmp_path / "other")
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["A"], vocabulary["B"] = vocabulary["B"], vocabulary["A"]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    recipe["students"]["m"]["merge"]["of"][1] = str(other)
+    assert "the teacher have other tokens" in refused(recipe, tmp_path / "run")
+
+
 def test_a_merged_student_is_not_cut(raw, tmp_path: Path) -> None:
     recipe = raw({"m": {"of": ["a", "b"]}})
     recipe["students"]["m"]["prune"] = CUT

@@ -83,7 +83,7 @@ def trimmed(delta: Tensor, density: float) -> Tensor:
     if density >= 1 or not delta.numel():
         return delta
     flat = delta.reshape(-1)
-    kept = flat.abs().argsort(descending=True)[: max(1, int(density * flat.numel()))]
+    kept = flat.abs().topk(max(1, int(density * flat.numel())), sorted=False).indices
     result = torch.zeros_like(flat)
     result[kept] = flat[kept]
     return result.view_as(delta)

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from prunus.errors import HubError, RecipeError, ShapeError, nearest
+from prunus.errors import HubError, ModelError, RecipeError, ShapeError, nearest
 from prunus.evaluate.config import EvaluateConfig
 from prunus.evaluate.items import read_items
 from prunus.evaluate.tasks import SKILLS
+from prunus.merge.alike import check_alike, different_tokens
 from prunus.merge.config import EvolveConfig, MergeConfig, MergedConfig, name_of
 from prunus.merge.questions import asked, check_apart, read_tasks
+from prunus.models.folder import ModelFolder
 from prunus.models.locate import Located, locate_model
 from prunus.models.shape import Shape
 from prunus.pipeline.aligning import is_model
@@ -75,16 +77,9 @@ def merged_shape(
             found[f"{option}: {entry}"] = _shape(entry, option, recipe, name, shapes, tentative)
         except HubError as error:
             note(error, tentative, unchecked)
-    (first_name, first), *others = found.items() or [("", shapes["teacher"])]
-    for other_name, other in others:
-        mine, theirs = dict(first.tensors()), dict(other.tensors())
-        names = [weight for weight in {**mine, **theirs} if mine.get(weight) != theirs.get(weight)]
-        if names:
-            lines = "".join(
-                f"\n  {one}: {theirs.get(one, 'not there')} and {mine.get(one, 'not there')}" for one in names[:8]
-            )
-            more = f"\n  and {len(names) - 8} more" if len(names) > 8 else ""
-            raise ShapeError(f"{other_name} and {first_name} have other shapes:{lines}{more}")
+    first = _one_shape(found) if found else shapes["teacher"]
+    if not tentative:
+        _check_outside(recipe, config, where)
     config.check_fits(len(config.of), config.base is not None, first.num_hidden_layers, where)
     if config.evolve.trials:
         check_fitness(config.evolve, recipe.evaluate, has_template, where, unchecked if tentative else None)
@@ -92,6 +87,37 @@ def merged_shape(
     if config.method == "flow" and config.evolve.trials:
         depth = config.evolve.max_layers
     return first.with_dimensions({"num_hidden_layers": depth})
+
+
+def _one_shape(shapes: Mapping[str, Shape]) -> Shape:
+    """The shape of models that all have the same, by what they are called."""
+    (first_name, first), *others = shapes.items()
+    for other_name, other in others:
+        mine, theirs = dict(first.tensors()), dict(other.tensors())
+        names = [weight for weight in {**mine, **theirs} if mine.get(weight) != theirs.get(weight)]
+        if names:
+            pairs = [f"{name}: {theirs.get(name, 'not there')} and {mine.get(name, 'not there')}" for name in names[:8]]
+            more = [f"and {len(names) - 8} more"] if len(names) > 8 else []
+            raise ShapeError("\n  ".join([f"{other_name} and {first_name} have other shapes:", *pairs, *more]))
+    return first
+
+
+def _check_outside(recipe: Recipe, config: MergedConfig, where: str) -> None:
+    """Hold models that are no students of the recipe against each other, and their tokens against the teacher's."""
+
+    def outside(*entries: str | None) -> list[ModelFolder]:
+        strange = [entry for entry in entries if entry and entry.partition(".")[0] not in (*recipe.students, "teacher")]
+        return [locate_model(entry, None, where).folder for entry in strange]
+
+    models, bases = outside(*config.of), outside(config.base)
+    if models:
+        check_alike(models, next(iter(bases), None), where)
+    if recipe.teacher.path is None or len(models) == len(config.of):
+        return
+    teacher = locate_model(recipe.teacher.path, recipe.teacher.revision, "teacher.path").folder.path
+    for folder in (*models, *bases):
+        if faults := different_tokens(teacher, folder.path):
+            raise ModelError("\n  ".join([f"{where}: {folder.path} and the teacher have other tokens:", *faults[:8]]))
 
 
 def check_fitness(
