@@ -34,7 +34,7 @@ from prunus.search.halving import rank_correlation, ranking, regret
 DATA = Path(os.environ.get("PRUNUS_REAL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 SEEDS = (0, 1, 2)
 SEARCH = {
-    "budget": "non-embedding <= 50%", "within": 0.04, "candidates": 12, "generations": 1, "rungs": 3, "eta": 2,
+    "budget": "non-embedding <= 50%", "within": 0.04, "candidates": 12, "generations": 1, "rungs": 2, "eta": 2,
     "ranking_tokens": 20_000,
 }  # fmt: skip
 WORLD = "builtin:world"
@@ -50,10 +50,10 @@ TEACHERS: dict[str, dict[str, Any]] = {
         "score": {"samples": 128, "sequence_length": 256},
         "search": {**SEARCH, "distill": {"tokens": 61_440}},
         "distill": {
-            "tokens": 245_760, "sequence_length": 256, "batch_size": 8, "learning_rate": 6e-3,
+            "tokens": 122_880, "sequence_length": 256, "batch_size": 8, "learning_rate": 6e-3,
             "min_learning_rate": 3e-4, "warmup_steps": 5,
         },
-        "evaluate": {"sequence_length": 256, "max_tokens": 40_000, "prompt_count": 0, "resamples": 500},
+        "evaluate": {"sequence_length": 256, "max_tokens": 30_000, "prompt_count": 0, "resamples": 500},
         "runtime": {"device_batch_size": 16},
     },
     "sapling": {
@@ -71,16 +71,16 @@ TEACHERS: dict[str, dict[str, Any]] = {
             "max_tokens": 400_000,
         },
         "score": {"samples": 128, "sequence_length": 224},
-        "search": {**SEARCH, "distill": {"tokens": 30_240}},
+        "search": {**SEARCH, "multiples": {"intermediate_size": 16}, "distill": {"tokens": 30_240}},
         "distill": {
-            "tokens": 100_800, "sequence_length": 224, "batch_size": 9, "learning_rate": 6e-3,
+            "tokens": 60_480, "sequence_length": 224, "batch_size": 9, "learning_rate": 6e-3,
             "min_learning_rate": 3e-4, "warmup_steps": 5, "attend_across_documents": False,
         },
         "evaluate": {"sequence_length": 224, "max_tokens": 15_000, "prompt_count": 0, "resamples": 500},
         "runtime": {"device_batch_size": 36, "precision": "probe"},
     },
 }  # fmt: skip
-"""The searches' first rungs are a quarter of the full distillation or a little more, so that the last is the whole."""
+"""The first rungs are half of the full distillation; the second, to which half of the candidates come, is as long."""
 
 
 def main() -> None:
