@@ -128,7 +128,9 @@ def whole(found: dict[str, Any], name: str, raw: dict[str, Any], seed: int) -> d
 def carry_out(raw: dict[str, Any], students: dict[str, Any], root: Path) -> Plan:
     """Plan and do."""
     recipe = parse(Recipe, {**raw, "students": students}, "benchmark")
-    return run_plan(replace(make_plan(recipe, root), rest=None), Console())  # who waits for the search is not wanted
+    plan = make_plan(recipe, root)
+    steps = tuple(step for step in plan.steps if step.subject != "best")  # who waits for the search is not wanted
+    return run_plan(replace(plan, steps=steps, rest=None), Console())
 
 
 def folder(plan: Plan, subject: str, label: str) -> Path:
