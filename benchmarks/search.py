@@ -1,6 +1,6 @@
 """Which shape of half the size: what the search finds, beside the median candidate and the proportional one.
 
-    python benchmarks/search.py OUT [--teacher stories260K|sapling] [--whole] [--json FILE] [--add]
+    python benchmarks/search.py OUT [--teacher stories260K|sapling] [--whole] [--tokens N] [--json FILE] [--add]
 
 A dozen candidates of at most half the teacher's non-embedding parameters are searched by successive halving. The found
 shape, the candidate in the middle of the first rung's order, and the proportional shape then go through the same full
@@ -56,7 +56,7 @@ TEACHERS: dict[str, dict[str, Any]] = {
             "tokens": 122_880, "sequence_length": 256, "batch_size": 8, "learning_rate": 6e-3,
             "min_learning_rate": 3e-4, "warmup_steps": 5,
         },
-        "evaluate": {"sequence_length": 256, "max_tokens": 30_000, "prompt_count": 0, "resamples": 500},
+        "evaluate": {"sequence_length": 256, "max_tokens": 10_000, "prompt_count": 0, "resamples": 500},
         "runtime": {"device_batch_size": 16},
     },
     "sapling": {
@@ -92,11 +92,14 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--teacher", choices=list(TEACHERS), default="stories260K")
     parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--tokens", type=int, help="of the full distillation, in place of the settings'")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--add", action="store_true")
     given = parser.parse_args()
     start, root = time.monotonic(), given.out / given.teacher
     raw = {"name": given.teacher, "seed": 0, **TEACHERS[given.teacher]}
+    raw["search"]["distill"] = {**raw["distill"], **raw["search"]["distill"]}
+    raw["distill"]["tokens"] = given.tokens or raw["distill"]["tokens"]
     plan = carry_out(raw, {"best": student({"shape": "search.best"}, raw, SEEDS[0])}, root)
     searched = time.monotonic() - start
     found = json.loads((folder(plan, "search", "search") / FOUND).read_text())
