@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunus.search.candidates import candidate, candidates_of, lost, proportional, thin
@@ -96,6 +96,7 @@ def test_halving() -> None:
     assert regret({"a": 0.0, "b": 1.0}, {"a": 5.0, "b": 2.0}) == 3.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=3, max_size=12))
 def test_the_rank_correlation_is_spearmans(pairs: list[tuple[int, int]]) -> None:
     first, second = ({str(i): float(pair[side]) for i, pair in enumerate(pairs)} for side in (0, 1))
@@ -107,6 +108,7 @@ def test_the_rank_correlation_is_spearmans(pairs: list[tuple[int, int]]) -> None
         assert found == pytest.approx(one.corr(two))
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text("abcdef", min_size=1), st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12))
 def test_nothing_beats_those_on_the_front(points: dict[str, tuple[float, float]]) -> None:
     def beaten(one: tuple[float, float]) -> bool:
