@@ -1,12 +1,13 @@
 """Which shape of half the size: what the search finds, beside the median candidate and the proportional one.
 
-    python benchmarks/search.py OUT [--teacher stories260K|sapling] [--json FILE] [--add]
+    python benchmarks/search.py OUT [--teacher stories260K|sapling] [--whole] [--tokens N] [--json FILE] [--add]
 
-A dozen candidates of at most half the teacher's non-embedding parameters are searched by successive halving. Then all
-of them go through the same full distillation once, which tells what each ranking was worth: that before recovery (the
-cut as it is), and those after each rung. The found shape, the candidate in the middle of the first rung's order, and
-the proportional shape go through it with two more seeds. Rankings are on documents of the corpus that are set aside;
-figures are on held-out text that no ranking saw. What was done is kept in OUT, and an interrupted run goes on.
+A dozen candidates of at most half the teacher's non-embedding parameters are searched by successive halving. The found
+shape, the candidate in the middle of the first rung's order, and the proportional shape then go through the same full
+distillation with three seeds each. How often a ranking would have chosen worse is told by the rankings that come after
+it, on the candidates that both have; with `--whole` every candidate goes through the full distillation too, and the
+rankings are held against that. Rankings are on documents of the corpus that are set aside; the figures of the full
+distillation are on held-out text that no ranking saw. What was done is kept in OUT, and an interrupted run goes on.
 
 `--add` puts the teacher's figures beside those of others in FILE.
 """
@@ -17,6 +18,7 @@ import argparse
 import json
 import os
 import time
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from statistics import mean, stdev
@@ -29,12 +31,13 @@ from prunus.pipeline.plan import Plan, make_plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import run_plan
 from prunus.pipeline.searching import FOUND
+from prunus.report.shapes import candidates
 from prunus.search.halving import rank_correlation, ranking, regret
 
 DATA = Path(os.environ.get("PRUNUS_REAL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 SEEDS = (0, 1, 2)
 SEARCH = {
-    "budget": "non-embedding <= 50%", "within": 0.04, "candidates": 12, "generations": 1, "rungs": 3, "eta": 2,
+    "budget": "non-embedding <= 50%", "within": 0.04, "candidates": 12, "generations": 1, "rungs": 2, "eta": 2,
     "ranking_tokens": 20_000,
 }  # fmt: skip
 WORLD = "builtin:world"
@@ -50,10 +53,10 @@ TEACHERS: dict[str, dict[str, Any]] = {
         "score": {"samples": 128, "sequence_length": 256},
         "search": {**SEARCH, "distill": {"tokens": 61_440}},
         "distill": {
-            "tokens": 245_760, "sequence_length": 256, "batch_size": 8, "learning_rate": 6e-3,
+            "tokens": 122_880, "sequence_length": 256, "batch_size": 8, "learning_rate": 6e-3,
             "min_learning_rate": 3e-4, "warmup_steps": 5,
         },
-        "evaluate": {"sequence_length": 256, "max_tokens": 40_000, "prompt_count": 0, "resamples": 500},
+        "evaluate": {"sequence_length": 256, "max_tokens": 10_000, "prompt_count": 0, "resamples": 500},
         "runtime": {"device_batch_size": 16},
     },
     "sapling": {
@@ -71,16 +74,16 @@ TEACHERS: dict[str, dict[str, Any]] = {
             "max_tokens": 400_000,
         },
         "score": {"samples": 128, "sequence_length": 224},
-        "search": {**SEARCH, "distill": {"tokens": 30_240}},
+        "search": {**SEARCH, "multiples": {"intermediate_size": 16}, "distill": {"tokens": 30_240}},
         "distill": {
-            "tokens": 100_800, "sequence_length": 224, "batch_size": 9, "learning_rate": 6e-3,
+            "tokens": 60_480, "sequence_length": 224, "batch_size": 9, "learning_rate": 6e-3,
             "min_learning_rate": 3e-4, "warmup_steps": 5, "attend_across_documents": False,
         },
         "evaluate": {"sequence_length": 224, "max_tokens": 15_000, "prompt_count": 0, "resamples": 500},
         "runtime": {"device_batch_size": 36, "precision": "probe"},
     },
 }  # fmt: skip
-"""The searches' first rungs are a quarter of the full distillation or a little more, so that the last is the whole."""
+"""The first rungs are half of the full distillation; the second, to which half of the candidates come, is as long."""
 
 
 def main() -> None:
@@ -88,33 +91,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--teacher", choices=list(TEACHERS), default="stories260K")
+    parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--tokens", type=int, help="of the full distillation, in place of the settings'")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--add", action="store_true")
     given = parser.parse_args()
     start, root = time.monotonic(), given.out / given.teacher
     raw = {"name": given.teacher, "seed": 0, **TEACHERS[given.teacher]}
-    plan = carry_out(raw, {"found-0": student({"shape": "search.best"}, raw, 0)}, root)
+    raw["search"]["distill"] = {**raw["distill"], **raw["search"]["distill"]}
+    raw["distill"]["tokens"] = given.tokens or raw["distill"]["tokens"]
+    plan = carry_out(raw, {"best": student({"shape": "search.best"}, raw, SEEDS[0])}, root)
     searched = time.monotonic() - start
     found = json.loads((folder(plan, "search", "search") / FOUND).read_text())
     roles = roles_of(found)
-    students = {
-        name.replace(".", "-"): student({"via": one["cut"]["via"], **one["cut"]["prune"]}, raw, 0)
-        for name, one in found["candidates"].items()
-    }
-    students |= {
-        f"{role}-{seed}": student(found["candidates"][name]["cut"]["prune"], raw, seed)
-        for role, name in roles.items()
-        for seed in SEEDS[1:]
-    }
-    plan = carry_out(raw, students, root)
-    facts = figures(plan, found, roles)
-    facts |= {
-        "hardware": hardware(),
-        "versions": versions(),
-        "settings": TEACHERS[given.teacher] | {"teacher": given.teacher},
-    }
+    wanted = [(name, seed) for name in dict.fromkeys(roles.values()) for seed in SEEDS]
+    wanted += [(name, SEEDS[0]) for name in found["candidates"] if given.whole and name not in roles.values()]
+    plan = carry_out(raw, {f"{name}-{seed}": whole(found, name, raw, seed) for name, seed in wanted}, root)
+    facts = figures(plan, found, roles, wanted)
+    settings = {key: value for key, value in TEACHERS[given.teacher].items() if key not in ("teacher", "data")}
+    facts |= {"settings": settings, "hardware": hardware(), "versions": versions()}
     facts["seconds"] = {"search": round(searched), "all": round(time.monotonic() - start)}
-    del facts["settings"]["data"]
     show(facts, found)
     if given.json:
         others = json.loads(given.json.read_text()) if given.add and given.json.is_file() else {}
@@ -126,10 +122,18 @@ def student(prune: dict[str, Any], raw: dict[str, Any], seed: int) -> dict[str, 
     return {"prune": prune, "distill": {**raw["distill"], "seed": seed}}
 
 
+def whole(found: dict[str, Any], name: str, raw: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The student of a candidate."""
+    cut = found["candidates"][name]["cut"]
+    return student({**cut["prune"], "via": cut["via"]}, raw, seed)
+
+
 def carry_out(raw: dict[str, Any], students: dict[str, Any], root: Path) -> Plan:
     """Plan and do."""
     recipe = parse(Recipe, {**raw, "students": students}, "benchmark")
-    return run_plan(make_plan(recipe, root), Console())
+    plan = make_plan(recipe, root)
+    steps = tuple(step for step in plan.steps if step.subject != "best")  # who waits for the search is not wanted
+    return run_plan(replace(plan, steps=steps, rest=None), Console())
 
 
 def folder(plan: Plan, subject: str, label: str) -> Path:
@@ -143,67 +147,67 @@ def roles_of(found: dict[str, Any]) -> dict[str, str]:
     return {"found": found["best"]["name"], "median": order[len(order) // 2], "proportional": found["proportional"]}
 
 
-def figures(plan: Plan, found: dict[str, Any], roles: dict[str, str]) -> dict[str, Any]:
-    """KL of everything after the full distillation, and what each ranking is worth against it."""
-
-    def kl(subject: str) -> float:
-        path = folder(plan, subject, "evaluate") / "results.json"
-        return float(json.loads(path.read_text())["figures"]["kl"]["value"])
-
-    measure, candidates = found["measure"], found["candidates"]
-    full = {name: kl(name) for name in candidates}
-    stages = {"before recovery": {name: one["before"][measure]["value"] for name, one in candidates.items()}}
+def figures(plan: Plan, found: dict[str, Any], roles: dict[str, str], wanted: list[tuple[str, int]]) -> dict[str, Any]:
+    """KL of everything after the full distillation, and what each ranking is worth against those after it."""
+    full: dict[str, list[float]] = {}
+    for name, seed in wanted:
+        results = json.loads((folder(plan, f"{name}-{seed}", "evaluate") / "results.json").read_text())
+        full.setdefault(name, []).append(float(results["figures"]["kl"]["value"]))
+    measure, tried = found["measure"], found["candidates"]
+    stages = {"before recovery": {name: one["before"][measure]["value"] for name, one in tried.items()}}
     for rung, tokens in enumerate(found["tokens"]):
         stages[f"after {tokens} tokens"] = {
-            name: one["rungs"][rung][measure]["value"] for name, one in candidates.items() if len(one["rungs"]) > rung
+            name: one["rungs"][rung][measure]["value"] for name, one in tried.items() if len(one["rungs"]) > rung
         }
-    seeds = {role: [full[name], *(kl(f"{role}-{seed}") for seed in SEEDS[1:])] for role, name in roles.items()}
+    if len(full) == len(tried):
+        stages["after the full distillation"] = {name: values[0] for name, values in full.items()}
     return {
         "shapes": found["shapes"],
-        "candidates": {
-            name: {**one["dimensions"], **one["figures"], "kl": full[name]} for name, one in candidates.items()
-        },
+        "candidates": {name: {**one["dimensions"], **one["figures"]} for name, one in tried.items()},
+        "losses": stages,
         "roles": roles,
-        "seeds": seeds,
-        "rankings": {stage: worth(losses, full) for stage, losses in stages.items()},
+        "seeds": full,
+        "rankings": {f"{a}, judged {b}": worth(stages[a], stages[b]) for a, b in combinations(stages, 2)},
         "settled_at_tokens": found["settled_at_tokens"],
         "order": found["order"],
     }
 
 
-def worth(losses: dict[str, float], full: dict[str, float]) -> dict[str, Any]:
-    """What a ranking says of that after full distillation: correlation, pairs told wrongly, what its first costs."""
-    pairs = list(combinations(losses, 2))
-    wrong = sum((losses[a] - losses[b]) * (full[a] - full[b]) < 0 for a, b in pairs)
+def worth(losses: dict[str, float], later: dict[str, float]) -> dict[str, Any]:
+    """What a ranking says of a later one: correlation, pairs told wrongly, and what its first costs there."""
+    both = {name: losses[name] for name in losses if name in later}
+    pairs = list(combinations(both, 2))
+    wrong = sum((losses[a] - losses[b]) * (later[a] - later[b]) < 0 for a, b in pairs)
     return {
-        "candidates": len(losses),
-        "rank_correlation": rank_correlation(losses, full),
+        "candidates": len(both),
+        "rank_correlation": rank_correlation(losses, later),
         "pairs_told_wrongly": wrong / len(pairs) if pairs else 0.0,
-        "chosen": ranking(losses)[0],
-        "place_of_chosen": ranking(full).index(ranking(losses)[0]) + 1,
-        "regret": regret(losses, full),
+        "chosen": ranking(both)[0],
+        "place_of_chosen": ranking(later).index(ranking(both)[0]) + 1,
+        "regret": regret(losses, later),
     }
 
 
 def show(facts: dict[str, Any], found: dict[str, Any]) -> None:
     """Print the tables."""
     console = Console()
-    order = ranking({name: one["kl"] for name, one in facts["candidates"].items()})
-    roles = {name: role for role, name in reversed(facts["roles"].items())}
-    rows = [[name, roles.get(name, ""), f"{facts['candidates'][name]['kl']:.4f}"] for name in order]
-    console.table("KL on held-out text after the full distillation, seed 0", ["shape", "", "KL"], rows)
+    table = candidates(found)
+    console.table("Candidates", table.header, table.rows)
     rows = []
-    for role, values in facts["seeds"].items():
-        gaps = [mine - best for mine, best in zip(values, facts["seeds"]["found"], strict=True)]
-        rows.append([role, facts["roles"][role], f"{mean(values):.4f} ± {stdev(values):.4f}",
-                     ", ".join(f"{gap:+.4f}" for gap in gaps)])  # fmt: skip
-    console.table(f"{len(SEEDS)} seeds", ["", "shape", "KL, mean ± sd", "less found, seed by seed"], rows)
+    best = facts["seeds"][facts["roles"]["found"]]
+    for role, name in facts["roles"].items():
+        values = facts["seeds"][name]
+        gaps = [mine - least for mine, least in zip(values, best, strict=True)]
+        told = [f"{mean(values):.4f} ± {stdev(values):.4f}", ", ".join(f"{gap:+.4f}" for gap in gaps)]
+        rows.append([role, name, *told])
+    header = ["", "shape", "KL, mean ± sd", "less found, seed by seed"]
+    console.table(f"After the full distillation, {len(SEEDS)} seeds, held-out text", header, rows)
     rows = []
     for stage, one in facts["rankings"].items():
         rank, place = one["rank_correlation"], one["place_of_chosen"]
         cells = ["" if rank is None else f"{rank:.2f}", f"{one['pairs_told_wrongly']:.0%}"]
         rows.append([stage, str(one["candidates"]), *cells, f"{one['chosen']} ({place}.)", f"{one['regret']:.4f}"])
-    header = ["ranking", "candidates", "rank correlation with the full", "pairs wrong", "chooses", "costs, KL"]
+    header = ["ranking", "candidates", "rank correlation", "pairs wrong", "chooses", "costs, KL"]
     console.table("What each ranking is worth", header, rows)
     console.say(f"search {facts['seconds']['search']} s, all {facts['seconds']['all']} s on {facts['hardware']}")
 

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from prunus.console import Console
 from prunus.data.config import Source, TokensConfig
-from prunus.data.sources import documents, is_held_out
+from prunus.data.sources import documents, is_held_out, is_in
 from prunus.data.step import Inputs, run
 from prunus.data.stream import Stream
 from prunus.data.tokens import Tokens, schedule
@@ -168,3 +168,12 @@ def test_each_epoch_sees_every_block_once(blocks: int, count: int, seed: int) ->
 
 def test_a_longer_run_begins_like_a_shorter_one() -> None:
     assert schedule(10, 35, 3)[:12].tolist() == schedule(10, 12, 3).tolist()
+
+
+def test_a_searchs_parts_are_apart_from_what_is_held_out() -> None:
+    texts = [f"document {i}" for i in range(2000)]
+    parts = {part: {text for text in texts if is_in(part, text, 0.1)} for part in ("held_out", "ranking", "recovery")}
+    assert sorted(text for part in parts.values() for text in part) == sorted(texts)  # each is in one of them
+    assert {text for text in texts if is_in("train", text, 0.1)} == parts["ranking"] | parts["recovery"]
+    assert 150 < len(parts["ranking"]) < 250
+    assert parts["held_out"] == {text for text in texts if is_held_out(text, 0.1)}

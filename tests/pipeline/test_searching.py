@@ -186,7 +186,7 @@ def test_bad_input_ends_before_any_work(teacher, corpus, held_out, tmp_path, cap
     assert "search.distill.tokens: missing" in told(search={"distill": {"warmup_steps": 1}})
     shaped = {"found": {"prune": {"shape": "search.best", "hidden_size": 16}}}
     assert "hidden_size and shape cannot both be given" in told(students=shaped)
-    long = {"found": {"prune": {"shape": "search.best"}, "distill": {"sequence_length": 4096, "tokens": 40960}}}
+    long = {"found": {"prune": {"shape": "search.best"}, "distill": {"sequence_length": 4096, "tokens": 163_840}}}
     assert "students.found.distill.sequence_length: 4096" in told(students=long)  # before the search, and not after
     short = {"found": {"prune": {"shape": "search.best"}, "distill": {"batch_size": 9}}}
     assert "less than one step" in told(students=short, search={"ways": ["halfway"]})

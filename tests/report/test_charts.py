@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunus.report.charts import Series, bar_chart, heat_map, interval_chart, line_chart
+from prunus.report.charts import Series, bar_chart, heat_map, interval_chart, line_chart, scatter_chart
 
 NUMBERS = st.floats(-1e12, 1e12)
 NASTY = "<script>alert('x')</script> & \""
@@ -25,6 +25,12 @@ def test_any_numbers_make_well_formed_bars(values: list[float]) -> None:
     parse(bar_chart(values, [str(i) for i in range(len(values))], "y"))
 
 
+@given(points=st.lists(st.tuples(st.sampled_from("abc"), NUMBERS, NUMBERS), max_size=6))
+def test_any_numbers_make_well_formed_dots(points: list[tuple[str, float, float]]) -> None:
+    drawn = parse(scatter_chart(points, ["a"], "x", "y"))
+    assert len([part for part in drawn.iter() if part.tag.endswith("circle")]) == len(points)
+
+
 @given(rows=st.lists(st.lists(NUMBERS, min_size=3, max_size=3), max_size=5))
 def test_any_numbers_make_well_formed_maps(rows: list[list[float]]) -> None:
     parse(heat_map(rows, "x", "y"))
@@ -36,6 +42,7 @@ def test_text_is_escaped() -> None:
         bar_chart([1, 2], [NASTY, "b"], NASTY),
         interval_chart([(NASTY, 1, 0, 2)], NASTY),
         heat_map([[1, 2]], NASTY, NASTY),
+        scatter_chart([(NASTY, 1, 2)], [NASTY], NASTY, NASTY),
     ]
     for chart in charts:
         assert "<script" not in chart

@@ -5,14 +5,14 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunus.search.candidates import candidate, lost, proportional, thin
+from prunus.search.candidates import candidate, candidates_of, lost, proportional, thin
 from prunus.search.evolve import breed
 from prunus.search.halving import rank_correlation, ranking, regret, rung_sizes, settled, survivors
 from prunus.search.pareto import front
-from prunus.search.space import name_of
+from prunus.search.space import key_of, name_of
 from tests.search.making import shape_of, space_of
 
 SCORES = {
@@ -67,17 +67,19 @@ def test_ways_are_candidates_of_their_own() -> None:
     assert len(names) == 3
     assert candidate(teacher, shape_of(hidden_size=16), "depth_first") is None  # nothing of its depth goes
     assert candidate(teacher, shape_of(num_hidden_layers=2), "depth_first") is None  # nothing of its width goes
+    assert [one.way for one in candidates_of(teacher, shape_of(hidden_size=16), ["depth_first"])] == ["once"]
+    assert [one.way for one in candidates_of(teacher, shape, ["halfway", "once"])] == ["halfway", "once"]
 
 
 def test_children_are_new_and_in_the_budget() -> None:
     space = space_of("non-embedding <= 50%", within=0.1, least=0.2, multiples={"intermediate_size": 2})
     parents = space.all()[:6]
-    known = {name_of(shape) for shape in parents}
+    known = {key_of(shape) for shape in parents}
     children = breed(parents, 8, space, known, np.random.default_rng(0))
-    assert len(children) == len({name_of(shape) for shape in children} - known) == 8
+    assert len(children) == len({key_of(shape) for shape in children} - known) == 8
     assert all(space.fits(shape) for shape in children)
     again = breed(parents, 8, space, known, np.random.default_rng(0))
-    assert [name_of(shape) for shape in again] == [name_of(shape) for shape in children]
+    assert [key_of(shape) for shape in again] == [key_of(shape) for shape in children]
 
 
 def test_halving() -> None:
@@ -94,6 +96,7 @@ def test_halving() -> None:
     assert regret({"a": 0.0, "b": 1.0}, {"a": 5.0, "b": 2.0}) == 3.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=3, max_size=12))
 def test_the_rank_correlation_is_spearmans(pairs: list[tuple[int, int]]) -> None:
     first, second = ({str(i): float(pair[side]) for i, pair in enumerate(pairs)} for side in (0, 1))
@@ -105,6 +108,7 @@ def test_the_rank_correlation_is_spearmans(pairs: list[tuple[int, int]]) -> None
         assert found == pytest.approx(one.corr(two))
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text("abcdef", min_size=1), st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12))
 def test_nothing_beats_those_on_the_front(points: dict[str, tuple[float, float]]) -> None:
     def beaten(one: tuple[float, float]) -> bool:

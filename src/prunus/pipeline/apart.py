@@ -40,6 +40,9 @@ def check_apart(text: Sequence[Source], data: DataConfig, evaluate: EvaluateConf
                 )
     if not text and not data.held_out:
         return  # parts of one text by its documents' hashes: equal documents are in the same
+    pairs = [(one, other) for one in text or data.corpus for other in data.held_out]
+    if pairs and all(one.path == other.path == WORLD and one.split != other.split for one, other in pairs):
+        return  # whose splits have no name, value or tool in common
     try:
         known = {digest(found.strip()) for found in _evaluated(data)}
         shared = next((found for found in _ranked(text, data) if digest(found.strip()) in known), None)

@@ -29,22 +29,22 @@ class Candidate:
     """A shape, and how it is come to.
 
     Attributes:
+        name: What to call it in tables and folders.
         shape: What is left.
         via: The shape that is cut and briefly distilled before; None where it is cut at once.
         way: What that is called.
     """
 
+    name: str
     shape: Shape
     via: Shape | None = None
     way: Way = "once"
 
-    @property
-    def name(self) -> str:
-        """What to call it in tables and folders."""
-        words = f"-{self.shape.vocab_size}v" if self.shape.vocab_size != self.teacher_words else ""
-        return name_of(self.shape) + words + _WAYS[self.way]
 
-    teacher_words: int = 0
+def candidates_of(teacher: Shape, shape: Shape, ways: Sequence[Way]) -> list[Candidate]:
+    """A candidate for each way to a shape that leads there in two steps or one; at once where none does."""
+    found = [one for way in ways if (one := candidate(teacher, shape, way)) is not None]
+    return found or [Candidate(_name(teacher, shape, "once"), shape)]
 
 
 def candidate(teacher: Shape, shape: Shape, way: Way = "once") -> Candidate | None:
@@ -60,7 +60,12 @@ def candidate(teacher: Shape, shape: Shape, way: Way = "once") -> Candidate | No
         via = _halfway(teacher, shape)
     if way != "once" and (via is None or via in (teacher, shape)):
         return None
-    return Candidate(shape, via, way, teacher.vocab_size)
+    return Candidate(_name(teacher, shape, way), shape, via, way)
+
+
+def _name(teacher: Shape, shape: Shape, way: Way) -> str:
+    words = f"-{shape.vocab_size}v" if shape.vocab_size != teacher.vocab_size else ""
+    return name_of(shape) + words + _WAYS[way]
 
 
 def _halfway(teacher: Shape, shape: Shape) -> Shape:

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from prunus.models.shape import Shape
-from prunus.search.space import Space, name_of
+from prunus.search.space import Space, key_of
 
 _TRIES = 200  # for each child that is wanted
 _REPAIRS = 24  # steps of other axes until it fits
 
 
 def breed(
-    parents: Sequence[Shape], count: int, space: Space, known: set[str], draw: np.random.Generator
+    parents: Sequence[Shape], count: int, space: Space, known: set[tuple[int, ...]], draw: np.random.Generator
 ) -> list[Shape]:
     """Up to `count` new shapes in the budget.
 
@@ -22,18 +22,18 @@ def breed(
         parents: The better ones, best first; the first third is drawn twice as often.
         count: How many are wanted.
         space: With the finest sizes of every axis.
-        known: Names of the shapes that have been tried.
+        known: Keys of the shapes that have been tried.
         draw: Chance.
     """
     weights = np.array([2.0 if i < (len(parents) + 2) // 3 else 1.0 for i in range(len(parents))])
-    children: dict[str, Shape] = {}
+    children: dict[tuple[int, ...], Shape] = {}
     for _ in range(_TRIES * count):
         if len(children) == count:
             break
         mother, father = (parents[i] for i in draw.choice(len(parents), 2, p=weights / weights.sum()))
         child = _child(_picked(mother, space), _picked(father, space), space, draw)
-        if child is not None and name_of(child) not in known:
-            children.setdefault(name_of(child), child)
+        if child is not None and key_of(child) not in known:
+            children.setdefault(key_of(child), child)
     return list(children.values())
 
 

@@ -70,10 +70,10 @@ class Space:
         near = _Nearest()
         for column in self._columns():
             for shape in self._deepest(column, near):
-                found.setdefault(tuple(shape.dimensions().values()), shape)
+                found.setdefault(key_of(shape), shape)
         if not found:
             raise RecipeError(self._nothing(near))
-        return sorted(found.values(), key=lambda shape: tuple(-size for size in shape.dimensions().values()))
+        return sorted(found.values(), key=key_of, reverse=True)
 
     def _columns(self) -> Iterator[list[Shape]]:
         """For each choice of widths its shapes by rising depth."""
@@ -135,6 +135,11 @@ class _Nearest:
             self.over, self._fills = shape, (fill, under)
         elif under < fill <= 1 and not is_teacher:
             self.under, self._fills = shape, (over, fill)
+
+
+def key_of(shape: Shape) -> tuple[int, ...]:
+    """What tells one shape of a family from another."""
+    return tuple(shape.dimensions().values())
 
 
 def name_of(shape: Shape) -> str:

@@ -16,12 +16,12 @@ from prunus.console import Console
 from prunus.models.folder import ModelFolder
 from prunus.models.shape import Shape
 from prunus.runtime import Runtime
-from prunus.search.candidates import Candidate, candidate, proportional, thin
+from prunus.search.candidates import Candidate, candidates_of, proportional, thin
 from prunus.search.config import SearchConfig
 from prunus.search.evolve import breed
 from prunus.search.halving import rank_correlation, ranking, regret, rung_sizes, settled, survivors
 from prunus.search.pareto import front
-from prunus.search.space import name_of
+from prunus.search.space import key_of
 from prunus.search.trials import BEFORE, Trials
 
 PARALLEL = True
@@ -75,9 +75,9 @@ class _Search:
         self.rungs.setdefault(rung, {}).update(found)
 
     def add(self, shapes: Sequence[Shape]) -> list[str]:
-        """Take shapes up as candidates, each in every way that it can be cut. Returns their names."""
-        made = [candidate(self.teacher, shape, way) for shape in shapes for way in self.config.ways]
-        new = {one.name: one for one in made if one is not None and one.name not in self.tried}
+        """Take shapes up as candidates, each in every way that it can be cut, or at once. Returns their names."""
+        made = [one for shape in shapes for one in candidates_of(self.teacher, shape, self.config.ways)]
+        new = {one.name: one for one in made if one.name not in self.tried}
         self.tried |= new
         return list(new)
 
@@ -92,9 +92,9 @@ class _Search:
         space, draw = self.trials.space(self.teacher, fine=True), np.random.default_rng(self.config.seed)
         for left in range(self.config.generations, 0, -1):
             order = ranking(self.losses(0))
-            parents = list({name_of(self.tried[name].shape): self.tried[name].shape for name in order}.values())
+            parents = list({key_of(self.tried[name].shape): self.tried[name].shape for name in order}.values())
             best = parents[: max(2, len(parents) // 2)]
-            known = {name_of(one.shape) for one in self.tried.values()}
+            known = {key_of(one.shape) for one in self.tried.values()}
             children = breed(best, places // left, space, known, draw)
             places -= places // left
             self.first_rung(children)
