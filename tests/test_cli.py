@@ -115,6 +115,14 @@ def test_a_bad_flag_is_found_before_any_work(recipe: Path, tmp_path: Path, flags
     assert not list((tmp_path / "run").glob("width/*"))
 
 
+def test_a_teacher_that_reads_other_tokens_is_refused(teacher: Path, held_out: Path, tmp_path: Path) -> None:
+    text = ("--corpus", held_out, "--sequence-length", "32", "--out", tmp_path / "result")
+    result = prunus("evaluate", teacher, "--teacher", "builtin:sapling", *text)
+    assert result.returncode == 2, result.stderr
+    assert "tokens and the model 300, so they read a text as" in result.stderr
+    assert not (tmp_path / "result").exists()
+
+
 def test_plan_shows_what_would_be_done_and_does_nothing(recipe: Path, tmp_path: Path) -> None:
     result = prunus("plan", recipe, "--out", tmp_path / "run", "--students.width.prune.hidden-size", "24")
     assert result.returncode == 0, result.stderr

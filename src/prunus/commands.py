@@ -29,7 +29,7 @@ from prunus.merging import Merge
 from prunus.models.folder import has_chat_template
 from prunus.models.locate import Located, locate_model
 from prunus.pipeline.aligning import Alignment
-from prunus.pipeline.checks import check_cut
+from prunus.pipeline.checks import check_cut, check_same_tokens
 from prunus.pipeline.cutting import given_task
 from prunus.pipeline.override import override
 from prunus.pipeline.plan import given_data, given_prompts, make_plan
@@ -294,7 +294,9 @@ class Evaluate(Single):
         stream = self.text.stream(model, "held_out", self.out)
         inputs: dict[str, Step | Given] = {"model": given_model(model), "tokens": stream}
         if self.teacher is not None:
-            inputs["teacher"] = given_model(located(self.teacher))
+            teacher = located(self.teacher)
+            check_same_tokens(model.folder.shape, teacher.folder.shape, "--teacher")
+            inputs["teacher"] = given_model(teacher)
         config = self._with_tasks()
         check_tasks(config)
         check_chat(config, has_chat_template(model.folder.path), self.model)

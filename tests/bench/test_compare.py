@@ -98,12 +98,13 @@ def test_models_are_measured_in_transformers(teacher: Path) -> None:
     ("arguments", "message"),
     [
         (["./nowhere"], "MODELS: there is no folder ./nowhere"),
-        (["MODEL", "--prompt-tokens", "500"], "500 and 64 new tokens are more than the 128"),
+        (["MODEL", "--prompt-tokens", "500"], "500 and --new-tokens 64 are no fewer than the 128 tokens that"),
         (["FILE.gguf", "--engine", "transformers"], "a GGUF file is for llama.cpp"),
+        (["FILE.gguf"], "FILE.gguf: no GGUF file of a language model, or one that is cut short"),
     ],
 )
 def test_what_cannot_be_compared_is_told(arguments: list[str], message: str, teacher, tmp_path, capsys) -> None:
-    (tmp_path / "FILE.gguf").write_bytes(b"")
+    (tmp_path / "FILE.gguf").write_bytes(b"GGUF" + bytes(64))
     places = {"MODEL": str(teacher), "FILE.gguf": str(tmp_path / "FILE.gguf")}
     assert main(["bench", *(places.get(argument, argument) for argument in arguments)]) == 2
     assert message in capsys.readouterr().err

@@ -139,6 +139,7 @@ def test_the_server_speaks_openais_interface(pair: tuple[Path, Path]) -> None:
         (["chat", "./nowhere"], "MODEL: there is no folder ./nowhere"),
         (["serve", "./nowhere.gguf"], "nowhere.gguf: there is no such file"),
         (["serve", "x.gguf", "--port", "70000"], "--port: 70000"),
+        (["serve", "."], "a folder; `prunus export . --formats gguf-f16`"),
     ],
 )
 def test_what_cannot_be_run_is_told(arguments: list[str], message: str, capsys) -> None:
@@ -150,5 +151,5 @@ def test_what_cannot_be_run_is_told(arguments: list[str], message: str, capsys) 
 def test_a_file_that_is_no_gguf_is_told(tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp", reason="the extra `gguf` is not installed")
     (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(64))
-    with pytest.raises(ModelError, match="llama.cpp does not load it"):
+    with pytest.raises(ModelError, match="no GGUF file of a language model"):
         start_server(tmp_path / "model.gguf", 0)

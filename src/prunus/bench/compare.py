@@ -16,6 +16,7 @@ from prunus.export.gguf import format_label, write_gguf
 from prunus.export.installed import check_formats
 from prunus.export.metadata import check_model
 from prunus.export.vocabulary import read_vocabulary
+from prunus.llamacpp.header import read_header
 from prunus.llamacpp.running import Running
 from prunus.models.folder import ModelFolder
 from prunus.models.locate import locate_runnable
@@ -40,12 +41,14 @@ def compare(
     """
     files = [_file(path, config) for path in paths]
     folders = {path: ModelFolder(path) for path in files if path.is_dir()}
-    for path, folder in folders.items():
+    for folder in folders.values():
         folder.check()
-        if config.prompt_tokens + config.new_tokens >= folder.context:
+    for named, path in zip(paths, files, strict=True):
+        context = folders[path].context if path in folders else read_header(path).context
+        if config.prompt_tokens + config.new_tokens >= context:
             raise RecipeError(
-                f"--prompt-tokens: {config.prompt_tokens} and {config.new_tokens} new tokens are more than the "
-                f"{folder.context} that {path} was made for"
+                f"--prompt-tokens: {config.prompt_tokens} and --new-tokens {config.new_tokens} are no fewer than the "
+                f"{context} tokens that {named} was made for"
             )
     if config.engine == "transformers":
         models = _in_transformers(files, runtime)
@@ -76,7 +79,7 @@ def _in_llama_cpp(
             file, label = place / f"{i}.gguf", f"{name} {format_label(config.format)}"
             _write(folders[path], config.format, file)
         models.append(Model(label, weights_of(file), partial(Running, file, context, exact=False)))
-        sizes.append(_vocabulary(file))
+        sizes.append(read_header(file).vocab_size)
     return models, min(sizes)
 
 
@@ -90,13 +93,6 @@ def _file(path: str, config: BenchConfig) -> Path:
 def _write(folder: ModelFolder, format_name: str, file: Path) -> None:
     check_model(folder.config, folder.shape, str(folder.path))
     write_gguf(folder, read_vocabulary(folder.path, folder.shape.vocab_size), format_name, file)
-
-
-def _vocabulary(file: Path) -> int:
-    from gguf import GGUFReader
-
-    field = GGUFReader(file).fields["tokenizer.ggml.tokens"]
-    return len(field.data)
 
 
 def _names(files: Sequence[Path]) -> list[str]:

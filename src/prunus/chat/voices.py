@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from prunus.chat.config import ChatConfig
 from prunus.errors import ModelError
-from prunus.llamacpp.server import has_template, start_server
+from prunus.llamacpp.header import read_header
+from prunus.llamacpp.server import start_server
 from prunus.models.folder import ModelFolder, has_chat_template
 from prunus.models.locate import locate_runnable
 from prunus.runtime import Runtime
@@ -46,7 +47,7 @@ class GgufVoice:
     """A GGUF file in llama.cpp."""
 
     def __init__(self, file: Path, config: ChatConfig) -> None:
-        self.name, self.config, self.chats = file.stem, config, has_template(file)
+        self.name, self.config, self.chats = file.stem, config, read_header(file).has_template
         self.server = start_server(file, config.context)
 
     def reply(self, messages: list[Message], on_text: Callable[[str], None]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from prunus.errors import ModelError, RecipeError
 from prunus.llamacpp import ggml
+from prunus.llamacpp.header import read_header
 
 LOOPBACK = "127.0.0.1"
 
@@ -26,12 +27,17 @@ def start_server(file: Path, context: int, port: int = 0) -> Any:
 
     Raises:
         RecipeError: The wheel is not installed, there is no such file, or the port is taken.
-        ModelError: llama.cpp does not load the file.
+        ModelError: It is no GGUF file, or llama.cpp does not load it.
     """
     if importlib.util.find_spec("xllamacpp") is None:
         raise RecipeError("xllamacpp, which runs GGUF files, is not installed; `pip install 'prunus[gguf]'` brings it")
+    if file.is_dir():
+        raise RecipeError(
+            f"{file}: a folder; `prunus export {file} --formats gguf-f16` makes a file of a model's folder"
+        )
     if not file.is_file():
         raise RecipeError(f"{file}: there is no such file")
+    read_header(file)
     if port:
         with socket.socket() as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -50,10 +56,3 @@ def start_server(file: Path, context: int, port: int = 0) -> Any:
         return xllamacpp.Server(options)
     except Exception as error:  # it says no more than that it failed
         raise ModelError(f"{file}: llama.cpp does not load it: {error}") from None
-
-
-def has_template(file: Path) -> bool:
-    """Whether a GGUF file has a chat template."""
-    from gguf import GGUFReader
-
-    return "tokenizer.chat_template" in GGUFReader(file).fields

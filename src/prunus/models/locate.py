@@ -55,6 +55,8 @@ def locate_model(path: str, revision: str | None, where: str, weights: bool = Tr
     folder = Path(path).expanduser()
     if folder.is_dir():
         return Located(ModelFolder(folder))
+    if folder.is_file():
+        raise ModelError(f"{where}: {path} is a file; a model is a folder with config.json and safetensors")
     if path.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(path):
         raise ModelError(f"{where}: there is no folder {path}")
     from huggingface_hub import snapshot_download

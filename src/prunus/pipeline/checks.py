@@ -69,3 +69,16 @@ def check_length(name: str, length: int, context: int) -> None:
     """
     if length > context:
         raise RecipeError(f"{name}.sequence_length: {length} is more than the model's context of {context} tokens")
+
+
+def check_same_tokens(model: Shape, teacher: Shape, where: str) -> None:
+    """Refuse a teacher that is to read a model's tokens and has another vocabulary.
+
+    Raises:
+        RecipeError: Gives both sizes, and what would work.
+    """
+    if model.vocab_size != teacher.vocab_size:
+        raise RecipeError(
+            f"{where}: it has {teacher.vocab_size} tokens and the model {model.vocab_size}, so they read a text as "
+            "other tokens, and sums over tokens do not compare; evaluate each without the other"
+        )

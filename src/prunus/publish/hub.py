@@ -40,7 +40,8 @@ def make_parcel(folder: Path, repository: str) -> Parcel:
     if not _REPOSITORY.fullmatch(repository):
         raise RecipeError(f"--to: {repository!r} is no name on the hub; it is of the form you/your-model")
     if not folder.is_dir():
-        raise RecipeError(f"{folder}: there is no such folder")
+        what = "is a file; put it into a folder with its README.md" if folder.is_file() else "there is no such folder"
+        raise RecipeError(f"{folder}: {what}")
     choice = choose_files(folder)
     faults = [*choice.faults, *_faults_of_card(folder, repository)]
     if not any(file.suffix in (".safetensors", ".gguf", ".onnx") for file in choice.going):

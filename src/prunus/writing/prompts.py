@@ -17,7 +17,11 @@ PLAIN = (
     "{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}{{ '\\n\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
-"""A chat template for models that have none: who speaks, a colon, what is said, and an empty line."""
+"""A chat template for asking models that have none: who speaks, a colon, what is said, and an empty line.
+
+Not `builtin:plain` (`data.template`), by which models are trained: its answers end with a token, this one's with
+`PLAIN_STOP`, since a model that was never trained to chat ends none.
+"""
 
 PLAIN_STOP = ("\n\nUser:", "\n\nSystem:", "\n\nTool:")
 """What ends an answer there: a base model goes on with the other's turn."""
