@@ -1,18 +1,25 @@
 """What alignment gives back: the four skills of the built-in world, after a distillation on stories alone.
 
-    python benchmarks/alignment.py OUT [--json FILE]
+    python benchmarks/alignment.py OUT [--json FILE] [--seeds 2]
 
-A student of `builtin:sapling` with half of its layers is distilled on the world's stories, which hold no conversation,
-and so has lost the skills. From there: SFT; KD from Sapling on the same conversations' answers; and from SFT two rounds
-of RPO, and two of DPO, on what the model itself answers to prompts with checks (8 times each, best and worst). Pairs
-of the first round are the same for both. Every model is asked the same held-out items, whose names, values and tools no
-conversation has; intervals are 95 %, by bootstrap over items. What was done is kept in OUT.
+A student of half of `builtin:sapling`'s width is distilled on the world's stories, which hold no conversation, and so
+has lost the skills. From there, once each: SFT, and KD from Sapling, on the same 3,000 conversations. Then the question
+of preferences, where answers are dear and checks are cheap: SFT on 800 conversations; and from it two rounds of RPO,
+and two of DPO with the same options, on what the model itself answers to 1,200 prompts with checks (6 times each, best
+and worst; pairs of the first round are the same for both). Seeds are of these rounds, their prompts and answers; scores
+of items are means over them.
+
+Every model is asked the same held-out items, whose names, values and tools no conversation has; differences are paired,
+to SFT on 800, and intervals 95 %, by bootstrap over items. Learning rate, SFT weight and temperature were chosen on
+items of another world (`--items 91`). What was done is kept in OUT.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,99 +28,166 @@ import yaml
 from prunus.align.config import AlignConfig
 from prunus.config import parse
 from prunus.console import Console
-from prunus.data.config import ChatSource
+from prunus.evaluate.config import EvaluateConfig
+from prunus.evaluate.measure import read_items_of
+from prunus.evaluate.summary import Row, summarise
+from prunus.models.locate import locate_model
 from prunus.pipeline.aligning import Alignment
 from prunus.pipeline.machine import hardware, versions
-from prunus.pipeline.plan import make_plan
+from prunus.pipeline.plan import Plan, make_plan
 from prunus.pipeline.recipe import load_recipe
 from prunus.pipeline.run import execute, run_plan
 from prunus.pipeline.steps import Step
 
-SKILLS = ("instruction_following", "roleplay", "rag", "function_calling")
+TEACHER = "builtin:sapling"
 SHOWN = (("instruction_following", "prompt_strict"), ("roleplay", "consistent"), ("rag", "f1"), ("rag", "exact"),
          ("function_calling", "right"))  # fmt: skip
+SKILLS = tuple(dict.fromkeys(skill for skill, _ in SHOWN))
 CHAT = {"path": "builtin:world", "name": "chat"}
 STAGE: dict[str, Any] = {"sequence_length": 224, "longer": "drop"}
 SFT = {**STAGE, "batch_size": 9, "optimizer": "muon", "learning_rate": 6e-3, "min_learning_rate": 3e-4}
+MANY, FEW = ([{**CHAT, "world": {"conversations": count, "seed": 7}}] for count in (3000, 800))
 PAIRS = {
-    **STAGE, "batch_size": 32, "rounds": 2, "epochs": 2, "learning_rate": 5e-4,
-    "write": {"answers": 8, "max_new_tokens": 80}, "data": [{**CHAT, "limit": 512, "world": {"seed": 23}}],
+    **STAGE, "batch_size": 32, "rounds": 2, "learning_rate": 5e-4, "beta": 0.2, "sft_weight": 0.2,
+    "write": {"answers": 6, "max_new_tokens": 64, "temperature": 0.8},
 }  # fmt: skip
-RECIPE = {
-    "name": "alignment",
-    "seed": 0,
-    "teacher": "builtin:sapling",
-    "data": {
-        "corpus": [{"path": "builtin:world", "world": {"documents": 6000, "seed": 5}}],
-        "held_out": [{"path": "builtin:world", "split": "held_out", "world": {"held_out_items": 100}}],
-        "chat": [{**CHAT, "world": {"conversations": 9000, "seed": 7}}],
-    },
-    "score": {"samples": 128, "sequence_length": 96},
-    "students": {"student": {"prune": {"num_hidden_layers": 2}}},
-    "distill": {
-        "tokens": 150_000, "sequence_length": 224, "batch_size": 9, "learning_rate": 4e-3, "min_learning_rate": 2e-4,
-        "warmup_steps": 5,
-    },
-    "align": [{"method": "sft", **SFT}],
-    "evaluate": {
-        "sequence_length": 224,
-        "max_tokens": 20_000,
-        "prompt_count": 1,
-        "tasks": {skill: {"data": "builtin:world", "limit": 100, "max_new_tokens": 96} for skill in SKILLS},
-    },
-    "runtime": {"device_batch_size": 32},
-}  # fmt: skip
+METHODS = {"rpo": {**PAIRS, "eta": 4.0}, "dpo": PAIRS}
+PROMPTS = {"conversations": 1200, "turns": 1, "mixture": {
+    "rag": 2, "function_calling": 2, "instruction_following": 1, "roleplay": 1,
+}}  # fmt: skip
+Items = dict[str, list[Row]]
+
+
+def recipe(items: int, asked: int) -> dict[str, Any]:
+    """Up to the model that preferences start from."""
+    shape = locate_model(TEACHER, None, "teacher").folder.shape
+    world = {"seed": items, "held_out_items": asked}
+    return {
+        "name": "alignment",
+        "seed": 0,
+        "teacher": TEACHER,
+        "data": {
+            "corpus": [{"path": "builtin:world", "world": {"documents": 6000, "seed": 5}}],
+            "held_out": [{"path": "builtin:world", "split": "held_out", "world": {"held_out_items": 100}}],
+        },
+        "score": {"samples": 128, "sequence_length": 96},
+        "students": {
+            "student": {
+                "prune": {"hidden_size": shape.hidden_size // 2, "intermediate_size": shape.intermediate_size // 2}
+            }
+        },
+        "distill": {
+            "tokens": 150_000, "sequence_length": 224, "batch_size": 9, "learning_rate": 4e-3,
+            "min_learning_rate": 2e-4, "warmup_steps": 5,
+        },
+        "align": [{"method": "sft", **SFT, "data": FEW}],
+        "evaluate": {
+            "sequence_length": 224,
+            "max_tokens": 4000,
+            "prompt_count": 0,
+            "tasks": {skill: {"data": "builtin:world", "world": world, "max_new_tokens": 96} for skill in SKILLS},
+        },
+        "runtime": {"device_batch_size": 128},
+    }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--methods", nargs="+", default=["distil", "rpo", "dpo"])
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--items", type=int, default=0, help="seed of the world that the held-out items are of")
+    parser.add_argument("--asked", type=int, default=300, help="items of each skill")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    console = Console()
+    start, console = time.monotonic(), Console()
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "alignment.yaml"
-    file.write_text(yaml.safe_dump(RECIPE, sort_keys=False))
+    file.write_text(yaml.safe_dump(recipe(options.items, options.asked), sort_keys=False))
     plan = make_plan(load_recipe(file), options.out)
     run_plan(plan, console)
     done = {step.name: step for step in plan.steps}
-    found = {
-        "teacher": done["teacher evaluate"],
-        "distilled on stories": done["student evaluate-distilled"],
-        "sft": done["student evaluate"],
+    found: dict[str, list[Items]] = {
+        "teacher": [items_of(done["teacher evaluate"])],
+        "distilled on stories": [items_of(done["student evaluate-distilled"])],
     }
-    distilled, aligned = done["student distill"], done["student align-1-sft"]
-    branches = {"distil": (distilled, SFT), "rpo": (aligned, PAIRS), "dpo": (aligned, PAIRS)}
-    inputs = {name: given for name, given in done["student evaluate"].inputs.items() if name != "model"}
-    for method in options.methods:
-        start, config = branches[method]
-        stage = parse(AlignConfig, {"method": method, **config}, method)
-        stages = Alignment((stage,), tuple(parse(ChatSource, one, "chat") for one in RECIPE["data"]["chat"]), None)
-        for step in stages.steps(method, start, done["student evaluate"].inputs["teacher"], options.out):
-            console.heading(step.name, step.state())
-            execute(step, plan.recipe.runtime, console)
-            if step.kind == "align":
-                name = method + step.label.partition("round")[2].join((" ", "")).rstrip()
-                found[name] = Step(
-                    method, f"evaluate-{step.label}", plan.recipe.evaluate, {**inputs, "model": step}, options.out
-                )
-                execute(found[name], plan.recipe.runtime, console)
-    facts = {"hardware": hardware(), "versions": versions(), "recipe": RECIPE, "pairs": PAIRS, "results": {}}
-    for name, step in found.items():
-        tasks = json.loads((step.artifact.path / "results.json").read_text())["tasks"]
-        facts["results"][name] = {
-            f"{skill} {metric}": {key: tasks[skill]["metrics"][metric][key] for key in ("value", "low", "high")}
-            for skill, metric in SHOWN
-        }
-    console.table("", ["model", *map(" ".join, SHOWN)], [[name, *map(_cell, each.values())] for name, each in
-                                                         facts["results"].items()])  # fmt: skip
+    for method in ("sft", "distil"):
+        stage = {"method": method, **SFT, "data": MANY}
+        found[f"then {method} on 3,000"] = carry_out(plan, method, stage, done["student distill"], console)
+    found["then sft on 800"] = [items_of(done["student evaluate"])]
+    for seed in range(options.seeds):
+        data = [{**CHAT, "world": {**PROMPTS, "seed": 23 + seed}}]
+        for method, given in METHODS.items():
+            stage = {"method": method, **given, "data": data, "seed": seed}
+            rounds = carry_out(plan, f"seed-{seed}", stage, done["student align-1-sft"], console)
+            for number, items in enumerate(rounds, start=1):
+                found.setdefault(f"then {method}, round {number}", []).append(items)
+    report(found, plan.recipe.evaluate, console, options, time.monotonic() - start)
+
+
+def carry_out(plan: Plan, subject: str, stage: dict[str, Any], start: Step, console: Console) -> list[Items]:
+    """Do a stage, and ask each model that it makes; answers that another stage has of the same model are taken over."""
+    steps = {step.name: step for step in plan.steps}
+    asked = {name: given for name, given in steps["student evaluate"].inputs.items() if name != "model"}
+    stages = Alignment((parse(AlignConfig, stage, "stage"),), (), None)
+    items = []
+    for step in stages.steps(subject, start, steps["student evaluate"].inputs["teacher"], plan.root):
+        console.heading(step.name, step.state())
+        for folder in step.artifact.path.parent.glob(f"candidates-*-{step.artifact.key}"):
+            if step.kind == "candidates" and not step.artifact.path.exists():
+                shutil.copytree(folder, step.artifact.path)
+                step.artifact.__dict__.pop("record", None)
+        execute(step, plan.recipe.runtime, console)
+        if step.kind == "align":
+            measured = Step(
+                subject, f"evaluate-{step.label}", plan.recipe.evaluate, {**asked, "model": step}, plan.root
+            )
+            execute(measured, plan.recipe.runtime, console)
+            items.append(items_of(measured))
+    return items
+
+
+def items_of(step: Step) -> Items:
+    """What each item of an evaluation is worth, by skill."""
+    return read_items_of(step.artifact.path)
+
+
+def averaged(several: list[Items]) -> Items:
+    """The mean of each item's scores over seeds."""
+    mean: Items = {}
+    for skill in SKILLS:
+        mean[skill] = []
+        for rows in zip(*(items[skill] for items in several), strict=True):
+            scores = {
+                name: [sum(row["scores"][name][i] for row in rows) / len(rows) for i in (0, 1)]
+                for name in rows[0]["scores"]
+            }
+            mean[skill].append({**rows[0], "scores": scores})
+    return mean
+
+
+def report(
+    found: dict[str, list[Items]], config: EvaluateConfig, console: Console, options: argparse.Namespace, seconds: float
+) -> None:
+    """Show every model's scores, and how far each is from SFT on few conversations."""
+    start, results = found["then sft on 800"][0], {}
+    for name, several in found.items():
+        mean = averaged(several)
+        figures = {skill: summarise(mean[skill], start[skill], config)["metrics"] for skill in SKILLS}
+        results[name] = {f"{skill} {metric}": figures[skill][metric] for skill, metric in SHOWN}
+        for (skill, metric), figure in zip(SHOWN, results[name].values(), strict=True):
+            alone = [summarise(one[skill], (), config)["metrics"][metric]["value"] for one in several]
+            figure["seeds"] = alone
+    rows = [[name, *map(_cell, each.values())] for name, each in results.items()]
+    console.table("", ["model", *map(" ".join, SHOWN)], rows)
+    facts = {"hardware": hardware(), "versions": versions(), "seconds": round(seconds), "seeds": options.seeds}
+    facts |= {"recipe": recipe(options.items, options.asked), "methods": METHODS, "results": results}
     if options.json:
         options.json.write_text(json.dumps(facts, indent=2) + "\n")
 
 
-def _cell(figure: dict[str, float]) -> str:
-    return f"{figure['value']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})"
+def _cell(figure: dict[str, Any]) -> str:
+    apart = figure["difference"]
+    return f"{figure['value']:.3f} ({apart['value']:+.3f}: {apart['low']:+.3f} to {apart['high']:+.3f})"
 
 
 if __name__ == "__main__":

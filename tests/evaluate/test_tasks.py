@@ -10,9 +10,10 @@ from prunus.config import parse
 from prunus.console import Console
 from prunus.errors import PrunusError
 from prunus.evaluate import check
+from prunus.evaluate.tasks import BASE, CODE, HARNESS
 from prunus.pipeline.override import override
 from prunus.pipeline.plan import Plan, make_plan
-from prunus.pipeline.recipe import Recipe
+from prunus.pipeline.recipe import Recipe, load_recipe
 from prunus.pipeline.run import run_plan
 from prunus.report.records import load_run
 from prunus.report.step import write_report
@@ -234,3 +235,13 @@ def test_a_judge_grades_what_a_command_asks(teacher: Path, held_out: Path, data,
     assert values == {"judge": 4.5, "judge_turn_1": 6.0, "judge_turn_2": 3.0}
     assert found["metrics"]["judge"]["items"] == 1  # the other is judged by rule
     assert len((tmp_path / "out" / "judgements.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_shipped_recipe_has_the_papers_counts() -> None:
+    """Each written out, and none other than what the task's name alone stands for."""
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "minitron-base-tasks.yaml")
+    asked = recipe.evaluate.asked()
+    assert set(asked) == {*BASE, *CODE}
+    assert {name: task.num_fewshot for name, task in asked.items()} == {
+        name: HARNESS[name].num_fewshot for name in asked
+    }
