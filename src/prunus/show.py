@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prunus.console import Console, human, human_bytes
+from prunus.evaluate.cost import task_costs
 from prunus.models.checkpoint import DTYPES, INDEX, ITEM_BYTES, WEIGHTS
 from prunus.models.folder import ModelFolder
 from prunus.models.shape import Shape
@@ -81,6 +82,17 @@ def show_plan(plan: Plan, console: Console) -> None:
         state = "shared" if again[number - 1] else step.state()
         rows.append([f"{number:2d} {step.name}", state, *shown, step.artifact.path.name])
     console.table("Steps", ["step", "state", "tokens", "FLOPs", "memory", "disk", "folder"], rows)
+    asked = task_costs(plan.recipe.evaluate)
+    if asked:
+        lines = [
+            [
+                name,
+                human(cost.items) if cost.items is not None else "by the harness",
+                human(cost.tokens) if cost.items is not None else "",
+            ]
+            for name, cost in asked.items()
+        ]
+        console.table("Tasks, of each model", ["task", "items", "tokens at most"], lines)
     shapes = {"teacher": plan.teacher, **plan.students}
     console.table(
         "Shapes",

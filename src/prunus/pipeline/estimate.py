@@ -9,6 +9,7 @@ from prunus.align.config import LIKELIHOOD, AlignConfig
 from prunus.config import StepConfig
 from prunus.distill.config import DistillConfig
 from prunus.evaluate.config import EvaluateConfig
+from prunus.evaluate.cost import task_costs
 from prunus.export.config import ExportConfig
 from prunus.generate.config import GenerateConfig
 from prunus.merge.config import MergeConfig
@@ -50,9 +51,7 @@ def cost_of(step: Step, plan: Plan) -> Cost:
     if isinstance(config, TrainingConfig):
         return _training(config, shape, plan)
     if isinstance(config, EvaluateConfig):
-        models = [shape, *([plan.teacher] if "teacher" in step.inputs else [])]
-        flops = sum(config.max_tokens * model.flops_per_token(config.sequence_length) for model in models)
-        return Cost(config.max_tokens, flops, sum(model.parameters * 4 for model in models), 0)
+        return _evaluating(config, shape, [plan.teacher] if "teacher" in step.inputs else [], plan)
     if isinstance(config, PruneConfig) and config.heal.asked:
         return _healing(config, shape, plan)
     if isinstance(config, ExportConfig):
@@ -84,6 +83,17 @@ def _asking(config: StepConfig, shape: Shape, plan: Plan) -> Cost | None:
     if isinstance(config, GenerateConfig):
         return _generating(config, shape, plan)
     return _targets(config, shape, plan) if isinstance(config, TargetsConfig) else None
+
+
+def _evaluating(config: EvaluateConfig, shape: Shape, beside: list[Shape], plan: Plan) -> Cost:
+    """Held-out text by both models, and the items of tasks by one; those that the harness fetches are not known."""
+    models, tasks = [shape, *beside], task_costs(config).values()
+    asked = sum(task.tokens for task in tasks)
+    longest = min(max((task.longest for task in tasks), default=0), shape.max_position_embeddings)
+    flops = sum(config.max_tokens * model.flops_per_token(config.sequence_length) for model in models)
+    cache = plan.recipe.runtime.device_batch_size * longest * shape.kv_cache_bytes(4)
+    memory = sum(model.parameters * 4 for model in models) + cache
+    return Cost(config.max_tokens + asked, flops + asked * shape.flops_per_token(max(longest, 2)), memory, 0)
 
 
 def _scoring(config: ScoreConfig, shape: Shape) -> Cost:
