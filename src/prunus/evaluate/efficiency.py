@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any
 
+import psutil
 import torch
 from transformers import PreTrainedModel
 
@@ -21,7 +23,8 @@ def efficiency(
 
     `parameters`, `bytes` of the weights as loaded, `kv_bytes_per_token`; and, if it is to be timed, `prefill` and
     `decode` in tokens per second of one sequence, the median of the rounds, and `memory_bytes`: on CUDA the most that
-    was allocated, elsewhere the weights and the cache.
+    was allocated; elsewhere the weights and what the process grew by at most while it read and wrote, at least the
+    cache, since the process may have had some room to spare.
     """
     found: dict[str, dict[str, float]] = {}
     for name, (model, shape) in models.items():
@@ -30,21 +33,50 @@ def efficiency(
         found[name] = {"parameters": shape.parameters, "bytes": size, "kv_bytes_per_token": shape.kv_cache_bytes(each)}
     if not config.prompt_tokens:
         return found
+    grown: dict[str, int] = {}
+    for name, (model, _) in models.items():
+        with Resident() as resident:  # beside what warms up, for it takes time of its own
+            _time(model, config)
+        grown[name] = resident.growth
     rounds: dict[str, list[tuple[float, float, float]]] = {name: [] for name in models}
-    for turn in range(config.rounds + 1):
+    for _ in range(config.rounds):
         for name, (model, _) in models.items():
-            timed = _time(model, config)
-            if turn:  # the first warms up
-                rounds[name].append(timed)
+            rounds[name].append(_time(model, config))
     for name, times in rounds.items():
         memory = max(allocated for _, _, allocated in times)
         cache = found[name]["kv_bytes_per_token"] * (config.prompt_tokens + config.new_tokens)
         found[name] |= {
             "prefill": config.prompt_tokens / median(prefill for prefill, _, _ in times),
             "decode": config.new_tokens / median(decode for _, decode, _ in times),
-            "memory_bytes": memory or found[name]["bytes"] + cache,
+            "memory_bytes": memory or found[name]["bytes"] + max(grown[name], cache),
         }
     return found
+
+
+class Resident:
+    """How much this process's resident memory grows at most while the context is open, looked up every millisecond.
+
+    The system's own record of the peak is the pipeline's, which sets it back for every step.
+
+    Attributes:
+        growth: In bytes, known once the context is left.
+    """
+
+    def __enter__(self) -> Resident:
+        self._process, self._done = psutil.Process(), threading.Event()
+        self._before = self._peak = self._process.memory_info().rss
+        self._watch = threading.Thread(target=self._look, daemon=True)
+        self._watch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._watch.join()
+        self.growth = self._peak - self._before
+
+    def _look(self) -> None:
+        while not self._done.wait(1e-3):
+            self._peak = max(self._peak, self._process.memory_info().rss)
 
 
 @torch.no_grad()
