@@ -62,15 +62,17 @@ def elected(base: Tensor, deltas: Sequence[Tensor], weights: Sequence[float], sc
     Each value's sign is that of Σ_k w_k δ_k; the models that agree are averaged by their weights, or summed without
     `normalize`.
     """
-    shape = (-1, *[1] * base.dim())
-    factors = torch.tensor(list(weights), dtype=base.dtype).view(shape)
-    weighted = torch.stack(list(deltas)) * factors
-    sign = torch.where(weighted.sum(0) >= 0, 1.0, -1.0).to(base.dtype)
-    agree = (weighted.sign() == sign).to(base.dtype)
-    total = (weighted * agree).sum(0)
+    election = sum(weight * delta for weight, delta in zip(weights, deltas, strict=True))
+    assert isinstance(election, Tensor)
+    positive = election >= 0
+    total, divisor = torch.zeros_like(base), torch.zeros_like(base)
+    for weight, delta in zip(weights, deltas, strict=True):  # one by one: a stack would be many weights at a time
+        weighted = weight * delta
+        agree = torch.where(positive, weighted > 0, weighted < 0)
+        total += torch.where(agree, weighted, 0)
+        divisor += weight * agree
     if normalize:
-        divisor = (factors * agree).sum(0)
-        total = total / torch.where(divisor == 0, 1.0, divisor)
+        total /= torch.where(divisor == 0, 1.0, divisor)
     return base + scale * total
 
 
