@@ -96,7 +96,14 @@ class Alignment:
             raise RecipeError(f"{where}.write.reward: stage, and no stage before it has the method `reward`")
         judge_prompts(stage.write.judge, f"{where}.write.judge")
 
-    def steps(self, name: str, model: Step | Given, teacher: Step | Given | None, root: Path) -> Iterator[Step]:
+    def steps(
+        self,
+        name: str,
+        model: Step | Given,
+        teacher: Step | Given | None,
+        root: Path,
+        tokenizer: Step | Given | None = None,
+    ) -> Iterator[Step]:
         """The steps of all stages, each from the model of the one before; the last is the aligned model.
 
         Args:
@@ -104,8 +111,9 @@ class Alignment:
             model: To start from.
             teacher: Of `distil`, where the stage names none.
             root: The run's folder.
+            tokenizer: What has the model's tokenizer, where that is more than the model; those who share it read alike.
         """
-        start, judge = model, None
+        words, judge = tokenizer or model, None
         text = read_template(self.template)
         for number, stage in enumerate(self.stages):
             given = given_sources(self.sources(number), f"{self.where}.{number}.data", self.tentative)
@@ -115,7 +123,7 @@ class Alignment:
                 if stage.method not in ONLINE:
                     read = _reading(stage, turn, text)
                     writes = {"model": model, **self._judge(stage, judge)}
-                    asked = {"tokenizer": start} if stage.written is None else writes
+                    asked = {"tokenizer": words} if stage.written is None else writes
                     learnt = Step(name, f"{type(read).kind}-{label}", read, {**data, **asked}, root)
                     yield learnt
                     data = {"tokens": learnt}

@@ -22,7 +22,7 @@ from prunus.pipeline.references import note
 from prunus.pipeline.steps import Given, Step, given_model, given_sources
 
 _STAGES = {"pruned": "prune", "distilled": "distill"}
-_SHARED = ("prune", "distill", "evaluate")
+_SHARED = ("prune", "distill", "evaluate", "conversations")
 
 
 def in_order(recipe: Recipe) -> list[str]:
@@ -187,7 +187,8 @@ def given_fitness(config: MergeConfig, tentative: bool = False) -> dict[str, Ste
 def shared(steps: Sequence[Step]) -> list[Step]:
     """The steps, with those that come to the same result in one place: done once, and found done after that.
 
-    Two students that differ in their alignment alone are cut and distilled alike.
+    Two students that differ in their alignment alone are cut and distilled alike; all with the teacher's words read the
+    same conversations.
     """
     places: dict[str, Path] = {}
     instead: dict[int, Step] = {}

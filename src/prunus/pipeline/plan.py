@@ -250,7 +250,7 @@ def _steps(
             inputs = {"model": base, "tokens": held_out, **data}
             yield Step("teacher", "evaluate-original", recipe.evaluate, inputs, root)
         yield teacher
-    for step in of_teacher(recipe, tentative).steps("teacher", teacher, None, root):
+    for step in of_teacher(recipe, tentative).steps("teacher", teacher, None, root, tokenizer):
         yield step
         teacher = step if is_model(step) else teacher
     measured = Step("teacher", "evaluate", recipe.evaluate, {"model": teacher, "tokens": held_out, **data}, root)

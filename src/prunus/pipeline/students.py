@@ -72,7 +72,8 @@ def student_steps(
         inputs = {"student": pruned, **guide, "tokens": read}
         last = Step(name, "distill", distill, inputs, root)
         yield last
-    aligned = list(of_student(recipe, name, tentative).steps(name, last, teacher, root))
+    words = corpus.inputs["tokenizer"]
+    aligned = list(of_student(recipe, name, tentative).steps(name, last, teacher, root, words))
     if distill.tokens:
         label = "evaluate-distilled" if aligned else "evaluate"
         yield Step(name, label, recipe.evaluate, {"model": last, "tokens": held_out, **beside}, root)
