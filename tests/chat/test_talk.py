@@ -1,10 +1,12 @@
 """Talking to models: each keeps its own conversation, what comes is shown, and both engines say the same, greedily."""
 
 import json
+import signal
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -106,7 +108,8 @@ def test_without_a_template_a_text_is_gone_on_from(tmp_path: Path, pair: tuple[P
 
 def test_the_server_speaks_openais_interface(pair: tuple[Path, Path]) -> None:
     command = [sys.executable, "-u", "-m", "prunus", "serve", str(pair[1]), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in the background may ignore it
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=heard)  # noqa: PLW1509
     try:
         assert process.stdout is not None
         line = next(line for line in process.stdout if "serving" in line)
@@ -121,8 +124,8 @@ def test_the_server_speaks_openais_interface(pair: tuple[Path, Path]) -> None:
         port = address.rpartition(":")[2]
         with pytest.raises(RecipeError, match=f"--port: {port} cannot be had"):
             start_server(pair[1], 0, int(port))
-        process.send_signal(2)
-        process.wait(timeout=120)
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
     finally:
         process.kill()
         process.communicate()
