@@ -5,22 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from prunus.models.shape import Shape
-from prunus.search.config import Way
+from prunus.search.config import Axis, Way
 from prunus.search.space import name_of
 
-SCALED = (
-    "num_hidden_layers",
-    "hidden_size",
-    "intermediate_size",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "vocab_size",
-)
+SCALED: tuple[Axis, ...] = get_args(Axis)
 _WAYS: dict[Way, str] = {"once": "", "depth_first": "-depth-first", "halfway": "-halfway"}
 
 
