@@ -2,10 +2,10 @@
 
     python benchmarks/recovery.py TEACHER --corpus FILE... --held-out FILE... --prune '{"hidden_size": 48, ...}'
 
-For each kind of student the first seed is trained at every learning rate of the grid; the best by one half of the
-held-out text is then used for the other seeds, and the other half gives the figures: KL to the teacher and NLL, in nats
-per token, along the way. The last column is the tokens that a kind needs, along its own curve, to reach the final KL of
-`minitron`. Runs on a part of the tokens (`--shares`) show the same with a schedule that ends there.
+For each kind of student, and for each share of the tokens (`--shares`, whose schedules end there), the first seed is
+trained at every learning rate of the grid; the best by one half of the held-out text is then used for the other seeds,
+and the other half gives the figures: KL to the teacher and NLL, in nats per token, along the way. The last column is
+the tokens that a kind needs, along its own curve, to reach the final KL of `minitron` on all tokens.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -54,6 +54,7 @@ REFITTED = {**ROTATED, "heal": {"norms": True, "refit": "all"}}
 BY_LOGITS = {"drop_layers": "single", "importance": {"layers": "logit_nmse"}}
 MUON = {"optimizer": "muon", "states": "none"}
 STATES = {"optimizer": "muon", "states": "kept"}
+FEW_STEPS = {"optimizer": "muon", "muon_momentum": 0.9, "states": {"weight": 3.0}}
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "random init": ({"init": "random"}, PAPER),
     "random cut": ({"importance": "random"}, PAPER),
@@ -66,6 +67,8 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "rotated, muon": (ROTATED, MUON),
     "rotated, muon, states": (ROTATED, STATES),
     "rotated, refitted, muon, states": (REFITTED, STATES),
+    "minitron, few steps": (CHANNELS, FEW_STEPS),
+    "rotated, few steps": (ROTATED, FEW_STEPS),
     "layers by logits": (BY_LOGITS, PAPER),
     "layers by logits, folded": ({**BY_LOGITS, "heal": {"depth": "linear"}}, PAPER),
     "layers by logits, muon, states": (BY_LOGITS, STATES),
@@ -158,7 +161,7 @@ class Bench:
                 "batch_size": options.batch_size,
                 "learning_rate": rate,
                 "min_learning_rate": rate * 0.05,
-                "warmup_steps": max(1, steps // 20),
+                "warmup_steps": max(1, round(steps * options.warmup)),
                 "seed": seed,
                 **KINDS[kind][1],
             },
@@ -229,27 +232,27 @@ def runs(
     def done(*asked: Any) -> bool:
         return any((run["kind"], run["learning_rate"], run["seed"], run["share"]) == asked for run in found)
 
-    for kind in options.kinds:
+    for kind, share in product(options.kinds, options.shares):
+        tokens = int(options.tokens * share)
         for rate in options.rates:
-            if not done(kind, rate, 0, 1.0):
-                yield bench.trained(kind, bench.cut(kind, scores, 0), rate, options.tokens, 0)
-        best = best_rate(found, kind, options.rates)
-        for share in options.shares:
-            for seed in range(options.seeds):
-                if not done(kind, best, seed, share):
-                    yield bench.trained(kind, bench.cut(kind, scores, seed), best, int(options.tokens * share), seed)
+            if not done(kind, rate, 0, share):
+                yield bench.trained(kind, bench.cut(kind, scores, 0), rate, tokens, 0)
+        best = best_rate(found, kind, share, options.rates)
+        for seed in range(options.seeds):
+            if not done(kind, best, seed, share):
+                yield bench.trained(kind, bench.cut(kind, scores, seed), best, tokens, seed)
 
 
-def best_rate(found: list[dict[str, Any]], kind: str, rates: list[float]) -> float:
+def best_rate(found: list[dict[str, Any]], kind: str, share: float, rates: list[float]) -> float:
     """The rate of the grid at which the first seed's student ended nearest on the half that is tuned on."""
-    first = [run for run in found if (run["kind"], run["seed"], run["share"]) == (kind, 0, 1)]
+    first = [run for run in found if (run["kind"], run["seed"], run["share"]) == (kind, 0, share)]
     tried = [run for run in first if run["learning_rate"] in rates]
     return float(min(tried, key=lambda run: run["tuning_kl"])["learning_rate"])
 
 
 def chosen(found: list[dict[str, Any]], kind: str, share: float, rates: list[float]) -> list[dict[str, Any]]:
-    """The runs of a kind at its best rate, one for each seed."""
-    best = best_rate(found, kind, rates)
+    """The runs of a kind on a share of the tokens at its best rate, one for each seed."""
+    best = best_rate(found, kind, share, rates)
     return [run for run in found if (run["kind"], run["share"], run["learning_rate"]) == (kind, share, best)]
 
 
@@ -273,18 +276,17 @@ def earlier(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def show(found: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Print the table."""
-    kinds = list(dict.fromkeys(run["kind"] for run in found))
-    reference = "minitron" if "minitron" in kinds else kinds[0]
-    goal = float(np.mean([run["kl"][-1] for run in chosen(found, reference, 1, options.rates)]))
+    trained = list(dict.fromkeys((run["kind"], run["share"]) for run in found))
+    reference = ("minitron", 1.0) if ("minitron", 1.0) in trained else trained[0]
+    goal = float(np.mean([run["kl"][-1] for run in chosen(found, *reference, options.rates)]))
     print(
-        f"\n| kind | seeds | learning rate | KL: start | 25 % | 50 % | end | NLL | tokens to {goal:.3f} |"
-        "\n|---|---:|---:|---:|---:|---:|---:|---:|---:|"
+        f"\n| kind | tokens | seeds | learning rate | KL: start | 25 % | 50 % | end | NLL | tokens to {goal:.3f} |"
+        "\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
     )
-    for kind in kinds:
-        mine = chosen(found, kind, 1, options.rates)
-        at = [
-            np.mean([np.interp(options.tokens * s, run["tokens"], run["kl"]) for run in mine]) for s in (0, 0.25, 0.5)
-        ]
+    for kind, share in trained:
+        mine = chosen(found, kind, share, options.rates)
+        total = options.tokens * share
+        at = [np.mean([np.interp(total * s, run["tokens"], run["kl"]) for run in mine]) for s in (0, 0.25, 0.5)]
         ends = [run["kl"][-1] for run in mine]
         mean = {"tokens": mine[0]["tokens"], "kl": np.mean([run["kl"] for run in mine], axis=0).tolist()}
         reach = tokens_to(mean, goal + 1e-9)
@@ -292,13 +294,9 @@ def show(found: list[dict[str, Any]], options: argparse.Namespace) -> None:
         nll = np.mean([run["nll"][-1] for run in mine])
         reached = f"{reach / 1e3:.0f}k = {reach / options.tokens:.2f}" if math.isfinite(reach) else "not reached"
         print(
-            f"| {kind} | {len(mine)} | {mine[0]['learning_rate']:g} | {figures} "
+            f"| {kind} | {total / 1e3:.0f}k | {len(mine)} | {mine[0]['learning_rate']:g} | {figures} "
             f"| {np.mean(ends):.3f} ± {np.std(ends):.3f} | {nll:.3f} | {reached} |"
         )
-    for kind in kinds:
-        for share in [share for share in options.shares if share != 1]:
-            ends = [run["kl"][-1] for run in chosen(found, kind, share, options.rates)]
-            print(f"{kind}, trained on {share:g} of the tokens: {np.mean(ends):.4f} ± {np.std(ends):.4f}")
 
 
 def main() -> None:
@@ -312,6 +310,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1_228_800)
     parser.add_argument("--sequence-length", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--warmup", type=float, default=0.05, help="share of the steps in which the rate rises")
     parser.add_argument("--rates", nargs="+", type=float, default=[3e-3, 6e-3, 1.2e-2])
     parser.add_argument("--shares", nargs="+", type=float, default=[1.0])
     parser.add_argument("--seeds", type=int, default=3)

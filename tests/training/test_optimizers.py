@@ -9,7 +9,7 @@ from prunus.distill.config import DistillConfig
 from prunus.training.optimizers import MuonWithAdamW
 from tests.tiny import load, make_model
 
-CONFIG = DistillConfig(tokens=0, learning_rate=1e-2, weight_decay=0.0)
+CONFIG = DistillConfig(tokens=0, learning_rate=1e-2, weight_decay=0.0, muon_momentum=0.9)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -30,7 +30,7 @@ def test_a_step_is_a_step_of_each(tmp_path: Path) -> None:
     matrices = [p for n, p in theirs.named_parameters() if "_proj" in n]
     others = [p for n, p in theirs.named_parameters() if "_proj" not in n]
     by_hand = [
-        torch.optim.Muon(matrices, lr=1e-2, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(matrices, lr=1e-2, weight_decay=0.0, momentum=0.9, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, lr=1e-2, weight_decay=0.0, betas=(0.9, 0.95)),
     ]
     ids = torch.arange(40)[None] % 300

@@ -26,6 +26,8 @@ class OptimizerConfig(StepConfig):
     scaled to the size of AdamW's, so learning rates carry over."""
     weight_decay: float = Field(default=0.1, ge=0)
     """Decoupled weight decay, on matrices only."""
+    muon_momentum: float = Field(default=0.95, ge=0, lt=1)
+    """Muon's momentum, Nesterov's kind; lower where there are few steps."""
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
     """AdamW's first momentum."""
     adam_beta2: float = Field(default=0.95, ge=0, lt=1)

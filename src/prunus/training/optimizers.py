@@ -31,7 +31,9 @@ class MuonWithAdamW(Optimizer):
         tables = [p for p in wanted if p.ndim > 1 and not any(p is matrix for matrix in matrices)]
         vectors = [p for p in wanted if p.ndim < 2]
         rate, decay = config.learning_rate, config.weight_decay
-        self.muon = Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+        self.muon = Muon(
+            matrices, lr=rate, weight_decay=decay, momentum=config.muon_momentum, adjust_lr_fn="match_rms_adamw"
+        )
         self.adamw = AdamW(
             [{"params": tables, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}],
             lr=rate,
