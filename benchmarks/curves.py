@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
-from recovery import chosen, show
+from recovery import chosen, rows, show
 
 from prunus.report.charts import HEIGHT, SERIES, WIDTH, Series, line_chart
 
@@ -27,13 +27,14 @@ def main() -> None:
     kept = json.loads(options.json.read_text())
     asked = argparse.Namespace(**kept["options"])
     show(kept["runs"], asked)
-    kinds = list(dict.fromkeys(run["kind"] for run in kept["runs"]))
     series = []
-    for kind in kinds:
-        runs = chosen(kept["runs"], kind, 1, asked.rates)
+    for kind, share in rows(kept["runs"]):
+        runs = chosen(kept["runs"], kind, share, asked.rates)
         means = np.mean([run["kl"] for run in runs], axis=0)
-        series.append(Series(kind, list(zip(runs[0]["tokens"][1:], means[1:].tolist(), strict=True))))
-    options.svg.write_text(standalone(line_chart(series, "tokens", "KL to the teacher", log_y=True), kinds))
+        name = kind if share == 1 else f"{kind}, {share:g} of the tokens"
+        series.append(Series(name, list(zip(runs[0]["tokens"][1:], means[1:].tolist(), strict=True))))
+    names = [line.name for line in series]
+    options.svg.write_text(standalone(line_chart(series, "tokens", "KL to the teacher", log_y=True), names))
 
 
 def standalone(chart: str, names: list[str]) -> str:

@@ -54,7 +54,9 @@ REFITTED = {**ROTATED, "heal": {"norms": True, "refit": "all"}}
 BY_LOGITS = {"drop_layers": "single", "importance": {"layers": "logit_nmse"}}
 MUON = {"optimizer": "muon", "states": "none"}
 STATES = {"optimizer": "muon", "states": "kept"}
-FEW_STEPS = {"optimizer": "muon", "muon_momentum": 0.9, "states": {"weight": 3.0}}
+FEW_STEPS = {
+    "optimizer": "muon", "muon_momentum": 0.9, "weight_decay": 0.0, "states": {"weight": 3.0, "normalize": True},
+}  # fmt: skip
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "random init": ({"init": "random"}, PAPER),
     "random cut": ({"importance": "random"}, PAPER),
@@ -256,6 +258,11 @@ def chosen(found: list[dict[str, Any]], kind: str, share: float, rates: list[flo
     return [run for run in found if (run["kind"], run["share"], run["learning_rate"]) == (kind, share, best)]
 
 
+def rows(found: list[dict[str, Any]]) -> list[tuple[str, float]]:
+    """The kinds that were trained, each with the share of the tokens."""
+    return list(dict.fromkeys((run["kind"], run["share"]) for run in found))
+
+
 def named(options: argparse.Namespace) -> dict[str, Any]:
     """The options as they are kept: files by name, since where they lie is nobody's matter."""
     asked = {key: value for key, value in vars(options).items() if key != "json"}
@@ -276,7 +283,7 @@ def earlier(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def show(found: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Print the table."""
-    trained = list(dict.fromkeys((run["kind"], run["share"]) for run in found))
+    trained = rows(found)
     reference = ("minitron", 1.0) if ("minitron", 1.0) in trained else trained[0]
     goal = float(np.mean([run["kl"][-1] for run in chosen(found, *reference, options.rates)]))
     print(
