@@ -155,7 +155,10 @@ def longrope(folder: Path, model_type: str, **changes: Any) -> Path:
         "long_factor": [1.0, 2.0, 3.0, 4.0],
         "original_max_position_embeddings": 256,
     }
-    own = {"original_max_position_embeddings": 256} if model_type == "phi3" else {}
+    own = {
+        "phi3": {"original_max_position_embeddings": 256},
+        "mixtral": {"num_experts_per_tok": 6},  # all of them, so that no rounding chooses between two
+    }.get(model_type, {})
     return changed(
         make_teacher(folder, model_type), max_position_embeddings=512, rope_parameters={**rope, **changes}, **own
     )

@@ -20,9 +20,9 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.mark.parametrize(
     ("way", "optimizer", "rounding"),
     [
-        ("copies", "muon", 1e-6),
+        ("copies", "muon", 2e-3),  # its iteration is in bfloat16, where the last bit of a gradient may become more
         ("shares", "adamw", 1e-5),
-        ("shares", "muon", 2e-3),  # its iteration is in bfloat16, and sums in another order
+        ("shares", "muon", 2e-3),  # the same, and it sums in another order
     ],
 )
 def test_two_processes_train_as_one_does(
