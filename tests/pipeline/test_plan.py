@@ -257,3 +257,19 @@ def test_what_is_wrong_with_a_teachers_stages_is_told_by_their_path(plan) -> Non
     bad = {"path": "builtin:world", "name": "chatt"}
     with pytest.raises(PrunusError, match=r"teacher.align.0.data.0.name: .*did you mean `chat`"):
         plan(teacher={"create": {"chat": True, "vocab_size": 300}, "align": [{**stage, "data": [bad]}]})
+
+
+def test_a_teacher_grows_before_it_is_corrected(plan, teacher) -> None:
+    made = plan(teacher={"path": str(teacher), "expand": {"num_hidden_layers": 6}})
+    steps = {step.name: step for step in made.steps}
+    assert made.teacher.num_hidden_layers == 6
+    assert steps["teacher correct"].inputs["model"] is steps["teacher expand"]
+    assert steps["teacher evaluate-original"].inputs["model"] is steps["teacher expand"]
+    assert steps["teacher expand"].config.seed == 3  # the recipe's
+
+
+def test_a_teacher_that_cannot_grow(plan, teacher) -> None:
+    with pytest.raises(PrunusError, match=r"teacher.expand.intermediate_size: 8 is less than the 48"):
+        plan(teacher={"path": str(teacher), "expand": {"intermediate_size": 8}})
+    with pytest.raises(PrunusError, match=r"correct.tokens: 0, but what teacher.expand adds"):
+        plan(teacher={"path": str(teacher), "expand": {"num_hidden_layers": 8}}, correct={})

@@ -71,6 +71,8 @@ def test_variables_are_filled_in_or_missed(tmp_path: Path, monkeypatch: pytest.M
         ({"students": {"a": {"prune": {"like": "a"}}}}, r"'a' is no other student with a shape; those are: \[\]"),
         ({"teacher": {}}, "give either path or create"),
         ({"teacher": {"path": "a", "create": {}}}, "give either path or create"),
+        ({"teacher": {"create": {}, "expand": {"num_hidden_layers": 9}}}, "expand: what create makes has the size"),
+        ({"teacher": {"path": "a", "expand": {}}}, "teacher.expand: nothing is to grow"),
         ({"data": {"corpus": []}}, "data.corpus: at least 1 is wanted"),
         ({"runtime": {"trackers": ["mlflow"]}}, "runtime.trackers.0: .*'tensorboard'"),
         ({"score": 3}, "score"),

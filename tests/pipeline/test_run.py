@@ -203,6 +203,15 @@ def test_a_teacher_from_nothing(corpus, tmp_path) -> None:
     ]
 
 
+def test_a_teacher_that_grows(teacher, corpus, held_out, tmp_path) -> None:
+    grown = {"path": str(teacher), "expand": {"num_hidden_layers": 6, "intermediate_size": 64}}
+    students = {"depth": {"prune": {"num_hidden_layers": 3}}}
+    plan = carry_out(tiny_recipe(teacher, corpus, held_out, teacher=grown, students=students), tmp_path / "run")
+    config = load(folder(plan, "teacher correct")).config
+    assert (config.num_hidden_layers, config.intermediate_size) == (6, 64)
+    assert load(folder(plan, "depth distill")).config.num_hidden_layers == 3
+
+
 @pytest.mark.parametrize("loss", ["cross_entropy", "forward_kl"])
 def test_a_student_with_a_cut_vocabulary_goes_all_the_way(corpus, held_out, tmp_path, loss) -> None:
     teacher = make_model(tmp_path / "teacher", vocab_size=310)

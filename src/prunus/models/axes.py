@@ -22,6 +22,8 @@ from functools import cache, cached_property
 from math import prod
 from typing import Any
 
+import numpy as np
+
 AXES = {
     "vocab": "vocab_size",
     "hidden": "hidden_size",
@@ -73,6 +75,32 @@ class Weight:
 def segment_size(segment: Segment, sizes: Mapping[str, int]) -> int:
     """The length of a segment where the axes have these `sizes`."""
     return prod(item if isinstance(item, int) else sizes[item] for item in segment)
+
+
+def positions(weight: Weight, sizes: Mapping[str, int], members: Callable[[str], np.ndarray]) -> list[np.ndarray]:
+    """For each dimension of a weight the positions of some members of its axes.
+
+    A segment that is a product of axes, such as (heads head_dim), has the product of what its axes have; the
+    segments of a dimension follow one another.
+
+    Args:
+        weight: The table's line.
+        sizes: The size of every axis.
+        members: Which members of an axis.
+    """
+    result = []
+    for dim in weight.dims:
+        start, parts = 0, []
+        for segment in dim:
+            found = np.zeros(1, dtype=np.int64)
+            for item in segment:
+                size = item if isinstance(item, int) else sizes[item]
+                some = np.arange(size) if isinstance(item, int) else members(item)
+                found = (found[:, None] * size + some[None, :]).reshape(-1)
+            parts.append(start + found)
+            start += segment_size(segment, sizes)
+        result.append(np.concatenate(parts))
+    return result
 
 
 @cache

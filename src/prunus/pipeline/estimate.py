@@ -59,7 +59,7 @@ def cost_of(step: Step, plan: Plan) -> Cost:
     if isinstance(config, MergeConfig):
         return _merging(config, shape, len(step.inputs))
     made = _aligning(config, shape, plan) if isinstance(config, AlignConfig) else _asking(config, shape, plan)
-    return made or Cost(disk_bytes=weights if step.kind in ("prune", "create") else 0)
+    return made or Cost(disk_bytes=weights if step.kind in ("prune", "create", "expand") else 0)
 
 
 def _searching(config: ShapeSearch, plan: Plan) -> Cost:

@@ -27,7 +27,7 @@ from prunus.pipeline.checks import check_cached, check_cut, check_length, check_
 from prunus.pipeline.cutting import check_via, cuts_of, given_task, scored
 from prunus.pipeline.exporting import check_export
 from prunus.pipeline.merging import in_order, merge_step, merged_of, merged_shape, shared
-from prunus.pipeline.recipe import Recipe
+from prunus.pipeline.recipe import Recipe, TeacherConfig
 from prunus.pipeline.references import find_references, note
 from prunus.pipeline.searching import found_options, lookup, plan_search, waiting_of
 from prunus.pipeline.steps import Given, Step, given_model, given_sources, given_tokenizer
@@ -200,6 +200,17 @@ def _teacher(
         sources = given_sources(recipe.data.corpus, "data.corpus", tentative)
         step = Step("teacher", "create", config.create, {"sources": sources}, root)
         return shape, step, step
+    shape, model, tokenizer = _located(config, tentative, unchecked)
+    if config.expand is None:
+        return shape, model, tokenizer
+    if not recipe.correct.tokens and not config.align:
+        raise RecipeError("correct.tokens: 0, but what teacher.expand adds does nothing until it is trained")
+    step = Step("teacher", "expand", config.expand, {"model": model}, root)
+    return config.expand.target(shape, "teacher.expand"), step, tokenizer
+
+
+def _located(config: TeacherConfig, tentative: bool, unchecked: list[str]) -> tuple[Shape, Given, Given]:
+    """The same of a teacher that is somewhere already."""
     assert config.path is not None  # TeacherConfig takes one of the two
     try:
         model = locate_model(config.path, config.revision, "teacher.path", weights=not tentative)
@@ -246,7 +257,7 @@ def _steps(
     teacher = base
     if recipe.correct.tokens:
         teacher = Step("teacher", "correct", recipe.correct, {"model": base, "tokens": corpus}, root)
-        if isinstance(base, Given):
+        if recipe.teacher.create is None:
             inputs = {"model": base, "tokens": held_out, **data}
             yield Step("teacher", "evaluate-original", recipe.evaluate, inputs, root)
         yield teacher

@@ -20,6 +20,7 @@ from prunus.data.config import DataConfig
 from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError
 from prunus.evaluate.config import EvaluateConfig
+from prunus.expand.config import ExpandConfig
 from prunus.export.config import ExportConfig
 from prunus.generate.config import GenerateConfig
 from prunus.merge.config import MergedConfig
@@ -46,6 +47,8 @@ class TeacherConfig(Config):
     """A config.json to plan by for as long as the model itself is not here."""
     create: CreateConfig | None = None
     """Make a new teacher instead; `correct` then trains it from its random weights."""
+    expand: ExpandConfig | None = None
+    """Give it more layers or neurons first, that change nothing until `correct` or `align` trains them."""
     align: tuple[AlignConfig, ...] = ()
     """How the teacher itself is aligned, stage by stage, after its correction and before anything else."""
 
@@ -53,6 +56,10 @@ class TeacherConfig(Config):
     def _one_of_two(self) -> TeacherConfig:
         if (self.path is None) == (self.create is None):
             raise ValueError("give either path or create")
+        if self.create is not None and self.expand is not None:
+            raise ValueError(
+                "expand: what create makes has the size that it is given; give that size, or a path to expand"
+            )
         return self
 
 
@@ -255,9 +262,9 @@ def _teacher(teacher: Any, seed: dict[str, Any]) -> Any:
         return {"path": teacher}
     if not isinstance(teacher, dict):
         return teacher
-    created = {"create": _over(seed, teacher["create"])} if "create" in teacher else {}
+    made = {key: _over(seed, teacher[key]) for key in ("create", "expand") if key in teacher}
     aligned = {"align": _stages(teacher["align"], seed)} if "align" in teacher else {}
-    return {**teacher, **created, **aligned}
+    return {**teacher, **made, **aligned}
 
 
 def _expand(value: Any, where: str) -> Any:

@@ -12,7 +12,7 @@ from math import prod
 import numpy as np
 
 from prunus.errors import ModelError
-from prunus.models.axes import Place
+from prunus.models.axes import Place, positions
 from prunus.models.checkpoint import ITEM_BYTES, TensorInfo, TensorPlan
 from prunus.models.shape import Shape
 from prunus.models.values import from_float, is_finite, to_float
@@ -85,26 +85,8 @@ def rename(place: Place, teacher: Shape, keep: Keep) -> str | None:
 
 
 def indices(place: Place, sizes: Mapping[str, int], keep: Keep) -> list[np.ndarray]:
-    """For each dimension of a weight the positions that stay.
-
-    A segment that is a product of axes, such as (heads head_dim), keeps the product of what its axes keep; the
-    segments of a dimension follow one another.
-    """
-    result = []
-    for dim in place.weight.dims:
-        start, parts = 0, []
-        for segment in dim:
-            positions = np.zeros(1, dtype=np.int64)
-            length = 1
-            for item in segment:
-                size = item if isinstance(item, int) else sizes[item]
-                kept = np.arange(size) if isinstance(item, int) else keep.members(item, place.layer, place.expert)
-                positions = (positions[:, None] * size + kept[None, :]).reshape(-1)
-                length *= size
-            parts.append(start + positions)
-            start += length
-        result.append(np.concatenate(parts))
-    return result
+    """For each dimension of a weight the positions that stay."""
+    return positions(place.weight, sizes, lambda axis: keep.members(axis, place.layer, place.expert))
 
 
 Read = Callable[[], Iterator[bytes | memoryview]]

@@ -1,0 +1,54 @@
+"""Options of a larger teacher, and the shape that they ask for."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field, model_validator
+
+from prunus.config import Seed, StepConfig
+from prunus.errors import ShapeError
+from prunus.models.shape import Shape
+
+
+class ExpandConfig(StepConfig):
+    """More layers and more neurons that change no output until they are trained.
+
+    Neurons in the manner of Net2Net (Chen et al. 2015, arXiv 1511.05641), layers as in LLaMA Pro (Wu et al. 2024, arXiv
+    2401.02415).
+    """
+
+    kind: ClassVar[str] = "expand"
+    revision: ClassVar[int] = 1
+
+    num_hidden_layers: int | None = Field(default=None, ge=1)
+    """Layers. A new one starts as a copy of the one below that adds nothing; they stand evenly between the others."""
+    intermediate_size: int | None = Field(default=None, ge=1)
+    """Neurons of each MLP. New ones read at random, and nothing reads them yet."""
+    seed: Seed = 0
+    """Seed of what new neurons read."""
+
+    @model_validator(mode="after")
+    def _something(self) -> ExpandConfig:
+        if self.num_hidden_layers is None and self.intermediate_size is None:
+            raise ValueError("nothing is to grow; give num_hidden_layers, intermediate_size or both")
+        return self
+
+    def target(self, teacher: Shape, where: str) -> Shape:
+        """The larger shape.
+
+        Args:
+            teacher: The shape to start from.
+            where: The name of this config in the recipe.
+
+        Raises:
+            ShapeError: A dimension is smaller than the teacher's.
+        """
+        wanted = {"num_hidden_layers": self.num_hidden_layers, "intermediate_size": self.intermediate_size}
+        for key, value in wanted.items():
+            if value is not None and value < getattr(teacher, key):
+                raise ShapeError(
+                    f"{where}.{key}: {value} is less than the {getattr(teacher, key)} that are there; "
+                    "a student's prune makes models smaller"
+                )
+        return teacher.with_dimensions(wanted)
