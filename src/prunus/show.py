@@ -174,7 +174,8 @@ def show_search(found: dict[str, Any], console: Console) -> None:
     console.table("Candidates", table.header, table.rows)
     best = found["best"]
     console.say(f"best: {best['name']}, {found['measure']} {best['loss']:.4g}; {movement(found)}")
-    sizes = " ".join(f"--{size.replace('_', '-')} {value}" for size, value in best["prune"].items())
+    cut = {key: " ".join(map(str, value)) if isinstance(value, list) else value for key, value in best["prune"].items()}
+    sizes = " ".join(f"--{size.replace('_', '-')} {value}" for size, value in cut.items())
     way = f" by way of {best['via']}" if best["via"] else ""
     console.say(f"to cut it{way}: prunus prune TEACHER {sizes}")
 

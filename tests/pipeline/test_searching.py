@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file
 
 from prunus.cli import main
 from prunus.config import parse
@@ -14,6 +15,8 @@ from prunus.pipeline import workshop
 from prunus.pipeline.plan import Plan, make_plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import run_plan
+from prunus.prune.choose import blocks_by_loss
+from prunus.prune.config import ImportanceConfig
 from prunus.report.step import write_report
 from tests.conftest import write_documents
 from tests.pipeline.recipes import tiny_recipe, write
@@ -149,6 +152,21 @@ def test_ways_are_tried_and_taken_up(teacher, corpus, held_out, tmp_path) -> Non
     assert len(last["layers"]) == plan.students["found"].num_hidden_layers
 
 
+def test_the_layers_that_go_are_found_by_trying(teacher, corpus, held_out, tmp_path) -> None:
+    search = {"budget": "non-embedding <= 55%", "axes": ["num_hidden_layers"], "blocks": 3, "rungs": 2}
+    raw = recipe_of(teacher, corpus, held_out, search=search)
+    plan = run_plan(planned(raw, tmp_path / "run"), QUIET)
+    found = found_in(plan)
+    scores = load_file(next(step for step in plan.steps if step.label == "score").artifact.path / "scores.safetensors")
+    blocks = blocks_by_loss(scores, ImportanceConfig(), 2)
+    dropped = [one["cut"]["prune"].get("drop_layers") for one in found["candidates"].values()]
+    assert dropped == [None, list(blocks[1]), list(blocks[2])]  # the scores choose the first themselves
+    assert len({one["before"]["kl"]["value"] for one in found["candidates"].values()}) == 3
+    best = dict(zip(found["candidates"], blocks, strict=True))[found["best"]["name"]]
+    student = next(step for step in plan.steps if step.name == "found prune").artifact.path
+    assert json.loads((student / "kept.json").read_text())["layers"] == [i for i in range(4) if i not in best]
+
+
 def test_a_cut_vocabulary_is_ranked_by_bytes(corpus, held_out, tmp_path) -> None:
     teacher = make_model(tmp_path / "teacher", vocab_size=310)
     search = {
@@ -183,6 +201,9 @@ def test_bad_input_ends_before_any_work(teacher, corpus, held_out, tmp_path, cap
     assert "share a document" in told(
         data={"corpus": [str(held_out)], "held_out": [str(held_out)], "held_out_fraction": 0.3}
     )
+    single = {"blocks": 2, "prune": {"drop_layers": "single"}}
+    assert "blocks: the scores say which are tried" in told(search=single)
+    assert "blocks: layers are chosen where" in told(search={"blocks": 2, "ways": ["halfway"]})
     assert "search.distill.tokens: missing" in told(search={"distill": {"warmup_steps": 1}})
     shaped = {"found": {"prune": {"shape": "search.best", "hidden_size": 16}}}
     assert "hidden_size and shape cannot both be given" in told(students=shaped)

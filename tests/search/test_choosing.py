@@ -71,6 +71,14 @@ def test_ways_are_candidates_of_their_own() -> None:
     assert [one.way for one in candidates_of(teacher, shape, ["halfway", "once"])] == ["halfway", "once"]
 
 
+def test_blocks_are_candidates_of_their_own() -> None:
+    teacher, shape = shape_of(), shape_of(num_hidden_layers=2)
+    found = candidates_of(teacher, shape, ["once"], [(0, 1), (2, 3)])
+    assert [one.dropped for one in found] == [(), (0, 1), (2, 3)]
+    assert len({one.name for one in found}) == 3
+    assert all(one.shape == shape for one in found)
+
+
 def test_children_are_new_and_in_the_budget() -> None:
     space = space_of("non-embedding <= 50%", within=0.1, least=0.2, multiples={"intermediate_size": 2})
     parents = space.all()[:6]

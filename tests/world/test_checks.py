@@ -92,6 +92,6 @@ def test_a_call_too_few_too_many_or_otherwise() -> None:
             continue
         one = text.split("</tool_call>")[0] + "</tool_call>"
         assert not right(text + one, item.check, item.tools)
-        assert not right(text.removeprefix(one) or "No tool fits.", item.check, item.tools)
+        assert not right(text.removeprefix(one) or "It is no tool.", item.check, item.tools)
         assert not right(text.replace('": {"', '": {"x', 1), item.check, item.tools)
         assert not right(text[: -len('"}}</tool_call>')], item.check, item.tools)

@@ -141,7 +141,8 @@ def found_options(config: ShapeSearch, own: PruneConfig, folder: Path) -> PruneC
     """How a student that takes the best is cut: as the candidates were, with its own options where it names any."""
     best: dict[str, Any] = json.loads((folder / FOUND).read_text())["best"]
     named = {name: getattr(own, name) for name in own.model_fields_set}
-    return config.prune.model_copy(update={**named, **best["prune"], "via": best["via"], "shape": None})
+    cut = {name: tuple(value) if isinstance(value, list) else value for name, value in best["prune"].items()}
+    return config.prune.model_copy(update={**named, **cut, "via": best["via"], "shape": None})
 
 
 def waiting_of(students: Mapping[str, PruneConfig]) -> list[str]:

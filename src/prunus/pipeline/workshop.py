@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from safetensors.numpy import load_file
+
 from prunus import processes
 from prunus.child import Child
 from prunus.data.config import DataConfig, TokensConfig
@@ -24,6 +26,7 @@ from prunus.pipeline.shapes import ShapeSearch
 from prunus.pipeline.steps import Given, Step, given_sources, tokens_step
 from prunus.pipeline.timing import latency_of
 from prunus.pipeline.trying import ensure
+from prunus.prune.choose import blocks_by_loss
 from prunus.runtime import Runtime
 from prunus.score.config import ScoreConfig
 from prunus.search.budget import Meter
@@ -99,6 +102,14 @@ class Workshop:
         found = self._space
         return Space(teacher, sizes, found.budget, found.meter, found.within, found.refuses)
 
+    def blocks(self, shape: Shape) -> list[tuple[int, ...]]:
+        """The blocks of layers that a shape may do without, from that of least importance on."""
+        given = self.given["scores"]
+        assert isinstance(given, Step)  # the plan scores the teacher for every search
+        scores = load_file(given.artifact.path / "scores.safetensors")
+        drop = self.teacher.shape.num_hidden_layers - shape.num_hidden_layers
+        return blocks_by_loss(scores, self.config.prune.importance, drop)
+
     def tokens(self, rung: int) -> int:
         """Tokens that a candidate has been recovered on after a rung."""
         return self.config.tokens_at(rung, self.config.distill.tokens)
@@ -111,7 +122,8 @@ class Workshop:
             return {size: getattr(shape, size) for size in PRUNABLE if getattr(shape, size) != getattr(teacher, size)}
 
         if candidate.via is None:
-            return {"prune": cut(candidate.shape), "via": {}}
+            layers = {"drop_layers": candidate.dropped} if candidate.dropped else {}
+            return {"prune": {**cut(candidate.shape), **layers}, "via": {}}
         return {
             "prune": cut(candidate.shape),
             "via": {**cut(candidate.via), "tokens": self.config.distill.tokens // 2},

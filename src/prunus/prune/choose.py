@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from prunus.models.shape import Shape
-from prunus.prune.config import RANKED, PruneConfig
+from prunus.prune.config import RANKED, ImportanceConfig, PruneConfig
 from prunus.prune.rank import Scores, layer_losses, rank, removal_order
 
 
@@ -161,10 +161,15 @@ def choose_layers(scores: Scores, layers: int, count: int, config: PruneConfig) 
         block = config.drop_layers == "contiguous"
         dropped = set(range(first, first + drop) if block else draw.permutation(layers)[:drop].tolist())
     elif config.drop_layers == "contiguous":
-        first = int(np.argmin(layer_losses(scores, config.importance, drop)))
-        dropped = set(range(first, first + drop))
+        dropped = set(blocks_by_loss(scores, config.importance, drop)[0])
     elif config.importance.layers == "logit_nmse":
         dropped = set(removal_order(scores)[:drop])
     else:
         dropped = set(range(layers)) - set(best(layer_losses(scores, config.importance, 1), count).tolist())
     return [layer for layer in range(layers) if layer not in dropped]
+
+
+def blocks_by_loss(scores: Scores, importance: ImportanceConfig, length: int) -> list[tuple[int, ...]]:
+    """The contiguous blocks of so many layers, from that whose loss costs least on."""
+    order = np.argsort(layer_losses(scores, importance, length), kind="stable")
+    return [tuple(range(first, first + length)) for first in order.tolist()]

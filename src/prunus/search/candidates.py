@@ -26,18 +26,27 @@ class Candidate:
         shape: What is left.
         via: The shape that is cut and briefly distilled before; None where it is cut at once.
         way: What that is called.
+        dropped: The layers that go, where it is not the scores that choose them.
     """
 
     name: str
     shape: Shape
     via: Shape | None = None
     way: Way = "once"
+    dropped: tuple[int, ...] = ()
 
 
-def candidates_of(teacher: Shape, shape: Shape, ways: Sequence[Way]) -> list[Candidate]:
-    """A candidate for each way to a shape that leads there in two steps or one; at once where none does."""
+def candidates_of(
+    teacher: Shape, shape: Shape, ways: Sequence[Way], blocks: Sequence[tuple[int, ...]] = ()
+) -> list[Candidate]:
+    """A candidate for each way to a shape that leads there in two steps or one; at once where none does.
+
+    And one for each of some other `blocks` of layers that may go.
+    """
     found = [one for way in ways if (one := candidate(teacher, shape, way)) is not None]
-    return found or [Candidate(_name(teacher, shape, "once"), shape)]
+    name = _name(teacher, shape, "once")
+    others = [Candidate(f"{name}-without-{block[0]}-{block[-1]}", shape, dropped=block) for block in blocks]
+    return [*(found or [Candidate(name, shape)]), *others]
 
 
 def candidate(teacher: Shape, shape: Shape, way: Way = "once") -> Candidate | None:

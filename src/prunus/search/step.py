@@ -76,10 +76,19 @@ class _Search:
 
     def add(self, shapes: Sequence[Shape]) -> list[str]:
         """Take shapes up as candidates, each in every way that it can be cut, or at once. Returns their names."""
-        made = [one for shape in shapes for one in candidates_of(self.teacher, shape, self.config.ways)]
+        made = [
+            one
+            for shape in shapes
+            for one in candidates_of(self.teacher, shape, self.config.ways, self.other_blocks(shape))
+        ]
         new = {one.name: one for one in made if one.name not in self.tried}
         self.tried |= new
         return list(new)
+
+    def other_blocks(self, shape: Shape) -> list[tuple[int, ...]]:
+        """The layers that go in place of those that the scores choose."""
+        wanted = self.config.blocks > 1 and shape.num_hidden_layers < self.teacher.num_hidden_layers
+        return self.trials.blocks(shape)[1 : self.config.blocks] if wanted else []
 
     def first_rung(self, shapes: Sequence[Shape]) -> None:
         """Cut and recover some shapes for the first time."""
@@ -136,7 +145,7 @@ def run(config: SearchConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
     if inputs.scores is not None:
         scores = json.loads((inputs.scores / "scores.json").read_text())
     shapes = inputs.trials.space(teacher).all()
-    places = max(2, config.candidates // len(config.ways))
+    places = max(2 if config.blocks == 1 else 1, config.candidates // (len(config.ways) + config.blocks - 1))
     evolves = len(shapes) > places and config.generations > 0
     first = thin(shapes, places - places // 2 if evolves else places, teacher, scores)
     console.say(f"{len(shapes)} shapes meet the budget; {len(first)} of them are tried first")

@@ -1,4 +1,8 @@
-"""Function calling: tool schemas and a request; one call, several, or none where no tool fits."""
+"""Function calling: tool schemas and a request; one call, several, or none where no tool fits.
+
+An answer first says what it is about to call, with the parameters as the schema has them: in saying so the tool is
+found, or is not, before anything is called.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ ARGUMENTS = {
     "town": "string", "owner": "string", "guest": "string", "shop": "string", "street": "string", "ship": "string",
     "count": "integer", "size": "integer", "hour": "integer", "price": "integer",
 }  # fmt: skip
-NO_TOOL = "No tool fits."
+NO_TOOL = "{verb}_{noun} is no tool."
 _TOOLS = {"easy": (2, 4), "medium": (2, 4), "hard": (3, 4)}
 _VALUES = {"easy": (1, 2), "medium": (1, 3), "hard": (2, 3)}
 _ASKED = ("Please {verb} the {noun}", "I want you to {verb} the {noun}")
@@ -46,7 +50,8 @@ def _turn(random: Random, words: Words, tools: list[Tool], difficulty: Difficult
     if random.random() < _NONE[words.part]:
         verb, noun, names = _stranger(random, words, tools, difficulty)
         text, _ = _values(words, (verb, noun, names))
-        return Turn(f"{opening.format(verb=verb, noun=noun)}{text}.", said(NO_TOOL), {"calls": []})
+        refusal = NO_TOOL.format(verb=verb, noun=noun)
+        return Turn(f"{opening.format(verb=verb, noun=noun)}{text}.", said(refusal), {"calls": []})
     chosen = random.sample(tools, 2) if random.random() < _SEVERAL else [random.choice(tools)]
     parts, calls = [], []
     for number, (verb, noun, names) in enumerate(chosen):
@@ -67,21 +72,22 @@ def _stranger(random: Random, words: Words, tools: list[Tool], difficulty: Diffi
 
 
 def _values(words: Words, tool: Tool) -> tuple[str, dict[str, Any]]:
-    """The arguments as a request names them, and as a call does."""
+    """The arguments as a request has them, in the schema's order, and as a call does."""
     values: dict[str, Any] = {}
     texts = []
     for name in tool[2]:
         number = ARGUMENTS[name] == "integer"
         value = words.number() if number else words.name()
         values[name] = int(value) if number else value
-        texts.append(f"{name} {value}" if number else f'{name} "{value}"')
+        texts.append(value if number else f'"{value}"')
     return " with " + " and ".join(texts), values
 
 
 def _called(calls: list[tuple[str, dict[str, Any]]]) -> Message:
     functions = [{"name": name, "arguments": values} for name, values in calls]
     called = [{"type": "function", "function": function} for function in functions]
-    return {"role": "assistant", "content": "", "tool_calls": called}
+    plan = ", ".join(f"{name}({', '.join(values)})" for name, values in calls)
+    return {"role": "assistant", "content": plan, "tool_calls": called}
 
 
 def _schema(tool: Tool) -> dict[str, Any]:

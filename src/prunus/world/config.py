@@ -20,7 +20,7 @@ Share = Annotated[float, Field(ge=0)]
 
 WORLD = "builtin:world"
 """What it is called where text or items are wanted."""
-REVISION = 1
+REVISION = 2
 """Raised whenever the same options come to mean other text."""
 
 MIXTURE: dict[str, float] = {"instruction_following": 1.0, "roleplay": 1.0, "rag": 2.0, "function_calling": 2.0}
