@@ -139,7 +139,7 @@ class Prune(Single):
     scores: str | None = None
     """The folder that `prunus score` wrote; not needed where chance decides."""
     corpus: tuple[str, ...] = ()
-    """Text to cut the vocabulary by, for --vocab-size, or to heal by, for --heal."""
+    """Text to cut the vocabulary by, for --vocab-size, or to heal by, for --heal and --importance.layers refit."""
     column: str = "text"
     """The column that holds the text."""
     config: Annotated[PruneConfig, Flat]
@@ -148,9 +148,10 @@ class Prune(Single):
         """Do it."""
         if self.config.like is not None:
             raise RecipeError(f"--like: {self.config.like!r} names a student of a recipe, and here there is none")
-        reads_text = self.config.vocab_size is not None or self.config.heal.asked
-        if reads_text and not self.corpus:
-            raise RecipeError("--corpus: missing; --vocab-size keeps the tokens that a text has most, --heal reads it")
+        if self.config.reads_text and not self.corpus:
+            raise RecipeError(
+                "--corpus: missing; --vocab-size keeps the tokens that a text has most, and --heal and `refit` read it"
+            )
         model = located(self.model)
         target = self.config.target(model.folder.shape, "prune")
         check_cut(self.config, model.folder.shape, target, "prune")
@@ -159,7 +160,7 @@ class Prune(Single):
             names = ", ".join(sorted(read))
             raise RecipeError(f"--scores: missing; `prunus score` makes them, and this cut reads {names}")
         inputs: dict[str, Step | Given] = {"model": given_model(model)}
-        if reads_text:
+        if self.config.reads_text:
             inputs["tokens"] = Text(corpus=self.corpus, column=self.column).stream(model, "corpus", self.out)
         if self.scores is not None:
             inputs["scores"] = finished(Path(self.scores))

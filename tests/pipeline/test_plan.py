@@ -216,6 +216,11 @@ def test_healing_reads_the_corpus_and_costs_something(plan) -> None:
     assert step_of(made, "d prune").inputs["tokens"] is step_of(made, "data corpus")
     assert cost_of(step_of(made, "d prune"), made).flops > 0
     assert "tokens" not in step_of(plan(), "depth prune").inputs
+    refitted = plan(students={"d": {"prune": {"num_hidden_layers": 2, "importance": {"layers": "refit"}}}})
+    step = step_of(refitted, "d prune")
+    assert step.inputs["tokens"] is step_of(refitted, "data corpus")
+    assert "scores" not in step.inputs
+    assert cost_of(step, refitted).flops == 3 * cost_of(step_of(made, "d prune"), made).flops  # of three blocks each
 
 
 def test_a_student_from_scratch_has_no_states_to_compare(plan) -> None:

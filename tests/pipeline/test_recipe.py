@@ -17,6 +17,7 @@ def recipe(tmp_path: Path, **changes):
 @pytest.mark.parametrize("file", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda file: file.name)
 def test_every_shipped_recipe_loads(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRUNUS_DATA", "data")
+    monkeypatch.setenv("SEEDLING", "runs/seedling/teacher")
     assert load_recipe(file).name == file.stem
 
 
@@ -70,6 +71,7 @@ def test_variables_are_filled_in_or_missed(tmp_path: Path, monkeypatch: pytest.M
         ),
         ({"students": {"a": {"prune": {"like": "a"}}}}, r"'a' is no other student with a shape; those are: \[\]"),
         ({"teacher": {}}, "give either path or create"),
+        ({"students": {"d": {"prune": {"drop_layers": "single", "importance": {"layers": "refit"}}}}}, "one by one"),
         ({"teacher": {"path": "a", "create": {}}}, "give either path or create"),
         ({"teacher": {"create": {}, "expand": {"num_hidden_layers": 9}}}, "expand: what create makes has the size"),
         ({"teacher": {"path": "a", "expand": {}}}, "teacher.expand: nothing is to grow"),

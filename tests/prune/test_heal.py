@@ -1,5 +1,6 @@
 """Healing against slow references, and what it must leave alone."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from prunus.console import Console
-from prunus.data.tokens import ENDS, FACTS, IDS, SIZES
+from prunus.data.tokens import ENDS, FACTS, IDS, SIZES, Tokens
 from prunus.errors import ShapeError
 from prunus.models.folder import ModelFolder
 from prunus.prune.config import HealConfig, PruneConfig
@@ -162,3 +163,31 @@ def test_a_teacher_in_bfloat16_heals_too(tmp_path: Path, tokens: Path) -> None:
     config = PruneConfig(drop_layers=(1, 2), heal=HealConfig(norms=True, refit="all", samples=16, sequence_length=24))
     run(config, Inputs(folder, None, tokens), tmp_path / "out", Runtime(precision="bfloat16"), QUIET)
     assert torch.isfinite(logits(tmp_path / "out")).all()
+
+
+@torch.no_grad()
+def test_the_block_that_goes_is_the_one_that_a_refit_makes_up_for(tmp_path: Path, tokens: Path) -> None:
+    """Against the slow way: each block cut and healed by itself, and what is left compared on the same tokens."""
+    teacher = make_teacher(tmp_path / "teacher", "llama")
+    asked = {"samples": 32, "sequence_length": 24}
+
+    def cut(name: str, **options: Any) -> Path:
+        out = tmp_path / name
+        out.mkdir()
+        config = PruneConfig.model_validate({"num_hidden_layers": 3, **options})
+        run(config, Inputs(teacher, tokens=tokens), out, Runtime(), QUIET)
+        return out
+
+    ids = torch.from_numpy(Tokens.open(tokens).draw(32, 24, 0))
+    wanted = F.log_softmax(load(teacher)(ids).logits, dim=-1)
+    losses = []
+    for layer in range(4):
+        healed = cut(f"without-{layer}", drop_layers=[layer], heal={**asked, "refit": "all"})
+        found = F.log_softmax(load(healed)(ids).logits, dim=-1)
+        losses.append(float(F.kl_div(found, wanted, log_target=True, reduction="batchmean")))
+    chosen = cut("chosen", importance={"layers": "refit"}, heal=asked)
+    gone = set(range(4)) - set(json.loads((chosen / "kept.json").read_text())["layers"])
+    assert gone == {int(np.argmin(losses))}
+    plain = cut("plain", drop_layers=list(gone))
+    assert all(torch.equal(a, b) for a, b in zip(load(chosen).parameters(), load(plain).parameters(), strict=True))
+    assert sorted(file.name for file in chosen.iterdir()) == sorted(file.name for file in plain.iterdir())

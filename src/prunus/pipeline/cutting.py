@@ -110,8 +110,7 @@ def cut_steps(
     """
 
     def cut(label: str, options: PruneConfig, **read: Step | Given) -> Step:
-        own_words = options.vocab_size is not None or options.heal.asked
-        needed = {name: one for name, one in read.items() if name != "tokens" or own_words}
+        needed = {name: one for name, one in read.items() if name != "tokens" or options.reads_text}
         return Step(subject, label, options, needed, root)
 
     if not config.via:

@@ -11,6 +11,27 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from prunus.models.axes import Family
+from prunus.models.folder import ModelFolder
+from prunus.models.load import device_of, inference_dtype, load_model
+from prunus.runtime import Runtime
+
+
+def sides(folders: tuple[ModelFolder, ModelFolder], count: int, runtime: Runtime) -> tuple[Side, Side]:
+    """A teacher, in the type that it is asked in, and its student, in float32.
+
+    Args:
+        folders: Where the two are.
+        count: Sequences of the calibration set; so many go through a layer at a time as divide it.
+        runtime: Where.
+    """
+    device = device_of(runtime)
+    portion = max(n for n in range(1, runtime.device_batch_size + 1) if count % n == 0)
+    dtypes = (inference_dtype(runtime, device), torch.float32)
+    teacher, student = (
+        Side(load_model(folder.path, device, dtype).requires_grad_(False), folder.family, portion)
+        for folder, dtype in zip(folders, dtypes, strict=True)
+    )
+    return teacher, student
 
 
 class _ReachedError(Exception):

@@ -60,9 +60,11 @@ class ImportanceConfig(Config):
     """Channels of the residual stream."""
     experts: Ranking = Ranking()
     """Experts, by their router's probabilities: `activation` or `random`."""
-    layers: Literal["block_influence", "lm_loss", "accuracy", "logit_nmse", "random"] = "block_influence"
+    layers: Literal["block_influence", "lm_loss", "accuracy", "logit_nmse", "refit", "random"] = "block_influence"
     """Layers and blocks of them: how little they turn the residual stream (`block_influence`), or what leaving them
-    out does to the loss, the perplexity (`lm_loss` ranks by both), the accuracy on a task, or the logits."""
+    out does to the loss, the perplexity (`lm_loss` ranks by both), the accuracy on a task, or the logits; or, of
+    blocks, `refit`: how far a student without one is from the teacher when all that stays has been fitted to make up
+    for it, on as much text as `prune.heal` says."""
 
     @model_validator(mode="before")
     @classmethod
@@ -176,6 +178,17 @@ class PruneConfig(StepConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _refits_blocks(self) -> PruneConfig:
+        if self.importance.layers == "refit" and self.drop_layers == "single":
+            raise ValueError("drop_layers: single layers are not refitted one by one; allowed with `refit`: contiguous")
+        return self
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the cut reads the corpus: to count words, to heal, or to refit what a block leaves behind."""
+        return self.vocab_size is not None or self.heal.asked or self.importance.layers == "refit"
+
     @field_validator("drop_layers")
     @classmethod
     def _sorted(cls, value: str | tuple[int, ...]) -> str | tuple[int, ...]:
@@ -226,7 +239,7 @@ class PruneConfig(StepConfig):
                 wanted |= {"covariance"} if rotated else getattr(self.importance, axis).collect()
         if target.head_dim < teacher.head_dim and self.importance.heads.criterion != "random":
             wanted.add("energies")  # which norms over heads make up for what goes
-        by_score = self.importance.layers != "random" and isinstance(self.drop_layers, str)
+        by_score = self.importance.layers not in ("random", "refit") and isinstance(self.drop_layers, str)
         if by_score and target.num_hidden_layers < teacher.num_hidden_layers:
             wanted.add("cosines" if self.importance.layers == "block_influence" else self.importance.layers)
         return wanted

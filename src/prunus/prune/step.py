@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,10 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     vocabulary = _vocabulary(teacher, target, inputs)
     if config.init == "random":  # which of the teacher's members stay says nothing then
         config = config.model_copy(update={"importance": ImportanceConfig.model_validate("random")})
+    if config.importance.layers == "refit" and target.num_hidden_layers < teacher.shape.num_hidden_layers:
+        config = config.model_copy(
+            update={"drop_layers": _block(config, teacher, target, inputs, out, runtime, console)}
+        )
     scores = _scores(inputs, config, teacher.shape, target)
     keep = choose(scores, teacher.shape, target, config, vocabulary)
     settings = student_config(teacher.config, teacher.shape, target, keep.layers)
@@ -153,6 +158,33 @@ def _rotation(teacher: ModelFolder, target: Shape, config: PruneConfig, scores: 
     return make_rotation(statistic(scores, "covariance"), teacher.shape, target.hidden_size, vector)
 
 
+def _block(
+    config: PruneConfig, teacher: ModelFolder, target: Shape, inputs: Inputs, out: Path, runtime: Runtime,
+    console: Console,
+) -> tuple[int, ...]:  # fmt: skip
+    """The layers that go, where what stays is refitted to say so; those that the config names where it does."""
+    if isinstance(config.drop_layers, tuple):
+        return config.drop_layers
+    from prunus.prune.refitted import refit_losses
+
+    length = teacher.shape.num_hidden_layers - target.num_hidden_layers
+    blocks = [tuple(range(first, first + length)) for first in range(target.num_hidden_layers + 1)]
+    ids = _calibration(config.heal, config.seed, inputs)
+    with console.progress("refit", len(blocks), "blocks") as progress, TemporaryDirectory(dir=out) as scratch:
+        losses = refit_losses(teacher, blocks, ids, config.heal, runtime, Path(scratch), progress.update)
+    best = min(blocks, key=lambda block: losses[block])
+    console.say(f"layers {best[0]} to {best[-1]} go: KL {losses[best]:.4g} once refitted")
+    return best
+
+
+def _calibration(config: HealConfig, seed: int, inputs: Inputs) -> np.ndarray:
+    """The sequences that weights are fitted on, [N, S]."""
+    from prunus.data.tokens import Tokens
+
+    assert inputs.tokens is not None  # the plan gives them where the cut reads text
+    return Tokens.open(inputs.tokens).draw(config.samples, config.sequence_length, seed)
+
+
 def _heal(
     config: HealConfig,
     seed: int,
@@ -167,21 +199,14 @@ def _heal(
     """Heal the student in `out`, with both models in memory."""
     import torch
 
-    from prunus.data.tokens import Tokens
-    from prunus.models.load import device_of, dtype_named, inference_dtype, load_model, save_model
-    from prunus.prune.activations import Side
+    from prunus.models.load import device_of, dtype_named, save_model
+    from prunus.prune.activations import sides
     from prunus.prune.bridge import make_bridge
     from prunus.prune.heal import heal
 
-    assert inputs.tokens is not None  # the plan gives them with `heal`
-    ids = Tokens.open(inputs.tokens).draw(config.samples, config.sequence_length, seed)
-    portion = max(n for n in range(1, runtime.device_batch_size + 1) if len(ids) % n == 0)
+    ids = _calibration(config, seed, inputs)
     folders, device = (ModelFolder(inputs.model), ModelFolder(out)), device_of(runtime)
-    dtypes = (inference_dtype(runtime, device), torch.float32)
-    teacher, student = (
-        Side(load_model(folder.path, device, dtype).requires_grad_(False), folder.family, portion)
-        for folder, dtype in zip(folders, dtypes, strict=True)
-    )
+    teacher, student = sides(folders, len(ids), runtime)
     bridge = make_bridge(folders[0].shape, folders[1].shape, keep, rotation, scores, device)
     with console.progress("heal", len(keep.layers), "layers") as progress:
         heal(teacher, student, bridge, torch.from_numpy(ids), config, progress.update)

@@ -1,6 +1,6 @@
 """Function calling: tool schemas and a request; one call, several, or none where no tool fits.
 
-An answer first says what it is about to call, with the parameters as the schema has them: in saying so the tool is
+An answer first quotes the tool that it is about to call, as the chat template shows it: in quoting it the tool is
 found, or is not, before anything is called.
 """
 
@@ -36,13 +36,30 @@ def scene(random: Random, part: Part, difficulty: Difficulty, turns: int) -> Sce
     """Tools, and so many requests."""
     words = Words(random, part)
     tools: list[Tool] = []
-    for _ in range(random.randint(*_TOOLS[difficulty])):
-        noun = tools[-1][1] if tools and random.random() < 0.3 else words.thing()
-        verb = random.choice([verb for verb in VERBS if (verb, noun) not in {tool[:2] for tool in tools}])
-        tools.append((verb, noun, random.sample(list(ARGUMENTS), random.randint(*_VALUES[difficulty]))))
+    verbs = random.sample(VERBS, 2)  # few, so that the thing has to be compared as well
+    for names in _parameters(random, random.randint(*_TOOLS[difficulty]), random.randint(*_VALUES[difficulty])):
+        again = tools and random.random() < 0.3 and sum(tool[1] == tools[-1][1] for tool in tools) == 1
+        noun = tools[-1][1] if again else words.thing()
+        verb = random.choice([verb for verb in verbs if (verb, noun) not in {tool[:2] for tool in tools}])
+        tools.append((verb, noun, names))
     random.shuffle(tools)
     asked = [_turn(random, words, tools, difficulty) for _ in range(turns)]
     return Scene(asked, tools=[_schema(tool) for tool in tools])
+
+
+def _parameters(random: Random, tools: int, count: int) -> list[list[str]]:
+    """So many parameters of each tool, of the same types: a request's values do not tell which tool they are for."""
+    types = [random.choice(("string", "integer")) for _ in range(count)]
+    rows: list[list[str]] = [[] for _ in range(tools)]
+    for kind in types:
+        names = [name for name, type_ in ARGUMENTS.items() if type_ == kind]
+        random.shuffle(names)
+        for row in rows:
+            fresh = next(name for name in names if name not in row)
+            names.remove(fresh)
+            names.append(fresh)
+            row.append(fresh)
+    return rows
 
 
 def _turn(random: Random, words: Words, tools: list[Tool], difficulty: Difficulty) -> Turn:
@@ -50,8 +67,8 @@ def _turn(random: Random, words: Words, tools: list[Tool], difficulty: Difficult
     if random.random() < _NONE[words.part]:
         verb, noun, names = _stranger(random, words, tools, difficulty)
         text, _ = _values(words, (verb, noun, names))
-        refusal = NO_TOOL.format(verb=verb, noun=noun)
-        return Turn(f"{opening.format(verb=verb, noun=noun)}{text}.", said(refusal), {"calls": []})
+        refusal = said(NO_TOOL.format(verb=verb, noun=noun))
+        return Turn(f"{opening.format(verb=verb, noun=noun)}{text}.", refusal, {"calls": []})
     chosen = random.sample(tools, 2) if random.random() < _SEVERAL else [random.choice(tools)]
     parts, calls = [], []
     for number, (verb, noun, names) in enumerate(chosen):
@@ -86,8 +103,10 @@ def _values(words: Words, tool: Tool) -> tuple[str, dict[str, Any]]:
 def _called(calls: list[tuple[str, dict[str, Any]]]) -> Message:
     functions = [{"name": name, "arguments": values} for name, values in calls]
     called = [{"type": "function", "function": function} for function in functions]
-    plan = ", ".join(f"{name}({', '.join(values)})" for name, values in calls)
-    return {"role": "assistant", "content": plan, "tool_calls": called}
+    quoted = "\n".join(
+        f"{name} is " + ", ".join(f"{key}: {ARGUMENTS[key]}" for key in values) for name, values in calls
+    )
+    return {"role": "assistant", "content": quoted, "tool_calls": called}
 
 
 def _schema(tool: Tool) -> dict[str, Any]:

@@ -1,0 +1,74 @@
+"""What a block of layers is worth once everything that stays has been fitted to make up for it.
+
+A block may turn the residual stream little and yet be hard to do without, or the other way round: training moves what
+stays, and scores of the model as it is know nothing of that. A refit in closed form is the nearest to it that costs no
+training (docs/decisions/0002 has both rankings).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from prunus.kd.losses import forward_kl
+from prunus.models.checkpoint import write_tensors
+from prunus.models.folder import ModelFolder, copy_along, write_config
+from prunus.models.student import student_config
+from prunus.prune.activations import Side, sides
+from prunus.prune.bridge import make_bridge
+from prunus.prune.choose import choose
+from prunus.prune.config import HealConfig, PruneConfig
+from prunus.prune.cut import cut
+from prunus.prune.heal import heal
+from prunus.runtime import Runtime
+
+
+def refit_losses(
+    teacher: ModelFolder,
+    blocks: Sequence[tuple[int, ...]],
+    ids: np.ndarray,
+    config: HealConfig,
+    runtime: Runtime,
+    scratch: Path,
+    update: Callable[[int], None],
+) -> dict[tuple[int, ...], float]:
+    """KL(teacher ‖ student) in nats per token for the student without each of the blocks, all its linears refitted.
+
+    Args:
+        teacher: What is cut.
+        blocks: The layers that go, each time.
+        ids: The calibration set, [N, S]: fitted and measured on.
+        config: How strongly weights are held to what they were.
+        runtime: Where.
+        scratch: An empty folder, for one student at a time.
+        update: Is told how many blocks are done.
+    """
+    losses = {}
+    for number, block in enumerate(blocks, start=1):
+        options = PruneConfig(drop_layers=block)
+        target = options.target(teacher.shape, "prune")
+        keep = choose({}, teacher.shape, target, options, None)
+        folder = scratch / str(number)
+        folder.mkdir()
+        copy_along(teacher.path, folder)
+        write_tensors(folder, cut(teacher.tensors, teacher.shape, target, keep, {}))
+        write_config(folder, student_config(teacher.config, teacher.shape, target, keep.layers))
+        whole, student = sides((teacher, ModelFolder(folder)), len(ids), runtime)
+        bridge = make_bridge(teacher.shape, target, keep, None, {}, whole.model.device)
+        tokens = torch.from_numpy(ids)
+        heal(whole, student, bridge, tokens, config.model_copy(update={"refit": "all"}), lambda _: None)
+        losses[block] = _kl(whole, student, tokens)
+        update(number)
+    return losses
+
+
+@torch.no_grad()
+def _kl(teacher: Side, student: Side, ids: torch.Tensor) -> float:
+    total = 0.0
+    for rows in teacher.rows(ids):
+        first, second = (side.model(ids[rows].to(side.model.device)).logits.float() for side in (student, teacher))
+        total += float(forward_kl(first, second).sum())
+    return total / ids.numel()
