@@ -10,6 +10,7 @@ import pytest
 from prunus.world.config import DIFFICULTIES, SKILLS, Difficulty, Skill, WorldConfig
 from prunus.world.instructions import KINDS
 from prunus.world.make import conversations, corpus, held_out
+from prunus.world.rows import rendered
 from prunus.world.words import FIRST, SECOND, part_of
 
 WORD = re.compile(rf"(?<![a-z])({'|'.join(FIRST)})({'|'.join(SECOND)})(?![a-z])", re.IGNORECASE)
@@ -92,3 +93,33 @@ def test_what_is_harder_is_longer(skill: Skill) -> None:
     if skill == "function_calling":
         sizes = [len(json.dumps([i.tools for i in held_out(only(skill, level), skill, 200)])) for level in DIFFICULTIES]
     assert sizes == sorted(sizes)
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+def test_what_a_request_gives_does_not_tell_which_tool_it_is_for(difficulty: Difficulty) -> None:
+    for item in held_out(only("function_calling", difficulty), "function_calling", 100):
+        parameters = [tool["function"]["parameters"]["properties"] for tool in item.tools]
+        assert len({tuple(one["type"] for one in properties.values()) for properties in parameters}) == 1
+        assert len({tuple(properties) for properties in parameters}) > 1
+        assert len({tool["function"]["name"].split("_")[0] for tool in item.tools}) <= 2
+        assert not any(f" {name} " in item.messages[-1]["content"] for properties in parameters for name in properties)
+        quoted = item.reference["content"].split("\n")
+        assert len(quoted) == max(1, len(item.check["calls"]))
+        shown = rendered(item.messages, item.tools)
+        assert all((line in shown) == bool(item.check["calls"]) for line in quoted)
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+def test_neither_town_nor_relation_is_enough_to_find_a_fact_by(difficulty: Difficulty) -> None:
+    items = held_out(only("rag", difficulty), "rag", 200)
+    facts = [re.findall(r"(?:The|is the) (\w+) of (\w+)", item.messages[0]["content"]) for item in items]
+    assert all(len(set(told)) == len(told) and len({town for _, town in told}) <= 2 for told in facts)
+    asked = [re.findall(r"the (\w+) of (\w+)", item.messages[-1]["content"])[0] for item in items]
+    known = [
+        pair in told if item.check["answers"] else pair not in told
+        for item, pair, told in zip(items, asked, facts, strict=True)
+    ]
+    assert all(known)
+    shared = [sum(pair[side] == other[side] for other in told) > 1 for pair, told in zip(asked, facts, strict=True)
+              for side in (0, 1)]  # fmt: skip
+    assert sum(shared) > 100
