@@ -110,16 +110,11 @@ def test_what_a_request_gives_does_not_tell_which_tool_it_is_for(difficulty: Dif
 
 
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
-def test_neither_town_nor_relation_is_enough_to_find_a_fact_by(difficulty: Difficulty) -> None:
-    items = held_out(only("rag", difficulty), "rag", 200)
-    facts = [re.findall(r"(?:The|is the) (\w+) of (\w+)", item.messages[0]["content"]) for item in items]
-    assert all(len(set(told)) == len(told) and len({town for _, town in told}) <= 2 for told in facts)
-    asked = [re.findall(r"the (\w+) of (\w+)", item.messages[-1]["content"])[0] for item in items]
-    known = [
-        pair in told if item.check["answers"] else pair not in told
-        for item, pair, told in zip(items, asked, facts, strict=True)
-    ]
-    assert all(known)
-    shared = [sum(pair[side] == other[side] for other in told) > 1 for pair, told in zip(asked, facts, strict=True)
-              for side in (0, 1)]  # fmt: skip
-    assert sum(shared) > 100
+def test_what_is_not_stated_is_in_no_passage(difficulty: Difficulty) -> None:
+    known_towns = 0
+    for item in held_out(only("rag", difficulty), "rag", 200):
+        told = re.findall(r"(?:The|is the) (\w+) of (\w+)", item.messages[0]["content"])
+        asked = re.findall(r"the (\w+) of (\w+)", item.messages[-1]["content"])[0]
+        assert (asked in told) == bool(item.check["answers"])
+        known_towns += asked not in told and asked[1] in {town for _, town in told}
+    assert bool(known_towns) == (difficulty != "easy")  # there a town is told one thing of

@@ -14,7 +14,6 @@ RELATIONS = (
 )  # fmt: skip
 ABSENT = "The {relation} of {town} is not stated."
 _PASSAGES = {"easy": (2, 4), "medium": (2, 4), "hard": (3, 4)}
-_KNOWN = {"easy": 5, "medium": 9, "hard": 13}  # one more than may be told of one town
 _FACTS = {"easy": (1, 1), "medium": (1, 2), "hard": (2, 3)}
 _STATED = ("The {relation} of {town} is {value}.", "{value} is the {relation} of {town}.")
 _ASKED = ("What is the {relation} of {town}?", "Tell me the {relation} of {town}.")
@@ -25,13 +24,11 @@ def scene(random: Random, part: Part, difficulty: Difficulty, turns: int) -> Sce
     """Passages, and so many questions about them."""
     words = Words(random, part)
     count = random.randint(*_PASSAGES[difficulty])
-    towns = [words.name(), words.name()]  # few towns and relations, so that neither is enough to find a fact by
+    towns = [words.name() for _ in range(count)]
     facts: list[tuple[int, str, str, str]] = []
-    known = random.sample(RELATIONS, _KNOWN[difficulty])
-    for number in range(1, count + 1):
-        town = random.choice(towns)
-        left = [relation for relation in known if (relation, town) not in {fact[1:3] for fact in facts}]
-        for relation in random.sample(left, random.randint(*_FACTS[difficulty])):
+    known = random.sample(RELATIONS, 4)  # few relations, so that the same one is told of several towns
+    for number, town in enumerate(towns, start=1):
+        for relation in random.sample(known, random.randint(*_FACTS[difficulty])):
             facts.append((number, relation, town, words.name()))
     stated = _STATED[: 2 if difficulty == "hard" else 1]
     passages = [
@@ -53,7 +50,7 @@ def _turn(
     question = random.choice(_ASKED[: 1 if difficulty == "easy" else 2])
     if random.random() < _UNANSWERABLE:
         told = {(relation, town) for _, relation, town, _ in facts}
-        town = random.choice([words.name(), random.choice(facts)[2]])
+        town = words.name() if difficulty == "easy" else random.choice([words.name(), random.choice(facts)[2]])
         relation = random.choice([name for name in known if (name, town) not in told])
         absent = ABSENT.format(relation=relation, town=town)
         return Turn(question.format(relation=relation, town=town), said(absent), {"answers": []})
