@@ -28,8 +28,9 @@ table in half precision (GELU, in Gemma, GPT-2 and GPT-NeoX)."""
 TYPICAL = 2e-4
 """The root mean square of all differences that rounding accounts for where a single one is larger than it should be.
 
-A model that is sure of itself enlarges rounding on text that it does not expect: `builtin:sapling` has differences of
-up to 2.6e-3 on made-up tokens, and 5e-5 in the mean. An epsilon that is off by a factor of two has 7e-4 in the mean.
+A model that is sure of itself enlarges rounding on text that it does not expect: the first `builtin:sapling`, of
+1.8M parameters, had differences of up to 2.6e-3 on made-up tokens, and 5e-5 in the mean. An epsilon that is off by a
+factor of two has 7e-4 in the mean.
 """
 
 
