@@ -52,6 +52,7 @@ BETTER = {"neurons": {"criterion": "activation_norm", "batch": "l2", "sequence":
 ROTATED = {"method": "rotate", "importance": BETTER}
 REFITTED = {**ROTATED, "heal": {"norms": True, "refit": "all"}}
 BY_LOGITS = {"drop_layers": "single", "importance": {"layers": "logit_nmse"}}
+BY_REFIT = {**CHANNELS, "importance": {"layers": "refit"}, "heal": {}}  # which says on how much text
 MUON = {"optimizer": "muon", "states": "none"}
 STATES = {"optimizer": "muon", "states": "kept"}
 FEW_STEPS = {
@@ -71,6 +72,7 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "rotated, refitted, muon, states": (REFITTED, STATES),
     "minitron, few steps": (CHANNELS, FEW_STEPS),
     "rotated, few steps": (ROTATED, FEW_STEPS),
+    "block by refit, few steps": (BY_REFIT, FEW_STEPS),
     "layers by logits": (BY_LOGITS, PAPER),
     "layers by logits, folded": ({**BY_LOGITS, "heal": {"depth": "linear"}}, PAPER),
     "layers by logits, muon, states": (BY_LOGITS, STATES),
