@@ -150,6 +150,23 @@ def test_agreement_by_its_formulas() -> None:
     assert first_departure([0, 1], np.array([[1.0, 0.9], [1.0, 0.9]]), 0.2) is None
 
 
+def test_rounding_is_that_of_the_model_itself() -> None:
+    draw, ids = np.random.default_rng(0), np.arange(20) % 11
+    logits, noise = draw.standard_normal((2, 20, 11)).astype(np.float32)
+
+    def off_by(size: float) -> Agreement:
+        found = Agreement()
+        found.add(ids, logits, logits + size * noise)
+        return found
+
+    assert off_by(9e-3).is_as_rounded_as(off_by(1e-3))
+    assert not off_by(1.1e-2).is_as_rounded_as(off_by(1e-3))
+    one = Agreement()
+    one.add(ids, logits, logits + 5e-2 * (noise == noise.max()))
+    assert one.mean_square < off_by(1e-2).mean_square
+    assert not one.is_as_rounded_as(off_by(1e-3))  # a single one that is far off
+
+
 def test_a_model_that_enlarges_rounding_passes_and_a_wrong_epsilon_of_it_does_not(tmp_path: Path, monkeypatch) -> None:
     sapling = locate_model("builtin:sapling", None, "test").folder.path
     found = export(sapling, tmp_path / "right", "gguf-f32", check_tokens=512, check_length=512)["gguf-f32"]
