@@ -13,7 +13,7 @@ class CreateConfig(StepConfig):
     """A Llama with random weights and a byte-level BPE tokenizer learnt from the corpus, for `correct` to train."""
 
     kind: ClassVar[str] = "create"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     vocab_size: int = Field(default=4096, ge=260)
     """Tokens: 256 bytes, two special ones (eight with `chat`), and merges."""

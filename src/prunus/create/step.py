@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from prunus.data.sources import documents
 from prunus.errors import DataError
 from prunus.models.draw import draw_model
 from prunus.runtime import Runtime
-from prunus.world.rows import BEGIN, END, MARKS, template
+from prunus.world.rows import BEGIN, CALL_MARKS, END, MARKS, template
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,15 @@ def _learnt(config: CreateConfig, sources: tuple[Source, ...]) -> Any:
             f"teacher.create.vocab_size: {config.vocab_size}, but the corpus yields no more than "
             f"{tokenizer.get_vocab_size()} tokens; lower it, or give more text"
         )
-    return tokenizer
+    return _with_calls_in_text(tokenizer)
+
+
+def _with_calls_in_text(tokenizer: Any) -> Any:
+    """The marks of calls as plain added tokens, which decoding leaves in: the trainer makes all of its own special."""
+    raw = json.loads(tokenizer.to_str())
+    for token in raw["added_tokens"]:
+        token["special"] = token["content"] not in CALL_MARKS
+    return type(tokenizer).from_str(json.dumps(raw))
 
 
 def _in_turn(sources: tuple[Source, ...]) -> Iterator[str]:

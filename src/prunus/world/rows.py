@@ -72,5 +72,7 @@ def template() -> str:
 
 
 BEGIN, END = "<|begin_of_text|>", "<|end_of_text|>"
-MARKS = ("<|tools|>", "<|system|>", "<|user|>", "<|assistant|>", "<tool_call>", "</tool_call>")
+CALL_MARKS = ("<tool_call>", "</tool_call>")
+"""What stands around a call, and stays in an answer's text, so that whoever reads it finds the call."""
+MARKS = ("<|tools|>", "<|system|>", "<|user|>", "<|assistant|>", *CALL_MARKS)
 """What the template sets between turns and around calls, a token each."""
