@@ -72,5 +72,7 @@ def test_smaller_is_no_larger(tmp_path: Path) -> None:
     shape = ModelFolder(make_model(tmp_path / "model")).shape
     with pytest.raises(ShapeError, match=r"teacher\.expand\.intermediate_size: 40 is less than the 48 that are there"):
         ExpandConfig(intermediate_size=40).target(shape, "teacher.expand")
+    with pytest.raises(ShapeError, match=r"teacher\.expand: nothing grows"):
+        ExpandConfig(intermediate_size=48).target(shape, "teacher.expand")
     with pytest.raises(ValueError, match="nothing is to grow"):
         ExpandConfig()

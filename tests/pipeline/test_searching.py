@@ -203,6 +203,7 @@ def test_bad_input_ends_before_any_work(teacher, corpus, held_out, tmp_path, cap
     )
     single = {"blocks": 2, "prune": {"drop_layers": "single"}}
     assert "blocks: the scores say which are tried" in told(search=single)
+    assert "blocks: no layers go" in told(search={"blocks": 2, "axes": ["intermediate_size"]})
     assert "blocks: layers are chosen where" in told(search={"blocks": 2, "ways": ["halfway"]})
     assert "search.distill.tokens: missing" in told(search={"distill": {"warmup_steps": 1}})
     shaped = {"found": {"prune": {"shape": "search.best", "hidden_size": 16}}}

@@ -152,6 +152,11 @@ def test_what_cannot_be_healed_is_refused(tmp_path: Path) -> None:
     gemma = ModelFolder(make_teacher(tmp_path / "gemma", "gemma2")).shape
     with pytest.raises(ShapeError, match="students.w.prune.heal: Gemma 2 normalises what its layers write"):
         PruneConfig(hidden_size=16, heal=HealConfig(norms=True)).target(gemma, "students.w.prune")
+    refit = PruneConfig.model_validate({"num_hidden_layers": 3, "importance": {"layers": "refit"}})
+    with pytest.raises(
+        ShapeError, match="students.w.prune.importance.layers: Gemma 2 normalises what its layers write"
+    ):
+        refit.target(gemma, "students.w.prune")
     llama = ModelFolder(make_teacher(tmp_path / "llama", "llama")).shape
     with pytest.raises(ShapeError, match="a cut vocabulary reads other tokens"):
         PruneConfig(vocab_size=290, heal=HealConfig(norms=True)).target(llama, "students.w.prune")

@@ -42,7 +42,7 @@ class ExpandConfig(StepConfig):
             where: The name of this config in the recipe.
 
         Raises:
-            ShapeError: A dimension is smaller than the teacher's.
+            ShapeError: A dimension is smaller than the teacher's, or none is larger.
         """
         wanted = {"num_hidden_layers": self.num_hidden_layers, "intermediate_size": self.intermediate_size}
         for key, value in wanted.items():
@@ -51,4 +51,7 @@ class ExpandConfig(StepConfig):
                     f"{where}.{key}: {value} is less than the {getattr(teacher, key)} that are there; "
                     "a student's prune makes models smaller"
                 )
-        return teacher.with_dimensions(wanted)
+        larger = teacher.with_dimensions(wanted)
+        if larger == teacher:
+            raise ShapeError(f"{where}: nothing grows; it has as many layers and neurons already")
+        return larger

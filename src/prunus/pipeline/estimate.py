@@ -52,7 +52,7 @@ def cost_of(step: Step, plan: Plan) -> Cost:
         return _training(config, shape, plan)
     if isinstance(config, EvaluateConfig):
         return _evaluating(config, shape, [plan.teacher] if "teacher" in step.inputs else [], plan)
-    if isinstance(config, PruneConfig) and (config.heal.asked or config.importance.layers == "refit"):
+    if isinstance(config, PruneConfig) and (config.heal.asked or config.refits_blocks):
         return _healing(config, shape, plan)
     if isinstance(config, ExportConfig):
         return Cost(*export_cost(config, shape, shape.max_position_embeddings))
@@ -130,7 +130,7 @@ def _targets(config: TargetsConfig, shape: Shape, plan: Plan) -> Cost:
 
 def _healing(config: PruneConfig, shape: Shape, plan: Plan) -> Cost:
     read, models = config.heal.samples * config.heal.sequence_length, (plan.teacher, shape)
-    blocks = shape.num_hidden_layers + 1 if config.importance.layers == "refit" else 0  # of which each is tried
+    blocks = shape.num_hidden_layers + 1 if config.refits_blocks else 0  # of which each is tried
     tokens = read * (blocks + config.heal.asked)
     flops = tokens * sum(model.flops_per_token(config.heal.sequence_length) for model in models) * _HEALING
     streams = read * (2 * plan.teacher.hidden_size + shape.hidden_size) * 4

@@ -179,15 +179,20 @@ class PruneConfig(StepConfig):
         return self
 
     @model_validator(mode="after")
-    def _refits_blocks(self) -> PruneConfig:
+    def _blocks_alone(self) -> PruneConfig:
         if self.importance.layers == "refit" and self.drop_layers == "single":
             raise ValueError("drop_layers: single layers are not refitted one by one; allowed with `refit`: contiguous")
         return self
 
     @property
+    def refits_blocks(self) -> bool:
+        """Whether a refit of what stays says which layers go."""
+        return self.importance.layers == "refit" and isinstance(self.drop_layers, str)
+
+    @property
     def reads_text(self) -> bool:
         """Whether the cut reads the corpus: to count words, to heal, or to refit what a block leaves behind."""
-        return self.vocab_size is not None or self.heal.asked or self.importance.layers == "refit"
+        return self.vocab_size is not None or self.heal.asked or self.refits_blocks
 
     @field_validator("drop_layers")
     @classmethod
@@ -303,6 +308,11 @@ class PruneConfig(StepConfig):
             raise ShapeError(
                 f"{where}.heal: {teacher.family.name} normalises what its layers write to the residual stream, and no "
                 "weight of theirs can be fitted to it alone; leave it out"
+            )
+        if self.refits_blocks and not teacher.family.feeds:
+            raise ShapeError(
+                f"{where}.importance.layers: {teacher.family.name} normalises what its layers write to the residual "
+                "stream, and no weight of theirs can be fitted to it alone; allowed: any but refit"
             )
         if self.heal.asked and target.vocab_size < teacher.vocab_size:
             raise ShapeError(

@@ -66,7 +66,7 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     vocabulary = _vocabulary(teacher, target, inputs)
     if config.init == "random":  # which of the teacher's members stay says nothing then
         config = config.model_copy(update={"importance": ImportanceConfig.model_validate("random")})
-    if config.importance.layers == "refit" and target.num_hidden_layers < teacher.shape.num_hidden_layers:
+    if config.refits_blocks and target.num_hidden_layers < teacher.shape.num_hidden_layers:
         config = config.model_copy(
             update={"drop_layers": _block(config, teacher, target, inputs, out, runtime, console)}
         )
@@ -162,9 +162,7 @@ def _block(
     config: PruneConfig, teacher: ModelFolder, target: Shape, inputs: Inputs, out: Path, runtime: Runtime,
     console: Console,
 ) -> tuple[int, ...]:  # fmt: skip
-    """The layers that go, where what stays is refitted to say so; those that the config names where it does."""
-    if isinstance(config.drop_layers, tuple):
-        return config.drop_layers
+    """The layers that go, of which a refit of what stays makes up for most."""
     from prunus.prune.refitted import refit_losses
 
     length = teacher.shape.num_hidden_layers - target.num_hidden_layers

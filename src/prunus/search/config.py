@@ -134,6 +134,10 @@ class SearchConfig(StepConfig):
             raise ValueError("rank_by: kl compares equal vocabularies; with vocab_size among axes: bits_per_byte")
         if self.blocks > 1 and "once" not in self.ways:
             raise ValueError("blocks: layers are chosen where a shape is cut at once; with blocks, ways: [once, ...]")
+        if self.blocks > 1 and "num_hidden_layers" not in self.axes:
+            raise ValueError(
+                "blocks: no layers go where num_hidden_layers is not among axes; name it, or leave blocks out"
+            )
         if not self.axes:
             raise ValueError("axes: names none; at least one dimension must be free")
         return self
