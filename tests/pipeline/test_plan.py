@@ -189,12 +189,13 @@ def test_scoring_collects_what_the_students_read(plan, tmp_path: Path) -> None:
     students = {
         "width": {"prune": {"hidden_size": 16, "intermediate_size": 24, "importance": {"neurons": "fisher"}}},
         "depth": {"prune": {"num_hidden_layers": 2, "importance": {"layers": "lm_loss"}}},
-        "task": {"prune": {"num_hidden_layers": 3, "importance": {"layers": "accuracy"}}},
+        "task": {"prune": {"num_hidden_layers": 3, "drop_layers": "single", "importance": {"layers": "accuracy"}}},
     }
-    made = plan(students=students, score={"samples": 8, "sequence_length": 16, "collect": ["mean"], "task": str(task)})
+    asked = {"samples": 8, "sequence_length": 16, "collect": ["mean"], "task": str(task), "blocks": [3]}
+    made = plan(students=students, score=asked)
     config = step_of(made, "teacher score").config
     assert config.collect == ("mean", "gradients", "covariance", "lm_loss", "accuracy")
-    assert config.blocks == (1, 2)
+    assert config.blocks == (1, 2, 3)  # what a cut reads, and what was asked for
     assert step_of(made, "teacher score").inputs["task"].value == task
     assert cost_of(step_of(made, "teacher score"), made).tokens > 8 * 16
     with pytest.raises(PrunusError, match="task: missing; `accuracy` needs questions to ask"):

@@ -15,8 +15,8 @@ from prunus.pipeline import workshop
 from prunus.pipeline.plan import Plan, make_plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import run_plan
-from prunus.prune.choose import blocks_by_loss
-from prunus.prune.config import ImportanceConfig
+from prunus.prune.choose import layer_choices
+from prunus.prune.config import PruneConfig
 from prunus.report.step import write_report
 from tests.conftest import write_documents
 from tests.pipeline.recipes import tiny_recipe, write
@@ -153,16 +153,17 @@ def test_ways_are_tried_and_taken_up(teacher, corpus, held_out, tmp_path) -> Non
 
 
 def test_the_layers_that_go_are_found_by_trying(teacher, corpus, held_out, tmp_path) -> None:
-    search = {"budget": "non-embedding <= 55%", "axes": ["num_hidden_layers"], "blocks": 3, "rungs": 2}
+    search = {"budget": "non-embedding <= 55%", "axes": ["num_hidden_layers"], "layer_choices": 4}
+    search |= {"rungs": 2, "prune": {"importance": {"layers": "lm_loss"}}}
     raw = recipe_of(teacher, corpus, held_out, search=search)
     plan = run_plan(planned(raw, tmp_path / "run"), QUIET)
     found = found_in(plan)
     scores = load_file(next(step for step in plan.steps if step.label == "score").artifact.path / "scores.safetensors")
-    blocks = blocks_by_loss(scores, ImportanceConfig(), 2)
+    choices = layer_choices(scores, PruneConfig(importance={"layers": "lm_loss"}), 2)
     dropped = [one["cut"]["prune"].get("drop_layers") for one in found["candidates"].values()]
-    assert dropped == [None, list(blocks[1]), list(blocks[2])]  # the scores choose the first themselves
-    assert len({one["before"]["kl"]["value"] for one in found["candidates"].values()}) == 3
-    best = dict(zip(found["candidates"], blocks, strict=True))[found["best"]["name"]]
+    assert dropped == [None, *map(list, choices[1:4])]  # the scores choose the first themselves
+    assert len({one["before"]["kl"]["value"] for one in found["candidates"].values()}) == len(dropped)
+    best = dict(zip(found["candidates"], choices, strict=False))[found["best"]["name"]]
     student = next(step for step in plan.steps if step.name == "found prune").artifact.path
     assert json.loads((student / "kept.json").read_text())["layers"] == [i for i in range(4) if i not in best]
 
@@ -201,10 +202,10 @@ def test_bad_input_ends_before_any_work(teacher, corpus, held_out, tmp_path, cap
     assert "share a document" in told(
         data={"corpus": [str(held_out)], "held_out": [str(held_out)], "held_out_fraction": 0.3}
     )
-    single = {"blocks": 2, "prune": {"drop_layers": "single"}}
-    assert "blocks: the scores say which are tried" in told(search=single)
-    assert "blocks: no layers go" in told(search={"blocks": 2, "axes": ["intermediate_size"]})
-    assert "blocks: layers are chosen where" in told(search={"blocks": 2, "ways": ["halfway"]})
+    chance = {"layer_choices": 2, "prune": {"importance": {"layers": "random"}}}
+    assert "layer_choices: the scores say which are tried" in told(search=chance)
+    assert "layer_choices: no layers go" in told(search={"layer_choices": 2, "axes": ["intermediate_size"]})
+    assert "layer_choices: they are for shapes" in told(search={"layer_choices": 2, "ways": ["halfway"]})
     assert "search.distill.tokens: missing" in told(search={"distill": {"warmup_steps": 1}})
     shaped = {"found": {"prune": {"shape": "search.best", "hidden_size": 16}}}
     assert "hidden_size and shape cannot both be given" in told(students=shaped)

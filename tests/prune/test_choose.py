@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from prunus.errors import ArtifactError
 from prunus.models.families import LLAMA
 from prunus.models.shape import Shape
-from prunus.prune.choose import best, best_groups, best_heads, choose, choose_layers, partners
+from prunus.prune.choose import best, best_groups, best_heads, choose, choose_layers, layer_choices, partners
 from prunus.prune.config import PruneConfig
 from tests.tiny import SMALL
 
@@ -72,6 +72,10 @@ def test_layers_go_by_what_is_measured_without_them() -> None:
     assert kept("lm_loss", "contiguous") == [0, 1, 4]
     assert kept("lm_loss", "single") == [0, 2, 3]
     assert kept("logit_nmse", "single") == [1, 2, 4]  # one after the other, as they were found to go
+    importance = {"layers": "lm_loss"}
+    assert layer_choices(scores, PruneConfig(importance=importance), 2) == [(2, 3), (1, 4), (1, 2), (3, 4), (0, 1)]
+    single = PruneConfig(drop_layers="single", importance=importance)
+    assert layer_choices(scores, single, 2) == [(1, 4), (2, 3), (1, 2), (3, 4), (0, 1)]
     with pytest.raises(ArtifactError, match=r"hold no layers.accuracy.2; score with 'accuracy' in `score.collect`"):
         kept("accuracy", "contiguous")
 

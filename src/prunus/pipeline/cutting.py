@@ -25,9 +25,9 @@ def scored(config: ScoreConfig, teacher: Shape, cuts: Sequence[tuple[PruneConfig
     """
     read = {name for cut, shape in cuts for name in cut.statistics(teacher, shape)}
     dropped = {
-        teacher.num_hidden_layers - shape.num_hidden_layers
+        teacher.num_hidden_layers - shape.num_hidden_layers if cut.drop_layers == "contiguous" else 1
         for cut, shape in cuts
-        if cut.importance.layers in cut.statistics(teacher, shape) and cut.drop_layers == "contiguous"
+        if cut.importance.layers in cut.statistics(teacher, shape)
     }
     known = get_args(Statistic)
     collect = tuple(name for name in known if name in {*config.collect, *read})

@@ -124,12 +124,14 @@ def check_search(config: ShapeSearch, teacher: Shape, folder: Path | None, where
 def search_cuts(config: ShapeSearch, teacher: Shape) -> list[tuple[PruneConfig, Shape]]:
     """Cuts that together read all scores that any candidate's cut reads: of each axis, and of every depth."""
     found = []
+    rules = ("contiguous", "single") if config.layer_choices > 1 else (config.prune.drop_layers,)
     for axis, sizes in sizes_of(config, teacher, 1, fine=True).items():
         for size in reversed(sizes[:-1]):
             number = size * teacher.num_key_value_heads if axis == "num_attention_heads" else size
-            options = config.prune.model_copy(update={axis: number})
             try:
-                found += cuts_of(options, teacher, "search.prune")
+                for rule in rules:
+                    options = config.prune.model_copy(update={axis: number, "drop_layers": rule})
+                    found += cuts_of(options, teacher, "search.prune")
             except ShapeError:
                 continue
             if axis != "num_hidden_layers":

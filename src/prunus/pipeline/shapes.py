@@ -26,11 +26,8 @@ class ShapeSearch(SearchConfig):
         if taken or self.prune.via or self.prune.init == "random" or isinstance(self.prune.drop_layers, tuple):
             name = (taken or ["via" if self.prune.via else "init" if self.prune.init == "random" else "drop_layers"])[0]
             raise ValueError(f"prune.{name}: the search decides what is left, cut from the teacher; leave it out")
-        if self.blocks > 1 and (
-            self.prune.drop_layers != "contiguous" or self.prune.importance.layers in ("random", "refit")
-        ):
-            raise ValueError("blocks: the scores say which are tried; it goes with prune.drop_layers: contiguous, "
-                             "and not with layers by `random` or `refit`")  # fmt: skip
+        if self.layer_choices > 1 and self.prune.importance.layers in ("random", "refit"):
+            raise ValueError("layer_choices: the scores say which are tried; not with layers by `random` or `refit`")
         if not self.distill.tokens:
             raise ValueError("distill.tokens: 0 would rank candidates before recovery, which ranks them wrongly")
         if self.distill.data != "corpus" or self.distill.targets != "online":

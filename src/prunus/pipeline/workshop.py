@@ -26,7 +26,7 @@ from prunus.pipeline.shapes import ShapeSearch
 from prunus.pipeline.steps import Given, Step, given_sources, tokens_step
 from prunus.pipeline.timing import latency_of
 from prunus.pipeline.trying import ensure
-from prunus.prune.choose import blocks_by_loss
+from prunus.prune.choose import layer_choices
 from prunus.runtime import Runtime
 from prunus.score.config import ScoreConfig
 from prunus.search.budget import Meter
@@ -102,13 +102,13 @@ class Workshop:
         found = self._space
         return Space(teacher, sizes, found.budget, found.meter, found.within, found.refuses)
 
-    def blocks(self, shape: Shape) -> list[tuple[int, ...]]:
-        """The blocks of layers that a shape may do without, from that of least importance on."""
+    def layer_choices(self, shape: Shape) -> list[tuple[int, ...]]:
+        """The layers that a shape may do without, from what the scores choose on."""
         given = self.given["scores"]
         assert isinstance(given, Step)  # the plan scores the teacher for every search
         scores = load_file(given.artifact.path / "scores.safetensors")
         drop = self.teacher.shape.num_hidden_layers - shape.num_hidden_layers
-        return blocks_by_loss(scores, self.config.prune.importance, drop)
+        return layer_choices(scores, self.config.prune, drop)
 
     def tokens(self, rung: int) -> int:
         """Tokens that a candidate has been recovered on after a rung."""

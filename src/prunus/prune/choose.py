@@ -162,11 +162,30 @@ def choose_layers(scores: Scores, layers: int, count: int, config: PruneConfig) 
         dropped = set(range(first, first + drop) if block else draw.permutation(layers)[:drop].tolist())
     elif config.drop_layers == "contiguous":
         dropped = set(blocks_by_loss(scores, config.importance, drop)[0])
-    elif config.importance.layers == "logit_nmse":
-        dropped = set(removal_order(scores)[:drop])
     else:
-        dropped = set(range(layers)) - set(best(layer_losses(scores, config.importance, 1), count).tolist())
+        dropped = set(single_layers(scores, config.importance, drop))
     return [layer for layer in range(layers) if layer not in dropped]
+
+
+def layer_choices(scores: Scores, config: PruneConfig, drop: int) -> list[tuple[int, ...]]:
+    """Layers that may go, so many at a time, each once: what `drop_layers` chooses, what it would by its other name.
+
+    Then the other blocks, from that whose loss costs least on.
+    """
+    first, *others = blocks_by_loss(scores, config.importance, drop)
+    chosen = [first, single_layers(scores, config.importance, drop)]
+    if config.drop_layers == "single":
+        chosen.reverse()
+    return list(dict.fromkeys([*chosen, *others]))
+
+
+def single_layers(scores: Scores, importance: ImportanceConfig, count: int) -> tuple[int, ...]:
+    """The `count` layers that cost least each by itself, or by their logits one after the other; ascending."""
+    if importance.layers == "logit_nmse":
+        return tuple(sorted(removal_order(scores)[:count]))
+    losses = layer_losses(scores, importance, 1)
+    stay = best(losses, len(losses) - count)
+    return tuple(np.setdiff1d(np.arange(len(losses)), stay).tolist())
 
 
 def blocks_by_loss(scores: Scores, importance: ImportanceConfig, length: int) -> list[tuple[int, ...]]:

@@ -37,16 +37,27 @@ class Candidate:
 
 
 def candidates_of(
-    teacher: Shape, shape: Shape, ways: Sequence[Way], blocks: Sequence[tuple[int, ...]] = ()
+    teacher: Shape, shape: Shape, ways: Sequence[Way], others: Sequence[tuple[int, ...]] = ()
 ) -> list[Candidate]:
     """A candidate for each way to a shape that leads there in two steps or one; at once where none does.
 
-    And one for each of some other `blocks` of layers that may go.
+    And one for each of some `others` of the layers that may go.
     """
     found = [one for way in ways if (one := candidate(teacher, shape, way)) is not None]
     name = _name(teacher, shape, "once")
-    others = [Candidate(f"{name}-without-{block[0]}-{block[-1]}", shape, dropped=block) for block in blocks]
-    return [*(found or [Candidate(name, shape)]), *others]
+    chosen = [Candidate(f"{name}-without-{spans(layers)}", shape, dropped=layers) for layers in others]
+    return [*(found or [Candidate(name, shape)]), *chosen]
+
+
+def spans(layers: Sequence[int]) -> str:
+    """Ascending numbers in few words: `1-3`, or `1+3-5` where they do not stand together."""
+    ends: list[list[int]] = []
+    for layer in layers:
+        if ends and layer == ends[-1][1] + 1:
+            ends[-1][1] = layer
+        else:
+            ends.append([layer, layer])
+    return "+".join(str(first) if first == last else f"{first}-{last}" for first, last in ends)
 
 
 def candidate(teacher: Shape, shape: Shape, way: Way = "once") -> Candidate | None:

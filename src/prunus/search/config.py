@@ -101,9 +101,10 @@ class SearchConfig(StepConfig):
     ways: tuple[Way, ...] = ("once",)
     """How candidates are cut: at `once`; `depth_first`, and the width after a short distillation; or `halfway`, in two
     steps on all axes with one between. Each is a candidate of its own, at the same tokens in all."""
-    blocks: int = Field(default=1, ge=1)
-    """Of a shape with fewer layers, how many of the blocks that can go are candidates, those of least importance first;
-    which block is missed least shows after recovery, as shapes do."""
+    layer_choices: int = Field(default=1, ge=1)
+    """Of a shape with fewer layers, how many choices of those that go are candidates: what `prune.drop_layers` chooses,
+    then the other of the block of least importance and the layers of least importance one by one, then further blocks.
+    What is missed least shows after recovery, as shapes do."""
     candidates: int = Field(default=16, ge=2)
     """How many are cut and recovered, at most. If more shapes fit, the scores thin them out, layer count by layer
     count; half of the places are then left to evolution, if there are `generations`."""
@@ -132,12 +133,11 @@ class SearchConfig(StepConfig):
     def _consistent(self) -> SearchConfig:
         if "vocab_size" in self.axes and self.rank_by == "kl":
             raise ValueError("rank_by: kl compares equal vocabularies; with vocab_size among axes: bits_per_byte")
-        if self.blocks > 1 and "once" not in self.ways:
-            raise ValueError("blocks: layers are chosen where a shape is cut at once; with blocks, ways: [once, ...]")
-        if self.blocks > 1 and "num_hidden_layers" not in self.axes:
-            raise ValueError(
-                "blocks: no layers go where num_hidden_layers is not among axes; name it, or leave blocks out"
-            )
+        if self.layer_choices > 1 and "once" not in self.ways:
+            raise ValueError("layer_choices: they are for shapes that are cut at once; with them, ways: [once, ...]")
+        if self.layer_choices > 1 and "num_hidden_layers" not in self.axes:
+            raise ValueError("layer_choices: no layers go where num_hidden_layers is not among axes; name it, "
+                             "or leave layer_choices out")  # fmt: skip
         if not self.axes:
             raise ValueError("axes: names none; at least one dimension must be free")
         return self

@@ -79,16 +79,16 @@ class _Search:
         made = [
             one
             for shape in shapes
-            for one in candidates_of(self.teacher, shape, self.config.ways, self.other_blocks(shape))
+            for one in candidates_of(self.teacher, shape, self.config.ways, self.other_layers(shape))
         ]
         new = {one.name: one for one in made if one.name not in self.tried}
         self.tried |= new
         return list(new)
 
-    def other_blocks(self, shape: Shape) -> list[tuple[int, ...]]:
+    def other_layers(self, shape: Shape) -> list[tuple[int, ...]]:
         """The layers that go in place of those that the scores choose."""
-        wanted = self.config.blocks > 1 and shape.num_hidden_layers < self.teacher.num_hidden_layers
-        return self.trials.blocks(shape)[1 : self.config.blocks] if wanted else []
+        wanted = self.config.layer_choices > 1 and shape.num_hidden_layers < self.teacher.num_hidden_layers
+        return self.trials.layer_choices(shape)[1 : self.config.layer_choices] if wanted else []
 
     def first_rung(self, shapes: Sequence[Shape]) -> None:
         """Cut and recover some shapes for the first time."""
@@ -145,7 +145,8 @@ def run(config: SearchConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
     if inputs.scores is not None:
         scores = json.loads((inputs.scores / "scores.json").read_text())
     shapes = inputs.trials.space(teacher).all()
-    places = max(2 if config.blocks == 1 else 1, config.candidates // (len(config.ways) + config.blocks - 1))
+    each = len(config.ways) + config.layer_choices - 1
+    places = max(2 if config.layer_choices == 1 else 1, config.candidates // each)
     evolves = len(shapes) > places and config.generations > 0
     first = thin(shapes, places - places // 2 if evolves else places, teacher, scores)
     console.say(f"{len(shapes)} shapes meet the budget; {len(first)} of them are tried first")

@@ -18,8 +18,8 @@ class Trials(Protocol):
     def space(self, teacher: Shape, fine: bool = False) -> Space:
         """All that a candidate may be; `fine`, with the finest sizes."""
 
-    def blocks(self, shape: Shape) -> list[tuple[int, ...]]:
-        """The blocks of layers that a shape may do without, from that of least importance on."""
+    def layer_choices(self, shape: Shape) -> list[tuple[int, ...]]:
+        """The layers that a shape may do without, from what the scores choose on."""
 
     def tokens(self, rung: int) -> int:
         """Tokens that a candidate has been recovered on after a rung."""
