@@ -163,7 +163,7 @@ def test_the_layers_that_go_are_found_by_trying(teacher, corpus, held_out, tmp_p
     dropped = [one["cut"]["prune"].get("drop_layers") for one in found["candidates"].values()]
     assert dropped == [None, *map(list, choices[1:4])]  # the scores choose the first themselves
     assert len({one["before"]["kl"]["value"] for one in found["candidates"].values()}) == len(dropped)
-    best = dict(zip(found["candidates"], choices, strict=False))[found["best"]["name"]]
+    best = dict(zip(found["candidates"], choices, strict=True))[found["best"]["name"]]
     student = next(step for step in plan.steps if step.name == "found prune").artifact.path
     assert json.loads((student / "kept.json").read_text())["layers"] == [i for i in range(4) if i not in best]
 

@@ -1,4 +1,4 @@
-"""Candidates shared out by two real processes are those of one, with the same figures."""
+"""The command: candidates shared out by two real processes are those of one, and scores may be given."""
 
 import json
 from pathlib import Path
@@ -30,3 +30,31 @@ def test_two_processes_find_what_one_does(teacher: Path, corpus: Path, tmp_path:
         losses = [[rung["kl"]["value"] for rung in found["candidates"][name]["rungs"]] for found in (one, two)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-3), name
         assert candidate["dimensions"] == two["candidates"][name]["dimensions"]
+
+
+def test_given_scores_say_which_layers_go(
+    teacher: Path, corpus: Path, held_out: Path, tmp_path: Path, capsys: Any
+) -> None:
+    scores = [
+        "score",
+        teacher,
+        "--corpus",
+        corpus,
+        "--samples",
+        8,
+        "--sequence-length",
+        32,
+        "--out",
+        tmp_path / "scores",
+    ]
+    assert main([str(word) for word in scores]) == 0
+    words = ["search", teacher, "--budget", "non-embedding <= 51%", "--axes", "num_hidden_layers", "--corpus", corpus]
+    words += ["--evaluation", held_out, "--scores", tmp_path / "scores", "--layer-choices", 2, "--rungs", 1]
+    words += ["--ranking-tokens", 500, "--distill.tokens", 512, "--distill.sequence-length", 32]
+    words += ["--distill.batch-size", 4, "--distill.warmup-steps", 1, "--out", tmp_path / "found"]
+    assert main([str(word) for word in words]) == 0
+    found = json.loads((tmp_path / "found" / "search.json").read_text())
+    assert len(found["candidates"]) == 2
+    unread = [*words[:-1], tmp_path / "other", "--prune.importance.layers", "lm_loss"]
+    assert main([str(word) for word in unread]) == 2
+    assert "score with 'lm_loss' in `score.collect`" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from prunus import processes
 from prunus.console import Console, duration
 from prunus.errors import ArtifactError, RecipeError
 from prunus.pipeline.machine import hardware, peak_memory, reset_peak_memory, versions
-from prunus.pipeline.steps import Given, Step
+from prunus.pipeline.steps import Step
 from prunus.runtime import Runtime
 from prunus.training.config import OptimizerConfig
 
@@ -96,9 +96,7 @@ def _check_processes(step: Step) -> None:
 
 def _given(step: Step) -> dict[str, Any]:
     """The inputs of a step as its room takes them: paths, mostly."""
-    return {
-        name: given.value if isinstance(given, Given) else given.artifact.path for name, given in step.inputs.items()
-    }
+    return {name: given.value for name, given in step.inputs.items()}
 
 
 def _do(step: Step, room: Any, runtime: Runtime, console: Console) -> None:

@@ -67,6 +67,11 @@ class Step:
         key = self.fingerprint[:8]
         return Artifact(self.place or self.root / self.subject / f"{self.label}-{key}", key)
 
+    @property
+    def value(self) -> Path:
+        """What other steps take in: its folder, as `Given` has what comes from outside."""
+        return self.artifact.path
+
     def state(self) -> str:
         """`done`, or why it is to be done."""
         if self.artifact.is_done():

@@ -87,8 +87,7 @@ class Workshop:
     @cached_property
     def teacher(self) -> ModelFolder:
         """The folder of what is cut."""
-        model = self.given["model"]
-        return ModelFolder(model.value if isinstance(model, Given) else model.artifact.path)
+        return ModelFolder(self.given["model"].value)
 
     @cached_property
     def _space(self) -> Space:
@@ -104,9 +103,7 @@ class Workshop:
 
     def layer_choices(self, shape: Shape) -> list[tuple[int, ...]]:
         """The layers that a shape may do without, from what the scores choose on."""
-        given = self.given["scores"]
-        assert isinstance(given, Step)  # the plan scores the teacher for every search
-        scores = load_file(given.artifact.path / "scores.safetensors")
+        scores = load_file(self.given["scores"].value / "scores.safetensors")
         drop = self.teacher.shape.num_hidden_layers - shape.num_hidden_layers
         return layer_choices(scores, self.config.prune, drop)
 
