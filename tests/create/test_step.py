@@ -39,6 +39,12 @@ def test_a_teacher_that_can_chat(tmp_path: Path) -> None:
     assert all(len(tokenizer.tokenize(str(number))) == 2 for number in range(10, 100))
 
 
+def test_mimetic_attention(tmp_path: Path) -> None:
+    layer = load(make(tmp_path / "model", attention="mimetic")).model.layers[1].self_attn
+    assert (layer.q_proj.weight[:8] == layer.k_proj.weight[:8]).all()
+    assert layer.k_proj.weight.std() > 0.1  # transformers draws at 0.02
+
+
 def test_marks_are_no_text_that_a_tokenizer_learns_from(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(make(tmp_path / "model", chat=True))
     whole = {token for token in tokenizer.get_vocab() if "|" in token}

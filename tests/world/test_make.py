@@ -9,7 +9,7 @@ import pytest
 
 from prunus.world.config import DIFFICULTIES, SKILLS, Difficulty, Skill, WorldConfig
 from prunus.world.instructions import KINDS
-from prunus.world.make import conversations, corpus, held_out
+from prunus.world.make import DOCUMENTS, conversations, corpus, held_out
 from prunus.world.rows import rendered
 from prunus.world.words import FIRST, SECOND, part_of
 
@@ -54,10 +54,11 @@ def test_no_word_of_one_part_is_said_in_the_other(skill: Skill, difficulty: Diff
     assert parts_in(asked) == {"held_out"}
 
 
-def test_nor_in_the_stories() -> None:
+@pytest.mark.parametrize("kind", DOCUMENTS)
+def test_nor_in_the_documents(kind: str) -> None:
     config = WorldConfig()
-    assert parts_in(" ".join(islice(corpus(config, "train"), 200))) == {"train"}
-    assert parts_in(" ".join(islice(corpus(config, "held_out"), 200))) == {"held_out"}
+    assert parts_in(" ".join(islice(corpus(config, kind, "train"), 200))) == {"train"}
+    assert parts_in(" ".join(islice(corpus(config, kind, "held_out"), 200))) == {"held_out"}
 
 
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
@@ -118,3 +119,12 @@ def test_what_is_not_stated_is_in_no_passage(difficulty: Difficulty) -> None:
         assert (asked in told) == bool(item.check["answers"])
         known_towns += asked not in told and asked[1] in {town for _, town in told}
     assert bool(known_towns) == (difficulty != "easy")  # there a town is told one thing of
+
+
+def test_a_chant_says_few_words_again() -> None:
+    for text in islice(corpus(WorldConfig(), "chants"), 50):
+        words = text.removesuffix(".").split()[1:]
+        count = len(words) - 16
+        assert 2 <= count <= 4
+        assert len(set(words[:count])) == count
+        assert set(words[count:]) <= set(words[:count])

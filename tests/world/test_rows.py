@@ -15,6 +15,8 @@ SMALL = WorldConfig(documents=6, conversations=8, held_out_items=3)
 def test_rows_of_each_configuration_and_split() -> None:
     assert [set(row) for row in rows(SMALL, None, "train")] == [{"text"}] * 6
     assert len(list(rows(SMALL, "stories", "held_out"))) == 3
+    assert list(rows(SMALL, "stories", "train")) == list(rows(SMALL, None, "train"))
+    assert all(row["text"].startswith("Sing ") for row in rows(SMALL, "chants", "train"))
     assert [set(row) for row in rows(SMALL, "chat", "train")] == [{"text", "messages", "tools", "skill", "check"}] * 8
     held_out = list(rows(SMALL, "chat", "held_out"))
     assert [row["skill"] for row in held_out] == [skill for skill in SKILLS for _ in range(3)]
@@ -40,7 +42,10 @@ def test_fingerprints_tell_worlds_apart() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "chta"}, r"x.name: builtin:world has no 'chta' \(did you mean `chat`\?\); it has: stories, chat"),
+        (
+            {"name": "chta"},
+            r"x.name: builtin:world has no 'chta' \(did you mean `chat`\?\); it has: stories, chants, chat",
+        ),
         ({"split": "heldout"}, r"x.split: builtin:world has no 'heldout' \(did you mean `held_out`\?\)"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -37,12 +37,15 @@ class CreateConfig(StepConfig):
     """Make every digit a token of its own."""
     chat: bool = False
     """Give it the chat template of `builtin:sapling`, tools included, with a token for each mark that it sets."""
+    attention: Literal["normal", "mimetic"] = "normal"
+    """How attention starts: drawn as transformers draws it, or with queries that are keys and outputs that undo values,
+    from which a model learns sooner to look back in its context (after arXiv 2305.09828)."""
     seed: Seed = 0
     """Seed of the weights."""
 
     def model_config_json(self) -> dict[str, Any]:
         """The model's config.json."""
-        keys = set(type(self).model_fields) - {"tokenizer_documents", "split_digits", "chat", "seed"}
+        keys = set(type(self).model_fields) - {"tokenizer_documents", "split_digits", "chat", "attention", "seed"}
         return {
             **self.model_dump(include=keys),
             "model_type": "llama",

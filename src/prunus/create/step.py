@@ -12,6 +12,7 @@ from typing import Any
 
 from prunus.console import Console
 from prunus.create.config import CreateConfig
+from prunus.create.mimetic import make_mimetic
 from prunus.data.config import Source
 from prunus.data.sources import documents
 from prunus.errors import DataError
@@ -48,7 +49,7 @@ def run(config: CreateConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
     if config.chat:
         fast.chat_template = template()
     fast.save_pretrained(out)
-    draw_model(config.model_config_json(), out, config.seed)
+    draw_model(config.model_config_json(), out, config.seed, make_mimetic if config.attention == "mimetic" else None)
     console.say(f"a tokenizer of {config.vocab_size} tokens and random weights: {out.name}")
     return {"vocab_size": config.vocab_size}
 

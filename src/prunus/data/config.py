@@ -18,7 +18,7 @@ class Place(Config):
     """A local file (.jsonl, .json, .csv, .parquet or .txt, .gz too), a dataset's id on the hub, `builtin:python`,
     or `builtin:world`."""
     name: str | None = None
-    """The configuration of a dataset that has several; of `builtin:world` `stories` or `chat`."""
+    """The configuration of a dataset that has several; of `builtin:world` `stories`, `chants` or `chat`."""
     split: str = "train"
     """The split of a dataset on the hub, or of `builtin:world`: `train` or `held_out`."""
     revision: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ from prunus.models.compatible import make_compatible
 from prunus.models.folder import write_config
 
 
-def draw_model(config: dict[str, Any], out: Path, seed: int) -> None:
+def draw_model(config: dict[str, Any], out: Path, seed: int, redraw: Callable[[Any], None] | None = None) -> None:
     """Write a freshly initialised model to `out`.
 
     Args:
         config: Its config.json.
         out: The folder, which exists.
         seed: Seed of torch's generator.
+        redraw: What is then drawn in another way, in place; nothing if None.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -25,5 +27,7 @@ def draw_model(config: dict[str, Any], out: Path, seed: int) -> None:
     write_config(out, config)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(out), dtype=torch.float32)
+    if redraw:
+        redraw(model)
     model.to(dtype_named(config)).save_pretrained(out)
     make_compatible(out)

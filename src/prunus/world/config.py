@@ -20,7 +20,7 @@ Share = Annotated[float, Field(ge=0)]
 
 WORLD = "builtin:world"
 """What it is called where text or items are wanted."""
-REVISION = 2
+REVISION = 3
 """Raised whenever the same options come to mean other text."""
 
 MIXTURE: dict[str, float] = {"instruction_following": 1.0, "roleplay": 1.0, "rag": 2.0, "function_calling": 2.0}
@@ -36,7 +36,7 @@ class WorldConfig(Config):
     turns: int = Field(default=3, ge=1)
     """Questions of one training conversation at most; held-out items have one."""
     documents: int = Field(default=20_000, ge=1)
-    """Stories and chants of the training split."""
+    """Stories, or chants, of the training split."""
     conversations: int = Field(default=60_000, ge=1)
     """Conversations of the training split."""
     held_out_items: int = Field(default=500, ge=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count as numbers
 from random import Random
 from typing import Any
 
@@ -20,6 +21,7 @@ SCENES: dict[str, Callable[[Random, Part, Difficulty, int], Scene]] = {
     "copying": copying.scene,
     "stories": stories.scene,
 }
+DOCUMENTS: dict[str, Callable[[Random, Part], str]] = {"stories": story, "chants": chant}
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,9 @@ class Item:
     check: dict[str, Any]
 
 
-def corpus(config: WorldConfig, part: Part = "train") -> Iterator[str]:
-    """Stories and chants by turns, without end."""
-    number = 0
-    while True:
-        yield (story, chant)[number % 2](_random(config, part, "corpus", number), part)
-        number += 1
+def corpus(config: WorldConfig, kind: str, part: Part = "train") -> Iterator[str]:
+    """Documents of one kind, without end."""
+    return (DOCUMENTS[kind](_random(config, part, kind, number), part) for number in numbers())
 
 
 def conversations(config: WorldConfig) -> Iterator[dict[str, Any]]:

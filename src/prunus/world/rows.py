@@ -13,7 +13,7 @@ from prunus.world.config import SKILLS, Part, WorldConfig
 from prunus.world.items import Message
 from prunus.world.make import conversations, corpus, held_out
 
-Rows = Literal["stories", "chat"]
+Rows = Literal["stories", "chants", "chat"]
 NAMES: tuple[Rows, ...] = get_args(Rows)
 SPLITS: tuple[Part, ...] = get_args(Part)
 
@@ -36,14 +36,15 @@ def rows(config: WorldConfig, name: str | None, split: str) -> Iterator[dict[str
 
     Args:
         config: Which world.
-        name: `stories`, rows of `{text}`; or `chat`, rows of `{text, messages, tools, skill, check}`: `text` is the
-            conversation as Sapling reads it, and `check` what its last answer is checked by. None for stories.
+        name: `stories` or `chants`, rows of `{text}`; or `chat`, rows of `{text, messages, tools, skill, check}`:
+            `text` is the conversation as Sapling reads it, and `check` what its last answer is checked by. None for
+            stories.
         split: `train` or `held_out`.
     """
     part: Part = "train" if split == "train" else "held_out"
     if name != "chat":
         count = config.documents if part == "train" else config.held_out_items
-        yield from ({"text": text} for text in islice(corpus(config, part), count))
+        yield from ({"text": text} for text in islice(corpus(config, name or NAMES[0], part), count))
     elif part == "train":
         for row in islice(conversations(config), config.conversations):
             yield {"text": rendered(row["messages"], row["tools"]), **row}

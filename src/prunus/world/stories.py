@@ -1,4 +1,4 @@
-"""Plain stories, and chants that say everything again: text in which who reads on learns to look back."""
+"""Plain stories, and chants of few words, from which a reader learns to look back."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def scene(random: Random, part: Part, difficulty: Difficulty, turns: int) -> Sce
 
 
 def chant(random: Random, part: Part) -> str:
-    """Six to twelve words in a row, said two or three times."""
+    """Two to four words, and then sixteen times one of them: its second syllable is found where it was said before."""
     words = Words(random, part)
-    row = " ".join(random.choice([words.name, words.thing])() for _ in range(random.randint(6, 12)))
-    return ". ".join(f"Sing {row}" for _ in range(random.randint(2, 3))) + "."
+    row = [random.choice([words.name, words.thing])() for _ in range(random.randint(2, 4))]
+    return f"Sing {' '.join(row + random.choices(row, k=16))}."
