@@ -10,7 +10,7 @@ from prunus.data.config import Source
 from prunus.errors import DataError
 from prunus.runtime import Runtime
 from prunus.world.config import WorldConfig
-from prunus.world.rows import BEGIN, CALL_MARKS, END, MARKS, rendered, rows
+from prunus.world.rows import BEGIN, CALL_MARKS, CITATIONS, END, MARKS, rendered, rows
 from tests.tiny import load
 
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -33,8 +33,8 @@ def test_a_teacher_that_can_chat(tmp_path: Path) -> None:
     ids = tokenizer.apply_chat_template(row["messages"], tools=row["tools"], return_dict=True)["input_ids"]
     assert tokenizer.decode(ids) == rendered(row["messages"], row["tools"]) + tokenizer.eos_token
     marks = tokenizer.convert_tokens_to_ids(list(MARKS))
-    assert set(marks) == set(range(2, 8))
-    assert tokenizer.decode(marks, skip_special_tokens=True) == "".join(CALL_MARKS)  # a call is found in what is said
+    assert set(marks) == set(range(2, 12))
+    assert tokenizer.decode(marks, skip_special_tokens=True) == "".join(CALL_MARKS + CITATIONS)  # found in what is said
     assert {tokenizer.convert_tokens_to_ids("<tool_call>"), tokenizer.eos_token_id} <= set(ids)
     assert all(len(tokenizer.tokenize(str(number))) == 2 for number in range(10, 100))
 

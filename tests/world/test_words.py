@@ -27,3 +27,9 @@ def test_parts_share_no_word() -> None:
         drawn[part] = {words.thing() for _ in range(600)} | {words.number() for _ in range(15)}
         assert len(drawn[part]) == 615  # none twice
     assert not drawn["train"] & drawn["held_out"]
+
+
+def test_words_of_a_scene_share_no_syllable() -> None:
+    words = Words(Random(0), "train")
+    drawn = [draw() for _ in range(10) for draw in (words.thing, words.name)]
+    assert len({word[:3].lower() for word in drawn}) == len({word[3:] for word in drawn}) == len(drawn)

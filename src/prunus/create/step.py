@@ -18,7 +18,7 @@ from prunus.data.sources import documents
 from prunus.errors import DataError
 from prunus.models.draw import draw_model
 from prunus.runtime import Runtime
-from prunus.world.rows import BEGIN, CALL_MARKS, END, MARKS, template
+from prunus.world.rows import BEGIN, CALL_MARKS, CITATIONS, END, MARKS, template
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _with_calls_in_text(tokenizer: Any) -> Any:
     """The marks of calls as plain added tokens, which decoding leaves in: the trainer makes all of its own special."""
     raw = json.loads(tokenizer.to_str())
     for token in raw["added_tokens"]:
-        token["special"] = token["content"] not in CALL_MARKS
+        token["special"] = token["content"] not in (*CALL_MARKS, *CITATIONS)
     return type(tokenizer).from_str(json.dumps(raw))
 
 

@@ -38,7 +38,12 @@ def scene(random: Random, part: Part, difficulty: Difficulty, turns: int) -> Sce
     tools: list[Tool] = []
     verbs = random.sample(VERBS, 2)  # few, so that the thing has to be compared as well
     for names in _parameters(random, random.randint(*_TOOLS[difficulty]), random.randint(*_VALUES[difficulty])):
-        again = tools and random.random() < 0.3 and sum(tool[1] == tools[-1][1] for tool in tools) == 1
+        again = (
+            difficulty != "easy"
+            and tools
+            and random.random() < 0.3
+            and sum(tool[1] == tools[-1][1] for tool in tools) == 1
+        )
         noun = tools[-1][1] if again else words.thing()
         verb = random.choice([verb for verb in verbs if (verb, noun) not in {tool[:2] for tool in tools}])
         tools.append((verb, noun, names))
@@ -104,7 +109,7 @@ def _called(calls: list[tuple[str, dict[str, Any]]]) -> Message:
     functions = [{"name": name, "arguments": values} for name, values in calls]
     called = [{"type": "function", "function": function} for function in functions]
     quoted = "\n".join(
-        f"{name} is " + ", ".join(f"{key}: {ARGUMENTS[key]}" for key in values) for name, values in calls
+        f"{' '.join([name, *values])}: {' '.join(ARGUMENTS[key] for key in values)}" for name, values in calls
     )
     return {"role": "assistant", "content": quoted, "tool_calls": called}
 

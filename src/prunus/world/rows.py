@@ -75,5 +75,7 @@ def template() -> str:
 BEGIN, END = "<|begin_of_text|>", "<|end_of_text|>"
 CALL_MARKS = ("<tool_call>", "</tool_call>")
 """What stands around a call, and stays in an answer's text, so that whoever reads it finds the call."""
-MARKS = ("<|tools|>", "<|system|>", "<|user|>", "<|assistant|>", *CALL_MARKS)
+CITATIONS = tuple(f"[{number}]" for number in range(1, 5))
+"""What stands behind what is taken from a passage, in text too."""
+MARKS = ("<|tools|>", "<|system|>", "<|user|>", "<|assistant|>", *CALL_MARKS, *CITATIONS)
 """What the template sets between turns and around calls, a token each."""

@@ -36,6 +36,8 @@ def part_of(first: int, second: int) -> Part:
 class Words:
     """A drawer of words of one part of the world, none of them twice.
 
+    The first 32 names and things share no syllable, so what stood behind a syllable before says how it goes on.
+
     Args:
         random: Where chance comes from.
         part: Which words it may use.
@@ -44,18 +46,30 @@ class Words:
     def __init__(self, random: Random, part: Part) -> None:
         self.random, self.part = random, part
         self.used: set[str] = set()
+        self.heard: set[str] = set()
 
     def thing(self) -> str:
         """A thing such as `balkos`."""
-        return self._fresh(FIRST, SECOND)
+        return self._unheard()
 
     def name(self) -> str:
         """A name of a person or a place, such as `Balkos`; no thing of the same drawer is called so."""
-        return self._fresh(FIRST, SECOND).capitalize()
+        return self._unheard().capitalize()
 
     def number(self) -> str:
         """A number of two digits."""
         return self._fresh("123456789", "0123456789")
+
+    def _unheard(self) -> str:
+        """A word of syllables that were in none; when half of all are used up, they all count as new."""
+        if len(self.heard) >= SYLLABLES:
+            self.heard.clear()
+        while True:
+            word = self._fresh(FIRST, SECOND)
+            if not self.heard & {word[:3], word[3:]}:
+                self.heard |= {word[:3], word[3:]}
+                return word
+            self.used.remove(word)
 
     def _fresh(self, first: Sequence[str], second: Sequence[str]) -> str:
         while True:
