@@ -1,6 +1,6 @@
 """How the teacher in the box learnt: the curves and the held-out scores of runs, as figures and as a picture.
 
-python benchmarks/sapling.py runs/seedling runs/sapling --scores scores/sapling \
+python benchmarks/sapling.py runs/sapling --scores scores/sapling \
     --json benchmarks/results/sapling.json --svg docs/sapling.svg
 
 Stages are drawn one after the other over all tokens; one that was cut off as far as it came. Scores are those of
