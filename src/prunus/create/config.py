@@ -13,10 +13,10 @@ class CreateConfig(StepConfig):
     """A Llama with random weights and a byte-level BPE tokenizer learnt from the corpus, for `correct` to train."""
 
     kind: ClassVar[str] = "create"
-    revision: ClassVar[int] = 3
+    revision: ClassVar[int] = 4
 
     vocab_size: int = Field(default=4096, ge=260)
-    """Tokens: 256 bytes, two special ones (eight with `chat`), and merges."""
+    """Tokens: 256 bytes, two special ones (twelve with `chat`), and merges."""
     hidden_size: int = Field(default=256, ge=1)
     """Width of the residual stream."""
     intermediate_size: int = Field(default=688, ge=1)
