@@ -58,6 +58,12 @@ def test_sources_are_read_in_turn(tmp_path: Path, corpus: Path) -> None:
     assert len(tokenizer.tokenize("What is the")) == 3  # and of the other
 
 
+def test_no_room_for_marks() -> None:
+    with pytest.raises(ValueError, match="vocab_size: 267 has no room for the marks of `chat`; allowed: 268 or more"):
+        CreateConfig(vocab_size=267, chat=True)
+    CreateConfig(vocab_size=267)
+
+
 def test_too_little_text(tmp_path: Path, corpus: Path) -> None:
     with pytest.raises(DataError, match=r"vocab_size: 5000, but the corpus yields no more than"):
         make(tmp_path / "model", (Source(path=str(corpus)),), vocab_size=5000)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from prunus.config import Seed, StepConfig
+from prunus.world.rows import MARKS
 
 
 class CreateConfig(StepConfig):
@@ -42,6 +43,15 @@ class CreateConfig(StepConfig):
     from which a model learns sooner to look back in its context (after arXiv 2305.09828)."""
     seed: Seed = 0
     """Seed of the weights."""
+
+    @model_validator(mode="after")
+    def _room_for_marks(self) -> CreateConfig:
+        least = 258 + len(MARKS)
+        if self.chat and self.vocab_size < least:
+            raise ValueError(
+                f"vocab_size: {self.vocab_size} has no room for the marks of `chat`; allowed: {least} or more"
+            )
+        return self
 
     def model_config_json(self) -> dict[str, Any]:
         """The model's config.json."""
