@@ -1,4 +1,4 @@
-"""Thinning, breeding, halving and the front: against slow references, and by what must hold."""
+"""Turns, breeding, halving and the front: against slow references, and by what must hold."""
 
 import itertools
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunus.search.candidates import candidate, candidates_of, lost, proportional, thin
+from prunus.search.candidates import candidate, candidates_of, in_turn, lost, proportional
 from prunus.search.evolve import breed
 from prunus.search.halving import rank_correlation, ranking, regret, rung_sizes, settled, survivors
 from prunus.search.pareto import front
@@ -33,18 +33,18 @@ def test_what_a_cut_loses_is_the_importance_outside_the_best() -> None:
     assert both == pytest.approx(8 / 32 + 4 / 16)
 
 
-def test_thinning_keeps_every_depth_and_the_proportional_shape() -> None:
+def test_every_depth_has_its_turn_and_the_proportional_shape_the_first() -> None:
     space = space_of("non-embedding <= 50%", within=0.2)
     shapes = space.all()
     depths = {shape.num_hidden_layers for shape in shapes}
-    kept = thin(shapes, len(depths) + 2, space.teacher, SCORES)
-    assert len(kept) == len({name_of(shape) for shape in kept}) == len(depths) + 2
-    assert {shape.num_hidden_layers for shape in kept} == depths
-    assert proportional(space.teacher, shapes) in kept
-    assert thin(shapes, 1000, space.teacher, SCORES) == shapes
-    for depth in depths:  # of each depth the one that loses least, or the proportional one besides
-        best = min((s for s in shapes if s.num_hidden_layers == depth), key=lambda s: lost(SCORES, space.teacher, s))
-        assert best in kept
+    order = in_turn(space.teacher, shapes, SCORES)
+    assert sorted(map(name_of, order)) == sorted(map(name_of, shapes))
+    assert order[0] == proportional(space.teacher, shapes)
+    first = order[1 : 1 + len(depths)]
+    assert {shape.num_hidden_layers for shape in first} == depths
+    for shape in first:  # of each depth the one that loses least, but for the proportional one
+        alike = [s for s in order[1:] if s.num_hidden_layers == shape.num_hidden_layers]
+        assert shape == min(alike, key=lambda s: lost(SCORES, space.teacher, s))
 
 
 def test_the_proportional_shape_is_cut_alike_on_all_axes() -> None:

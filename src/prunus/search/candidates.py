@@ -1,10 +1,11 @@
-"""Which of the shapes are tried: thinned by what the scores say is lost, layer count by layer count."""
+"""Which of the shapes are tried, and how: in turn by what the scores say is lost, layer count by layer count."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, get_args
 
 import numpy as np
@@ -144,26 +145,20 @@ def proportional(teacher: Shape, shapes: Sequence[Shape]) -> Shape:
     return min(shapes, key=spread)
 
 
-def thin(shapes: Sequence[Shape], count: int, teacher: Shape, scores: Mapping[str, Any] | None) -> list[Shape]:
-    """At most `count` of some shapes: of every number of layers in turn the one that loses least.
+def in_turn(teacher: Shape, shapes: Sequence[Shape], scores: Mapping[str, Any] | None) -> list[Shape]:
+    """Some shapes in the order in which to try them: of every number of layers in turn the one that loses least.
 
-    The proportional one is among them. Scores judge layers and widths too unevenly for one list of all.
+    The proportional one is the first. Scores judge layers and widths too unevenly for one list of all.
     """
-    if len(shapes) <= count:
-        return list(shapes)
     loss = {id(shape): lost(scores, teacher, shape) if scores else _unevenness(teacher, shape) for shape in shapes}
     even = proportional(teacher, shapes)
     by_depth: dict[int, list[Shape]] = {}
     for shape in sorted(shapes, key=lambda shape: loss[id(shape)]):
         if shape is not even:
             by_depth.setdefault(shape.num_hidden_layers, []).append(shape)
-    chosen = [even]
     queues = sorted(by_depth.values(), key=lambda queue: loss[id(queue[0])])
-    while len(chosen) < count:
-        for queue in queues:
-            if queue and len(chosen) < count:
-                chosen.append(queue.pop(0))
-    return chosen
+    rounds = zip_longest(*queues)
+    return [even, *(shape for one in rounds for shape in one if shape is not None)]
 
 
 def _unevenness(teacher: Shape, shape: Shape) -> float:

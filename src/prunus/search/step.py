@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from prunus.console import Console
 from prunus.models.folder import ModelFolder
 from prunus.models.shape import Shape
 from prunus.runtime import Runtime
-from prunus.search.candidates import Candidate, candidates_of, proportional, thin
+from prunus.search.candidates import Candidate, candidates_of, in_turn, proportional
 from prunus.search.config import SearchConfig
 from prunus.search.evolve import breed
 from prunus.search.halving import rank_correlation, ranking, regret, rung_sizes, settled, survivors
@@ -76,14 +76,19 @@ class _Search:
 
     def add(self, shapes: Sequence[Shape]) -> list[str]:
         """Take shapes up as candidates, each in every way that it can be cut, or at once. Returns their names."""
-        made = [
-            one
-            for shape in shapes
-            for one in candidates_of(self.teacher, shape, self.config.ways, self.other_layers(shape))
-        ]
+        made = [one for shape in shapes for one in self.made_of(shape)]
         new = {one.name: one for one in made if one.name not in self.tried}
         self.tried |= new
         return list(new)
+
+    def made_of(self, shape: Shape) -> list[Candidate]:
+        """What a shape is tried as: one candidate for each way to cut it and each choice of the layers that go."""
+        return candidates_of(self.teacher, shape, self.config.ways, self.other_layers(shape))
+
+    def fitting(self, shapes: Sequence[Shape], places: int) -> list[Shape]:
+        """The first of some shapes, as many as make no more candidates than there are places."""
+        ends = accumulate(len(self.made_of(shape)) for shape in shapes)
+        return [shape for shape, end in zip(shapes, ends, strict=False) if end <= places]
 
     def other_layers(self, shape: Shape) -> list[tuple[int, ...]]:
         """The layers that go in place of those that the scores choose."""
@@ -96,17 +101,16 @@ class _Search:
         self.measure(names, BEFORE)
         self.measure(names, 0)
 
-    def evolve(self, places: int) -> None:
+    def evolve(self) -> None:
         """Fill the places that thinning left, generation by generation."""
         space, draw = self.trials.space(self.teacher, fine=True), np.random.default_rng(self.config.seed)
         for left in range(self.config.generations, 0, -1):
+            places = max(0, self.config.candidates - len(self.tried)) // left
             order = ranking(self.losses(0))
             parents = list({key_of(self.tried[name].shape): self.tried[name].shape for name in order}.values())
             best = parents[: max(2, len(parents) // 2)]
             known = {key_of(one.shape) for one in self.tried.values()}
-            children = breed(best, places // left, space, known, draw)
-            places -= places // left
-            self.first_rung(children)
+            self.first_rung(self.fitting(breed(best, places, space, known, draw), places))
 
     def halve(self) -> int:
         """Give the better ones more, rung by rung. Returns the last rung."""
@@ -145,15 +149,16 @@ def run(config: SearchConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
     if inputs.scores is not None:
         scores = json.loads((inputs.scores / "scores.json").read_text())
     shapes = inputs.trials.space(teacher).all()
-    each = len(config.ways) + config.layer_choices - 1
-    places = max(2 if config.layer_choices == 1 else 1, config.candidates // each)
-    evolves = len(shapes) > places and config.generations > 0
-    first = thin(shapes, places - places // 2 if evolves else places, teacher, scores)
+    search, order = _Search(config, inputs.trials, console, teacher), in_turn(teacher, shapes, scores)
+    first = search.fitting(order, config.candidates)
+    evolves = len(first) < len(shapes) and config.generations > 0
+    if evolves:
+        first = search.fitting(order, config.candidates - config.candidates // 2)
+    first = first or order[:1]  # which may be more candidates than were asked for
     console.say(f"{len(shapes)} shapes meet the budget; {len(first)} of them are tried first")
-    search = _Search(config, inputs.trials, console, teacher)
     search.first_rung(first)
     if evolves:
-        search.evolve(places - len(first))
+        search.evolve()
     last = search.halve()
     found = _found(search, last, shapes)
     if processes.rank() == 0:
