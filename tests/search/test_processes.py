@@ -35,18 +35,8 @@ def test_two_processes_find_what_one_does(teacher: Path, corpus: Path, tmp_path:
 def test_given_scores_say_which_layers_go(
     teacher: Path, corpus: Path, held_out: Path, tmp_path: Path, capsys: Any
 ) -> None:
-    scores = [
-        "score",
-        teacher,
-        "--corpus",
-        corpus,
-        "--samples",
-        8,
-        "--sequence-length",
-        32,
-        "--out",
-        tmp_path / "scores",
-    ]
+    scores = ["score", teacher, "--corpus", corpus, "--samples", 8, "--sequence-length", 32]
+    scores += ["--out", tmp_path / "scores"]
     assert main([str(word) for word in scores]) == 0
     words = ["search", teacher, "--budget", "non-embedding <= 51%", "--axes", "num_hidden_layers", "--corpus", corpus]
     words += ["--evaluation", held_out, "--scores", tmp_path / "scores", "--layer-choices", 2, "--rungs", 1]
