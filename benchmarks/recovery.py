@@ -49,7 +49,8 @@ from prunus.training.loop import train
 PAPER = {"optimizer": "adamw", "states": "none"}
 CHANNELS = {"method": "minitron"}
 BETTER = {"neurons": {"criterion": "activation_norm", "batch": "l2", "sequence": "l2"}}
-ROTATED = {"method": "rotate", "importance": BETTER}
+ROTATED = {"method": "rotate", "importance": BETTER, "gradient_weight": 0.0}
+BY_GRADIENTS = {**ROTATED, "gradient_weight": 1.0}
 REFITTED = {**ROTATED, "heal": {"norms": True, "refit": "all"}}
 BY_LOGITS = {"drop_layers": "single", "importance": {"layers": "logit_nmse"}}
 BY_REFIT = {**CHANNELS, "importance": {"layers": "refit"}, "heal": {}}  # which says on how much text
@@ -70,6 +71,10 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "rotated, muon": (ROTATED, MUON),
     "rotated, muon, states": (ROTATED, STATES),
     "rotated, refitted, muon, states": (REFITTED, STATES),
+    "rotated by gradients": (BY_GRADIENTS, PAPER),
+    "rotated by gradients, muon, states": (BY_GRADIENTS, STATES),
+    "rotated by gradients, refitted, muon, states": ({**BY_GRADIENTS, "heal": REFITTED["heal"]}, STATES),
+    "rotated by gradients, few steps": (BY_GRADIENTS, FEW_STEPS),
     "minitron, few steps": (CHANNELS, FEW_STEPS),
     "rotated, few steps": (ROTATED, FEW_STEPS),
     "block by refit, few steps": (BY_REFIT, FEW_STEPS),

@@ -3,7 +3,7 @@
     python benchmarks/score.py [--json FILE]
 
 A Llama of random weights; each repetition times the plain pass and the scoring passes in turn, and the ratio is that
-of the medians. `gradients` is held against a forward and backward pass of the activations alone.
+of the medians. What takes a backward pass is held against a forward and backward pass of the activations alone.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from prunus.models.shape import Shape
 from prunus.pipeline.machine import hardware, versions
 from prunus.score.statistics import Statistics
 from prunus.score.step import forward_and_backward
+from prunus.training.objectives import CrossEntropy
 
 CONFIG = {
     "hidden_size": 768,
@@ -43,6 +44,11 @@ VARIANTS: dict[str, tuple[str, ...] | None] = {
     "and the covariance": ("mean", "covariance"),
     "all three aggregations": ("mean", "l2", "variance"),
 }
+BACKWARD: dict[str, tuple[str, ...] | None] = {
+    "forward and backward": None,
+    "gradients": ("mean", "gradients"),
+    "gradient covariance": ("mean", "covariance", "gradient_covariance"),
+}
 
 
 def main() -> None:
@@ -57,15 +63,16 @@ def main() -> None:
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**CONFIG)).eval().requires_grad_(False)
     ids = torch.randint(0, CONFIG["vocab_size"], (options.batch_size, options.sequence_length))
-    seconds = {name: [] for name in [*VARIANTS, "forward and backward", "gradients"]}
+    loss = CrossEntropy(model)
+    seconds: dict[str, list[float]] = {name: [] for name in [*VARIANTS, *BACKWARD]}
     for _ in range(options.repetitions + 1):  # the first warms up
         for name, collect in VARIANTS.items():
             seconds[name].append(forward(model, ids, collect))
-        for name, collect in (("forward and backward", None), ("gradients", ("mean", "gradients"))):
-            seconds[name].append(timed(model, collect, lambda: forward_and_backward(model, ids)))
+        for name, collect in BACKWARD.items():
+            seconds[name].append(timed(model, collect, lambda: forward_and_backward(loss, ids)))
     found = {name: median(times[1:]) for name, times in seconds.items()}
     ratios = {name: found[name] / found["plain"] for name in VARIANTS}
-    ratios["gradients"] = found["gradients"] / found["forward and backward"]
+    ratios |= {name: found[name] / found["forward and backward"] for name in BACKWARD}
     print(f"{hardware()}, {options.threads} threads, {options.batch_size} x {options.sequence_length} tokens")
     for name, ratio in ratios.items():
         print(f"{name:28}{found[name]:8.3f} s {ratio:8.3f}")

@@ -194,7 +194,7 @@ def test_scoring_collects_what_the_students_read(plan, tmp_path: Path) -> None:
     asked = {"samples": 8, "sequence_length": 16, "collect": ["mean"], "task": str(task), "blocks": [3]}
     made = plan(students=students, score=asked)
     config = step_of(made, "teacher score").config
-    assert config.collect == ("mean", "gradients", "covariance", "lm_loss", "accuracy")
+    assert config.collect == ("mean", "gradients", "covariance", "gradient_covariance", "lm_loss", "accuracy")
     assert config.blocks == (1, 2, 3)  # what a cut reads, and what was asked for
     assert step_of(made, "teacher score").inputs["task"].value == task
     assert cost_of(step_of(made, "teacher score"), made).tokens > 8 * 16

@@ -17,7 +17,15 @@ from prunus.models.values import to_float
 from prunus.prune.choose import choose
 from prunus.prune.config import PruneConfig
 from prunus.prune.cut import cut
-from prunus.prune.rotate import diagonalise, lost_energy, make_rotation, principal_axes, stored_vectors, sum_to_zero
+from prunus.prune.rotate import (
+    balanced,
+    diagonalise,
+    lost_energy,
+    make_rotation,
+    principal_axes,
+    stored_vectors,
+    sum_to_zero,
+)
 from tests.families import kill, make_teacher
 from tests.prune.test_families import TYPES, logits, prune, score
 
@@ -47,7 +55,7 @@ def test_another_basis_is_the_same_model(tmp_path: Path, model_type: str) -> Non
     if teacher.family.layer_norm:
         draw -= draw.mean(axis=0)
     vector = stored_vectors(lambda name: to_float(read_bytes(teacher.tensors[name]), "F64"), teacher.family)
-    rotation = make_rotation(draw @ draw.T, teacher.shape, 32, vector)
+    rotation = make_rotation(draw @ draw.T, draw @ draw.T, teacher.shape, 32, vector)
     config = PruneConfig(method="rotate", importance="random")
     keep = choose({}, teacher.shape, teacher.shape, config, None)
     (tmp_path / "out").mkdir()
@@ -73,7 +81,7 @@ def test_cutting_what_is_never_written_is_exact(tmp_path: Path, model_type: str)
         heads = [[3]] * 4
         kill(folder, {"heads": heads, "kv_heads": heads})
         options["num_attention_heads"] = 3
-    scores = score(folder, tmp_path, collect=("mean", "covariance"))
+    scores = score(folder, tmp_path)
     out = prune(folder, tmp_path / "out", scores, method="rotate", **options)
     torch.testing.assert_close(logits(out), logits(folder), rtol=2e-4, atol=2e-4)
     assert ModelFolder(out).shape.hidden_size == 24
@@ -94,6 +102,27 @@ def test_the_axes_are_the_principal_ones() -> None:
     values = np.sort(np.linalg.eigvalsh(covariance))
     assert lost_energy(covariance, axes) == pytest.approx(values[:3].sum() / values.sum())
     assert lost_energy(covariance, np.eye(6)) == pytest.approx(0, abs=1e-12)
+
+
+def test_axes_are_balanced_between_what_is_held_and_what_is_felt() -> None:
+    held, felt = np.diag([4.0, 3, 2, 1, 0, 0]), np.diag([0.0, 0, 1, 5, 4, 90])  # the last two are never reached
+    found = balanced(held, felt, 1.0)
+    np.testing.assert_allclose(found, np.diag([0.4, 0.3, 0.2 + 1 / 6, 0.1 + 5 / 6, 0, 0]), atol=1e-12)
+    kept = np.abs(principal_axes(found, 2)).argmax(axis=0)
+    assert kept.tolist() == [3, 0]
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 6)))[0]  # whatever the basis
+    np.testing.assert_allclose(
+        balanced(turn @ held @ turn.T, turn @ felt @ turn.T, 1.0), turn @ found @ turn.T, atol=1e-9
+    )
+    np.testing.assert_allclose(balanced(held, felt, 0.0), held / 10)
+    np.testing.assert_allclose(balanced(held, np.diag([0.0, 0, 0, 0, 4, 90]), 1.0), held / 10)  # nothing to weigh
+
+
+def test_gradients_are_read_unless_they_weigh_nothing(tmp_path: Path) -> None:
+    shape = ModelFolder(make_teacher(tmp_path / "teacher", "llama")).shape
+    smaller = shape.with_dimensions({"hidden_size": 16})
+    assert PruneConfig(hidden_size=16).statistics(shape, smaller) == {"covariance", "gradient_covariance"}
+    assert PruneConfig(hidden_size=16, gradient_weight=0).statistics(shape, smaller) == {"covariance"}
 
 
 def test_a_tied_head_says_what_an_untied_one_says_of_the_kept_subspace() -> None:

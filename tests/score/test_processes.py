@@ -17,7 +17,8 @@ def test_two_processes_score_as_one_does(teacher: Path, corpus: Path, tmp_path: 
     lines = [{"query": "once upon a", "choices": ["time there", "plum tree"], "gold": i % 2} for i in range(6)]
     task.write_text("".join(json.dumps(line) + "\n" for line in lines))
     arguments = ["score", teacher, "--corpus", corpus, "--samples", 10, "--sequence-length", 16, "--layer-samples", 6]
-    arguments += ["--collect", "mean", "variance", "gradients", "covariance", "lm_loss", "accuracy", "logit_nmse"]
+    arguments += ["--collect", "mean", "variance", "gradients", "covariance", "gradient_covariance"]
+    arguments += ["lm_loss", "accuracy", "logit_nmse"]
     arguments += ["--task", task, "--task-items", 6, "--blocks", 1, 2, "--runtime.device-batch-size", 2]
     words = [str(argument) for argument in arguments]
     assert main([*words, "--out", str(tmp_path / "one" / "scores")]) == 0

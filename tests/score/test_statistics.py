@@ -89,7 +89,7 @@ def test_scores_are_the_papers_formula_spelt_out(teacher: Path, stream: Path, tm
 def test_portions_do_not_matter(teacher: Path, stream: Path, tmp_path: Path) -> None:
     one, all_at_once = (score(teacher, stream, tmp_path / str(n), batch=n) for n in (1, 10))
     for name in one:
-        atol = 1e-4 if name == "covariance" else 1e-7  # products of float32, summed in another order
+        atol = 1e-4 if name.endswith("covariance") else 1e-7  # products of float32, summed in another order
         torch.testing.assert_close(one[name], all_at_once[name], rtol=1e-5, atol=atol)
 
 
@@ -149,8 +149,26 @@ def test_the_covariance_is_of_what_the_norms_read(teacher: Path, stream: Path, t
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_the_gradient_covariance_is_of_gradients_by_what_the_norms_read(
+    teacher: Path, stream: Path, tmp_path: Path
+) -> None:
+    found = score(teacher, stream, tmp_path / "out", batch=4, collect=("gradient_covariance",))
+    expected, model, seen = np.zeros((32, 32)), load(teacher), []
+    norms = [n for layer in model.model.layers for n in (layer.input_layernorm, layer.post_attention_layernorm)]
+    for norm in [*norms, model.model.norm]:
+        norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    ids = torch.from_numpy(Tokens.open(stream).draw(10, 16, 5))
+    gradients = torch.autograd.grad(model(ids, labels=ids).loss * ids[:, 1:].numel(), seen)
+    assert len(gradients) == 9
+    for x, gradient in zip(seen, gradients, strict=True):
+        size = x.detach().double().square().mean(dim=-1, keepdim=True).sqrt()
+        for row in (gradient.double() * size)[:, ::4].flatten(0, 1).numpy():
+            expected += np.outer(row, row)
+    np.testing.assert_allclose(found["gradient_covariance"], expected, rtol=1e-3, atol=1e-5 * expected.max())
+
+
 def test_a_killed_run_goes_on_where_it_was(teacher: Path, stream: Path, tmp_path: Path, monkeypatch) -> None:
-    collect = ("mean", "covariance", "lm_loss", "logit_nmse")
+    collect = ("mean", "covariance", "gradient_covariance", "lm_loss", "logit_nmse")
     expected = score(teacher, stream, tmp_path / "whole", batch=2, collect=collect)
     (tmp_path / "out").mkdir()
     often = Runtime(device_batch_size=2, checkpoint_minutes=0)

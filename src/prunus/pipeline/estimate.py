@@ -19,7 +19,7 @@ from prunus.pipeline.plan import Plan
 from prunus.pipeline.shapes import ShapeSearch
 from prunus.pipeline.steps import Step
 from prunus.prune.config import PruneConfig
-from prunus.score.config import ScoreConfig
+from prunus.score.config import GRADIENTS, ScoreConfig
 from prunus.search.halving import rung_sizes
 from prunus.targets.config import TargetsConfig
 from prunus.training.config import TrainingConfig
@@ -79,7 +79,7 @@ def _asking(config: StepConfig, shape: Shape, plan: Plan) -> Cost | None:
     if isinstance(config, ShapeSearch):
         return _searching(config, plan)
     if isinstance(config, ScoreConfig):
-        return _scoring(config, shape)
+        return _scoring(config, shape, plan)
     if isinstance(config, GenerateConfig):
         return _generating(config, shape, plan)
     return _targets(config, shape, plan) if isinstance(config, TargetsConfig) else None
@@ -96,16 +96,19 @@ def _evaluating(config: EvaluateConfig, shape: Shape, beside: list[Shape], plan:
     return Cost(config.max_tokens + asked, flops + asked * shape.flops_per_token(max(longest, 2)), memory, 0)
 
 
-def _scoring(config: ScoreConfig, shape: Shape) -> Cost:
+def _scoring(config: ScoreConfig, shape: Shape, plan: Plan) -> Cost:
     per_token, tokens = shape.flops_per_token(config.sequence_length), config.samples * config.sequence_length
-    passes = 2 if "gradients" in config.collect else 1  # backward to the activations alone costs another forward
+    backward = bool(GRADIENTS & set(config.collect))
+    passes = 1 + backward  # backward to the activations alone costs another forward
     layers = shape.num_hidden_layers
     removals = sum(layers - block + 1 for block in config.blocks if block < layers)
     losses = removals * ("lm_loss" in config.collect)
     if "logit_nmse" in config.collect:  # each beside the whole model
         losses += 2 * (removals + layers * (layers + 1) // 2 - 1)
     few = min(config.layer_samples, config.samples) * config.sequence_length * losses
-    return Cost(tokens + few, (tokens * passes + few) * per_token, shape.parameters * 4, 0)
+    portion = min(plan.recipe.runtime.device_batch_size, config.samples) * config.sequence_length
+    memory = shape.parameters * 4 + (_held(shape, portion) if backward else 0)
+    return Cost(tokens + few, (tokens * passes + few) * per_token, memory, 0)
 
 
 def _generating(config: GenerateConfig, shape: Shape, plan: Plan) -> Cost:
@@ -155,8 +158,13 @@ def _merging(config: MergeConfig, shape: Shape, inputs: int) -> Cost:
 
 def _trained(shape: Shape, portion: int) -> int:
     """Bytes of a model in training, and of what it holds of so many tokens."""
-    memory = shape.parameters * _TRAINED + 4 * min(portion, _CHUNK) * shape.vocab_size * _LOGITS
-    return memory + 2 * _ACTIVATIONS * portion * shape.num_hidden_layers * shape.hidden_size
+    return shape.parameters * _TRAINED + _held(shape, portion)
+
+
+def _held(shape: Shape, portion: int) -> int:
+    """Bytes of what a backward pass over so many tokens reads, and of a chunk's logits."""
+    logits = 4 * min(portion, _CHUNK) * shape.vocab_size * _LOGITS
+    return logits + 2 * _ACTIVATIONS * portion * shape.num_hidden_layers * shape.hidden_size
 
 
 def _kept(shape: Shape) -> int:

@@ -113,7 +113,7 @@ class PruneConfig(StepConfig):
     """What is left of the teacher, and how that is chosen."""
 
     kind: ClassVar[str] = "prune"
-    revision: ClassVar[int] = 3
+    revision: ClassVar[int] = 4
 
     num_hidden_layers: int | None = Field(default=None, ge=1)
     """Layers to keep (depth)."""
@@ -143,6 +143,9 @@ class PruneConfig(StepConfig):
     """`minitron` keeps the best channels of the residual stream as they are (arXiv 2407.14679); `rotate` turns the
     stream to its principal axes first, by one orthogonal matrix for the whole network; `auto` rotates where the family
     allows it (docs/families.md) and channels are not left to chance."""
+    gradient_weight: float = Field(default=1.0, ge=0)
+    """Where the stream is rotated, how much the covariance of the loss's gradients weighs beside that of activations in
+    whose principal axes stay. 0 leaves the axes to activations, which are scored without a backward pass."""
     heal: HealConfig = HealConfig()
     """What is done about the cut before any training."""
     init: Literal["teacher", "random"] = "teacher"
@@ -241,13 +244,16 @@ class PruneConfig(StepConfig):
         for axis, size in RANKED.items():
             if getattr(target, size) < getattr(teacher, size):
                 rotated = axis == "channels" and self.rotates(teacher, target)
-                wanted |= {"covariance"} if rotated else getattr(self.importance, axis).collect()
+                wanted |= self._of_the_stream() if rotated else getattr(self.importance, axis).collect()
         if target.head_dim < teacher.head_dim and self.importance.heads.criterion != "random":
             wanted.add("energies")  # which norms over heads make up for what goes
         by_score = self.importance.layers not in ("random", "refit") and isinstance(self.drop_layers, str)
         if by_score and target.num_hidden_layers < teacher.num_hidden_layers:
             wanted.add("cosines" if self.importance.layers == "block_influence" else self.importance.layers)
         return wanted
+
+    def _of_the_stream(self) -> set[str]:
+        return {"covariance", "gradient_covariance"} if self.gradient_weight else {"covariance"}
 
     def rotates(self, teacher: Shape, target: Shape) -> bool:
         """Whether the residual stream is rotated before it is cut."""

@@ -84,18 +84,23 @@ class Rotation:
 
 
 def make_rotation(
-    covariance: np.ndarray, teacher: Shape, size: int, vector: Callable[[str, int | None], np.ndarray]
+    covariance: np.ndarray,
+    wanted: np.ndarray,
+    teacher: Shape,
+    size: int,
+    vector: Callable[[str, int | None], np.ndarray],
 ) -> Rotation:
-    """The rotation that keeps the most of the normalised residual stream.
+    """The rotation that keeps the most of what is wanted of the normalised residual stream.
 
     Args:
         covariance: Σ x̂ x̂ᵀ over what the norms read, [d, d].
+        wanted: Whose principal axes stay, [d, d]: the covariance, or what `balanced` makes of it.
         teacher: The shape that is cut.
         size: d'.
         vector: See `Rotation`.
     """
     family = teacher.family
-    axes = principal_axes(covariance, size - 1 if family.layer_norm else size)
+    axes = principal_axes(wanted, size - 1 if family.layer_norm else size)
     lost = lost_energy(covariance, axes)
     gain = None
     if family.layer_norm:
@@ -104,6 +109,25 @@ def make_rotation(
         (final,) = family.norms[1]
         axes, gain = diagonalise(axes, vector(f"{final}.weight", None))
     return Rotation(axes, family, vector, lost, gain)
+
+
+def balanced(covariance: np.ndarray, gradients: np.ndarray, weight: float) -> np.ndarray:
+    """C / tr C + w P G P / tr P G P: what the stream holds, and what the loss feels, [d, d].
+
+    Balanced truncation (Moore 1981, Principal component analysis in linear systems) weighs how much of a direction is
+    reached against how much of it is observed, in axes that are not orthogonal; RMSNorm allows only a sum of the two.
+    P projects on what is reached at all, so that a cut of what is never written stays exact.
+
+    Args:
+        covariance: C, Σ x̂ x̂ᵀ of what the norms read.
+        gradients: G, Σ ĝ ĝᵀ of the loss by it.
+        weight: w.
+    """
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    reached = vectors[:, np.cumsum(values) > DEAD * values.sum()]
+    felt = reached @ (reached.T @ gradients @ reached) @ reached.T
+    trace = np.trace(felt)
+    return covariance / np.trace(covariance) + (weight / trace * felt if trace else 0.0)
 
 
 def principal_axes(covariance: np.ndarray, count: int) -> np.ndarray:

@@ -23,7 +23,7 @@ from prunus.prune.choose import Keep, choose
 from prunus.prune.config import HealConfig, ImportanceConfig, PruneConfig
 from prunus.prune.cut import cut
 from prunus.prune.rank import Scores, statistic
-from prunus.prune.rotate import Rotation, make_rotation, stored_vectors
+from prunus.prune.rotate import Rotation, balanced, make_rotation, stored_vectors
 from prunus.prune.vocabulary import choose_tokens, named_ids, read_tokenizer, renumber, write_tokenizer
 from prunus.runtime import Runtime
 
@@ -155,7 +155,10 @@ def _rotation(teacher: ModelFolder, target: Shape, config: PruneConfig, scores: 
         if place is not None
     }
     vector = stored_vectors(lambda name: to_float(read_bytes(named[name]), named[name].dtype), teacher.family)
-    return make_rotation(statistic(scores, "covariance"), teacher.shape, target.hidden_size, vector)
+    covariance = wanted = statistic(scores, "covariance")
+    if config.gradient_weight:
+        wanted = balanced(covariance, statistic(scores, "gradient_covariance"), config.gradient_weight)
+    return make_rotation(covariance, wanted, teacher.shape, target.hidden_size, vector)
 
 
 def _block(

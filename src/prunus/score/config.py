@@ -8,23 +8,29 @@ from pydantic import Field, model_validator
 
 from prunus.config import Path, Seed, StepConfig
 
-Statistic = Literal["mean", "l2", "variance", "gradients", "covariance", "lm_loss", "accuracy", "logit_nmse"]
+Statistic = Literal[
+    "mean", "l2", "variance", "gradients", "covariance", "gradient_covariance", "lm_loss", "accuracy", "logit_nmse"
+]
+
+GRADIENTS = frozenset({"gradients", "gradient_covariance"})
+"""Those that take a backward pass."""
 
 
 class ScoreConfig(StepConfig):
     """What the importance of layers, channels, heads and neurons is estimated from."""
 
     kind: ClassVar[str] = "score"
-    revision: ClassVar[int] = 4
+    revision: ClassVar[int] = 5
 
     samples: int = Field(default=1024, ge=1)
     """Sequences drawn at random from the corpus: the calibration set (arXiv 2407.14679 uses 1024)."""
     sequence_length: int = Field(default=8192, ge=2)
     """Tokens of one of them."""
-    collect: tuple[Statistic, ...] = ("mean", "covariance")
+    collect: tuple[Statistic, ...] = ("mean", "covariance", "gradient_covariance")
     """Statistics to collect: activations by their `mean`, `l2` or `variance` over the sequence; `gradients` of the loss
-    (one backward pass); the `covariance` of the residual stream, for a rotated cut; and of layers the `lm_loss`, the
-    `accuracy` on `task`, or the `logit_nmse` without them. What a recipe's students ask for is added."""
+    by them; the `covariance` of the residual stream and the `gradient_covariance` of the loss by it, for a rotated cut
+    (either of gradients takes one backward pass); and of layers the `lm_loss`, the `accuracy` on `task`, or the
+    `logit_nmse` without them. What a recipe's students ask for is added."""
     blocks: tuple[int, ...] = (1,)
     """Lengths of the blocks of layers that are left out in turn for `lm_loss`, `accuracy` and `logit_nmse`. Those
     that a recipe's students drop are added."""

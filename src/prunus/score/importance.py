@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from prunus.models.norms import normalised
+from prunus.models.norms import normalised, scaled_gradients
 
 
 def head_norms(heads: torch.Tensor, head_dim: int) -> torch.Tensor:
@@ -72,6 +72,15 @@ def covariance(inputs: torch.Tensor, centred: bool) -> torch.Tensor:
     """
     x = normalised(inputs, centred).flatten(0, -2)
     return (x.T @ x).double()
+
+
+def gradient_covariance(inputs: torch.Tensor, gradients: torch.Tensor, centred: bool) -> torch.Tensor:
+    """Σ ĝ ĝᵀ over all positions, ĝ the gradient of the loss by x̂: two of [B, S, H] to [H, H] in float64.
+
+    The empirical Fisher matrix of the residual stream, whose changes cost ½ δᵀ Σ ĝ ĝᵀ δ of KL to second order.
+    """
+    g = scaled_gradients(inputs, gradients, centred).flatten(0, -2)
+    return (g.T @ g).double()
 
 
 def routing_values(inputs: torch.Tensor, router: torch.Tensor) -> torch.Tensor:

@@ -11,10 +11,12 @@ from torch import nn
 
 from prunus.models.axes import Family, parse_weight
 from prunus.models.shape import Shape
+from prunus.score.config import GRADIENTS
 from prunus.score.importance import (
     covariance,
     energies,
     expert_squares,
+    gradient_covariance,
     head_norms,
     head_products,
     moments,
@@ -41,6 +43,7 @@ class Statistics:
             that go through it, in place of the moments.
             `neurons.gradients` [2, L, mlp], `heads.gradients`, `channels.gradients`: `taylor_terms`.
             `covariance` [hidden, hidden]: of what the norms over the residual stream read, all of them together.
+            `gradient_covariance` [hidden, hidden]: the same of the loss's gradients by it.
             `energy.<norm>` [L, C] or [C]: `energies` of what each norm reads.
             `cosines` [L + 1, L + 1]: `stream_cosines`.
             `counts` [2]: sequences and tokens that went in.
@@ -67,8 +70,9 @@ class Statistics:
                 self._add(f"{axis}.{how}", 2, *size)
             if "gradients" in collect and axis != "experts":
                 self._add(f"{axis}.gradients", 2, *size)
-        if "covariance" in collect:
-            self._add("covariance", shape.hidden_size, shape.hidden_size)
+        for name in ("covariance", "gradient_covariance"):
+            if name in collect:
+                self._add(name, shape.hidden_size, shape.hidden_size)
         for name in layered:
             self._add(f"energy.{name}", layers, *axes[name].shape(sizes))
         for name in shared:
@@ -80,7 +84,7 @@ class Statistics:
     @property
     def backward(self) -> bool:
         """Whether a backward pass is wanted."""
-        return "gradients" in self.collect
+        return bool(GRADIENTS & set(self.collect))
 
     def _add(self, name: str, *size: int) -> None:
         self.sums[name] = torch.zeros(*size, dtype=torch.float64, device=self.device)
@@ -127,8 +131,11 @@ class Statistics:
 
         def reads(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
             energy.add_(energies(args[0].detach(), centred))
+            x = args[0].detach()[:, ::_STRIDE]
             if row is not None and "covariance" in self.sums:
-                self.sums["covariance"].add_(covariance(args[0].detach()[:, ::_STRIDE], centred))
+                self.sums["covariance"].add_(covariance(x, centred))
+            if row is not None and "gradient_covariance" in self.sums:
+                args[0].register_hook(lambda g: self._gradients(x, g[:, ::_STRIDE]))
 
         yield module.register_forward_pre_hook(reads)
         if row is not None:
@@ -143,7 +150,7 @@ class Statistics:
         def hook(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
             heads = args[0].detach()
             self._moments("heads", i, head_norms(heads, dim))
-            if self.backward:
+            if "gradients" in self.collect:
                 args[0].register_hook(lambda g: self._products("heads", i, head_products(heads, g.detach(), dim)))
 
         return hook
@@ -151,12 +158,16 @@ class Statistics:
     def _members(self, axis: str, i: int, values: torch.Tensor) -> None:
         kept = values.detach()
         self._moments(axis, i, kept)
-        if self.backward:
+        if "gradients" in self.collect:
             values.register_hook(lambda g: self._products(axis, i, kept.float() * g.detach().float()))
 
     def _moments(self, axis: str, i: int, values: torch.Tensor) -> None:
         for how in self.hows:
             self.sums[f"{axis}.{how}"][:, i] += moments(over_sequence(values, how))
+
+    def _gradients(self, x: torch.Tensor, gradients: torch.Tensor) -> None:
+        centred = self.shape.family.layer_norm
+        self.sums["gradient_covariance"] += gradient_covariance(x, gradients, centred)
 
     def _products(self, axis: str, i: int, products: torch.Tensor) -> None:
         self.sums[f"{axis}.gradients"][:, i] += taylor_terms(products)

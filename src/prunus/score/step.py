@@ -25,7 +25,7 @@ from prunus.score.importance import block_influence
 from prunus.score.removal import Measure, blocks, lm_loss, logit_errors, one_by_one, without
 from prunus.score.statistics import Statistics
 from prunus.score.task import question, right
-from prunus.training.objectives import cross_entropy
+from prunus.training.objectives import CrossEntropy
 
 PARALLEL = True
 REMOVALS = ("lm_loss", "accuracy", "logit_nmse")
@@ -101,11 +101,12 @@ def _collect(
             total.copy_(state[f"sums.{name}"])
     total_tokens = sum(batch.numel() for batch in batches)
     seen = sum(batch.numel() for batch in batches[:done])
+    loss = CrossEntropy(model) if statistics.backward else None  # which tries the head: before anything is watched
     with statistics.watching(model), console.progress("score", total_tokens, "tokens") as progress:
         for number, batch in enumerate(batches[done:], start=done + 1):
             ids = batch.to(statistics.device)
-            if statistics.backward:
-                forward_and_backward(model, ids)
+            if loss is not None:
+                forward_and_backward(loss, ids)
             else:
                 with torch.no_grad():
                     model.base_model(input_ids=ids, use_cache=False)
@@ -117,11 +118,11 @@ def _collect(
             checkpoint.save(state)
 
 
-def forward_and_backward(model: PreTrainedModel, ids: torch.Tensor) -> None:
+def forward_and_backward(loss: CrossEntropy, ids: torch.Tensor) -> None:
     """The gradients of the loss, summed over tokens, by every activation and by no weight."""
-    embedded = model.get_input_embeddings().register_forward_hook(lambda *call: call[-1].requires_grad_())
+    embedded = loss.model.get_input_embeddings().register_forward_hook(lambda *call: call[-1].requires_grad_())
     try:
-        (cross_entropy(model, ids) * ids[:, 1:].numel()).backward()
+        (loss(ids) * ids[:, 1:].numel()).backward()
     finally:
         embedded.remove()
 
