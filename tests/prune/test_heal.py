@@ -44,7 +44,7 @@ def tokens(tmp_path_factory) -> Path:
 def healed(teacher: Path, tokens: Path, out: Path, heal: dict[str, Any], **options: Any) -> Path:
     scores = out.with_name(out.name + "-scores")
     scores.mkdir()
-    config = ScoreConfig(samples=32, sequence_length=24, collect=("mean", "covariance"))
+    config = ScoreConfig(samples=32, sequence_length=24)
     run_score(config, ScoreInputs(teacher, tokens), scores, Runtime(), QUIET)
     out.mkdir()
     asked = {"samples": 64, "sequence_length": 24, **heal}
