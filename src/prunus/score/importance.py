@@ -109,8 +109,10 @@ def stream_cosines(stream: torch.Tensor) -> torch.Tensor:
 
     Border i is the input of layer i, border L the output of the last layer.
     """
-    x = F.normalize(stream.float(), dim=-1).flatten(1, 2)
-    return torch.einsum("ith,jth->ij", x, x).double()
+    x = stream.float().flatten(1, 2).transpose(0, 1)
+    products = x @ x.mT  # [B * S, L + 1, L + 1], token by token: one product over all of them is many times slower
+    sizes = products.diagonal(dim1=1, dim2=2).clamp_min(1e-24).rsqrt()
+    return (products * sizes[:, :, None] * sizes[:, None, :]).sum(dim=0, dtype=torch.float64)
 
 
 def block_influence(cosines: torch.Tensor, first: int, count: int) -> float:
