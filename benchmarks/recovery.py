@@ -51,7 +51,7 @@ CHANNELS = {"method": "minitron"}
 BETTER = {"neurons": {"criterion": "activation_norm", "batch": "l2", "sequence": "l2"}}
 ROTATED = {"method": "rotate", "importance": BETTER, "gradient_weight": 0.0}
 BY_GRADIENTS = {**ROTATED, "gradient_weight": 1.0}
-REFITTED = {**ROTATED, "heal": {"norms": True, "refit": "all"}}
+HEALED = {"heal": {"norms": True, "refit": "all"}}
 BY_LOGITS = {"drop_layers": "single", "importance": {"layers": "logit_nmse"}}
 BY_REFIT = {**CHANNELS, "importance": {"layers": "refit"}, "heal": {}}  # which says on how much text
 MUON = {"optimizer": "muon", "states": "none"}
@@ -67,14 +67,15 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "minitron, muon": (CHANNELS, MUON),
     "minitron, muon, states": (CHANNELS, STATES),
     "rotated": (ROTATED, PAPER),
-    "rotated, refitted": (REFITTED, PAPER),
+    "rotated, refitted": ({**ROTATED, **HEALED}, PAPER),
     "rotated, muon": (ROTATED, MUON),
     "rotated, muon, states": (ROTATED, STATES),
-    "rotated, refitted, muon, states": (REFITTED, STATES),
+    "rotated, refitted, muon, states": ({**ROTATED, **HEALED}, STATES),
     "rotated by gradients": (BY_GRADIENTS, PAPER),
     "rotated by gradients, muon, states": (BY_GRADIENTS, STATES),
-    "rotated by gradients, refitted, muon, states": ({**BY_GRADIENTS, "heal": REFITTED["heal"]}, STATES),
+    "rotated by gradients, refitted, muon, states": ({**BY_GRADIENTS, **HEALED}, STATES),
     "rotated by gradients, few steps": (BY_GRADIENTS, FEW_STEPS),
+    "rotated by gradients, refitted, few steps": ({**BY_GRADIENTS, **HEALED}, FEW_STEPS),
     "minitron, few steps": (CHANNELS, FEW_STEPS),
     "rotated, few steps": (ROTATED, FEW_STEPS),
     "block by refit, few steps": (BY_REFIT, FEW_STEPS),
@@ -320,7 +321,7 @@ def main() -> None:
     parser.add_argument("--held-out", nargs="+", required=True)
     parser.add_argument("--append-eos", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--prune", type=json.loads, required=True, help="the shape, as JSON of the options of `prune`")
-    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS)[:9])
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS)[:13])
     parser.add_argument("--tokens", type=int, default=1_228_800)
     parser.add_argument("--sequence-length", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=32)
