@@ -77,7 +77,8 @@ def covariance(inputs: torch.Tensor, centred: bool) -> torch.Tensor:
 def gradient_covariance(inputs: torch.Tensor, gradients: torch.Tensor, centred: bool) -> torch.Tensor:
     """Σ ĝ ĝᵀ over all positions, ĝ the gradient of the loss by x̂: two of [B, S, H] to [H, H] in float64.
 
-    The empirical Fisher matrix of the residual stream, whose changes cost ½ δᵀ Σ ĝ ĝᵀ δ of KL to second order.
+    The empirical Fisher matrix of the residual stream: with labels drawn from the model itself in place of the text's,
+    a change δ costs ½ δᵀ E[ĝ ĝᵀ] δ of KL to second order.
     """
     g = scaled_gradients(inputs, gradients, centred).flatten(0, -2)
     return (g.T @ g).double()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ class _Search:
     def fitting(self, shapes: Sequence[Shape], places: int) -> list[Shape]:
         """The first of some shapes, as many as make no more candidates than there are places."""
         ends = accumulate(len(self.made_of(shape)) for shape in shapes)
-        return [shape for shape, end in zip(shapes, ends, strict=False) if end <= places]
+        return [shape for shape, _ in zip(shapes, takewhile(lambda end: end <= places, ends), strict=False)]
 
     def other_layers(self, shape: Shape) -> list[tuple[int, ...]]:
         """The layers that go in place of those that the scores choose."""
