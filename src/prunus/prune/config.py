@@ -243,17 +243,16 @@ class PruneConfig(StepConfig):
         wanted: set[str] = set()
         for axis, size in RANKED.items():
             if getattr(target, size) < getattr(teacher, size):
-                rotated = axis == "channels" and self.rotates(teacher, target)
-                wanted |= self._of_the_stream() if rotated else getattr(self.importance, axis).collect()
+                if axis == "channels" and self.rotates(teacher, target):
+                    wanted |= {"covariance", "gradient_covariance"} if self.gradient_weight else {"covariance"}
+                else:
+                    wanted |= getattr(self.importance, axis).collect()
         if target.head_dim < teacher.head_dim and self.importance.heads.criterion != "random":
             wanted.add("energies")  # which norms over heads make up for what goes
         by_score = self.importance.layers not in ("random", "refit") and isinstance(self.drop_layers, str)
         if by_score and target.num_hidden_layers < teacher.num_hidden_layers:
             wanted.add("cosines" if self.importance.layers == "block_influence" else self.importance.layers)
         return wanted
-
-    def _of_the_stream(self) -> set[str]:
-        return {"covariance", "gradient_covariance"} if self.gradient_weight else {"covariance"}
 
     def rotates(self, teacher: Shape, target: Shape) -> bool:
         """Whether the residual stream is rotated before it is cut."""

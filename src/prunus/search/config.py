@@ -106,8 +106,8 @@ class SearchConfig(StepConfig):
     then the other of the block of least importance and the layers of least importance one by one, then further blocks.
     What is missed least shows after recovery, as shapes do."""
     candidates: int = Field(default=16, ge=2)
-    """How many are cut and recovered, at most. If more shapes fit, the scores thin them out, layer count by layer
-    count; half of the places are then left to evolution, if there are `generations`."""
+    """How many are cut and recovered, at most, but for those of one shape. If more shapes fit, the scores thin them
+    out, layer count by layer count; half of the places are then left to evolution, if there are `generations`."""
     generations: int = Field(default=2, ge=0)
     """Rounds in which the better candidates are crossed and changed to fill the places that thinning left."""
     rungs: int = Field(default=3, ge=1)
