@@ -1,0 +1,140 @@
+"""Text and JSON files: always UTF-8, replaced as a whole, refused by name when they are not what they should be."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prunus.errors import PrunusError
+
+MAX_DEPTH = 100
+"""Lists and objects nested deeper than this are refused: no file of ours has ten, and Python's stack has an end."""
+
+_LFS_POINTER = "version https://git-lfs.github.com/spec/"
+
+
+def read_text(file: Path, error: type[PrunusError]) -> str:
+    """The text of a UTF-8 file, without a byte order mark.
+
+    Args:
+        file: The file.
+        error: What to raise.
+
+    Raises:
+        PrunusError: `error`: the file cannot be read, is not UTF-8, is empty or is a pointer of git-lfs.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as problem:
+        raise error(f"{file}: cannot be read: {problem.strerror or problem}") from None
+    except UnicodeDecodeError as problem:
+        raise error(f"{file}: not UTF-8: {problem.reason} at byte {problem.start}") from None
+    if not text.strip():
+        raise error(f"{file}: the file is empty")
+    if text.startswith(_LFS_POINTER):
+        raise error(f"{file}: a git-lfs pointer, not the file itself; run `git lfs pull` in that folder")
+    return text
+
+
+def read_json(file: Path, error: type[PrunusError]) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        PrunusError: `error`: as `read_text`, or the text is not JSON.
+    """
+    return parse_json(read_text(file, error), error, str(file))
+
+
+def read_object(file: Path, error: type[PrunusError]) -> dict[str, Any]:
+    """The value of a JSON file that holds an object.
+
+    Raises:
+        PrunusError: `error`: as `read_json`, or the value is not an object.
+    """
+    value = read_json(file, error)
+    if not isinstance(value, dict):
+        raise error(f"{file}: holds {type(value).__name__}, expected an object")
+    return value
+
+
+def read_json_lines(file: Path, error: type[PrunusError]) -> Iterator[Any]:
+    r"""The values of a JSON Lines file, one after the other.
+
+    Lines end at "\n" alone: U+2028, U+2029 and U+0085 may stand inside a JSON string, and `str.splitlines` would
+    cut there. Empty lines are passed over; the whole file is never in memory.
+
+    Raises:
+        PrunusError: `error`: the file cannot be read, or a line is not JSON; names the line.
+    """
+    try:
+        with file.open("rb") as handle:
+            for number, line in enumerate(handle, start=1):
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                if text.strip():
+                    yield parse_json(text, error, f"{file}, line {number}")
+    except OSError as problem:
+        raise error(f"{file}: cannot be read: {problem.strerror or problem}") from None
+    except UnicodeDecodeError as problem:
+        raise error(f"{file}, line {number}: not UTF-8: {problem.reason} at byte {problem.start} of it") from None
+
+
+def parse_json(text: str | bytes, error: type[PrunusError], where: str) -> Any:
+    """The value of a JSON text.
+
+    Args:
+        text: The text.
+        error: What to raise.
+        where: What the text is, for the message.
+
+    Raises:
+        PrunusError: `error`: not JSON, or nested deeper than `MAX_DEPTH`.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError as problem:
+        raise error(f"{where}: not JSON: {problem}") from None
+    except RecursionError:
+        raise error(f"{where}: nested deeper than {MAX_DEPTH} levels") from None
+    if depth_exceeds(value, MAX_DEPTH):
+        raise error(f"{where}: nested deeper than {MAX_DEPTH} levels")
+    return value
+
+
+def depth_exceeds(value: Any, limit: int) -> bool:
+    """Whether lists and mappings are nested in `value` more than `limit` levels deep; without recursion."""
+    level = [value]
+    for _ in range(limit + 1):
+        level = [part for part in level if isinstance(part, (dict, list))]
+        if not level:
+            return False
+        level = [part for item in level for part in (item.values() if isinstance(item, dict) else item)]
+    return True
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Write a text file so that a reader, or a start after a crash, finds the old text or the new one, never a part.
+
+    Raises:
+        OSError: As the system raises; the old file is unchanged.
+    """
+    beside = file.with_name(f".{file.name}.{os.getpid()}.new")
+    try:
+        with beside.open("w", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def replace_json(file: Path, value: Any) -> None:
+    """Write a JSON file as `replace_text` does, indented by two spaces.
+
+    Raises:
+        ValueError: A number is not finite, which JSON cannot say.
+    """
+    replace_text(file, json.dumps(value, indent=2, allow_nan=False) + "\n")
