@@ -95,8 +95,6 @@ def run(config: CandidatesConfig, inputs: Inputs, out: Path, runtime: Runtime, c
     metrics: dict[str, float] = {}
     if rewards is not None:
         metrics = {**_save(config, asked, documents, rewards, out, template), "passed_over": too_long}
-        kept.remove()
-    processes.wait()
     return metrics
 
 

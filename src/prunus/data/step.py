@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -59,6 +58,4 @@ def run(config: TokensConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
                 kept = time.monotonic()
     if not stream.tokens:
         raise DataError(f"data: no document is left in {', '.join(source.path for source in inputs.sources)}")
-    facts = stream.finish(out)
-    shutil.rmtree(root, ignore_errors=True)
-    return facts
+    return stream.finish(out)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,8 +97,6 @@ def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
         (out / "results.json").write_text(json.dumps(found, indent=2) + "\n")
     holes = sum(bool((task.get("judge") or {}).get("hole")) for task in asked["tasks"].values())
     holes *= config.judge.url is not None
-    if processes.rank() == 0 and not holes:  # else the answers are there to be judged by the next run
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
     first = {
         name: task["metrics"][task["first"]]["value"] for name, task in asked["tasks"].items() if task.get("first")
     }

@@ -66,8 +66,6 @@ def run(config: GenerateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
     if processes.rank() == 0:
         kept.find()
         metrics = _save(prompts, kept, out, tokenizer, max(len(tokenizer), shape.vocab_size))
-        kept.remove()
-    processes.wait()
     return metrics
 
 

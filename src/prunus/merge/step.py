@@ -126,7 +126,6 @@ def _evolved(
         found, figures = evolve(genome, attempt, journal, progress.update)
     shutil.rmtree(trial, ignore_errors=True)
     shutil.copyfile(journal.file, out / JOURNAL)
-    shutil.rmtree(folder.parent)
     (out / "parents.json").write_text(json.dumps(parents, indent=2) + "\n")
     means = [sum(sum(part.values()) / len(part) for part in parent.values()) / 2 for parent in parents]
     return found, {"trials": float(config.evolve.trials), "fitness_best_parent": max(means), **figures}

@@ -80,8 +80,6 @@ def run(config: ScoreConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         layers = _remove_layers(model, statistics.shape, few, config, inputs, state, checkpoint, console)
     if processes.rank() == 0:
         _write({**_closed(statistics.sums), "reader_norms": reader_norms(model, statistics.shape), **layers}, out)
-    processes.wait()
-    checkpoint.remove()
     counts = statistics.sums["counts"].tolist()
     return {"samples": int(counts[0]), "tokens": int(counts[1])}
 

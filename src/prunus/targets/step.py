@@ -62,17 +62,12 @@ def run(config: TargetsConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
             progress.update(sum(rows.stop - rows.start for rows in todo[:done]))
     processes.wait()
     count = len(numbers) * config.sequence_length
-    metrics = {
+    return {
         "sequences": len(numbers),
         "tokens": count,
         "bytes_per_token": writing.nbytes / count,
         "kept_mass": float(writing.mass.mean(dtype=np.float64)),
     }
-    processes.wait()  # until all have read it
-    if processes.rank() == 0:
-        writing.finish()
-    processes.wait()
-    return metrics
 
 
 def _begin(config: TargetsConfig, out: Path, numbers: np.ndarray, vocabulary: int) -> Writing:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +28,7 @@ from prunus.training.deepspeed import check_shares, filled, read_settings
 from prunus.training.objectives import Objective
 from prunus.training.optimizers import MuonWithAdamW
 from prunus.training.precision import training_dtype
-from prunus.training.record import Recorder, last_checkpoint
+from prunus.training.record import Recorder, last_checkpoint, train_on
 from prunus.training.sequences import Extra, Items, Sequences
 from prunus.training.sharding import gathered, is_sharded, load_whole, shard, share_out
 
@@ -87,8 +86,10 @@ class ObjectiveTrainer(Trainer):
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """Save them whole, whatever they are shared out over, so that any number of processes can go on.
 
-        DeepSpeed's have a form of their own.
+        DeepSpeed's have a form of their own. After the last step nobody needs them.
         """
+        if self.state.global_step == self.state.max_steps:
+            return
         if self.is_deepspeed_enabled:
             super()._save_optimizer_and_scheduler(output_dir)
             return
@@ -149,7 +150,7 @@ def train(
         objective: The loss, and the model in float32 on the runtime's device; see `training_dtype` for the arithmetic.
         tokens: The stream to train on, in blocks of `config.sequence_length`.
         config: The options.
-        out: Gets `metrics.jsonl`, and `checkpoints/` for as long as training lasts.
+        out: Gets `metrics.jsonl`, and `checkpoints/`, which stay until the step's result is recorded.
         runtime: Device, portions, trackers, time between checkpoints.
         console: Shows the progress.
         label: What to call it there.
@@ -208,8 +209,7 @@ def fit(
         trainer.add_callback(_Guard(trainer))
         checkpoint = last_checkpoint(out / CHECKPOINTS, owner)
         check_shares(checkpoint)
-        trainer.train(resume_from_checkpoint=checkpoint)
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+        train_on(trainer, recorder, checkpoint)
     objective.model.eval()
     return recorder.summary()
 
@@ -323,7 +323,7 @@ def _arguments(
         logging_steps=max(1, items.steps // _LOGGED),
         logging_nan_inf_filter=False,  # a loss that is not finite must be seen
         save_strategy="no",  # the recorder asks for checkpoints by the clock
-        save_total_limit=2,
+        save_total_limit=None,  # the recorder removes old ones, when the new one is whole
         report_to=[tracker for tracker in runtime.trackers if tracker != "tensorboard"] or "none",
         disable_tqdm=True,
         remove_unused_columns=False,
