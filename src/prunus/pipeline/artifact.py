@@ -142,7 +142,11 @@ class Artifact:
         """
         remove_unfinished(self.partial)
         (self.partial / RECORD).unlink(missing_ok=True)
-        files = {str(file.relative_to(self.partial)): _facts(file) for file in self._results(_has_holes(record))}
+        results = self._results(_has_holes(record))
+        if (self.partial / CHECKPOINTS).is_dir():  # which are removed below, and are not made again in minutes
+            for file in results:
+                sync(file)
+        files = {str(file.relative_to(self.partial)): _facts(file) for file in results}
         try:
             whole = json.loads(json.dumps({"key": self.key, **record, "files": files}, allow_nan=False))
         except ValueError:
@@ -235,6 +239,4 @@ def _is_empty(folder: Path) -> bool:
 
 
 def _facts(file: Path) -> dict[str, Any]:
-    """The size and checksum of a file, which is on the disk before its record is."""
-    sync(file)
     return {"bytes": file.stat().st_size, "xxh3": checksum(file)}
