@@ -37,6 +37,8 @@ class Run:
     recipe: dict[str, Any]
     results: tuple[Result, ...]
     missing: tuple[str, ...]
+    failures: tuple[tuple[str, str], ...] = ()
+    """The steps that failed, each with the reason."""
 
     def of_kind(self, kind: str) -> list[Result]:
         """The finished steps of one kind, in order."""
@@ -64,7 +66,8 @@ def load_run(root: Path) -> Run:
             results.append(Result(step["subject"], step["label"], step["kind"], record.parent, _json(record)))
         else:
             missing.append(f"{step['subject']} {step['label']}")
-    return Run(facts["name"], facts["recipe"], tuple(results), tuple(missing))
+    failures = tuple((failure["step"], failure["message"]) for failure in facts.get("failures", ()))
+    return Run(facts["name"], facts["recipe"], tuple(results), tuple(missing), failures)
 
 
 def _json(file: Path) -> dict[str, Any]:

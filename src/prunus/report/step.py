@@ -56,6 +56,7 @@ def write_report(root: Path, out: Path) -> Path:
     html = page.get_template("page.html.j2").render(
         name=run.name,
         missing=run.missing,
+        failures=run.failures,
         header=HEADER,
         rows=comparison(run),
         figures=[*_quality(run), *_curves(run), *_search(run), *_evolutions(run), *_importance(run)],

@@ -57,19 +57,26 @@ class ObjectiveTrainer(Trainer):
         return loss
 
     def check_portions(self) -> None:
-        """Refuse a step whose loss is not finite; once a step, since asking waits for the device.
+        """Refuse a step whose loss is not finite in any process; once a step, since asking waits for the device.
 
         Raises:
             TrainingError: Says where.
         """
         losses = torch.stack([loss for _, loss in self.portions]).tolist()
-        for portion, (loss, (numbers, _)) in enumerate(zip(losses, self.portions, strict=True), start=1):
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss} at step {self.state.global_step + 1}, in portion {portion} of {len(losses)}: "
-                    f"sequences {numbers.tolist()} of the text; the step is not taken, and the last good checkpoint is "
-                    "kept. A lower learning_rate or a longer warmup_steps is the usual cure"
-                )
+        bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
+        if not processes.any_of(bad is not None):
+            return
+        where = f"the loss is not finite at step {self.state.global_step + 1}, in another process"
+        if bad is not None:
+            numbers = self.portions[bad][0].tolist()
+            where = (
+                f"the loss is {losses[bad]} at step {self.state.global_step + 1}, in portion {bad + 1} of "
+                f"{len(losses)}: sequences {numbers} of the text"
+            )
+        raise TrainingError(
+            f"{where}; the step is not taken, and the last good checkpoint is kept. A lower learning_rate or a longer "
+            "warmup_steps is the usual cure"
+        )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what the objective saw since the last line, as means over this process's portions."""

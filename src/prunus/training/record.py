@@ -147,10 +147,14 @@ class Recorder(TrainerCallback):
             "tokens_per_second": round(done / seconds, 1),
         }
         self.lines.append(line)
-        if processes.rank() == 0:
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+        self._write(json.dumps(line) + "\n", "a")
         self.progress.update(state.global_step * self.tokens_per_step, loss=loss)
+
+    def _write(self, text: str, mode: str) -> None:
+        """Write into the file; of several processes the first does."""
+        if processes.rank() == 0:
+            with self.file.open(mode, encoding="utf-8") as file:
+                file.write(text)
 
     def summary(self) -> dict[str, float]:
         """The last logged loss, the tokens, and this session's tokens per second."""
