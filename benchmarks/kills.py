@@ -48,7 +48,7 @@ RECIPE: dict[str, Any] = {
             ],
         },
     },
-    "distill": {"tokens": 12_800, "sequence_length": 64, "batch_size": 4, "warmup_steps": 2},
+    "distill": {"tokens": 12_800, "optimizer": "adamw", "sequence_length": 64, "batch_size": 4, "warmup_steps": 2},
     "evaluate": {
         "sequence_length": 128, "max_tokens": 2_000, "max_new_tokens": 4, "prompt_count": 1, "resamples": 100,
         "tasks": {"rag": {"data": "builtin:world", "limit": 4, "max_new_tokens": 16}},
