@@ -16,6 +16,8 @@ from transformers.trainer_callback import PrinterCallback
 
 from prunus import processes
 from prunus.align.config import AlignConfig
+from prunus.checkpoints import FOLDER as CHECKPOINTS
+from prunus.checkpoints import done_with
 from prunus.console import Console
 from prunus.data.chat import Conversation, conversations
 from prunus.data.config import ChatSource
@@ -23,7 +25,6 @@ from prunus.errors import DataError
 from prunus.fingerprint import digest
 from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
 from prunus.runtime import Runtime
-from prunus.training.loop import CHECKPOINTS
 from prunus.training.packed import count_steps
 from prunus.training.record import Recorder, last_checkpoint, train_on
 from prunus.verify.reward import reward
@@ -82,6 +83,9 @@ def train_online(
         )
         trainer.remove_callback(PrinterCallback)
         train_on(trainer, recorder, last_checkpoint(out / CHECKPOINTS, owner))
+    processes.wait()
+    if processes.rank() == 0:
+        done_with(out)
     return trained.eval(), recorder.summary()
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from prunus.checkpoints import done_with
 from prunus.console import Console
 from prunus.data.config import Source, TokensConfig
 from prunus.data.mixture import Mixture
@@ -59,4 +60,6 @@ def run(config: TokensConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
                 kept = time.monotonic()
     if not stream.tokens:
         raise DataError(f"data: no document is left in {', '.join(source.path for source in inputs.sources)}")
-    return stream.finish(out)
+    facts = stream.finish(out)
+    done_with(out)
+    return facts

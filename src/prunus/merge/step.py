@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prunus.checkpoints import done_with
 from prunus.console import Console
 from prunus.merge.alike import check_alike
 from prunus.merge.config import MergeConfig, name_of
@@ -67,6 +68,7 @@ def run(config: MergeConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     if config.method != "flow" and len({_descent(model.path) for model in models}) == 1:
         copy_lineage(models[0].path, out)
     (out / MERGED).write_text(json.dumps(config.model_dump(mode="json", exclude_defaults=True), indent=2) + "\n")
+    done_with(out)
     device = device_of(runtime)
     load_model(out, device, inference_dtype(runtime, device))  # as a stranger would
     shape = ModelFolder(out).shape

@@ -21,12 +21,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from prunus.checkpoints import CLAIM
+from prunus.checkpoints import FOLDER as CHECKPOINTS
 from prunus.errors import ArtifactError
 from prunus.files import read_object, remove_unfinished, replace_json, sync
 from prunus.fingerprint import checksum
 from prunus.judging.config import HOLES
 from prunus.pipeline.integrity import remember
-from prunus.pipeline.records import CHECKPOINTS, CLAIM, RECORD, read_record, remedy, seal
+from prunus.pipeline.records import RECORD, read_record, remedy, seal
 
 
 @dataclass(frozen=True)

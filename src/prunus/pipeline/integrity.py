@@ -9,11 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from prunus.checkpoints import CLAIM
+from prunus.checkpoints import FOLDER as CHECKPOINTS
 from prunus.console import Console
 from prunus.errors import ArtifactError
 from prunus.files import read_object, replace_json
 from prunus.fingerprint import checksum
-from prunus.pipeline.records import CHECKPOINTS, CLAIM, RECORD, read_record, remedy, seal
+from prunus.pipeline.records import RECORD, read_record, remedy, seal
 
 CARD = "README.md"
 _MEMORY = ".verified"

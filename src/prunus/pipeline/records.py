@@ -13,10 +13,6 @@ from prunus.files import read_object
 from prunus.fingerprint import digest
 
 RECORD = "artifact.json"
-CLAIM = "unfinished.json"
-"""In a folder that is being made: whose work it is."""
-CHECKPOINTS = "checkpoints"
-"""What a killed step goes on from; no part of its result."""
 
 
 class FileFacts(BaseModel):

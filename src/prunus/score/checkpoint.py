@@ -10,9 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prunus import processes
+from prunus.checkpoints import FOLDER
 from prunus.files import sync
-
-FOLDER = "checkpoints"
 
 
 class Checkpoint:

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from prunus import processes
+from prunus.checkpoints import done_with
 from prunus.console import Console
 from prunus.data.blocks import calibration_set
 from prunus.data.questions import read_questions
@@ -81,6 +82,8 @@ def run(config: ScoreConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         layers = _remove_layers(model, statistics.shape, few, config, inputs, state, checkpoint, console)
     if processes.rank() == 0:
         _write({**_closed(statistics.sums), "reader_norms": reader_norms(model, statistics.shape), **layers}, out)
+    processes.wait()
+    done_with(out)
     counts = statistics.sums["counts"].tolist()
     return {"samples": int(counts[0]), "tokens": int(counts[1])}
 

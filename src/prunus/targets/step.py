@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from prunus import processes
+from prunus.checkpoints import done_with
 from prunus.console import Console
 from prunus.data.blocks import Blocks
 from prunus.data.targets import Writing
@@ -63,12 +64,16 @@ def run(config: TargetsConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
             progress.update(sum(rows.stop - rows.start for rows in todo[:done]))
     processes.wait()
     count = len(numbers) * config.sequence_length
-    return {
+    metrics = {
         "sequences": len(numbers),
         "tokens": count,
         "bytes_per_token": writing.nbytes / count,
         "kept_mass": float(writing.mass.mean(dtype=np.float64)),
     }
+    processes.wait()  # until all have read it
+    if processes.rank() == 0:
+        done_with(out)
+    return metrics
 
 
 def _begin(config: TargetsConfig, out: Path, numbers: np.ndarray, vocabulary: int) -> Writing:

@@ -16,6 +16,8 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils import WEIGHTS_NAME
 
 from prunus import processes
+from prunus.checkpoints import FOLDER as CHECKPOINTS
+from prunus.checkpoints import done_with
 from prunus.console import Console
 from prunus.data.tokens import Tokens
 from prunus.errors import TrainingError
@@ -32,7 +34,6 @@ from prunus.training.record import Recorder, last_checkpoint, train_on
 from prunus.training.sequences import Extra, Items, Sequences
 from prunus.training.sharding import gathered, is_sharded, load_whole, shard, share_out
 
-CHECKPOINTS = "checkpoints"
 _LOGGED = 200  # points of a loss curve
 
 
@@ -217,6 +218,9 @@ def fit(
         checkpoint = last_checkpoint(out / CHECKPOINTS, owner)
         check_shares(checkpoint)
         train_on(trainer, recorder, checkpoint)
+    processes.wait()
+    if processes.rank() == 0:
+        done_with(out)
     objective.model.eval()
     return recorder.summary()
 
