@@ -19,7 +19,7 @@ from prunus.correct.config import CorrectConfig
 from prunus.data.config import ChatSource
 from prunus.device import Bench, Chat, Export, Publish, Serve
 from prunus.distill.config import DistillConfig
-from prunus.errors import RecipeError, RunError
+from prunus.errors import PrunusError, RecipeError, RunError
 from prunus.evaluate.check import check_chat, check_tasks
 from prunus.evaluate.config import EvaluateConfig
 from prunus.generate.config import GenerateConfig
@@ -65,8 +65,11 @@ class Run:
             run_plan(plan, console)
         except RunError as error:
             failed = error
-        if processes.rank() == 0:
-            show_report(plan.root, None, console)
+        try:
+            if processes.rank() == 0:
+                show_report(plan.root, None, console)
+        except PrunusError as error:
+            raise error if failed is None else RunError(f"{failed}\n  report: {error}") from None
         if failed is not None:
             raise failed
 

@@ -11,8 +11,9 @@ from tyro.conf import Positional, arg
 
 from prunus.console import Console, human_bytes
 from prunus.errors import ArtifactError
-from prunus.pipeline.integrity import damages, unexpected
+from prunus.pipeline.integrity import check_artifact, damages, unexpected
 from prunus.pipeline.records import RECORD, read_record
+from prunus.report.records import load_run
 from prunus.show import show_results
 
 
@@ -34,10 +35,16 @@ def show_report(root: Path, out: str | None, console: Console) -> None:
     """Write the report and the students' cards, and print the closing table.
 
     A run that cannot be written to still gets a report elsewhere.
+
+    Raises:
+        ArtifactError: The folder holds no run, or a record in it is damaged.
     """
     from prunus.report.card import write_cards
     from prunus.report.step import write_report
 
+    for result in load_run(root).results:
+        if "seal" in result.record:  # records of earlier versions have none
+            check_artifact(result.folder, console, text_only=True)
     try:
         write_cards(root)
     except OSError as error:

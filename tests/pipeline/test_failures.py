@@ -170,3 +170,22 @@ def test_single_commands_read_nothing_damaged_and_share_no_place(teacher, corpus
     cut[3] = tmp_path / "data"
     assert main([str(word) for word in cut]) == 2
     assert "is no finished result" in capsys.readouterr().err
+
+
+def test_a_report_of_damaged_answers_is_refused_and_one_elsewhere_needs_no_writing(recipe, tmp_path, capsys) -> None:
+    root, file = tmp_path / "run", write(tmp_path / "recipe.yaml", {**recipe, "students": {"depth": STUDENTS["depth"]}})
+    assert main(["run", str(file), "--out", str(root)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("prunus.report.card.write_cards", unwritable)
+        assert main(["report", str(root), "--out", str(tmp_path / "elsewhere.html")]) == 0
+        assert "cards are not renewed" in capsys.readouterr().out
+        assert main(["report", str(root)]) == 2
+    assert (tmp_path / "elsewhere.html").is_file()
+    answers = next(root.glob("depth/evaluate-*/answers.jsonl"))
+    answers.write_bytes(answers.read_bytes().replace(b"answer", b"answes", 1))
+    assert main(["report", str(root)]) == 2
+    assert f"{answers}: damaged" in capsys.readouterr().err
+
+
+def unwritable(root: Path) -> None:
+    raise OSError(30, "Read-only file system", str(root))

@@ -19,6 +19,7 @@ from prunus.pipeline.records import RECORD, read_record, remedy, seal
 
 CARD = "README.md"
 _MEMORY = ".verified"
+_TEXT = (".json", ".jsonl")
 _FRESH_NS = 100_000_000  # a file may change again within one tick of the file system's clock
 _SHOWN_FROM = 1 << 30  # bytes from which reading takes long enough to be shown
 
@@ -43,15 +44,16 @@ class Memory:
         return stamp is not None and self.known.get(name) == [xxh3, *stamp]
 
     def keep(self, record: Mapping[str, Any], stamps: Mapping[str, Stamp | None], read_at: int) -> None:
-        """Remember that all files of an artifact are right.
+        """Remember that files of an artifact are right.
 
         Args:
             record: The artifact's record.
-            stamps: What its files looked like before they were read.
+            stamps: What these files looked like before they were read.
             read_at: When that was, in ns; files that changed just before may change again unseen, and are left out.
         """
         old = {name: stamp for name, stamp in stamps.items() if stamp and max(stamp[1:3]) < read_at - _FRESH_NS}
-        known: dict[str, Any] = {name: [record["files"][name]["xxh3"], *stamp] for name, stamp in old.items()}
+        known = {name: facts for name, facts in self.known.items() if name not in stamps}
+        known |= {name: [record["files"][name]["xxh3"], *stamp] for name, stamp in old.items()}
         known[RECORD] = seal(record)
         if known != self.known:
             with suppress(OSError):
@@ -59,8 +61,13 @@ class Memory:
                 replace_json(self.file, known)
 
 
-def check_artifact(folder: Path, console: Console) -> None:
+def check_artifact(folder: Path, console: Console, text_only: bool = False) -> None:
     """Compare the files of a finished artifact with its record; those that did not change since are passed over.
+
+    Args:
+        folder: The artifact; a folder without a record is none, and is passed over.
+        console: Shows the progress where there is much to read.
+        text_only: Whether only JSON and JSON Lines are to be read, and weights are not.
 
     Raises:
         ArtifactError: A file is missing or damaged; names it, and says what to remove.
@@ -69,8 +76,9 @@ def check_artifact(folder: Path, console: Console) -> None:
     if record is None:
         return
     memory, read_at, files = Memory(folder), time.time_ns(), record["files"]
-    stamps = {name: _stamp(folder / name) for name in files}
-    unknown = [name for name, facts in files.items() if not memory.holds(name, facts["xxh3"], stamps[name])]
+    names = [name for name in files if not text_only or name.endswith(_TEXT)]
+    stamps = {name: _stamp(folder / name) for name in names}
+    unknown = [name for name in names if not memory.holds(name, files[name]["xxh3"], stamps[name])]
     if not unknown and memory.known.get(RECORD) == seal(record):
         return
     for problem in damages(folder, record, console, unknown):

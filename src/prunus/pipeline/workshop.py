@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from prunus import processes
 from prunus.child import Child
+from prunus.console import Console
 from prunus.data.config import DataConfig, TokensConfig
 from prunus.errors import ArtifactError
 from prunus.evaluate.config import EvaluateConfig
@@ -21,6 +22,7 @@ from prunus.files import read_object
 from prunus.models.folder import ModelFolder
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.pipeline.cutting import cut_steps
+from prunus.pipeline.integrity import check_artifact
 from prunus.pipeline.metering import block_of, refused
 from prunus.pipeline.records import remedy
 from prunus.pipeline.shapes import ShapeSearch
@@ -136,6 +138,7 @@ class Workshop:
             else:
                 self._hand().ask("ensure", last)
             last.artifact.forget()
+        check_artifact(last.artifact.path, Console(quiet=True))
         file = last.artifact.path / "results.json"
         figures = read_object(file, ArtifactError).get("figures")
         if not isinstance(figures, dict):
