@@ -139,7 +139,8 @@ class Prune(Single):
     scores: str | None = None
     """The folder that `prunus score` wrote; not needed where chance decides."""
     corpus: tuple[str, ...] = ()
-    """Text to cut the vocabulary by, for --vocab-size, or to heal by, for --heal and --importance.layers refit."""
+    """Text to cut the vocabulary by, for --vocab-size, or to heal by, for --heal and --importance.layers refit. With it
+    the student is compared with its teacher after the cut (--check-samples)."""
     column: str = "text"
     """The column that holds the text."""
     config: Annotated[PruneConfig, Flat]
@@ -160,7 +161,7 @@ class Prune(Single):
             names = ", ".join(sorted(read))
             raise RecipeError(f"--scores: missing; `prunus score` makes them, and this cut reads {names}")
         inputs: dict[str, Step | Given] = {"model": given_model(model)}
-        if self.config.reads_text:
+        if self.corpus and self.config.takes_text:
             inputs["tokens"] = Text(corpus=self.corpus, column=self.column).stream(model, "corpus", self.out)
         if self.scores is not None:
             inputs["scores"] = finished(Path(self.scores))
