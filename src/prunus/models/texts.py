@@ -32,6 +32,25 @@ def read_optional_json(file: Path) -> dict[str, Any]:
     return read_model_json(file) if file.is_file() else {}
 
 
+def read_tokenizer_json(file: Path) -> dict[str, Any]:
+    """The contents of a tokenizer.json, with the type of its model named and `added_tokens` there.
+
+    Older files (GPT-2's own) leave the type out; then a model with merges is BPE and one with `unk_id` is Unigram.
+
+    Raises:
+        ModelError: As `read_model_json`, or it holds no model with a vocabulary.
+    """
+    tokenizer = read_model_json(file)
+    model = tokenizer.get("model")
+    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict | list):
+        raise ModelError(f"{file}: not a tokenizer: `model` is {model!r:.80}; expected an object with a `vocab`")
+    if model.get("type") is None:
+        kinds = {"merges": "BPE", "unk_id": "Unigram", "max_input_chars_per_word": "WordPiece"}
+        model["type"] = next((kind for key, kind in kinds.items() if key in model), "WordLevel")
+    tokenizer["added_tokens"] = tokenizer.get("added_tokens") or []
+    return tokenizer
+
+
 def is_pointer(file: Path) -> bool:
     """Whether a file is a pointer of git-lfs in place of its contents."""
     with file.open("rb") as handle:

@@ -22,9 +22,10 @@ from prunus.models.values import to_float
 from prunus.prune.choose import Keep, choose
 from prunus.prune.config import HealConfig, ImportanceConfig, PruneConfig
 from prunus.prune.cut import cut
+from prunus.prune.ids import named_ids, renumber
 from prunus.prune.rank import Scores, statistic
 from prunus.prune.rotate import Rotation, balanced, make_rotation, stored_vectors
-from prunus.prune.vocabulary import choose_tokens, named_ids, read_tokenizer, renumber, write_tokenizer
+from prunus.prune.vocabulary import choose_tokens, read_tokenizer, write_tokenizer
 from prunus.runtime import Runtime
 
 SCORED = ("num_hidden_layers", "intermediate_size", "hidden_size")
@@ -74,7 +75,8 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     keep = choose(scores, teacher.shape, target, config, vocabulary)
     settings = student_config(teacher.config, teacher.shape, target, keep.layers)
     if vocabulary is not None:
-        settings = renumber(settings, {int(old): new for new, old in enumerate(vocabulary)})
+        ids = {int(old): new for new, old in enumerate(vocabulary)}
+        settings = renumber(settings, ids, f"{teacher.path}: config.json")
     copy_along(inputs.model, out)
     if vocabulary is not None:
         write_tokenizer(inputs.model, out, vocabulary)
