@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 from prunus.errors import ModelError
@@ -32,6 +33,9 @@ def check_settings(config: Mapping[str, Any], family: Family, where: str) -> Non
     Raises:
         ModelError: Names the key, its value and what is allowed.
     """
+    for key, value in config.items():
+        if isinstance(value, float) and not isfinite(value):
+            raise ModelError(f"{where}: config.json: {key} is {value!r}; expected a finite number")
     if family.rotary:
         check_rope(config, where)
     for key, least in _LEAST.items():
