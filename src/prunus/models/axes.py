@@ -42,6 +42,7 @@ TIED = "tie_word_embeddings"
 Segment = tuple[str | int, ...]
 _PRODUCT = r"(?:\([^()]+\)|\w+)"
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")  # as loaders write numbers into names: no other digits, no zeros before
+_EXPERT = re.compile(rf"(?<=\.)(?:{_NUMBER.pattern})(?=\.)")
 _DIMENSION = re.compile(rf"{_PRODUCT}(?:\+{_PRODUCT})*")
 
 
@@ -207,12 +208,13 @@ class Family:
         layer, dot, rest = name.removeprefix(head).partition(tail)
         if not (name.startswith(head) and dot and _NUMBER.fullmatch(layer)):
             return None
-        for key, pattern in self._patterns:
-            match = pattern.fullmatch(rest)
-            if match:
-                expert = int(match[1]) if pattern.groups else None
-                return Place(key, parse_weight(self.layered[key]), int(layer), expert)
-        return None
+        if rest in self.layered and "{" not in rest:
+            return Place(rest, parse_weight(self.layered[rest]), int(layer))
+        expert = _EXPERT.search(rest)
+        key = "" if expert is None else f"{rest[: expert.start()]}{{experts}}{rest[expert.end() :]}"
+        if expert is None or key not in self.layered:
+            return None
+        return Place(key, parse_weight(self.layered[key]), int(layer), int(expert[0]))
 
     def name_of(self, key: str, layer: int | None = None, expert: int | None = None) -> str:
         """The full name of a weight of the table."""
@@ -254,11 +256,6 @@ class Family:
     def norms(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The modules that normalise, of a layer and standing once: they alone have vectors for weights."""
         return _vectors(self.layered), _vectors(self.shared)
-
-    @cached_property
-    def _patterns(self) -> list[tuple[str, re.Pattern[str]]]:
-        number = f"({_NUMBER.pattern})"
-        return [(key, re.compile(re.escape(key).replace(r"\{experts\}", number))) for key in self.layered]
 
 
 def _module(key: str) -> str:

@@ -43,6 +43,8 @@ _NAMES = (
 )
 """Patterns of tensors' names, what such a checkpoint is, and what helps."""
 
+_ANY_NAME = re.compile("|".join(f"(?:{pattern})" for pattern, *_ in _NAMES))
+
 _NO_WEIGHTS = (
     ("model-*-of-*.safetensors", "{count} shards ({first}) and no model.safetensors.index.json; copy the index too"),
     (
@@ -110,10 +112,12 @@ def check_names(names: Iterable[str], where: str) -> None:
     Raises:
         ModelError: Names the first, the kind and what helps.
     """
-    for name in names:
-        for pattern, kind, remedy in _NAMES:
-            if re.search(pattern, name):
-                raise ModelError(f"{where}: {kind}: it has {name!r:.120}; {remedy}")
+    name = next((name for name in names if _ANY_NAME.search(name)), None)
+    if name is None:
+        return
+    for pattern, kind, remedy in _NAMES:
+        if re.search(pattern, name):
+            raise ModelError(f"{where}: {kind}: it has {name!r:.120}; {remedy}")
 
 
 def describe_no_weights(folder: Path) -> str:
