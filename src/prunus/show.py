@@ -8,8 +8,9 @@ from typing import Any
 
 from prunus.console import Console, human, human_bytes
 from prunus.evaluate.cost import task_costs
-from prunus.models.checkpoint import DTYPES, INDEX, ITEM_BYTES, WEIGHTS
+from prunus.models.checkpoint import DTYPES, ITEM_BYTES
 from prunus.models.folder import ModelFolder
+from prunus.models.settings import named_dtype
 from prunus.models.shape import Shape
 from prunus.pipeline.estimate import Cost, cost_of
 from prunus.pipeline.exporting import unfitting
@@ -41,14 +42,10 @@ def show_inspection(folder: ModelFolder, context: int | None, as_json: bool, con
     """
     shape = folder.shape
     context = context or min(_CONTEXT, folder.context)
-    has_weights = (folder.path / WEIGHTS).is_file() or (folder.path / INDEX).is_file()
+    has_weights = folder.has_weights
     if has_weights:
         folder.check()
-    dtype = (
-        folder.dtype
-        if has_weights
-        else DTYPES.get(str(folder.config.get("dtype") or folder.config.get("torch_dtype")), "F32")
-    )
+    dtype = folder.dtype if has_weights else DTYPES[named_dtype(folder.config) or "float32"]
     width = ITEM_BYTES[dtype]
     facts = {
         "family": shape.family.name,

@@ -153,9 +153,9 @@ class Alignment:
         if text is not None:
             found["template"] = Given(text, digest(text))
         if stage.reference is not None:
-            found["reference"] = _located(stage.reference, f"{self.where}.reference")
+            found["reference"] = _language_model(stage.reference, f"{self.where}.reference")
         if stage.method == "distil":
-            guide = teacher if stage.teacher is None else _located(stage.teacher, f"{self.where}.teacher")
+            guide = teacher if stage.teacher is None else _language_model(stage.teacher, f"{self.where}.teacher")
             if guide is None:
                 raise RecipeError(f"{self.where}.teacher: missing; distil learns from an aligned teacher")
             found["teacher"] = guide
@@ -207,4 +207,10 @@ def _has_template(tokenizer: Step | Given) -> bool:
 
 def _located(path: str, where: str) -> Given:
     model = locate_model(path, None, where)
+    return given_model(model)
+
+
+def _language_model(path: str, where: str) -> Given:
+    model = locate_model(path, None, where)
+    model.folder.check()
     return given_model(model)

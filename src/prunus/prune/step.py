@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,13 +18,15 @@ from prunus.models.folder import ModelFolder, copy_along, write_config
 from prunus.models.lineage import composed, read_lineage, write_lineage
 from prunus.models.shape import Shape
 from prunus.models.student import student_config
+from prunus.models.texts import read_optional_json
 from prunus.models.values import to_float
 from prunus.prune.choose import Keep, choose
 from prunus.prune.config import HealConfig, ImportanceConfig, PruneConfig
 from prunus.prune.cut import cut
+from prunus.prune.ids import named_ids, renumber
 from prunus.prune.rank import Scores, statistic
 from prunus.prune.rotate import Rotation, balanced, make_rotation, stored_vectors
-from prunus.prune.vocabulary import choose_tokens, named_ids, read_tokenizer, renumber, write_tokenizer
+from prunus.prune.vocabulary import choose_tokens, read_tokenizer, write_tokenizer
 from prunus.runtime import Runtime
 
 _CHECK_LENGTH = 256  # tokens of a sequence that student and teacher are compared on
@@ -77,7 +78,8 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     keep = choose(scores, teacher.shape, target, config, vocabulary)
     settings = student_config(teacher.config, teacher.shape, target, keep.layers)
     if vocabulary is not None:
-        settings = renumber(settings, {int(old): new for new, old in enumerate(vocabulary)})
+        ids = {int(old): new for new, old in enumerate(vocabulary)}
+        settings = renumber(settings, ids, f"{teacher.path}: config.json")
     copy_along(inputs.model, out)
     if vocabulary is not None:
         write_tokenizer(inputs.model, out, vocabulary)
@@ -124,10 +126,8 @@ def _vocabulary(teacher: ModelFolder, target: Shape, inputs: Inputs) -> np.ndarr
     from prunus.data.tokens import Tokens
 
     counts = np.bincount(Tokens.open(inputs.tokens).ids, minlength=teacher.shape.vocab_size)
-    generation = teacher.path / "generation_config.json"
-    always = named_ids(teacher.config) | (
-        named_ids(json.loads(generation.read_text())) if generation.is_file() else set()
-    )
+    generation = read_optional_json(teacher.path / "generation_config.json")
+    always = named_ids(teacher.config) | named_ids(generation)
     return choose_tokens(read_tokenizer(teacher.path), counts, always, target.vocab_size)
 
 
@@ -206,7 +206,7 @@ def _heal(
     """Heal the student in `out`, with both models in memory."""
     import torch
 
-    from prunus.models.load import device_of, dtype_named, save_model
+    from prunus.models.load import device_of, save_model, saved_dtype
     from prunus.prune.activations import sides
     from prunus.prune.bridge import make_bridge
     from prunus.prune.heal import heal
@@ -217,7 +217,7 @@ def _heal(
     bridge = make_bridge(folders[0].shape, folders[1].shape, keep, rotation, scores, device)
     with console.progress("heal", len(keep.layers), "layers") as progress:
         heal(teacher, student, bridge, torch.from_numpy(ids), config, progress.update)
-    save_model(student.model, out, dtype_named(folders[1].config))
+    save_model(student.model, out, saved_dtype(folders[1]))
 
 
 def _damage(

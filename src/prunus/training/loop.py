@@ -22,7 +22,7 @@ from prunus.data.tokens import Tokens
 from prunus.errors import TrainingError
 from prunus.fingerprint import digest
 from prunus.models.folder import ModelFolder, copy_along
-from prunus.models.load import device_of, dtype_named, inference_dtype, load_model, save_model
+from prunus.models.load import device_of, inference_dtype, load_model, save_model, saved_dtype
 from prunus.runtime import Runtime
 from prunus.training.config import OptimizerConfig, TrainingConfig
 from prunus.training.deepspeed import check_shares, filled, read_settings
@@ -238,7 +238,7 @@ def save_trained(objective: Objective, source: Path, out: Path) -> float:
     model = whole_model(objective, lambda: load_model(source, torch.device("cpu"), torch.float32))
     if model is None:
         return 0.0
-    difference = save_model(model, out, dtype_named(ModelFolder(source).config))
+    difference = save_model(model, out, saved_dtype(ModelFolder(source)))
     copy_along(source, out)
     return difference
 
