@@ -10,6 +10,12 @@ def prefix_of(tokenizer: Any) -> tuple[int, ...]:
     return _added(tokenizer)[0]
 
 
+def opening_of(tokenizer: Any) -> tuple[int, ...]:
+    """The ids that a held-out text is predicted from, as in lm-evaluation-harness: its prefix, else BOS, else EOS."""
+    ends = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    return prefix_of(tokenizer) or tuple(token for token in ends if token is not None)[:1]
+
+
 def suffix_of(tokenizer: Any) -> tuple[int, ...]:
     """The ids that a tokenizer itself puts at the end of every text; () for most."""
     return _added(tokenizer)[1]

@@ -15,10 +15,11 @@ from transformers import PreTrainedModel
 from prunus import processes
 from prunus.console import Console
 from prunus.data.tokens import Tokens
+from prunus.data.windows import first_windows
 from prunus.errors import DataError
 from prunus.evaluate.config import EvaluateConfig
 from prunus.evaluate.efficiency import efficiency
-from prunus.evaluate.heldout import COLUMNS, batches, measure, padded, windows_of
+from prunus.evaluate.heldout import COLUMNS, batches, measure, padded
 from prunus.evaluate.intervals import ratio_interval
 from prunus.evaluate.measure import measure_tasks
 from prunus.judging.config import HOLES
@@ -143,21 +144,21 @@ def _measure_all(
     runtime: Runtime,
     console: Console,
 ) -> np.ndarray:
-    windows = windows_of(tokens, config.sequence_length, config.max_tokens)
+    windows = first_windows(tokens, config.sequence_length, config.max_tokens)
     if not windows:
         raise DataError(f"evaluate: the held-out text has {len(tokens.ids)} tokens and no document of two")
     rows = np.zeros((len(windows), len(COLUMNS)))
-    total = sum(window.end - window.start for window in windows)
+    total = sum(len(window.ids) for window in windows)
     done = 0
     with console.progress("evaluate", total, "tokens") as progress:
         for number, numbers in enumerate(batches(windows, runtime.device_batch_size)):
-            done += sum(windows[i].end - windows[i].start for i in numbers)
+            done += sum(len(windows[i].ids) for i in numbers)
             if number % processes.count() != processes.rank():
                 continue
             chosen = [windows[i] for i in numbers]
-            ids, real = padded(tokens, chosen)
-            sums = measure(model, teacher, ids.to(model.device), real.to(model.device)).cpu().numpy()
-            counts = [[window.end - window.start - 1, window.size] for window in chosen]
+            ids, predicted = padded(chosen)
+            sums = measure(model, teacher, ids.to(model.device), predicted.to(model.device)).cpu().numpy()
+            counts = [[window.predicted, window.size] for window in chosen]
             rows[numbers] = np.concatenate([np.array(counts), sums], axis=1)
             progress.update(done)
     whole = torch.from_numpy(rows)

@@ -180,10 +180,11 @@ def _block(
 
 def _calibration(config: HealConfig, seed: int, inputs: Inputs) -> np.ndarray:
     """The sequences that weights are fitted on, [N, S]."""
+    from prunus.data.blocks import calibration_set
     from prunus.data.tokens import Tokens
 
     assert inputs.tokens is not None  # the plan gives them where the cut reads text
-    return Tokens.open(inputs.tokens).draw(config.samples, config.sequence_length, seed)
+    return calibration_set(Tokens.open(inputs.tokens), config.samples, config.sequence_length, seed)
 
 
 def _heal(

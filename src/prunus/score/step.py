@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from prunus import processes
 from prunus.console import Console
+from prunus.data.blocks import calibration_set
 from prunus.data.questions import read_questions
 from prunus.data.tokens import Tokens
 from prunus.models.folder import ModelFolder
@@ -54,7 +55,7 @@ def run(config: ScoreConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     Raises:
         DataError: The stream does not fill one sequence, or the questions cannot be read.
     """
-    drawn = Tokens.open(inputs.tokens).draw(config.samples, config.sequence_length, config.seed)
+    drawn = calibration_set(Tokens.open(inputs.tokens), config.samples, config.sequence_length, config.seed)
     if len(drawn) < config.samples:
         console.warn(f"score.samples: {config.samples} wanted, and the corpus fills {len(drawn)}: all are used")
     device = device_of(runtime)
