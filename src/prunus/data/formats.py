@@ -151,7 +151,7 @@ class _Values:
             except ValueError as problem:  # it may only go on where nothing is read yet
                 end = len(self.buffer)
                 if end - self.at <= MAX_ROW and not self._grow():
-                    raise _not_json(problem, here, self.at) from None
+                    raise _not_json(problem, here, self.at, "JSON, nor JSON by lines") from None
             else:
                 text = self.buffer[self.at : end]
                 if len(text) <= MAX_ROW:
@@ -220,13 +220,13 @@ def _row(value: Any, text: str, where: str) -> Row:
     return value
 
 
-def _not_json(problem: Exception, where: str, start: int = 0) -> DataError:
+def _not_json(problem: Exception, where: str, start: int = 0, what: str = "JSON") -> DataError:
     if isinstance(problem, RecursionError):
         return DataError(f"{where} cannot be read: nested deeper than {MAX_DEPTH} levels")
     if isinstance(problem, json.JSONDecodeError):
         reason = f"{problem.msg.removesuffix(' at')} at character {problem.pos - start + 1} of it"
-        return DataError(f"{where} cannot be read: not JSON: {reason}")
-    return DataError(f"{where} cannot be read: not JSON: {problem}")
+        return DataError(f"{where} cannot be read: not {what}: {reason}")
+    return DataError(f"{where} cannot be read: not {what}: {problem}")
 
 
 def _too_long(where: str) -> DataError:

@@ -51,17 +51,15 @@ class LocalRows:
         file: The file.
         where: What to call it in messages.
         column: Read only this of a table that is kept by columns, if it has it.
+        reader: The format; told by the file's ending if not given.
 
     Raises:
         DataError: The file's ending is unknown; while it is read, it is not what its ending says.
     """
 
-    def __init__(self, file: Path, where: str, column: str | None = None) -> None:
+    def __init__(self, file: Path, where: str, column: str | None = None, reader: Format | None = None) -> None:
         self.file, self.where, self.column, self.row = file, where, column, 0
-        endings = [suffix for suffix in map(str.lower, file.suffixes) if suffix in FORMATS]
-        if not endings:
-            raise DataError(f"{where}: cannot tell its format; known: {', '.join(FORMATS)}, also compressed")
-        self.format = FORMATS[endings[-1]]
+        self.format = reader or _format_of(file, where)
 
     def state_dict(self) -> dict[str, Any]:
         """How many rows were read."""
@@ -76,6 +74,13 @@ class LocalRows:
             for row in self.format(_unpacked(handle, self.where), self.where, self.row, self.column):
                 self.row += 1
                 yield row
+
+
+def _format_of(file: Path, where: str) -> Format:
+    endings = [suffix for suffix in map(str.lower, file.suffixes) if suffix in FORMATS]
+    if not endings:
+        raise DataError(f"{where}: cannot tell its format; known: {', '.join(FORMATS)}, also compressed")
+    return FORMATS[endings[-1]]
 
 
 def _unpacked(handle: BufferedReader, where: str) -> BufferedReader:
