@@ -14,6 +14,7 @@ MAX_DEPTH = 100
 """Lists and objects nested deeper than this are refused: no file of ours has ten, and Python's stack has an end."""
 
 LFS_POINTER = "version https://git-lfs.github.com/spec/"
+"""What a file holds that was cloned without git-lfs."""
 
 
 def read_text(file: Path, error: type[PrunusError]) -> str:

@@ -23,6 +23,7 @@ from prunus.data.tokenizing import prefix_of
 from prunus.data.tokens import IDS
 from prunus.errors import DataError
 from prunus.models.load import load_tokenizer
+from prunus.models.rows import rows_of
 from prunus.runtime import Runtime
 
 
@@ -51,7 +52,7 @@ def run(config: ConversationsConfig, inputs: Inputs, out: Path, runtime: Runtime
     worth: list[tuple[float, ...]] = []
     dropped = counted = 0
     with (out / IDS).open("wb") as file, console.progress("read", None, "tokens") as progress:
-        stream = Stream(file, len(tokenizer), prefix_of(tokenizer))
+        stream = Stream(file, max(len(tokenizer), rows_of(inputs.tokenizer) or 0), prefix_of(tokenizer))
         for row, versions in rendered(config, inputs.sources, template):
             if len(versions) > 1 and versions[0].ids == versions[1].ids:
                 raise DataError(f"{row.where}: chosen and rejected are equal as the chat template shows them")

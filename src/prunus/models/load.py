@@ -16,6 +16,7 @@ from prunus.models.checkpoint import DTYPES
 from prunus.models.compatible import make_compatible
 from prunus.models.folder import ModelFolder
 from prunus.models.foreign import check_no_adapter
+from prunus.models.rows import guarded
 from prunus.models.settings import named_dtype
 from prunus.models.texts import read_model_json
 from prunus.runtime import Runtime
@@ -72,17 +73,18 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> PreTra
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Load a tokenizer as a stranger would.
+    """Load a tokenizer as a stranger would; text with tokens that the model's embedding has no row for it refuses.
 
     Raises:
         ModelError: Transformers refuses it.
     """
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # as above
         raise ModelError(
             f"{folder}: transformers does not load its tokenizer: {type(error).__name__}: {error}"
         ) from None
+    return guarded(tokenizer, folder)
 
 
 def save_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 
 from prunus.console import Console
-from prunus.errors import ArtifactError
+from prunus.errors import ArtifactError, DataError
 from prunus.models.checkpoint import read_bytes, write_tensors
 from prunus.models.draw import draw_model
 from prunus.models.folder import ModelFolder, copy_along, write_config
@@ -126,6 +126,11 @@ def _vocabulary(teacher: ModelFolder, target: Shape, inputs: Inputs) -> np.ndarr
     from prunus.data.tokens import Tokens
 
     counts = np.bincount(Tokens.open(inputs.tokens).ids, minlength=teacher.shape.vocab_size)
+    if len(counts) > teacher.shape.vocab_size:
+        raise DataError(
+            f"prune.vocab_size: {inputs.tokens} holds the token {len(counts) - 1}, and the embedding of {teacher.path} "
+            f"has {teacher.shape.vocab_size} rows"
+        )
     generation = read_optional_json(teacher.path / "generation_config.json")
     always = named_ids(teacher.config) | named_ids(generation)
     return choose_tokens(read_tokenizer(teacher.path), counts, always, target.vocab_size)
