@@ -19,6 +19,7 @@ from prunus.data.config import ChatSource
 from prunus.data.judged import Judged
 from prunus.data.stream import Stream
 from prunus.data.template import Dialogue, Template
+from prunus.data.tokenizing import prefix_of
 from prunus.data.tokens import IDS
 from prunus.errors import DataError
 from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
@@ -154,7 +155,7 @@ def _save(
     places = {id(one): number for number, one in enumerate(asked)}
     groups = np.asarray([places[id(one)] for one, *_ in documents])
     with (out / IDS).open("wb") as file, (out / WRITTEN).open("w", encoding="utf-8") as lines:
-        stream = Stream(file, len(template.tokenizer))
+        stream = Stream(file, len(template.tokenizer), prefix_of(template.tokenizer))
         for (one, text, ids, finish), reward in zip(documents, rewards.tolist(), strict=True):
             stream.write(one.text + text, [*one.ids, *ids], [(len(one.ids), len(one.ids) + len(ids))])
             line = {"prompt": one.text, "answer": text, "finish": finish, "reward": reward, "source": one.row.where}

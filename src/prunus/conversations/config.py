@@ -13,7 +13,7 @@ class ConversationsConfig(StepConfig):
     """Conversations as tokens: what is wanted of each row, and how long it may be."""
 
     kind: ClassVar[str] = "conversations"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     wanted: Wanted = "answers"
     """What each row must have: what the assistant says; the same with `attributes`; `pairs` of answers, or those with

@@ -19,6 +19,7 @@ from prunus.data.config import ChatSource
 from prunus.data.judged import Judged
 from prunus.data.stream import Stream
 from prunus.data.template import Dialogue, Rendered, Template
+from prunus.data.tokenizing import prefix_of
 from prunus.data.tokens import IDS
 from prunus.errors import DataError
 from prunus.models.load import load_tokenizer
@@ -50,7 +51,7 @@ def run(config: ConversationsConfig, inputs: Inputs, out: Path, runtime: Runtime
     worth: list[tuple[float, ...]] = []
     dropped = counted = 0
     with (out / IDS).open("wb") as file, console.progress("read", None, "tokens") as progress:
-        stream = Stream(file, len(tokenizer))
+        stream = Stream(file, len(tokenizer), prefix_of(tokenizer))
         for row, versions in rendered(config, inputs.sources, template):
             if len(versions) > 1 and versions[0].ids == versions[1].ids:
                 raise DataError(f"{row.where}: chosen and rejected are equal as the chat template shows them")

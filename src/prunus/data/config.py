@@ -81,7 +81,7 @@ class TokensConfig(StepConfig):
     """One stream of tokens: which documents of the sources are kept, and how they are joined."""
 
     kind: ClassVar[str] = "data"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     part: Literal["all", "train", "held_out", "ranking", "recovery"] = "all"
     """Which documents to keep: all, or one side of the split by hash; of a search, as many as are held out, of the

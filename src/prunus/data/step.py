@@ -13,6 +13,7 @@ from prunus.data.config import Source, TokensConfig
 from prunus.data.mixture import Mixture
 from prunus.data.sources import is_in
 from prunus.data.stream import Stream
+from prunus.data.tokenizing import prefix_of
 from prunus.data.tokens import IDS
 from prunus.errors import DataError
 from prunus.models.load import load_tokenizer
@@ -45,7 +46,7 @@ def run(config: TokensConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
     root = out / "checkpoints"
     wanted = partial(is_in, config.part, fraction=config.held_out_fraction)
     with (out / IDS).open("ab") as file, console.progress("tokenise", config.max_tokens, "tokens") as progress:
-        stream = Stream(file, len(tokenizer))
+        stream = Stream(file, len(tokenizer), prefix_of(tokenizer))
         mixture = Mixture(inputs.sources, wanted, stream.go_on(root / "data"))
         kept = time.monotonic()
         while (config.max_tokens is None or stream.tokens < config.max_tokens) and (texts := mixture.batch(_BATCH)):

@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from prunus.data.tokens import ANSWERS, ENDS, FACTS, SIZES
+from prunus.files import replace_json
 
 _BORDERS = ("lengths", "sizes", "answers")
 _STATE = "state.npz"
@@ -29,10 +30,12 @@ class Stream:
     Attributes:
         file: Where the ids go.
         vocab_size: Ids are less than this; up to 2¹⁶ they take 16 bits, else 32.
+        prefix: What the tokenizer puts at the start of every text; recorded, not written.
     """
 
     file: IO[bytes]
     vocab_size: int
+    prefix: tuple[int, ...] = ()
     tokens: int = 0
     lengths: array[int] = field(default_factory=_numbers)
     sizes: array[int] = field(default_factory=_numbers)
@@ -93,5 +96,5 @@ class Stream:
         if self.answers[:3].tolist() != [0, self.tokens]:
             np.save(out / ANSWERS, np.asarray(self.answers, dtype=np.int64).reshape(-1, 2))
         facts: dict[str, Any] = {"documents": len(self.sizes), "tokens": self.tokens, "bytes": sum(self.sizes)}
-        (out / FACTS).write_text(json.dumps({**facts, "dtype": self.dtype.name}, indent=2) + "\n")
+        replace_json(out / FACTS, {**facts, "dtype": self.dtype.name, "prefix": list(self.prefix)})
         return facts

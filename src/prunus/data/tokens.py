@@ -26,12 +26,14 @@ class Tokens:
         sizes: [N], each document's length as UTF-8 bytes.
         answers: [A, 2], the stretches (start, end) of `ids` that answer somebody, ascending: an assistant's turns, or
             what a teacher wrote; None for text that nobody was asked for.
+        prefix: The ids that the tokenizer puts at the start of every text, such as (2,) for Gemma 3.
     """
 
     ids: np.ndarray
     ends: np.ndarray
     sizes: np.ndarray
     answers: np.ndarray | None = None
+    prefix: tuple[int, ...] = ()
 
     @classmethod
     def open(cls, folder: Path) -> Tokens:
@@ -40,7 +42,7 @@ class Tokens:
         ids = np.memmap(folder / IDS, dtype=facts["dtype"], mode="r")
         ends = np.load(folder / ENDS)
         answers = np.load(folder / ANSWERS) if (folder / ANSWERS).is_file() else None
-        return cls(ids, ends, np.load(folder / SIZES), answers)
+        return cls(ids, ends, np.load(folder / SIZES), answers, tuple(facts.get("prefix", ())))
 
     @cached_property
     def starts(self) -> np.ndarray:

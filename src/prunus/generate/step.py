@@ -13,6 +13,7 @@ from prunus import processes
 from prunus.console import Console
 from prunus.data.config import Source
 from prunus.data.stream import Stream
+from prunus.data.tokenizing import prefix_of
 from prunus.data.tokens import IDS, Tokens
 from prunus.errors import DataError
 from prunus.fingerprint import digest
@@ -96,7 +97,7 @@ def _save(prompts: list[Prompt], kept: Kept, out: Path, tokenizer: Any, vocab_si
     seen: set[str] = set()
     stopped = asked = 0
     with (out / IDS).open("wb") as file, (out / WRITTEN).open("w", encoding="utf-8") as lines:
-        stream = Stream(file, vocab_size)
+        stream = Stream(file, vocab_size, prefix_of(tokenizer))
         for prompt in prompts:
             answer = kept.read(prompt.number)
             name = digest([prompt.text, answer.text])

@@ -57,13 +57,13 @@ class TensorInfo:
 class TensorPlan:
     """A tensor to be written: its header entry, and where its bytes come from.
 
-    `pieces` gives them in order; each is used up before the next is asked for, so that a buffer can be used again.
+    `pieces` gives them in order. Each piece owns its memory, so that all of them can be collected and joined.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    pieces: Callable[[], Iterator[bytes | memoryview]]
+    pieces: Callable[[], Iterator[bytes]]
 
     @property
     def nbytes(self) -> int:
@@ -229,7 +229,7 @@ def _write_file(file: Path, plans: list[TensorPlan], on_written: Callable[[int],
         os.fsync(handle.fileno())
 
 
-def _write_all(handle: io.RawIOBase, piece: bytes | memoryview) -> int:
+def _write_all(handle: io.RawIOBase, piece: bytes) -> int:
     """Write a whole piece; one call may take less of it."""
     view = memoryview(piece)
     while view:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from prunus.models.positions import with_rope_resolved
+
 _CLASSES = {"TokenizersBackend": "PreTrainedTokenizerFast"}
 _NOT_SCALING = ("rope_theta", "partial_rotary_factor")
 _RENAMED = {"num_local_experts": "num_experts", "n_positions": "n_ctx"}
@@ -24,24 +26,21 @@ def with_older_names(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Gemma's sliding layers have a theta of their own, `rope_local_base_freq`.
     """
-    rope = config.get("rope_parameters")
-    result = dict(config)
+    result = with_rope_resolved(config) if config.get("rope_parameters") else dict(config)
     for new, old in _RENAMED.items():
         if config.get("model_type") in _RENAMED_IN and new in config:
             result[old] = config[new]
+    rope = result.get("rope_parameters")
     if not rope:
         return result
-    sliding = rope.get("sliding_attention")
-    if sliding:
-        result["rope_local_base_freq"] = sliding["rope_theta"]
+    if "sliding_attention" in rope:
+        result["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
     rope = rope.get("full_attention", rope)
-    if "rope_theta" not in rope:
-        return result
     share, theta = _SHARE.get(str(config.get("model_type")), ("partial_rotary_factor", "rope_theta"))
     result[theta] = result["rope_theta"] = rope["rope_theta"]
-    if rope.get("partial_rotary_factor", 1.0) != 1.0:
+    if "partial_rotary_factor" in rope:
         result[share] = rope["partial_rotary_factor"]
-    if rope.get("rope_type", "default") != "default":
+    if rope["rope_type"] != "default":
         result["rope_scaling"] = {key: value for key, value in rope.items() if key not in _NOT_SCALING}
     return result
 

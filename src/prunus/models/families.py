@@ -8,6 +8,7 @@ from typing import Any
 
 from prunus.errors import ModelError, nearest
 from prunus.models.axes import Family
+from prunus.models.positions import check_rope
 
 Config = Mapping[str, Any]
 
@@ -343,7 +344,6 @@ def family_of(config: Config, where: str) -> Family:
     )
 
 
-_MAPPINGS = ("rope_parameters", "rope_scaling")
 _NUMBERS = (
     "sliding_window",
     "sliding_window_pattern",
@@ -354,9 +354,8 @@ _NUMBERS = (
 
 
 def _check_variant(config: Config, family: Family, where: str) -> None:
-    for key in _MAPPINGS:
-        if not isinstance(config.get(key), Mapping | None):
-            raise ModelError(f"{where}: config.json: {key} is {config[key]!r}; it must be an object")
+    if family.rotary:
+        check_rope(config, where)
     for key in _NUMBERS:
         value = config.get(key)
         least = 0 if key == "max_window_layers" else 1

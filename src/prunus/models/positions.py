@@ -16,9 +16,8 @@ Config = Mapping[str, Any]
 KINDS = ("full_attention", "sliding_attention")
 """The kinds of layers that may turn positions differently."""
 
-SOURCES = ("rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq", "partial_rotary_factor",
-           "rotary_emb_base", "rotary_pct")  # fmt: skip
-"""Every key of config.json that rotary parameters are resolved from."""
+_SOURCES = ("rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq", "partial_rotary_factor",
+            "rotary_emb_base", "rotary_pct")  # fmt: skip
 
 _BY_KIND = ("gemma3_text",)  # model types whose kinds of layers have parameters of their own
 _THETAS = {"gemma3_text": 1e6, "mixtral": 1e6, "smollm3": 2e6}  # defaults; of every other type 10,000
@@ -60,18 +59,21 @@ def all_rope_parameters(config: Config) -> list[dict[str, Any]]:
     return [rope_parameters(config, kind) for kind in kinds]
 
 
-def with_thetas(config: Config, change: Any) -> dict[str, Any]:
-    """A config whose rotary parameters are resolved, with every theta changed; they then stand in `rope_parameters`.
+def with_rope_resolved(config: Config, theta_power: float = 1.0) -> dict[str, Any]:
+    """A config whose rotary parameters are resolved and stand in `rope_parameters` alone.
 
     Args:
         config: The contents of config.json.
-        change: Gives the new theta for the old one.
+        theta_power: Every theta is raised to this.
     """
     kinds = KINDS if config.get("model_type") in _BY_KIND else KINDS[:1]
-    found = {kind: rope_parameters(config, kind) for kind in kinds}
-    changed = {kind: {**rope, "rope_theta": change(rope["rope_theta"])} for kind, rope in found.items()}
-    rest = {key: value for key, value in config.items() if key not in SOURCES}
-    return {**rest, "rope_parameters": changed if len(kinds) > 1 else changed[kinds[0]]}
+    sets = {kind: rope_parameters(config, kind) for kind in kinds}
+    for rope in sets.values():
+        rope["rope_theta"] **= theta_power
+        if rope["partial_rotary_factor"] == 1.0 and config.get("model_type") not in _KEYS:
+            del rope["partial_rotary_factor"]
+    rest = {key: value for key, value in config.items() if key not in _SOURCES}
+    return {**rest, "rope_parameters": sets if len(kinds) > 1 else sets[kinds[0]]}
 
 
 def check_rope(config: Config, where: str) -> None:

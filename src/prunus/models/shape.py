@@ -9,6 +9,7 @@ from typing import Any
 
 from prunus.errors import ModelError, ShapeError
 from prunus.models.axes import AXES, Family, Weight, parse_weight
+from prunus.models.positions import all_rope_parameters
 
 PRUNABLE = (
     "num_hidden_layers",
@@ -198,14 +199,10 @@ class Shape:
 
 
 def _rope_types(config: Mapping[str, Any]) -> frozenset[str]:
-    """The kinds of rotary positions that a config.json names, wherever transformers of any age has put them."""
-    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    nested = [value for value in found.values() if isinstance(value, Mapping)]
-    sets = nested or [found]
-    kinds = {str(one.get("rope_type", one.get("type", "default"))) for one in sets}
-    shares = [one.get("partial_rotary_factor", 1.0) for one in sets]
-    shares.append(config.get("partial_rotary_factor", config.get("rotary_pct", 1.0)))
-    return frozenset(kinds | ({"partial"} if any(share != 1.0 for share in shares) else set()))
+    """The kinds of rotary positions that a model has."""
+    sets = all_rope_parameters(config)
+    partial = any(rope["partial_rotary_factor"] != 1.0 for rope in sets)
+    return frozenset({rope["rope_type"] for rope in sets} | ({"partial"} if partial else set()))
 
 
 def _dimension(config: Mapping[str, Any], family: Family, size: str, where: str, default: int | None) -> int:

@@ -113,7 +113,7 @@ class PruneConfig(StepConfig):
     """What is left of the teacher, and how that is chosen."""
 
     kind: ClassVar[str] = "prune"
-    revision: ClassVar[int] = 4
+    revision: ClassVar[int] = 5
 
     num_hidden_layers: int | None = Field(default=None, ge=1)
     """Layers to keep (depth)."""
