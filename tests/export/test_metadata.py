@@ -16,7 +16,8 @@ SIZES = {
 
 @pytest.mark.parametrize("model_type", [name for family in FAMILIES for name in family.model_types])
 def test_a_setting_that_a_config_leaves_out_is_transformers_default(model_type: str) -> None:
-    whole = AutoConfig.for_model(**{**SMALL, "model_type": model_type, "pad_token_id": 0}).to_dict()
+    sizes = {**SMALL, "max_position_embeddings": 8192, "pad_token_id": 0}
+    whole = AutoConfig.for_model(**{**sizes, "model_type": model_type}).to_dict()
     bare = {key: value for key, value in whole.items() if key in SIZES}
     written = [model_keys(one, Shape.from_config(one, family_of(one, "test"), "test")) for one in (bare, whole)]
     assert written[0] == written[1]

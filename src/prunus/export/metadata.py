@@ -33,6 +33,8 @@ DEFAULTS: dict[str, Any] = {"norm_topk_prob": False, "attention_bias": True}
 _RMS_EPSILON = dict.fromkeys(("mixtral", "olmo2", "olmoe", "phi3"), 1e-5)  # where a config has none; 1e-6 elsewhere
 _SOFT_CAPS = {"gemma2": {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}}  # the same
 
+_WINDOWS = dict.fromkeys(("mistral", "qwen2", "qwen3", "qwen3_moe"), 4096)  # the same
+
 _NO_ROPE_EVERY = 4  # the period of SmolLM3's layers without rotary positions, fixed there
 
 
@@ -140,7 +142,7 @@ def windowed_context(config: Config) -> int | None:
         slides = "sliding_attention" in kinds
     else:  # Mistral and Phi-3 slide wherever they name a window
         slides = bool(config.get("use_sliding_window", config["model_type"] in ("mistral", "mixtral", "phi3")))
-    window = config.get("sliding_window")
+    window = config.get("sliding_window", _WINDOWS.get(str(config["model_type"])))
     return int(window) if slides and window else None
 
 

@@ -70,6 +70,8 @@ def read_special(loaded: Any, folder: Path, size: int) -> Special:
     Raises:
         RecipeError: What the tokenizer puts around a text cannot be told to llama.cpp.
     """
+    from prunus.models.load import chat_templates  # imports torch
+
     config = read_object(folder / "config.json", ModelError)
     before, after = _around(loaded, str(folder))
     ends = [end for end in _ends(loaded, folder, config) if end < size]
@@ -87,14 +89,6 @@ def read_special(loaded: Any, folder: Path, size: int) -> Special:
             f"only put {loaded.eos_token!r} (eos_token) there. What works: the plain folder"
         )
     return Special(numbers, tuple(ends), before is not None, after is not None, chat_templates(loaded))
-
-
-def chat_templates(loaded: Any) -> dict[str, str]:
-    """The chat templates of a loaded tokenizer by name."""
-    found = loaded.chat_template
-    if found is None:
-        return {}
-    return dict(found) if isinstance(found, Mapping) else {_DEFAULT: str(found)}
 
 
 def _ends(loaded: Any, folder: Path, config: Mapping[str, Any]) -> list[int]:
