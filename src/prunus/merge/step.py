@@ -58,7 +58,8 @@ def run(config: MergeConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     models = [ModelFolder(path) for path in inputs.models]
     base = ModelFolder(inputs.base) if inputs.base is not None else None
     config.check_fits(len(models), base is not None, models[0].shape.num_hidden_layers, "merge")
-    check_alike(models, base, "merge")
+    for note in check_alike(models, base, "merge"):
+        console.warn(f"merge: {note}")
     figures: dict[str, float] = {}
     if config.evolve.trials:
         config, figures = _evolved(config, models, base, out, runtime, console)

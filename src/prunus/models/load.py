@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from prunus.errors import ModelError, RecipeError
@@ -70,6 +70,30 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> PreTra
     check_holds(model, folder)
     loaded: PreTrainedModel = model.to(device).eval()
     return loaded
+
+
+def load_config(folder: Path) -> PreTrainedConfig:
+    """Load a config.json as a stranger would, with transformers' defaults filled in.
+
+    Raises:
+        ModelError: Transformers refuses it.
+    """
+    try:
+        found = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # as above
+        raise ModelError(
+            f"{folder}: transformers does not load its config.json: {type(error).__name__}: {error}"
+        ) from None
+    assert isinstance(found, PreTrainedConfig)
+    return found
+
+
+def chat_templates(tokenizer: Any) -> dict[str, str]:
+    """The chat templates of a loaded tokenizer by name; the usual one is `default`."""
+    found = tokenizer.chat_template
+    if found is None:
+        return {}
+    return dict(found) if isinstance(found, Mapping) else {"default": str(found)}
 
 
 def load_tokenizer(folder: Path) -> Any:
