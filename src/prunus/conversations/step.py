@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from prunus.console import Console
-from prunus.conversations.config import ConversationsConfig
-from prunus.data.chat import Conversation, Turns, conversations
+from prunus.conversations.config import JUDGED, PAIRED, ConversationsConfig
+from prunus.data.chat import Conversation, Turns, conversations, with_attributes
 from prunus.data.config import ChatSource
 from prunus.data.endings import Ended, ends_of
 from prunus.data.judged import Judged
@@ -108,10 +108,6 @@ def rendered(
         yield rows.popleft(), [first, next(found)] if config.wanted in PAIRED else [first]
 
 
-PAIRED = ("pairs", "rewards")
-JUDGED = (*PAIRED, "labels")
-
-
 def versions_of(config: ConversationsConfig, row: Conversation) -> list[Turns]:
     """What is to be read of a row: its conversation, or, of a pair, both."""
     if config.wanted in PAIRED:
@@ -120,14 +116,6 @@ def versions_of(config: ConversationsConfig, row: Conversation) -> list[Turns]:
     if config.wanted == "attributes":
         return [with_attributes(row.messages, row.attributes or {})]
     return [row.messages]
-
-
-def with_attributes(turns: Turns, attributes: dict[str, float]) -> Turns:
-    """A conversation whose system message says what its answers are like (SteerLM, arXiv 2310.05344)."""
-    text = "Attributes: " + ", ".join(f"{name}: {number:g}" for name, number in sorted(attributes.items()))
-    if turns[0]["role"] == "system":
-        return [{**turns[0], "content": f"{turns[0]['content']}\n{text}"}, *turns[1:]]
-    return [{"role": "system", "content": text}, *turns]
 
 
 def rewards_of(config: ConversationsConfig, row: Conversation) -> tuple[float, ...]:

@@ -278,6 +278,14 @@ class _Form:
         return read_turns(value, self.where, self.filled)
 
 
+def with_attributes(turns: Turns, attributes: dict[str, float]) -> Turns:
+    """A conversation whose system message says what its answers are like (SteerLM, arXiv 2310.05344)."""
+    text = "Attributes: " + ", ".join(f"{name}: {number:g}" for name, number in sorted(attributes.items()))
+    if turns[0]["role"] == "system":
+        return [{**turns[0], "content": f"{turns[0]['content']}\n{text}"}, *turns[1:]]
+    return [{"role": "system", "content": text}, *turns]
+
+
 def check_answered(turns: Turns, where: str, shared: int = 0) -> None:
     """Refuse turns of which nothing could be learnt, or something that nobody asked for.
 
