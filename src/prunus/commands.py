@@ -39,7 +39,7 @@ from prunus.pipeline.steps import Given, Step, given_model, given_tokenizer
 from prunus.prune.config import PruneConfig
 from prunus.score.config import ScoreConfig
 from prunus.seek import Search
-from prunus.show import show_inspection, show_plan, show_results
+from prunus.show import show_inspection, show_plan, show_preview, show_results
 from prunus.single import Flat, Single, Text, finished, located, sources_of
 
 
@@ -269,7 +269,8 @@ class Align(Single):
         model = located(self.model)
         sources = tuple(parse(ChatSource, path, "--data") for path in self.data)
         stages = Alignment((self.config,), sources, self.template)
-        stages.check(model.folder.context, given_tokenizer(model))
+        for seen in stages.check(model.folder.context, given_tokenizer(model)).previews:
+            show_preview(seen, console)
         self.do_all(list(stages.steps("align", given_model(model), None, Path(self.out).parent)), console)
 
 

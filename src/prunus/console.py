@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -75,6 +75,15 @@ class Console:
     def warn(self, text: str) -> None:
         """Print something that the reader should know and that does not stop the run."""
         self.rich.print(f"[yellow]warning:[/yellow] {escape(text)}")
+
+    def marked(self, pieces: Iterable[tuple[str, bool]]) -> None:
+        """Print a text in pieces, some of which are marked: underlined on a terminal, in [[ ]] elsewhere."""
+        if self.rich.is_terminal:
+            self.rich.print(
+                Text.assemble(*((piece, "bold underline" if is_marked else "") for piece, is_marked in pieces))
+            )
+        else:
+            self.say("".join(f"[[{piece}]]" if is_marked else piece for piece, is_marked in pieces))
 
     @contextmanager
     def progress(self, label: str, total: float | None, unit: str) -> Iterator[Progress]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prunus.console import Console, human, human_bytes
+from prunus.data.preview import Preview
 from prunus.evaluate.cost import task_costs
 from prunus.models.checkpoint import DTYPES, ITEM_BYTES
 from prunus.models.folder import ModelFolder
@@ -101,6 +102,8 @@ def show_plan(plan: Plan, console: Console) -> None:
             console.warn(note)
     for name in plan.waiting:
         console.say(f"students.{name}: its shape is decided by the search; its steps are planned when that has run")
+    for seen in plan.previews:
+        show_preview(seen, console)
     for text in plan.unchecked:
         console.warn(f"not checked: {text}")
     todo = [
@@ -113,6 +116,17 @@ def show_plan(plan: Plan, console: Console) -> None:
         f"{human_bytes(max((cost.memory_bytes for cost in todo), default=0))} of memory besides the libraries, "
         f"{human_bytes(sum(cost.disk_bytes for cost in todo))} of disk; results go to {plan.root}"
     )
+
+
+def show_preview(seen: Preview, console: Console) -> None:
+    """Print a row of chat data as the model reads it, what of it is learnt, and the columns that nothing reads."""
+    if seen.text is not None:
+        console.heading(seen.source, "row 1 as the model reads it; what is marked is learnt")
+        console.marked(seen.pieces())
+    if seen.ends is False:
+        console.warn(f"{seen.source}: no answer of row 1 ends with a token that ends an answer (eos_token_id)")
+    if seen.unread:
+        console.say(f"{seen.source}: nothing reads the columns {', '.join(seen.unread)}")
 
 
 def show_parcel(parcel: Parcel, console: Console) -> None:
