@@ -134,7 +134,11 @@ def _results(run: Run, name: str) -> str:
     if not tasks.asked(run):
         return text
     scores = tasks.scores(run)
-    return text + "\nIn tasks, shares in percent, ± half of the interval:\n\n" + _table(scores.header, own(scores.rows))
+    return (
+        text
+        + "\nIn tasks, shares in percent and others as they are, ± half of the interval:\n\n"
+        + _table(scores.header, own(scores.rows))
+    )
 
 
 def _teacher(recipe: dict[str, Any]) -> tuple[str, Path | None]:

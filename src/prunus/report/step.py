@@ -78,7 +78,8 @@ def _tables(run: Run) -> list[tuple[str, str, tasks.Table]]:
     level = f"{run.recipe['evaluate']['confidence']:.0%}"
     search = shapes.found_in(run)
     found = [
-        ("Tasks", f"Scores, grades apart in percent; ± half of the {level} interval; {tasks.HOLE} is a hole.",
+        ("Tasks", f"Shares in percent; grades, from 1 to 10, perplexities, nats and bits as they are; ± half of the "
+         f"{level} interval; {tasks.HOLE}: no score.",
          tasks.scores(run)),
         ("Tasks, beside the teacher", f"Paired differences on the same items with their {level} intervals, by the "
          f"bootstrap over items. {tasks.NOISE} marks those that may be noise.", tasks.differences(run)),
