@@ -17,7 +17,7 @@ import yaml
 from transformers import PreTrainedModel
 
 from prunus import processes
-from prunus.errors import DataError, HubError, ModelError
+from prunus.errors import DataError, HubError, NotFiniteError
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
 from prunus.evaluate.rows import local_rows, mmlu_rows
 from prunus.evaluate.scoring import Scores
@@ -97,7 +97,7 @@ class Harness:
                     fewshot_random_seed=config.seed, confirm_run_unsafe_code=config.run_code,
                     gen_kwargs={"max_gen_toks": self.context // 2} if self.context <= _SHORT else None,
                 )  # fmt: skip
-        except ModelError:  # it gives NaN or infinity, and so for the other tasks
+        except NotFiniteError:  # which is no fault of the task's
             raise
         except (OSError, ConnectionError) as error:
             raise HubError(f"tasks.{name}: its data cannot be had; give `data`, a local copy: {error}") from None

@@ -92,7 +92,7 @@ def check_sums(
     """Refuse sums [B, 4] of windows, given by their numbers and token ids [B, S], that are not finite.
 
     Raises:
-        ModelError: Names the model, the figure and the window, and where in the model it begins.
+        NotFiniteError: Names the model, the figure and the window, and where in the model it begins.
     """
     wrong = np.argwhere(~np.isfinite(sums))
     if len(wrong):

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from prunus import processes
 from prunus.console import Console
-from prunus.errors import DataError, ModelError, PrunusError
+from prunus.errors import DataError, NotFiniteError, PrunusError
 from prunus.evaluate.ask import Asker
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
 from prunus.evaluate.harness import Harness
@@ -50,7 +50,7 @@ def measure_tasks(
         processes the first alone knows them.
 
     Raises:
-        ModelError: The model gives NaN or infinity.
+        NotFiniteError: The model gives NaN or infinity.
         DataError: The items of `beside` are damaged.
     """
     asker = Asker(model, tokenizer, context, out, batch_size)
@@ -60,7 +60,7 @@ def measure_tasks(
     for name, task in config.asked().items():
         try:
             rows, facts = _ask(name, task, config, asker, console)
-        except ModelError:  # what it gives is not finite: of no task a hole, but of the model a fault
+        except NotFiniteError:  # a fault of the model, and no hole of the task
             raise
         except PrunusError as error:
             console.warn(f"{name}: {error}")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from prunus.errors import ModelError
+from prunus.errors import NotFiniteError
 
 _NAMED = 3  # weights that a message names
 
@@ -27,7 +27,7 @@ def finite_logits(model: PreTrainedModel, what: str) -> Iterator[None]:
         what: What it reads, for the message.
 
     Raises:
-        ModelError: Logits are not finite; names the module and the weights where that begins.
+        NotFiniteError: Logits are not finite; names the module and the weights where that begins.
     """
 
     def check(_: nn.Module, args: tuple[Any, ...], given: dict[str, Any], output: Any) -> None:
@@ -41,7 +41,7 @@ def finite_logits(model: PreTrainedModel, what: str) -> Iterator[None]:
         handle.remove()
 
 
-def not_finite(model: PreTrainedModel, what: str, ids: torch.Tensor | None = None) -> ModelError:
+def not_finite(model: PreTrainedModel, what: str, ids: torch.Tensor | None = None) -> NotFiniteError:
     """The error for a model that computes NaN or infinity, with what can be found out about where they come from.
 
     Args:
@@ -63,7 +63,7 @@ def not_finite(model: PreTrainedModel, what: str, ids: torch.Tensor | None = Non
         first = None if ids is None else first_module(model, ids)
         place = "" if first is None else f"; they first appear in the output of `{first}`"
         parts.append(f"its weights are finite{place}, so that values overflow on the way")
-    return ModelError(". ".join(parts))
+    return NotFiniteError(". ".join(parts))
 
 
 @torch.no_grad()

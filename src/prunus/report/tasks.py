@@ -103,9 +103,9 @@ def speed(run: Run) -> Table:
         own, teacher = found.get("model"), found.get("teacher")
         if own is None:
             continue
-        timed = [_rate(own, teacher, name) for name in ("prefill", "decode")] if "decode" in own else [HOLE, HOLE]
+        timed = [_rate(own, teacher or {}, name) for name in ("prefill", "decode")]
         sizes = [human_bytes(own["bytes"]), human_bytes(own["kv_bytes_per_token"])]
-        memory = human_bytes(own["memory_bytes"]) if "memory_bytes" in own else HOLE
+        memory = human_bytes(own["memory_bytes"]) if own.get("memory_bytes") else HOLE
         rows.append([row_name(run, result), human(own["parameters"]), *sizes, *timed, memory])
     return Table(
         ("model", "parameters", "weights", "KV a token", "prefill tokens/s", "decode tokens/s", "memory"), rows
@@ -119,7 +119,7 @@ def notes(run: Run) -> list[str]:
         name = row_name(run, result)
         for task, facts in _tasks(result).items():
             judge = facts.get("judge") or {}
-            if "hole" in facts:
+            if facts.get("hole"):
                 found.append(f"{name}: {task} is a hole: {facts['hole']}")
             if judge.get("hole"):
                 found.append(f"{name}: {task} has {judge['graded']} of {judge['asked']} grades: {judge['hole']}")
@@ -134,10 +134,11 @@ def answers(run: Run) -> list[dict[str, Any]]:
     """The first items of each skill, with what every model said."""
     shown: dict[str, list[tuple[str, str]]] = {}
     for result in run.of_kind("evaluate"):
-        for file in sorted((result.folder / "answers").glob("*.jsonl")):
-            for line in result.lines(f"answers/{file.name}")[:_SHOWN]:
+        for name in sorted(name for name in result.files if name.startswith("answers/")):
+            for line in result.lines(name)[:_SHOWN]:
                 said = "\n\n".join(line["answers"][0]) or HOLE
-                prompt = f"{file.stem}, {line['id']}: " + "\n\n".join(line["said"])
+                task = name.removeprefix("answers/").removesuffix(".jsonl")
+                prompt = f"{task}, {line['id']}: " + "\n\n".join(map(str, line["said"]))
                 shown.setdefault(prompt, []).append((row_name(run, result), said))
     return [{"prompt": prompt, "answers": given} for prompt, given in shown.items()]
 
@@ -186,7 +187,7 @@ def _score(task: dict[str, Any] | None) -> str:
 
 def _difference(task: dict[str, Any] | None) -> str:
     figure = _figure(task)
-    if figure is None or task is None or "difference" not in figure:
+    if figure is None or task is None or not figure.get("difference"):
         return ""
     scale, digits = _scale(task)
     value, low, high = (scale * figure["difference"][part] for part in ("value", "low", "high"))
@@ -199,6 +200,8 @@ def _mean(written: Sequence[dict[str, Any]], name: str) -> float:
     return sum(found) / len(found) if found else 0.0
 
 
-def _rate(own: dict[str, float], teacher: dict[str, float] | None, name: str) -> str:
-    beside = f" ({own[name] / teacher[name]:.2f}×)" if teacher else ""
+def _rate(own: dict[str, float], teacher: dict[str, float], name: str) -> str:
+    if not own.get(name):
+        return HOLE
+    beside = f" ({own[name] / teacher[name]:.2f}×)" if teacher.get(name) else ""
     return f"{own[name]:.4g}{beside}"

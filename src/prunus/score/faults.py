@@ -8,11 +8,13 @@ import torch
 from transformers import PreTrainedModel
 
 from prunus import processes
-from prunus.errors import ModelError
+from prunus.errors import NotFiniteError
 from prunus.models.finite import first_module, not_finite
 
 
-def faulty_batch(model: PreTrainedModel, sums: Mapping[str, torch.Tensor], ids: torch.Tensor, batch: int) -> ModelError:
+def faulty_batch(
+    model: PreTrainedModel, sums: Mapping[str, torch.Tensor], ids: torch.Tensor, batch: int
+) -> NotFiniteError:
     """The error for statistics that a batch made not finite: the statistic, the sequence, and where it begins.
 
     Args:
@@ -34,7 +36,7 @@ def check_written(model: PreTrainedModel, scores: Mapping[str, torch.Tensor]) ->
     """Refuse scores that are not finite before they are written.
 
     Raises:
-        ModelError: Names the score.
+        NotFiniteError: Names the score.
     """
     name = first_fault(scores)
     if name is not None:
