@@ -390,5 +390,6 @@ def _report(root: Path, out: str | None) -> Path:
     from prunus.report.card import write_cards
     from prunus.report.step import write_report
 
-    write_cards(root)
-    return write_report(root, Path(out) if out else root / "report.html")
+    page = write_report(root, Path(out) if out else root / "report.html")
+    write_cards(root)  # which a damaged model can end
+    return page

@@ -171,6 +171,10 @@ def show_results(root: Path, console: Console) -> None:
     run = load_run(root)
     if run.missing:
         console.warn(f"this run is not finished; not done yet: {', '.join(run.missing)}")
+    for step, message in run.failures:
+        console.warn(f"{step} failed: {message}")
+    for text in run.damaged:
+        console.warn(f"left out, since its records are damaged: {text}")
     console.table(f"{run.name}: on held-out text", HEADER, comparison(run))
     if tasks.asked(run):
         for title, table in (("scores", tasks.scores(run)), ("differences to the teacher", tasks.differences(run))):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from prunus.console import Console
+from prunus.errors import NotFiniteError
+from prunus.files import replace_json
 from prunus.merge.alike import check_alike
 from prunus.merge.config import MergeConfig, name_of
 from prunus.merge.evolve import JOURNAL, Journal, Scores, evolve
@@ -67,7 +68,7 @@ def run(config: MergeConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         write_merged(config, models, base, out, progress.update)
     if config.method != "flow" and len({_descent(model.path) for model in models}) == 1:
         copy_lineage(models[0].path, out)
-    (out / MERGED).write_text(json.dumps(config.model_dump(mode="json", exclude_defaults=True), indent=2) + "\n")
+    replace_json(out / MERGED, config.model_dump(mode="json", exclude_defaults=True))
     device = device_of(runtime)
     load_model(out, device, inference_dtype(runtime, device))  # as a stranger would
     shape = ModelFolder(out).shape
@@ -116,7 +117,10 @@ def _evolved(
         shutil.rmtree(trial, ignore_errors=True)
         trial.mkdir()
         write_merged(options, models, base, trial)
-        return fitness.of(trial, part)
+        try:
+            return fitness.of(trial, part)
+        except NotFiniteError:  # weights far from the parents' may overflow, and are then worth nothing
+            return dict.fromkeys(fitness.tasks, 0.0)
 
     journal = Journal(folder)
     if config.evolve.i_am_tuning_on_the_test_set:
@@ -128,7 +132,7 @@ def _evolved(
     shutil.rmtree(trial, ignore_errors=True)
     shutil.copyfile(journal.file, out / JOURNAL)
     shutil.rmtree(folder.parent)
-    (out / "parents.json").write_text(json.dumps(parents, indent=2) + "\n")
+    replace_json(out / "parents.json", parents)
     means = [sum(sum(part.values()) / len(part) for part in parent.values()) / 2 for parent in parents]
     return found, {"trials": float(config.evolve.trials), "fitness_best_parent": max(means), **figures}
 

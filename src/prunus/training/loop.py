@@ -73,9 +73,11 @@ class ObjectiveTrainer(Trainer):
                 )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add what the objective saw since the last line, as means over this process's portions."""
+        """Add what the objective saw since the last line, as means over all processes' portions."""
         if "loss" in logs:
-            logs |= {name: torch.stack(seen).mean().item() for name, seen in self.figures.items()}
+            means = {name: torch.stack(seen).mean() / processes.count() for name, seen in self.figures.items()}
+            processes.add_up(means.values())
+            logs |= {name: mean.item() for name, mean in means.items()}
             self.figures.clear()
         super().log(logs, start_time)
 
