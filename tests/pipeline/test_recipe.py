@@ -99,7 +99,8 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         ("a: [", "not YAML"),
         ("seed: 1\nseed: 2\n", "'seed' stands twice"),
         ("- 1\n", "a recipe is a mapping"),
-        ("", "a recipe is a mapping"),
+        ("", "the file is empty"),
+        ("# nothing", "a recipe is a mapping"),
     ],
 )
 def test_files_that_are_no_recipe(tmp_path: Path, text: str, message: str) -> None:

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from prunus import processes
 from prunus.console import Console
+from prunus.environment import as_written
 from prunus.errors import PrunusError
 from prunus.evaluate.ask import Asker
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
@@ -18,6 +19,7 @@ from prunus.evaluate.scoring import FIRST
 from prunus.evaluate.skills import ask_skill
 from prunus.evaluate.summary import Row, hidden_loss, summarise
 from prunus.evaluate.tasks import HARNESS, SKILLS
+from prunus.keys import hide
 
 ITEMS = "items.jsonl"
 
@@ -56,8 +58,9 @@ def measure_tasks(
         try:
             rows, facts = _ask(name, task, config, asker, console)
         except PrunusError as error:
-            console.warn(f"{name}: {error}")
-            tasks[name] = {"hole": str(error)}
+            reason = hide(as_written(str(error)))
+            console.warn(f"{name}: {reason}")
+            tasks[name] = {"hole": reason}
             continue
         if processes.rank():
             continue

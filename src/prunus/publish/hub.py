@@ -55,7 +55,10 @@ def _faults_of_card(folder: Path, repository: str) -> list[str]:
     card = folder / "README.md"
     if not card.is_file():
         return ["README.md: missing; `prunus report RUN` writes the card of every student of a run"]
-    facts = front_matter(card.read_text(errors="replace"))
+    try:
+        facts = front_matter(card)
+    except RecipeError as error:
+        return [str(error)]
     if not facts.get("license"):
         return [
             "README.md: its YAML names no license; write `license: ...` there: the teacher's, or one of your own where "
