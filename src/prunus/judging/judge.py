@@ -118,6 +118,8 @@ class Judge:
 
     def _ask(self, left: dict[str, Asked]) -> Iterator[tuple[str, str | HubError]]:
         """Verdicts by their keys, as they come, or why there is none; after several of these no more is asked."""
+        if not left:
+            return
         config, silent = self.config, 0
         server = Server(
             str(config.url), "chat/completions", self.where, os.environ.get(KEY), config.timeout, config.concurrency
