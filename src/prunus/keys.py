@@ -17,7 +17,7 @@ class Kind:
 
     Attributes:
         name: What to call it.
-        begins: Texts of which one is in every such key, in small letters: a file without any is passed quickly.
+        begins: Texts of which one is in every such key, in small letters where `any_case`, to pass by other texts fast.
         pattern: What it looks like; bytes, since a file may be in any code.
         any_case: Whether capitals and small letters are the same in it.
     """
@@ -46,17 +46,30 @@ KINDS = (
         r"(?<![A-Za-z0-9])((gsk_|xai-|pplx-|r8_|csk-)[A-Za-z0-9]{30,}|(nvapi-|tgp_v1_|wandb_v1_)[A-Za-z0-9_-]{30,}"
         r"|dapi[0-9a-f]{32})",
     ),
-    _kind("a token of GitHub", "gh github_pat_", r"(?<![A-Za-z0-9])(gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{22,})"),
-    _kind("a token of GitLab", "gl", r"(?<![A-Za-z0-9])gl(pat|dt|rt|cbt|ptt|ft|soat|agent|oas)-[A-Za-z0-9_-]{20,}"),
+    _kind(
+        "a token of GitHub",
+        "ghp_ gho_ ghu_ ghs_ ghr_ github_pat_",
+        r"(?<![A-Za-z0-9])(gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{22,})",
+    ),
+    _kind(
+        "a token of GitLab",
+        "glpat- gldt- glrt- glcbt- glptt- glft- glsoat- glagent- gloas-",
+        r"(?<![A-Za-z0-9])gl(pat|dt|rt|cbt|ptt|ft|soat|agent|oas)-[A-Za-z0-9_-]{20,}",
+    ),
     _kind(
         "a key of AWS",
-        "akia asia abia acca aws_secret",
-        r"(?<![A-Za-z0-9])(AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{16}(?![A-Za-z0-9])"
-        r"|(?i:aws_secret(_access)?_key)[\"']?\s*[=:]\s*[\"']?[A-Za-z0-9/+]{40}",
+        "AKIA ASIA ABIA ACCA",
+        r"(?<![A-Za-z0-9])(AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{16}(?![A-Za-z0-9])",
+    ),
+    _kind(
+        "a secret key of AWS",
+        "aws_secret",
+        r"(?P<kept>aws_secret(_access)?_key[\"']?\s*[=:]\s*[\"']?)[a-z0-9/+]{40}",
+        True,
     ),
     _kind(
         "a key of Google",
-        "aiza gocspx- ya29.",
+        "AIza GOCSPX- ya29.",
         r"(?<![A-Za-z0-9])(AIza[0-9A-Za-z_-]{35}|GOCSPX-[0-9A-Za-z_-]{28}|ya29\.[0-9A-Za-z_-]{30,})",
     ),
     _kind(
@@ -68,15 +81,15 @@ KINDS = (
     _kind("a key of Azure", "accountkey sharedaccess", r"(AccountKey|SharedAccessKey)=[A-Za-z0-9+/]{40,}={0,2}", True),
     _kind(
         "a token of a package index",
-        "npm_ pypi- sg.",
+        "npm_ pypi- SG.",
         r"(?<![A-Za-z0-9])(npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_-]{50,}|SG\.[\w-]{16,32}\.[\w-]{16,64})",
     ),
     _kind(
         "a private key",
-        "private putty age-secret",
+        "PRIVATE PuTTY AGE-SECRET",
         r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY( BLOCK)?-----|PuTTY-User-Key-File-\d|AGE-SECRET-KEY-1[0-9A-Z]{20,}",
     ),
-    _kind("a web token", "eyj", r"(?<![A-Za-z0-9])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}"),
+    _kind("a web token", "eyJ", r"(?<![A-Za-z0-9])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}"),
     _kind(
         "a key in a header",
         "authorization api-key api_key",
