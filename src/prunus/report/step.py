@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -15,6 +14,7 @@ from prunus.report import shapes, tasks
 from prunus.report.charts import Series, bar_chart, heat_map, interval_chart, line_chart
 from prunus.report.records import Result, Run, load_run
 from prunus.report.table import HEADER, comparison, row_name
+from prunus.yaml12 import dump_yaml
 
 LOSSES = {
     "forward_kl": "KL to the teacher",
@@ -63,7 +63,7 @@ def write_report(root: Path, out: Path) -> Path:
         tables=_tables(run),
         notes=tasks.notes(run),
         steps=[_step(result) for result in run.results],
-        recipe=yaml.safe_dump(run.recipe, sort_keys=False, allow_unicode=True),
+        recipe=dump_yaml(run.recipe),
         versions=run.results[-1].record["versions"] if run.results else {},
         hardware=sorted({result.record["hardware"] for result in run.results}),
         confidence=run.recipe["evaluate"]["confidence"],
