@@ -66,7 +66,8 @@ def run(config: MergeConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         write_merged(config, models, base, out, progress.update)
     if config.method != "flow" and len({_descent(model.path) for model in models}) == 1:
         copy_lineage(models[0].path, out)
-    (out / MERGED).write_text(json.dumps(config.model_dump(mode="json", exclude_defaults=True), indent=2) + "\n")
+    options = json.dumps(config.model_dump(mode="json", exclude_defaults=True), indent=2)
+    (out / MERGED).write_text(as_written(options) + "\n", encoding="utf-8")
     device = device_of(runtime)
     load_model(out, device, inference_dtype(runtime, device))  # as a stranger would
     shape = ModelFolder(out).shape
