@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prunus.console import Console
+from prunus.environment import as_written
 from prunus.merge.alike import check_alike
 from prunus.merge.config import MergeConfig, name_of
 from prunus.merge.evolve import JOURNAL, Journal, Scores, evolve
