@@ -7,6 +7,7 @@ import os
 import sys
 
 from prunus.errors import PrunusError, nearest
+from prunus.keys import hide
 
 COMMANDS = {
     "run": "carry out a recipe: correct, score, prune, distill, evaluate, report",
@@ -53,7 +54,7 @@ def _execute(name: str, arguments: list[str]) -> int:
     try:
         importlib.import_module("prunus.commands").execute(name, arguments)
     except PrunusError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {hide(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         raise

@@ -132,7 +132,7 @@ def show_preview(seen: Preview, console: Console) -> None:
 def show_parcel(parcel: Parcel, console: Console) -> None:
     """Print what goes to the hub, and what stays."""
     going, staying = parcel.choice.going, parcel.choice.staying
-    rows = [[str(file.relative_to(parcel.folder)), human_bytes(file.stat().st_size)] for file in going]
+    rows = [[str(file.path.relative_to(parcel.folder)), human_bytes(file.size)] for file in going]
     console.table(f"{parcel.folder} -> {parcel.repository}", ["file", "size"], rows)
     if staying:
         console.say(f"stays here: {', '.join(str(file.relative_to(parcel.folder)) for file in staying)}")

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from prunus import processes
 from prunus.console import Console
+from prunus.environment import as_written
 from prunus.errors import DataError, NotFiniteError, PrunusError
 from prunus.evaluate.ask import Asker
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
@@ -19,6 +20,7 @@ from prunus.evaluate.skills import ask_skill
 from prunus.evaluate.summary import Row, hidden_loss, summarise
 from prunus.evaluate.tasks import HARNESS, SKILLS, unit_of
 from prunus.files import read_json_lines, replace_text
+from prunus.keys import hide
 
 ITEMS = "items.jsonl"
 
@@ -63,8 +65,9 @@ def measure_tasks(
         except NotFiniteError:  # a fault of the model, and no hole of the task
             raise
         except PrunusError as error:
-            console.warn(f"{name}: {error}")
-            tasks[name] = {"hole": str(error)}
+            reason = hide(as_written(str(error)))
+            console.warn(f"{name}: {reason}")
+            tasks[name] = {"hole": reason}
             continue
         if processes.rank():
             continue

@@ -60,7 +60,7 @@ def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
     and `judgements.jsonl`.
 
     Returns:
-        The figures without their intervals; and `judge_holes`, the number of tasks that the judge left without grades.
+        The figures without their intervals; and `judge_holes`, the number of grades that the judge has not given.
 
     Raises:
         DataError: The held-out stream has no window of two tokens.
@@ -102,7 +102,7 @@ def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
     if processes.rank() == 0:
         found = {**facts, "figures": results, "efficiency": speed, **asked}
         replace_json(out / "results.json", found)
-    holes = sum(bool((task.get("judge") or {}).get("hole")) for task in asked["tasks"].values())
+    holes = sum((task.get("judge") or {}).get("missing", 0) for task in asked["tasks"].values())
     holes *= config.judge.url is not None
     if processes.rank() == 0 and not holes:  # else the answers are there to be judged by the next run
         shutil.rmtree(out / "checkpoints", ignore_errors=True)

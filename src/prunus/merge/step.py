@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from prunus.console import Console
+from prunus.environment import as_written
 from prunus.errors import NotFiniteError
-from prunus.files import replace_json
+from prunus.files import replace_json, replace_text
 from prunus.merge.alike import check_alike
 from prunus.merge.config import MergeConfig, name_of
 from prunus.merge.evolve import JOURNAL, Journal, Scores, evolve
@@ -68,7 +69,8 @@ def run(config: MergeConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         write_merged(config, models, base, out, progress.update)
     if config.method != "flow" and len({_descent(model.path) for model in models}) == 1:
         copy_lineage(models[0].path, out)
-    replace_json(out / MERGED, config.model_dump(mode="json", exclude_defaults=True))
+    options = json.dumps(config.model_dump(mode="json", exclude_defaults=True), indent=2)
+    replace_text(out / MERGED, as_written(options) + "\n")
     device = device_of(runtime)
     load_model(out, device, inference_dtype(runtime, device))  # as a stranger would
     shape = ModelFolder(out).shape

@@ -118,7 +118,7 @@ def _do(step: Step, room: Any, runtime: Runtime, console: Console) -> None:
             "kind": step.kind,
             "subject": step.subject,
             "label": step.label,
-            "config": step.config.identity(),
+            "config": step.config.recorded(places=False),
             "inputs": {name: given.fingerprint for name, given in step.inputs.items()},
             "seconds": round(seconds, 2),
             "peak_memory_bytes": peak_memory(),
@@ -138,8 +138,8 @@ def _write_manifest(plan: Plan) -> None:
         for step in plan.steps
     ]
     manifest: dict[str, Any] = {
-        "name": plan.recipe.name,
-        "recipe": plan.recipe.model_dump(mode="json"),
+        "name": plan.recipe.recorded()["name"],
+        "recipe": plan.recipe.recorded(),
         "teacher": plan.teacher.dimensions(),
         "steps": steps,
     }

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from prunus.console import human, human_bytes, printable
+from prunus.environment import as_used
 from prunus.errors import ArtifactError
 from prunus.files import read_object, replace_text
 from prunus.licences import Licence, licence_of
@@ -25,10 +25,14 @@ from prunus.report.forms import CardRecipeForm
 from prunus.report.parts import part_metadata, parts_of
 from prunus.report.records import Result, Run, check, load_run
 from prunus.report.table import HEADER, comparison, merged_by, methods
+from prunus.yaml12 import dump_yaml
 
 CARD = "README.md"
 MARKER = "<!-- Written by Prunus out of the run's records. Remove this line to keep what you write here. -->"
-_PATHS = ("path", "config", "task", "of", "base")
+_PATHS = ("path", "config", "task", "of", "base", "data", "gold", "template", "references", "model", "prompts")
+_ADDRESS = "${URL}"
+"""What stands for a server's address: whoever uses the recipe has another, and this one's may be nobody's business."""
+
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -83,13 +87,13 @@ def card_texts(run: Run, name: str, model: Result, export: Result | None) -> dic
     }  # fmt: skip
     facts = _facts(run, name, model, export, shape)
     template = page.get_template("card.md.j2")
-    texts = {model.folder: template.render(metadata=_yaml(metadata), exported=False, **common, **facts)}
+    texts = {model.folder: template.render(metadata=dump_yaml(metadata), exported=False, **common, **facts)}
     if export is None:
         return texts
-    texts[export.folder] = template.render(metadata=_yaml(_of_files(metadata)), exported=True, **common, **facts)
+    texts[export.folder] = template.render(metadata=dump_yaml(_of_files(metadata)), exported=True, **common, **facts)
     for part, own in parts_of(export):
         text = page.get_template("part.md.j2").render(
-            metadata=_yaml(part_metadata(part, metadata)), name=part, **common, **own
+            metadata=dump_yaml(part_metadata(part, metadata)), name=part, **common, **own
         )
         texts[export.folder / part] = text
     return texts
@@ -106,14 +110,10 @@ def _facts(run: Run, name: str, model: Result, export: Result | None, shape: Sha
         "corpus": _named(run.recipe["data"]["corpus"]),
         "confidence": f"{run.recipe['evaluate']['confidence']:.0%}",
         "trained": run.find(name, "distill") is not None,
-        "recipe": _yaml(_without_places(_short(run.recipe, name))),
+        "recipe": dump_yaml(_without_places(_short(run.recipe, name))),
         "versions": ", ".join(f"{key} {value}" for key, value in model.record["versions"].items()),
         "hardware": model.record["hardware"],
     }
-
-
-def _yaml(value: Any) -> str:
-    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
 
 
 def _of_files(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -146,13 +146,21 @@ def _results(run: Run, name: str) -> str:
 
 
 def _teacher(recipe: dict[str, Any]) -> tuple[str, Path | None]:
-    """What the teacher is called, and the folder that its card is in, if it is here."""
-    path = recipe.get("path")
-    if path is None:
+    """What the teacher is called, and the folder that its card is in, if it is here.
+
+    A path with a `${NAME}` is followed to the folder, and called by what is written.
+    """
+    written = recipe.get("path")
+    if written is None:
         return "", None
+    path = as_used(written)
+    if path is None:
+        return Path(written).name, None
     folder = locate_model(path, None, "teacher").folder.path if path in BUILTINS else Path(path).expanduser()
     if folder.is_dir():
-        return path if path in BUILTINS else folder.name, folder
+        return path if path in BUILTINS else Path(written).name or folder.name, folder
+    if path != written:
+        return Path(written).name, None
     if not _HUB_ID.fullmatch(path):
         return path, None
     from huggingface_hub import try_to_load_from_cache
@@ -232,16 +240,33 @@ def _with_parents(students: dict[str, Any], name: str) -> dict[str, Any]:
 def _without_places(value: Any) -> Any:
     """The recipe without the folders of the machine that it ran on, and without what it leaves out."""
     if isinstance(value, dict):
-        said = {key: item for key, item in value.items() if item is not None}
-        return {key: _place(item) if key in _PATHS else _without_places(item) for key, item in said.items()}
+        given = {key: item for key, item in value.items() if item is not None}
+        return {key: _without_place(key, item) for key, item in given.items()}
     return [_without_places(item) for item in value] if isinstance(value, list) else value
 
 
+def _without_place(key: str, item: Any) -> Any:
+    if key == "url":
+        return _ADDRESS
+    if isinstance(item, list):
+        return [_without_place(key, one) for one in item]
+    return _place(item) if key in _PATHS and isinstance(item, str) else _without_places(item)
+
+
 def _place(path: Any) -> Any:
+    """A path without the folders above what it names; what is on the hub is no path."""
     if isinstance(path, list):
         return [_place(one) for one in path]
-    here = isinstance(path, str) and (path.startswith(("/", ".", "~")) or Path(path).exists())
-    return Path(path).name if here else path
+    if not isinstance(path, str) or (not path.startswith(("/", ".", "~", "$")) and not _is_here(path)):
+        return path
+    return Path(path).name
+
+
+def _is_here(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except OSError:  # a text that no file can be called by
+        return False
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -19,6 +18,7 @@ from prunus.report.curves import curves
 from prunus.report.importance import importance
 from prunus.report.records import Result, Run, load_run
 from prunus.report.table import HEADER, comparison, row_name
+from prunus.yaml12 import dump_yaml
 
 _LONGEST = 10_000  # characters of an answer on the page; the whole of it is in the records
 
@@ -59,7 +59,7 @@ def write_report(root: Path, out: Path) -> Path:
         tables=_tables(run),
         notes=tasks.notes(run),
         steps=[_step(result) for result in run.results],
-        recipe=yaml.safe_dump(run.recipe, sort_keys=False, allow_unicode=True),
+        recipe=dump_yaml(run.recipe),
         versions=run.results[-1].record["versions"] if run.results else {},
         hardware=sorted({result.record["hardware"] for result in run.results}),
         confidence=run.recipe["evaluate"]["confidence"],
