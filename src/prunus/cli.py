@@ -24,6 +24,7 @@ COMMANDS = {
     "evaluate": "measure a model on held-out text, beside its teacher",
     "export": "write a model as files that run on a device (GGUF), each held against it",
     "report": "write the report of a run",
+    "verify": "hold every file of a run, or of one result, against its recorded checksum",
     "bench": "time models side by side: reading, writing, memory",
     "chat": "talk to a model in the terminal, or to two side by side",
     "serve": "serve a GGUF file on loopback, with OpenAI's interface",

@@ -13,6 +13,7 @@ import numpy as np
 from prunus import processes
 from prunus.candidates.config import CandidatesConfig
 from prunus.candidates.rewards import Asked, by_judge, by_model, by_rule
+from prunus.checkpoints import done_with
 from prunus.console import Console
 from prunus.data.chat import conversations
 from prunus.data.config import ChatSource
@@ -98,8 +99,7 @@ def run(config: CandidatesConfig, inputs: Inputs, out: Path, runtime: Runtime, c
     metrics: dict[str, float] = {}
     if rewards is not None:
         metrics = {**_save(config, inputs, asked, documents, rewards, out, template), "passed_over": too_long}
-        kept.remove()
-    processes.wait()
+        done_with(out)
     return metrics
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -100,6 +101,8 @@ class Harness:
         except NotFiniteError:  # which is no fault of the task's
             raise
         except (OSError, ConnectionError) as error:
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise  # a full disk says nothing of the task
             raise HubError(f"tasks.{name}: its data cannot be had; give `data`, a local copy: {error}") from None
         except Exception as error:  # its tasks are programs of many hands; the other tasks are still to be asked
             raise DataError(f"tasks.{name}: lm-evaluation-harness: {type(error).__name__}: {error}") from error

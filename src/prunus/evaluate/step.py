@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from prunus import processes
+from prunus.checkpoints import done_with
 from prunus.console import Console
 from prunus.data.tokens import Tokens
 from prunus.data.windows import first_windows
@@ -105,7 +105,7 @@ def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
     holes = sum((task.get("judge") or {}).get("missing", 0) for task in asked["tasks"].values())
     holes *= config.judge.url is not None
     if processes.rank() == 0 and not holes:  # else the answers are there to be judged by the next run
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        done_with(out)
     first = {
         name: task["metrics"][task["first"]]["value"] for name, task in asked["tasks"].items() if task.get("first")
     }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prunus.checkpoints import done_with
 from prunus.console import Console
 from prunus.environment import as_written
 from prunus.errors import NotFiniteError
@@ -71,6 +73,7 @@ def run(config: MergeConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         copy_lineage(models[0].path, out)
     options = json.dumps(config.model_dump(mode="json", exclude_defaults=True), indent=2)
     replace_text(out / MERGED, as_written(options) + "\n")
+    done_with(out)
     device = device_of(runtime)
     load_model(out, device, inference_dtype(runtime, device))  # as a stranger would
     shape = ModelFolder(out).shape
@@ -133,7 +136,6 @@ def _evolved(
         found, figures = evolve(genome, attempt, journal, progress.update)
     shutil.rmtree(trial, ignore_errors=True)
     shutil.copyfile(journal.file, out / JOURNAL)
-    shutil.rmtree(folder.parent)
     replace_json(out / "parents.json", parents)
     means = [sum(sum(part.values()) / len(part) for part in parent.values()) / 2 for parent in parents]
     return found, {"trials": float(config.evolve.trials), "fitness_best_parent": max(means), **figures}

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from prunus import processes
+from prunus.checkpoints import done_with
 from prunus.console import Console
 from prunus.data.blocks import calibration_set
 from prunus.data.questions import read_questions
@@ -88,7 +89,7 @@ def run(config: ScoreConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         check_written(model, scores)
         _write(scores, out)
     processes.wait()
-    checkpoint.remove()
+    done_with(out)
     counts = statistics.sums["counts"].tolist()
     return {"samples": int(counts[0]), "tokens": int(counts[1])}
 

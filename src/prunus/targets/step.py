@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from prunus import processes
+from prunus.checkpoints import done_with
 from prunus.console import Console
 from prunus.data.blocks import Blocks
 from prunus.data.targets import Writing
@@ -72,8 +73,7 @@ def run(config: TargetsConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     }
     processes.wait()  # until all have read it
     if processes.rank() == 0:
-        writing.finish()
-    processes.wait()
+        done_with(out)
     return metrics
 
 

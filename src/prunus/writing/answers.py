@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -90,7 +89,3 @@ class Kept:
         handle.flush()
         (self.file.parent / "complete").touch()  # an unfinished step with this is gone on with, and not removed
         self.places.setdefault(number, (self.file, -1))
-
-    def remove(self) -> None:
-        """Forget them: the result is there."""
-        shutil.rmtree(self.root, ignore_errors=True)
