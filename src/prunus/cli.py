@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 
@@ -85,6 +86,9 @@ def _usage() -> str:
 
 def entry() -> None:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a locale without our dots and dashes is no reason to end
     try:
         sys.exit(main())
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough

@@ -131,7 +131,7 @@ def _hushed() -> Iterator[None]:
     """Without the harness's bars and what the programs say that it calls; errors are raised, and so not lost."""
     sys.stderr.flush()
     kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
         yield
@@ -233,7 +233,7 @@ def _write_task(kind: str, part: str, folder: Path, rows: list[Row], shown: list
 
 def _write(rows: list[Row], file: Path) -> str:
     if processes.rank() == 0:
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return str(file)
 
 
