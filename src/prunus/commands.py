@@ -40,7 +40,7 @@ from prunus.prune.config import PruneConfig
 from prunus.results import Report, Verify, show_report
 from prunus.score.config import ScoreConfig
 from prunus.seek import Search
-from prunus.show import show_inspection, show_plan
+from prunus.show import show_inspection, show_plan, show_preview
 from prunus.single import Flat, Single, Text, finished, located, sources_of
 
 
@@ -146,7 +146,8 @@ class Prune(Single):
     scores: str | None = None
     """The folder that `prunus score` wrote; not needed where chance decides."""
     corpus: tuple[str, ...] = ()
-    """Text to cut the vocabulary by, for --vocab-size, or to heal by, for --heal and --importance.layers refit."""
+    """Text to cut the vocabulary by, for --vocab-size, or to heal by, for --heal and --importance.layers refit. With it
+    the student is compared with its teacher after the cut (--check-samples)."""
     column: str = "text"
     """The column that holds the text."""
     config: Annotated[PruneConfig, Flat]
@@ -167,7 +168,7 @@ class Prune(Single):
             names = ", ".join(sorted(read))
             raise RecipeError(f"--scores: missing; `prunus score` makes them, and this cut reads {names}")
         inputs: dict[str, Step | Given] = {"model": given_model(model)}
-        if self.config.reads_text:
+        if self.corpus and self.config.takes_text:
             inputs["tokens"] = Text(corpus=self.corpus, column=self.column).stream(model, "corpus", self.out)
         if self.scores is not None:
             inputs["scores"] = finished(Path(self.scores), "--scores", ScoreConfig.kind)
@@ -273,7 +274,8 @@ class Align(Single):
         model = located(self.model)
         sources = tuple(parse(ChatSource, path, "--data") for path in self.data)
         stages = Alignment((self.config,), sources, self.template)
-        stages.check(model.folder.context, given_tokenizer(model))
+        for seen in stages.check(model.folder.context, given_tokenizer(model)).previews:
+            show_preview(seen, console)
         self.do_all(list(stages.steps("align", given_model(model), None, Path(self.out).parent)), console)
 
 

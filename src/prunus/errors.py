@@ -3,7 +3,8 @@
     PrunusError            something the user can put right; the CLI prints it and exits with 2
     ├── RecipeError        a recipe, or a flag, says something impossible
     ├── ModelError         a model folder cannot be read, or is not what it says it is
-    │   └── ShapeError     a shape that cannot be cut from the teacher, or that no loader takes
+    │   ├── ShapeError     a shape that cannot be cut from the teacher, or that no loader takes
+    │   └── NotFiniteError a model that computes NaN or infinity
     ├── HubError           something on the hub, or a server, that cannot be reached from here
     ├── DataError          text that is missing, empty or not as described
     ├── ArtifactError      a result folder that is in the way, or damaged
@@ -33,6 +34,10 @@ class ModelError(PrunusError):
 
 class ShapeError(ModelError):
     """Dimensions that the teacher does not have, or that its family cannot load."""
+
+
+class NotFiniteError(ModelError):
+    """A model that computes NaN or infinity."""
 
 
 class HubError(PrunusError):

@@ -13,8 +13,9 @@ from prunus.errors import PrunusError
 MAX_DEPTH = 100
 """Lists and objects nested deeper than this are refused: no file of ours has ten, and Python's stack has an end."""
 
+LFS_POINTER = "version https://git-lfs.github.com/spec/"
+"""What a file holds that was cloned without git-lfs."""
 _NEW = ".new"
-_LFS_POINTER = "version https://git-lfs.github.com/spec/"
 
 
 def read_text(file: Path, error: type[PrunusError]) -> str:
@@ -35,7 +36,7 @@ def read_text(file: Path, error: type[PrunusError]) -> str:
         raise error(f"{file}: not UTF-8: {problem.reason} at byte {problem.start}") from None
     if not text.strip():
         raise error(f"{file}: the file is empty")
-    if text.startswith(_LFS_POINTER):
+    if text.startswith(LFS_POINTER):
         raise error(f"{file}: a git-lfs pointer, not the file itself; run `git lfs pull` in that folder")
     return text
 

@@ -45,13 +45,13 @@ def show_report(root: Path, out: str | None, console: Console) -> None:
     for result in load_run(root).results:
         if "seal" in result.record:  # records of earlier versions have none
             check_artifact(result.folder, console, text_only=True)
+    report = write_report(root, Path(out) if out else root / "report.html")
     try:
         write_cards(root)
     except OSError as error:
         if out is None:
             raise
         console.warn(f"the models' cards are not renewed: {error.filename}: {error.strerror}")
-    report = write_report(root, Path(out) if out else root / "report.html")
     show_results(root, console)
     console.say(f"report: {report}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -19,6 +20,18 @@ def opening_of(tokenizer: Any) -> tuple[int, ...]:
 def suffix_of(tokenizer: Any) -> tuple[int, ...]:
     """The ids that a tokenizer itself puts at the end of every text; () for most."""
     return _added(tokenizer)[1]
+
+
+def ends_of(tokenizer: Any, config: Mapping[str, Any]) -> tuple[int, ...]:
+    """The ids that end a text, the first of them the one to append: the tokenizer's, those of config.json, its suffix.
+
+    Args:
+        tokenizer: The tokenizer.
+        config: The model's config.json, whose `eos_token_id` counts where the tokenizer names no end.
+    """
+    named = config.get("eos_token_id")
+    ends = [tokenizer.eos_token_id, *(named if isinstance(named, list) else [named]), *suffix_of(tokenizer)[-1:]]
+    return tuple(dict.fromkeys(end for end in ends if end is not None))
 
 
 def _added(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:

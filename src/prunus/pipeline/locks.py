@@ -58,7 +58,7 @@ def alone_at(place: Path, console: Console | None = None) -> Iterator[None]:
 def _held(file: Path, wait: bool) -> IO[str] | None:
     """The lock file, open and held; None where another process holds it and nobody is to wait."""
     while True:
-        handle = file.open("w")
+        handle = file.open("w", encoding="utf-8")
         if not _taken(handle, wait):
             handle.close()
             return None

@@ -211,7 +211,7 @@ def _finish(step: Step, metrics: dict[str, float], seconds: float) -> PrunusErro
                 "kind": step.kind,
                 "subject": step.subject,
                 "label": step.label,
-                "config": step.config.identity(),
+                "config": step.config.recorded(places=False),
                 "inputs": {name: given.fingerprint for name, given in step.inputs.items()},
                 "seconds": round(seconds, 2),
                 "peak_memory_bytes": peak_memory(),
@@ -236,8 +236,8 @@ def _write_manifest(plan: Plan, failures: Failures) -> None:
         for step in plan.steps
     ]
     manifest: dict[str, Any] = {
-        "name": plan.recipe.name,
-        "recipe": plan.recipe.model_dump(mode="json"),
+        "name": plan.recipe.recorded()["name"],
+        "recipe": plan.recipe.recorded(),
         "teacher": plan.teacher.dimensions(),
         "steps": steps,
         "failures": failures.rows(),

@@ -155,7 +155,7 @@ class Workshop:
         """The steps up to the measurement after a rung: cut, recovered rung by rung, and measured."""
         config, name = self.config, f"search/{candidate.name}"
         sizes, teacher = self.sizes(candidate), self.teacher.shape
-        options = config.prune.model_copy(update={**sizes["prune"], "via": sizes["via"]})
+        options = config.prune.model_copy(update={**sizes["prune"], "via": sizes["via"], "check_samples": 0})
         words = options.vocab_size is not None
         given = {key: one for key, one in self.given.items() if key != "ranking"}
         steps = cut_steps(name, options, teacher, given, config.distill, self.score, self.root)

@@ -23,7 +23,7 @@ from prunus.data.tokens import Tokens
 from prunus.errors import TrainingError
 from prunus.fingerprint import digest
 from prunus.models.folder import ModelFolder, copy_along
-from prunus.models.load import device_of, dtype_named, inference_dtype, load_model, save_model
+from prunus.models.load import device_of, inference_dtype, load_model, save_model, saved_dtype
 from prunus.runtime import Runtime
 from prunus.training.config import OptimizerConfig, TrainingConfig
 from prunus.training.deepspeed import check_shares, filled, read_settings
@@ -80,9 +80,11 @@ class ObjectiveTrainer(Trainer):
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add what the objective saw since the last line, as means over this process's portions."""
+        """Add what the objective saw since the last line, as means over all processes' portions."""
         if "loss" in logs:
-            logs |= {name: torch.stack(seen).mean().item() for name, seen in self.figures.items()}
+            means = {name: torch.stack(seen).mean() / processes.count() for name, seen in self.figures.items()}
+            processes.add_up(means.values())
+            logs |= {name: mean.item() for name, mean in means.items()}
             self.figures.clear()
         super().log(logs, start_time)
 
@@ -249,7 +251,7 @@ def save_trained(objective: Objective, source: Path, out: Path) -> float:
     model = whole_model(objective, lambda: load_model(source, torch.device("cpu"), torch.float32))
     if model is None:
         return 0.0
-    difference = save_model(model, out, dtype_named(ModelFolder(source).config))
+    difference = save_model(model, out, saved_dtype(ModelFolder(source)))
     copy_along(source, out)
     return difference
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from prunus import processes
 from prunus.console import Progress
-from prunus.errors import ArtifactError
+from prunus.errors import ArtifactError, TrainingError
 from prunus.files import read_text, replace_text, sync
 from prunus.runtime import Runtime
 
@@ -135,19 +136,25 @@ class Recorder(TrainerCallback):
         if not logs or "loss" not in logs:
             return
         loss = float(logs["loss"])
+        norm = logs.get("grad_norm")
+        for name, value in (("loss", loss), ("gradient's norm", norm)):
+            if value is not None and not math.isfinite(value):
+                raise TrainingError(
+                    f"the {name} is {value} at step {state.global_step}; the last good checkpoint is kept"
+                )
         seconds = time.monotonic() - self.started
         done = (state.global_step - self.first_step) * self.tokens_per_step
         line = {
             "step": state.global_step,
             "tokens": state.global_step * self.tokens_per_step,
             "loss": loss,
-            **{name: value for name, value in logs.items() if name not in _SHOWN_APART},
+            **{name: value for name, value in logs.items() if name not in _SHOWN_APART and _has_value(value)},
             "learning_rate": logs.get("learning_rate"),
-            "grad_norm": logs.get("grad_norm"),
+            "grad_norm": norm,
             "tokens_per_second": round(done / seconds, 1),
         }
         self.lines.append(line)
-        self._write(json.dumps(line) + "\n", "a")
+        self._write(json.dumps(line, allow_nan=False) + "\n", "a")
         self.progress.update(state.global_step * self.tokens_per_step, loss=loss)
 
     def _write(self, text: str, mode: str) -> None:
@@ -160,3 +167,8 @@ class Recorder(TrainerCallback):
         """The last logged loss, the tokens, and this session's tokens per second."""
         last = self.lines[-1]
         return {key: last[key] for key in ("loss", "tokens", "tokens_per_second")}
+
+
+def _has_value(value: Any) -> bool:
+    """Whether JSON can say it; trackers' figures of what did not happen are NaN."""
+    return not isinstance(value, float) or math.isfinite(value)

@@ -19,13 +19,19 @@ class Answer:
 
     Attributes:
         ids: Its tokens, the one that ends it included where there is one.
-        text: The same as text, without special tokens, and without what stopped it.
+        text: The same as text, without special tokens, and without what stopped it; a lone surrogate, which UTF-8
+            cannot write, becomes U+FFFD.
         finish: `stop` where it came to an end, `length` where it was cut off.
     """
 
     ids: list[int]
     text: str
     finish: str
+
+    def __post_init__(self) -> None:
+        if not self.text.isascii():
+            whole = self.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            object.__setattr__(self, "text", whole)
 
 
 class Kept:
