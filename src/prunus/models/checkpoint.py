@@ -140,7 +140,7 @@ def read_header(file: Path) -> list[TensorInfo]:
                 entries.append(info)
                 place += info.nbytes
     except (SafetensorError, OSError, KeyError) as error:
-        raise ModelError(f"{file}: not a whole safetensors file ({file.stat().st_size} bytes): {error}") from None
+        raise ModelError(f"{file}: not a safetensors file, or not all of one ({file.stat().st_size} bytes): {error}") from None
     return entries
 
 
