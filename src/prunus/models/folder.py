@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prunus.errors import ModelError
-from prunus.fingerprint import fingerprint_files
+from prunus.fingerprint import digest, fingerprint_files
 from prunus.models.axes import TIED, Family
 from prunus.models.checkpoint import DTYPES, TensorInfo, read_tensors, same_bytes
 from prunus.models.compatible import make_compatible, with_older_names
@@ -188,7 +188,7 @@ class ModelFolder:
         return fingerprint_files([config, *weights, *matching(self.path, TOKENIZER)])
 
     def tokenizer_fingerprint(self) -> str:
-        """A digest of the tokenizer alone.
+        """A digest of the tokenizer, and of the end of a text that config.json names.
 
         Raises:
             ModelError: The folder has no tokenizer.
@@ -196,7 +196,7 @@ class ModelFolder:
         files = matching(self.path, TOKENIZER)
         if not files:
             raise ModelError(f"{self.path}: there is no tokenizer (tokenizer.json or the like)")
-        return fingerprint_files(files)
+        return digest([fingerprint_files(files), self.config.get("eos_token_id")])
 
 
 def has_chat_template(folder: Path) -> bool:

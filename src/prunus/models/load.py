@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from prunus.errors import ModelError, RecipeError
@@ -16,6 +16,7 @@ from prunus.models.checkpoint import DTYPES
 from prunus.models.compatible import make_compatible
 from prunus.models.folder import ModelFolder
 from prunus.models.foreign import check_no_adapter
+from prunus.models.rows import guarded
 from prunus.models.settings import named_dtype
 from prunus.models.texts import read_model_json
 from prunus.runtime import Runtime
@@ -71,18 +72,43 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> PreTra
     return loaded
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """Load a tokenizer as a stranger would.
+def load_config(folder: Path) -> PreTrainedConfig:
+    """Load a config.json as a stranger would, with transformers' defaults filled in.
 
     Raises:
         ModelError: Transformers refuses it.
     """
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        found = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # as above
+        raise ModelError(
+            f"{folder}: transformers does not load its config.json: {type(error).__name__}: {error}"
+        ) from None
+    assert isinstance(found, PreTrainedConfig)
+    return found
+
+
+def chat_templates(tokenizer: Any) -> dict[str, str]:
+    """The chat templates of a loaded tokenizer by name; the usual one is `default`."""
+    found = tokenizer.chat_template
+    if found is None:
+        return {}
+    return dict(found) if isinstance(found, Mapping) else {"default": str(found)}
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Load a tokenizer as a stranger would; text with tokens that the model's embedding has no row for it refuses.
+
+    Raises:
+        ModelError: Transformers refuses it.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # as above
         raise ModelError(
             f"{folder}: transformers does not load its tokenizer: {type(error).__name__}: {error}"
         ) from None
+    return guarded(tokenizer, folder)
 
 
 def save_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> float:

@@ -8,9 +8,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import psutil
 
 from prunus.console import Console
-from prunus.errors import ArtifactError
+from prunus.errors import ArtifactError, DataError
 from prunus.models.checkpoint import read_bytes, write_tensors
 from prunus.models.draw import draw_model
 from prunus.models.folder import ModelFolder, copy_along, write_config
@@ -27,6 +28,8 @@ from prunus.prune.rank import Scores, statistic
 from prunus.prune.rotate import Rotation, balanced, make_rotation, stored_vectors
 from prunus.prune.vocabulary import choose_tokens, read_tokenizer, write_tokenizer
 from prunus.runtime import Runtime
+
+_CHECK_LENGTH = 256  # tokens of a sequence that student and teacher are compared on
 
 SCORED = ("num_hidden_layers", "intermediate_size", "hidden_size")
 
@@ -94,11 +97,13 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
             _heal(config.heal, config.seed, inputs, out, keep, rotation, scores, runtime, console)
     student = ModelFolder(out)
     student.check()
-    sizes: dict[str, float] = {
+    figures: dict[str, float] = {
         "parameters": student.shape.parameters,
         "non_embedding_parameters": student.shape.non_embedding_parameters,
     }
-    return sizes if rotation is None else {**sizes, "kept_energy": 1.0 - rotation.lost}
+    if rotation is not None:
+        figures["kept_energy"] = 1.0 - rotation.lost
+    return {**figures, **_damage(config, inputs, out, vocabulary, runtime, console)}
 
 
 def _descent(
@@ -121,6 +126,11 @@ def _vocabulary(teacher: ModelFolder, target: Shape, inputs: Inputs) -> np.ndarr
     from prunus.data.tokens import Tokens
 
     counts = np.bincount(Tokens.open(inputs.tokens).ids, minlength=teacher.shape.vocab_size)
+    if len(counts) > teacher.shape.vocab_size:
+        raise DataError(
+            f"prune.vocab_size: {inputs.tokens} holds the token {len(counts) - 1}, and the embedding of {teacher.path} "
+            f"has {teacher.shape.vocab_size} rows"
+        )
     generation = read_optional_json(teacher.path / "generation_config.json")
     always = named_ids(teacher.config) | named_ids(generation)
     return choose_tokens(read_tokenizer(teacher.path), counts, always, target.vocab_size)
@@ -180,10 +190,11 @@ def _block(
 
 def _calibration(config: HealConfig, seed: int, inputs: Inputs) -> np.ndarray:
     """The sequences that weights are fitted on, [N, S]."""
+    from prunus.data.blocks import calibration_set
     from prunus.data.tokens import Tokens
 
     assert inputs.tokens is not None  # the plan gives them where the cut reads text
-    return Tokens.open(inputs.tokens).draw(config.samples, config.sequence_length, seed)
+    return calibration_set(Tokens.open(inputs.tokens), config.samples, config.sequence_length, seed)
 
 
 def _heal(
@@ -212,6 +223,39 @@ def _heal(
     with console.progress("heal", len(keep.layers), "layers") as progress:
         heal(teacher, student, bridge, torch.from_numpy(ids), config, progress.update)
     save_model(student.model, out, saved_dtype(folders[1]))
+
+
+def _damage(
+    config: PruneConfig, inputs: Inputs, out: Path, vocabulary: np.ndarray | None, runtime: Runtime, console: Console
+) -> dict[str, float]:
+    """Compare the student in `out` with its teacher, and show the figures; nothing where there is no text.
+
+    Raises:
+        ModelError: The student is worse than guessing.
+    """
+    if inputs.tokens is None or not config.takes_text or not config.check_samples:
+        return {}
+    from prunus.data.blocks import calibration_set
+    from prunus.data.tokens import Tokens
+    from prunus.prune.damage import measure_damage
+
+    tokens = Tokens.open(inputs.tokens)
+    length = min(_CHECK_LENGTH, ModelFolder(out).context)
+    if len(tokens.ids) < length:
+        return {}
+    needed = 4 * sum(ModelFolder(folder).shape.parameters for folder in (inputs.model, out))
+    if needed > psutil.virtual_memory().available:
+        console.warn(f"not compared with the teacher: both models need {needed / 2**30:.1f} GiB of memory")
+        return {}
+    ids = calibration_set(tokens, config.check_samples, length, config.seed)
+    damage = measure_damage(inputs.model, out, ids, tokens.ids, vocabulary, runtime)
+    if damage is None:
+        console.say("not compared with the teacher: every sequence has a token that the student drops")
+        return {}
+    if warning := damage.check("prune"):
+        console.warn(warning)
+    console.say(f"before training: KL {damage.kl:.4g}, NLL {damage.nll:.4g} (teacher {damage.teacher_nll:.4g})")
+    return {"kl": damage.kl, "nll": damage.nll, "teacher_nll": damage.teacher_nll}
 
 
 def _kept(keep: Keep) -> dict[str, Any]:
