@@ -77,7 +77,7 @@ NAMED: tuple[Target, ...] = (
 )
 """Where a process kills itself: module, name in it, and whether before the call or after it."""
 TIMES = {"seconds", "peak_memory_bytes", "tokens_per_second", "efficiency", "seal", "files", "hardware"}
-SHOWN = ("report.html", "README.md", ".lock")
+SHOWN = ("report.html", "README.md")
 
 
 def main() -> None:
@@ -179,7 +179,8 @@ def child(module: str, name: str, when: str) -> int:
 def differences(one: Path, other: Path) -> list[str]:
     """The files that are not alike in two runs."""
     files = [{file.relative_to(root) for file in root.rglob("*") if file.is_file()} for root in (one, other)]
-    names = {name for name in files[0] | files[1] if name.name not in SHOWN and ".verified" not in name.parts}
+    names = {name for name in files[0] | files[1] if name.name not in SHOWN and name.suffix != ".lock"}
+    names = {name for name in names if ".verified" not in name.parts}
     lone = [str(name) for name in names if name not in files[0] or name not in files[1]]
     both = [name for name in names if str(name) not in lone]
     return sorted(lone + [str(name) for name in both if content(one / name) != content(other / name)])
