@@ -28,7 +28,7 @@ def read_questions(file: Path, count: int) -> list[dict[str, Any]]:
     if not rows:
         raise DataError(f"{where} holds no question")
     for number, row in enumerate(rows, start=1):
-        _check(row, f"{where}, row {number}")
+        _check(row, f"{where}, line {number}")
     return rows
 
 
