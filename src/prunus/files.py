@@ -15,6 +15,7 @@ MAX_DEPTH = 100
 
 LFS_POINTER = "version https://git-lfs.github.com/spec/"
 """What a file holds that was cloned without git-lfs."""
+_NEW = ".new"
 
 
 def read_text(file: Path, error: type[PrunusError]) -> str:
@@ -121,7 +122,7 @@ def replace_text(file: Path, text: str) -> None:
     Raises:
         OSError: As the system raises; the old file is unchanged.
     """
-    beside = file.with_name(f".{file.name}.{os.getpid()}.new")
+    beside = file.with_name(f".{file.name}.{os.getpid()}{_NEW}")
     try:
         with beside.open("w", encoding="utf-8") as handle:
             handle.write(text)
@@ -139,3 +140,25 @@ def replace_json(file: Path, value: Any) -> None:
         ValueError: A number is not finite, which JSON cannot say.
     """
     replace_text(file, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a kill within `replace_text` left in a folder and the folders in it."""
+    for file in folder.rglob(f".*{_NEW}"):
+        file.unlink(missing_ok=True)
+
+
+def sync(place: Path) -> None:
+    """Have a file's content, or a folder's list of names, written to the disk before anything else is done.
+
+    Raises:
+        OSError: The disk is full or fails. Folders are passed over where the file system cannot do this for them.
+    """
+    handle = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not place.is_dir():
+            raise
+    finally:
+        os.close(handle)

@@ -13,9 +13,11 @@ import numpy as np
 from prunus import processes
 from prunus.candidates.config import CandidatesConfig
 from prunus.candidates.rewards import Asked, by_judge, by_model, by_rule
+from prunus.checkpoints import done_with
 from prunus.console import Console
 from prunus.data.chat import conversations
 from prunus.data.config import ChatSource
+from prunus.data.endings import ends_of
 from prunus.data.judged import Judged
 from prunus.data.stream import Stream
 from prunus.data.template import Dialogue, Template
@@ -67,7 +69,7 @@ def run(config: CandidatesConfig, inputs: Inputs, out: Path, runtime: Runtime, c
         HubError: The judge does not answer; all that was written and graded is kept.
     """
     tokenizer = load_tokenizer(inputs.model)
-    template = Template(tokenizer, config.template)
+    template = Template(tokenizer, config.template, ends_of(inputs.model, tokenizer))
     asked, too_long = prompts_of(config, inputs, template)
     if too_long:
         console.warn(f"{too_long} prompts passed over, which leave no room for {config.write.max_new_tokens} tokens")
@@ -97,8 +99,7 @@ def run(config: CandidatesConfig, inputs: Inputs, out: Path, runtime: Runtime, c
     metrics: dict[str, float] = {}
     if rewards is not None:
         metrics = {**_save(config, inputs, asked, documents, rewards, out, template), "passed_over": too_long}
-        kept.remove()
-    processes.wait()
+        done_with(out)
     return metrics
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from prunus.checkpoints import done_with
 from prunus.console import Console
 from prunus.data.config import Source, TokensConfig
 from prunus.data.mixture import Mixture, none_left
@@ -64,5 +64,5 @@ def run(config: TokensConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
     if not stream.tokens:
         raise none_left(inputs.sources, config, "data")
     facts = stream.finish(out)
-    shutil.rmtree(root, ignore_errors=True)
+    done_with(out)
     return facts

@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from prunus.data.tokens import ANSWERS, ENDS, FACTS, SIZES
-from prunus.files import replace_json
+from prunus.files import replace_json, sync
 
 _BORDERS = ("lengths", "sizes", "answers")
 _STATE = "state.npz"
@@ -68,6 +68,7 @@ class Stream:
         partial = folder / "partial.npz"
         lengths, sizes, answers = (np.asarray(getattr(self, name)) for name in _BORDERS)
         np.savez(partial, place=np.array(json.dumps(place)), lengths=lengths, sizes=sizes, answers=answers)
+        sync(partial)
         os.replace(partial, folder / _STATE)
         (folder / "complete").touch()  # an unfinished step with this is gone on with, and not removed
 

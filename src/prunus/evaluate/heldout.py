@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from prunus.data.windows import Window
+from prunus.models.finite import not_finite
 
 COLUMNS = ("tokens", "bytes", "nll", "teacher_nll", "kl", "agreed")
 """What is kept of a window: predicted tokens and their bytes, the sums over them of the negative log-likelihood by the
@@ -62,3 +63,19 @@ def measure(
     return torch.stack(
         [torch.where(predicted[:, 1:], figure, 0).sum(dim=1, dtype=torch.float64) for figure in figures], dim=1
     )
+
+
+def check_sums(
+    sums: np.ndarray, numbers: list[int], ids: torch.Tensor, model: PreTrainedModel, teacher: PreTrainedModel | None
+) -> None:
+    """Refuse sums [B, 4] of windows, given by their numbers and token ids [B, S], that are not finite.
+
+    Raises:
+        NotFiniteError: Names the model, the figure and the window, and where in the model it begins.
+    """
+    wrong = np.argwhere(~np.isfinite(sums))
+    if len(wrong):
+        row, column = wrong[0].tolist()
+        blamed = teacher if teacher is not None and not np.isfinite(sums[row, 1]) else model
+        figure = COLUMNS[2 + column]
+        raise not_finite(blamed, f"the figure `{figure}` of window {numbers[row]} of the held-out text", ids[[row]])

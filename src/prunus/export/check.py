@@ -67,6 +67,7 @@ class Reference:
         limit: The longest text on which both are to say the same.
         beyond: A text longer than that, on which they are too when llama.cpp is started with room for it: what the
             long factors of longrope are checked on.
+        ends: The tokens that end an answer.
     """
 
     model: PreTrainedModel
@@ -75,6 +76,7 @@ class Reference:
     is_text: bool
     limit: int
     beyond: np.ndarray | None = None
+    ends: tuple[int, ...] = ()
 
     @torch.no_grad()
     def logits(self, ids: Sequence[int] | np.ndarray, last: int = 0) -> np.ndarray:
@@ -133,10 +135,30 @@ def check_tokens(running: Running, reference: Reference, file: Path, without_mar
     return len(texts)
 
 
+def check_ends(running: Running, reference: Reference, file: Path) -> list[int]:
+    """Hold the tokens at which llama.cpp ends an answer against those of transformers.
+
+    Returns:
+        Those at which llama.cpp ends too: some it knows by their text, and a file cannot say otherwise.
+
+    Raises:
+        ExportError: One of transformers' is missing.
+    """
+    found = running.ends()
+    missing = [reference.tokenizer.convert_ids_to_tokens(end) for end in reference.ends if end not in found]
+    if missing:
+        raise ExportError(
+            f"{file.name}: transformers ends an answer at {', '.join(map(repr, missing))}, and llama.cpp goes on: a "
+            "file names three such tokens at most (eos, eot, eom). What works: fewer of them as eos_token_id in "
+            "generation_config.json"
+        )
+    return [end for end in found if end not in reference.ends]
+
+
 def prove(
     file: Path, reference: Reference, new_tokens: int, coarse: bool, without_marks: bool = False
-) -> dict[str, float]:
-    """Hold a float32 file against its model: tokens, logits, and what both write on.
+) -> dict[str, Any]:
+    """Hold a float32 file against its model: tokens, ends, logits, and what both write on.
 
     Args:
         file: The GGUF file.
@@ -154,6 +176,7 @@ def prove(
     room = max(reference.context, len(opening) + new_tokens)
     with Running(file, room) as running:
         texts = check_tokens(running, reference, file, without_marks)
+        other_ends = check_ends(running, reference, file)
         found = _agreement(running, reference)
         allowed = _allowed(found, tolerance, file, rounding=reference.rounding)
         written = running.greedy(opening, new_tokens) if new_tokens else []
@@ -162,7 +185,12 @@ def prove(
         apart = first_departure(written, logits, 2 * allowed)
         if apart is not None:
             raise ExportError(f"{file.name}: greedy, llama.cpp and transformers part ways at token {apart + 1}")
-    figures = {**found.figures(reference.is_text), "texts_tokenised_alike": texts, "greedy_tokens_alike": len(written)}
+    figures: dict[str, Any] = {
+        **found.figures(reference.is_text),
+        "texts_tokenised_alike": texts,
+        "greedy_tokens_alike": len(written),
+        "other_ends": [str(reference.tokenizer.convert_ids_to_tokens(end)) for end in other_ends],
+    }
     if reference.beyond is not None:
         figures["difference_beyond"] = _prove_beyond(file, reference, reference.beyond, tolerance)
     return figures

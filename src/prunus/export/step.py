@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,7 @@ def _ggufs(
     vocabulary = read_vocabulary(folder.path, folder.shape.vocab_size)
     if vocabulary.doubled:
         console.warn("export: a text that begins with a space has one more of them in llama.cpp than in transformers")
+    reference = replace(reference, ends=vocabulary.special.ends)
     approximate = vocabulary.pre in APPROXIMATE
     if approximate:
         console.warn(
@@ -118,6 +119,11 @@ def _ggufs(
             written = write_gguf(folder, vocabulary, name, file, progress.update)
         if name == PROOF:
             figures = prove(file, reference, config.new_tokens, rounds_activation(folder.config), approximate)
+            if figures["other_ends"]:
+                console.warn(
+                    f"export: llama.cpp also ends an answer at {', '.join(map(repr, figures['other_ends']))}, which it "
+                    "knows by their text; transformers goes on there"
+                )
         else:
             figures = judge(file, name, reference)
         if name in formats:

@@ -13,10 +13,12 @@ import torch
 from transformers import PreTrainedModel
 
 from prunus import processes
+from prunus.checkpoints import done_with
 from prunus.console import Console
 from prunus.data.blocks import Blocks
 from prunus.data.targets import Writing
 from prunus.data.tokens import Tokens, schedule
+from prunus.models.finite import not_finite
 from prunus.models.head import check_head, read_head
 from prunus.models.load import device_of, inference_dtype, load_model
 from prunus.runtime import Runtime
@@ -46,7 +48,7 @@ def run(config: TargetsConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
 
     Raises:
         DataError: The stream does not fill one sequence.
-        ModelError: The model cannot be loaded, or makes its logits in a way of its own.
+        ModelError: The model cannot be loaded, makes its logits in a way of its own, or gives NaN or infinity.
     """
     tokens, device = Tokens.open(inputs.tokens), device_of(runtime)
     blocks = Blocks(tokens, config.sequence_length)
@@ -71,8 +73,7 @@ def run(config: TargetsConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     }
     processes.wait()  # until all have read it
     if processes.rank() == 0:
-        writing.finish()
-    processes.wait()
+        done_with(out)
     return metrics
 
 
@@ -114,6 +115,9 @@ def _portion(
     if config.keep == "top_k":
         kept.append(torch.cat([choice.log_probabilities for choice in chosen if choice.log_probabilities is not None]))
     mass = torch.cat([choice.mass for choice in chosen]).view(len(numbers), -1).mean(dim=1)
+    for number, row, whole in zip(numbers.tolist(), ids, torch.isfinite(mass).tolist(), strict=True):
+        if not whole:
+            raise not_finite(model, f"its distribution on sequence {number} of the text", row[None])
     return [values.view(len(numbers), length, -1).cpu().numpy() for values in kept], mass.float().cpu().numpy()
 
 
