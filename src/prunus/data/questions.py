@@ -36,7 +36,7 @@ def _check(row: dict[str, Any], where: str) -> None:
     """Refuse a row of no known form."""
     if not any(form <= row.keys() for form in FORMS):
         forms = " or ".join("{" + ", ".join(sorted(form)) + "}" for form in FORMS)
-        raise DataError(f"{where} has {', '.join(row)[:200]}; expected {forms}")
+        raise DataError(f"{where} has {', '.join(row)[:200]}; {forms} is expected")
     for name in ("context", "continuation", "query"):
         if not isinstance(row.get(name, ""), str):
             raise DataError(f"{where}: {name} is {row[name]!r:.60}; expected text")
