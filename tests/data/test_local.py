@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prunus.data import formats, sources
+from prunus.data.chat import conversations
 from prunus.data.config import ChatSource, Place, Source
 from prunus.data.local import FORMATS, LocalRows
 from prunus.data.sources import Reader, check_source, documents, entries, rows, source_fingerprint
@@ -301,3 +302,23 @@ def test_whatever_bytes_of_a_good_file_are_changed_it_is_rows_or_refused(
         assert all(isinstance(row, dict) for row in LocalRows(file, str(file)))
     except DataError as error:
         assert str(file) in str(error)
+
+
+@pytest.mark.parametrize(("label", "expected"), [("1", True), ("True", True), ("false", False), ("0", False)])
+def test_conversations_in_csv_have_labels_and_rewards(tmp_path: Path, label: str, expected: bool) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text(f"prompt,completion,label,system\n2024-01-01?,007,{label},\n", encoding="utf-8")
+    (row,) = conversations(ChatSource(path=str(file)), "x")
+    assert row.desirable is expected
+    assert [turn["content"] for turn in row.messages] == ["2024-01-01?", "007"]
+    file.write_text("prompt,chosen,rejected,chosen_reward,rejected_reward\na,b,c,1.5,-2\n", encoding="utf-8")
+    (row,) = conversations(ChatSource(path=str(file)), "x")
+    assert row.rewards == (1.5, -2.0)
+
+
+def test_columns_that_are_renamed_may_be_missing_in_some_rows(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"q": "a", "a": "b"}\n{"q": "c", "a": "d", "who": "Be brief."}\n', encoding="utf-8")
+    columns = {"prompt": "q", "completion": "a", "system": "who"}
+    found = [row.messages for row in conversations(ChatSource(path=str(file), columns=columns), "x")]
+    assert [len(turns) for turns in found] == [2, 3]

@@ -97,6 +97,9 @@ class Conversation:
         return turns
 
 
+_LABELS = {"true": True, "1": True, "false": False, "0": False}  # as texts, which all cells of a CSV file are
+
+
 def conversations(source: ChatSource, where: str) -> Iterator[Conversation]:
     """Yield the rows of `source`, in order, up to its `limit`.
 
@@ -146,6 +149,7 @@ def conversation(
     label = found.take("label")
     result = Conversation(where, turns, tools, attributes=attributes, check=without_unset(check), unread=found.unread())
     if label is not None:
+        label = _LABELS.get(label.strip().lower(), label) if isinstance(label, str) else label
         if not isinstance(label, (bool, int)) or label not in (0, 1):
             raise DataError(f"{where}: label is {label!r:.60}; true, where the answer is wanted, or false")
         result = replace(result, desirable=bool(label), prompt=len(result.asks()))

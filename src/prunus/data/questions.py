@@ -28,7 +28,7 @@ def read_questions(file: Path, count: int) -> list[dict[str, Any]]:
     if not rows:
         raise DataError(f"{where} holds no question")
     for number, row in enumerate(rows, start=1):
-        _check(row, f"{where}, row {number}")
+        _check(row, f"{where}, line {number}")
     return rows
 
 
@@ -36,7 +36,7 @@ def _check(row: dict[str, Any], where: str) -> None:
     """Refuse a row of no known form."""
     if not any(form <= row.keys() for form in FORMS):
         forms = " or ".join("{" + ", ".join(sorted(form)) + "}" for form in FORMS)
-        raise DataError(f"{where} has {', '.join(row)[:200]}; expected {forms}")
+        raise DataError(f"{where} has {', '.join(row)[:200]}; {forms} is expected")
     for name in ("context", "continuation", "query"):
         if not isinstance(row.get(name, ""), str):
             raise DataError(f"{where}: {name} is {row[name]!r:.60}; expected text")

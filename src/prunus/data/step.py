@@ -10,12 +10,11 @@ from pathlib import Path
 from prunus.checkpoints import done_with
 from prunus.console import Console
 from prunus.data.config import Source, TokensConfig
-from prunus.data.mixture import Mixture
+from prunus.data.mixture import Mixture, none_left
 from prunus.data.sources import is_in
 from prunus.data.stream import Stream
 from prunus.data.tokenizing import ends_of, opening_of, prefix_of
 from prunus.data.tokens import IDS
-from prunus.errors import DataError
 from prunus.models.folder import ModelFolder
 from prunus.models.load import load_tokenizer
 from prunus.models.rows import check_ids, rows_of
@@ -63,7 +62,7 @@ def run(config: TokensConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
                 stream.keep(root / "data", mixture.place)
                 kept = time.monotonic()
     if not stream.tokens:
-        raise DataError(f"data: no document is left in {', '.join(source.path for source in inputs.sources)}")
+        raise none_left(inputs.sources, config, "data")
     facts = stream.finish(out)
     done_with(out)
     return facts

@@ -89,13 +89,17 @@ class Script:
             DataError: The template refuses it, leaves something out of it, or nobody can tell what is learnt.
         """
         turns, tools, where = dialogue.turns, dialogue.tools, dialogue.where
-        one = partial(render, self.text, where=where, tools=tools, variables=self.variables)
-        seen = Conversed(lambda some, ask: one(some, ask=ask), turns, where, self.specials)
-        text, marks = one(turns)
+
+        def look(some: Turns, ask: bool, tools: Turns | None = tools) -> tuple[str, list[Span]]:
+            return render(template, some, where, tools, self.variables, ask)
+
+        template = named(self.text, tools, where)
+        seen = Conversed(look, partial(look, tools=None), turns, where, self.specials)
+        text, marks = look(turns, False)
         seen.check_shown(text, tools)
         answers = [number for number, turn in enumerate(turns) if turn["role"] == "assistant"]
         wanted = [n for n in answers if n >= dialogue.prompt and turns[n].get(LEARNT, True)]
-        if not has_marks(named(self.text, tools, where)):
+        if not has_marks(template):
             return text, seen.unmarked(text, wanted)
         return text, marks if wanted == answers else seen.marked(text, marks, wanted)
 

@@ -105,6 +105,8 @@ class EvaluateConfig(StepConfig):
     @classmethod
     def _named(cls, raw: Any) -> Any:
         """A list of names is a mapping without options."""
+        if isinstance(raw, (list, tuple)) and not all(isinstance(name, str) for name in raw):
+            raise ValueError("a list of names is expected, or a mapping of names to options")
         named = dict.fromkeys(raw) if isinstance(raw, (list, tuple)) else raw
         for name in named if isinstance(named, dict) else ():
             if not re.fullmatch(r"\w[\w.+-]*", str(name)):

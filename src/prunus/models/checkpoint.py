@@ -140,7 +140,8 @@ def read_header(file: Path) -> list[TensorInfo]:
                 entries.append(info)
                 place += info.nbytes
     except (SafetensorError, OSError, KeyError) as error:
-        raise ModelError(f"{file}: not a whole safetensors file ({file.stat().st_size} bytes): {error}") from None
+        size = file.stat().st_size
+        raise ModelError(f"{file}: not a safetensors file, or cut short, at {size} bytes: {error}") from None
     return entries
 
 

@@ -24,7 +24,7 @@ from prunus.models.folder import has_chat_template, shape_of_file
 from prunus.models.locate import Located, locate_model
 from prunus.models.shape import Shape
 from prunus.pipeline.aligning import is_model, of_student, of_teacher
-from prunus.pipeline.checks import check_cached, check_cut, check_length, check_runtime
+from prunus.pipeline.checks import check_cached, check_cut, check_length, check_runtime, check_texts
 from prunus.pipeline.cutting import check_via, cuts_of, given_task, scored
 from prunus.pipeline.exporting import check_export
 from prunus.pipeline.merging import in_order, merge_step, merged_of, merged_shape, shared
@@ -128,6 +128,7 @@ def _plan(recipe: Recipe, root: Path, tentative: bool, waiting: Sequence[str] = 
     check_chat(recipe.evaluate, _may_chat(tokenizer), "the teacher")
     references = find_references(recipe, tentative, unchecked)
     steps = tuple(shared(list(_steps(recipe, root, base, tokenizer, shape, students, references, tentative))))
+    check_texts(steps)
     shapes = {name: model.folder.shape for name, model in references.items()}
     return Plan(recipe, root, steps, shape, students, shapes, tuple(unchecked), previews=tuple(previews))
 

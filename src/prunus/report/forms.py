@@ -7,6 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+Count = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+"""A whole number that a float has room for."""
+
 
 class _Form(BaseModel):
     """What is not named here is not read, and may be anything; a number is finite."""
@@ -61,7 +64,7 @@ class ManifestForm(_Form):
 
     name: str
     recipe: _Recipe
-    teacher: dict[str, int] = {}
+    teacher: dict[str, Count] = {}
     steps: list[StepForm]
     failures: list[FailureForm] = []
 
@@ -93,7 +96,7 @@ class _Memory(_Form):
 
 
 class _File(_Form):
-    bytes: int
+    bytes: Count
 
 
 class RecordForm(_Form):
@@ -121,7 +124,7 @@ class _States(_Form):
 class _GuideConfig(_Form):
     loss: str = "cross_entropy"
     temperature: float = 1.0
-    top_k: int | None = None
+    top_k: Count | None = None
     cross_entropy_weight: float = 0.0
     token_weights: str = "uniform"
     states: _States = _States()
@@ -164,7 +167,7 @@ class _AlignForm(RecordForm):
 
 
 class _Evolve(_Form):
-    trials: int
+    trials: Count
     i_am_tuning_on_the_test_set: bool
 
 
@@ -207,10 +210,10 @@ class _Metrics(_Form):
 
 
 class _Tally(_Form):
-    asked: int
-    graded: int
-    malformed: int
-    failed: int
+    asked: Count
+    graded: Count
+    malformed: Count
+    failed: Count
     hole: str | None = None
 
 
@@ -336,8 +339,8 @@ class SearchForm(_Form):
 class TrialForm(_Form):
     """A line of an evolution's journal."""
 
-    number: int
-    part: int
+    number: Count
+    part: Count
     fitness: float
 
 
@@ -354,7 +357,7 @@ class ExportForm(_Form):
     nbytes: float
     kl: float
     top1: float | None = None
-    tokens: int | None = None
+    tokens: Count | None = None
     perplexity: float | None = None
     perplexity_of_model: float | None = None
 

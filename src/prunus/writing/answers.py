@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import IO
 
 from prunus import processes
+from prunus.errors import DataError
+from prunus.files import parse_json
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,17 @@ class Kept:
         self.find()
 
     def find(self) -> None:
-        """Note where each prompt's answer is. A line that a kill left unfinished is none."""
+        """Note where each prompt's answer is. A line that a kill left unfinished, or that is damaged, is none."""
         for file in sorted(self.root.glob("*/answers.jsonl")):
             if not file.parent.name.removeprefix(f"{self.name}-").isdigit():
                 continue  # another's, whose name may begin as this one's does
             place = 0
-            for line in file.open("rb"):
-                if line.endswith(b"\n"):
-                    self.places[json.loads(line)["number"]] = (file, place)
-                place += len(line)
+            with file.open("rb") as lines:
+                for line in lines:
+                    number = _number_of(line)
+                    if number is not None:
+                        self.places[number] = (file, place)
+                    place += len(line)
 
     def __contains__(self, number: int) -> bool:
         return number in self.places
@@ -89,3 +93,16 @@ class Kept:
         handle.flush()
         (self.file.parent / "complete").touch()  # an unfinished step with this is gone on with, and not removed
         self.places.setdefault(number, (self.file, -1))
+
+
+def _number_of(line: bytes) -> int | None:
+    """The number of the prompt that a line answers, or None where it holds no answer."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        row = parse_json(line, DataError, "")
+        number, ids, text = row["number"], row["ids"], row["text"]
+    except (DataError, LookupError, TypeError):
+        return None
+    whole = type(number) is int and isinstance(ids, list) and isinstance(text, str) and "finish" in row
+    return number if whole else None
