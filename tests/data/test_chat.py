@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prunus.data.chat import conversation, conversations
@@ -15,6 +15,7 @@ from prunus.data.config import ChatSource
 from prunus.data.template import Dialogue, Script
 from prunus.errors import DataError
 from tests.data.templates import CHATML
+from tests.fuzz import fuzz
 
 REAL = Path(os.environ.get("PRUNUS_REAL_DATA", Path(__file__).parents[3] / "shared" / "data")) / "chat"
 ASK, SAY = {"role": "user", "content": "plum?"}, {"role": "assistant", "content": "plum."}
@@ -294,7 +295,7 @@ ROWS = st.dictionaries(NAMES, ANY, max_size=5) | st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@fuzz(300)
 @given(ROWS)
 def test_any_row_is_a_conversation_or_refused(row: dict[str, Any]) -> None:
     try:

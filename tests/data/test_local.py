@@ -21,6 +21,7 @@ from prunus.data.config import ChatSource, Place, Source
 from prunus.data.local import FORMATS, LocalRows
 from prunus.data.sources import Reader, check_source, documents, entries, rows, source_fingerprint
 from prunus.errors import DataError
+from tests.fuzz import fuzz
 
 TEXTS = [
     "A plum.",
@@ -271,7 +272,7 @@ PIECES = [
 ]  # fmt: skip
 
 
-@settings(LIMITED, max_examples=150)
+@fuzz(150)
 @given(
     data=st.binary(max_size=200) | st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join),
     ending=st.sampled_from(ENDINGS),
@@ -288,7 +289,7 @@ def test_whatever_bytes_a_file_holds_they_are_rows_or_refused(tmp_path: Path, da
             assert all(isinstance(row, (str, dict)) for row in found)
 
 
-@settings(LIMITED, max_examples=150)
+@fuzz(150)
 @given(at=st.integers(0, 10_000), value=st.binary(min_size=1, max_size=4), packing=st.sampled_from(list(PACKED)),
        ending=st.sampled_from(ENDINGS))  # fmt: skip
 def test_whatever_bytes_of_a_good_file_are_changed_it_is_rows_or_refused(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -21,6 +21,7 @@ from prunus.export.vocabulary import read_vocabulary
 from prunus.llamacpp.running import Running
 from prunus.models.folder import ModelFolder
 from prunus.models.load import load_model, load_tokenizer
+from tests.fuzz import fuzz
 from tests.tiny import make_model
 
 pytest.importorskip("gguf", reason="the extra `gguf` is not installed")
@@ -216,7 +217,7 @@ PIECES = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@fuzz(60)
 @given(model=MODELS, changes=CHANGES, pieces=PIECES)
 def test_any_tokenizer_is_written_or_refused_by_name(
     model: models.Model, changes: list[Any], pieces: list[Any], tmp_path: Path

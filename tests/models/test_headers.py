@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import SafetensorError, deserialize
 
 from prunus.errors import ModelError
 from prunus.models import checkpoint
 from prunus.models.checkpoint import ITEM_BITS, WEIGHTS, read_bytes, read_header, read_tensors
+from tests.fuzz import fuzz
 
 
 def write(file: Path, header: bytes, data: bytes) -> bytes:
@@ -138,7 +139,7 @@ def neighbours(draw: Any) -> dict[str, Any]:
     return header
 
 
-@settings(max_examples=400, deadline=None)
+@fuzz(400)
 @given(
     header=neighbours() | st.dictionaries(st.text(max_size=3), ENTRIES, max_size=3),
     edits=st.lists(st.tuples(st.integers(0, 200), st.sampled_from(b'{}[],:"0123456789 .-eaF\x00\xff')), max_size=2),

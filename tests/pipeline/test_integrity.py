@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prunus.cli import main
@@ -15,6 +15,7 @@ from prunus.errors import ArtifactError
 from prunus.pipeline import integrity
 from prunus.pipeline.artifact import Artifact
 from prunus.pipeline.integrity import check_artifact
+from tests.fuzz import fuzz
 
 QUIET = Console(quiet=True)
 
@@ -133,7 +134,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@fuzz(60)
 @given(changes=st.dictionaries(st.sampled_from([*GOOD, "inputs", "kind", "seal"]), json_values, max_size=3))
 def test_a_record_of_any_shape_is_taken_or_refused(tmp_path_factory: pytest.TempPathFactory, changes: dict) -> None:
     folder = tmp_path_factory.mktemp("made")

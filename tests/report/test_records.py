@@ -2,13 +2,12 @@
 
 import copy
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prunus.console import Console
@@ -17,6 +16,7 @@ from prunus.report.card import write_cards
 from prunus.report.records import load_run
 from prunus.report.step import write_report
 from prunus.show import show_results
+from tests.fuzz import fuzz
 from tests.report.making import make_run
 
 READ = (
@@ -155,10 +155,7 @@ def hurt(file: Path, pick: Any) -> None:
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-@settings(
-    max_examples=int(os.environ.get("PRUNUS_EXAMPLES", "60")), deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)  # fmt: skip
+@fuzz(60)
 @given(data=st.data())
 def test_no_value_of_any_record_ends_in_a_traceback(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
