@@ -169,8 +169,6 @@ def show_speeds(rows: list[dict[str, Any]], console: Console) -> None:
 def show_results(root: Path, console: Console) -> None:
     """Print the closing table of a run: teacher, students and baselines side by side."""
     run = load_run(root)
-    for step, message in run.failures:
-        console.warn(f"{step} failed: {message}")
     if run.missing:
         console.warn(f"this run is not finished; not done yet: {', '.join(run.missing)}")
     for step, message in run.failures:
