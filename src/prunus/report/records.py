@@ -128,6 +128,8 @@ def check(value: Any, form: Any, where: str) -> None:
         found = repr(first["input"])
         found = found if len(found) <= _SHOWN else f"{found[:_SHOWN]}..."
         raise ArtifactError(f"{where}: damaged: {place or 'the whole'}: {first['msg']}; found {found}") from None
+    except UnicodeEncodeError:  # of a message of ours that repeats a name
+        raise ArtifactError(f"{where}: damaged: a name holds a lone surrogate, which is no character") from None
 
 
 def _result(folder: Path, step: dict[str, Any]) -> Result:
