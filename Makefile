@@ -6,13 +6,18 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test lint format clean
+.PHONY: quickstart test fuzz lint format clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/prunus run recipes/quickstart.yaml
 
 test: lint
 	$(BIN)/python -m pytest
+
+# Tests that hold for any input, with TIMES as many examples as in CI, drawn anew.
+TIMES ?= 20
+fuzz: $(INSTALLED)
+	PRUNUS_FUZZ=$(TIMES) $(BIN)/python -m pytest -m fuzz
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check src tests benchmarks

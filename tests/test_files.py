@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from prunus.errors import DataError, ModelError
 from prunus.files import depth_exceeds, read_json, read_json_lines, read_object, read_text, replace_json, replace_text
+from tests.fuzz import fuzz
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,7 @@ def test_an_object_is_expected(tmp_path: Path) -> None:
         read_object(file, ModelError)
 
 
+@fuzz(100)
 @given(rows=st.lists(st.dictionaries(st.text(), st.text(st.characters(exclude_categories=["Cs"]))), max_size=5))
 def test_json_lines_come_back_whatever_is_in_them(tmp_path_factory: pytest.TempPathFactory, rows: list[dict]) -> None:
     file = tmp_path_factory.mktemp("lines") / "rows.jsonl"

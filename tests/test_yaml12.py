@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from prunus import yaml12
 from prunus.errors import RecipeError
 from prunus.yaml12 import dump_yaml, parse_yaml, read_yaml
+from tests.fuzz import fuzz
 
 
 def read(text: str) -> Any:
@@ -134,6 +135,7 @@ PARTS = [
 ]
 
 
+@fuzz(100)
 @given(st.one_of(st.text(max_size=60), st.lists(st.sampled_from(PARTS), max_size=25).map("".join)))
 @pytest.mark.parametrize("loader", [yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)])
 def test_any_text_is_a_value_or_an_error_with_its_place(loader: Any, text: str) -> None:
@@ -158,6 +160,7 @@ VALUES = st.recursive(
 )
 
 
+@fuzz(100)
 @given(VALUES)
 def test_what_is_written_is_read_as_it_was(value: Any) -> None:
     assert read(dump_yaml(value)) == value

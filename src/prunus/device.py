@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -99,7 +100,7 @@ class Bench:
         show_speeds(rows, console)
         if self.json is not None:
             facts = {"hardware": hardware(), **self.config.model_dump(), "models": rows}
-            Path(self.json).write_text(json.dumps(facts, indent=2) + "\n")
+            Path(self.json).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 @dataclass(kw_only=True)
@@ -134,15 +135,26 @@ class Serve:
     """The port; 0 for any that is free."""
     context: int = 0
     """The longest conversation, in tokens; 0 for what the model was made for."""
+    api_key: str | None = None
+    """A key that programs must send (`Authorization: Bearer KEY`). PRUNUS_SERVE_KEY in the environment gives it too,
+    out of sight of other users' process lists."""
 
     def __call__(self, console: Console) -> None:
         """Serve until it is interrupted."""
         from prunus.llamacpp.server import start_server
 
         if not 0 <= self.port < 65536:
-            raise RecipeError(f"--port: {self.port}; it must be from 0 to 65535")
-        server = start_server(Path(self.file).expanduser(), max(self.context, 0), self.port)
-        console.say(f"serving {self.file} at {server.listening_address} (OpenAI's interface: /v1); Ctrl-C ends it")
+            raise RecipeError(f"--port: {self.port}; expected 0 to 65535")
+        key = self.api_key if self.api_key is not None else os.environ.get("PRUNUS_SERVE_KEY")
+        if key is not None and not key.strip():
+            raise RecipeError("--api-key or PRUNUS_SERVE_KEY: the key is empty")
+        server = start_server(Path(self.file).expanduser(), max(self.context, 0))
+        gate = server.behind_gate(self.port, key)
+        with_key = "with the key" if key is not None else "to any program of this machine"
+        console.say(
+            f"serving {self.file} at {gate.address} (OpenAI's interface: /v1), {with_key}, and to no web page of "
+            "another site; Ctrl-C ends it"
+        )
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
 

@@ -74,6 +74,9 @@ def parse_yaml(text: str, error: type[PrunusError], where: str, before: int = 0)
         raise error(f"{where}, {place}: {fault}") from None
 
 
+_BREAKS = re.compile("[\x85\u2028\u2029]")
+
+
 def dump_yaml(value: Any) -> str:
     """A value as YAML, in blocks, so that `parse_yaml` and readers of YAML 1.1 both read the same value."""
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
@@ -86,6 +89,13 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
+    """A text; in double quotes where it has line breaks of Unicode, which other styles fold into blanks."""
+    style = '"' if _BREAKS.search(value) else None
+    return dumper.represent_scalar(f"{_TAG}str", value, style)
+
+
+_Dumper.add_representer(str, _text)
 _Dumper.add_implicit_resolver(f"{_TAG}int", re.compile(rf"^({_WHOLE.pattern})$"), list("-+0123456789"))
 _Dumper.add_implicit_resolver(f"{_TAG}float", re.compile(rf"^({_FLOAT.pattern})$"), list("-+.0123456789"))
 

@@ -54,8 +54,9 @@ def write(file: Path, given: list[dict[str, Any]]) -> Path:
 def read(model: Path, file: Path, out: Path, **options: Any) -> Path:
     """Read a file of chat data."""
     out.mkdir(parents=True, exist_ok=True)
+    console = options.pop("console", QUIET)
     config = ConversationsConfig(**{"template": PLAIN, **options})
-    read_run(config, ReadInputs((ChatSource(path=str(file)),), model), out, Runtime(), QUIET)
+    read_run(config, ReadInputs((ChatSource(path=str(file)),), model), out, Runtime(), console)
     return out
 
 

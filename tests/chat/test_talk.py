@@ -123,7 +123,7 @@ def test_the_server_speaks_openais_interface(pair: tuple[Path, Path]) -> None:
             assert json.loads(response.read())["choices"][0]["message"]["role"] == "assistant"
         port = address.rpartition(":")[2]
         with pytest.raises(RecipeError, match=f"--port: {port} cannot be had"):
-            start_server(pair[1], 0, int(port))
+            start_server(pair[1], 0).behind_gate(int(port))
         process.send_signal(signal.SIGINT)
         process.wait(timeout=60)
     finally:

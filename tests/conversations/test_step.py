@@ -1,13 +1,17 @@
 """Chat data as a stream, every row of which is fit to learn from."""
 
+import io
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from prunus.console import Console
 from prunus.data.judged import Judged
 from prunus.data.template import PLAIN
 from prunus.data.tokens import Tokens
-from prunus.errors import DataError
+from prunus.errors import DataError, ModelError
 from prunus.models.load import load_tokenizer
 from tests.align.making import read, rows, write
 
@@ -87,3 +91,33 @@ def test_what_is_too_long_is_refused_or_dropped(teacher: Path, tmp_path: Path) -
     assert len(tokens.ends) == 10
     with pytest.raises(DataError, match="none is left of 6; all are longer than 5 tokens"):
         read(teacher, file, tmp_path / "none", longer="drop", wanted="pairs", sequence_length=5)
+
+
+UNENDED = PLAIN.replace("{{ eos_token or '\\n' }}", "{{ 'x' }}")
+
+
+def test_answers_that_never_end_are_refused(teacher: Path, tmp_path: Path) -> None:
+    file = write(tmp_path / "x.jsonl", rows(3, "answers"))
+    with pytest.raises(DataError, match="none of the 3 answers ends with a token that ends an answer \\('</s>'\\)"):
+        read(teacher, file, tmp_path / "out", template=UNENDED)
+    other = shutil.copytree(teacher, tmp_path / "other")
+    for name in ("generation_config.json", "config.json"):  # a model that another token ends, by one file of the two
+        found = json.loads((other / name).read_text())
+        x = load_tokenizer(other).convert_tokens_to_ids("x")
+        (other / name).write_text(json.dumps({**found, "eos_token_id": [x]}))
+        read(other, file, tmp_path / name, template=UNENDED)
+        (other / name).write_text(json.dumps(found))
+    (other / "generation_config.json").write_text(json.dumps({"eos_token_id": "x"}))
+    with pytest.raises(ModelError, match="eos_token_id is 'x'; an id, or a list of ids"):
+        read(other, file, tmp_path / "none")
+
+
+def test_what_is_not_read_and_not_ended_is_told(teacher: Path, tmp_path: Path) -> None:
+    told = io.StringIO()
+    given = [{**row, "id": i} for i, row in enumerate(rows(2, "answers"))]
+    turns = [{"role": role, "content": "plum"} for role in ("user", "assistant", "user", "assistant")]
+    file = write(tmp_path / "x.jsonl", [*given, {"messages": turns, "topic": "fruit"}])
+    last = PLAIN.replace("{{ eos_token or '\\n' }}", "{{ eos_token if loop.last else 'x' }}")
+    read(teacher, file, tmp_path / "out", template=last, console=Console(file=told))
+    assert "x.jsonl: nothing reads the columns id, topic" in told.getvalue()
+    assert "1 of 4 answers do not end with a token that ends an answer ('</s>')" in told.getvalue()

@@ -48,7 +48,6 @@ def test_what_the_assistant_says_counts_and_nothing_else(tokenizer: Any, text: s
     border = "" if text is MARKED else "\n"  # without marks all between two turns is the assistant's
     wanted = [f"cherry tree<END>{border}", f"was fruit \u00e9\u4e2d <END>{border}"]
     template = Template(tokenizer, text)
-    assert template.marks == (text is MARKED)
     assert said(template, Dialogue("here", TURNS)) == [wanted]
     assert said(template, *[Dialogue("here", TURNS, prompt=4)] * 300) == [wanted[1:]] * 300
 
@@ -90,10 +89,10 @@ def test_plain_shows_functions_and_calls(tokenizer: Any) -> None:
 
 def test_what_cannot_be_told_is_refused(tokenizer: Any) -> None:
     dialogue = Dialogue("x.jsonl, row 3", TURNS)
-    with pytest.raises(DataError, match="x.jsonl, row 3: the chat template cannot tell what the assistant says"):
-        said(Template(tokenizer, FORGETFUL), dialogue)
-    mute = MARKED.replace(SAYS, "")
-    with pytest.raises(DataError, match="x.jsonl, row 3: the chat template leaves no token of what the assistant"):
+    with pytest.raises(DataError, match="x.jsonl, row 3: the chat template does not show what the assistant says"):
+        said(Template(tokenizer, FORGETFUL), Dialogue("x.jsonl, row 3", TURNS[1:]))
+    mute = MARKED.replace(SAYS, "", 1)
+    with pytest.raises(DataError, match="x.jsonl, row 3: .* not show what the assistant says in turn 3"):
         said(Template(tokenizer, mute), dialogue)
     strict = MARKED.replace("<{{ m.role }}>", "{% if m.role == 'system' %}{{ raise_exception('no rules') }}{% endif %}")
     with pytest.raises(DataError, match="x.jsonl, row 3: the chat template refuses it: no rules"):
@@ -107,5 +106,33 @@ def test_templates_come_from_files(tokenizer: Any, tmp_path: Path) -> None:
     assert read_template(str(tmp_path / "x.jinja")) == BARE
     assert read_template("builtin:plain") == PLAIN
     assert read_template(None) is None
-    with pytest.raises(DataError, match="data.template: .*y.jinja cannot be read"):
+    with pytest.raises(DataError, match="data.template: .*y.jinja: cannot be read"):
         read_template(str(tmp_path / "y.jinja"))
+
+
+def test_an_answer_ends_once(tokenizer: Any) -> None:
+    end, other = tokenizer.eos_token_id, tokenizer.bos_token_id
+    twice = PLAIN.replace("{{ eos_token or '\\n' }}", "{{ bos_token + '\\n' + eos_token + eos_token }}")
+    for ends, wanted in (((), [other, end, end]), ((end,), [other, end]), ((other, end), [other])):
+        (read,) = Template(tokenizer, twice, ends).render([Dialogue("here", TURNS)])
+        for start, stop in read.answers:
+            assert [token for token in read.ids[start:stop] if token in (end, other)] == wanted
+
+
+def test_turns_that_are_not_to_be_learnt_are_left_out(tokenizer: Any) -> None:
+    turns = [*TURNS[:2], {**TURNS[2], "learnt": False}, *TURNS[3:]]
+    for text in (MARKED, BARE, PLAIN):
+        template = Template(tokenizer, text)
+        assert said(template, Dialogue("here", turns)) == [said(template, Dialogue("here", TURNS))[0][1:]]
+
+
+def test_what_the_template_leaves_out_is_told(tokenizer: Any) -> None:
+    deaf = BARE.replace("{% for m in messages %}", "{% for m in messages if m.role != 'system' %}")
+    with pytest.raises(DataError, match="row 3: the chat template does not show what the system says in turn 1"):
+        said(Template(tokenizer, deaf), Dialogue("row 3", TURNS))
+    call = {"type": "function", "function": {"name": "a", "arguments": {}}}
+    turns = [TURNS[1], {"role": "assistant", "content": "", "tool_calls": [call]}]
+    with pytest.raises(DataError, match="row 3: the chat template does not show the call of a in turn 2"):
+        said(Template(tokenizer, BARE), Dialogue("row 3", turns))
+    with pytest.raises(DataError, match=r"row 3: the chat template does not show the functions \(tools: a\)"):
+        said(Template(tokenizer, BARE), Dialogue("row 3", TURNS, [call]))

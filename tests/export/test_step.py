@@ -158,12 +158,12 @@ def test_rounding_is_that_of_the_model_itself() -> None:
         found.add(ids, logits, logits + size * noise)
         return found
 
-    assert off_by(9e-3).is_as_rounded_as(off_by(1e-3))
-    assert not off_by(1.1e-2).is_as_rounded_as(off_by(1e-3))
+    assert off_by(9e-3).is_as_rounded_as(off_by(1e-3), 10)
+    assert not off_by(1.1e-2).is_as_rounded_as(off_by(1e-3), 10)
     one = Agreement()
     one.add(ids, logits, logits + 5e-2 * (noise == noise.max()))
     assert one.mean_square < off_by(1e-2).mean_square
-    assert not one.is_as_rounded_as(off_by(1e-3))  # a single one that is far off
+    assert not one.is_as_rounded_as(off_by(1e-3), 10)  # a single one that is far off
 
 
 def test_what_is_off_by_the_models_own_rounding_passes_and_a_wrong_epsilon_does_not(

@@ -98,7 +98,7 @@ def test_the_same_tokens(tmp_path: Path, learnt: list, kind: str) -> None:
     folder = model_with(tmp_path / "model", make(learnt, kind))
     found = read_vocabulary(folder, SIZE)
     assert found.model == "t5"
-    assert found.special["unknown"] == 0
+    assert found.special.numbers["unknown"] == 0
     assert found.types[0] == UNKNOWN
     assert found.types[3 : len(learnt)] == [NORMAL] * (len(learnt) - 3)
     assert found.types[len(learnt) :] == [UNUSED] * (SIZE - len(learnt))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from prunus.config import parse
-from prunus.errors import HubError, PrunusError
+from prunus.errors import DataError, HubError, PrunusError
 from prunus.pipeline.estimate import cost_of
 from prunus.pipeline.plan import Plan, make_plan
 from prunus.pipeline.recipe import Recipe, load_recipe
@@ -279,3 +279,20 @@ def test_a_teacher_that_cannot_grow(plan, teacher) -> None:
         plan(teacher={"path": str(teacher), "expand": {"intermediate_size": 8}})
     with pytest.raises(PrunusError, match=r"correct.tokens: 0, but what teacher.expand adds"):
         plan(teacher={"path": str(teacher), "expand": {"num_hidden_layers": 8}}, correct={})
+
+
+@pytest.mark.parametrize(("count", "fraction", "side"), [(1, 0.02, "held_out"), (1, 0.999999, "train")])
+def test_text_of_which_one_side_has_no_document_is_refused_before_any_work(
+    plan, tmp_path: Path, count: int, fraction: float, side: str
+) -> None:
+    file = tmp_path / "one.txt"
+    file.write_text("A plum.\n" * count, encoding="utf-8")
+    data = {"corpus": [str(file)], "held_out_fraction": fraction}
+    with pytest.raises(DataError, match=rf"data {'corpus' if side == 'train' else side}: no document .* side '{side}'"):
+        plan(data=data)
+
+
+def test_one_text_file_is_a_corpus_with_a_part_held_out(plan, tmp_path: Path) -> None:
+    file = tmp_path / "one.txt"
+    file.write_text("".join(f"{'plum ' * 250}{number}\n\n" for number in range(40)), encoding="utf-8")
+    assert names(plan(data={"corpus": [str(file)], "held_out_fraction": 0.2}))[:2] == ["data corpus", "data held_out"]

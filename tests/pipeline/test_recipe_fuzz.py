@@ -4,13 +4,14 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prunus.config import parse
 from prunus.errors import RecipeError
 from prunus.pipeline.recipe import Recipe
 from prunus.yaml12 import dump_yaml, parse_yaml
+from tests.fuzz import fuzz
 from tests.pipeline.recipes import tiny_recipe
 
 WHOLE: dict[str, Any] = {
@@ -42,8 +43,8 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 PLACES = [place for place in places(WHOLE) if place]
 
 
+@fuzz(100)
 @given(st.lists(st.tuples(st.sampled_from(PLACES), VALUES), min_size=1, max_size=3))
-@settings(deadline=None)
 def test_any_value_anywhere_is_taken_or_told(changes: list[tuple[tuple[Any, ...], Any]]) -> None:
     raw = copy.deepcopy(WHOLE)
     for place, value in changes:

@@ -16,6 +16,7 @@ from prunus.errors import ArtifactError, ModelError
 from prunus.models.folder import ModelFolder
 from prunus.prune.choose import Keep, choose
 from prunus.prune.config import PruneConfig
+from prunus.prune.cut import _pieces
 from prunus.prune.step import Inputs, run
 from prunus.runtime import Runtime
 from tests.tiny import load, make_model
@@ -269,13 +270,23 @@ def test_values_that_are_not_finite_are_named(tmp_path: Path, dtype: torch.dtype
         prune(folder, tmp_path / "out")
 
 
-def test_rows_are_read_in_small_pieces_with_the_same_result(teacher: Path, tmp_path: Path, monkeypatch) -> None:
+def test_rows_are_read_in_pieces_of_any_size_with_the_same_result(teacher: Path, tmp_path: Path, monkeypatch) -> None:
     options = {"hidden_size": 16, "intermediate_size": 20, "num_attention_heads": 4}
-    expected = prune(teacher, tmp_path / "whole", **options)
-    monkeypatch.setattr("prunus.prune.cut._PIECE_BYTES", 300)
-    monkeypatch.setattr("prunus.prune.cut._GAP", 1)
     found = prune(teacher, tmp_path / "pieces", **options)
-    assert (found / "model.safetensors").read_bytes() == (expected / "model.safetensors").read_bytes()
+    monkeypatch.setattr("prunus.prune.cut._GAP", 1)
+    jumping = prune(teacher, tmp_path / "jumping", **options)
+    monkeypatch.setattr("prunus.prune.cut.PIECE_BYTES", 1 << 30)
+    expected = prune(teacher, tmp_path / "whole", **options)
+    for folder in (found, jumping):
+        assert (folder / "model.safetensors").read_bytes() == (expected / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("columns", [32, 20], ids=["whole rows", "some columns"])
+def test_pieces_can_be_kept_after_the_next_is_read(teacher: Path, columns: int) -> None:
+    name = "model.layers.0.mlp.up_proj.weight"
+    pieces = list(_pieces(ModelFolder(teacher).tensors[name], [np.arange(48), np.arange(columns)]))
+    assert len(pieces) > 10
+    assert b"".join(pieces) == load_file(teacher / "model.safetensors")[name][:, :columns].tobytes()
 
 
 def test_a_full_disk_is_told_before_anything_is_written(teacher: Path, tmp_path: Path, monkeypatch) -> None:

@@ -174,6 +174,15 @@ def test_without_a_corpus_or_a_fast_tokenizer_it_is_refused(teacher, corpus, tmp
     (teacher / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match=r"needs a tokenizer\.json"):
         read_tokenizer(teacher)
-    (teacher / "tokenizer.json").write_text('{"model": {"type": "WordPiece"}}')
+    (teacher / "tokenizer.json").write_text('{"model": {"type": "WordPiece", "vocab": {}}}')
     with pytest.raises(ModelError, match="a WordPiece vocabulary cannot be cut"):
         read_tokenizer(teacher)
+
+
+def test_gpt2s_own_file_names_no_type_and_is_cut_as_bpe(teacher: Path) -> None:
+    file = teacher / "tokenizer.json"
+    contents = json.loads(file.read_text())
+    expected = read_tokenizer(teacher)
+    del contents["model"]["type"]
+    file.write_text(json.dumps(contents))
+    assert read_tokenizer(teacher) == expected

@@ -31,7 +31,10 @@ def run(tmp_path: Path) -> Path:
     recipe["data"] = {key: [{"path": path} for path in paths] for key, paths in recipe["data"].items()}
     recipe["students"] = {"width": {"prune": {}, "distill": {}}}
     recipe["evaluate"]["confidence"] = 0.95
-    record: dict[str, Any] = {"versions": {"prunus": "0.1.0"}, "hardware": "a laptop", "metrics": {"tokens": 5e6}}
+    record: dict[str, Any] = {
+        "versions": {"prunus": "0.1.0"}, "hardware": "a laptop", "metrics": {"tokens": 5e6}, "seconds": 1.0,
+        "peak_memory_bytes": {"process": 1e9}, "files": {},
+    }  # fmt: skip
     prune = {"init": "teacher", "importance": {"channels": {"criterion": "activation"}}}
     steps = []
     for subject, label, config in (
@@ -55,6 +58,9 @@ def run(tmp_path: Path) -> Path:
                 figures |= {"kl": {"value": 0.25, "low": 0.2, "high": 0.3}, "agreement": FIGURE, "nll_increase": FIGURE}
             results = {"parameters": 1000, "non_embedding_parameters": 900, "figures": figures}
             (folder / "results.json").write_text(json.dumps(results))
+            (folder / "answers.jsonl").write_text("")
+        if kind in ("distill", "align"):
+            (folder / "metrics.jsonl").write_text("")
         if kind == "export":
             facts = {"file": "model-Q4_K_M.gguf", "nbytes": 2_000_000, "kl": 0.01, "perplexity": 9.5}
             (folder / "export.json").write_text(json.dumps({"proof": {}, "gguf-q4_k_m": facts}))

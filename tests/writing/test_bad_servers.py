@@ -18,6 +18,7 @@ from prunus.writing import client, server
 from prunus.writing.client import BadAnswerError, Server
 from prunus.writing.config import ServerConfig, Writing
 from prunus.writing.prompts import Prompt
+from tests.fuzz import fuzz
 from tests.writing.bad import ANSWERED, KEY, MODES, misbehaving, said
 
 QUIET = Console(quiet=True)
@@ -157,6 +158,7 @@ JSON = st.recursive(
 )
 
 
+@fuzz(100)
 @given(
     JSON | JSON.map(lambda choice: {"choices": [choice]}) | JSON.map(lambda said: {"choices": [{"message": said}]}),
 )

@@ -48,7 +48,7 @@ class GgufVoice:
 
     def __init__(self, file: Path, config: ChatConfig) -> None:
         self.name, self.config, self.chats = file.stem, config, read_header(file).has_template
-        self.server = start_server(file, config.context)
+        self.server = start_server(file, config.context).native
 
     def reply(self, messages: list[Message], on_text: Callable[[str], None]) -> str:
         """Answer, streaming."""

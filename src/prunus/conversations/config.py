@@ -9,11 +9,16 @@ from prunus.config import StepConfig
 Wanted = Literal["answers", "attributes", "pairs", "rewards", "labels"]
 
 
+PAIRED = ("pairs", "rewards")
+JUDGED = (*PAIRED, "labels")
+"""What is wanted of rows where the last answer alone is learnt, or judged."""
+
+
 class ConversationsConfig(StepConfig):
     """Conversations as tokens: what is wanted of each row, and how long it may be."""
 
     kind: ClassVar[str] = "conversations"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     wanted: Wanted = "answers"
     """What each row must have: what the assistant says; the same with `attributes`; `pairs` of answers, or those with

@@ -15,8 +15,8 @@ class Place(Config):
     """Where rows are read from."""
 
     path: Path
-    """A local file (.jsonl, .json, .csv, .parquet or .txt, .gz too), a dataset's id on the hub, `builtin:python`,
-    or `builtin:world`."""
+    """A local file (.jsonl, .json, .csv, .parquet or .txt; also as .gz, .bz2, .xz or .zst), never a pattern of names; a
+    dataset's id on the hub, `builtin:python`, or `builtin:world`."""
     name: str | None = None
     """The configuration of a dataset that has several; of `builtin:world` `stories`, `chants` or `chat`."""
     split: str = "train"
@@ -65,7 +65,8 @@ class DataConfig(Config):
     held_out_fraction: float = Field(default=0.02, gt=0, lt=1)
     """Share of the corpus's documents that is held out where `held_out` names no source."""
     append_eos: bool = True
-    """End each document with the tokenizer's end-of-sequence token, where it has one."""
+    """End each document with the tokenizer's end-of-sequence token, or the one that config.json names, where there is
+    one and the tokenizer has not ended it itself."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Stop reading the corpus after so many tokens."""
 
@@ -81,7 +82,7 @@ class TokensConfig(StepConfig):
     """One stream of tokens: which documents of the sources are kept, and how they are joined."""
 
     kind: ClassVar[str] = "data"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     part: Literal["all", "train", "held_out", "ranking", "recovery"] = "all"
     """Which documents to keep: all, or one side of the split by hash; of a search, as many as are held out, of the

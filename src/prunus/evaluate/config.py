@@ -67,7 +67,7 @@ class EvaluateConfig(StepConfig):
     """How a model is measured: on held-out text and by tasks, beside its teacher."""
 
     kind: ClassVar[str] = "evaluate"
-    revision: ClassVar[int] = 3
+    revision: ClassVar[int] = 4
 
     sequence_length: int = Field(default=2048, ge=2)
     """Longest stretch of one document that is read at once."""

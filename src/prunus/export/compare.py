@@ -22,8 +22,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 COARSE = 1e-2
-"""The largest difference that rounding ever accounts for: of the usual size where llama.cpp reads the activation from a
-table in half precision (GELU, in Gemma, GPT-2 and GPT-NeoX)."""
+"""The largest difference that a usual tolerance ever accounts for, in units of the logits' standard deviation."""
 
 TYPICAL = 2e-4
 """The root mean square of all differences that rounding accounts for where a single one is larger than it should be.
@@ -40,6 +39,11 @@ ENLARGED = 10
 `builtin:sapling` on 512 made-up tokens: transformers is off by 6e-3 at most and 1.2e-4 in the mean (of logits that
 spread by 3), llama.cpp by five times as much.
 """
+
+
+TABLE = 3
+"""How much more than in transformers with a GELU in half precision rounding may come to in llama.cpp, which reads it
+from a table in half precision (Gemma, GPT-2, GPT-NeoX): docs/decisions/0005."""
 
 
 @dataclass
@@ -86,10 +90,10 @@ class Agreement:
         self.predicted += len(ids) - 1
         self.kl.append(kl / len(ids))
 
-    def is_as_rounded_as(self, own: Agreement) -> bool:
-        """Whether the two differ no more than what a model's own rounding comes to allows, at most and in the mean."""
-        mean = self.mean_square**0.5 <= ENLARGED * own.mean_square**0.5
-        return mean and self.difference <= ENLARGED * own.difference
+    def is_as_rounded_as(self, own: Agreement, factor: float) -> bool:
+        """Whether the two differ no more than `factor` times what a model's own rounding comes to, also in the mean."""
+        mean = self.mean_square**0.5 <= factor * own.mean_square**0.5
+        return mean and self.difference <= factor * own.difference
 
     def is_rounding(self, tolerance: float) -> bool:
         """Whether rounding accounts for what the two differ by.

@@ -7,7 +7,8 @@ from typing import Any
 
 from prunus.errors import RecipeError
 from prunus.export.names import ARCHITECTURES, architecture_of
-from prunus.export.positions import check_positions, rope_keys, rope_parameters, trained_context
+from prunus.export.positions import check_positions, rope_keys, trained_context
+from prunus.models.positions import rope_parameters
 from prunus.models.shape import Shape
 
 Config = Mapping[str, Any]
@@ -28,6 +29,11 @@ REQUIRED: dict[str, dict[str, Any]] = {
 
 DEFAULTS: dict[str, Any] = {"norm_topk_prob": False, "attention_bias": True}
 """What transformers takes them for where a config leaves them out."""
+
+_RMS_EPSILON = dict.fromkeys(("mixtral", "olmo2", "olmoe", "phi3"), 1e-5)  # where a config has none; 1e-6 elsewhere
+_SOFT_CAPS = {"gemma2": {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}}  # the same
+
+_WINDOWS = dict.fromkeys(("mistral", "qwen2", "qwen3", "qwen3_moe"), 4096)  # the same
 
 _NO_ROPE_EVERY = 4  # the period of SmolLM3's layers without rotary positions, fixed there
 
@@ -136,7 +142,7 @@ def windowed_context(config: Config) -> int | None:
         slides = "sliding_attention" in kinds
     else:  # Mistral and Phi-3 slide wherever they name a window
         slides = bool(config.get("use_sliding_window", config["model_type"] in ("mistral", "mixtral", "phi3")))
-    window = config.get("sliding_window")
+    window = config.get("sliding_window", _WINDOWS.get(str(config["model_type"])))
     return int(window) if slides and window else None
 
 
@@ -179,7 +185,8 @@ def _norms(config: Config, layer_norm: bool) -> dict[str, float]:
     if layer_norm:
         epsilon = config.get("layer_norm_epsilon", config.get("layer_norm_eps", 1e-5))
         return {"attention.layer_norm_epsilon": float(epsilon)}
-    return {"attention.layer_norm_rms_epsilon": float(config.get("rms_norm_eps", 1e-6))}
+    default = _RMS_EPSILON.get(str(config["model_type"]), 1e-6)
+    return {"attention.layer_norm_rms_epsilon": float(config.get("rms_norm_eps", default))}
 
 
 def _gemma(config: Config, shape: Shape) -> dict[str, Any]:
@@ -192,10 +199,8 @@ def _gemma(config: Config, shape: Shape) -> dict[str, Any]:
         "attention.sliding_window_pattern": [kind == "sliding_attention" for kind in kinds],
         "rope.freq_base_swa": float(rope_parameters(config, "sliding_attention")["rope_theta"]),
     }
-    for key in ("attn_logit_softcapping", "final_logit_softcapping"):
-        if config.get(key):
-            keys[key] = float(config[key])
-    return keys
+    caps = _SOFT_CAPS.get(str(config["model_type"]), {})
+    return keys | {key: float(config.get(key, cap)) for key, cap in caps.items()}
 
 
 def rounds_activation(config: Config) -> bool:

@@ -9,30 +9,13 @@ from typing import Any
 import numpy as np
 
 from prunus.errors import RecipeError
+from prunus.models.positions import rope_parameters
 from prunus.models.shape import Shape
 
 Config = Mapping[str, Any]
 KNOWN = ("default", "linear", "llama3", "yarn", "longrope")
 BY_FACTORS = ("llama3", "longrope")
 _ROUNDED = 256  # llama.cpp makes every context a multiple of this
-
-
-def rope_parameters(config: Config, kind: str = "full_attention") -> dict[str, Any]:
-    """The rotary parameters of a config.json, wherever transformers of any age has put them.
-
-    Args:
-        config: The contents of config.json.
-        kind: Of which layers, where kinds of layers have their own.
-    """
-    found = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    if kind in found:
-        found = dict(found[kind])
-    elif kind == "sliding_attention" and "rope_local_base_freq" in config:
-        return {"rope_type": "default", "rope_theta": config["rope_local_base_freq"]}
-    found["rope_type"] = found.get("rope_type") or found.get("type") or "default"
-    found.setdefault("rope_theta", config.get("rope_theta") or config.get("rotary_emb_base") or 10000.0)
-    found.setdefault("partial_rotary_factor", config.get("partial_rotary_factor") or config.get("rotary_pct") or 1.0)
-    return found
 
 
 def check_positions(config: Config, shape: Shape, where: str, factors: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 from prunus.console import Console, human_bytes
 from prunus.data.tokens import Tokens
+from prunus.data.windows import first_windows
 from prunus.errors import DataError
 from prunus.export.check import LAST, Reference, judge, prove
 from prunus.export.config import ExportConfig
@@ -104,6 +105,7 @@ def _ggufs(
     vocabulary = read_vocabulary(folder.path, folder.shape.vocab_size)
     if vocabulary.doubled:
         console.warn("export: a text that begins with a space has one more of them in llama.cpp than in transformers")
+    reference = replace(reference, ends=vocabulary.special.ends)
     approximate = vocabulary.pre in APPROXIMATE
     if approximate:
         console.warn(
@@ -117,6 +119,11 @@ def _ggufs(
             written = write_gguf(folder, vocabulary, name, file, progress.update)
         if name == PROOF:
             figures = prove(file, reference, config.new_tokens, rounds_activation(folder.config), approximate)
+            if figures["other_ends"]:
+                console.warn(
+                    f"export: llama.cpp also ends an answer at {', '.join(map(repr, figures['other_ends']))}, which it "
+                    "knows by their text; transformers goes on there"
+                )
         else:
             figures = judge(file, name, reference)
         if name in formats:
@@ -164,13 +171,7 @@ def text_beyond(folder: ModelFolder, seed: int) -> np.ndarray | None:
 
 
 def _windows(tokens: Tokens, length: int, limit: int) -> list[np.ndarray]:
-    chosen: list[np.ndarray] = []
-    total = 0
-    for start, end, _ in tokens.windows(length):
-        chosen.append(np.asarray(tokens.ids[start:end], dtype=np.int64))
-        total += end - start
-        if total >= limit:
-            return chosen
+    chosen = [window.ids.astype(np.int64) for window in first_windows(tokens, length, limit)]
     if not chosen:
         raise DataError("export: the held-out text has no document of two tokens")
     return chosen

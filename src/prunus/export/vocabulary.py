@@ -1,15 +1,16 @@
-"""A tokenizer.json as llama.cpp keeps it: tokens with their kinds, merges or scores, and which ones are special."""
+"""A tokenizer, as transformers loads it, in the form that llama.cpp keeps: tokens with kinds, merges or scores."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from prunus.errors import RecipeError
+from prunus.errors import ExportError, ModelError, PrunusError, RecipeError
 from prunus.export.pretokenizers import byte_level, parts_of, space_prefix
+from prunus.export.special import Special, read_special
 from prunus.export.unigram import read_unigram
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -30,14 +31,11 @@ class Vocabulary:
         scores: What merges are chosen by, the highest first, where the model is `llama`; log-probabilities of tokens
             where it is `t5`.
         merges: The merges in order, where it is `gpt2`.
-        special: Numbers of `bos`, `eos`, `unknown`, `padding`, `eot`, as far as there are any.
-        add_bos: Whether a text begins with `bos`.
-        add_eos: Whether it ends with `eos`.
+        special: Special tokens, ends and chat templates.
         space_prefix: Whether a space is put before a text.
         doubled: Whether transformers puts none before a text that begins with one, where llama.cpp does.
         merge_spaces: Whether of several spaces one stays, where the model is `t5`.
         charsmap: sentencepiece's table of characters, where it is.
-        chat_template: The template, in Jinja.
     """
 
     model: str
@@ -46,14 +44,11 @@ class Vocabulary:
     types: list[int]
     scores: list[float] = field(default_factory=list)
     merges: list[str] = field(default_factory=list)
-    special: dict[str, int] = field(default_factory=dict)
-    add_bos: bool = False
-    add_eos: bool = False
+    special: Special = field(default_factory=Special)
     space_prefix: bool = False
     doubled: bool = False
     merge_spaces: bool = False
     charsmap: bytes = b""
-    chat_template: str | None = None
 
     def keys(self) -> dict[str, Any]:
         """What stands of it in the file."""
@@ -62,10 +57,8 @@ class Vocabulary:
             "tokenizer.ggml.pre": self.pre,
             "tokenizer.ggml.tokens": self.tokens,
             "tokenizer.ggml.token_type": self.types,
-            "tokenizer.ggml.add_bos_token": self.add_bos,
-            "tokenizer.ggml.add_eos_token": self.add_eos,
             "tokenizer.ggml.add_space_prefix": self.space_prefix,
-            **{f"tokenizer.ggml.{name}_token_id": number for name, number in self.special.items()},
+            **self.special.keys(),
         }
         if self.scores:
             found["tokenizer.ggml.scores"] = self.scores
@@ -75,64 +68,78 @@ class Vocabulary:
             found["tokenizer.ggml.precompiled_charsmap"] = self.charsmap
         if self.merges:
             found["tokenizer.ggml.merges"] = self.merges
-        if self.chat_template:
-            found["tokenizer.chat_template"] = self.chat_template
         return found
 
 
 def read_vocabulary(folder: Path, size: int) -> Vocabulary:
-    """Read the tokenizer of a model's folder.
+    """Read the tokenizer of a model's folder, as transformers loads it.
 
     Args:
-        folder: Where tokenizer.json is.
-        size: Rows of the embedding; what the tokenizer has no token for is filled up.
+        folder: The model's folder.
+        size: Rows of the embedding; rows that the tokenizer has no token for are filled up.
 
     Raises:
         RecipeError: There is none, or llama.cpp has no equal of it.
+        ExportError: It has a part that is not known here.
     """
-    file = folder / "tokenizer.json"
-    if not file.is_file():
+    from prunus.models.load import load_tokenizer  # imports torch
+
+    try:
+        loaded = load_tokenizer(folder)
+    except ModelError as error:
+        raise RecipeError(f"{error}; GGUF is written from the tokenizer that transformers loads") from None
+    if not loaded.is_fast:
         raise RecipeError(
-            f"{folder}: there is no tokenizer.json, which GGUF is written from; "
-            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) writes it"
+            f"{folder}: {type(loaded).__name__} is a slow tokenizer; GGUF is written from one that has a tokenizer.json"
         )
-    tokenizer = json.loads(file.read_text())
+    tokenizer = json.loads(loaded.backend_tokenizer.to_str())  # in full, whatever the file leaves out
+    try:
+        found = _vocabulary(tokenizer, size, str(folder))
+        special = read_special(loaded, folder, size)
+    except PrunusError:
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"{folder}: its tokenizer has a part that Prunus cannot write as GGUF: {type(error).__name__}: {error}"
+        ) from error
+    if found.model == "t5":
+        special = special.with_unknown(found.types.index(UNKNOWN))
+    return replace(found, special=special)
+
+
+def _vocabulary(tokenizer: Mapping[str, Any], size: int, where: str) -> Vocabulary:
+    """All of it but what is special.
+
+    Raises:
+        RecipeError: llama.cpp has no equal of it.
+    """
     model = tokenizer["model"]
     if model["type"] not in ("BPE", "Unigram"):
         raise RecipeError(
-            f"{file}: a {model['type']} tokenizer; Prunus writes GGUF from a BPE, byte-level or with byte fallback, "
+            f"{where}: a {model['type']} tokenizer; Prunus writes GGUF from a BPE, byte-level or with byte fallback, "
             "and from a Unigram. What works: the plain folder"
         )
-    unigram = read_unigram(tokenizer, str(file)) if model["type"] == "Unigram" else None
-    own = _own_settings(folder)
-    facts: dict[str, Any] = {
-        "special": _special(folder, tokenizer, own, size),
-        "chat_template": _template(folder, own),
-        **_ends(file, own),
-    }
     metaspace = any(part["type"] == "Metaspace" for part in parts_of(tokenizer.get("pre_tokenizer")))
-    if unigram is not None:
+    if model["type"] == "Unigram":
+        unigram = read_unigram(tokenizer, where)
         tokens, types = _tokens(tokenizer, size, spaced=False)
         types[unigram.unknown] = UNKNOWN
-        facts["special"]["unknown"] = unigram.unknown
         own_scores = [float(score) for _, score in model["vocab"]][:size]
         return Vocabulary(
             "t5", "default", tokens, types, own_scores + [_NEVER] * (size - len(own_scores)),
             space_prefix=unigram.space_prefix, merge_spaces=unigram.merge_spaces, charsmap=unigram.charsmap,
-            doubled=metaspace and unigram.space_prefix and not unigram.merge_spaces, **facts,
+            doubled=metaspace and unigram.space_prefix and not unigram.merge_spaces,
         )  # fmt: skip
     if _is_byte_level(tokenizer):
-        pre = byte_level(tokenizer, str(file))
+        pre = byte_level(tokenizer, where)
         tokens, types = _tokens(tokenizer, size, spaced=False)
-        return Vocabulary("gpt2", pre, tokens, types, merges=[" ".join(pair) for pair in merges_of(model)], **facts)
+        return Vocabulary("gpt2", pre, tokens, types, merges=[" ".join(pair) for pair in merges_of(model)])
     if not model.get("byte_fallback"):
-        raise RecipeError(f"{file}: a BPE that is neither byte-level nor falls back to bytes; llama.cpp has no such")
-    prefix = space_prefix(tokenizer, str(file))
+        raise RecipeError(f"{where}: a BPE that is neither byte-level nor falls back to bytes; llama.cpp has no such")
+    prefix = space_prefix(tokenizer, where)
     tokens, types = _tokens(tokenizer, size, spaced=True)
     scores = _scores(model, tokens)
-    return Vocabulary(
-        "llama", "default", tokens, types, scores=scores, space_prefix=prefix, doubled=metaspace and prefix, **facts
-    )
+    return Vocabulary("llama", "default", tokens, types, scores, space_prefix=prefix, doubled=metaspace and prefix)
 
 
 def merges_of(model: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -147,8 +154,7 @@ def numbers_of(model: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _is_byte_level(tokenizer: Mapping[str, Any]) -> bool:
-    pre = tokenizer.get("pre_tokenizer") or {}
-    return any(part.get("type") == "ByteLevel" for part in pre.get("pretokenizers", [pre]))
+    return any(part["type"] == "ByteLevel" for part in parts_of(tokenizer.get("pre_tokenizer")))
 
 
 def _tokens(tokenizer: Mapping[str, Any], size: int, spaced: bool) -> tuple[list[str], list[int]]:
@@ -179,57 +185,3 @@ def _scores(model: Mapping[str, Any], tokens: list[str]) -> list[float]:
     for rank, (left, right) in enumerate(merges_of(model)):
         ranks.setdefault(left + right, rank)
     return [-float(ranks[token]) if token in ranks else _NEVER if len(token) > 1 else 0.0 for token in tokens]
-
-
-def _own_settings(folder: Path) -> dict[str, Any]:
-    file = folder / "tokenizer_config.json"
-    return dict(json.loads(file.read_text())) if file.is_file() else {}
-
-
-def _special(folder: Path, tokenizer: Mapping[str, Any], own: Mapping[str, Any], size: int) -> dict[str, int]:
-    numbers = {
-        **numbers_of(tokenizer["model"]),
-        **{added["content"]: added["id"] for added in tokenizer["added_tokens"]},
-    }
-    config = json.loads((folder / "config.json").read_text())
-    found: dict[str, int] = {}
-    for name, key in (("bos", "bos"), ("eos", "eos"), ("unknown", "unk"), ("padding", "pad")):
-        token = own.get(f"{key}_token")
-        text = token.get("content") if isinstance(token, Mapping) else token
-        number = numbers.get(text, config.get(f"{key}_token_id"))
-        if isinstance(number, list):
-            number = number[0] if number else None
-        if isinstance(number, int) and 0 <= number < size:  # a config may name by default what is not there
-            found[name] = number
-    file = folder / "generation_config.json"
-    ends = json.loads(file.read_text()).get("eos_token_id") if file.is_file() else None
-    other = [end for end in (ends if isinstance(ends, list) else [ends]) if end not in (None, found.get("eos"))]
-    return found | ({"eot": int(other[0])} if other and other[0] < size else {})
-
-
-def _ends(file: Path, own: Mapping[str, Any]) -> dict[str, bool]:
-    """Whether tokens are put before and behind a text: by trial, unless the tokenizer's settings say it."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(file))
-    bare = tokenizer.encode("a", add_special_tokens=False).ids
-    whole = tokenizer.encode("a", add_special_tokens=True).ids
-    before = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
-    after = len(whole) - before - len(bare)
-    if before > 1 or after > 1:
-        raise RecipeError(f"{file}: {before} tokens are put before a text and {after} behind it; llama.cpp puts one")
-    said = {name: own.get(f"add_{name}_token") for name in ("bos", "eos")}
-    return {
-        "add_bos": bool(before) if said["bos"] is None else bool(said["bos"]),
-        "add_eos": bool(after) if said["eos"] is None else bool(said["eos"]),
-    }
-
-
-def _template(folder: Path, own: Mapping[str, Any]) -> str | None:
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text()
-    found = own.get("chat_template")
-    if isinstance(found, list):  # several by name
-        found = next((one.get("template") for one in found if one.get("name") == "default"), None)
-    return found if isinstance(found, str) else None

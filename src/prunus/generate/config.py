@@ -16,7 +16,7 @@ class GenerateConfig(StepConfig):
     """Text that the teacher writes (synthetic data generation, SDG), for students with `distill.data: teacher`."""
 
     kind: ClassVar[str] = "generate"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     samples: int = Field(default=1024, ge=1)
     """Prompts to answer, one document each."""

@@ -10,9 +10,11 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from prunus import processes
+from prunus.checkpoints import done_with
 from prunus.console import Console
 from prunus.data.config import Source
 from prunus.data.stream import Stream
+from prunus.data.tokenizing import prefix_of
 from prunus.data.tokens import IDS, Tokens
 from prunus.errors import DataError
 from prunus.fingerprint import digest
@@ -66,8 +68,7 @@ def run(config: GenerateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
     if processes.rank() == 0:
         kept.find()
         metrics = _save(prompts, kept, out, tokenizer, max(len(tokenizer), shape.vocab_size))
-        kept.remove()
-    processes.wait()
+        done_with(out)
     return metrics
 
 
@@ -96,7 +97,7 @@ def _save(prompts: list[Prompt], kept: Kept, out: Path, tokenizer: Any, vocab_si
     seen: set[str] = set()
     stopped = asked = 0
     with (out / IDS).open("wb") as file, (out / WRITTEN).open("w", encoding="utf-8") as lines:
-        stream = Stream(file, vocab_size)
+        stream = Stream(file, vocab_size, prefix_of(tokenizer))
         for prompt in prompts:
             answer = kept.read(prompt.number)
             name = digest([prompt.text, answer.text])

@@ -50,8 +50,8 @@ _silent = _LOG(lambda *_: None)  # where llama.cpp's log goes while no file is o
 _NAMES = (
     "llama_backend_init", "llama_model_default_params", "llama_context_default_params", "llama_model_load_from_file",
     "llama_init_from_model", "llama_decode", "llama_get_logits", "llama_get_memory", "llama_memory_clear",
-    "llama_model_get_vocab", "llama_vocab_n_tokens", "llama_tokenize", "llama_free", "llama_model_free",
-    "llama_log_set",
+    "llama_model_get_vocab", "llama_vocab_n_tokens", "llama_vocab_is_eog", "llama_tokenize", "llama_free",
+    "llama_model_free", "llama_log_set",
 )  # fmt: skip
 
 
@@ -151,6 +151,10 @@ class Loaded:
         count = self.api.llama_tokenize(self.vocab, data, len(data), out, room, special, False)
         return list(out[:count])
 
+    def ends(self) -> list[int]:
+        """The tokens that llama.cpp ends an answer at: those that the file names, and some it knows by their text."""
+        return [token for token in range(self.size) if self.api.llama_vocab_is_eog(self.vocab, token)]
+
     def _reason(self) -> str:
         lines = [line for line in "".join(self.said).splitlines() if "error" in line.lower() or "fail" in line.lower()]
         return "; ".join(line.strip() for line in lines[:3]) or "it does not say why"
@@ -182,6 +186,7 @@ def _api() -> ctypes.CDLL:
         "llama_memory_clear": (None, [pointer, ctypes.c_bool]),
         "llama_model_get_vocab": (pointer, [pointer]),
         "llama_vocab_n_tokens": (number, [pointer]),
+        "llama_vocab_is_eog": (ctypes.c_bool, [pointer, number]),
         "llama_tokenize": (
             number,
             [pointer, ctypes.c_char_p, number, ctypes.POINTER(number), number, ctypes.c_bool, ctypes.c_bool],

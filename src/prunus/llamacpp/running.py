@@ -34,6 +34,10 @@ class Running(Child):
         """A text's tokens, with what is put before and behind it where `special`."""
         return self.ask("tokenize", text, special)
 
+    def ends(self) -> list[int]:
+        """The tokens that llama.cpp ends an answer at."""
+        return self.ask("ends")
+
 
 if __name__ == "__main__":
     from prunus.llamacpp.loaded import Loaded

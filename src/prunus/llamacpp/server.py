@@ -1,32 +1,49 @@
-"""llama.cpp's server, as the `xllamacpp` wheel brings it: OpenAI's interface on loopback, and in this process."""
+"""llama.cpp's server, as the `xllamacpp` wheel brings it: OpenAI's interface, in this process and behind a gate."""
 
 from __future__ import annotations
 
 import importlib.util
-import socket
+import secrets
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prunus.errors import ModelError, RecipeError
 from prunus.llamacpp import ggml
+from prunus.llamacpp.gate import LOOPBACK, Gate
 from prunus.llamacpp.header import read_header
 
-LOOPBACK = "127.0.0.1"
+
+@dataclass(frozen=True)
+class Server:
+    """llama.cpp's server of one file; it serves until it is let go of.
+
+    Attributes:
+        native: xllamacpp's server: `handle_chat_completions` and `handle_completions` ask it from this process.
+        secret: The key that it asks for on its port, which it cannot be started without.
+    """
+
+    native: Any
+    secret: str
+
+    def behind_gate(self, port: int = 0, key: str | None = None) -> Gate:
+        """Serve it on a port of loopback; the arguments are those of `Gate`.
+
+        Raises:
+            RecipeError: The port is taken.
+        """
+        return Gate(self.native.listening_address, self.secret, port, key)
 
 
-def start_server(file: Path, context: int, port: int = 0) -> Any:
-    """Start a server of one GGUF file; it serves until the object is let go of.
+def start_server(file: Path, context: int) -> Server:
+    """Start a server of one GGUF file.
 
     Args:
         file: The file.
         context: The longest conversation, in tokens; 0 for what the model was made for.
-        port: On loopback; 0 for any that is free.
-
-    Returns:
-        The server: `listening_address`, `handle_chat_completions`, `handle_completions`.
 
     Raises:
-        RecipeError: The wheel is not installed, there is no such file, or the port is taken.
+        RecipeError: The wheel is not installed, or there is no such file.
         ModelError: It is no GGUF file, or llama.cpp does not load it.
     """
     if importlib.util.find_spec("xllamacpp") is None:
@@ -38,21 +55,16 @@ def start_server(file: Path, context: int, port: int = 0) -> Any:
     if not file.is_file():
         raise RecipeError(f"{file}: there is no such file")
     read_header(file)
-    if port:
-        with socket.socket() as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                trial.bind((LOOPBACK, port))
-            except OSError as error:
-                raise RecipeError(f"--port: {port} cannot be had: {error.strerror}") from None
     import xllamacpp
+
+    secret = secrets.token_urlsafe(32)
 
     options = xllamacpp.CommonParams()
     options.model.path = str(file)
-    options.hostnames, options.port = [LOOPBACK], port
+    options.hostnames, options.port, options.api_keys = [LOOPBACK], 0, [secret]
     options.n_ctx, options.n_parallel, options.verbosity, options.warmup = context, 1, 0, False
     options.cpuparams.n_threads = options.cpuparams_batch.n_threads = ggml.workers()
     try:
-        return xllamacpp.Server(options)
+        return Server(xllamacpp.Server(options), secret)
     except Exception as error:  # it says no more than that it failed
         raise ModelError(f"{file}: llama.cpp does not load it: {error}") from None

@@ -12,6 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from prunus.models.positions import with_rope_resolved
+from prunus.models.texts import read_model_json
+
+_CODE = ("auto_map", "custom_pipelines")
 _CLASSES = {"TokenizersBackend": "PreTrainedTokenizerFast"}
 _NOT_SCALING = ("rope_theta", "partial_rotary_factor")
 _RENAMED = {"num_local_experts": "num_experts", "n_positions": "n_ctx"}
@@ -20,28 +24,29 @@ _SHARE = {"gpt_neox": ("rotary_pct", "rotary_emb_base")}
 
 
 def with_older_names(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config.json with `rope_theta`, `rope_scaling` and the like beside its `rope_parameters`; as it is without.
+    """A config.json with `rope_theta`, `rope_scaling` and the like beside its `rope_parameters`; unchanged without.
+
+    What points at code is left out: no code goes along.
 
     Gemma's sliding layers have a theta of their own, `rope_local_base_freq`.
     """
-    rope = config.get("rope_parameters")
-    result = dict(config)
+    result = with_rope_resolved(config) if config.get("rope_parameters") else dict(config)
+    for key in _CODE:
+        result.pop(key, None)
     for new, old in _RENAMED.items():
         if config.get("model_type") in _RENAMED_IN and new in config:
             result[old] = config[new]
+    rope = result.get("rope_parameters")
     if not rope:
         return result
-    sliding = rope.get("sliding_attention")
-    if sliding:
-        result["rope_local_base_freq"] = sliding["rope_theta"]
+    if "sliding_attention" in rope:
+        result["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
     rope = rope.get("full_attention", rope)
-    if "rope_theta" not in rope:
-        return result
     share, theta = _SHARE.get(str(config.get("model_type")), ("partial_rotary_factor", "rope_theta"))
     result[theta] = result["rope_theta"] = rope["rope_theta"]
-    if rope.get("partial_rotary_factor", 1.0) != 1.0:
+    if "partial_rotary_factor" in rope:
         result[share] = rope["partial_rotary_factor"]
-    if rope.get("rope_type", "default") != "default":
+    if rope["rope_type"] != "default":
         result["rope_scaling"] = {key: value for key, value in rope.items() if key not in _NOT_SCALING}
     return result
 
@@ -53,7 +58,7 @@ def make_compatible(folder: Path) -> None:
 
 
 def _with_known_class(config: Mapping[str, Any]) -> dict[str, Any]:
-    known = dict(config)
+    known = {key: value for key, value in config.items() if key not in _CODE}
     if config.get("tokenizer_class") in _CLASSES:
         known["tokenizer_class"] = _CLASSES[config["tokenizer_class"]]
     if isinstance(config.get("extra_special_tokens"), list):  # transformers 4 wants names for them there
@@ -64,7 +69,7 @@ def _with_known_class(config: Mapping[str, Any]) -> dict[str, Any]:
 def _rewrite(file: Path, change: Any) -> None:
     if not file.is_file():
         return
-    before = json.loads(file.read_text())
+    before = read_model_json(file)
     after = change(before)
     if after != before:
-        file.write_text(json.dumps(after, indent=2, ensure_ascii=False) + "\n")
+        file.write_text(json.dumps(after, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

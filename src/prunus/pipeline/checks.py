@@ -4,15 +4,35 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable
+from contextlib import suppress
 
 from prunus.config import StepConfig
+from prunus.data.config import TokensConfig
+from prunus.data.mixture import check_some
 from prunus.distill.config import DistillConfig
-from prunus.errors import RecipeError, ShapeError
+from prunus.errors import HubError, RecipeError, ShapeError
 from prunus.models.shape import PRUNABLE, Shape
+from prunus.pipeline.steps import Given, Step
 from prunus.prune.config import PruneConfig
 from prunus.runtime import Runtime
 from prunus.training.config import OptimizerConfig
 from prunus.training.deepspeed import read_settings
+
+
+def check_texts(steps: Iterable[Step]) -> None:
+    """Refuse text of which a `data` step would keep no document; what the hub does not give has been found out before.
+
+    Raises:
+        DataError: Names the step, its sources and the part that has none.
+    """
+    seen: set[tuple[str, str]] = set()
+    for step in steps:
+        sources = step.inputs.get("sources")
+        if isinstance(step.config, TokensConfig) and isinstance(sources, Given):
+            if (sources.fingerprint, step.config.part) not in seen:
+                with suppress(HubError):
+                    check_some(sources.value, step.config, step.name)
+            seen.add((sources.fingerprint, step.config.part))
 
 
 def check_runtime(runtime: Runtime, configs: Iterable[StepConfig]) -> None:

@@ -30,6 +30,8 @@ def find_references(recipe: Recipe, tentative: bool, unchecked: list[str]) -> di
         except HubError as error:
             note(error, tentative, unchecked)
             continue
+        if not (tentative and model.source):
+            model.folder.check()
         check_chat(recipe.evaluate, has_chat_template(model.folder.path), f"{where}: {path}")
         check_length(where, recipe.evaluate.sequence_length, model.folder.context)
         name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(path).name)[:MAX_NAME].strip("-") or str(i)

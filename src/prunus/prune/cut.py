@@ -21,7 +21,7 @@ from prunus.prune.compensate import factor
 from prunus.prune.rank import Scores
 from prunus.prune.rotate import Rotation, apply, hidden_first
 
-_PIECE_BYTES = 512 << 10  # read at a time: within the cache, so that looking at values costs little
+PIECE_BYTES = 512 << 10  # read at a time: within the cache, so that looking at values costs little
 _GAP = 64  # rows that are read along rather than jumped over
 
 
@@ -89,7 +89,7 @@ def indices(place: Place, sizes: Mapping[str, int], keep: Keep) -> list[np.ndarr
     return positions(place.weight, sizes, lambda axis: keep.members(axis, place.layer, place.expert))
 
 
-Read = Callable[[], Iterator[bytes | memoryview]]
+Read = Callable[[], Iterator[bytes]]
 """Gives the bytes of what stays of a tensor, row by row."""
 
 
@@ -115,7 +115,7 @@ def _plan(
 ) -> TensorPlan:
     shape = tuple(len(positions) for positions in kept)
 
-    def pieces() -> Iterator[bytes | memoryview]:
+    def pieces() -> Iterator[bytes]:
         raw = read()
         return raw if np.all(factors == 1.0) else _scaled(raw, info, shape, factors, offset)
 
@@ -154,7 +154,7 @@ def _rotated(
 
 
 def _scaled(
-    pieces: Iterator[bytes | memoryview],
+    pieces: Iterator[bytes],
     info: TensorInfo,
     shape: tuple[int, ...],
     factors: float | np.ndarray,
@@ -170,17 +170,23 @@ def _scaled(
         yield from_float(scaled, info.dtype)
 
 
-def _pieces(info: TensorInfo, kept: list[np.ndarray]) -> Iterator[bytes | memoryview]:
+def _pieces(info: TensorInfo, kept: list[np.ndarray]) -> Iterator[bytes]:
     """Read the rows that stay, piece by piece, and of each row the columns that stay.
 
     Raises:
-        ModelError: A value is not finite.
+        ModelError: A value is not finite, or a row or column is none of the tensor's.
     """
+    for axis, members in enumerate(kept):
+        if len(members) and not 0 <= members.min() <= members.max() < info.shape[axis]:
+            raise ModelError(
+                f"{info.file}: {info.name} has {info.shape[axis]} members along dimension {axis}; "
+                f"{members.min()} to {members.max()} cannot be kept"
+            )
     item = np.dtype(f"V{ITEM_BYTES[info.dtype]}")  # opaque: gathering never looks at a value
     row_shape = info.shape[1:]
     row_bytes = prod(row_shape) * item.itemsize
     whole = all(len(positions) == size for positions, size in zip(kept[1:], row_shape, strict=True))
-    longest = max(1, _PIECE_BYTES // row_bytes)
+    longest = max(1, PIECE_BYTES // row_bytes)
     buffer = memoryview(bytearray(min(longest, info.shape[0]) * row_bytes))
     handle = os.open(info.file, os.O_RDONLY)
     try:
@@ -190,7 +196,7 @@ def _pieces(info: TensorInfo, kept: list[np.ndarray]) -> Iterator[bytes | memory
             if not is_finite(data, info.dtype):
                 raise ModelError(f"{info.file}: {info.name} holds NaN or infinity in rows {first} to {last - 1}")
             if whole and len(wanted) == last - first:
-                yield data
+                yield bytes(data)  # a copy: the buffer is filled again, and whoever takes pieces may keep them
                 continue
             block = np.frombuffer(data, dtype=item).reshape(last - first, *row_shape)
             if len(wanted) < last - first:

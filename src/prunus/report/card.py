@@ -5,7 +5,6 @@ The hub's fields: https://huggingface.co/docs/hub/model-cards.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +12,18 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from prunus.console import human, human_bytes
+from prunus.console import human, human_bytes, printable
 from prunus.environment import as_used
+from prunus.errors import ArtifactError
+from prunus.files import read_object, replace_text
 from prunus.licences import Licence, licence_of
 from prunus.models.families import family_of
 from prunus.models.locate import BUILTINS, locate_model
 from prunus.models.shape import Shape
 from prunus.report import tasks
+from prunus.report.forms import CardRecipeForm
 from prunus.report.parts import part_metadata, parts_of
-from prunus.report.records import Result, Run, load_run
+from prunus.report.records import Result, Run, check, load_run
 from prunus.report.table import HEADER, comparison, merged_by, methods
 from prunus.yaml12 import dump_yaml
 
@@ -46,8 +48,10 @@ def write_cards(root: Path) -> list[Path]:
         ArtifactError: `root` holds no run, or a record is damaged.
     """
     run = load_run(root)
+    if run.recipe.get("students"):
+        check(run.recipe, CardRecipeForm, f"{root / 'run.json'}: recipe")
     written = []
-    for name in run.recipe["students"]:
+    for name in run.recipe.get("students", {}):
         own = [result for result in run.results if result.subject == name]
         models = [result for result in own if result.kind != "export" and (result.folder / "config.json").is_file()]
         exports = [result for result in own if result.kind == "export"]
@@ -61,13 +65,13 @@ def write_cards(root: Path) -> list[Path]:
 def _write(card: Path, text: str) -> Path | None:
     if card.is_file() and MARKER not in card.read_text(encoding="utf-8", errors="replace"):
         return None
-    card.write_text(text, encoding="utf-8")
+    replace_text(card, printable(text))
     return card
 
 
 def card_texts(run: Run, name: str, model: Result, export: Result | None) -> dict[Path, str]:
     """The cards of one student by their folders: its own, its export's, and those of folders in that."""
-    config = json.loads((model.folder / "config.json").read_text())
+    config = read_object(model.folder / "config.json", ArtifactError)
     shape = Shape.from_config(config, family_of(config, name), name)
     teacher, source = _teacher(run.recipe["teacher"])
     licence = licence_of(source) if source else licence_of(model.folder)
@@ -134,7 +138,11 @@ def _results(run: Run, name: str) -> str:
     if not tasks.asked(run):
         return text
     scores = tasks.scores(run)
-    return text + "\nIn tasks, shares in percent, ± half of the interval:\n\n" + _table(scores.header, own(scores.rows))
+    return (
+        text
+        + "\nIn tasks, shares in percent and others as they are, ± half of the interval:\n\n"
+        + _table(scores.header, own(scores.rows))
+    )
 
 
 def _teacher(recipe: dict[str, Any]) -> tuple[str, Path | None]:
@@ -194,8 +202,7 @@ def _made_by(run: Run, name: str) -> str:
 
 
 def _shapes(run: Run, model: Result, shape: Shape) -> str:
-    manifest = json.loads((model.folder.parents[1] / "run.json").read_text())
-    rows = [[key, f"{manifest['teacher'].get(key, 0):,}", f"{value:,}"] for key, value in shape.dimensions().items()]
+    rows = [[key, f"{run.teacher.get(key, 0):,}", f"{value:,}"] for key, value in shape.dimensions().items()]
     return _table(("", "teacher", "this model"), rows)
 
 
@@ -206,7 +213,7 @@ def _files(export: Result | None) -> str:
     for name, facts in export.json("export.json").items():
         if name == "proof":
             continue
-        perplexity = f"{facts['perplexity']:.4g}" if "perplexity" in facts else ""
+        perplexity = f"{facts['perplexity']:.4g}" if facts.get("perplexity") else ""
         rows.append([f"`{facts['file']}`", human_bytes(facts["nbytes"]), f"{facts['kl']:.2g}", perplexity])
     return _table(("file", "size", "KL to this model", "perplexity"), rows)
 
@@ -217,7 +224,8 @@ def _named(sources: Sequence[dict[str, Any]]) -> str:
 
 def _short(recipe: dict[str, Any], name: str) -> dict[str, Any]:
     """The recipe as far as it concerns one student."""
-    kept: dict[str, Any] = {key: recipe[key] for key in ("seed", "teacher", "data", "correct", "score")}
+    named = ("seed", "teacher", "data", "correct", "score")
+    kept: dict[str, Any] = {key: recipe[key] for key in named if key in recipe}
     return {**kept, "students": _with_parents(recipe["students"], name), "evaluate": recipe["evaluate"]}
 
 

@@ -78,7 +78,7 @@ class SearchConfig(StepConfig):
     """Which shape: candidates under a budget, each cut and briefly recovered, and ranked by the loss after that."""
 
     kind: ClassVar[str] = "search"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     budget: tuple[Limit, ...] = ()
     """What a student may have at most: a text such as `q4_k_m file <= 2.0 GB, context 8192 in <= 3 GB`, or limits by

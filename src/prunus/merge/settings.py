@@ -1,0 +1,106 @@
+"""What the settings of a model amount to: equal for two configs that transformers computes the same with.
+
+A setting that is left out is its default, one that does nothing is left out, and what has several spellings is read as
+transformers reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from prunus.models.folder import ModelFolder
+from prunus.models.load import load_config
+
+_TRAINING = (
+    "attention_dropout", "attn_pdrop", "classifier_dropout", "embd_pdrop", "hidden_dropout", "initializer_range",
+    "output_router_logits", "resid_pdrop", "router_aux_loss_coef", "router_jitter_noise", "summary_activation",
+    "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
+)  # fmt: skip
+_ROUNDING = ("pretraining_tp", "reorder_and_upcast_attn")
+_ELSEWHERE = ("bos_token_id", "eos_token_id", "pad_token_id", "is_decoder", "use_cache")  # generation's
+_RESOLVED = (
+    "head_dim", "layer_types", "max_position_embeddings", "max_window_layers", "n_inner", "no_rope_layer_interval",
+    "num_experts_per_tok", "original_max_position_embeddings", "rope_parameters", "sliding_window",
+    "tie_word_embeddings", "use_sliding_window",
+)  # fmt: skip
+
+_ALL_ROPES = {"rope_type": "default", "rope_theta": None, "partial_rotary_factor": 1.0}
+_TRAINED = {"factor": None, "original_max_position_embeddings": None}
+_ROPES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "linear": {"factor": None},
+    "dynamic": {"factor": None},
+    "llama3": {**_TRAINED, "low_freq_factor": None, "high_freq_factor": None},
+    "yarn": {
+        **_TRAINED, "attention_factor": None, "beta_fast": 32, "beta_slow": 1, "mscale": None, "mscale_all_dim": None,
+        "truncate": True,
+    },
+    "longrope": {**_TRAINED, "attention_factor": None, "short_factor": None, "long_factor": None},
+}  # fmt: skip
+"""What each kind of rotary positions is computed from, with transformers' defaults; of others everything counts."""
+_BY_CONTEXT = ("dynamic", "longrope")  # computed from the context too
+
+
+def settled(folder: ModelFolder) -> dict[str, Any]:
+    """The settings that decide what a model's weights compute.
+
+    Raises:
+        ModelError: transformers does not read the config.json.
+    """
+    loaded = load_config(folder.path)
+    family = folder.family
+    sizes = {key for size in folder.shape.dimensions() for key in family.config_keys(size)}
+    passed = {
+        *_TRAINING,
+        *_ROUNDING,
+        *_ELSEWHERE,
+        *_RESOLVED,
+        *sizes,
+        *(field.name for field in fields(PreTrainedConfig)),
+    }
+    known = [field.name for field in fields(type(loaded))]  # transformers passes over everything else
+    named = [name for name in known if name not in passed]
+    shape = {name: size for name, size in folder.shape.dimensions().items() if name != "max_position_embeddings"}
+    windows = _windows(loaded, folder.context) if "sliding_window" in known else {}
+    rope = _rope(loaded) if family.rotary else {}
+    if any(value in _BY_CONTEXT for key, value in rope.items() if key.endswith("rope_type")):
+        shape["max_position_embeddings"] = folder.context
+    return {
+        **{name: getattr(loaded, name) for name in named},
+        **shape,
+        **folder.shape.flags,
+        **windows,
+        **rope,
+    }
+
+
+def _windows(loaded: Any, context: int) -> dict[str, Any]:
+    """Which layers attend in a window, and how long it is; nothing of one that no layer has, or that no text fills."""
+    kinds, window = getattr(loaded, "layer_types", None), loaded.sliding_window
+    if (kinds is not None and "sliding_attention" not in kinds) or (window or 0) >= context:
+        window = None
+    turned_apart = isinstance((loaded.rope_parameters or {}).get("sliding_attention"), Mapping)
+    return {"layer_types": kinds if window is not None or turned_apart else None, "sliding_window": window}
+
+
+def _rope(loaded: PreTrainedConfig) -> dict[str, Any]:
+    """The rotary parameters that count, of each kind of layers that has its own."""
+    loaded.standardize_rope_params()  # once more, as every model does that is made from it
+    found: Mapping[str, Any] = loaded.rope_parameters or {}
+    sets = {key: value for key, value in found.items() if isinstance(value, Mapping)}
+    if not sets:
+        return _counting("rope_parameters", found)
+    return {
+        key: value for kind, one in sets.items() for key, value in _counting(f"rope_parameters.{kind}", one).items()
+    }
+
+
+def _counting(where: str, rope: Mapping[str, Any]) -> dict[str, Any]:
+    own = _ROPES.get(str(rope.get("rope_type")), dict.fromkeys(rope))
+    defaults = _ALL_ROPES | own
+    values = {key: rope[key] if rope.get(key) is not None else default for key, default in defaults.items()}
+    return {f"{where}.{key}": value for key, value in values.items()}
