@@ -35,8 +35,8 @@ _START = r"(?<![A-Za-z0-9])"
 
 def _kind(name: str, begins: str, pattern: str, any_case: bool = False, start_inside: str = "") -> Kind:
     flags = re.IGNORECASE if any_case else 0
-    patterns = (pattern, pattern.replace(_START, start_inside))
-    return Kind(name, tuple(begins.encode().split()), *(re.compile(one.encode(), flags) for one in patterns), any_case)
+    text, inside = (re.compile(one.encode(), flags) for one in (pattern, pattern.replace(_START, start_inside)))
+    return Kind(name, tuple(begins.encode().split()), text, inside, any_case)
 
 
 KINDS = (
