@@ -18,19 +18,25 @@ class Kind:
     Attributes:
         name: What to call it.
         begins: Texts of which one is in every such key, in small letters where `any_case`, to pass by other texts fast.
-        pattern: What it looks like; bytes, since a file may be in any code.
+        pattern: What it looks like in a text; bytes, since a file may be in any code.
+        inside: What it looks like among numbers, where any byte may stand before it, such as a text's length.
         any_case: Whether capitals and small letters are the same in it.
     """
 
     name: str
     begins: tuple[bytes, ...]
     pattern: re.Pattern[bytes]
+    inside: re.Pattern[bytes]
     any_case: bool = False
 
 
-def _kind(name: str, begins: str, pattern: str, any_case: bool = False) -> Kind:
+_START = r"(?<![A-Za-z0-9])"
+
+
+def _kind(name: str, begins: str, pattern: str, any_case: bool = False, start_inside: str = "") -> Kind:
     flags = re.IGNORECASE if any_case else 0
-    return Kind(name, tuple(begins.encode().split()), re.compile(pattern.encode(), flags), any_case)
+    text, inside = (re.compile(one.encode(), flags) for one in (pattern, pattern.replace(_START, start_inside)))
+    return Kind(name, tuple(begins.encode().split()), text, inside, any_case)
 
 
 KINDS = (
@@ -39,6 +45,7 @@ KINDS = (
         "a key of OpenAI, Anthropic or one in their form",
         "sk- sk_ rk_",
         r"(?<![A-Za-z0-9])(sk-[A-Za-z0-9_-]{20,}|[sr]k_(live|test)_[A-Za-z0-9]{16,})",
+        start_inside=r"(?=.k.([A-Za-z_-]*[0-9]){2})",  # two digits: else `task-` before words with hyphens is one
     ),
     _kind(
         "a key of a model's provider",

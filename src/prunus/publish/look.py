@@ -68,7 +68,7 @@ def _found(data: bytes, is_text: bool) -> Iterator[tuple[str, int]]:
         small = view.lower()
         for kind in KINDS:
             if any(begin in (small if kind.any_case else view) for begin in kind.begins):
-                for match in kind.pattern.finditer(view):
+                for match in (kind.pattern if is_text else kind.inside).finditer(view):
                     yield kind.name, 1 + view.count(b"\n", 0, match.start())
         for name, key in known.items():
             if key in view:
