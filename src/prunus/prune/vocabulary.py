@@ -113,7 +113,10 @@ def read_tokenizer(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ModelError(f"{folder}: prune.vocab_size needs a {TOKENIZER}; save the tokenizer once as a fast one")
     tokenizer: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    kind = tokenizer["model"].get("type")
+    model = tokenizer["model"]
+    if "type" not in model:  # as in GPT-2's file; the `tokenizers` library tells by these keys too
+        model["type"] = "BPE" if "merges" in model else "Unigram" if "unk_id" in model else None
+    kind = model["type"]
     if kind not in ("BPE", "Unigram"):
         raise ModelError(f"{file}: a {kind} vocabulary cannot be cut; BPE and Unigram can")
     return tokenizer
