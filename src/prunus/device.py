@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -120,6 +120,7 @@ class Chat:
         from prunus.chat.voices import voice_of
 
         paths = [self.model, *([self.second] if self.second else [])]
+        _look(paths, console)
         voices = [voice_of(path, self.config, self.runtime) for path in paths]
         console.say(HELP)
         talk(voices, self.config, _typed(), console)
@@ -149,6 +150,7 @@ class Serve:
         if key is not None and not key.strip():
             raise RecipeError("--api-key or PRUNUS_SERVE_KEY: the key is empty")
         server = start_server(Path(self.file).expanduser(), max(self.context, 0))
+        _look([self.file], console)
         gate = server.behind_gate(self.port, key)
         with_key = "with the key" if key is not None else "to any program of this machine"
         console.say(
@@ -157,6 +159,16 @@ class Serve:
         )
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
+
+
+def _look(paths: Sequence[str], console: Console) -> None:
+    """Tell what can be known of the GGUF files among them, as `export` does of those that it writes."""
+    from prunus.llamacpp.look import look_at
+
+    for file in (Path(path).expanduser() for path in paths):
+        if file.is_file():
+            for line in look_at(file):
+                console.warn(line)
 
 
 def _typed() -> Iterator[str]:

@@ -216,7 +216,10 @@ def test_healing_reads_the_corpus_and_costs_something(plan) -> None:
     made = plan(students={"d": {"prune": {"num_hidden_layers": 2, "heal": {"depth": "linear"}}}})
     assert step_of(made, "d prune").inputs["tokens"] is step_of(made, "data corpus")
     assert cost_of(step_of(made, "d prune"), made).flops > 0
-    assert "tokens" not in step_of(plan(), "depth prune").inputs
+    unread = plan(students={"d": {"prune": {"num_hidden_layers": 2, "check_samples": 0}}})
+    assert "tokens" not in step_of(unread, "d prune").inputs
+    assert "tokens" in step_of(plan(), "depth prune").inputs  # for the check after the cut
+    assert "tokens" not in step_of(plan(), "scratch prune").inputs
     refitted = plan(students={"d": {"prune": {"num_hidden_layers": 2, "importance": {"layers": "refit"}}}})
     step = step_of(refitted, "d prune")
     assert step.inputs["tokens"] is step_of(refitted, "data corpus")

@@ -17,6 +17,7 @@ from prunus.export.installed import check_formats
 from prunus.export.metadata import check_model
 from prunus.export.vocabulary import read_vocabulary
 from prunus.llamacpp.header import read_header
+from prunus.llamacpp.look import look_at
 from prunus.llamacpp.running import Running
 from prunus.models.folder import ModelFolder
 from prunus.models.locate import locate_runnable
@@ -54,6 +55,8 @@ def compare(
         models = _in_transformers(files, runtime)
         vocabulary = min(folder.shape.vocab_size for folder in folders.values())
     else:
+        for line in (line for file in files if file.is_file() for line in look_at(file)):
+            console.warn(line)
         models, vocabulary = _in_llama_cpp(files, folders, config, place)
     prompt = prompt_of(config.prompt_tokens, vocabulary, config.seed)
     with console.progress("bench", config.rounds, "rounds") as progress:

@@ -22,9 +22,9 @@ class Running(Child):
     def __init__(self, file: Path, context: int, exact: bool = True) -> None:
         super().__init__("prunus.llamacpp.running", file.name, file, context, exact)
 
-    def logits(self, ids: Sequence[int] | np.ndarray, last: int = 0) -> np.ndarray:
-        """The logits after each of `ids`, or the `last` of them: [S, V] in float32."""
-        return self.ask("logits", [int(i) for i in ids], 0, last)
+    def logits(self, ids: Sequence[int] | np.ndarray, last: int = 0, start: int = 0) -> np.ndarray:
+        """The logits after each of `ids`, from position `start` on, or the `last` of them: [S, V] in float32."""
+        return self.ask("logits", [int(i) for i in ids], start, last)
 
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:
         """The `count` likeliest tokens after `ids`, one after the other."""
