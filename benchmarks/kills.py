@@ -102,15 +102,16 @@ def campaign(place: Path, kills: int, in_a_row: int, draw: random.Random) -> dic
     length = time.monotonic() - start
     where: list[dict[str, Any]] = []
     runs: list[dict[str, Any]] = []
-    named: list[Target | None] = [NAMED[i % len(NAMED)] for i in range((kills + 1) // 2)]
-    plans = list(chunks(named, in_a_row)) + list(chunks([None] * (kills // 2), in_a_row))
-    for number, plan in enumerate(plans):
-        folder = place / f"run-{number}"
-        killed = [kill(folder, target, length, draw) for target in plan]
+    named = [NAMED[i % len(NAMED)] for i in range((kills + 1) // 2)]
+    plans: list[list[Target | None]] = [list(some) for some in chunks(named, in_a_row)]
+    while plans or len(where) < kills:
+        folder = place / f"run-{len(runs)}"
+        plan = plans.pop(0) if plans else [None] * in_a_row
+        killed = [one for target in plan if (one := kill(folder, target, length, draw))]
         differing = differences(reference, run(folder))
-        where += [one for one in killed if one]
-        runs.append({"kills": sum(one is not None for one in killed), "differing": differing})
-        print(f"{number + 1}/{len(plans)}: {[one and one['at'] for one in killed]} {differing}", flush=True)
+        where += killed
+        runs.append({"kills": len(killed), "differing": differing})
+        print(f"{len(where)} of {kills} kills: {[one['at'] for one in killed]} {differing}", flush=True)
     return {
         "seconds_of_an_undisturbed_run": round(length, 1),
         "kills": len(where),
@@ -123,7 +124,7 @@ def campaign(place: Path, kills: int, in_a_row: int, draw: random.Random) -> dic
 
 def kill(folder: Path, target: Target | None, length: float, draw: random.Random) -> dict[str, Any] | None:
     """Start the run, or go on with it, and kill it; None where it came to its end first."""
-    wait = None if target else draw.uniform(0.1, 0.9) * length
+    wait = None if target else draw.uniform(0.1, 0.6) * length
     process = started(folder, target)
     try:
         process.wait(wait)

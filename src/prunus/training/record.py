@@ -18,6 +18,7 @@ from prunus.files import read_text, replace_text, sync
 from prunus.runtime import Runtime
 
 _SHOWN_APART = ("loss", "learning_rate", "grad_norm", "epoch")
+_SYNC_SECONDS = 1.0  # checkpoints that follow each other faster are not all forced to the disk
 _COMPLETE = "complete"  # a file in a checkpoint that says that all of it was written
 
 
@@ -45,14 +46,14 @@ def _number(checkpoint: Path) -> int:
     return int(checkpoint.name.rsplit("-", 1)[1])
 
 
-def keep_only(newest: Path) -> None:
-    """Remove all checkpoints but this one, which is whole. What says that one is whole goes first.
+def keep_only(*kept: Path) -> None:
+    """Remove all checkpoints but these, which are whole. What says that one is whole goes first.
 
     Transformers rotates by the times of files, and before the new one is known to be whole: half-written ones would
     count, and so would a clock that was put back.
     """
-    for other in newest.parent.glob("checkpoint-*"):
-        if other != newest:
+    for other in kept[0].parent.glob("checkpoint-*"):
+        if other not in kept:
             (other / _COMPLETE).unlink(missing_ok=True)
             shutil.rmtree(other, ignore_errors=True)
 
@@ -88,6 +89,7 @@ class Recorder(TrainerCallback):
         self.file, self.tokens_per_step, self.progress = file, tokens_per_step, progress
         self.interval = runtime.checkpoint_minutes * 60
         self.saved = self.started = time.monotonic()
+        self.synced: tuple[float, Path] | None = None  # when the last checkpoint was forced to the disk, and which
         self.first_step = 0
         self.lines: list[dict[str, Any]] = []
 
@@ -118,10 +120,13 @@ class Recorder(TrainerCallback):
         processes.wait()
         if processes.rank() == 0:
             checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-            for file in checkpoint.rglob("*"):
-                sync(file)
+            now, last = time.monotonic(), state.global_step == state.max_steps
+            if self.synced is None or last or now - self.synced[0] >= _SYNC_SECONDS:
+                for file in checkpoint.rglob("*"):
+                    sync(file)
+                self.synced = now, checkpoint
             replace_text(checkpoint / _COMPLETE, self.owner)
-            keep_only(checkpoint)
+            keep_only(checkpoint, self.synced[1])
         self.saved = time.monotonic()
 
     def on_log(
