@@ -1,5 +1,6 @@
 """Stages in a recipe and by command: in order, each from the one before, and mistakes found before any work."""
 
+import io
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -11,10 +12,11 @@ import pytest
 from prunus.cli import main
 from prunus.console import Console
 from prunus.data.judged import Judged
-from prunus.errors import PrunusError
+from prunus.errors import DataError, PrunusError
 from prunus.pipeline.plan import Plan, make_plan
 from prunus.pipeline.recipe import load_recipe
 from prunus.pipeline.run import run_plan
+from prunus.show import show_plan
 from tests.align.making import rows
 from tests.align.making import write as write_rows
 from tests.pipeline.recipes import tiny_recipe, write
@@ -45,6 +47,21 @@ def recipe(teacher: Path, corpus: Path, held_out: Path, tmp_path: Path) -> Any:
 
 def planned(recipe: dict[str, Any], root: Path) -> Plan:
     return make_plan(load_recipe(write(root.with_suffix(".yaml"), recipe)), root)
+
+
+def test_a_plan_shows_what_is_learnt_and_what_nothing_reads(recipe, tmp_path: Path) -> None:
+    given = recipe({"method": "sft", **STAGE}, {"method": "rpo", "data": [str(tmp_path / "rewards.jsonl")], **STAGE})
+    rows = [{"question": "plum?", "answer": "Yes.", "category": "fruit"}] * 4
+    write_rows(tmp_path / "answers.jsonl", rows)
+    told = io.StringIO()
+    show_plan(planned(given, tmp_path / "run"), Console(file=told))
+    assert "<s>User: plum?\nAssistant:[[ Yes.</s>]]" in told.getvalue()
+    assert "answers.jsonl: nothing reads the columns category" in told.getvalue()
+    assert told.getvalue().count("rewards.jsonl  row 1 as the model reads it") == 1
+    del rows[0]["question"]
+    write_rows(tmp_path / "answers.jsonl", rows)
+    with pytest.raises(DataError, match="row 1 has the columns answer, category"):
+        planned(given, tmp_path / "run")
 
 
 def test_stages_follow_each_other(recipe, tmp_path: Path) -> None:

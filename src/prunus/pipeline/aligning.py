@@ -76,7 +76,8 @@ class Alignment:
         """
         found = Checked()
         template = read_template(self.template)
-        reader = None if isinstance(tokenizer, Step) else Reader.of(tokenizer.value, template)
+        folder = tokenizer.value if isinstance(tokenizer, Given) else None  # a step's is not made yet
+        reader = Reader.of(folder, template) if isinstance(folder, Path) else None
         if template is None and not _has_template(tokenizer):
             raise RecipeError(
                 "data.template: missing, and the model's tokenizer has no chat template; allowed: a file, or "
