@@ -15,7 +15,7 @@ from prunus.data.step import run as tokenise
 from prunus.errors import ExportError, RecipeError
 from prunus.export import check, mixtures
 from prunus.export import gguf as writer
-from prunus.export.compare import Agreement, first_departure
+from prunus.export.compare import ENLARGED, Agreement, first_departure
 from prunus.export.config import ExportConfig
 from prunus.export.step import Inputs, run
 from prunus.llamacpp import ggml
@@ -158,12 +158,12 @@ def test_rounding_is_that_of_the_model_itself() -> None:
         found.add(ids, logits, logits + size * noise)
         return found
 
-    assert off_by(9e-3).is_as_rounded_as(off_by(1e-3), 10)
-    assert not off_by(1.1e-2).is_as_rounded_as(off_by(1e-3), 10)
+    assert off_by(9e-3).is_as_rounded_as(off_by(1e-3), ENLARGED)
+    assert not off_by(1.1e-2).is_as_rounded_as(off_by(1e-3), ENLARGED)
     one = Agreement()
     one.add(ids, logits, logits + 5e-2 * (noise == noise.max()))
     assert one.mean_square < off_by(1e-2).mean_square
-    assert not one.is_as_rounded_as(off_by(1e-3), 10)  # a single one that is far off
+    assert not one.is_as_rounded_as(off_by(1e-3), ENLARGED)  # a single one that is far off
 
 
 def test_what_is_off_by_the_models_own_rounding_passes_and_a_wrong_epsilon_does_not(

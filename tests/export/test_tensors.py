@@ -236,6 +236,41 @@ def test_a_wrong_file_is_caught(special, tmp_path: Path, monkeypatch, fault: str
         proof(model, tmp_path)
 
 
+GELU_FAULTS = [
+    ("gemma2", "rope.freq_base", 1.01),
+    ("gemma3_text", "rope.freq_base_swa", 1.02),
+    ("gemma3_text", "attention.layer_norm_rms_epsilon", 1e10),  # tests have 1e-12
+    ("gpt_neox", "attention.layer_norm_epsilon", 1e10),
+    ("gpt2", "attention.layer_norm_epsilon", 1e10),
+]
+
+
+@pytest.mark.parametrize(("model_type", "key", "factor"), GELU_FAULTS)
+def test_the_tolerance_of_gelu_hides_no_fault(
+    special, tmp_path: Path, monkeypatch, model_type: str, key: str, factor: float
+) -> None:
+    model = make_teacher(tmp_path / "teacher", model_type)
+    told = gguf.model_keys
+    monkeypatch.setattr(gguf, "model_keys", lambda *args: {**(keys := told(*args)), key: keys[key] * factor})
+    with pytest.raises(ExportError, match="does not compute what the model computes"):
+        proof(model, tmp_path)
+
+
+def test_a_model_that_enlarges_a_coarse_gelu_passes(special, tmp_path: Path, monkeypatch) -> None:
+    """As Gemma 3 270M does: more than 1 % of the logits' spread, and no fault of the file."""
+    model = make_teacher(tmp_path / "teacher", "gemma3_text")
+    weights = load_file(model / "model.safetensors")
+    for name, tensor in weights.items():
+        if name.endswith(("gate_proj.weight", "up_proj.weight", "down_proj.weight", "q_norm.weight", "k_norm.weight")):
+            weights[name] = tensor * 4
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    found = proof(model, tmp_path)
+    monkeypatch.setattr(check, "TABLE", (0.01, 0.01))
+    assert found["max_logit_difference"] > check.TOLERANCE * found["logit_spread"]
+    with pytest.raises(ExportError, match="does not compute what the model computes"):
+        proof(model, tmp_path)
+
+
 def test_a_head_dimension_that_hidden_size_does_not_give(tmp_path: Path) -> None:
     proof(make_model(tmp_path / "model", head_dim=6, num_attention_heads=4, num_key_value_heads=2), tmp_path)
 
