@@ -30,9 +30,10 @@ from prunus.data.config import Source, TokensConfig
 from prunus.data.step import Inputs as DataInputs
 from prunus.data.step import run as tokenise
 from prunus.data.tokens import Tokens
+from prunus.data.windows import first_windows
 from prunus.distill.config import DistillConfig
 from prunus.distill.objective import make_objective
-from prunus.evaluate.heldout import batches, measure, padded, windows_of
+from prunus.evaluate.heldout import batches, measure, padded
 from prunus.models.folder import ModelFolder
 from prunus.models.lineage import read_lineage
 from prunus.models.load import load_model
@@ -102,8 +103,7 @@ class Bench:
         self.runtime = Runtime(device_batch_size=options.batch_size, device=options.device)
         self.corpus = self._tokens("corpus", options.corpus)
         held_out = self._tokens("held_out", options.held_out)
-        windows = windows_of(Tokens.open(held_out), options.sequence_length, 2 * options.eval_tokens)
-        self.held_out = Tokens.open(held_out)
+        windows = first_windows(Tokens.open(held_out), options.sequence_length, 2 * options.eval_tokens)
         self.windows = {"tune": windows[::2], "test": windows[1::2]}
         self.teacher = load_model(options.teacher, torch.device(options.device), torch.float32).requires_grad_(False)
         self.shape = ModelFolder(options.teacher).shape
@@ -154,9 +154,10 @@ class Bench:
         sums = np.zeros(4)
         windows = self.windows[part]
         for numbers in batches(windows, 32):
-            ids, real = padded(self.held_out, [windows[i] for i in numbers])
-            sums += measure(model, self.teacher, ids.to(model.device), real.to(model.device)).sum(dim=0).cpu().numpy()
-        tokens = sum(window.end - window.start - 1 for window in windows)
+            ids, predicted = padded([windows[i] for i in numbers])
+            rows = measure(model, self.teacher, ids.to(model.device), predicted.to(model.device))
+            sums += rows.sum(dim=0).cpu().numpy()
+        tokens = sum(window.predicted for window in windows)
         return sums[2] / tokens, sums[0] / tokens
 
     def trained(self, kind: str, student: Path, rate: float, tokens: int, seed: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The command as a person meets it: in a process of its own."""
 
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -223,3 +224,20 @@ def test_a_vocabulary_can_be_cut_by_itself(corpus: Path, tmp_path: Path, capsys)
     assert "--corpus: missing" in capsys.readouterr().err
     assert main([*arguments, "--corpus", str(corpus)]) == 0
     assert json.loads((tmp_path / "small" / "config.json").read_text())["vocab_size"] == 280
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_locale_that_is_not_utf8_changes_nothing_but_what_is_printed(
+    teacher: Path, corpus: Path, tmp_path: Path, encoding: str
+) -> None:
+    if encoding == "ascii":
+        environment = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    else:
+        environment = {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    command = ["prune", str(teacher), "--vocab-size", "290", "--corpus", str(corpus), "--out", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-m", "prunus", *command], env={**os.environ, **environment}, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    raw = (tmp_path / "out" / "tokenizer.json").read_text(encoding="utf-8")
+    assert "Ġ" in raw

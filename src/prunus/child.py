@@ -76,7 +76,7 @@ class Child:
     def peak_bytes(self) -> int | None:
         """The most memory that the process held, mapped files included; None where the system does not tell."""
         try:
-            lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+            lines = Path(f"/proc/{self._process.pid}/status").read_text(encoding="utf-8").splitlines()
         except OSError:
             return None
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 
 from prunus.errors import PrunusError, nearest
+from prunus.keys import hide
 
 COMMANDS = {
     "run": "carry out a recipe: correct, score, prune, distill, evaluate, report",
@@ -23,6 +25,7 @@ COMMANDS = {
     "evaluate": "measure a model on held-out text, beside its teacher",
     "export": "write a model as files that run on a device (GGUF), each held against it",
     "report": "write the report of a run",
+    "verify": "hold every file of a run, or of one result, against its recorded checksum",
     "bench": "time models side by side: reading, writing, memory",
     "chat": "talk to a model in the terminal, or to two side by side",
     "serve": "serve a GGUF file on loopback, with OpenAI's interface",
@@ -53,7 +56,7 @@ def _execute(name: str, arguments: list[str]) -> int:
     try:
         importlib.import_module("prunus.commands").execute(name, arguments)
     except PrunusError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {hide(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         raise
@@ -83,6 +86,9 @@ def _usage() -> str:
 
 def entry() -> None:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a locale without our dots and dashes is no reason to end
     try:
         sys.exit(main())
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough

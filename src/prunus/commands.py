@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from prunus.correct.config import CorrectConfig
 from prunus.data.config import ChatSource
 from prunus.device import Bench, Chat, Export, Publish, Serve
 from prunus.distill.config import DistillConfig
-from prunus.errors import RecipeError
+from prunus.errors import PrunusError, RecipeError, RunError
 from prunus.evaluate.check import check_chat, check_tasks
 from prunus.evaluate.config import EvaluateConfig
 from prunus.generate.config import GenerateConfig
@@ -34,12 +33,14 @@ from prunus.pipeline.cutting import given_task
 from prunus.pipeline.override import override
 from prunus.pipeline.plan import given_data, given_prompts, make_plan
 from prunus.pipeline.recipe import Recipe, read_recipe
+from prunus.pipeline.records import read_record
 from prunus.pipeline.run import run_plan
 from prunus.pipeline.steps import Given, Step, given_model, given_tokenizer
 from prunus.prune.config import PruneConfig
+from prunus.results import Report, Verify, show_report
 from prunus.score.config import ScoreConfig
 from prunus.seek import Search
-from prunus.show import show_inspection, show_plan, show_results
+from prunus.show import show_inspection, show_plan, show_preview
 from prunus.single import Flat, Single, Text, finished, located, sources_of
 
 
@@ -59,12 +60,18 @@ class Run:
         if self.dry_run:
             show_plan(plan, console)
             return
-        run_plan(plan, console)
-        if processes.rank():
-            return
-        report = _report(plan.root, None)
-        show_results(plan.root, console)
-        console.say(f"report: {report}")
+        failed: RunError | None = None
+        try:
+            run_plan(plan, console)
+        except RunError as error:
+            failed = error
+        try:
+            if processes.rank() == 0:
+                show_report(plan.root, None, console)
+        except PrunusError as error:
+            raise error if failed is None else RunError(f"{failed}\n  report: {error}") from None
+        if failed is not None:
+            raise failed
 
 
 @dataclass(kw_only=True)
@@ -139,7 +146,8 @@ class Prune(Single):
     scores: str | None = None
     """The folder that `prunus score` wrote; not needed where chance decides."""
     corpus: tuple[str, ...] = ()
-    """Text to cut the vocabulary by, for --vocab-size, or to heal by, for --heal and --importance.layers refit."""
+    """Text to cut the vocabulary by, for --vocab-size, or to heal by, for --heal and --importance.layers refit. With it
+    the student is compared with its teacher after the cut (--check-samples)."""
     column: str = "text"
     """The column that holds the text."""
     config: Annotated[PruneConfig, Flat]
@@ -160,10 +168,10 @@ class Prune(Single):
             names = ", ".join(sorted(read))
             raise RecipeError(f"--scores: missing; `prunus score` makes them, and this cut reads {names}")
         inputs: dict[str, Step | Given] = {"model": given_model(model)}
-        if self.config.reads_text:
+        if self.corpus and self.config.takes_text:
             inputs["tokens"] = Text(corpus=self.corpus, column=self.column).stream(model, "corpus", self.out)
         if self.scores is not None:
-            inputs["scores"] = finished(Path(self.scores))
+            inputs["scores"] = finished(Path(self.scores), "--scores", ScoreConfig.kind)
         self.do(self.config, inputs, console)
 
 
@@ -242,11 +250,9 @@ class Distill(Single):
         if self.generated is None:
             text = Text(corpus=self.corpus, column=self.column, append_eos=self.append_eos)
             return text.stream(student, "corpus", self.out)
-        written = finished(Path(self.generated))
-        record = json.loads((Path(self.generated) / "artifact.json").read_text())
-        if record["kind"] != GenerateConfig.kind:
-            raise RecipeError(f"--generated: {self.generated} is the result of `prunus {record['kind']}`")
-        if record["inputs"]["model"] != given_model(teacher).fingerprint:
+        written = finished(Path(self.generated), "--generated", GenerateConfig.kind)
+        record = read_record(Path(self.generated)) or {}
+        if record.get("inputs", {}).get("model") != given_model(teacher).fingerprint:
             console.warn(f"--generated: another model than {self.teacher} wrote {self.generated}")
         return written
 
@@ -268,7 +274,8 @@ class Align(Single):
         model = located(self.model)
         sources = tuple(parse(ChatSource, path, "--data") for path in self.data)
         stages = Alignment((self.config,), sources, self.template)
-        stages.check(model.folder.context, given_tokenizer(model))
+        for seen in stages.check(model.folder.context, given_tokenizer(model)).previews:
+            show_preview(seen, console)
         self.do_all(list(stages.steps("align", given_model(model), None, Path(self.out).parent)), console)
 
 
@@ -303,7 +310,7 @@ class Evaluate(Single):
         check_chat(config, has_chat_template(model.folder.path), self.model)
         inputs |= given_data(config)
         if self.beside is not None:
-            inputs["beside"] = finished(Path(self.beside))
+            inputs["beside"] = finished(Path(self.beside), "--beside", EvaluateConfig.kind)
         self.do(config, inputs, console)
 
     def _with_tasks(self) -> EvaluateConfig:
@@ -315,26 +322,11 @@ class Evaluate(Single):
         return parse(EvaluateConfig, {**self.config.model_dump(), "tasks": tasks}, "--tasks")
 
 
-@dataclass(kw_only=True)
-class Report:
-    """Write the report of a run as one HTML page, and print its table."""
-
-    run: Annotated[Positional[str], arg(metavar="RUN")]
-    """The folder of the run."""
-    out: str | None = None
-    """The file to write; `report.html` in the run's folder if not given."""
-
-    def __call__(self, console: Console) -> None:
-        """Read the records, write the page."""
-        report = _report(Path(self.run), self.out)
-        show_results(Path(self.run), console)
-        console.say(f"report: {report}")
-
-
 COMMANDS = {
     "run": Run, "plan": Plan, "inspect": Inspect, "correct": Correct, "score": Score, "prune": Prune,
     "generate": Generate, "distill": Distill, "align": Align, "merge": Merge, "evaluate": Evaluate, "export": Export,
     "report": Report, "search": Search, "publish": Publish, "bench": Bench, "chat": Chat, "serve": Serve,
+    "verify": Verify,
 }  # fmt: skip
 
 
@@ -382,11 +374,3 @@ def _parse(command: Any, usage: str, arguments: list[str], default: Any = None) 
         return tyro.cli(command, prog=usage, args=arguments, **options)
     except ValidationError as error:
         raise RecipeError(explain(command, error, usage)) from None
-
-
-def _report(root: Path, out: str | None) -> Path:
-    from prunus.report.card import write_cards
-    from prunus.report.step import write_report
-
-    write_cards(root)
-    return write_report(root, Path(out) if out else root / "report.html")

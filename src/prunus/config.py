@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, ClassVar, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
+from prunus.environment import as_written
 from prunus.errors import RecipeError, nearest
+from prunus.keys import hide
 
 C = TypeVar("C", bound=BaseModel)
+
+MAX_NAME = 100
+"""Bytes of a name that becomes a part of folders' and files' names. These take 255, and other parts stand beside it."""
 
 
 class _Runtime:
@@ -22,6 +28,21 @@ RUNTIME = _Runtime()
 
 Path = Annotated[str, RUNTIME]
 """Where something lies. What lies there is fingerprinted instead, so that a moved file redoes nothing."""
+
+
+def _address(text: str) -> str:
+    """Refuse what no server can be asked at."""
+    try:
+        parts = urlsplit(text)
+        if not parts.hostname or parts.port == 0:
+            raise ValueError
+    except ValueError:  # so does urlsplit, of a port that is no number and of brackets that do not close
+        raise ValueError("no address of a server, such as http://localhost:8000/v1") from None
+    return text
+
+
+Address = Annotated[str, RUNTIME, Field(pattern=r"^https?://\S+$"), AfterValidator(_address)]
+"""Where a server is. Who answers there is named besides, so an address decides no result."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """A seed that numpy and torch both take."""
@@ -37,7 +58,7 @@ class Config(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_bool_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse `true` where a number is wanted: YAML reads `on` and `yes` as it, and Python takes it for 1."""
+        """Refuse `true` where a number is expected: Python takes it for 1."""
         if isinstance(value, bool) and "bool" not in str(cls.model_fields[str(info.field_name)].annotation):
             raise ValueError("true and false are no numbers here")
         return value
@@ -47,6 +68,16 @@ class Config(BaseModel):
         fields = type(self).model_fields
         kept = {name: value for name, value in self if not _is_runtime(fields[name])}
         return {name: _plain(value) for name, value in kept.items()}
+
+    def recorded(self, places: bool = True) -> dict[str, Any]:
+        """The options for a record, as plain JSON values: `${NAME}` stands where a recipe has it.
+
+        Args:
+            places: Take in the options that decide no result, such as paths; without them these are `identity`'s.
+        """
+        fields = type(self).model_fields
+        kept = {name: value for name, value in self if places or not _is_runtime(fields[name])}
+        return {name: _recorded(value, places, _choices(fields[name].annotation)) for name, value in kept.items()}
 
 
 class StepConfig(Config):
@@ -76,6 +107,24 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     return value
+
+
+def _recorded(value: Any, places: bool, choices: frozenset[Any]) -> Any:
+    """`value` as a record has it. One of `choices` is read by its word wherever the record is read, and stays."""
+    if isinstance(value, Config):
+        return value.recorded(places)
+    if isinstance(value, (list, tuple)):
+        return [_recorded(item, places, choices) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _recorded(item, places, choices) for key, item in value.items()}
+    return hide(as_written(value)) if isinstance(value, str) and value not in choices else value
+
+
+def _choices(annotation: Any) -> frozenset[Any]:
+    """The words that an option chooses among, if it does."""
+    if get_origin(annotation) is Literal:
+        return frozenset(get_args(annotation))
+    return frozenset(choice for part in get_args(annotation) for choice in _choices(part))
 
 
 def parse(cls: type[C], raw: Any, where: str) -> C:
@@ -123,9 +172,18 @@ def _line(cls: Any, item: Any) -> str:
     if item["type"] == "missing":
         return f"{name}: missing; it has no default"
     text = _WORDS.get(item["type"], item["msg"].removeprefix("Value error, "))
-    return f"{name}: {text}" if isinstance(found, (dict, list, BaseModel)) else f"{name}: {text} (found {found!r})"
+    if isinstance(found, (dict, list, BaseModel)):
+        return f"{name}: {text}"
+    hint = "; put it in quotes" if item["type"] == "string_type" and isinstance(found, (int, float)) else ""
+    shown = hide(as_written(found)) if isinstance(found, str) else found
+    return f"{name}: {text}{hint} (found {_cut(repr(shown))})"
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+_SHOWN = 200  # characters of a value that a message repeats
 _BRANCH = re.compile(r"(literal|tuple|list)\[")  # which side of a union pydantic tried: no key of anyone's
 _WORDS = {
     "tuple_type": "a list is wanted",

@@ -5,9 +5,10 @@ On a terminal a step's progress is one line that moves; elsewhere (a log, CI) it
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +17,9 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
+_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+"""What a text of others must not do to a terminal or a page: control characters, changes of direction, and what UTF-8
+cannot say. Tabs and line feeds stay."""
 _PLAIN_SECONDS = 10.0  # between two lines of a log
 _RATE_SECONDS = 30.0  # that a rate is taken over
 
@@ -66,15 +70,24 @@ class Console:
 
     def say(self, text: str) -> None:
         """Print a line as it is."""
-        self.rich.print(Text(text))
+        self.rich.print(Text(printable(text)))
 
     def heading(self, text: str, note: str = "") -> None:
         """Open a part of the run."""
-        self.rich.print(f"[bold]{escape(text)}[/bold]  [dim]{escape(note)}[/dim]")
+        self.rich.print(f"[bold]{escape(printable(text))}[/bold]  [dim]{escape(printable(note))}[/dim]")
 
     def warn(self, text: str) -> None:
         """Print something that the reader should know and that does not stop the run."""
-        self.rich.print(f"[yellow]warning:[/yellow] {escape(text)}")
+        self.rich.print(f"[yellow]warning:[/yellow] {escape(printable(text))}")
+
+    def marked(self, pieces: Iterable[tuple[str, bool]]) -> None:
+        """Print a text in pieces, some of which are marked: underlined on a terminal, in [[ ]] elsewhere."""
+        if self.rich.is_terminal:
+            self.rich.print(
+                Text.assemble(*((piece, "bold underline" if is_marked else "") for piece, is_marked in pieces))
+            )
+        else:
+            self.say("".join(f"[[{piece}]]" if is_marked else piece for piece, is_marked in pieces))
 
     @contextmanager
     def progress(self, label: str, total: float | None, unit: str) -> Iterator[Progress]:
@@ -90,9 +103,10 @@ class Console:
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table, its first column left, the others right. A narrow terminal wraps lines; no cell is cut."""
-        widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
-        self.rich.print(Text(title, style="bold"))
-        for number, row in enumerate([columns, *rows]):
+        lines = [[printable(cell) for cell in row] for row in [columns, *rows]]
+        widths = [max(len(row[i]) for row in lines) for i in range(len(columns))]
+        self.rich.print(Text(printable(title), style="bold"))
+        for number, row in enumerate(lines):
             cells = [cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
             self.rich.print(Text("  ".join(cells).rstrip(), style="" if number else "dim"))
 
@@ -120,6 +134,11 @@ class _Plain(Progress):
         if time.monotonic() - self.said >= _PLAIN_SECONDS:
             self.said = time.monotonic()
             self.console.say(self.state.line())
+
+
+def printable(text: str) -> str:
+    """A text with U+FFFD for every character that would steer the terminal, or that cannot be written as UTF-8."""
+    return _UNSAFE.sub("\ufffd", text)
 
 
 def human(number: float) -> str:

@@ -100,7 +100,7 @@ class Bench:
         show_speeds(rows, console)
         if self.json is not None:
             facts = {"hardware": hardware(), **self.config.model_dump(), "models": rows}
-            Path(self.json).write_text(json.dumps(facts, indent=2) + "\n")
+            Path(self.json).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 @dataclass(kw_only=True)

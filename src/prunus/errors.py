@@ -3,12 +3,15 @@
     PrunusError            something the user can put right; the CLI prints it and exits with 2
     ├── RecipeError        a recipe, or a flag, says something impossible
     ├── ModelError         a model folder cannot be read, or is not what it says it is
-    │   └── ShapeError     a shape that cannot be cut from the teacher, or that no loader takes
+    │   ├── ShapeError     a shape that cannot be cut from the teacher, or that no loader takes
+    │   └── NotFiniteError a model that computes NaN or infinity
     ├── HubError           something on the hub, or a server, that cannot be reached from here
     ├── DataError          text that is missing, empty or not as described
     ├── ArtifactError      a result folder that is in the way, or damaged
+    │   └── PlaceError     a disk that is full, or a folder that cannot be written to
     ├── TrainingError      a training run that must not go on (a loss that is not finite)
-    └── ExportError        a file for a device that does not say what its model says
+    ├── ExportError        a file for a device that does not say what its model says
+    └── RunError           a run of which some steps failed, and the others are finished
 
 Every message says what is wrong, where, the value found and what is allowed.
 """
@@ -33,6 +36,10 @@ class ShapeError(ModelError):
     """Dimensions that the teacher does not have, or that its family cannot load."""
 
 
+class NotFiniteError(ModelError):
+    """A model that computes NaN or infinity."""
+
+
 class HubError(PrunusError):
     """A model or a dataset that is not here, and that the hub does not give; or a server that does not answer."""
 
@@ -45,12 +52,20 @@ class ArtifactError(PrunusError):
     """A result folder that is in the way, or does not hold what its record says."""
 
 
+class PlaceError(ArtifactError):
+    """A disk that is full, or a folder that cannot be written to."""
+
+
 class TrainingError(PrunusError):
     """Training that went wrong in a way that going on would only hide."""
 
 
 class ExportError(PrunusError):
     """A file written for a device that, run there, does not say what the model says that it was made from."""
+
+
+class RunError(PrunusError):
+    """A run of which some steps failed, and the others are finished."""
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

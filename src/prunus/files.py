@@ -13,7 +13,9 @@ from prunus.errors import PrunusError
 MAX_DEPTH = 100
 """Lists and objects nested deeper than this are refused: no file of ours has ten, and Python's stack has an end."""
 
-_LFS_POINTER = "version https://git-lfs.github.com/spec/"
+LFS_POINTER = "version https://git-lfs.github.com/spec/"
+"""What a file holds that was cloned without git-lfs."""
+_NEW = ".new"
 
 
 def read_text(file: Path, error: type[PrunusError]) -> str:
@@ -34,7 +36,7 @@ def read_text(file: Path, error: type[PrunusError]) -> str:
         raise error(f"{file}: not UTF-8: {problem.reason} at byte {problem.start}") from None
     if not text.strip():
         raise error(f"{file}: the file is empty")
-    if text.startswith(_LFS_POINTER):
+    if text.startswith(LFS_POINTER):
         raise error(f"{file}: a git-lfs pointer, not the file itself; run `git lfs pull` in that folder")
     return text
 
@@ -120,7 +122,7 @@ def replace_text(file: Path, text: str) -> None:
     Raises:
         OSError: As the system raises; the old file is unchanged.
     """
-    beside = file.with_name(f".{file.name}.{os.getpid()}.new")
+    beside = file.with_name(f".{file.name}.{os.getpid()}{_NEW}")
     try:
         with beside.open("w", encoding="utf-8") as handle:
             handle.write(text)
@@ -138,3 +140,25 @@ def replace_json(file: Path, value: Any) -> None:
         ValueError: A number is not finite, which JSON cannot say.
     """
     replace_text(file, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a kill within `replace_text` left in a folder and the folders in it."""
+    for file in folder.rglob(f".*{_NEW}"):
+        file.unlink(missing_ok=True)
+
+
+def sync(place: Path) -> None:
+    """Have a file's content, or a folder's list of names, written to the disk before anything else is done.
+
+    Raises:
+        OSError: The disk is full or fails. Folders are passed over where the file system cannot do this for them.
+    """
+    handle = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not place.is_dir():
+            raise
+    finally:
+        os.close(handle)

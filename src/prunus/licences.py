@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from prunus.errors import RecipeError
+from prunus.yaml12 import parse_yaml
 
-_FRONT = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n", re.DOTALL)
+_FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*(\r?\n|\Z)", re.DOTALL | re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -133,27 +134,38 @@ def licence_named(metadata: Mapping[str, Any]) -> Licence:
 
 
 def licence_of(folder: Path) -> Licence:
-    """The licence of the model in a folder: by its card, else by the text of its LICENSE file."""
+    """The licence of the model in a folder: by its card, else by the text of its LICENSE file.
+
+    A card of somebody else's whose YAML cannot be read names none.
+    """
     card = folder / "README.md"
     if card.is_file():
-        found = licence_named(front_matter(card.read_text(errors="replace")))
+        try:
+            found = licence_named(front_matter(card))
+        except RecipeError:
+            found = UNKNOWN
         if found is not UNKNOWN:
             return found
     for file in sorted(folder.glob("LICENSE*")):
-        text = file.read_text(errors="replace")
+        text = file.read_text(encoding="utf-8", errors="replace")
         for pattern, identifier in _TEXTS:
             if re.search(pattern, text, re.IGNORECASE):
                 return KNOWN[identifier]
     return UNKNOWN
 
 
-def front_matter(text: str) -> dict[str, Any]:
-    """The YAML at the top of a card; empty where there is none, or none that can be read."""
-    match = _FRONT.match(text)
+def front_matter(card: Path) -> dict[str, Any]:
+    """The YAML at the top of a card; empty where there is none.
+
+    Raises:
+        RecipeError: It cannot be read, or is no mapping; names the line.
+    """
+    match = _FRONT.match(card.read_text(encoding="utf-8-sig", errors="replace"))
     if not match:
         return {}
-    try:
-        found = yaml.safe_load(match[1])
-    except yaml.YAMLError:
+    found = parse_yaml(match[1], RecipeError, str(card), before=1)
+    if found is None:
         return {}
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        raise RecipeError(f"{card}: its YAML holds {type(found).__name__}; expected a mapping")
+    return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections.abc import Iterable
 from datetime import timedelta
 from functools import cache
@@ -11,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+_GIVE_UP_SECONDS, _LOOK_SECONDS = 60.0, 0.02
+_MEETINGS = itertools.count()
 _PATIENCE = timedelta(days=7)  # the others wait while the first does what only one can do
 
 
@@ -58,6 +62,48 @@ def wait() -> None:
         import torch.distributed as dist
 
         dist.barrier()
+
+
+def any_of(mine: bool) -> bool:
+    """Whether any process says so; all call it."""
+    if count() == 1:
+        return mine
+    import torch
+
+    said = torch.tensor(float(mine))
+    add_up([said])
+    return bool(said.item())
+
+
+def outcome(error: str | None) -> str | None:
+    """Meet the other processes after a piece of work, and hear whether it failed.
+
+    Unlike a collective it can be called by a process whose work failed while others are still in theirs. Those that
+    the failure left waiting inside of it for ever never come here: the failed one gives up on them.
+
+    Args:
+        error: Why it failed in this process; None where it did not.
+
+    Returns:
+        Why it failed in the first process in which it did; None where it did in none.
+
+    Raises:
+        TimeoutError: It failed here, and the others do not come.
+    """
+    if count() == 1:
+        return error
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    store, meeting = _get_default_store(), next(_MEETINGS)
+    keys = [f"prunus-outcome-{meeting}-{number}" for number in range(count())]
+    store.set(keys[rank()], error or "")
+    begun = time.monotonic()
+    while not store.check(keys):
+        if error is not None and time.monotonic() - begun > _GIVE_UP_SECONDS:
+            raise TimeoutError("the other processes did not end their work")
+        time.sleep(_LOOK_SECONDS)
+    found = [store.get(key).decode() for key in keys]
+    return next((text for text in found if text), None)
 
 
 def agree(mine: bool) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +12,9 @@ from prunus import processes
 from prunus.config import parse
 from prunus.console import Console
 from prunus.data.config import DataConfig
+from prunus.errors import ArtifactError
 from prunus.evaluate.config import EvaluateConfig
+from prunus.files import read_object
 from prunus.pipeline.apart import check_apart
 from prunus.pipeline.checks import check_runtime
 from prunus.pipeline.cutting import given_task, scored
@@ -75,11 +76,11 @@ class Search(Single):
         teacher = given_model(model)
         scores: Step | Given
         if self.scores is not None:
-            scores = finished(Path(self.scores))
+            scores = finished(Path(self.scores), "--scores", ScoreConfig.kind)
         else:
             scores = Step("teacher", "score", score, {"model": teacher, "tokens": corpus, **given_task(score)}, place)
         before = [corpus, *([scores] if isinstance(scores, Step) else [])]
         after = [step for step in planned.steps(teacher, scores) if step.fingerprint != corpus.fingerprint]
         self.do_all([*before, *after], console)
         if processes.rank() == 0:
-            show_search(json.loads((Path(self.out) / FOUND).read_text()), console)
+            show_search(read_object(Path(self.out) / FOUND, ArtifactError), console)

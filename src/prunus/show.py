@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from prunus.console import Console, human, human_bytes
+from prunus.data.preview import Preview
 from prunus.evaluate.cost import task_costs
-from prunus.models.checkpoint import DTYPES, INDEX, ITEM_BYTES, WEIGHTS
+from prunus.models.checkpoint import DTYPES, ITEM_BYTES
 from prunus.models.folder import ModelFolder
+from prunus.models.settings import named_dtype
 from prunus.models.shape import Shape
 from prunus.pipeline.estimate import Cost, cost_of
 from prunus.pipeline.exporting import unfitting
@@ -41,14 +43,10 @@ def show_inspection(folder: ModelFolder, context: int | None, as_json: bool, con
     """
     shape = folder.shape
     context = context or min(_CONTEXT, folder.context)
-    has_weights = (folder.path / WEIGHTS).is_file() or (folder.path / INDEX).is_file()
+    has_weights = folder.has_weights
     if has_weights:
         folder.check()
-    dtype = (
-        folder.dtype
-        if has_weights
-        else DTYPES.get(str(folder.config.get("dtype") or folder.config.get("torch_dtype")), "F32")
-    )
+    dtype = folder.dtype if has_weights else DTYPES[named_dtype(folder.config) or "float32"]
     width = ITEM_BYTES[dtype]
     facts = {
         "family": shape.family.name,
@@ -104,6 +102,8 @@ def show_plan(plan: Plan, console: Console) -> None:
             console.warn(note)
     for name in plan.waiting:
         console.say(f"students.{name}: its shape is decided by the search; its steps are planned when that has run")
+    for seen in plan.previews:
+        show_preview(seen, console)
     for text in plan.unchecked:
         console.warn(f"not checked: {text}")
     todo = [
@@ -118,10 +118,21 @@ def show_plan(plan: Plan, console: Console) -> None:
     )
 
 
+def show_preview(seen: Preview, console: Console) -> None:
+    """Print a row of chat data as the model reads it, what of it is learnt, and the columns that nothing reads."""
+    if seen.text is not None:
+        console.heading(seen.source, "row 1 as the model reads it; what is marked is learnt")
+        console.marked(seen.pieces())
+    if seen.ends is False:
+        console.warn(f"{seen.source}: no answer of row 1 ends with a token that ends an answer (eos_token_id)")
+    if seen.unread:
+        console.say(f"{seen.source}: nothing reads the columns {', '.join(seen.unread)}")
+
+
 def show_parcel(parcel: Parcel, console: Console) -> None:
     """Print what goes to the hub, and what stays."""
     going, staying = parcel.choice.going, parcel.choice.staying
-    rows = [[str(file.relative_to(parcel.folder)), human_bytes(file.stat().st_size)] for file in going]
+    rows = [[str(file.path.relative_to(parcel.folder)), human_bytes(file.size)] for file in going]
     console.table(f"{parcel.folder} -> {parcel.repository}", ["file", "size"], rows)
     if staying:
         console.say(f"stays here: {', '.join(str(file.relative_to(parcel.folder)) for file in staying)}")
@@ -158,8 +169,14 @@ def show_speeds(rows: list[dict[str, Any]], console: Console) -> None:
 def show_results(root: Path, console: Console) -> None:
     """Print the closing table of a run: teacher, students and baselines side by side."""
     run = load_run(root)
+    for step, message in run.failures:
+        console.warn(f"{step} failed: {message}")
     if run.missing:
         console.warn(f"this run is not finished; not done yet: {', '.join(run.missing)}")
+    for step, message in run.failures:
+        console.warn(f"{step} failed: {message}")
+    for text in run.damaged:
+        console.warn(f"left out, since its records are damaged: {text}")
     console.table(f"{run.name}: on held-out text", HEADER, comparison(run))
     if tasks.asked(run):
         for title, table in (("scores", tasks.scores(run)), ("differences to the teacher", tasks.differences(run))):

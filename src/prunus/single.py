@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tyro.conf import arg
 
+from prunus import processes
 from prunus.config import StepConfig, parse
 from prunus.console import Console
 from prunus.data.config import Source, TokensConfig
@@ -17,6 +18,8 @@ from prunus.errors import RecipeError
 from prunus.models.folder import ModelFolder
 from prunus.models.locate import Located, locate_model
 from prunus.pipeline.checks import check_length, check_runtime
+from prunus.pipeline.locks import alone_at
+from prunus.pipeline.records import read_record
 from prunus.pipeline.run import execute
 from prunus.pipeline.steps import Given, Step, given_sources, given_tokenizer, tokens_step
 from prunus.runtime import Runtime
@@ -43,13 +46,20 @@ class Single:
         self.do_all([*before, Step(config.kind, config.kind, config, inputs, Path(self.out).parent)], console)
 
     def do_all(self, steps: Sequence[Step], console: Console) -> None:
-        """Do some steps, of which the last is the one that is asked for, and show what came out."""
+        """Do some steps, of which the last is the one that is asked for, and show what came out.
+
+        Raises:
+            ArtifactError: Another command writes to the same folder.
+        """
         out = Path(self.out)
         *before, last = steps
-        for part in [*before, replace(last, place=out)]:
-            console.heading(part.label, f"{part.artifact.path}  {part.state()}")
-            execute(part, self.runtime, console)
-        metrics = json.loads((out / "artifact.json").read_text())["metrics"]
+        last = replace(last, place=out)
+        with alone_at(out) if processes.rank() == 0 else nullcontext():
+            for part in [*before, last]:
+                console.heading(part.label, f"{part.artifact.path}  {part.state()}")
+                execute(part, self.runtime, console)
+        assert last.artifact.record is not None  # it is finished
+        metrics = last.artifact.record["metrics"]
         console.table("", ["figure", "value"], [[name, f"{value:.6g}"] for name, value in metrics.items()])
 
 
@@ -92,13 +102,16 @@ def located(path: str) -> Located:
     return model
 
 
-def finished(folder: Path) -> Given:
-    """The result of an earlier command as an input.
+def finished(folder: Path, flag: str, kind: str) -> Given:
+    """The result of an earlier command as an input; its checksums are compared when it is read.
 
     Raises:
-        RecipeError: There is none.
+        RecipeError: There is none, or it is another command's.
+        ArtifactError: Its record is damaged.
     """
-    record = folder / "artifact.json"
-    if not record.is_file():
-        raise RecipeError(f"{folder}: is no finished result: there is no artifact.json")
-    return Given(folder, str(json.loads(record.read_text())["key"]))
+    record = read_record(folder)
+    if record is None:
+        raise RecipeError(f"{flag}: {folder}: is no finished result: there is no artifact.json")
+    if record.get("kind") != kind:
+        raise RecipeError(f"{flag}: {folder} is the result of `prunus {record.get('kind')}`, expected `prunus {kind}`")
+    return Given(folder, str(record["key"]))

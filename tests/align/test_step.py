@@ -130,6 +130,17 @@ def test_a_step_of_rpo_by_hand(teacher, data, tmp_path, options: dict) -> None:
     assert line["grad_norm"] == pytest.approx(norm, rel=1e-3)
 
 
+@pytest.mark.parametrize("method", ["rpo", "dpo", "cdpo", "ipo", "simpo", "orpo", "spin", "kto", "reward", "sft"])
+def test_the_loss_is_the_sum_of_its_recorded_terms(teacher, data, tmp_path, method: str) -> None:
+    text = {"sft_weight": 0.3} if method in ("rpo", "dpo", "cdpo", "ipo", "simpo", "spin") else {}
+    align(teacher, source(data, method), tmp_path / "out", method=method, batch_size=8, **text)
+    terms = {"orpo": {"sft": 1, "odds_ratio": 0.1}, "reward": {"bradley_terry": 1}, "sft": {"cross_entropy": 1}}
+    weights = terms.get(method, {method: 1, **({"sft": 0.3} if text else {})})
+    for line in metrics(tmp_path / "out"):
+        found = sum(weight * line[name] for name, weight in weights.items())
+        assert line["loss"] == pytest.approx(found, rel=1e-4)
+
+
 @pytest.mark.parametrize("method", ["sft", "rpo", "kto"])
 def test_portions_do_not_matter(teacher, data, tmp_path, method: str) -> None:
     for portion in (1, 4):

@@ -16,7 +16,7 @@ from prunus.data.tokens import Tokens
 from prunus.errors import DataError, HubError
 from prunus.judging import judge as room
 from prunus.judging.config import JudgeConfig
-from prunus.writing import server
+from prunus.writing import client
 from tests.align.making import QUIET, rows, write
 from tests.candidates.test_step import ask
 from tests.fake import Fake, serving
@@ -26,7 +26,7 @@ from tests.fake import Fake, serving
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv(room.KEY, "secret")
-    monkeypatch.setattr(server, "_PAUSE", 0.0)
+    monkeypatch.setattr(client, "PAUSE", 0.0)
     with serving() as made:
         made.reply = grade
         yield made
@@ -93,7 +93,7 @@ def test_a_judge_that_falls_silent_is_waited_for(
     file = write(tmp_path / "x.jsonl", rows(4, "answers"))
     whole = graded(fake, teacher, file, tmp_path / "whole")
     count = len(fake.asked)
-    monkeypatch.setattr(server, "_TRIES", 1)
+    monkeypatch.setattr(client, "TRIES", 1)
     fake.failures = [503] * 50 + [200] * 4
     with pytest.raises(HubError, match=r"align.write.judge.url: .*4 of 12 answers have a grade.*Run it again"):
         graded(fake, teacher, file, tmp_path / "out")

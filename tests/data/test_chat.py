@@ -61,9 +61,11 @@ CALLS = {
 def test_calls_of_functions(form: str) -> None:
     schema = {"name": "pick", "parameters": {"type": "object"}}
     read = conversation({"conversations": CALLS[form], "tools": json.dumps([schema])}, "here")
-    assert [{**turn, "tool_call_id": None} for turn in read.messages] == [
-        {**turn, "tool_call_id": None} for turn in (ASK, CALLED, GIVEN, SAY)
-    ]
+    for turn in read.messages:
+        turn.pop("tool_call_id", None)
+        for call in turn.get("tool_calls", ()):
+            call.pop("id", None)
+    assert read.messages == [ASK, CALLED, GIVEN, SAY]
     assert read.tools == [{"type": "function", "function": schema}]
 
 

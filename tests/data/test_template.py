@@ -48,7 +48,6 @@ def test_what_the_assistant_says_counts_and_nothing_else(tokenizer: Any, text: s
     border = "" if text is MARKED else "\n"  # without marks all between two turns is the assistant's
     wanted = [f"cherry tree<END>{border}", f"was fruit \u00e9\u4e2d <END>{border}"]
     template = Template(tokenizer, text)
-    assert template.marks == (text is MARKED)
     assert said(template, Dialogue("here", TURNS)) == [wanted]
     assert said(template, *[Dialogue("here", TURNS, prompt=4)] * 300) == [wanted[1:]] * 300
 
@@ -91,8 +90,8 @@ def test_plain_shows_functions_and_calls(tokenizer: Any) -> None:
 def test_what_cannot_be_told_is_refused(tokenizer: Any) -> None:
     dialogue = Dialogue("x.jsonl, row 3", TURNS)
     with pytest.raises(DataError, match="x.jsonl, row 3: the chat template cannot tell what the assistant says"):
-        said(Template(tokenizer, FORGETFUL), dialogue)
-    mute = MARKED.replace(SAYS, "")
+        said(Template(tokenizer, FORGETFUL), Dialogue("x.jsonl, row 3", TURNS[1:]))
+    mute = MARKED.replace(SAYS, "", 1)
     with pytest.raises(DataError, match="x.jsonl, row 3: the chat template leaves no token of what the assistant"):
         said(Template(tokenizer, mute), dialogue)
     strict = MARKED.replace("<{{ m.role }}>", "{% if m.role == 'system' %}{{ raise_exception('no rules') }}{% endif %}")
@@ -107,5 +106,5 @@ def test_templates_come_from_files(tokenizer: Any, tmp_path: Path) -> None:
     assert read_template(str(tmp_path / "x.jinja")) == BARE
     assert read_template("builtin:plain") == PLAIN
     assert read_template(None) is None
-    with pytest.raises(DataError, match="data.template: .*y.jinja cannot be read"):
+    with pytest.raises(DataError, match="data.template: .*y.jinja: cannot be read"):
         read_template(str(tmp_path / "y.jinja"))

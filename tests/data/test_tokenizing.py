@@ -12,6 +12,7 @@ from prunus.data.config import Source, TokensConfig
 from prunus.data.step import Inputs, run
 from prunus.data.tokenizing import prefix_of, suffix_of
 from prunus.data.tokens import FACTS, Tokens
+from prunus.models.folder import ModelFolder
 from prunus.runtime import Runtime
 
 FRAMES = [((), ()), ((0,), ()), ((), (1,)), ((0,), (1,)), ((0, 0), (1, 1))]
@@ -52,3 +53,40 @@ def test_what_is_added_to_every_text_is_found_and_recorded(teacher: Path, tmp_pa
     del facts["prefix"]  # as folders had it before
     (tmp_path / "out" / FACTS).write_text(json.dumps(facts), encoding="utf-8")
     assert Tokens.open(tmp_path / "out").prefix == ()
+
+
+def written(folder: Path, out: Path, texts: list[str], **options) -> list[list[int]]:
+    """The documents that the data step writes."""
+    out.mkdir()
+    (out.parent / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    inputs = Inputs((Source(path=str(out.parent / "a.jsonl")),), folder)
+    run(TokensConfig(**options), inputs, out, Runtime(), Console(quiet=True))
+    tokens = Tokens.open(out)
+    return [tokens.ids[start:end].tolist() for start, end in zip(tokens.starts, tokens.ends, strict=True)]
+
+
+@pytest.mark.parametrize(("before", "after"), FRAMES)
+def test_a_document_ends_once(teacher: Path, tmp_path: Path, before, after) -> None:
+    folder = framed(teacher, tmp_path / "model", before, after)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    end = tokenizer.convert_ids_to_tokens(1)
+    for append in (True, False):
+        found = written(folder, tmp_path / f"out-{append}", ["A plum.", f"A cherry.{end}"], append_eos=append)
+        for text, ids in zip(["A plum.", f"A cherry.{end}"], found, strict=True):
+            whole = tokenizer(text)["input_ids"]
+            assert ids == ([*whole, 1] if append and whole[-1] != 1 else whole)
+
+
+@pytest.mark.parametrize(("named", "expected"), [(None, []), (7, [7]), ([7, 8], [7])])
+def test_an_end_that_config_alone_names_ends_documents(teacher: Path, tmp_path: Path, named, expected) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(teacher, folder)
+    before = ModelFolder(folder).tokenizer_fingerprint()
+    for name in ("config.json", "tokenizer_config.json"):
+        raw = json.loads((folder / name).read_text(encoding="utf-8"))
+        raw.pop("eos_token", None)
+        (folder / name).write_text(json.dumps({**raw, "eos_token_id": named}), encoding="utf-8")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.eos_token_id is None
+    assert written(folder, tmp_path / "out", ["A plum."]) == [[*tokenizer("A plum.")["input_ids"], *expected]]
+    assert ModelFolder(folder).tokenizer_fingerprint() != before  # so that what was tokenised by it is done again

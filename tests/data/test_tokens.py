@@ -1,5 +1,4 @@
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from prunus.data.sources import documents, is_held_out, is_in
 from prunus.data.step import Inputs, run
 from prunus.data.stream import Stream
 from prunus.data.tokens import Tokens, schedule
-from prunus.errors import DataError
 from prunus.runtime import Runtime
 
 
@@ -81,7 +79,7 @@ class Deadly:
 
     def __init__(self, tokenizer, batches: int) -> None:
         self.tokenizer, self.left = tokenizer, batches
-        self.eos_token_id = tokenizer.eos_token_id
+        self.bos_token_id, self.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
         self.given: list[str] = []
 
     def __len__(self) -> int:
@@ -135,28 +133,6 @@ def test_what_was_written_after_the_last_keeping_is_written_again(tmp_path: Path
         found.write("two", [5, 6])
         assert found.finish(tmp_path) == {"documents": 2, "tokens": 5, "bytes": 6}
     assert np.fromfile(tmp_path / "ids", np.uint16).tolist() == [1, 2, 3, 5, 6]
-
-
-def test_blocks_are_the_stream_in_order(teacher: Path, corpus: Path, tmp_path: Path) -> None:
-    tokens = stream(teacher, tmp_path / "out", Source(path=str(corpus)))
-    blocks = tokens.blocks(32)
-    assert blocks.reshape(-1).tolist() == tokens.ids[: blocks.size].tolist()
-    assert 0 <= len(tokens.ids) - blocks.size < 32
-    with pytest.raises(DataError, match="do not fill one sequence of"):
-        tokens.blocks(len(tokens.ids) + 1)
-
-
-@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=10), length=st.integers(2, 15))
-def test_windows_cover_every_document_and_cross_none(lengths: list[int], length: int) -> None:
-    ends = np.cumsum(lengths)
-    tokens = Tokens(np.zeros(ends[-1], dtype=np.uint16), ends, np.array(lengths) * 3, np.zeros_like(ends))
-    windows = list(tokens.windows(length))
-    borders = [0, *ends.tolist()]
-    assert all(1 < right - left <= length for left, right, _ in windows)
-    assert all(any(a <= left and right <= b for a, b in pairwise(borders)) for left, right, _ in windows)
-    dropped = sum(size % length == 1 for size in lengths)
-    assert sum(right - left for left, right, _ in windows) == sum(lengths) - dropped
-    assert all(size == pytest.approx(3 * (right - left)) for left, right, size in windows)
 
 
 @given(blocks=st.integers(1, 20), count=st.integers(1, 70), seed=st.integers(0, 9))

@@ -219,3 +219,45 @@ def test_a_portion_in_which_nothing_counts_has_no_loss(pair, token_weights: str)
 def test_states_of_no_layer_are_refused() -> None:
     with pytest.raises(ValueError, match="names no pair; to compare no states say `states: none`"):
         StatesConfig(layers=())
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("loss", ["forward_kl", "reverse_kl", "mse"])
+def test_terms_are_recorded_each_by_itself(pair, loss: str, weighted: bool) -> None:
+    """Unweighted, not scaled by the temperature, each over the tokens that count; the loss is their weighted sum."""
+    student, teacher = pair
+    weights = None
+    if weighted:
+        weights = torch.rand(2, 20, dtype=torch.float64)
+        weights[:, -1] = weights[0, :7] = 0
+        weights /= weights.mean()
+    config = options(
+        loss=loss, temperature=2.0, cross_entropy_weight=0.3, token_weights="teacher_entropy",
+        states={"weight": 2.0, "decay": "none", "layers": ["3:1"], "projection": "learned"},
+    )  # fmt: skip
+    objective = make_objective(config, student.float(), teacher.float(), None)
+    with torch.no_grad():
+        objective(IDS, weights)
+        s, t = student(IDS).logits, teacher(IDS).logits
+        count = torch.ones(2, 20) if weights is None else weights
+        of = {
+            "forward_kl": lambda: forward_kl(s / 2, t / 2),
+            "reverse_kl": lambda: reverse_kl(s / 2, t / 2),
+            "mse": lambda: (s - t).square().mean(-1),
+        }
+        text = torch.nn.functional.cross_entropy(s[:, :-1].transpose(1, 2), IDS[:, 1:], reduction="none")
+        expected = {
+            loss: (of[loss]() * count).sum() / count.sum(),
+            "cross_entropy": (text * count[:, :-1]).sum() / count[:, :-1].sum(),
+        }
+    for name, value in expected.items():
+        assert objective.figures[name].item() == pytest.approx(value.item(), rel=1e-5)
+    assert list(objective.figures) == [loss, "cross_entropy", "states"]
+
+
+def test_the_only_term_is_the_loss(pair) -> None:
+    student, teacher = pair
+    for config, model in ((options(), teacher), (options(loss="cross_entropy"), None)):
+        objective = make_objective(config, student, model, None)
+        loss = objective(IDS)
+        assert [figure.item() for figure in objective.figures.values()] == [pytest.approx(loss.item(), rel=1e-6)]

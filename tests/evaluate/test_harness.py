@@ -10,6 +10,7 @@ from prunus.config import parse
 from prunus.errors import RecipeError
 from prunus.evaluate.check import check_tasks
 from prunus.evaluate.config import EvaluateConfig
+from prunus.evaluate.summary import summarise
 from prunus.models.load import load_tokenizer
 from tests.tiny import WORDS, load
 
@@ -91,6 +92,9 @@ def test_scores_are_those_that_the_harness_reports(parts, questions, tmp_path: P
             task_manager=TaskManager(include_path=str(folder), include_defaults=False),
         )["results"][f"prunus_{name}"]  # fmt: skip
         assert np.mean([row["scores"]["acc"][0] for row in rows]) == pytest.approx(theirs["acc,none"], abs=1e-9)
+        if "perplexity,none" in theirs:
+            found = summarise(rows, [], EvaluateConfig(resamples=100))["metrics"]["perplexity"]["value"]
+            assert found == pytest.approx(theirs["perplexity,none"], rel=1e-6)
 
 
 def test_mmlu_keeps_its_subjects_apart(parts, questions, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from prunus.cli import main
-from prunus.writing import local, server
+from prunus.writing import client, local
 from tests.fake import serving
 
 
@@ -14,7 +14,7 @@ def test_the_next_run_fills_the_holes(
     teacher: Path, held_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(server, "_TRIES", 1)
+    monkeypatch.setattr(client, "TRIES", 1)
     items = [{"messages": [{"role": "user", "content": f"plum {i}"}], "check": {"judge": True}} for i in range(6)]
     file, out, asked = tmp_path / "items.jsonl", tmp_path / "out", []
     file.write_text("".join(json.dumps(item) + "\n" for item in items))
@@ -33,7 +33,9 @@ def test_the_next_run_fills_the_holes(
 
         first = run()
         assert first["judge"]["graded"] == 2
-        assert "does not answer after 1 tries" in first["judge"]["hole"]
+        assert "gives no usable answer after 1 try" in first["judge"]["hole"]
+        assert first["judge"]["missing"] == 4
+        assert json.loads((out / "artifact.json").read_text())["metrics"]["judge_holes"] == 4
         assert len(asked) == 1
         fake.failures = []
         fake.asked.clear()
@@ -43,6 +45,7 @@ def test_the_next_run_fills_the_holes(
         assert second["metrics"]["judge"]["value"] == 7
         assert len(asked) == 1
         assert len(fake.asked) == 4
+        assert "judge_holes" not in json.loads((out / "artifact.json").read_text())["metrics"]
         assert run() == second
         assert len(fake.asked) == 4
         assert not (out / "checkpoints").exists()

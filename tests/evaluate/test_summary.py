@@ -5,6 +5,7 @@ from prunus.evaluate.config import EvaluateConfig
 from prunus.evaluate.intervals import mcnemar, paired_difference, standard_error
 from prunus.evaluate.scoring import pass_at
 from prunus.evaluate.summary import hidden_loss, summarise
+from prunus.evaluate.tasks import unit_of
 
 CONFIG = EvaluateConfig(resamples=400)
 
@@ -89,9 +90,48 @@ def task(share: float, generates: bool, repeated: float = 0.0, chance: float = 0
     repetition = {"difference": {"value": repeated, "low": repeated - 0.01, "high": repeated + 0.01}}
     return {
         "first": "right",
+        "unit": "share",
         "generates": generates,
         "metrics": {"right": figure, "repetition": repetition, "chance": {"value": chance}},
     }
+
+
+def test_a_perplexity_is_the_exponential_of_a_mean_and_paired_as_such() -> None:
+    draw = np.random.default_rng(0)
+    ours, theirs = draw.exponential(3, 40), draw.exponential(2, 40)
+    found = summarise(rows(ours, "nll"), rows(theirs, "nll"), CONFIG)["metrics"]
+    assert list(found) == ["perplexity", "nll"]
+    assert found["nll"]["value"] == pytest.approx(ours.mean())
+    assert found["perplexity"]["value"] == pytest.approx(np.exp(ours.mean()))
+    assert found["perplexity"]["low"] == pytest.approx(np.exp(found["nll"]["low"]))
+    assert found["perplexity"]["difference"]["value"] == pytest.approx(np.exp(ours.mean()) - np.exp(theirs.mean()))
+    slope = (np.exp(ours.mean() + 1e-5) - np.exp(ours.mean() - 1e-5)) / 2e-5
+    assert found["perplexity"]["stderr"] == pytest.approx(slope * found["nll"]["stderr"], rel=1e-4)
+
+
+def test_a_texts_perplexity_counts_words_or_bytes() -> None:
+    texts = [
+        {"id": str(i), "group": None, "scores": {"nll_per_byte": (n, b)}} for i, (n, b) in enumerate([(9, 4), (3, 8)])
+    ]
+    found = summarise(texts, [], CONFIG)["metrics"]
+    assert found["byte_perplexity"]["value"] == pytest.approx(np.exp(12 / 12))
+    assert found["bits_per_byte"]["value"] == pytest.approx(1 / np.log(2))
+
+
+def test_what_no_float_holds_is_left_out() -> None:
+    found = summarise(rows([900.0, 800.0], "nll"), rows([1.0, 2.0], "nll"), CONFIG)["metrics"]
+    assert list(found) == ["nll"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "bounded", "unit"),
+    [
+        ("acc", True, "share"), ("judge", False, "grade"), ("judge_turn_2", True, "grade"), ("nll", False, "nats"),
+        ("perplexity", True, "perplexity"), ("bits_per_byte", True, "bits"), ("bleu", False, "points"),
+    ],
+)  # fmt: skip
+def test_units(metric: str, bounded: bool, unit: str) -> None:
+    assert unit_of(metric, bounded) == unit
 
 
 def test_writing_that_fails_while_choosing_survives_is_told() -> None:
@@ -103,6 +143,7 @@ def test_writing_that_fails_while_choosing_survives_is_told() -> None:
     assert "rag (+30% repeated)" in warning
     assert not hidden_loss({"mmlu": task(0.95, False), "gsm8k": task(0.8, True)})
     assert not hidden_loss({"mmlu": task(0.95, False, chance=0.9), "gsm8k": task(0.4, True)})  # half of what it knew
+    assert not hidden_loss({"mmlu": task(0.95, False), "wikitext": {**task(0.4, True), "unit": "perplexity"}})
     guessing = {**task(0.95, False, chance=0.99)}
     guessing["metrics"]["right"]["stderr"] = 0.01
     assert not hidden_loss({"mmlu": guessing, "gsm8k": task(0.4, True)})

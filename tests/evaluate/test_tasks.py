@@ -230,7 +230,9 @@ def test_a_judge_grades_what_a_command_asks(teacher: Path, held_out: Path, data,
         assert main([*words, "--judge.url", fake.url]) == 0
     found = json.loads((tmp_path / "out" / "results.json").read_text())["tasks"]["roleplay"]
     assert found["first"] == "judge"
-    assert found["judge"] == {"asked": 2, "graded": 2, "malformed": 0, "failed": 0, "hole": None}
+    assert found["judge"] == {
+        "asked": 2, "graded": 2, "malformed": 0, "missing": 0, "refused": 0, "failed": 0, "hole": None
+    }  # fmt: skip
     values = {name: figure["value"] for name, figure in found["metrics"].items() if name.startswith("judge")}
     assert values == {"judge": 4.5, "judge_turn_1": 6.0, "judge_turn_2": 3.0}
     assert found["metrics"]["judge"]["items"] == 1  # the other is judged by rule

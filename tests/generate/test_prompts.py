@@ -92,7 +92,7 @@ def test_sources_are_read_in_turn_or_by_weight(teacher, tmp_path) -> None:
         ([{"from": "human", "value": "a"}], "row 1: a turn is {.*}; {role: text, content: text} is wanted"),
         (["a", "b"], "row 1: a turn is {str}"),
         ([ANSWER], "row 1: nothing stands before the answer"),
-        ([{"role": "tool", "content": "x"}], "row 1: the tokenizer's chat template refuses it: no tools"),
+        ([{"role": "tool", "content": "x"}], "row 1: the chat template refuses it: no tools"),
     ],
 )
 def test_rows_that_are_no_prompt_are_told(teacher, tmp_path, value, message: str) -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from prunus.cli import main
 from prunus.data.tokens import Tokens
-from prunus.errors import DataError, HubError
+from prunus.errors import HubError
 from prunus.models.load import load_tokenizer
-from prunus.writing import server
+from prunus.writing import client, server
 from tests.fake import Fake, serving
 from tests.generate.making import generate, make_stream, with_template, write_rows
 
@@ -18,7 +18,7 @@ from tests.generate.making import generate, make_stream, with_template, write_ro
 @pytest.fixture
 def fake(monkeypatch) -> Iterator[Fake]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(server, "_PAUSE", 0.0)
+    monkeypatch.setattr(client, "PAUSE", 0.0)
     monkeypatch.delenv(server.KEY, raising=False)
     with serving() as made:
         yield made
@@ -87,14 +87,14 @@ def test_a_busy_server_is_asked_again_and_a_refusal_is_told(teacher, stream, fak
     assert len(generate(teacher, tmp_path / "busy", stream, samples=2, server=served(fake))) == 2
     assert len(fake.asked) == 5
     fake.failures = [404]
-    with pytest.raises(DataError, match=r"generate.server: .*/v1/completions refuses the request: 404 .*no such model"):
+    with pytest.raises(HubError, match=r"generate.server: .*/v1/completions refuses the request: 404 .*no such model"):
         generate(teacher, tmp_path / "refused", stream, samples=2, server=served(fake))
     fake.failures = [503] * 100
-    with pytest.raises(HubError, match=r"generate.server.url: .* does not answer after 6 tries: 503"):
+    with pytest.raises(HubError, match=r"generate.server.url: .* gives no usable answer after 6 tries: 503"):
         generate(teacher, tmp_path / "never", stream, samples=2, server=served(fake))
     fake.failures = []
     fake.choice = {"message": {"content": "chat"}}
-    with pytest.raises(DataError, match=r"choices: \[\{text, finish_reason\}\]\} is wanted"):
+    with pytest.raises(HubError, match=r"choices: \[\{text, finish_reason\}\]\} is expected"):
         generate(teacher, tmp_path / "odd", stream, samples=2, server=served(fake))
 
 

@@ -15,7 +15,7 @@ from prunus.judging import judge as room
 from prunus.judging.config import JudgeConfig
 from prunus.judging.judge import Judge
 from prunus.judging.prompts import PROMPTS, judge_prompts, rating
-from prunus.writing import server
+from prunus.writing import client
 from prunus.writing.answers import Answer
 from tests.fake import Fake, serving
 from tests.real import DATA, real
@@ -26,7 +26,7 @@ QUIET = Console(quiet=True)
 @pytest.fixture
 def fake(monkeypatch) -> Iterator[Fake]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(server, "_PAUSE", 0.0)
+    monkeypatch.setattr(client, "PAUSE", 0.0)
     monkeypatch.delenv(room.KEY, raising=False)
     with serving() as made:
         made.choice = verdict("Good. Rating: [[7]]")
@@ -112,17 +112,18 @@ def test_a_request_that_fails_is_counted_and_the_rest_goes_on(fake: Fake, tmp_pa
     asked = items(4)
     one = judge(fake, tmp_path)
     assert len(grade(one, asked, said(asked))) == 3
-    assert (one.tally.failed, one.tally.hole) == (1, None)
+    assert (one.tally.failed, one.tally.missing) == (1, 1)
+    assert "refuses the request: 400" in str(one.tally.hole)
 
 
 def test_a_judge_that_is_too_slow_is_given_up(fake: Fake, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(server, "_TRIES", 1)
+    monkeypatch.setattr(client, "TRIES", 1)
     fake.reply = lambda body: time.sleep(0.4) or verdict("[[5]]")
     asked = items(9)
     one = judge(fake, tmp_path, timeout=0.05)
     assert grade(one, asked, said(asked)) == {}
     assert one.tally.failed == 3
-    assert "does not answer after 1 tries: timed out" in str(one.tally.hole)
+    assert "gives no usable answer after 1 try: timed out after 0.05 s" in str(one.tally.hole)
     fake.reply = None
     again = judge(fake, tmp_path)
     assert len(grade(again, asked, said(asked))) == 9

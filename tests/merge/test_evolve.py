@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prunus.errors import DataError, RecipeError
+from prunus.errors import ArtifactError, DataError, RecipeError
 from prunus.merge.config import EvolveConfig, MergeConfig
-from prunus.merge.evolve import Journal, evolve
+from prunus.merge.evolve import Journal, Trial, evolve
 from prunus.merge.genome import Genome
 from prunus.merge.questions import asked, check_apart, read_tasks
 
@@ -128,3 +128,18 @@ def test_conversations_that_are_reported_are_refused() -> None:
     few = EvolveConfig.model_validate({"trials": 5, "tasks": {"rag": {**CHAT, "limit": 9}}})
     with pytest.raises(DataError, match="holds 9 conversations, and 64 are asked"):
         read_tasks(few, "merge.evolve")
+
+
+@pytest.mark.parametrize(
+    "line", ["[]", "1", "{}", '{"number": 0, "part": 0, "vector": "x", "scores": {}}', "{", "\0\0"]
+)
+def test_a_damaged_journal_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "journal.jsonl").write_text(line + "\n")
+    with pytest.raises(ArtifactError, match=r"journal\.jsonl"):
+        Journal(tmp_path)
+
+
+def test_a_separator_in_a_tasks_name_is_no_end_of_a_line(tmp_path: Path) -> None:
+    trial = Trial(0, 0, [0.5], {"a\u2028b\x85c": 1.0})
+    Journal(tmp_path).add(trial)
+    assert Journal(tmp_path).trials == {(0, 0): trial}

@@ -97,4 +97,4 @@ def test_unknown_families_and_custom_code_are_refused() -> None:
     with pytest.raises(ModelError, match="did you mean `llama`"):
         family_of({"model_type": "lama"}, "here")
     with pytest.raises(ModelError, match="never runs"):
-        family_of({"model_type": "llama", "auto_map": {"AutoModel": "x.Y"}}, "here")
+        family_of({"model_type": "lama", "auto_map": {"AutoConfig": "configuration_lama.LamaConfig"}}, "here")

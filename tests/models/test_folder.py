@@ -68,7 +68,7 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not JSON"):
         _ = ModelFolder(tmp_path).config
     (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(ModelError, match="not an object"):
+    with pytest.raises(ModelError, match="expected an object"):
         _ = ModelFolder(tmp_path).config
     with pytest.raises(ModelError, match="no tokenizer"):
         ModelFolder(tmp_path).tokenizer_fingerprint()

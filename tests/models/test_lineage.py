@@ -31,3 +31,22 @@ def test_channels_that_stayed_as_they_were(tmp_path: Path) -> None:
     write_lineage(tmp_path, {"layers": [1, 2], "hidden": [0, 2, 3, 7]}, None)
     _, basis = composed(read_lineage(tmp_path, 8), {"layers": [0, 1], "hidden": [1, 3]}, None)
     np.testing.assert_array_equal(np.arange(8, dtype=np.float32) @ basis, [2, 7])
+
+
+@pytest.mark.parametrize(
+    "kept", ["", "[]", "{}", '{"layers": [], "hidden": [0]}', '{"layers": [0], "hidden": ["0"]}', '{"layers": [-1]}']
+)
+def test_a_damaged_record_is_named(tmp_path: Path, kept: str) -> None:
+    (tmp_path / "kept.json").write_text(kept)
+    with pytest.raises(ModelError, match=r"kept\.json: "):
+        read_lineage(tmp_path, 8)
+
+
+def test_a_damaged_basis_is_named(tmp_path: Path) -> None:
+    write_lineage(tmp_path, {"layers": [0], "hidden": [0]}, FIRST)
+    file = tmp_path / "basis.safetensors"
+    whole = file.read_bytes()
+    for damage in (b"", whole[:-1], whole.replace(b'"basis"', b'"other"')):
+        file.write_bytes(damage)
+        with pytest.raises(ModelError, match=r"basis\.safetensors: "):
+            read_lineage(tmp_path, 8)

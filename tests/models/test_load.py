@@ -1,10 +1,15 @@
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from prunus.errors import ModelError
-from prunus.models.load import load_model, load_tokenizer, save_model
+from prunus.models.folder import ModelFolder
+from prunus.models.load import load_model, load_tokenizer, save_model, saved_dtype
 from prunus.models.locate import locate_model
 from tests.tiny import make_model
 
@@ -35,3 +40,54 @@ def test_one_that_does_not() -> None:
         ModelError, match=r"teacher.path: unknown 'builtin:saplign' \(did you mean `builtin:sapling`\?\)"
     ):
         locate_model("builtin:saplign", None, "teacher.path")
+
+
+def large(folder: Path, value: float, **config: Any) -> Path:
+    """A model in bfloat16 with one weight of that value."""
+    make_model(folder, dtype=torch.bfloat16)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"][3] = value
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    found = json.loads((folder / "config.json").read_text())
+    kept = {key: value for key, value in {**found, **config}.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(kept))
+    return folder
+
+
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_weights_that_the_named_type_cannot_hold_are_refused_on_loading(tmp_path: Path, key: str) -> None:
+    source = large(tmp_path / "large", 1e5, **{"dtype": None, key: "float16"})
+    with pytest.raises(ModelError, match=r"dtype is float16, in which model.norm.weight would be infinite"):
+        load_model(source, CPU, torch.float32)
+    fits = large(tmp_path / "fits", 1e4, **{"dtype": None, key: "float16"})
+    model = load_model(fits, CPU, torch.float32)
+    assert save_model(model, tmp_path / "saved", saved_dtype(ModelFolder(fits))) == 0
+    assert ModelFolder(tmp_path / "saved").dtype == "F16"
+
+
+def test_weights_that_grow_out_of_their_type_are_saved_in_a_wider_one(tmp_path: Path) -> None:
+    source = make_model(tmp_path / "model", dtype=torch.float16)
+    model = load_model(source, CPU, torch.float32)
+    with torch.no_grad():
+        model.model.norm.weight[0] = 1e5
+    with pytest.warns(UserWarning, match=r"model.norm.weight has grown beyond torch.float16"):
+        save_model(model, tmp_path / "saved", saved_dtype(ModelFolder(source)))
+    saved = ModelFolder(tmp_path / "saved")
+    assert (saved.dtype, saved.config["dtype"]) == ("BF16", "bfloat16")
+    load_model(tmp_path / "saved", CPU, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_where_a_config_names_no_type_the_weights_do(tmp_path: Path, dtype: torch.dtype) -> None:
+    source = make_model(tmp_path / "model", dtype=dtype)
+    config = json.loads((source / "config.json").read_text())
+    del config["dtype"]
+    (source / "config.json").write_text(json.dumps(config))
+    assert saved_dtype(ModelFolder(source)) == AutoModelForCausalLM.from_pretrained(source, dtype="auto").dtype == dtype
+
+
+def test_an_adapter_is_refused_on_loading(tmp_path: Path) -> None:
+    source = make_model(tmp_path / "model")
+    (source / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="an adapter"):
+        load_model(source, CPU, torch.float32)

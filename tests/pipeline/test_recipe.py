@@ -30,6 +30,20 @@ def test_students_inherit_what_they_leave_out(tmp_path: Path) -> None:
     assert loaded.name == "small"
 
 
+def test_names_and_numbers_of_yaml_1_2(tmp_path: Path) -> None:
+    """A student may be called by what YAML 1.1 takes for a date, a number or a truth value, and 1e-4 is a number."""
+    names = ["2024-01-01", "12", "010", "1e4", "no", "true", "null", "a" * 100]
+    raw = tiny_recipe(Path("teacher"), Path("a.jsonl"), Path("b.jsonl"), students={"x": None})
+    text = write(tmp_path / "small.yaml", raw).read_text()
+    text = text.replace("  x: null\n", "".join(f"  {name}: null\n" for name in names))
+    text = text.replace("learning_rate: 0.001\n", "learning_rate: 1e-3\n")
+    assert "1e-3" in text
+    (tmp_path / "small.yaml").write_text(text)
+    loaded = load_recipe(tmp_path / "small.yaml")
+    assert list(loaded.students) == names
+    assert loaded.students["no"].distill.learning_rate == 1e-3
+
+
 def test_variables_are_filled_in_or_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEACHERS", "/models")
     assert recipe(tmp_path, teacher="${TEACHERS}/big").teacher.path == "/models/big"
@@ -50,6 +64,14 @@ def test_variables_are_filled_in_or_missed(tmp_path: Path, monkeypatch: pytest.M
         ({"students": {"data": {}}}, "'data' is no name for a student"),
         ({"students": {"a/b": {}}}, "no name for a student"),
         ({"students": {"a": {"prune": {"like": "b"}}}}, "a.prune.like: 'b' is no other student with a shape"),
+        ({"students": {"a" * 101: {}}}, "101 characters; a student's name is in names of folders.*allowed: 100"),
+        ({"students": {"x" * 300: {}}}, "300 characters"),
+        ({"name": "x" * 101}, "name: .*at most 100"),
+        ({"evaluate": {"tasks": {"ü" * 51: "builtin:world"}}}, "a task's name is in names of files; .* 100"),
+        ({"teacher": 5}, "teacher"),
+        ({"teacher": {"path": 5}}, r"teacher.path: text is wanted; put it in quotes \(found 5\)"),
+        ({"teacher": {"path": "x" * 999, "revision": []}}, "teacher.revision: text is wanted"),
+        ({"distill": {"tokens": "9" * 5000}}, r"distill.tokens: .*\.\.\.\)"),
         ({"distill": {"tokens": "many"}}, r"distill.tokens: .*\(found 'many'\)"),
         ({"distill": {}}, "distill.tokens: missing"),
         ({"distill": {"tokens": 10, "sequence_length": 16, "batch_size": 4}}, "10 are less than one step"),
@@ -99,7 +121,8 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         ("a: [", "not YAML"),
         ("seed: 1\nseed: 2\n", "'seed' stands twice"),
         ("- 1\n", "a recipe is a mapping"),
-        ("", "a recipe is a mapping"),
+        ("", "the file is empty"),
+        ("# nothing", "a recipe is a mapping"),
     ],
 )
 def test_files_that_are_no_recipe(tmp_path: Path, text: str, message: str) -> None:

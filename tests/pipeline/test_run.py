@@ -15,9 +15,10 @@ from safetensors.numpy import load_file
 from prunus.config import parse
 from prunus.console import Console
 from prunus.errors import ArtifactError, TrainingError
+from prunus.pipeline.locks import alone_in
 from prunus.pipeline.plan import Plan, make_plan
 from prunus.pipeline.recipe import Recipe
-from prunus.pipeline.run import _alone, run_plan
+from prunus.pipeline.run import run_plan
 from prunus.report.records import load_run
 from prunus.report.table import comparison
 from tests.families import make_teacher
@@ -158,7 +159,7 @@ def kill_in_training(process: subprocess.Popen, root: Path) -> Path:
 
 
 def test_two_runs_do_not_share_a_folder(done: Plan) -> None:
-    with _alone(done.root), pytest.raises(ArtifactError, match="another run is at work"):
+    with alone_in(done.root), pytest.raises(ArtifactError, match="another run is at work"):
         run_plan(done, QUIET)
 
 

@@ -5,14 +5,20 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 from prunus.cli import main
 from prunus.errors import RecipeError
 from prunus.publish.files import choose_files
-from prunus.publish.hub import make_parcel
+from prunus.publish.hub import make_parcel, send
+from prunus.publish.look import look_through
 from tests.publish.hub import hub
 
 CARD = "---\nlicense: apache-2.0\n---\n# A model\n"
@@ -97,7 +103,7 @@ def test_a_hub_that_is_away_is_told(model: Path) -> None:
         ("server.key", b"x", "its name is that of a secret"),
         ("aws_credentials.json", b"{}", "its name is that of a secret"),
         ("notes.md", b"my token is hf_" + b"a" * 34, "looks like a token of the hub"),
-        ("metrics.jsonl", b'{"url": "https://me:pass@example.com"}', "looks like a password in an address"),
+        ("metrics.jsonl", b'{"url": "https://me:pass@example.com"}', "looks like a password in an address in line 1"),
         ("NOTICE", b"-----BEGIN RSA PRIVATE KEY-----", "looks like a private key"),
         ("run.yaml", b"key: AKIA" + b"A" * 16, "looks like a key of AWS"),
     ],
@@ -109,6 +115,127 @@ def test_pickles_and_secrets_keep_all_of_it_from_going(model: Path, name: str, c
         make_parcel(model, "me/small")
     assert name in str(caught.value)
     assert "hf_aaa" not in str(caught.value)  # what is secret is not shown
+
+
+HUB = "hf_" + "aBcDeFgHiJ" * 4
+KEYS = {
+    "a token of the hub": HUB,
+    "a key of OpenAI": "sk-proj-" + "a1B2_-" * 8,
+    "a key of OpenAI, Anthropic": "sk-ant-api03-" + "a1B2" * 10,
+    "a key of a model's provider": "nvapi-" + "a1B2" * 12,
+    "a token of GitHub": "github_pat_" + "a1B2" * 8,
+    "a token of GitLab": "glpat-" + "a1B2" * 5,
+    "a key of AWS": "AKIA" + "A1B2" * 4,
+    "a secret key of AWS": 'aws_secret_access_key = "' + "a1B2/" * 8 + '"',
+    "a key of Google": "AIza" + "a1B2c" * 7,
+    "a token of Slack": "xoxb-" + "1234567890-" * 3 + "abc",
+    "a key of Azure": "AccountKey=" + "a1B2" * 20 + "==",
+    "a token of a package index": "npm_" + "a1B2" * 9,
+    "a private key": "-----BEGIN OPENSSH PRIVATE KEY-----",
+    "a web token": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJlMTIz",
+    "a key in a header": "Authorization: Bearer abcdef123456",
+    "a password in an address": "postgres://me:hunter2@db.example",
+    "a key in an address": "https://h.example/v1?x=1&api_key=abcdef123456",
+}
+
+
+@pytest.mark.parametrize("code", ["ascii", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+@pytest.mark.parametrize("kind", KEYS)
+def test_every_kind_of_key_in_every_coding(tmp_path: Path, kind: str, code: str) -> None:
+    file = tmp_path / "tokenizer.json"
+    file.write_bytes(('{"a": 1,\n"b": "' + KEYS[kind] + '"}\n').encode(code))
+    (fault,) = {fault for fault in look_through(file).faults if fault.startswith(kind)}
+    assert fault.endswith("in line 2")
+    assert KEYS[kind] not in fault
+
+
+def gguf(content: bytes) -> bytes:
+    return b"GGUF" + os.urandom(500) + content + os.urandom(500)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer_config.json", b'{"x": "' + HUB.encode() + b'"}'),
+        ("config.json", b'{"x": "hf\\u005f' + HUB.encode()[3:] + b'"}'),
+        ("config.json", b'{"x": "https:\\/\\/me:hunter2@h.example"}'),
+        ("export.json", b'{"x": "AIza' + b"a1B2c" * 7 + b'"}'),
+        ("vocab.txt", b"x\n" * (2 << 20) + HUB.encode()),
+        ("merges.txt", b"x" * ((1 << 20) - 10) + b" " + HUB.encode()),  # over the end of a part
+        ("LICENSE", "Wörter, ".encode("latin-1") + HUB.encode()),
+        ("NOTICE.rst", HUB.encode("utf-16")),
+        ("model-Q4.gguf", gguf(HUB.encode())),
+        ("model-Q4.gguf", gguf(HUB.encode("utf-16-le"))),
+        ("onnx-int4/model.onnx", os.urandom(3000) + HUB.encode() + os.urandom(99)),
+        ("chat_template.jinja", b"{# " + HUB.encode() + b" #}"),
+    ],
+)
+def test_all_that_goes_is_looked_through(model: Path, name: str, content: bytes) -> None:
+    (model / name).parent.mkdir(exist_ok=True)
+    (model / name).write_bytes(content)
+    assert any(file.path == model / name for file in choose_files(model).going)
+    with pytest.raises(RecipeError, match="holds what looks like") as caught:
+        make_parcel(model, "me/small")
+    assert f"  {name}: " in str(caught.value)
+    assert HUB not in str(caught.value)
+
+
+def test_the_metadata_of_weights_is_looked_through(model: Path) -> None:
+    tensors = load_file(model / "model.safetensors")
+    save_file(tensors, model / "model.safetensors", {"format": "pt", "by": HUB})
+    with pytest.raises(RecipeError, match="model.safetensors: holds what looks like a token of the hub; take it out"):
+        make_parcel(model, "me/small")
+
+
+def test_a_key_of_this_machine_is_known_by_its_value(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRUNUS_JUDGE_KEY", "of-no-known-form-at-all")
+    (model / "NOTICE").write_text("see\nof-no-known-form-at-all")
+    with pytest.raises(RecipeError, match="NOTICE: .*the value of PRUNUS_JUDGE_KEY on this machine in line 2"):
+        make_parcel(model, "me/small")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("tokenizer_config.json.bak", "tokenizer.cfg", "chat_template.py", "tokenizer.py", "model.safetensors~"),
+        *("README.md.orig", "model-old.safetensors", "LICENSE.py", "config.json.swp", "deep/er/model.safetensors"),
+    ],
+)
+def test_files_of_no_known_kind_stay(model: Path, name: str) -> None:
+    (model / name).parent.mkdir(parents=True, exist_ok=True)
+    (model / name).write_text("x = 1")
+    choice = choose_files(model)
+    assert model / name in choice.staying
+    assert not choice.faults
+
+
+def test_nothing_else_than_what_was_looked_through_is_sent(model: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        parcel = make_parcel(model, "me/small")
+        with (model / name).open("r+b") as file:
+            file.seek(20)
+            file.write(b"#")
+        with pytest.raises(RecipeError, match=f"{name}: has changed since it was looked through; nothing was sent"):
+            send(parcel, False, "x")
+
+
+CODES = st.sampled_from(["ascii", "utf-16-le", "utf-32"])
+
+
+@given(st.binary(max_size=200), st.sampled_from(sorted(KEYS.values())), CODES)
+@settings(max_examples=50)
+def test_a_key_among_any_bytes(around: bytes, key: str, code: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "x.gguf"
+        file.write_bytes(around + b"\xff" * 5 + key.encode(code) + b"\xff" * 5 + around)
+        assert look_through(file).faults
+
+
+def test_weights_hold_no_key_by_chance(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    file = tmp_path / "model.gguf"
+    file.write_bytes(draw.bytes(4 << 20) + draw.normal(size=1 << 20).astype("float32").tobytes())
+    assert look_through(file).faults == ()
 
 
 def test_links_stay(model: Path, tmp_path: Path) -> None:
@@ -126,6 +253,9 @@ def test_links_stay(model: Path, tmp_path: Path) -> None:
         ("# no yaml", "me/small", "names no license"),
         ("---\nlicense: llama3.2\n---\n", "me/small", "asks that its name begin with 'Llama'"),
         (CARD, "small", "'small' is no name on the hub"),
+        ("---\nlicense: mit\nlicense: gemma\n---\n", "me/small", "line 3, column 1: the key 'license' stands"),
+        ("---\nlicense: !!timestamp 2024-13-45\n---\n", "me/small", "README.md, line 2, column 10: the tag"),
+        ("---\n" + "[" * 999 + "\n---\n", "me/small", "README.md, line 2, column 101: nested deeper"),
     ],
 )
 def test_what_is_missing_is_told(model: Path, card: str | None, to: str, message: str, capsys) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from prunus.errors import ArtifactError
+from prunus.errors import ArtifactError, RecipeError
 from prunus.licences import KNOWN, UNKNOWN, front_matter, licence_named, licence_of
 from prunus.report.card import MARKER, title_of, write_cards
 from tests.pipeline.recipes import tiny_recipe
@@ -31,7 +31,10 @@ def run(tmp_path: Path) -> Path:
     recipe["data"] = {key: [{"path": path} for path in paths] for key, paths in recipe["data"].items()}
     recipe["students"] = {"width": {"prune": {}, "distill": {}}}
     recipe["evaluate"]["confidence"] = 0.95
-    record: dict[str, Any] = {"versions": {"prunus": "0.1.0"}, "hardware": "a laptop", "metrics": {"tokens": 5e6}}
+    record: dict[str, Any] = {
+        "versions": {"prunus": "0.1.0"}, "hardware": "a laptop", "metrics": {"tokens": 5e6}, "seconds": 1.0,
+        "peak_memory_bytes": {"process": 1e9}, "files": {},
+    }  # fmt: skip
     prune = {"init": "teacher", "importance": {"channels": {"criterion": "activation"}}}
     steps = []
     for subject, label, config in (
@@ -55,6 +58,9 @@ def run(tmp_path: Path) -> Path:
                 figures |= {"kl": {"value": 0.25, "low": 0.2, "high": 0.3}, "agreement": FIGURE, "nll_increase": FIGURE}
             results = {"parameters": 1000, "non_embedding_parameters": 900, "figures": figures}
             (folder / "results.json").write_text(json.dumps(results))
+            (folder / "answers.jsonl").write_text("")
+        if kind in ("distill", "align"):
+            (folder / "metrics.jsonl").write_text("")
         if kind == "export":
             facts = {"file": "model-Q4_K_M.gguf", "nbytes": 2_000_000, "kl": 0.01, "perplexity": 9.5}
             (folder / "export.json").write_text(json.dumps({"proof": {}, "gguf-q4_k_m": facts}))
@@ -92,9 +98,10 @@ def test_cards_of_folders_in_an_export(run: Path) -> None:
     (export / "export.json").write_text(json.dumps(facts))
     for name in facts:
         (export / name).mkdir()
-    cards = {card.parent.name: card.read_text() for card in write_cards(run)}
+    written = {card.parent.name: card for card in write_cards(run)}
+    cards = {name: card.read_text() for name, card in written.items()}
     assert list(cards) == ["align-12345678", "export-12345678", "onnx-int4", "torchao-int8"]
-    found = {name: front_matter(text) for name, text in cards.items()}
+    found = {name: front_matter(card) for name, card in written.items()}
     assert [facts.get("library_name") for facts in found.values()] == [
         "transformers", None, "onnxruntime-genai", "transformers",
     ]  # fmt: skip
@@ -159,9 +166,32 @@ def test_the_card_says_before_the_text(tmp_path: Path) -> None:
     assert "Read it" in found.obligations[0]
 
 
-def test_yaml_that_cannot_be_read_is_none(tmp_path: Path) -> None:
-    assert front_matter("---\n: [\n---\n") == {}
-    assert front_matter("no front matter") == {}
+@pytest.mark.parametrize(
+    ("text", "facts"),
+    [
+        ("no front matter", {}),
+        ("---\n---\n", {}),
+        ("---\n# nothing\n---\n", {}),
+        ("---\nlicense: mit\n---", {"license": "mit"}),
+        ("\ufeff---\r\nlicense: mit\r\n---\r\n# x", {"license": "mit"}),
+        ("---\nx: |\n  a --- b\ny: 2024-13-45\n---\n---\n", {"x": "a --- b\n", "y": "2024-13-45"}),
+    ],
+)
+def test_the_yaml_of_a_card(tmp_path: Path, text: str, facts: dict) -> None:
+    card = tmp_path / "README.md"
+    card.write_text(text, encoding="utf-8", newline="")
+    assert front_matter(card) == facts
+
+
+@pytest.mark.parametrize("text", ["---\n: [\n---\n", "---\n- 1\n---\n", "---\n" + "[" * 5000 + "\n---\n"])
+def test_yaml_that_cannot_be_read_is_told_and_names_no_licence(tmp_path: Path, text: str) -> None:
+    card = tmp_path / "README.md"
+    card.write_text(text)
+    with pytest.raises(RecipeError, match=r"README.md"):
+        front_matter(card)
+    assert licence_of(tmp_path) is UNKNOWN
+    (tmp_path / "LICENSE").write_text("MIT License")
+    assert licence_of(tmp_path) == KNOWN["mit"]
     assert licence_named({"license": ["mit"]}) == KNOWN["mit"]
     assert licence_named({}) is UNKNOWN
 
@@ -170,3 +200,25 @@ def test_names_begin_as_their_licence_asks() -> None:
     assert title_of("run", "width", KNOWN["llama3.1"]) == "Llama-run-width"
     assert title_of("Llama-small", "width", KNOWN["llama3.1"]) == "Llama-small-width"
     assert title_of("run", "width", KNOWN["apache-2.0"]) == "run-width"
+
+
+def test_a_card_tells_no_address_and_no_place(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PLACE", str(tmp_path / "private"))
+    manifest = json.loads((run / "run.json").read_text())
+    recipe = manifest["recipe"]
+    recipe["teacher"] = {"path": "${PLACE}/Llama-3.1-8B"}
+    recipe["data"]["held_out"] = [{"path": "${PLACE}/held.jsonl"}]
+    recipe["evaluate"] |= {
+        "judge": {"url": "http://10.0.0.7:8000/v1", "model": "grader", "prompts": "/home/me/judge.jsonl"},
+        "tasks": {"rag": {"data": "/home/me/rag.jsonl", "gold": "~/gold.jsonl"}},
+        "prompts": ["Once upon"],
+    }
+    (run / "run.json").write_text(json.dumps(manifest))
+    for card in write_cards(run):
+        text = card.read_text()
+        assert "license: llama3.1" in text  # it is read where the teacher is
+        assert "Llama-3.1-8B" in text
+        assert not any(word in text for word in ("private", "/home", "10.0.0.7", "PLACE"))
+        assert all(word in text for word in ("url: ${URL}", "judge.jsonl", "rag.jsonl", "gold.jsonl", "Once upon"))
+    monkeypatch.delenv("PLACE")
+    assert all("Llama-3.1-8B" in card.read_text() for card in write_cards(run))

@@ -84,7 +84,8 @@ def test_stages_of_alignment_are_named_and_drawn(run_folder: Path) -> None:
     assert names == ["teacher", "w: pruned at random + distilled", "w: pruned at random + distilled + sft + rpo"]
     assert [row[HEADER.index("tokens")] for row in rows[1:]] == ["1.5M", "1.5M"]
     page = write_report(run_folder, run_folder / "report.html").read_text()
-    assert "cross-entropy of what the assistant says" in page
+    for title in ("Loss as trained: sft", "Loss as trained: reward", "Loss as trained: rpo"):
+        assert title in page
     assert page.count("<polyline") == 4
 
 
@@ -104,5 +105,5 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"no run.json"):
         load_run(tmp_path)
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(ArtifactError, match="damaged"):
+    with pytest.raises(ArtifactError, match="not JSON"):
         load_run(tmp_path)

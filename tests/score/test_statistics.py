@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from prunus.console import Console
+from prunus.data.blocks import Blocks
 from prunus.data.config import Source, TokensConfig
 from prunus.data.step import Inputs as DataInputs
 from prunus.data.step import run as tokenise
@@ -63,9 +64,9 @@ def activations(teacher: Path, sequence: np.ndarray) -> dict[str, list[np.ndarra
 
 def test_scores_are_the_papers_formula_spelt_out(teacher: Path, stream: Path, tmp_path: Path) -> None:
     found = score(teacher, stream, tmp_path / "out", batch=4)
-    blocks = Tokens.open(stream).blocks(16)
+    blocks = Blocks(Tokens.open(stream), 16)
     drawn = np.random.default_rng(5).permutation(len(blocks))[:10]
-    seen = [activations(teacher, blocks[i]) for i in drawn]
+    seen = [activations(teacher, blocks.ids(i)) for i in drawn]
     for layer in range(LAYERS):
         means = np.array([[np.mean([abs(t[i]) for t in s["neurons"][layer]]) for i in range(48)] for s in seen])
         np.testing.assert_allclose(found["neurons.mean"][1, layer].sqrt(), np.sqrt((means**2).sum(axis=0)), rtol=1e-5)

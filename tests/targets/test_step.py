@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from prunus.data.blocks import Blocks
 from prunus.data.tokens import Tokens, schedule
 from prunus.errors import DataError
 from prunus.targets import step
@@ -33,12 +34,12 @@ def test_what_is_kept_is_what_the_teacher_says(teacher: Path, stream: Path, tmp_
         **TOP_K,
     )
     tokens, model = Tokens.open(stream), load(teacher)
-    blocks = tokens.blocks(64)
+    blocks = Blocks(tokens, 64)
     assert found.numbers.tolist() == sorted({*schedule(len(blocks), 10, 7).tolist()})
     masses = []
     for number in found.numbers.tolist():
-        ids = torch.from_numpy(blocks[number].astype(np.int64))[None]
-        positions = torch.from_numpy(tokens.positions(number * 64, 64)[0])[None] if apart else None
+        ids = torch.from_numpy(blocks.batch([number]))
+        positions = torch.from_numpy(blocks.positions(number))[None] if apart else None
         with torch.no_grad():
             likely = (model(ids, position_ids=positions, use_cache=False).logits[0] / 2).softmax(-1)
         items = found.items(number)
@@ -57,7 +58,7 @@ def test_what_is_kept_is_what_the_teacher_says(teacher: Path, stream: Path, tmp_
 
 
 def test_a_block_read_twice_is_kept_once(teacher: Path, stream: Path, tmp_path: Path) -> None:
-    count = len(Tokens.open(stream).blocks(128))
+    count = len(Blocks(Tokens.open(stream), 128))
     found, metrics = ask(teacher, stream, tmp_path / "out", sequence_length=128, sequences=3 * count, count=1)
     assert found.numbers.tolist() == list(range(count))
     assert metrics["sequences"] == count

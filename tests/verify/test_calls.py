@@ -171,3 +171,11 @@ def test_verdicts_are_those_of_the_leaderboard() -> None:
                 right, wrong = right + theirs, wrong + (not theirs)
     assert right > 500
     assert wrong > 5000
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a":' * 100_000, "(" * 5000, "a" + ".a" * 900 + "(x=1)", "-" * 900 + "1"]
+)
+def test_an_answer_of_brackets_without_end_calls_nothing(text: str) -> None:
+    for answer in (text, f"f(x={text})", json.dumps({"name": "f", "arguments": text})):
+        assert all(call.name for call in parse(answer))

@@ -92,12 +92,17 @@ def orpo(
     rejected_lengths: torch.Tensor,
     weight: float,
 ) -> torch.Tensor:
-    """-log P(c) - λ log σ(log odds(c) / odds(r)), with log P(y) = log π(y) / |y| and odds(y) = P(y) / (1 - P(y)).
+    """-log P(c) + λ `odds_ratio`, with log P(y) = log π(y) / |y|.
 
     Hong et al. 2024 (arXiv 2403.07691, equations 3 to 7); without a reference.
     """
     c, r = chosen / chosen_lengths, rejected / rejected_lengths
-    return -c - weight * F.logsigmoid(log_odds(c) - log_odds(r))
+    return -c + weight * odds_ratio(c, r)
+
+
+def odds_ratio(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
+    """-log σ(log odds(c) / odds(r)) of log P, with odds(y) = P(y) / (1 - P(y))."""
+    return -F.logsigmoid(log_odds(chosen) - log_odds(rejected))
 
 
 def log_odds(log_p: torch.Tensor) -> torch.Tensor:

@@ -76,23 +76,30 @@ class Preference(Objective):
         options = self.options
         (chosen, rejected), (long, short) = said.chunk(2), lengths.chunk(2)
         if options.method in ("simpo", "orpo"):
-            self._note(chosen / long - rejected / short)
+            text = losses.sft(chosen, long)
             if options.method == "simpo":
                 loss = losses.simpo(chosen, rejected, long, short, options.beta, options.gamma)
-                return loss + options.sft_weight * losses.sft(chosen, long)
+                self._note(chosen / long - rejected / short, simpo=loss, **self._text(text))
+                return loss + options.sft_weight * text
+            self._note(text.neg() - rejected / short, sft=text, odds_ratio=losses.odds_ratio(-text, rejected / short))
             return losses.orpo(chosen, rejected, long, short, options.odds_weight)
         assert reference is not None
         if options.per_token:
             said, reference = said / lengths, reference / lengths
             chosen, rejected = said.chunk(2)
         gap = losses.gap(chosen, rejected, *reference.chunk(2))
-        self._note(options.beta * gap)
         loss = gap_loss(options, gap, rewards.chunk(2)[0] - rewards.chunk(2)[1])
+        self._note(options.beta * gap, **{options.method: loss}, **self._text(-chosen))
         return loss - options.sft_weight * chosen if options.sft_weight else loss
 
-    def _note(self, margin: torch.Tensor) -> None:
-        """Keep how far the chosen answers are ahead, and how many are."""
-        self.figures = {"margin": margin.detach().mean(), "accuracy": (margin.detach() > 0).float().mean()}
+    def _text(self, losses: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The term of the chosen answers' own likelihood, where it is one."""
+        return {"sft": losses} if self.options.sft_weight else {}
+
+    def _note(self, margin: torch.Tensor, **terms: torch.Tensor) -> None:
+        """Keep the terms of the loss [B], how far the chosen answers are ahead, and how many are."""
+        self.figures = {name: values.detach().mean() for name, values in terms.items()}
+        self.figures |= {"margin": margin.detach().mean(), "accuracy": (margin.detach() > 0).float().mean()}
 
     def _kto(
         self,
@@ -115,7 +122,11 @@ class Preference(Objective):
         options, baseline = self.options, self._baseline(other, progress)
         weights = (options.desirable_weight, options.undesirable_weight)
         loss = losses.kto(own, wanted, baseline.to(own.dtype), options.beta, *weights)
-        self.figures = {"margin": torch.where(wanted, own, -own).detach().mean(), "baseline": baseline.float()}
+        self.figures = {
+            "kto": loss.detach().mean(),
+            "margin": torch.where(wanted, own, -own).detach().mean(),
+            "baseline": baseline.float(),
+        }
         return loss.mean()
 
     def _baseline(self, ratios: torch.Tensor, progress: float) -> torch.Tensor:
@@ -146,8 +157,13 @@ class Reward(Objective):
         last = (counts * places).amax(dim=1) + 1  # the token that the last that counts predicts
         chosen, rejected = judged(self.model, input_ids, last).chunk(2)
         ahead = (chosen - rejected).detach()
-        self.figures = {"margin": ahead.mean(), "accuracy": (ahead > 0).float().mean()}
-        return losses.bradley_terry(chosen, rejected).mean()
+        loss = losses.bradley_terry(chosen, rejected).mean()
+        self.figures = {
+            "bradley_terry": loss.detach(),
+            "margin": ahead.mean(),
+            "accuracy": (ahead > 0).float().mean(),
+        }
+        return loss
 
 
 def gap_loss(config: AlignConfig, gap: torch.Tensor, reward_gap: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,6 @@ The loop and the losses are TRL's: GRPO (Shao et al. 2024, arXiv 2402.03300) and
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from transformers.trainer_callback import PrinterCallback
 
 from prunus import processes
 from prunus.align.config import AlignConfig
+from prunus.checkpoints import FOLDER as CHECKPOINTS
+from prunus.checkpoints import done_with
 from prunus.console import Console
 from prunus.data.chat import Conversation, conversations
 from prunus.data.config import ChatSource
@@ -24,9 +25,8 @@ from prunus.errors import DataError
 from prunus.fingerprint import digest
 from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
 from prunus.runtime import Runtime
-from prunus.training.loop import CHECKPOINTS
 from prunus.training.packed import count_steps
-from prunus.training.record import Recorder, last_checkpoint
+from prunus.training.record import Recorder, last_checkpoint, train_on
 from prunus.verify.reward import reward
 from prunus.writing.prompts import rendered
 
@@ -49,7 +49,7 @@ def train_online(
         model: The folder to start from.
         sources: Rows with checks.
         template: The chat template; the tokenizer's own if not given.
-        out: Gets `metrics.jsonl`, and `checkpoints/` for as long as training lasts.
+        out: Gets `metrics.jsonl`, and `checkpoints/`, which stay until the step's result is recorded.
         runtime: Device, portions, time between checkpoints.
         console: Shows the progress.
 
@@ -82,9 +82,10 @@ def train_online(
             callbacks=[recorder],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=last_checkpoint(out / CHECKPOINTS, owner))
+        train_on(trainer, recorder, last_checkpoint(out / CHECKPOINTS, owner))
     processes.wait()
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    if processes.rank() == 0:
+        done_with(out)
     return trained.eval(), recorder.summary()
 
 
@@ -158,7 +159,7 @@ def _trainer(config: AlignConfig, steps: int, folder: Path, runtime: Runtime) ->
         logging_steps=max(1, steps // _LOGGED),
         logging_nan_inf_filter=False,
         save_strategy="no",  # the recorder asks for checkpoints by the clock
-        save_total_limit=2,
+        save_total_limit=None,  # the recorder removes old ones, when the new one is whole
         report_to=[tracker for tracker in runtime.trackers if tracker != "tensorboard"] or "none",
         disable_tqdm=True,
     )

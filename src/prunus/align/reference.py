@@ -11,10 +11,11 @@ import torch
 from prunus import processes
 from prunus.align.answers import Answers, sequences
 from prunus.align.objective import Preference
+from prunus.checkpoints import FOLDER as CHECKPOINTS
 from prunus.console import Console
+from prunus.files import sync
 from prunus.models.load import device_of, inference_dtype
 from prunus.runtime import Runtime
-from prunus.training.loop import CHECKPOINTS
 from prunus.training.sharding import settle
 
 FILE = "reference.npy"
@@ -66,6 +67,7 @@ def _keep(found: np.ndarray, out: Path) -> None:
     partial = out / f"{FILE}.partial"
     with partial.open("wb") as file:
         np.save(file, found)
+    sync(partial)
     os.replace(partial, out / FILE)
     mark = out / CHECKPOINTS / "reference"
     mark.mkdir(parents=True, exist_ok=True)

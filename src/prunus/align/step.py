@@ -23,7 +23,7 @@ from prunus.kd.beside import Guided
 from prunus.kd.vocabulary import shared_by
 from prunus.models.folder import ModelFolder, copy_along
 from prunus.models.lineage import copy_lineage
-from prunus.models.load import device_of, dtype_named, inference_dtype, load_model
+from prunus.models.load import device_of, inference_dtype, load_model, saved_dtype
 from prunus.models.rewarding import load_reward_model, save_reward_model
 from prunus.runtime import Runtime
 from prunus.training.loop import fit, loading_device, place, save_trained, whole_model
@@ -129,7 +129,7 @@ def _save_reward(objective: Objective, source: Path, out: Path) -> float:
     model = whole_model(objective, begin)
     if model is None:
         return 0.0
-    difference = save_reward_model(model, out, dtype_named(ModelFolder(source).config))
+    difference = save_reward_model(model, out, saved_dtype(ModelFolder(source)))
     copy_along(source, out)
     return difference
 

@@ -62,7 +62,7 @@ def by_judge(answers: Sequence[tuple[Asked, str]], config: JudgeConfig, out: Pat
 
     Raises:
         DataError: The judge's prompts cannot be read, or it gave no grade to any answer.
-        HubError: It does not answer any more. What it said is kept; a later run goes on from there.
+        HubError: It did not answer some request. Its verdicts are kept; a later run asks for the rest.
     """
     prompts = judge_prompts(config, JUDGE)
     judge = Judge(config, out / SAVED, JUDGE)
@@ -71,10 +71,10 @@ def by_judge(answers: Sequence[tuple[Asked, str]], config: JudgeConfig, out: Pat
     tally = judge.tally
     told = f"{tally.graded} of {tally.asked} answers have a grade; {tally.malformed} verdicts have none in them, and "
     told += f"{tally.failed} requests failed"
-    if tally.hole is not None:
+    if tally.missing > tally.refused:  # what it refuses it would refuse again: that is left out
         raise HubError(f"{tally.hole}; {told}. Run it again to go on from there")
     if not grades:
-        raise DataError(f"{JUDGE}: {told}")
+        raise DataError(f"{JUDGE}: {told}" + (f": {tally.hole}" if tally.hole else ""))
     if len(grades) < len(answers):
         console.warn(f"{JUDGE}: {told}")
     return np.asarray([grades.get(i, np.nan) for i in range(len(answers))])

@@ -13,9 +13,11 @@ import numpy as np
 from prunus import processes
 from prunus.candidates.config import CandidatesConfig
 from prunus.candidates.rewards import Asked, by_judge, by_model, by_rule
+from prunus.checkpoints import done_with
 from prunus.console import Console
 from prunus.data.chat import conversations
 from prunus.data.config import ChatSource
+from prunus.data.endings import ends_of
 from prunus.data.judged import Judged
 from prunus.data.stream import Stream
 from prunus.data.template import Dialogue, Template
@@ -23,6 +25,7 @@ from prunus.data.tokenizing import prefix_of
 from prunus.data.tokens import IDS
 from prunus.errors import DataError
 from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
+from prunus.models.rows import rows_of
 from prunus.runtime import Runtime
 from prunus.writing.answers import Answer, Kept
 from prunus.writing.config import Writing
@@ -66,7 +69,7 @@ def run(config: CandidatesConfig, inputs: Inputs, out: Path, runtime: Runtime, c
         HubError: The judge does not answer; all that was written and graded is kept.
     """
     tokenizer = load_tokenizer(inputs.model)
-    template = Template(tokenizer, config.template)
+    template = Template(tokenizer, config.template, ends_of(inputs.model, tokenizer))
     asked, too_long = prompts_of(config, inputs, template)
     if too_long:
         console.warn(f"{too_long} prompts passed over, which leave no room for {config.write.max_new_tokens} tokens")
@@ -95,9 +98,8 @@ def run(config: CandidatesConfig, inputs: Inputs, out: Path, runtime: Runtime, c
     rewards = _rewards(config, inputs, documents, out, template, runtime, console)
     metrics: dict[str, float] = {}
     if rewards is not None:
-        metrics = {**_save(config, asked, documents, rewards, out, template), "passed_over": too_long}
-        kept.remove()
-    processes.wait()
+        metrics = {**_save(config, inputs, asked, documents, rewards, out, template), "passed_over": too_long}
+        done_with(out)
     return metrics
 
 
@@ -145,8 +147,8 @@ def prompts_of(config: CandidatesConfig, inputs: Inputs, template: Template) -> 
 
 
 def _save(
-    config: CandidatesConfig, asked: list[Asked], documents: list[Document], rewards: np.ndarray, out: Path,
-    template: Template,
+    config: CandidatesConfig, inputs: Inputs, asked: list[Asked], documents: list[Document], rewards: np.ndarray,
+    out: Path, template: Template,
 ) -> dict[str, float]:  # fmt: skip
     """Write all answers with their rewards, and count; those that nobody can tell the worth of are left out."""
     known = np.isfinite(rewards)
@@ -155,7 +157,7 @@ def _save(
     places = {id(one): number for number, one in enumerate(asked)}
     groups = np.asarray([places[id(one)] for one, *_ in documents])
     with (out / IDS).open("wb") as file, (out / WRITTEN).open("w", encoding="utf-8") as lines:
-        stream = Stream(file, len(template.tokenizer), prefix_of(template.tokenizer))
+        stream = Stream(file, max(len(template.tokenizer), rows_of(inputs.model) or 0), prefix_of(template.tokenizer))
         for (one, text, ids, finish), reward in zip(documents, rewards.tolist(), strict=True):
             stream.write(one.text + text, [*one.ids, *ids], [(len(one.ids), len(one.ids) + len(ids))])
             line = {"prompt": one.text, "answer": text, "finish": finish, "reward": reward, "source": one.row.where}

@@ -9,6 +9,11 @@ from prunus.config import StepConfig
 Wanted = Literal["answers", "attributes", "pairs", "rewards", "labels"]
 
 
+PAIRED = ("pairs", "rewards")
+JUDGED = (*PAIRED, "labels")
+"""What is wanted of rows where the last answer alone is learnt, or judged."""
+
+
 class ConversationsConfig(StepConfig):
     """Conversations as tokens: what is wanted of each row, and how long it may be."""
 

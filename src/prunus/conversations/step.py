@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from prunus.console import Console
-from prunus.conversations.config import ConversationsConfig
-from prunus.data.chat import Conversation, Turns, conversations
+from prunus.conversations.config import JUDGED, PAIRED, ConversationsConfig
+from prunus.data.chat import Conversation, Turns, conversations, with_attributes
 from prunus.data.config import ChatSource
+from prunus.data.endings import Ended, ends_of
 from prunus.data.judged import Judged
 from prunus.data.stream import Stream
 from prunus.data.template import Dialogue, Rendered, Template
@@ -23,6 +24,7 @@ from prunus.data.tokenizing import prefix_of
 from prunus.data.tokens import IDS
 from prunus.errors import DataError
 from prunus.models.load import load_tokenizer
+from prunus.models.rows import rows_of
 from prunus.runtime import Runtime
 
 
@@ -43,16 +45,20 @@ def run(config: ConversationsConfig, inputs: Inputs, out: Path, runtime: Runtime
         Documents, their tokens, the tokens of answers, and how many rows were dropped.
 
     Raises:
-        DataError: A row cannot be used; names the row.
+        DataError: A row cannot be used; names the row. Or no answer ends with a token that ends one.
         ModelError: There is no chat template.
     """
     tokenizer = load_tokenizer(inputs.tokenizer)
-    template = Template(tokenizer, config.template)
+    ends = {end: str(tokenizer.convert_ids_to_tokens(end)) for end in ends_of(inputs.tokenizer, tokenizer)}
+    template = Template(tokenizer, config.template, ends)
     worth: list[tuple[float, ...]] = []
+    unread: dict[str, dict[str, None]] = {}
+    ended = Ended(ends)
     dropped = counted = 0
     with (out / IDS).open("wb") as file, console.progress("read", None, "tokens") as progress:
-        stream = Stream(file, len(tokenizer), prefix_of(tokenizer))
+        stream = Stream(file, max(len(tokenizer), rows_of(inputs.tokenizer) or 0), prefix_of(tokenizer))
         for row, versions in rendered(config, inputs.sources, template):
+            unread.setdefault(row.source, {}).update(dict.fromkeys(row.unread))
             if len(versions) > 1 and versions[0].ids == versions[1].ids:
                 raise DataError(f"{row.where}: chosen and rejected are equal as the chat template shows them")
             if not _fits(config, row, versions):
@@ -61,6 +67,8 @@ def run(config: ConversationsConfig, inputs: Inputs, out: Path, runtime: Runtime
             for version in versions:
                 stream.write(version.text, version.ids, version.answers)
                 counted += version.counted
+                for _, end in version.answers:
+                    ended.add(version.ids[end - 1])
             worth.append(rewards_of(config, row))
             progress.update(stream.tokens)
     if not worth:
@@ -71,6 +79,11 @@ def run(config: ConversationsConfig, inputs: Inputs, out: Path, runtime: Runtime
         )
     if dropped:
         console.warn(f"{dropped} rows are longer than sequence_length: {config.sequence_length} tokens, and dropped")
+    for source, names in unread.items():
+        if names:
+            console.say(f"{source}: nothing reads the columns {', '.join(names)}")
+    if (note := ended.check()) is not None:
+        console.warn(note)
     if config.wanted in JUDGED:
         paired = config.wanted in PAIRED
         groups = np.repeat(np.arange(len(worth)), 2 if paired else 1)
@@ -97,10 +110,6 @@ def rendered(
         yield rows.popleft(), [first, next(found)] if config.wanted in PAIRED else [first]
 
 
-PAIRED = ("pairs", "rewards")
-JUDGED = (*PAIRED, "labels")
-
-
 def versions_of(config: ConversationsConfig, row: Conversation) -> list[Turns]:
     """What is to be read of a row: its conversation, or, of a pair, both."""
     if config.wanted in PAIRED:
@@ -109,14 +118,6 @@ def versions_of(config: ConversationsConfig, row: Conversation) -> list[Turns]:
     if config.wanted == "attributes":
         return [with_attributes(row.messages, row.attributes or {})]
     return [row.messages]
-
-
-def with_attributes(turns: Turns, attributes: dict[str, float]) -> Turns:
-    """A conversation whose system message says what its answers are like (SteerLM, arXiv 2310.05344)."""
-    text = "Attributes: " + ", ".join(f"{name}: {number:g}" for name, number in sorted(attributes.items()))
-    if turns[0]["role"] == "system":
-        return [{**turns[0], "content": f"{turns[0]['content']}\n{text}"}, *turns[1:]]
-    return [{"role": "system", "content": text}, *turns]
 
 
 def rewards_of(config: ConversationsConfig, row: Conversation) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""Conversations, in the forms that people keep them in, as one typed form.
+r"""Conversations, in the forms that people keep them in, as one typed form.
 
 A row of a file is one of these; names of columns are not case-sensitive in their values, and `columns` renames them:
 
@@ -6,6 +6,7 @@ A row of a file is one of these; names of columns are not case-sensitive in thei
     ShareGPT         {conversations: [{from, value}, ...], tools, system}                FastChat, LLaMA-Factory, NeMo
     Alpaca           {instruction, input, output, system, history}                       Stanford Alpaca
     prompt           {prompt, completion}, each a text or a list of messages             TRL, OpenAI
+    transcripts      "\n\nHuman: ...\n\nAssistant: ..." in place of any text above           Anthropic
     pairs            any of them up to the answer, with {chosen, rejected}: texts, messages or whole conversations,
                      and {chosen_reward, rejected_reward} where there are rewards        TRL, UltraFeedback, NeMo
     labels           any of them with {label}: whether the answer is wanted              KTO
@@ -15,44 +16,21 @@ A row of a file is one of these; names of columns are not case-sensitive in thei
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from prunus.data.columns import Columns
 from prunus.data.config import ChatSource
 from prunus.data.sources import rows
-from prunus.errors import DataError, nearest
+from prunus.data.transcripts import refuse_other_forms, transcript
+from prunus.data.turns import LEARNT, Turns, parsed, read_tools, read_turns, without_unset
+from prunus.errors import DataError
+from prunus.files import MAX_DEPTH, depth_exceeds
 
-Turns = list[dict[str, Any]]
-
-ROLES = {
-    **dict.fromkeys(("user", "human", "prompter"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "model"), "assistant"),
-    **dict.fromkeys(("tool", "observation", "function", "function_response", "ipython"), "tool"),
-    **dict.fromkeys(("system", "developer"), "system"),
-    "function_call": "function_call",
-}
-"""What speakers are called, and who that is; `function_call` is an assistant's turn that calls functions."""
-
-COLUMNS = {
-    "messages": ("messages", "conversations", "conversation"),
-    "prompt": ("prompt", "instruction"),
-    "input": ("input",),
-    "completion": ("completion", "response", "output"),
-    "history": ("history",),
-    "system": ("system",),
-    "tools": ("tools", "functions"),
-    "chosen": ("chosen", "chosen_response"),
-    "rejected": ("rejected", "rejected_response"),
-    "chosen_reward": ("chosen_reward", "reward_chosen", "chosen_score", "score_chosen", "chosen_rating"),
-    "rejected_reward": ("rejected_reward", "reward_rejected", "rejected_score", "score_rejected", "rejected_rating"),
-    "label": ("label", "kto_tag"),
-    "attributes": ("attributes",),
-    "check": ("check",),
-}
-"""What is read of a row, and the names that it goes by."""
+__all__ = ["Conversation", "Turns", "conversation", "conversations"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +47,7 @@ class Conversation:
         desirable: Whether the answer is wanted, where rows say so.
         attributes: What an answer is like, by name, such as helpfulness: 4.
         check: What the last answer is checked by; see `prunus.verify.reward`.
+        unread: The row's columns that nothing reads.
     """
 
     where: str
@@ -80,6 +59,12 @@ class Conversation:
     desirable: bool | None = None
     attributes: dict[str, float] | None = None
     check: dict[str, Any] | None = None
+    unread: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """The source that it is a row of, for messages."""
+        return self.where.rpartition(", row ")[0]
 
     def check_has(self, wanted: str) -> None:
         """Refuse a row that lacks what is wanted of it: `pairs`, `rewards`, `labels`, `attributes` or `checks`.
@@ -120,239 +105,244 @@ def conversations(source: ChatSource, where: str) -> Iterator[Conversation]:
         where: The source's name in the recipe, such as `data.chat.0`, for messages.
 
     Raises:
-        DataError: The source cannot be read, or a row is of no known form, has no turn of the assistant, lacks one of
-            chosen, rejected and reward where it has another, has a reward that is not finite, or equal answers.
+        DataError: The source cannot be read, or a row is of no known form, has no turn of the assistant, an answer
+            without a question before it, lacks one of chosen, rejected and reward where it has another, has a reward
+            that is not finite, or equal answers.
         HubError: It is on the hub, which does not give it.
     """
+    filled = not {".json", ".jsonl"} & {suffix.lower() for suffix in Path(source.path).suffixes}
     for number, row in enumerate(rows(source, where), start=1):
         if source.limit is not None and number > source.limit:
             return
-        yield conversation(row, f"{where}: {source.path}, row {number}", source.columns)
+        yield conversation(row, f"{where}: {source.path}, row {number}", source.columns, filled)
 
 
-def conversation(row: Mapping[str, Any], where: str, columns: Mapping[str, str] | None = None) -> Conversation:
+def conversation(
+    row: Mapping[str, Any], where: str, columns: Mapping[str, str] | None = None, filled: bool = False
+) -> Conversation:
     """One row as a conversation.
 
     Args:
         row: Its columns.
         where: Which it is, for messages.
         columns: Names of columns by what they are read as, where they are none of `COLUMNS`.
+        filled: Whether nulls may stand where only other rows have a field, as in Parquet; they are then no arguments.
 
     Raises:
         DataError: As `conversations`.
     """
-    found = _columns(row, columns or {}, where)
-    start = _system(found) + _history(found, where)
-    tools = _tools(found.get("tools"), where)
-    if "chosen" in found or "rejected" in found:
-        return _pair(found, start, tools, where)
-    if "messages" in found:
-        turns = [*start, *_turns(found["messages"], where)]
-    elif "prompt" in found and "completion" in found:
-        turns = [*start, *_asked(found, where), *_answer(found["completion"], where)]
-    else:
-        raise DataError(
-            f"{where} has the columns {', '.join(row)}; wanted are messages, conversations, prompt and completion, "
-            "instruction and output, or chosen and rejected; `columns` says what yours are called"
-        )
-    _check_answered(turns, where)
-    check = _parsed(found.get("check"))
+    if depth_exceeds(dict(row), MAX_DEPTH):
+        raise DataError(f"{where}: nested deeper than {MAX_DEPTH} levels")
+    found = Columns(row, columns or {}, where)
+    form = _Form(found, where, filled)
+    if found.has("chosen") or found.has("rejected"):
+        return form.pair()
+    turns = form.whole()
+    check_answered(turns, where)
+    check = parsed(found.take("check"), where)
     if check is not None and not isinstance(check, Mapping):
         raise DataError(f"{where}: check is {check!r:.60}; a mapping is wanted")
-    attributes = _attributes(found.get("attributes"), where)
-    result = Conversation(where, turns, tools, attributes=attributes, check=_set(check))
-    if "label" in found:
-        if not isinstance(found["label"], (bool, int)) or found["label"] not in (0, 1):
-            raise DataError(f"{where}: label is {found['label']!r}; true, where the answer is wanted, or false")
-        result = replace(result, desirable=bool(found["label"]), prompt=len(result.asks()))
+    tools, attributes = read_tools(found.take("tools"), where), _attributes(found.take("attributes"), where)
+    label = found.take("label")
+    result = Conversation(where, turns, tools, attributes=attributes, check=without_unset(check), unread=found.unread())
+    if label is not None:
+        if not isinstance(label, (bool, int)) or label not in (0, 1):
+            raise DataError(f"{where}: label is {label!r:.60}; true, where the answer is wanted, or false")
+        result = replace(result, desirable=bool(label), prompt=len(result.asks()))
     return result
 
 
-def _columns(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> dict[str, Any]:
-    """What is read of a row and is there, without what is not set."""
-    for wanted, name in columns.items():
-        if name not in row:
-            raise DataError(f"{where}: no column {name!r} for {wanted}{nearest(name, row)}; it has: {', '.join(row)}")
-    found = {}
-    for wanted, names in COLUMNS.items():
-        given = [row[name] for name in (columns.get(wanted, ""), *names) if row.get(name) is not None]
-        if given:
-            found[wanted] = given[0]
-    return found
+@dataclass(frozen=True)
+class _Form:
+    """A row as it is made into turns."""
+
+    found: Columns
+    where: str
+    filled: bool
+
+    def whole(self) -> Turns:
+        """All turns of a row that has one answer, or answers in its messages."""
+        found = self.found
+        if found.has("messages"):
+            return self._begun(self._turns(found.take("messages")))
+        if found.has("completion") and (found.has("prompt") or found.has("input")):
+            return self._continued(self._asked(), "completion")
+        if found.has("text"):
+            text = found.take("text")
+            turns = transcript(text, self.where) if isinstance(text, str) else None
+            if turns is not None:
+                return self._begun(turns)
+        raise DataError(
+            f"{self.where} has the columns {', '.join(map(str, found.row))!s:.300}; wanted are messages, "
+            "conversations, prompt and completion, instruction and output, or chosen and rejected; `columns` says what "
+            "yours are called"
+        )
+
+    def pair(self) -> Conversation:
+        """A row of two answers."""
+        found, where = self.found, self.where
+        for name in ("chosen", "rejected"):
+            if not found.take(name):
+                raise DataError(f"{where}: {name} is missing; a pair has both")
+        asked = self._turns(found.take("messages")) if found.has("messages") else self._asked()
+        chosen, rejected = (self._continued(asked, name) for name in ("chosen", "rejected"))
+        if chosen == rejected:
+            raise DataError(f"{where}: chosen and rejected are equal; nothing can be learnt from that")
+        shared = 0
+        while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
+            shared += 1
+        for name, turns in (("chosen", chosen), ("rejected", rejected)):
+            check_answered(turns, f"{where}, {name}", shared)
+            if turns[shared]["role"] != "assistant":
+                raise DataError(f"{where}: chosen and rejected answer different questions")
+        rewards = tuple(_reward(found.take(name), name, where) for name in ("chosen_reward", "rejected_reward"))
+        if (rewards[0] is None) != (rewards[1] is None):
+            raise DataError(f"{where}: one of chosen_reward and rejected_reward is missing; give both, or neither")
+        given = None if rewards[0] is None or rewards[1] is None else (rewards[0], rewards[1])
+        tools = read_tools(found.take("tools"), where)
+        return Conversation(where, chosen, tools, shared, rejected, given, unread=found.unread())
+
+    def _asked(self) -> Turns:
+        """What a prompt asks: a text, with an input below it where there is one, or messages; nothing without one."""
+        prompt, more = self.found.take("prompt"), self.found.take("input")
+        if prompt is None or (prompt == "" and more):
+            prompt, more = more, None
+        if prompt is None:
+            return []
+        if not isinstance(prompt, str):
+            if more:
+                raise DataError(f"{self.where}: an input beside a prompt of messages has no place")
+            return self._turns(prompt)
+        if not prompt.strip():
+            raise DataError(f"{self.where}: the prompt is empty")
+        if more and not isinstance(more, str):
+            raise DataError(f"{self.where}: the input is {more!r:.60}; text is wanted")
+        turns = None if more else transcript(prompt, f"{self.where}, prompt")
+        if turns is None:
+            return [{"role": "user", "content": f"{prompt}\n{more}" if more else prompt}]
+        return turns[:-1] if turns[-1] == {"role": "assistant", "content": ""} else turns
+
+    def _continued(self, asked: Turns, name: str) -> Turns:
+        """A conversation from what is asked and an answer: a text, messages, or the whole conversation."""
+        answer, where = self.found.take(name), f"{self.where}, {name}"
+        turns: Turns | None = None
+        if isinstance(answer, str):
+            turns = transcript(answer, where)
+            if turns is None:
+                refuse_other_forms(answer, where)
+                turns = [{"role": "assistant", "content": answer}]
+        else:
+            turns = self._turns([answer] if isinstance(answer, Mapping) else answer)
+        if turns[0]["role"] in ("user", "system"):
+            _check_same_question(asked, turns, where)
+            begun = asked[:1] if asked and asked[0]["role"] == "system" and turns[0]["role"] == "user" else []
+            return self._begun([*begun, *turns])
+        if turns[0]["role"] == "assistant" and asked and asked[-1]["role"] == "assistant":
+            raise DataError(f"{where}: the turn before it is the assistant's, too; a question is wanted there")
+        return self._begun([*asked, *turns])
+
+    def _begun(self, turns: Turns) -> Turns:
+        """Turns behind the system message and the history that columns give."""
+        text, where = self.found.take("system"), self.where
+        if text is not None and not isinstance(text, str):
+            raise DataError(f"{where}: system is {text!r:.60}; text is wanted")
+        own = turns[:1] if turns and turns[0]["role"] == "system" else []
+        if text and text.strip():
+            if own and own[0]["content"].strip() != text.strip():
+                raise DataError(
+                    f"{where}: the column `system` holds {text!r:.60}, and the system turn {own[0]['content']!r:.60}; "
+                    "give one"
+                )
+            own, turns = [{"role": "system", "content": text}], turns[len(own) :]
+        else:
+            turns = turns[len(own) :]
+        return [*own, *self._history(), *turns]
+
+    def _history(self) -> Turns:
+        """Earlier exchanges: pairs of question and answer, as LLaMA-Factory keeps them, or messages."""
+        history = parsed(self.found.take("history"), self.where)
+        if not history:
+            return []
+        if not isinstance(history, (list, tuple)):
+            raise DataError(f"{self.where}: history is {history!r:.60}; pairs of question and answer are wanted")
+        if all(isinstance(turn, Mapping) for turn in history):
+            return self._turns(history)
+        turns: Turns = []
+        for pair in history:
+            if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+                raise DataError(f"{self.where}: history holds {pair!r:.60}; pairs of question and answer are wanted")
+            turns += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
+        return turns
+
+    def _turns(self, value: Any) -> Turns:
+        return read_turns(value, self.where, self.filled)
 
 
-def _pair(found: dict[str, Any], start: Turns, tools: Turns | None, where: str) -> Conversation:
-    """A row of two answers."""
-    for name in ("chosen", "rejected"):
-        if not found.get(name):
-            raise DataError(f"{where}: {name} is missing; a pair has both")
-    if "messages" in found or "prompt" in found:
-        start = [*start, *(_turns(found["messages"], where) if "messages" in found else _asked(found, where))]
-    chosen, rejected = (_continued(start, found[name], where) for name in ("chosen", "rejected"))
-    shared = 0
-    while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
-        shared += 1
-    if chosen == rejected:
-        raise DataError(f"{where}: chosen and rejected are equal; nothing can be learnt from that")
-    for name, turns in (("chosen", chosen), ("rejected", rejected)):
-        _check_answered(turns[shared:], f"{where}, {name}")
-    rewards = tuple(_reward(found, name, where) for name in ("chosen_reward", "rejected_reward"))
-    if (rewards[0] is None) != (rewards[1] is None):
-        raise DataError(f"{where}: one of chosen_reward and rejected_reward is missing; give both, or neither")
-    given = None if rewards[0] is None or rewards[1] is None else (rewards[0], rewards[1])
-    return Conversation(where, chosen, tools, shared, rejected, given)
+def with_attributes(turns: Turns, attributes: dict[str, float]) -> Turns:
+    """A conversation whose system message says what its answers are like (SteerLM, arXiv 2310.05344)."""
+    text = "Attributes: " + ", ".join(f"{name}: {number:g}" for name, number in sorted(attributes.items()))
+    if turns[0]["role"] == "system":
+        return [{**turns[0], "content": f"{turns[0]['content']}\n{text}"}, *turns[1:]]
+    return [{"role": "system", "content": text}, *turns]
 
 
-def _continued(start: Turns, answer: Any, where: str) -> Turns:
-    """A conversation from its start and an answer, which may be the whole of it."""
-    turns = _answer(answer, where)
-    whole = turns[0]["role"] in ("user", "system")
-    if whole and start and start[0]["role"] == "system" and turns[0]["role"] != "system":
-        return [start[0], *turns]
-    return turns if whole else [*start, *turns]
+def check_answered(turns: Turns, where: str, shared: int = 0) -> None:
+    """Refuse turns of which nothing could be learnt, or something that nobody asked for.
+
+    Args:
+        turns: A conversation.
+        where: Which it is, for messages.
+        shared: How many of the first turns count for nothing.
+
+    Raises:
+        DataError: The assistant has no turn, says nothing in one, or speaks before the user does.
+    """
+    answers = [number for number, turn in enumerate(turns) if turn["role"] == "assistant" and number >= shared]
+    if not answers:
+        raise DataError(f"{where}: the assistant has no turn; roles: {', '.join(turn['role'] for turn in turns)}")
+    learnt = [number for number in answers if turns[number].get(LEARNT, True)]
+    if not learnt:
+        raise DataError(f"{where}: every turn of the assistant is marked as not to be learnt; leave the row out")
+    for number in learnt:
+        if not turns[number]["content"].strip() and not turns[number].get("tool_calls"):
+            raise DataError(f"{where}, turn {number + 1}: the assistant says nothing; that would be learnt")
+    before = turns[: min(shared, learnt[0]) if shared else learnt[0]]
+    if not any(turn["role"] == "user" for turn in before):
+        raise DataError(
+            f"{where}: the assistant answers before the user asks anything; a prompt is wanted (`columns: {{prompt: "
+            "...}` says which column it is), or a turn of the user before the answer"
+        )
 
 
-def _reward(found: dict[str, Any], name: str, where: str) -> float | None:
-    if name not in found:
+def _check_same_question(asked: Turns, turns: Turns, where: str) -> None:
+    """Refuse a whole conversation beside a prompt that is not in it."""
+    users, theirs = ([turn["content"].strip() for turn in some if turn["role"] == "user"] for some in (turns, asked))
+    if theirs and users and not any(theirs[-1] in said or said in theirs[-1] for said in users):
+        raise DataError(f"{where}: a conversation without the row's prompt, {theirs[-1]!r:.60}; give one of the two")
+
+
+def _reward(value: Any, name: str, where: str) -> float | None:
+    if value is None:
         return None
     try:
-        reward = float(found[name])
-    except (TypeError, ValueError):
+        reward = float(value)
+    except (TypeError, ValueError, OverflowError):
         reward = math.nan
     if not math.isfinite(reward):
-        raise DataError(f"{where}: {name} is {found[name]!r}; a finite number is wanted")
+        raise DataError(f"{where}: {name} is {value!r:.60}; a finite number is wanted")
     return reward
-
-
-def _asked(found: dict[str, Any], where: str) -> Turns:
-    """What a prompt asks: a text, with an input below it where there is one, or messages."""
-    prompt, more = found["prompt"], found.get("input")
-    if isinstance(prompt, str):
-        if not prompt.strip():
-            raise DataError(f"{where}: the prompt is empty")
-        return [{"role": "user", "content": f"{prompt}\n{more}" if more else prompt}]
-    return _turns(prompt, where)
-
-
-def _answer(value: Any, where: str) -> Turns:
-    """What is answered: a text, one message or several."""
-    if isinstance(value, str):
-        return [{"role": "assistant", "content": value}]
-    return _turns([value] if isinstance(value, Mapping) else value, where)
-
-
-def _system(found: dict[str, Any]) -> Turns:
-    text = found.get("system")
-    return [{"role": "system", "content": text}] if isinstance(text, str) and text.strip() else []
-
-
-def _history(found: dict[str, Any], where: str) -> Turns:
-    """Earlier exchanges, as LLaMA-Factory keeps them: pairs of question and answer."""
-    turns: Turns = []
-    for pair in found.get("history") or ():
-        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
-            raise DataError(f"{where}: history holds {pair!r:.60}; pairs of question and answer are wanted")
-        turns += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
-    return turns
-
-
-def _turns(value: Any, where: str) -> Turns:
-    """A list of turns in either spelling as {role, content}."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise DataError(f"{where}: {value!r:.60} is no list of messages") from None
-    if not isinstance(value, (list, tuple)) or not value:
-        raise DataError(f"{where}: {value!r:.60} is no list of messages")
-    return [_turn(turn, f"{where}, turn {number}") for number, turn in enumerate(value, start=1)]
-
-
-def _turn(turn: Any, where: str) -> dict[str, Any]:
-    if not isinstance(turn, Mapping):
-        raise DataError(f"{where} is {type(turn).__name__}; {{role, content}} or {{from, value}} is wanted")
-    kept = _set(turn)
-    name, content = kept.pop("role", kept.pop("from", None)), kept.pop("content", kept.pop("value", None))
-    role = ROLES.get(str(name).strip().lower())
-    if role is None:
-        raise DataError(f"{where}: the role is {name!r}{nearest(str(name), ROLES)}; known: {', '.join(ROLES)}")
-    if role == "function_call":
-        return {"role": "assistant", "content": "", "tool_calls": _calls(content, where)}
-    if "tool_calls" in kept:
-        kept["tool_calls"] = _calls(kept["tool_calls"], where)
-        content = content or ""
-    return {"role": role, "content": _text(content, where), **kept}
-
-
-def _text(content: Any, where: str) -> str:
-    """The text of a turn, which may come in parts."""
-    if isinstance(content, list) and all(isinstance(part, Mapping) and "text" in part for part in content):
-        content = "".join(str(part["text"]) for part in content)
-    if not isinstance(content, str):
-        raise DataError(f"{where}: the content is {content!r:.60}; text is wanted")
-    return content
-
-
-def _calls(value: Any, where: str) -> Turns:
-    """Calls of functions as chat templates take them: {type: function, function: {name, arguments}}."""
-    value = _parsed(value)
-    calls = []
-    for call in value if isinstance(value, list) else [value]:
-        found = call.get("function", call) if isinstance(call, Mapping) else {}
-        arguments = _parsed(found.get("arguments", {})) if isinstance(found, Mapping) else None
-        if not isinstance(found, Mapping) or not isinstance(found.get("name"), str):
-            raise DataError(f"{where}: {value!r:.80} is no call of a function; {{name, arguments}} is wanted")
-        calls.append({"type": "function", "function": {"name": found["name"], "arguments": arguments}})
-    return calls
-
-
-def _tools(value: Any, where: str) -> Turns | None:
-    """Functions that may be called, as chat templates take them: {type: function, function: schema}."""
-    value = _parsed(value) if value else None
-    if not value:
-        return None
-    tools = []
-    for tool in value if isinstance(value, list) else [value]:
-        if not isinstance(tool, Mapping):
-            raise DataError(f"{where}: tools holds {tool!r:.60}; JSON schemas of functions are wanted")
-        kept = _set(tool)
-        tools.append(kept if "function" in kept else {"type": "function", "function": kept})
-    return tools
 
 
 def _attributes(value: Any, where: str) -> dict[str, float] | None:
     """Attributes by name, from a mapping or from NeMo's `helpfulness:4,toxicity:0`."""
     if not value:
         return None
-    if isinstance(value, str):
-        value = dict(part.split(":", 1) for part in value.split(",") if ":" in part)
     try:
-        found = {str(name).strip(): float(number) for name, number in dict(_set(value)).items()}
-    except (TypeError, ValueError):
+        if isinstance(value, str):
+            value = dict(part.split(":", 1) for part in value.split(",") if ":" in part)
+        found = {str(name).strip(): float(number) for name, number in dict(without_unset(value)).items()}
+    except (TypeError, ValueError, OverflowError):
         raise DataError(f"{where}: attributes is {value!r:.60}; numbers by name are wanted") from None
     if not all(map(math.isfinite, found.values())):
         raise DataError(f"{where}: attributes is {value!r:.60}; finite numbers are wanted")
     return found
-
-
-def _parsed(value: Any) -> Any:
-    """JSON where a text is some."""
-    try:
-        return json.loads(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-
-
-def _set(value: Any) -> Any:
-    """Without what is not set, at any depth: tables fill in None where only other rows have a field."""
-    if isinstance(value, Mapping):
-        return {key: _set(item) for key, item in value.items() if item is not None}
-    return [_set(item) for item in value] if isinstance(value, list) else value
-
-
-def _check_answered(turns: Turns, where: str) -> None:
-    answers = [turn for turn in turns if turn["role"] == "assistant"]
-    if not answers:
-        raise DataError(f"{where}: the assistant has no turn; roles: {', '.join(turn['role'] for turn in turns)}")
-    if not any(turn["content"].strip() or turn.get("tool_calls") for turn in answers):
-        raise DataError(f"{where}: the assistant says nothing")

@@ -6,10 +6,12 @@ and `{context_options, continuation, gold}` (WinoGrande, which arXiv 2408.11796 
 
 from __future__ import annotations
 
-import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from prunus.data.formats import json_lines
+from prunus.data.local import LocalRows
 from prunus.errors import DataError
 
 FORMS = ({"context", "continuation"}, {"query", "choices", "gold"}, {"context_options", "continuation", "gold"})
@@ -21,21 +23,27 @@ def read_questions(file: Path, count: int) -> list[dict[str, Any]]:
     Raises:
         DataError: It is missing, empty, or a line is of no known form.
     """
-    try:
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()[:count] if line.strip()]
-    except (OSError, ValueError) as error:
-        raise DataError(f"score.task: {file} cannot be read as JSONL: {error}") from None
-    if not lines:
-        raise DataError(f"score.task: {file} holds no question")
-    for number, line in enumerate(lines, start=1):
-        if not isinstance(line, dict) or not any(form <= line.keys() for form in FORMS):
-            found = ", ".join(line) if isinstance(line, dict) else type(line).__name__
-            forms = " or ".join("{" + ", ".join(sorted(form)) + "}" for form in FORMS)
-            raise DataError(f"score.task: {file}, line {number} has {found}; {forms} is wanted")
-        answers = line.get("choices", line.get("context_options"))
-        if answers is not None and line["gold"] not in range(len(answers)):
-            raise DataError(
-                f"score.task: {file}, line {number}: gold is {line['gold']!r}; it must be a number from 0 to "
-                f"{len(answers) - 1}"
-            )
-    return lines
+    where = f"score.task: {file}"
+    rows = list(islice(LocalRows(file, where, reader=json_lines), count))
+    if not rows:
+        raise DataError(f"{where} holds no question")
+    for number, row in enumerate(rows, start=1):
+        _check(row, f"{where}, row {number}")
+    return rows
+
+
+def _check(row: dict[str, Any], where: str) -> None:
+    """Refuse a row of no known form."""
+    if not any(form <= row.keys() for form in FORMS):
+        forms = " or ".join("{" + ", ".join(sorted(form)) + "}" for form in FORMS)
+        raise DataError(f"{where} has {', '.join(row)[:200]}; expected {forms}")
+    for name in ("context", "continuation", "query"):
+        if not isinstance(row.get(name, ""), str):
+            raise DataError(f"{where}: {name} is {row[name]!r:.60}; expected text")
+    answers = row.get("choices", row.get("context_options"))
+    if answers is None:
+        return
+    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+        raise DataError(f"{where}: the answers are {answers!r:.60}; expected a list of texts")
+    if isinstance(row["gold"], bool) or row["gold"] not in range(len(answers)):
+        raise DataError(f"{where}: gold is {row['gold']!r:.60}; it must be a number from 0 to {len(answers) - 1}")

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from prunus.data.config import Place, Source
-from prunus.errors import DataError, HubError, nearest
+from prunus.data.formats import csv_rows
+from prunus.data.local import FORMATS, LocalRows, local_file
+from prunus.errors import DataError, HubError, PrunusError, nearest
 from prunus.fingerprint import digest, fingerprint_files
 from prunus.world.config import REVISION, WORLD, WorldConfig
 from prunus.world.rows import check_rows
 from prunus.world.rows import rows as world_rows
 
-READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
-"""Endings of local files, and the reader of `datasets` for each."""
-
+MAX_TEXT = 16 << 20
+"""Characters of a document; tokenising takes about a hundred bytes of memory for each."""
+_LOOKED = 256  # rows that say which columns there are
+_SHOWN = 100  # names of columns that a message lists
 BUILTINS = ("builtin:python", WORLD)
 _SKIPPED = {
     "test",
@@ -55,14 +60,20 @@ def entries(source: Source, where: str) -> Iterator[Any]:
 
 
 def rows(source: Place, where: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of `source` as they are, in order.
+    """Yield the rows of `source` in order; what a row lacks of the first ones' columns is None, as are empty CSV cells.
 
     Raises:
         DataError: The source cannot be read.
         HubError: It is on the hub, which does not give it.
     """
-    with _told(source, where):
-        yield from _open(source, where)
+    with _in_our_words(source, where):
+        opened = _open(source, where)
+        blank = "" if isinstance(opened, LocalRows) and opened.format is csv_rows else None
+        found = iter(opened)
+        first = list(islice(found, _LOOKED))
+        columns = dict.fromkeys(name for row in first for name in row)
+        for row in chain(first, found):
+            yield {**columns, **{name: None if value == blank else value for name, value in row.items()}}
 
 
 class Reader:
@@ -80,37 +91,43 @@ class Reader:
 
     def __init__(self, source: Source, where: str, place: dict[str, Any] | None = None) -> None:
         self.source, self.where = source, where
-        with _told(source, where):
-            self.rows = _open(source, where)
+        self.number = 0 if place is None else place["number"]
+        with _in_our_words(source, where):
+            self.rows = _open(source, where, source.column)
             if place is not None:
-                self.rows.load_state_dict(place)
+                self.rows.load_state_dict(place["rows"])
 
     @property
     def place(self) -> dict[str, Any]:
-        """How far it is, as `datasets` says it: plain values that JSON takes."""
-        return self.rows.state_dict()
+        """How far it is, in plain values that JSON takes."""
+        return {"number": self.number, "rows": self.rows.state_dict()}
 
     def documents(self) -> Iterator[str]:
         """The texts that hold anything."""
-        source, where = self.source, self.where
         for text in self.entries():
+            if isinstance(text, str) and not text.strip():
+                continue
+            what = f"{self.where}.column: {self.source.column!r} of {self.source.path}, row {self.number},"
             if not isinstance(text, str):
-                kind = type(text).__name__
-                raise DataError(f"{where}.column: {source.column!r} of {source.path} holds {kind}, not text")
-            if text.strip():
-                yield text
+                raise DataError(f"{what} holds {type(text).__name__}, not text")
+            if len(text) > MAX_TEXT:
+                raise DataError(f"{what} has {len(text):,} characters; at most {MAX_TEXT:,} are read as one document")
+            yield text
 
     def entries(self) -> Iterator[Any]:
-        """Whatever the column holds."""
-        source = self.source
-        with _told(source, self.where):
+        """Whatever the column holds; None where a row after the first lacks it."""
+        column = self.source.column
+        with _in_our_words(self.source, self.where):
             for row in self.rows:
-                if source.column not in row:
+                self.number += 1
+                if self.number == 1 and column not in row:
+                    names = list(islice(row, _SHOWN))
+                    more = f" and {len(row) - _SHOWN} more" if len(row) > _SHOWN else ""
                     raise DataError(
-                        f"{self.where}.column: {source.path} has no column {source.column!r}"
-                        f"{nearest(source.column, row)}; it has: {', '.join(row)}"
+                        f"{self.where}.column: {self.source.path} has no column {column!r}{nearest(column, names)}; "
+                        f"it has: {', '.join(names)}{more}"
                     )
-                yield row[source.column]
+                yield row.get(column)
 
 
 def check_source(source: Source, where: str) -> None:
@@ -129,8 +146,8 @@ def source_fingerprint(source: Place, where: str) -> str:
         return digest([source.path, sys.version])
     if source.path == WORLD:
         return digest([source.path, source.name, source.split, REVISION])
-    file = Path(source.path).expanduser()
-    if file.is_file():
+    file = local_file(source.path)
+    if file is not None:
         return fingerprint_files([file])
     return digest([source.path, source.name, source.split, _hub_commit(source, where)])
 
@@ -161,53 +178,63 @@ def _place_of(text: str) -> float:
 
 
 @contextmanager
-def _told(source: Place, where: str) -> Iterator[None]:
-    """Say in our words what reading raises."""
+def _in_our_words(source: Place, where: str) -> Iterator[None]:
+    """Turn what a dataset of the hub raises into errors of ours; local files raise none but ours."""
     try:
         yield
-    except DataError:
+    except PrunusError:
         raise
     except StopIteration:
         raise DataError(f"{where}: {source.path} holds no text") from None
     except Exception as error:  # `datasets` and its readers raise many kinds, each with its own words
-        kind = DataError if Path(source.path).expanduser().is_file() else HubError
-        raise kind(f"{where}: {source.path} cannot be read: {type(error).__name__}: {error}") from None
+        raise HubError(f"{where}: {source.path} cannot be read: {type(error).__name__}: {error}") from None
 
 
-def _open(source: Place, where: str) -> Any:
+class _Generated:
+    """Rows that are made as they are read."""
+
+    def __init__(self, made: Iterator[dict[str, Any]]) -> None:
+        self.made, self.row = made, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"row": self.row}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.row = state["row"]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for row in islice(self.made, self.row, None):
+            self.row += 1
+            yield row
+
+
+def _open(source: Place, where: str, column: str | None = None) -> Any:
+    """The rows of a source, which know how far they are read as those of `datasets` do."""
+    if source.path == "builtin:python":
+        return _Generated(_python_rows(column or "text"))
+    if source.path == WORLD:
+        check_rows(source.name, source.split, where)
+        return _Generated(world_rows(source.world or WorldConfig(), source.name, source.split))
+    file = local_file(source.path)
+    if file is not None:
+        return LocalRows(file, f"{where}: {source.path}", column)
+    _refuse_missing_file(source, where)
     import datasets
 
     datasets.disable_progress_bars()
-    if source.path == "builtin:python":
-        column = getattr(source, "column", "text")
-        return datasets.IterableDataset.from_generator(_python_rows, gen_kwargs={"column": column})
-    if source.path == WORLD:
-        check_rows(source.name, source.split, where)
-        options = {"config": source.world or WorldConfig(), "name": source.name, "split": source.split}
-        return datasets.IterableDataset.from_generator(world_rows, gen_kwargs=options)
-    file = Path(source.path).expanduser()
-    if file.is_file():
-        ending = [suffix for suffix in file.suffixes if suffix in READERS]
-        if not ending:
-            raise DataError(f"{where}.path: {source.path}: cannot tell its format; known: {', '.join(READERS)}")
-        options = {"sample_by": "document"} if ending[-1] == ".txt" else {}
-        return datasets.load_dataset(
-            READERS[ending[-1]], data_files=str(file), split="train", streaming=True, **options
-        )
-    _refuse_missing_file(source, where)
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # else it reports each load to its makers
     return datasets.load_dataset(source.path, source.name, split=source.split, revision=source.revision, streaming=True)
 
 
 def _refuse_missing_file(source: Place, where: str) -> None:
-    local = source.path.startswith((".", "/", "~")) or source.path.count("/") > 1
-    if source.path.startswith("builtin:"):
-        raise DataError(
-            f"{where}.path: unknown {source.path!r}{nearest(source.path, BUILTINS)}; there are: {', '.join(BUILTINS)}"
-        )
-    if Path(source.path).expanduser().is_dir():
-        raise DataError(f"{where}.path: {source.path} is a folder; name the files in it")
-    if local or any(source.path.endswith(ending) for ending in READERS):
-        raise DataError(f"{where}.path: there is no file {source.path}")
+    path = source.path
+    local = path.startswith((".", "/", "~")) or path.count("/") > 1
+    if path.startswith("builtin:"):
+        raise DataError(f"{where}.path: unknown {path!r}{nearest(path, BUILTINS)}; there are: {', '.join(BUILTINS)}")
+    if os.path.isdir(os.path.expanduser(path)):
+        raise DataError(f"{where}.path: {path} is a folder; name the files in it")
+    if local or any(path.lower().endswith(ending) for ending in FORMATS):
+        raise DataError(f"{where}.path: there is no file {path}")
 
 
 def _hub_commit(source: Place, where: str) -> str:

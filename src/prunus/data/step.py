@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from prunus.checkpoints import done_with
 from prunus.console import Console
 from prunus.data.config import Source, TokensConfig
 from prunus.data.mixture import Mixture
 from prunus.data.sources import is_in
 from prunus.data.stream import Stream
-from prunus.data.tokenizing import prefix_of
+from prunus.data.tokenizing import ends_of, opening_of, prefix_of
 from prunus.data.tokens import IDS
 from prunus.errors import DataError
+from prunus.models.folder import ModelFolder
 from prunus.models.load import load_tokenizer
+from prunus.models.rows import check_ids, rows_of
 from prunus.runtime import Runtime
 
 _BATCH = 256  # documents that are tokenised together
@@ -42,17 +44,19 @@ def run(config: TokensConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
         DataError: A source cannot be read, or nothing is left of it.
     """
     tokenizer = load_tokenizer(inputs.tokenizer)
-    suffix = [tokenizer.eos_token_id] if config.append_eos and tokenizer.eos_token_id is not None else []
+    ends = ends_of(tokenizer, ModelFolder(inputs.tokenizer).config) if config.append_eos else ()
+    opening = opening_of(tokenizer)
+    check_ids([*opening, *ends[:1]], tokenizer, inputs.tokenizer)
     root = out / "checkpoints"
     wanted = partial(is_in, config.part, fraction=config.held_out_fraction)
     with (out / IDS).open("ab") as file, console.progress("tokenise", config.max_tokens, "tokens") as progress:
-        stream = Stream(file, len(tokenizer), prefix_of(tokenizer))
+        stream = Stream(file, max(len(tokenizer), rows_of(inputs.tokenizer) or 0), prefix_of(tokenizer), opening)
         mixture = Mixture(inputs.sources, wanted, stream.go_on(root / "data"))
         kept = time.monotonic()
         while (config.max_tokens is None or stream.tokens < config.max_tokens) and (texts := mixture.batch(_BATCH)):
             before = stream.tokens
             for text, ids in zip(texts, tokenizer(texts, verbose=False)["input_ids"], strict=True):
-                stream.write(text, [*ids, *suffix])
+                stream.write(text, ids if not ends or set(ids[-1:]) & set(ends) else [*ids, ends[0]])
             mixture.count(stream.tokens - before)
             progress.update(stream.tokens)
             if time.monotonic() - kept >= runtime.checkpoint_minutes * 60:
@@ -61,5 +65,5 @@ def run(config: TokensConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
     if not stream.tokens:
         raise DataError(f"data: no document is left in {', '.join(source.path for source in inputs.sources)}")
     facts = stream.finish(out)
-    shutil.rmtree(root, ignore_errors=True)
+    done_with(out)
     return facts

@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from prunus.data.tokens import ANSWERS, ENDS, FACTS, SIZES
-from prunus.files import replace_json
+from prunus.files import replace_json, sync
 
 _BORDERS = ("lengths", "sizes", "answers")
 _STATE = "state.npz"
@@ -31,11 +31,13 @@ class Stream:
         file: Where the ids go.
         vocab_size: Ids are less than this; up to 2¹⁶ they take 16 bits, else 32.
         prefix: What the tokenizer puts at the start of every text; recorded, not written.
+        opening: What held-out documents are predicted from; see `Tokens.opening`.
     """
 
     file: IO[bytes]
     vocab_size: int
     prefix: tuple[int, ...] = ()
+    opening: tuple[int, ...] = ()
     tokens: int = 0
     lengths: array[int] = field(default_factory=_numbers)
     sizes: array[int] = field(default_factory=_numbers)
@@ -66,6 +68,7 @@ class Stream:
         partial = folder / "partial.npz"
         lengths, sizes, answers = (np.asarray(getattr(self, name)) for name in _BORDERS)
         np.savez(partial, place=np.array(json.dumps(place)), lengths=lengths, sizes=sizes, answers=answers)
+        sync(partial)
         os.replace(partial, folder / _STATE)
         (folder / "complete").touch()  # an unfinished step with this is gone on with, and not removed
 
@@ -96,5 +99,6 @@ class Stream:
         if self.answers[:3].tolist() != [0, self.tokens]:
             np.save(out / ANSWERS, np.asarray(self.answers, dtype=np.int64).reshape(-1, 2))
         facts: dict[str, Any] = {"documents": len(self.sizes), "tokens": self.tokens, "bytes": sum(self.sizes)}
-        replace_json(out / FACTS, {**facts, "dtype": self.dtype.name, "prefix": list(self.prefix)})
+        starts = {"prefix": list(self.prefix), "opening": list(self.opening)}
+        replace_json(out / FACTS, {**facts, "dtype": self.dtype.name, **starts})
         return facts

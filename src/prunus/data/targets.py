@@ -5,7 +5,7 @@ N blocks, S sequence, K kept tokens
 
 from __future__ import annotations
 
-import shutil
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,10 +117,13 @@ class Writing:
         """What the rows take."""
         return sum(file.nbytes for file in self.files)
 
-    def finish(self) -> None:
-        """Forget which rows are whole: all are."""
-        shutil.rmtree(self.root, ignore_errors=True)
-
 
 def _room(file: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
+    """Make a file of zeros whose blocks are all there: a full disk is an error here, and would end the process later.
+
+    Raises:
+        OSError: The disk has no room.
+    """
     np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape).flush()
+    with file.open("r+b") as handle:
+        os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)

@@ -1,23 +1,23 @@
 """Conversations as tokens: through a chat template, with what the assistant says told apart from the rest.
 
-Which tokens are the assistant's is read off the template where it marks them with `{% generation %}`. Others are asked
-three ways: what a conversation looks like before each answer, after it, and as a whole. Where each is the beginning of
-the next, the answer is what lies between. Where it is not (a template that drops earlier reasoning, say), nobody can
-tell, and the row is refused.
+Which tokens are the assistant's is read off the template where it marks them with `{% generation %}`; in others
+`prunus.data.spans` finds them.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from prunus.data.chat import Turns
+from prunus.data.rendering import Span, Texts, has_marks, named, render
+from prunus.data.spans import Conversed
+from prunus.data.turns import LEARNT, Turns
 from prunus.errors import DataError, ModelError
+from prunus.files import read_text
 
 PLAIN = (
     "{{ bos_token or '' }}{% if tools %}{{ 'Functions: ' + (tools | tojson) + '\\n' }}{% endif %}"
@@ -29,8 +29,6 @@ PLAIN = (
 )
 """`builtin:plain`, for models that have no template: roles as words, and no token that a model might lack."""
 _TOGETHER = 256  # conversations that are tokenised together
-
-Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -70,31 +68,61 @@ class Dialogue:
     prompt: int = 0
 
 
+@dataclass(frozen=True)
+class Script:
+    """A chat template and what it knows: as much as shows a conversation as text.
+
+    Attributes:
+        text: The template, or several by name.
+        variables: The tokens that it may name, such as `eos_token`.
+        specials: Tokens that are never text.
+    """
+
+    text: Texts
+    variables: Mapping[str, Any]
+    specials: tuple[str, ...]
+
+    def shown(self, dialogue: Dialogue) -> tuple[str, list[Span]]:
+        """A conversation as text, and where in it is what is learnt, in characters.
+
+        Raises:
+            DataError: The template refuses it, leaves something out of it, or nobody can tell what is learnt.
+        """
+        turns, tools, where = dialogue.turns, dialogue.tools, dialogue.where
+        one = partial(render, self.text, where=where, tools=tools, variables=self.variables)
+        seen = Conversed(lambda some, ask: one(some, ask=ask), turns, where, self.specials)
+        text, marks = one(turns)
+        seen.check_shown(text, tools)
+        answers = [number for number, turn in enumerate(turns) if turn["role"] == "assistant"]
+        wanted = [n for n in answers if n >= dialogue.prompt and turns[n].get(LEARNT, True)]
+        if not has_marks(named(self.text, tools, where)):
+            return text, seen.unmarked(text, wanted)
+        return text, marks if wanted == answers else seen.marked(text, marks, wanted)
+
+
 class Template:
     """A tokenizer and the chat template that it renders conversations by.
 
     Args:
         tokenizer: A fast one: it must tell which characters a token stands for.
         text: The template; the tokenizer's own if not given.
+        ends: The tokens that end an answer when the model writes one.
 
     Raises:
         ModelError: There is no template, or the tokenizer is slow.
     """
 
-    def __init__(self, tokenizer: Any, text: str | None = None) -> None:
-        self.tokenizer = tokenizer
-        self.text = text or tokenizer.chat_template
+    def __init__(self, tokenizer: Any, text: Texts | None = None, ends: Collection[int] = ()) -> None:
+        self.tokenizer, self.ends = tokenizer, frozenset(ends)
+        self.text: Texts = text or tokenizer.chat_template
         if not self.text:
             raise ModelError(
                 "data.template: the model's tokenizer has no chat template; give a file with one, or `builtin:plain`"
             )
         if not tokenizer.is_fast:
             raise ModelError(f"{type(tokenizer).__name__}: a slow tokenizer does not say which characters a token is")
-
-    @cached_property
-    def marks(self) -> bool:
-        """Whether the template itself marks what the assistant says."""
-        return re.search(r"\{%-?\s*generation\s*-?%\}", str(self.text)) is not None
+        specials = tuple(map(str, (*tokenizer.all_special_tokens, *tokenizer.convert_ids_to_tokens(sorted(ends)))))
+        self.script = Script(self.text, tokenizer.special_tokens_map, specials)
 
     def render(self, dialogues: Iterable[Dialogue]) -> Iterator[Rendered]:
         """Each conversation as tokens.
@@ -104,12 +132,12 @@ class Template:
         """
         dialogues = iter(dialogues)
         while batch := list(islice(dialogues, _TOGETHER)):
-            texts, spans = zip(*map(self._marked, batch), strict=True)
+            texts, spans = zip(*map(self.script.shown, batch), strict=True)
             read = self.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
             for dialogue, text, span, ids, places in zip(
                 batch, texts, spans, read["input_ids"], read["offset_mapping"], strict=True
             ):
-                answers = list(_stretches(places, span))
+                answers = [(start, self._one_end(ids, start, end)) for start, end in _stretches(places, span)]
                 if not answers:
                     raise DataError(
                         f"{dialogue.where}: the chat template leaves no token of what the assistant says; "
@@ -117,64 +145,13 @@ class Template:
                     )
                 yield Rendered(text, ids, answers)
 
-    def _marked(self, dialogue: Dialogue) -> tuple[str, list[Span]]:
-        """A conversation as text, and where in it the assistant speaks, in characters."""
-        turns, tools, where = dialogue.turns, dialogue.tools, dialogue.where
-        if self.marks:
-            text, spans = self._by_marks(turns, tools, where)
-            before = len(self._render(turns[: dialogue.prompt], tools, where)) if dialogue.prompt else 0
-            return text, [(start, end) for start, end in spans if start >= before]
-        text = self._render(turns, tools, where)
-        spans = []
-        for number, turn in enumerate(turns):
-            if turn["role"] == "assistant" and number >= dialogue.prompt:
-                start = self._beginning(turns[:number], tools, where, text, ask=True)
-                last = all(later["role"] == "assistant" for later in turns[number + 1 :]) and number + 1 == len(turns)
-                end = len(text) if last else self._beginning(turns[: number + 1], tools, where, text)
-                spans.append((start, self._without_border(text, start, end)))
-        return text, spans
-
-    def _by_marks(self, turns: Turns, tools: Turns | None, where: str) -> tuple[str, list[Span]]:
-        from transformers.utils.chat_template_utils import render_jinja_template
-
-        try:
-            texts, spans = render_jinja_template(
-                conversations=[turns],
-                tools=tools,
-                chat_template=self.text,
-                return_assistant_tokens_mask=True,
-                **self.tokenizer.special_tokens_map,
-            )
-        except Exception as error:  # as below
-            raise _refused(where, error) from None
-        return texts[0], [(start, end) for start, end in spans[0]]
-
-    def _beginning(self, turns: Turns, tools: Turns | None, where: str, text: str, ask: bool = False) -> int:
-        """How far into `text` the first turns go."""
-        beginning = self._render(turns, tools, where, ask)
-        if not text.startswith(beginning):
-            raise DataError(
-                f"{where}: the chat template cannot tell what the assistant says: its first {len(turns)} turns alone "
-                "look otherwise than within the whole. Give a template by data.template that has {% generation %} and "
-                "{% endgeneration %} around what the assistant says"
-            )
-        return len(beginning)
-
-    def _without_border(self, text: str, start: int, end: int) -> int:
-        """The end of an answer without the blank that a template sets between turns, behind a token that ends one."""
-        stripped = text[start:end].rstrip()
-        ends = tuple(str(token) for token in self.tokenizer.all_special_tokens)
-        return start + len(stripped) if ends and stripped.endswith(ends) else end
-
-    def _render(self, turns: Turns, tools: Turns | None, where: str, ask: bool = False) -> str:
-        try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    turns, tools=tools, chat_template=self.text, add_generation_prompt=ask, tokenize=False
-                )
-            )
-        except Exception as error:  # templates are programs, and refuse in words of their own
-            raise _refused(where, error) from None
+    def _one_end(self, ids: list[int], start: int, end: int) -> int:
+        """Where an answer is over: behind the first of several tokens at its end that each would end it."""
+        kept, place = end, end
+        while place > start and (ids[place - 1] in self.ends or not self.tokenizer.decode(ids[place - 1]).strip()):
+            place -= 1
+            kept = place + 1 if ids[place] in self.ends else kept
+        return kept
 
 
 def read_template(path: str | None) -> str | None:
@@ -188,13 +165,9 @@ def read_template(path: str | None) -> str | None:
     if path == "builtin:plain":
         return PLAIN
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"data.template: {path} cannot be read: {error}; a file, or `builtin:plain`") from None
-
-
-def _refused(where: str, error: Exception) -> DataError:
-    return DataError(f"{where}: the chat template refuses it: {error}")
+        return read_text(Path(path).expanduser(), DataError)
+    except DataError as error:
+        raise DataError(f"data.template: {error}; allowed: a file, or `builtin:plain`") from None
 
 
 def _stretches(places: list[Span], spans: list[Span]) -> Iterator[Span]:

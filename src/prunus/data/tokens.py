@@ -1,16 +1,15 @@
-"""Tokens: a tokenised stream on disk, its documents, and the two ways of cutting it: blocks and windows."""
+"""Tokens: a tokenised stream on disk and its documents. Blocks and windows are the two ways of cutting it."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from prunus.errors import DataError
+from prunus.errors import ArtifactError
+from prunus.files import read_object
 
 IDS, ENDS, SIZES, FACTS = "tokens.bin", "document_ends.npy", "document_bytes.npy", "tokens.json"
 ANSWERS = "answers.npy"  # only where a part of the stream is what somebody was asked for
@@ -27,6 +26,7 @@ class Tokens:
         answers: [A, 2], the stretches (start, end) of `ids` that answer somebody, ascending: an assistant's turns, or
             what a teacher wrote; None for text that nobody was asked for.
         prefix: The ids that the tokenizer puts at the start of every text, such as (2,) for Gemma 3.
+        opening: The ids that a held-out document is predicted from: the prefix; else BOS, else EOS, if there is one.
     """
 
     ids: np.ndarray
@@ -34,31 +34,22 @@ class Tokens:
     sizes: np.ndarray
     answers: np.ndarray | None = None
     prefix: tuple[int, ...] = ()
+    opening: tuple[int, ...] = ()
 
     @classmethod
     def open(cls, folder: Path) -> Tokens:
         """Map the stream that a `data` or a `generate` step wrote."""
-        facts = json.loads((folder / FACTS).read_text())
+        facts = read_object(folder / FACTS, ArtifactError)
         ids = np.memmap(folder / IDS, dtype=facts["dtype"], mode="r")
         ends = np.load(folder / ENDS)
         answers = np.load(folder / ANSWERS) if (folder / ANSWERS).is_file() else None
-        return cls(ids, ends, np.load(folder / SIZES), answers, tuple(facts.get("prefix", ())))
+        prefix, opening = (tuple(facts.get(name, ())) for name in ("prefix", "opening"))
+        return cls(ids, ends, np.load(folder / SIZES), answers, prefix, opening or prefix)
 
     @cached_property
     def starts(self) -> np.ndarray:
         """Where each document begins in `ids`, [N]."""
         return np.concatenate([np.zeros(1, dtype=self.ends.dtype), self.ends[:-1]])
-
-    def blocks(self, length: int) -> np.ndarray:
-        """The stream in consecutive blocks, [T // length, length]; what does not fill the last one is dropped.
-
-        Raises:
-            DataError: There is not one block.
-        """
-        count = len(self.ids) // length
-        if not count:
-            raise DataError(f"the text is too short: {len(self.ids)} tokens do not fill one sequence of {length}")
-        return self.ids[: count * length].reshape(count, length)
 
     def positions(self, first: int, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Where in its document each of some tokens is, counted from where the document or `first` is, and in which."""
@@ -72,27 +63,6 @@ class Tokens:
             return np.ones(length, dtype=bool)
         inside = np.searchsorted(self.answers.ravel(), np.arange(first, first + length), side="right")
         return inside % 2 == 1  # behind a start, and not yet behind its end
-
-    def draw(self, count: int, length: int, seed: int) -> np.ndarray:
-        """A calibration set: `count` blocks drawn at random, or all in random order if there are fewer, [n, length].
-
-        Raises:
-            DataError: There is not one block.
-        """
-        blocks = self.blocks(length)
-        return blocks[np.random.default_rng(seed).permutation(len(blocks))[:count]].astype(np.int64)
-
-    def windows(self, length: int) -> Iterator[tuple[int, int, float]]:
-        """Stretches (start, end, bytes) of at most `length` tokens, none across two documents.
-
-        A document's bytes are shared out by tokens. Stretches of one token predict nothing and are left out.
-        """
-        documents = zip(self.starts.tolist(), self.ends.tolist(), self.sizes.tolist(), strict=True)
-        for start, end, size in documents:
-            for left in range(start, end, length):
-                right = min(left + length, end)
-                if right - left > 1:
-                    yield left, right, size * (right - left) / (end - start)
 
 
 def schedule(blocks: int, count: int, seed: int) -> np.ndarray:

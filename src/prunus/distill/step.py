@@ -41,7 +41,7 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     """Distil the teacher into the student, and write the result to `out` in the student's own type.
 
     Returns:
-        The last loss (nats per token), tokens and tokens per second, and `reload_difference`.
+        The last loss (the sum of its terms), tokens and tokens per second, and `reload_difference`.
 
     Raises:
         DataError: The stream does not fill one sequence.

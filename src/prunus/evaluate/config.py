@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from prunus.config import RUNTIME, Config, Path, Seed, StepConfig
+from prunus.config import MAX_NAME, RUNTIME, Config, Path, Seed, StepConfig
 from prunus.evaluate.tasks import BASE, CODE, SKILLS
 from prunus.judging.config import JudgeConfig
 from prunus.world.config import WORLD, WorldConfig
@@ -67,7 +67,7 @@ class EvaluateConfig(StepConfig):
     """How a model is measured: on held-out text and by tasks, beside its teacher."""
 
     kind: ClassVar[str] = "evaluate"
-    revision: ClassVar[int] = 3
+    revision: ClassVar[int] = 4
 
     sequence_length: int = Field(default=2048, ge=2)
     """Longest stretch of one document that is read at once."""
@@ -108,7 +108,9 @@ class EvaluateConfig(StepConfig):
         named = dict.fromkeys(raw) if isinstance(raw, (list, tuple)) else raw
         for name in named if isinstance(named, dict) else ():
             if not re.fullmatch(r"\w[\w.+-]*", str(name)):
-                raise ValueError(f"{name!r} is no name for a task: letters, digits and _ . + -")
+                raise ValueError(f"{name!r:.80} is no name for a task: letters, digits and _ . + -")
+            if len(str(name).encode()) > MAX_NAME:
+                raise ValueError(f"{name!r:.80}...: a task's name is in names of files; allowed: {MAX_NAME} bytes")
         return named
 
     @model_validator(mode="after")

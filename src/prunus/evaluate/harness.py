@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -16,11 +18,12 @@ import yaml
 from transformers import PreTrainedModel
 
 from prunus import processes
-from prunus.errors import DataError, HubError
+from prunus.errors import DataError, HubError, NotFiniteError
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
 from prunus.evaluate.rows import local_rows, mmlu_rows
+from prunus.evaluate.scoring import Scores
 from prunus.evaluate.summary import CHANCE, Row
-from prunus.evaluate.tasks import HARNESS
+from prunus.evaluate.tasks import DERIVED, HARNESS
 
 _BUILTIN = {  # in the harness's folder of tasks
     "mmlu": "mmlu/default/mmlu_{part}.yaml",
@@ -59,7 +62,7 @@ class Harness:
         """What each item of a task is worth; of several processes, which share the items out, the first is told.
 
         Raises:
-            DataError: Its data cannot be used, or the harness fails on it.
+            DataError: Its data cannot be used, the harness fails on it, or none of its metrics is a mean over items.
             HubError: Its data are on the hub, which does not give them.
         """
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -95,13 +98,24 @@ class Harness:
                     fewshot_random_seed=config.seed, confirm_run_unsafe_code=config.run_code,
                     gen_kwargs={"max_gen_toks": self.context // 2} if self.context <= _SHORT else None,
                 )  # fmt: skip
+        except NotFiniteError:  # which is no fault of the task's
+            raise
         except (OSError, ConnectionError) as error:
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise  # a full disk says nothing of the task
             raise HubError(f"tasks.{name}: its data cannot be had; give `data`, a local copy: {error}") from None
         except Exception as error:  # its tasks are programs of many hands; the other tasks are still to be asked
             raise DataError(f"tasks.{name}: lm-evaluation-harness: {type(error).__name__}: {error}") from error
         if found is None:
             return []  # the first process has them all
-        return [row for part in found["samples"] for row in _rows(kind, part, name, found["samples"][part])]
+        rows = [
+            row
+            for part, samples in found["samples"].items()
+            for row in rows_of(kind, part, samples, found["results"].get(part, {}))
+        ]
+        if rows and not any(row["scores"] for row in rows):
+            raise DataError(f"tasks.{name}: no metric of the harness's is a mean over items, or derived from one")
+        return rows
 
 
 def _join(model: Any) -> None:
@@ -117,7 +131,7 @@ def _hushed() -> Iterator[None]:
     """Without the harness's bars and what the programs say that it calls; errors are raised, and so not lost."""
     sys.stderr.flush()
     kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
         yield
@@ -127,21 +141,70 @@ def _hushed() -> Iterator[None]:
         os.close(kept)
 
 
-def _rows(kind: str, part: str, name: str, samples: list[dict[str, Any]]) -> Iterator[Row]:
-    """What the harness says of each item, for the metrics that count."""
-    filters = {sample["filter"] for sample in samples}
-    chosen = next((one for one in _FILTERS if one in filters), next(iter(filters)))
+def rows_of(kind: str, part: str, samples: list[dict[str, Any]], reported: dict[str, Any]) -> list[Row]:
+    """What the harness says of each item, for the metrics that count.
+
+    A metric of the harness need be no mean over items (F1 and correlations are not); only those are kept whose mean, or
+    what `DERIVED` makes of it, is what the harness reports.
+
+    Args:
+        kind: The task.
+        part: The harness's name of the task or of a part of it.
+        samples: Its items, once for each way to read an answer.
+        reported: The harness's figures by `METRIC,FILTER`.
+    """
+    filters = [sample["filter"] for sample in samples]
+    chosen = next((one for one in (*_FILTERS, *filters) if one in filters), None)
     group = part.removeprefix("prunus_").removeprefix(f"{kind}_") if part not in (f"prunus_{kind}", kind) else None
+    rows: list[Row] = []
     for sample in sorted(samples, key=lambda sample: int(sample["doc_id"])):  # however many processes asked
-        if sample["filter"] != chosen:
+        if sample["filter"] == chosen:
+            answer = {"answer": sample["filtered_resps"][0]} if isinstance(sample["filtered_resps"][0], str) else {}
+            rows.append({"id": f"{part}-{sample['doc_id']}", "group": group, "scores": _scores(kind, sample), **answer})
+    metrics = {key.removesuffix(f",{chosen}"): value for key, value in reported.items() if key.endswith(f",{chosen}")}
+    wrong = _no_means(rows, metrics)
+    return [
+        {**row, "scores": {name: pair for name, pair in row["scores"].items() if name not in wrong}} for row in rows
+    ]
+
+
+def _scores(kind: str, sample: dict[str, Any]) -> Scores:
+    """The scores of one item."""
+    scores: Scores = {}
+    for name in HARNESS[kind].metrics if kind in HARNESS else sample["metrics"]:
+        pair = _score(name, sample.get(name))
+        if pair is not None:
+            scores[DERIVED[name].mean if name in DERIVED else name] = pair
+    if len(sample["resps"]) > 1 and {"acc", "acc_norm"} & scores.keys():  # one for each choice
+        scores[CHANCE] = (1 / len(sample["resps"]), 1.0)
+    return scores
+
+
+def _score(metric: str, value: Any) -> tuple[float, float] | None:
+    """An item's sum and count, or None where the harness's value has no such form.
+
+    Of `DERIVED` metrics the value is a log-likelihood, or that and the words or bytes that it is of.
+    """
+    total, count = value if isinstance(value, (tuple, list)) and metric in DERIVED and len(value) == 2 else (value, 1)
+    if not isinstance(total, (int, float)) or not isinstance(count, (int, float)):
+        return None
+    return (-float(total), float(count)) if metric in DERIVED else (float(total), float(count))
+
+
+def _no_means(rows: list[Row], reported: dict[str, Any]) -> set[str]:
+    """The metrics of which the harness reports another figure than the mean over items, or what is derived from it."""
+    found = set()
+    for name, figure in reported.items():
+        derived = DERIVED.get(name)
+        metric = derived.mean if derived else name
+        pairs = [row["scores"][metric] for row in rows if metric in row["scores"]]
+        count = sum(pair[1] for pair in pairs)
+        if not count or not isinstance(figure, (int, float)):
             continue
-        names = HARNESS[kind].metrics if kind in HARNESS else sample["metrics"]
-        values = {metric: sample[metric] for metric in names if isinstance(sample.get(metric), (int, float))}
-        answer = {"answer": sample["filtered_resps"][0]} if isinstance(sample["filtered_resps"][0], str) else {}
-        scores = {metric: (float(value), 1.0) for metric, value in values.items()}
-        if len(sample["resps"]) > 1 and {"acc", "acc_norm"} & values.keys():  # one for each choice
-            scores[CHANCE] = (1 / len(sample["resps"]), 1.0)
-        yield {"id": f"{part}-{sample['doc_id']}", "group": group, "scores": scores, **answer}
+        mean = sum(pair[0] for pair in pairs) / count
+        if not math.isclose(derived.value(mean) if derived else mean, figure, rel_tol=1e-6, abs_tol=1e-9):
+            found.add(metric)
+    return found
 
 
 def _local_tasks(kind: str, data: str, folder: Path, where: str) -> Iterator[str]:
@@ -170,7 +233,7 @@ def _write_task(kind: str, part: str, folder: Path, rows: list[Row], shown: list
 
 def _write(rows: list[Row], file: Path) -> str:
     if processes.rank() == 0:
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return str(file)
 
 

@@ -6,71 +6,49 @@ B batch, S sequence, V vocabulary
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
-from prunus.data.tokens import Tokens
+from prunus.data.windows import Window
+from prunus.models.finite import not_finite
 
 COLUMNS = ("tokens", "bytes", "nll", "teacher_nll", "kl", "agreed")
 """What is kept of a window: predicted tokens and their bytes, the sums over them of the negative log-likelihood by the
 model and by its teacher (nats) and of KL(teacher ‖ model) (nats), and at how many both have the same first choice."""
 
 
-@dataclass(frozen=True)
-class Window:
-    """A stretch of one document: half-open borders in the stream, and its bytes."""
-
-    start: int
-    end: int
-    size: float
-
-
-def windows_of(tokens: Tokens, length: int, max_tokens: int) -> list[Window]:
-    """The windows of at most `length` tokens, until `max_tokens` are in them."""
-    chosen: list[Window] = []
-    total = 0
-    for start, end, size in tokens.windows(length):
-        chosen.append(Window(start, end, size))
-        total += end - start
-        if total >= max_tokens:
-            break
-    return chosen
-
-
 def batches(windows: list[Window], size: int) -> Iterator[list[int]]:
     """Numbers of windows in batches of like length, the longest first, so that little is padding."""
-    order = sorted(range(len(windows)), key=lambda i: windows[i].start - windows[i].end)
+    order = sorted(range(len(windows)), key=lambda i: -len(windows[i].ids))
     for first in range(0, len(order), size):
         yield order[first : first + size]
 
 
-def padded(tokens: Tokens, windows: list[Window]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids of `windows` padded on the right, and which are real: [B, S] each.
+def padded(windows: list[Window]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids of `windows` padded on the right, and which of them are to be predicted: [B, S] each.
 
     Causal models never see what follows, so no attention mask is needed.
     """
-    length = max(window.end - window.start for window in windows)
+    length = max(len(window.ids) for window in windows)
     ids = np.zeros((len(windows), length), dtype=np.int64)
-    real = np.zeros((len(windows), length), dtype=bool)
+    predicted = np.zeros((len(windows), length), dtype=bool)
     for row, window in enumerate(windows):
-        ids[row, : window.end - window.start] = tokens.ids[window.start : window.end]
-        real[row, : window.end - window.start] = True
-    return torch.from_numpy(ids), torch.from_numpy(real)
+        ids[row, : len(window.ids)] = window.ids
+        predicted[row, window.context : len(window.ids)] = True
+    return torch.from_numpy(ids), torch.from_numpy(predicted)
 
 
 @torch.no_grad()
 def measure(
-    model: PreTrainedModel, teacher: PreTrainedModel | None, ids: torch.Tensor, real: torch.Tensor
+    model: PreTrainedModel, teacher: PreTrainedModel | None, ids: torch.Tensor, predicted: torch.Tensor
 ) -> torch.Tensor:
     """The sums of `COLUMNS` from `nll` on for each window: [B, S] to [B, 4] in float64.
 
     Without a teacher the model stands in for it: KL is 0 and agreement whole.
     """
-    wanted = real[:, 1:]
     target = ids[:, 1:, None]
     log_s = F.log_softmax(model(input_ids=ids, use_cache=False).logits[:, :-1].float(), dim=-1)
     log_t = log_s
@@ -82,4 +60,22 @@ def measure(
         (log_t.exp() * (log_t - log_s)).sum(dim=-1),
         log_t.argmax(dim=-1) == log_s.argmax(dim=-1),
     )
-    return torch.stack([torch.where(wanted, figure, 0).sum(dim=1, dtype=torch.float64) for figure in figures], dim=1)
+    return torch.stack(
+        [torch.where(predicted[:, 1:], figure, 0).sum(dim=1, dtype=torch.float64) for figure in figures], dim=1
+    )
+
+
+def check_sums(
+    sums: np.ndarray, numbers: list[int], ids: torch.Tensor, model: PreTrainedModel, teacher: PreTrainedModel | None
+) -> None:
+    """Refuse sums [B, 4] of windows, given by their numbers and token ids [B, S], that are not finite.
+
+    Raises:
+        NotFiniteError: Names the model, the figure and the window, and where in the model it begins.
+    """
+    wrong = np.argwhere(~np.isfinite(sums))
+    if len(wrong):
+        row, column = wrong[0].tolist()
+        blamed = teacher if teacher is not None and not np.isfinite(sums[row, 1]) else model
+        figure = COLUMNS[2 + column]
+        raise not_finite(blamed, f"the figure `{figure}` of window {numbers[row]} of the held-out text", ids[[row]])

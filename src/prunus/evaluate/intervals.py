@@ -46,7 +46,12 @@ def ratio_interval(
 
 
 def paired_difference(
-    ours: np.ndarray, theirs: np.ndarray, confidence: float, resamples: int, seed: int
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    confidence: float,
+    resamples: int,
+    seed: int,
+    transform: Callable[[Any], Any] = lambda ratio: ratio,
 ) -> dict[str, float]:
     """The difference of two models' ratios of sums on the same items, with its percentile bootstrap interval.
 
@@ -58,6 +63,7 @@ def paired_difference(
         confidence: Level.
         resamples: R.
         seed: Seed of the resampling.
+        transform: As in `ratio_interval`; what is compared is what it gives for either ratio.
 
     Returns:
         `value` (ours - theirs), `low` and `high`.
@@ -66,8 +72,8 @@ def paired_difference(
     for weights in _drawn(len(ours), resamples, seed):
         a, b = weights @ ours, weights @ theirs
         with np.errstate(invalid="ignore", divide="ignore"):
-            found.append(a[:, 0] / a[:, 1] - b[:, 0] / b[:, 1])
-    value = ours[:, 0].sum() / ours[:, 1].sum() - theirs[:, 0].sum() / theirs[:, 1].sum()
+            found.append(transform(a[:, 0] / a[:, 1]) - transform(b[:, 0] / b[:, 1]))
+    value = transform(ours[:, 0].sum() / ours[:, 1].sum()) - transform(theirs[:, 0].sum() / theirs[:, 1].sum())
     return _interval(value, np.concatenate(found), confidence, lambda difference: difference)
 
 

@@ -10,14 +10,17 @@ from transformers import PreTrainedModel
 
 from prunus import processes
 from prunus.console import Console
-from prunus.errors import PrunusError
+from prunus.environment import as_written
+from prunus.errors import DataError, NotFiniteError, PrunusError
 from prunus.evaluate.ask import Asker
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
 from prunus.evaluate.harness import Harness
 from prunus.evaluate.scoring import FIRST
 from prunus.evaluate.skills import ask_skill
 from prunus.evaluate.summary import Row, hidden_loss, summarise
-from prunus.evaluate.tasks import HARNESS, SKILLS
+from prunus.evaluate.tasks import HARNESS, SKILLS, unit_of
+from prunus.files import read_json_lines, replace_text
+from prunus.keys import hide
 
 ITEMS = "items.jsonl"
 
@@ -47,6 +50,10 @@ def measure_tasks(
     Returns:
         `tasks`, the figures of each by name, and `warnings`. A task whose data cannot be had is a `hole`. Of several
         processes the first alone knows them.
+
+    Raises:
+        NotFiniteError: The model gives NaN or infinity.
+        DataError: The items of `beside` are damaged.
     """
     asker = Asker(model, tokenizer, context, out, batch_size)
     theirs = read_items_of(beside)
@@ -55,31 +62,50 @@ def measure_tasks(
     for name, task in config.asked().items():
         try:
             rows, facts = _ask(name, task, config, asker, console)
+        except NotFiniteError:  # a fault of the model, and no hole of the task
+            raise
         except PrunusError as error:
-            console.warn(f"{name}: {error}")
-            tasks[name] = {"hole": str(error)}
+            reason = hide(as_written(str(error)))
+            console.warn(f"{name}: {reason}")
+            tasks[name] = {"hole": reason}
             continue
         if processes.rank():
             continue
-        lines += (json.dumps({"task": name, **row}) + "\n" for row in rows)
+        lines += (json.dumps({"task": name, **row}, allow_nan=False) + "\n" for row in rows)
         figures = summarise(rows, theirs.get(name, ()), config)
-        tasks[name] = {**figures, **facts, **_nature(name, task, figures)}
+        tasks[name] = {**figures, **facts, **_nature(name, task, figures, rows)}
         if (facts.get("judge") or {}).get("hole"):
             console.warn(f"{name}: {facts['judge']['hole']}")
     if processes.rank() == 0:
-        (out / ITEMS).write_text("".join(lines), encoding="utf-8")
+        replace_text(out / ITEMS, "".join(lines))
     return {"tasks": tasks, "warnings": hidden_loss(tasks)}
 
 
 def read_items_of(evaluation: Path | None) -> dict[str, list[Row]]:
-    """The items of an evaluation, by task; none where there is none, or it asked no task."""
+    """The items of an evaluation, by task; none where there is none, or it asked no task.
+
+    Raises:
+        DataError: The file is damaged; names the line.
+    """
     found: dict[str, list[Row]] = {}
     file = evaluation / ITEMS if evaluation is not None else None
     if file is not None and file.is_file():
-        for line in file.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
+        for number, row in enumerate(read_json_lines(file, DataError), start=1):
+            if not _is_row(row):
+                raise DataError(f"{file}, item {number}: expected `task`, `id` and `scores` of pairs of numbers")
             found.setdefault(row["task"], []).append(row)
     return found
+
+
+def _is_row(row: Any) -> bool:
+    """Whether a value has the form of an item's row."""
+    if not isinstance(row, dict) or not isinstance(row.get("task"), str) or not isinstance(row.get("scores"), dict):
+        return False
+    pairs = row["scores"].values()
+    return isinstance(row.get("id"), str) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, (int, float)) for part in pair)
+        for pair in pairs
+    )
 
 
 def _ask(
@@ -92,10 +118,14 @@ def _ask(
     return harness.ask(name, task, config), {}
 
 
-def _nature(name: str, task: TaskConfig, figures: dict[str, Any]) -> dict[str, Any]:
-    """The metric that counts, and whether the task is answered in words."""
+def _nature(name: str, task: TaskConfig, figures: dict[str, Any], rows: list[Row]) -> dict[str, Any]:
+    """The metric that counts and what it is counted in, and whether the task is answered in words."""
     kind = task.kind or name
     known = HARNESS.get(kind)
     names = FIRST.get(kind) or (known.metrics if known else tuple(figures["metrics"]))
     first = next((metric for metric in names if metric in figures["metrics"]), None)
-    return {"kind": kind, "first": first, "generates": kind in SKILLS or bool(known and known.generates)}
+    items = (row["scores"].get(first, (0, 1)) for row in rows)
+    unit = unit_of(first, all(0 <= total <= count for total, count in items)) if first else None
+    return {
+        "kind": kind, "first": first, "unit": unit, "generates": kind in SKILLS or bool(known and known.generates)
+    }  # fmt: skip

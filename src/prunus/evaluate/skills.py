@@ -78,7 +78,7 @@ def _save(name: str, items: list[Item], given: Given, rows: list[Row], asker: As
     """Every answer with its prompt, a line an item; the first prompt as the model read it."""
     folder = asker.out / "answers"
     folder.mkdir(exist_ok=True)
-    with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:
+    with (folder / f"{name}.jsonl").open("w", encoding="utf-8", errors="replace") as file:
         for item, samples, row in zip(items, given, rows, strict=True):
             said = [message["content"] for message in item.messages if message["role"] == "user"][-1:] + item.then
             line = {
@@ -87,4 +87,4 @@ def _save(name: str, items: list[Item], given: Given, rows: list[Row], asker: As
                 "answers": [[answer.text for answer in answers] for answers in samples],
                 "finish": [[answer.finish for answer in answers] for answers in samples],
             }
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")

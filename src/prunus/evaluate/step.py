@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,20 @@ import torch
 from transformers import PreTrainedModel
 
 from prunus import processes
+from prunus.checkpoints import done_with
 from prunus.console import Console
 from prunus.data.tokens import Tokens
+from prunus.data.windows import first_windows
 from prunus.errors import DataError
 from prunus.evaluate.config import EvaluateConfig
 from prunus.evaluate.efficiency import efficiency
-from prunus.evaluate.heldout import COLUMNS, batches, measure, padded, windows_of
+from prunus.evaluate.heldout import COLUMNS, batches, check_sums, measure, padded
 from prunus.evaluate.intervals import ratio_interval
 from prunus.evaluate.measure import measure_tasks
+from prunus.evaluate.tasks import DERIVED
+from prunus.files import replace_json, replace_text
 from prunus.judging.config import HOLES
+from prunus.models.finite import finite_logits
 from prunus.models.folder import ModelFolder
 from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
 from prunus.runtime import Runtime
@@ -56,10 +60,11 @@ def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
     and `judgements.jsonl`.
 
     Returns:
-        The figures without their intervals; and `judge_holes`, the number of tasks that the judge left without grades.
+        The figures without their intervals; and `judge_holes`, the number of grades that the judge has not given.
 
     Raises:
         DataError: The held-out stream has no window of two tokens.
+        ModelError: The model or its teacher gives NaN or infinity; names the window and where it begins.
     """
     tokens = Tokens.open(inputs.tokens)
     device = device_of(runtime)
@@ -79,9 +84,9 @@ def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
     speed = {}
     if processes.rank() == 0:
         lines = (dict(zip(COLUMNS, row, strict=True)) for row in rows.tolist())
-        (out / "windows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        replace_text(out / "windows.jsonl", "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
         answers = _answers(model, inputs.model, tokens, config)
-        (out / "answers.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
+        replace_text(out / "answers.jsonl", "".join(json.dumps(answer) + "\n" for answer in answers))
         models = {"model": (model, folder.shape)}
         if inputs.teacher and teacher is not None:
             models["teacher"] = (teacher, ModelFolder(inputs.teacher).shape)
@@ -89,17 +94,18 @@ def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
         del models
     processes.wait()  # whoever is timed is to have the machine alone
     del teacher
-    asked = measure_tasks(
-        config, model, load_tokenizer(inputs.model), folder.shape.max_position_embeddings, inputs.beside, out,
-        runtime.device_batch_size, console,
-    )  # fmt: skip
+    with finite_logits(model, "the tasks"):
+        asked = measure_tasks(
+            config, model, load_tokenizer(inputs.model), folder.shape.max_position_embeddings, inputs.beside, out,
+            runtime.device_batch_size, console,
+        )  # fmt: skip
     if processes.rank() == 0:
         found = {**facts, "figures": results, "efficiency": speed, **asked}
-        (out / "results.json").write_text(json.dumps(found, indent=2) + "\n")
-    holes = sum(bool((task.get("judge") or {}).get("hole")) for task in asked["tasks"].values())
+        replace_json(out / "results.json", found)
+    holes = sum((task.get("judge") or {}).get("missing", 0) for task in asked["tasks"].values())
     holes *= config.judge.url is not None
     if processes.rank() == 0 and not holes:  # else the answers are there to be judged by the next run
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        done_with(out)
     first = {
         name: task["metrics"][task["first"]]["value"] for name, task in asked["tasks"].items() if task.get("first")
     }
@@ -111,7 +117,8 @@ def figures(rows: np.ndarray, config: EvaluateConfig, beside_teacher: bool) -> d
 
     `nll` in nats per token, `perplexity` its exponential, `bits_per_byte`; beside a teacher also `kl` to it in nats per
     token, `agreement`, the share of tokens at which both have the same first choice, and `nll_increase`, the paired
-    difference to the teacher's own `nll` on the same windows.
+    difference to the teacher's own `nll` on the same windows. A figure that no float holds, such as the perplexity of
+    1,000 nats per token, is left out.
     """
     count, size, nll, teacher_nll, kl, agreed = rows.T
 
@@ -120,19 +127,17 @@ def figures(rows: np.ndarray, config: EvaluateConfig, beside_teacher: bool) -> d
     ) -> dict[str, float]:
         return ratio_interval(numerators, denominators, config.confidence, config.resamples, config.seed, transform)
 
-    alone = {
+    found = {
         "nll": interval(nll, count),
-        "perplexity": interval(nll, count, np.exp),
-        "bits_per_byte": interval(nll / np.log(2), size),
+        "perplexity": interval(nll, count, DERIVED["perplexity"].value),
     }
-    if not beside_teacher:
-        return alone
-    return {
-        **alone,
-        "kl": interval(kl, count),
-        "agreement": interval(agreed, count),
-        "nll_increase": interval(nll - teacher_nll, count),
-    }
+    if size.any():  # special tokens alone have no bytes
+        found["bits_per_byte"] = interval(nll / np.log(2), size)
+    if beside_teacher:
+        found["kl"] = interval(kl, count)
+        found["agreement"] = interval(agreed, count)
+        found["nll_increase"] = interval(nll - teacher_nll, count)
+    return {name: figure for name, figure in found.items() if all(map(np.isfinite, figure.values()))}
 
 
 def _measure_all(
@@ -143,21 +148,22 @@ def _measure_all(
     runtime: Runtime,
     console: Console,
 ) -> np.ndarray:
-    windows = windows_of(tokens, config.sequence_length, config.max_tokens)
+    windows = first_windows(tokens, config.sequence_length, config.max_tokens)
     if not windows:
         raise DataError(f"evaluate: the held-out text has {len(tokens.ids)} tokens and no document of two")
     rows = np.zeros((len(windows), len(COLUMNS)))
-    total = sum(window.end - window.start for window in windows)
+    total = sum(len(window.ids) for window in windows)
     done = 0
     with console.progress("evaluate", total, "tokens") as progress:
         for number, numbers in enumerate(batches(windows, runtime.device_batch_size)):
-            done += sum(windows[i].end - windows[i].start for i in numbers)
+            done += sum(len(windows[i].ids) for i in numbers)
             if number % processes.count() != processes.rank():
                 continue
             chosen = [windows[i] for i in numbers]
-            ids, real = padded(tokens, chosen)
-            sums = measure(model, teacher, ids.to(model.device), real.to(model.device)).cpu().numpy()
-            counts = [[window.end - window.start - 1, window.size] for window in chosen]
+            ids, predicted = (part.to(model.device) for part in padded(chosen))
+            sums = measure(model, teacher, ids, predicted).cpu().numpy()
+            check_sums(sums, numbers, ids, model, teacher)
+            counts = [[window.predicted, window.size] for window in chosen]
             rows[numbers] = np.concatenate([np.array(counts), sums], axis=1)
             progress.update(done)
     whole = torch.from_numpy(rows)
@@ -171,7 +177,7 @@ def _answers(model: PreTrainedModel, folder: Path, tokens: Tokens, config: Evalu
     answers = []
     for ids in prompts:
         prompt = torch.tensor([ids], device=model.device)
-        with torch.no_grad():
+        with torch.no_grad(), finite_logits(model, "a prompt"):
             output = model.generate(
                 prompt,
                 attention_mask=torch.ones_like(prompt),

@@ -9,6 +9,7 @@ import numpy as np
 
 from prunus.evaluate.config import EvaluateConfig
 from prunus.evaluate.intervals import mcnemar, paired_difference, ratio_interval, standard_error
+from prunus.evaluate.tasks import DERIVED, GRADE, SHARE, Derived
 
 Row = dict[str, Any]
 """One item of a task: `id`, `group`, and `scores`, a pair (sum, count) for each metric."""
@@ -39,35 +40,54 @@ def summarise(rows: Sequence[Row], beside: Sequence[Row], config: EvaluateConfig
 
 
 def _metrics(rows: Sequence[Row], beside: Sequence[Row], config: EvaluateConfig) -> dict[str, dict[str, float]]:
-    names = dict.fromkeys(name for row in rows for name in row["scores"])
-    return {name: figure for name in names if (figure := _figure(name, rows, beside, config))}
+    """The figures of every metric that some item has, and before each mean what is derived from it."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(name for row in rows for name in row["scores"]):
+        wanted = {one: derived for one, derived in DERIVED.items() if derived.mean == name}
+        found |= {one: _figure(name, rows, beside, config, derived) for one, derived in wanted.items()}
+        found[name] = _figure(name, rows, beside, config)
+    return {name: figure for name, figure in found.items() if figure}
 
 
-def _figure(name: str, rows: Sequence[Row], beside: Sequence[Row], config: EvaluateConfig) -> dict[str, Any]:
-    """One metric over the items that have it: `value`, `low`, `high`, `stderr`, `items`.
+def _figure(
+    name: str, rows: Sequence[Row], beside: Sequence[Row], config: EvaluateConfig, derived: Derived | None = None
+) -> dict[str, Any]:
+    """One metric over the items that have it, or a figure derived from it: `value`, `low`, `high`, `stderr`, `items`.
 
-    Beside the teacher also the paired `difference`, and in it `mcnemar` where every item is right or wrong.
+    Beside the teacher also the paired `difference`, and in it `mcnemar` where every item is right or wrong. Empty where
+    nothing was counted, or where the value or an end of its interval is no finite number.
     """
     ours = {row["id"]: row["scores"][name] for row in rows if name in row["scores"]}
     theirs = {row["id"]: row["scores"][name] for row in beside if name in row["scores"]}
     pairs = np.array(list(ours.values()), dtype=float)
     if not pairs[:, 1].sum():
         return {}
-    settings = (config.confidence, config.resamples, config.seed)
+    transform = np.vectorize(derived.value, otypes=[float]) if derived else lambda ratio: ratio
+    settings = (config.confidence, config.resamples, config.seed, transform)
     figure: dict[str, Any] = {
         **ratio_interval(pairs[:, 0], pairs[:, 1], *settings),
         "items": len(pairs),
     }
+    if not all(map(np.isfinite, figure.values())):
+        return {}
     if len(pairs) > 1:
-        figure["stderr"] = standard_error(pairs[:, 0], pairs[:, 1])
+        slope = derived.slope(pairs[:, 0].sum() / pairs[:, 1].sum()) if derived else 1.0
+        figure["stderr"] = slope * standard_error(pairs[:, 0], pairs[:, 1])
     both = [item for item in ours if item in theirs]
     if both:
         a, b = (np.array([of[item] for item in both], dtype=float) for of in (ours, theirs))
         if a[:, 1].sum() and b[:, 1].sum():
-            figure["difference"] = {**paired_difference(a, b, *settings), "items": len(both)}
-            if all(np.isin(of[:, 0], (0, 1)).all() and (of[:, 1] == 1).all() for of in (a, b)):
-                figure["difference"]["mcnemar"] = mcnemar(a[:, 0], b[:, 0])
+            difference = paired_difference(a, b, *settings)
+            if all(map(np.isfinite, difference.values())):
+                figure["difference"] = {**difference, "items": len(both), **_exactly(a, b)}
     return figure
+
+
+def _exactly(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+    """McNemar's p-value of two models' scores [N, 2] where every item is right or wrong."""
+    if all(np.isin(of[:, 0], (0, 1)).all() and (of[:, 1] == 1).all() for of in (a, b)):
+        return {"mcnemar": mcnemar(a[:, 0], b[:, 0])}
+    return {}
 
 
 CHANCE = "chance"
@@ -83,7 +103,8 @@ def hidden_loss(tasks: dict[str, dict[str, Any]]) -> list[str]:
     """Warnings where a model still chooses among answers nearly as its teacher does, and no longer writes so.
 
     Args:
-        tasks: The figures by task, with `first` (its metric that counts) and `generates`.
+        tasks: The figures by task, with `first` (its metric that counts), `unit` (what that is counted in) and
+            `generates`.
     """
     chosen, written, repeats = [], [], []
     for name, task in tasks.items():
@@ -92,7 +113,7 @@ def hidden_loss(tasks: dict[str, dict[str, Any]]) -> list[str]:
         repetition = task.get("metrics", {}).get("repetition", {}).get("difference")
         if repetition and repetition["low"] > 0.05:
             repeats.append(f"{name} (+{repetition['value']:.0%} repeated)")
-        if not difference:
+        if not difference or task.get("unit") not in (SHARE, GRADE):  # of others less may be better
             continue
         chance = task["metrics"].get(CHANCE, {}).get("value", 0.0)
         theirs = figure["value"] - difference["value"] - chance

@@ -12,6 +12,7 @@ import torch
 
 from prunus.console import Console, human_bytes
 from prunus.data.tokens import Tokens
+from prunus.data.windows import first_windows
 from prunus.errors import DataError
 from prunus.export.check import LAST, Reference, judge, prove
 from prunus.export.config import ExportConfig
@@ -170,13 +171,7 @@ def text_beyond(folder: ModelFolder, seed: int) -> np.ndarray | None:
 
 
 def _windows(tokens: Tokens, length: int, limit: int) -> list[np.ndarray]:
-    chosen: list[np.ndarray] = []
-    total = 0
-    for start, end, _ in tokens.windows(length):
-        chosen.append(np.asarray(tokens.ids[start:end], dtype=np.int64))
-        total += end - start
-        if total >= limit:
-            return chosen
+    chosen = [window.ids.astype(np.int64) for window in first_windows(tokens, length, limit)]
     if not chosen:
         raise DataError("export: the held-out text has no document of two tokens")
     return chosen

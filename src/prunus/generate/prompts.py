@@ -10,6 +10,7 @@ import numpy as np
 from prunus.data.config import Source
 from prunus.data.sources import entries
 from prunus.data.tokens import Tokens
+from prunus.environment import as_written
 from prunus.errors import DataError
 from prunus.generate.config import GenerateConfig
 from prunus.writing.prompts import Prompt, Turns, no_template, rendered
@@ -60,7 +61,7 @@ def asked(sources: tuple[Source, ...], config: GenerateConfig, tokenizer: Any, r
     for source, row, asks, where in _in_turn(sources):
         text, ids = rendered(asks, tokenizer, where)
         if len(ids) <= room:
-            prompts.append(Prompt(len(prompts), ids, text, {"file": source.path, "row": row}))
+            prompts.append(Prompt(len(prompts), ids, text, {"file": as_written(source.path), "row": row}))
         else:
             too_long += 1
         if len(prompts) == config.samples:

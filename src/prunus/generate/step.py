@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from prunus import processes
+from prunus.checkpoints import done_with
 from prunus.console import Console
 from prunus.data.config import Source
 from prunus.data.stream import Stream
@@ -67,8 +68,7 @@ def run(config: GenerateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
     if processes.rank() == 0:
         kept.find()
         metrics = _save(prompts, kept, out, tokenizer, max(len(tokenizer), shape.vocab_size))
-        kept.remove()
-    processes.wait()
+        done_with(out)
     return metrics
 
 

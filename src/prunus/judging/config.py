@@ -6,16 +6,16 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from prunus.config import RUNTIME, Config, Path
+from prunus.config import RUNTIME, Address, Config, Path
 
 HOLES = "judge_holes"
-"""The metric that says how many tasks lack grades since the judge fell silent; such a step is taken up again."""
+"""The metric that says how many grades a judge has not given yet; a step with any is taken up again by the next run."""
 
 
 class JudgeConfig(Config):
     """A model that grades answers, at any server that speaks OpenAI's chat API."""
 
-    url: Annotated[str | None, RUNTIME] = Field(default=None, pattern=r"^https?://\S+$")
+    url: Address | None = None
     """Its address, such as `https://api.openai.com/v1`. The key that it wants is read from the environment variable
     PRUNUS_JUDGE_KEY."""
     model: str | None = None
@@ -25,7 +25,7 @@ class JudgeConfig(Config):
     max_new_tokens: int = Field(default=1024, ge=1)
     """Tokens of a verdict, at most."""
     timeout: Annotated[float, RUNTIME] = Field(default=120.0, gt=0)
-    """Seconds to wait for one verdict."""
+    """Seconds to wait for one verdict, to its last byte."""
     concurrency: Annotated[int, RUNTIME] = Field(default=8, ge=1)
     """Requests under way at a time."""
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Hashable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prunus.console import Console
-from prunus.errors import DataError, PrunusError
+from prunus.errors import DataError, HubError
+from prunus.files import read_json_lines
 from prunus.fingerprint import digest
 from prunus.judging.config import JudgeConfig
 from prunus.judging.prompts import Asked, rating
-from prunus.writing.server import post
+from prunus.writing.client import Client, RefusedError, Server, shown_answer
 
 KEY = "PRUNUS_JUDGE_KEY"
 SAVED = "judgements.jsonl"
-_GIVE_UP = 3  # requests in a row that the judge does not answer
+_GIVE_UP = 3  # failed requests in a row after which no more is asked
 _Place = TypeVar("_Place", bound=Hashable)
 
 
@@ -30,14 +31,18 @@ class Tally:
     Attributes:
         asked: Answers to grade.
         graded: Those that have a grade.
-        malformed: Verdicts without a grade in them.
-        failed: Requests that were refused, or not answered in time.
-        hole: Why no grade was given at all, or no more, if so.
+        malformed: Those whose verdict has no grade in it.
+        missing: Those without a verdict; the next run asks for it.
+        refused: Those of them whose request the judge does not take, and may never take.
+        failed: Requests that got no verdict.
+        hole: Why verdicts are missing, if any are.
     """
 
     asked: int = 0
     graded: int = 0
     malformed: int = 0
+    missing: int = 0
+    refused: int = 0
     failed: int = 0
     hole: str | None = None
 
@@ -59,67 +64,97 @@ class Judge:
     tally: Tally = field(default_factory=Tally)
 
     def grade(self, wanted: Mapping[_Place, Asked], console: Console) -> dict[_Place, float]:
-        """The grades of all answers, by where each stands; those that cannot be had are left out."""
+        """The grades of all answers, by where each stands; those that cannot be had are left out.
+
+        Raises:
+            DataError: The file of verdicts is damaged.
+        """
         self.tally.asked = len(wanted)
         if self.config.url is None:
             self.tally.hole = f"{self.where}.url: no judge is given"
+            self.tally.missing = len(wanted)
             return {}
         known = self._known()
         left = {digest(asked): asked for asked in wanted.values()}
         left = {key: asked for key, asked in left.items() if key not in known}
         done = len(wanted) - len(left)
-        with console.progress("judge", len(wanted), "verdicts") as progress, self.saved.open("a") as file:
+        refused: set[str] = set()
+        with (
+            console.progress("judge", len(wanted), "verdicts") as progress,
+            self.saved.open("a", encoding="utf-8", errors="backslashreplace") as file,  # half a pair, as JSON has it
+        ):
             for key, verdict in self._ask(left):
+                progress.update(done := done + 1)
+                if isinstance(verdict, HubError):
+                    self._note(verdict)
+                    refused |= {key} if isinstance(verdict, RefusedError) else set()
+                    continue
                 known[key] = rating(verdict)
                 line = {"key": key, "rating": known[key], "prompt": left[key][1], "verdict": verdict}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 file.flush()
-                progress.update(done := done + 1)
-        grades = {place: known.get(digest(asked)) for place, asked in wanted.items()}
-        self.tally.graded = sum(grade is not None for grade in grades.values())
-        self.tally.malformed = sum(digest(asked) in known for asked in wanted.values()) - self.tally.graded
-        return {place: grade for place, grade in grades.items() if grade is not None}
+        keys = {place: digest(asked) for place, asked in wanted.items()}
+        grades = {place: grade for place, key in keys.items() if (grade := known.get(key)) is not None}
+        self.tally.graded = len(grades)
+        self.tally.missing = sum(key not in known for key in keys.values())
+        self.tally.refused = sum(key in refused for key in keys.values())
+        self.tally.malformed = len(wanted) - len(grades) - self.tally.missing
+        return grades
+
+    def _note(self, error: HubError) -> None:
+        self.tally.failed += 1
+        self.tally.hole = str(error)
 
     def _known(self) -> dict[str, float | None]:
         """The grades that are saved; a line that a kill left unfinished is cut off."""
         if not self.saved.exists():
             return {}
         os.truncate(self.saved, self.saved.read_bytes().rfind(b"\n") + 1)
-        rows = map(json.loads, self.saved.read_text(encoding="utf-8").splitlines())
-        return {row["key"]: row["rating"] for row in rows}
+        found = {}
+        for row in read_json_lines(self.saved, DataError):
+            if isinstance(row, dict) and isinstance(row.get("key"), str) and isinstance(row.get("verdict"), str):
+                found[row["key"]] = rating(row["verdict"])  # any other row is none, and is asked for again
+        return found
 
-    def _ask(self, left: dict[str, Asked]) -> Iterator[tuple[str, str]]:
-        """Verdicts by their keys, as they come; after several failures in a row no more is asked."""
-        pool = ThreadPoolExecutor(self.config.concurrency)
-        futures: dict[Future[str], str] = {pool.submit(self._one, asked): key for key, asked in left.items()}
-        silent = 0
-        try:
+    def _ask(self, left: dict[str, Asked]) -> Iterator[tuple[str, str | HubError]]:
+        """Verdicts by their keys, as they come, or why there is none; after several of these no more is asked."""
+        if not left:
+            return
+        config, silent = self.config, 0
+        server = Server(
+            str(config.url), "chat/completions", self.where, os.environ.get(KEY), config.timeout, config.concurrency
+        )
+        with Client(server) as client:
+            futures = {client.ask(self._body(asked), _verdict): key for key, asked in left.items()}
             for future in as_completed(futures):
-                try:
-                    yield futures[future], future.result()
-                    silent = 0
-                except PrunusError as error:
-                    self.tally.failed += 1
-                    silent += 1
-                    if silent == min(_GIVE_UP, len(futures)):
-                        self.tally.hole = str(error)
-                        return
-        finally:
-            pool.shutdown(cancel_futures=True)
+                error = future.exception()
+                if error is not None and not isinstance(error, HubError):
+                    raise error
+                silent = 0 if error is None else silent + 1
+                yield futures[future], future.result() if error is None else error
+                if silent == _GIVE_UP:
+                    return
 
-    def _one(self, asked: Asked) -> str:
+    def _body(self, asked: Asked) -> dict[str, Any]:
         system, user = asked
-        body = {
+        return {
             "model": self.config.model,
             "messages": [{"role": "system", "content": system}, {"role": "user", "content": user}],
             "temperature": 0,
             "max_tokens": self.config.max_new_tokens,
         }
-        key = os.environ.get(KEY)
-        answer = post(str(self.config.url), "chat/completions", body, self.where, key, self.config.timeout)
-        try:
-            return str(answer["choices"][0]["message"]["content"])
-        except (LookupError, TypeError):
-            raise DataError(
-                f"{self.where}.url: answers {json.dumps(answer)[:200]!r}; chat completions are wanted"
-            ) from None
+
+
+def _verdict(answer: Any) -> str:
+    """What a judge said.
+
+    Raises:
+        BadAnswerError: It said it in another form.
+    """
+    try:
+        said = answer["choices"][0]["message"]["content"]
+    except (LookupError, TypeError):
+        said = None
+    if not isinstance(said, str):
+        raise shown_answer(answer, "chat completions' {choices: [{message: {content}}]}")
+    return said

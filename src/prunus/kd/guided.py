@@ -10,8 +10,10 @@ import torch
 from prunus.kd.config import GuideConfig
 from prunus.models.head import Head
 from prunus.training.head import head_loss
-from prunus.training.objectives import cross_entropy_rows, weighted
+from prunus.training.objectives import TEXT, cross_entropy_rows, weighted
 
+UNSCALED = ("mse", "cosine")
+"""Losses that no temperature divides, and that its square does not multiply."""
 _NOTHING = 1e-12  # what weights sum to at least: a portion in which nothing counts has a loss of 0
 
 
@@ -26,7 +28,10 @@ class GuidedTokens:
 
     Attributes:
         counted: What the weights of all tokens sum to, known when all are through.
-        sums: Weighted sums by name: the divergence.
+        sums: What each term of the loss sums to by its name, for the record: the divergence, and `cross_entropy` where
+            that is mixed in. Tokens count as `weights` says, without the teacher's entropy; no term is multiplied by
+            its weight in the loss, nor the divergence by the square of the temperature.
+        labelled: What the weights of tokens with a label sum to.
     """
 
     def __init__(
@@ -34,7 +39,10 @@ class GuidedTokens:
     ) -> None:
         self.config, self.labels, self.weights = config, labels, weights
         self.counted = torch.zeros((), dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
-        self.sums = {config.loss: torch.zeros_like(self.counted)}
+        self.labelled = torch.zeros_like(self.counted)
+        self.sums: dict[str, torch.Tensor] = {config.loss: torch.zeros_like(self.counted)}
+        if config.cross_entropy_weight:
+            self.sums[TEXT] = torch.zeros_like(self.counted)
 
     def begin(self, tokens: slice) -> None:
         """See `TokenLoss`."""
@@ -53,10 +61,16 @@ class GuidedTokens:
         mixed = self.config.cross_entropy_weight
         text = logits.clone() if mixed else logits[:0]
         losses = self.divergence(tokens, logits)
-        self.sums[self.config.loss] += losses.sum() if weights is None else losses @ weights
+        given = None if self.weights is None else self.weights[tokens].to(self.counted.dtype)
+        square = 1.0 if self.config.loss in UNSCALED else self.config.temperature**2
+        self.sums[self.config.loss] += (losses.sum() if given is None else losses @ given) / square
         if mixed:
-            losses = losses + mixed * cross_entropy_rows(text, self.labels[tokens])
+            likelihoods = cross_entropy_rows(text, self.labels[tokens])
+            losses = losses + mixed * likelihoods
             logits.add_(text, alpha=mixed)
+            self.sums[TEXT] += likelihoods.sum() if given is None else likelihoods @ given
+            known = self.labels[tokens] >= 0
+            self.labelled += known.sum() if given is None else known.to(given.dtype) @ given
         self.counted += len(logits) if weights is None else weights.sum()
         return weighted(losses, logits, weights)
 
@@ -64,7 +78,7 @@ class GuidedTokens:
 def mean_loss(
     hidden: torch.Tensor, head: Head, tokens: GuidedTokens, count: int
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The loss of a portion of a batch, and what was seen of it.
+    """The loss of a portion of a batch, and its terms by name: what `sums` has, as means over the tokens that count.
 
     Args:
         hidden: Of the tokens that count, [N, H].
@@ -75,4 +89,7 @@ def mean_loss(
     total = head_loss(hidden, head, tokens)
     share = 1.0 if tokens.weights is None else tokens.weights.sum() / count
     whole = tokens.counted.clamp_min(_NOTHING)
-    return total / whole * share, {name: value / whole for name, value in tokens.sums.items()}
+    terms = {name: value / count for name, value in tokens.sums.items()}
+    if TEXT in terms:  # a sequence's last token has none
+        terms[TEXT] = tokens.sums[TEXT] / tokens.labelled.clamp_min(_NOTHING) * share
+    return total / whole * share, terms

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
+from prunus.errors import ArtifactError
+from prunus.files import read_json_lines
 from prunus.merge.config import MergeConfig
 from prunus.merge.genome import Genome
 
@@ -24,6 +27,7 @@ Scores = dict[str, float]
 Try = Callable[[MergeConfig, int], Scores]
 """Merges by options and asks the tasks' conversations of a part: 0 those of every trial, 1 those of the finalists."""
 JOURNAL = "journal.jsonl"
+_KEPT = ("number", "part", "vector", "scores")
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Journal:
         """Write a trial down; a kill after this does not lose it."""
         line = {**vars(trial), "fitness": trial.fitness, **facts}
         with self.file.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(line) + "\n")
+            handle.write(json.dumps(line, allow_nan=False) + "\n")
             handle.flush()
             os.fsync(handle.fileno())
         (self.file.parent / "complete").touch()  # an unfinished step with this is gone on with, and not removed
@@ -134,11 +138,19 @@ def _asked(genome: Genome) -> Iterator[tuple[np.ndarray, Callable[[float], None]
 
 
 def _read(file: Path) -> Iterator[Trial]:
-    """The trials of a journal. A line that a kill left unfinished is taken off."""
+    """The trials of a journal. A line that a kill left unfinished is taken off.
+
+    Raises:
+        ArtifactError: A line before it is damaged.
+    """
     if not file.is_file():
         return
     whole = file.read_bytes()
     os.truncate(file, whole.rfind(b"\n") + 1)
-    for text in file.read_text(encoding="utf-8").splitlines():
-        line = json.loads(text)
-        yield Trial(line["number"], line["part"], line["vector"], line["scores"])
+    for line in read_json_lines(file, ArtifactError):
+        try:
+            yield TypeAdapter(Trial).validate_python({name: line[name] for name in _KEPT})
+        except (ValidationError, TypeError, LookupError):
+            raise ArtifactError(
+                f"{file}: holds a line that is no trial: {str(line)[:80]}; remove the file to try anew"
+            ) from None

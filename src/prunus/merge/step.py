@@ -8,7 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prunus.checkpoints import done_with
 from prunus.console import Console
+from prunus.environment import as_written
+from prunus.errors import NotFiniteError
+from prunus.files import replace_json, replace_text
 from prunus.merge.alike import check_alike
 from prunus.merge.config import MergeConfig, name_of
 from prunus.merge.evolve import JOURNAL, Journal, Scores, evolve
@@ -67,7 +71,9 @@ def run(config: MergeConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         write_merged(config, models, base, out, progress.update)
     if config.method != "flow" and len({_descent(model.path) for model in models}) == 1:
         copy_lineage(models[0].path, out)
-    (out / MERGED).write_text(json.dumps(config.model_dump(mode="json", exclude_defaults=True), indent=2) + "\n")
+    options = json.dumps(config.model_dump(mode="json", exclude_defaults=True), indent=2)
+    replace_text(out / MERGED, as_written(options) + "\n")
+    done_with(out)
     device = device_of(runtime)
     load_model(out, device, inference_dtype(runtime, device))  # as a stranger would
     shape = ModelFolder(out).shape
@@ -116,7 +122,10 @@ def _evolved(
         shutil.rmtree(trial, ignore_errors=True)
         trial.mkdir()
         write_merged(options, models, base, trial)
-        return fitness.of(trial, part)
+        try:
+            return fitness.of(trial, part)
+        except NotFiniteError:  # weights far from the parents' may overflow, and are then worth nothing
+            return dict.fromkeys(fitness.tasks, 0.0)
 
     journal = Journal(folder)
     if config.evolve.i_am_tuning_on_the_test_set:
@@ -127,8 +136,7 @@ def _evolved(
         found, figures = evolve(genome, attempt, journal, progress.update)
     shutil.rmtree(trial, ignore_errors=True)
     shutil.copyfile(journal.file, out / JOURNAL)
-    shutil.rmtree(folder.parent)
-    (out / "parents.json").write_text(json.dumps(parents, indent=2) + "\n")
+    replace_json(out / "parents.json", parents)
     means = [sum(sum(part.values()) / len(part) for part in parent.values()) / 2 for parent in parents]
     return found, {"trials": float(config.evolve.trials), "fitness_best_parent": max(means), **figures}
 

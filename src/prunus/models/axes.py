@@ -36,8 +36,13 @@ AXES = {
 }
 """Each axis and what a `Shape` calls its size."""
 
+TIED = "tie_word_embeddings"
+"""The condition of a head that may be the embedding itself."""
+
 Segment = tuple[str | int, ...]
 _PRODUCT = r"(?:\([^()]+\)|\w+)"
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")  # as loaders write numbers into names: no other digits, no zeros before
+_EXPERT = re.compile(rf"(?<=\.)(?:{_NUMBER.pattern})(?=\.)")
 _DIMENSION = re.compile(rf"{_PRODUCT}(?:\+{_PRODUCT})*")
 
 
@@ -201,18 +206,24 @@ class Family:
             return Place(name, parse_weight(self.shared[name]))
         head, _, tail = self.layer.partition("{}")
         layer, dot, rest = name.removeprefix(head).partition(tail)
-        if not (name.startswith(head) and dot and layer.isdigit()):
+        if not (name.startswith(head) and dot and _NUMBER.fullmatch(layer)):
             return None
-        for key, pattern in self._patterns:
-            match = pattern.fullmatch(rest)
-            if match:
-                expert = int(match[1]) if pattern.groups else None
-                return Place(key, parse_weight(self.layered[key]), int(layer), expert)
-        return None
+        if rest in self.layered and "{" not in rest:
+            return Place(rest, parse_weight(self.layered[rest]), int(layer))
+        expert = _EXPERT.search(rest)
+        key = "" if expert is None else f"{rest[: expert.start()]}{{experts}}{rest[expert.end() :]}"
+        if expert is None or key not in self.layered:
+            return None
+        return Place(key, parse_weight(self.layered[key]), int(layer), int(expert[0]))
 
     def name_of(self, key: str, layer: int | None = None, expert: int | None = None) -> str:
         """The full name of a weight of the table."""
         return (self.layer.format(layer) if layer is not None else "") + key.replace("{experts}", str(expert))
+
+    def tied_to(self, name: str) -> str:
+        """The embedding that the head of that name is tied to: the first weight of the same dimensions."""
+        dims = parse_weight(self.shared[name]).dims
+        return next(key for key, line in self.shared.items() if parse_weight(line).dims == dims)
 
     def layer_name(self, layer: int) -> str:
         """The module of a layer."""
@@ -245,10 +256,6 @@ class Family:
     def norms(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The modules that normalise, of a layer and standing once: they alone have vectors for weights."""
         return _vectors(self.layered), _vectors(self.shared)
-
-    @cached_property
-    def _patterns(self) -> list[tuple[str, re.Pattern[str]]]:
-        return [(key, re.compile(re.escape(key).replace(r"\{experts\}", r"(\d+)"))) for key in self.layered]
 
 
 def _module(key: str) -> str:

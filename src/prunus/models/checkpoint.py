@@ -13,28 +13,39 @@ import os
 import re
 import shutil
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from prunus.errors import ArtifactError, ModelError
+from prunus.models.foreign import describe_no_weights
+from prunus.models.texts import is_pointer, read_model_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-ITEM_BYTES = {
-    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
-    "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
+ITEM_BITS = {
+    "F64": 64, "I64": 64, "U64": 64, "C64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16,
+    "U16": 16, "I8": 8, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8,
+    "F8_E5M2FNUZ": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
 }  # fmt: skip
-"""Bytes of one value of each type the format knows."""
+"""Bits of one value of each type the format knows."""
+
+ITEM_BYTES = {dtype: bits // 8 for dtype, bits in ITEM_BITS.items() if bits % 8 == 0}
+"""Bytes of one value of each type that has whole bytes."""
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
-"""The format's name of each type that transformers names in config.json."""
+"""The format's name of each type that weights may be in, by torch's name, as config.json has it."""
 
 MAX_SHARD_BYTES = 5_000_000_000
+MAX_TENSORS = 300_000
+"""A checkpoint with more is refused: twice the largest mixtures of experts, and some seconds to list."""
+
+_COMPARED_BYTES = 4 << 20  # at a time
 _SHARD = re.compile(r"[\w.-]{1,200}\.safetensors")  # beside the index: no path leads out of the folder
-_MAX_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,7 @@ class TensorInfo:
     @property
     def nbytes(self) -> int:
         """The tensor's size in bytes."""
-        return prod(self.shape) * ITEM_BYTES[self.dtype]
+        return prod(self.shape) * ITEM_BITS[self.dtype] // 8
 
 
 @dataclass(frozen=True)
@@ -68,56 +79,70 @@ class TensorPlan:
     @property
     def nbytes(self) -> int:
         """The size that the pieces must add up to."""
-        return prod(self.shape) * ITEM_BYTES[self.dtype]
+        return prod(self.shape) * ITEM_BITS[self.dtype] // 8
 
 
 def read_tensors(folder: Path) -> dict[str, TensorInfo]:
-    """List every tensor of a checkpoint, one file or sharded, reading headers alone.
+    """List every tensor that transformers would read of a checkpoint, one file or sharded, from headers alone.
+
+    Transformers takes model.safetensors where it is there, else all that the shards of the index hold; of two shards
+    with the same name the later one's.
 
     Raises:
-        ModelError: There are no safetensors weights, a file is truncated or is not safetensors, or the index names
-            a shard or a tensor that is not there.
+        ModelError: There are no safetensors weights, or both forms at once; a file is not whole, or is not safetensors;
+            the index names a shard or a tensor that is not there; there are more than `MAX_TENSORS`.
     """
-    index = folder / INDEX
+    index, single = folder / INDEX, folder / WEIGHTS
     if not index.is_file():
-        if not (folder / WEIGHTS).is_file():
-            raise ModelError(_no_weights(folder))
-        return {info.name: info for info in read_header(folder / WEIGHTS)}
-    tensors: dict[str, TensorInfo] = {}
+        if not single.is_file():
+            raise ModelError(f"{folder}: {describe_no_weights(folder)}")
+        return {info.name: info for info in read_header(single)}
     weight_map = _weight_map(index)
-    for shard in sorted(set(weight_map.values())):
+    shards = sorted(set(weight_map.values()))
+    if single.is_file() and shards != [WEIGHTS]:
+        raise ModelError(
+            f"{folder}: holds {WEIGHTS} and an {INDEX} of other files ({', '.join(shards[:2])}, ...): two saves in one "
+            f"folder. Transformers reads {WEIGHTS}; remove the index and its shards, or that file"
+        )
+    tensors: dict[str, TensorInfo] = {}
+    for shard in shards:
         if not (folder / shard).is_file():
             raise ModelError(f"{folder}: {INDEX} names the shard {shard}, which is not there")
         tensors |= {info.name: info for info in read_header(folder / shard)}
+        _check_count(len(tensors), folder)
     missing = sorted(set(weight_map) - set(tensors))
     if missing:
         raise ModelError(f"{folder}: {INDEX} names {missing[0]} (and {len(missing) - 1} more) that no shard holds")
-    return {name: tensors[name] for name in weight_map}
+    return {name: tensors[name] for name in dict.fromkeys([*weight_map, *tensors])}
 
 
 def read_header(file: Path) -> list[TensorInfo]:
     """The tensors of one safetensors file, in the order of their bytes.
 
+    The library reads and checks the header (0.1 s for a file of 10 GB, whose tensors it does not touch), so that we
+    refuse what it refuses and see what it sees. It takes no holes and no overlaps: a tensor starts where the one before
+    it ends.
+
     Raises:
-        ModelError: The file is truncated, or is not safetensors.
+        ModelError: The file is not whole, or is not safetensors; or it has more than `MAX_TENSORS`.
     """
-    size = file.stat().st_size
-    with file.open("rb") as handle:
-        start = handle.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
-        if not 2 <= length <= min(size - 8, _MAX_HEADER_BYTES):
-            raise ModelError(f"{file}: not a safetensors file, or cut short, at {size} bytes")
-        try:
-            header = json.loads(handle.read(length))
-            entries = [
-                _entry(file, name, value, 8 + length) for name, value in header.items() if name != "__metadata__"
-            ]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"{file}: its header cannot be read as safetensors: {error}") from None
-    for info in entries:
-        if info.data + info.nbytes > size:
-            raise ModelError(f"{file}: cut short: {info.name} ends at byte {info.data + info.nbytes} of {size}")
-    return sorted(entries, key=lambda info: info.data)
+    if is_pointer(file):
+        raise ModelError(f"{file}: a git-lfs pointer, not the file itself; run `git lfs pull` in that folder")
+    entries: list[TensorInfo] = []
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            names = opened.offset_keys()
+            _check_count(len(names), file)
+            place = _data_start(file)
+            for name in names:
+                entry = opened.get_slice(name)
+                info = TensorInfo(name, entry.get_dtype(), tuple(entry.get_shape()), file, place)
+                entries.append(info)
+                place += info.nbytes
+    except (SafetensorError, OSError, KeyError) as error:
+        size = file.stat().st_size
+        raise ModelError(f"{file}: not a safetensors file, or cut short, at {size} bytes: {error}") from None
+    return entries
 
 
 def read_bytes(info: TensorInfo) -> bytes:
@@ -125,6 +150,20 @@ def read_bytes(info: TensorInfo) -> bytes:
     with info.file.open("rb") as handle:
         handle.seek(info.data)
         return handle.read(info.nbytes)
+
+
+def same_bytes(first: TensorInfo, second: TensorInfo) -> bool:
+    """Whether two tensors are the same in type, shape and every byte; of neither more than a piece is in memory."""
+    if (first.dtype, first.shape) != (second.dtype, second.shape):
+        return False
+    with first.file.open("rb") as one, second.file.open("rb") as other:
+        one.seek(first.data)
+        other.seek(second.data)
+        for start in range(0, first.nbytes, _COMPARED_BYTES):
+            count = min(_COMPARED_BYTES, first.nbytes - start)
+            if one.read(count) != other.read(count):
+                return False
+    return True
 
 
 def write_tensors(
@@ -165,38 +204,30 @@ def write_tensors(
         _write_file(folder / name, shard, written)
         weight_map |= {plan.name: name for plan in shard}
     index = {"metadata": {"total_size": sum(plan.nbytes for plan in plans)}, "weight_map": weight_map}
-    (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+    (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _entry(file: Path, name: str, value: Mapping[str, Any], base: int) -> TensorInfo:
-    start, end = value["data_offsets"]
-    info = TensorInfo(name, value["dtype"], tuple(value["shape"]), file, base + start)
-    if info.dtype not in ITEM_BYTES:
-        raise ValueError(f"{name} has the unknown type {info.dtype}")
-    if start < 0 or end - start != info.nbytes:
-        raise ValueError(f"{name} is {info.nbytes} bytes by its shape and {end - start} by its offsets")
-    return info
+def _data_start(file: Path) -> int:
+    with file.open("rb") as handle:
+        return 8 + int.from_bytes(handle.read(8), "little")
+
+
+def _check_count(count: int, where: Path) -> None:
+    if count > MAX_TENSORS:
+        raise ModelError(f"{where}: {count} tensors; at most {MAX_TENSORS} are read")
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        weight_map = dict(json.loads(index.read_text())["weight_map"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{index}: not an index of shards: {error}") from None
+    """Tensor to shard, by the index; transformers wants `metadata` in it too."""
+    contents = read_model_json(index)
+    for key in ("weight_map", "metadata"):
+        if not isinstance(contents.get(key), dict):
+            raise ModelError(f"{index}: not an index of shards: {key} is {contents.get(key)!r:.80}; expected an object")
+    weight_map: dict[str, str] = contents["weight_map"]
     for name, shard in weight_map.items():
         if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
-            raise ModelError(f"{index}: {name!r} is to be in {shard!r:.80}, which is no file name of a shard")
+            raise ModelError(f"{index}: {name!r:.120} is to be in {shard!r:.80}, which is no file name of a shard")
     return weight_map
-
-
-def _no_weights(folder: Path) -> str:
-    pickles = sorted(file.name for file in folder.glob("*.bin"))
-    if pickles:
-        return (
-            f"{folder}: its weights are pickled ({pickles[0]}), which can run code; convert them once with "
-            "AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)"
-        )
-    return f"{folder}: there are no weights: neither {WEIGHTS} nor {INDEX}"
 
 
 def _into_shards(plans: list[TensorPlan], limit: int) -> list[list[TensorPlan]]:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from prunus.models.positions import with_rope_resolved
+from prunus.models.texts import read_model_json
 
+_CODE = ("auto_map", "custom_pipelines")
 _CLASSES = {"TokenizersBackend": "PreTrainedTokenizerFast"}
 _NOT_SCALING = ("rope_theta", "partial_rotary_factor")
 _RENAMED = {"num_local_experts": "num_experts", "n_positions": "n_ctx"}
@@ -22,11 +24,15 @@ _SHARE = {"gpt_neox": ("rotary_pct", "rotary_emb_base")}
 
 
 def with_older_names(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config.json with `rope_theta`, `rope_scaling` and the like beside its `rope_parameters`; as it is without.
+    """A config.json with `rope_theta`, `rope_scaling` and the like beside its `rope_parameters`; unchanged without.
+
+    What points at code is left out: no code goes along.
 
     Gemma's sliding layers have a theta of their own, `rope_local_base_freq`.
     """
     result = with_rope_resolved(config) if config.get("rope_parameters") else dict(config)
+    for key in _CODE:
+        result.pop(key, None)
     for new, old in _RENAMED.items():
         if config.get("model_type") in _RENAMED_IN and new in config:
             result[old] = config[new]
@@ -52,7 +58,7 @@ def make_compatible(folder: Path) -> None:
 
 
 def _with_known_class(config: Mapping[str, Any]) -> dict[str, Any]:
-    known = dict(config)
+    known = {key: value for key, value in config.items() if key not in _CODE}
     if config.get("tokenizer_class") in _CLASSES:
         known["tokenizer_class"] = _CLASSES[config["tokenizer_class"]]
     if isinstance(config.get("extra_special_tokens"), list):  # transformers 4 wants names for them there
@@ -63,7 +69,7 @@ def _with_known_class(config: Mapping[str, Any]) -> dict[str, Any]:
 def _rewrite(file: Path, change: Any) -> None:
     if not file.is_file():
         return
-    before = json.loads(file.read_text())
+    before = read_model_json(file)
     after = change(before)
     if after != before:
-        file.write_text(json.dumps(after, indent=2, ensure_ascii=False) + "\n")
+        file.write_text(json.dumps(after, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

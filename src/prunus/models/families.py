@@ -8,7 +8,8 @@ from typing import Any
 
 from prunus.errors import ModelError, nearest
 from prunus.models.axes import Family
-from prunus.models.positions import check_rope
+from prunus.models.foreign import check_plain, describe_unknown
+from prunus.models.settings import check_settings
 
 Config = Mapping[str, Any]
 
@@ -66,6 +67,7 @@ FEEDS_EXPERTS = {
 }
 UNTIED = {"attention_bias": False, "mlp_bias": False, "tie_word_embeddings": False}
 TIED = {**UNTIED, "tie_word_embeddings": True}
+PER_TOKEN = {"experts_per_token": ("num_experts_per_tok",)}
 WHOLE_HEADS = (("hidden_size", "num_attention_heads"),)
 
 
@@ -276,8 +278,9 @@ MIXTRAL = replace(
         "block_sparse_moe.experts.{experts}.w3.weight": "mlp hidden",
         "block_sparse_moe.experts.{experts}.w2.weight": "hidden mlp",
     },
-    keys={"num_experts": ("num_local_experts",)},
+    keys={"num_experts": ("num_local_experts",), **PER_TOKEN},
     absent=(),
+    defaults={"experts_per_token": lambda _: 2},
     feeds={
         **TO_ATTENTION,
         "post_attention_layernorm": (
@@ -293,9 +296,13 @@ QWEN3_MOE = replace(
     name="Qwen3-MoE",
     model_types=("qwen3_moe",),
     layered={**PRE_NORMS, **ATTENTION, **ATTENTION_BIAS, **HEAD_NORMS, **EXPERTS},
-    keys={"num_experts": ("num_experts", "num_local_experts"), "intermediate_size": ("moe_intermediate_size",)},
+    keys={
+        "num_experts": ("num_experts", "num_local_experts"),
+        "intermediate_size": ("moe_intermediate_size",),
+        **PER_TOKEN,
+    },
     absent=(),
-    defaults={},
+    defaults={"experts_per_token": lambda _: 8},
     requires={"decoder_sparse_step": 1, "mlp_only_layers": []},
     lists={},
     feeds=FEEDS_EXPERTS,
@@ -305,8 +312,9 @@ OLMOE = replace(
     name="OLMoE",
     model_types=("olmoe",),
     layered={**PRE_NORMS, **ATTENTION, **ATTENTION_BIAS, **WIDE_HEAD_NORMS, **EXPERTS},
-    keys={"num_experts": ("num_experts", "num_local_experts")},
+    keys={"num_experts": ("num_experts", "num_local_experts"), **PER_TOKEN},
     absent=("head_dim",),
+    defaults={"experts_per_token": lambda _: 8},
     square=True,
     feeds=FEEDS_EXPERTS,
     writers=(),
@@ -326,49 +334,19 @@ def family_of(config: Config, where: str) -> Family:
         where: The folder, for the message.
 
     Raises:
-        ModelError: No table covers its `model_type`, it needs code of its own, or is another variant.
+        ModelError: No table covers its `model_type`, its weights are quantised, or it is another variant.
     """
-    model_type = str(config.get("model_type", ""))
-    if not model_type:
+    model_type = config.get("model_type")
+    if not model_type or not isinstance(model_type, str):
         raise ModelError(f"{where}: config.json names no model_type")
-    if config.get("auto_map"):
-        raise ModelError(f"{where}: config.json asks for code of its own (`auto_map`), which Prunus never runs")
+    check_plain(config, where)
     for family in FAMILIES:
         if model_type in family.model_types:
-            _check_variant(config, family, where)
+            check_settings(config, family, where)
             return family
     known = [name for family in FAMILIES for name in family.model_types]
+    foreign = describe_unknown(config)
     raise ModelError(
-        f"{where}: no axis table for model_type {model_type!r}{nearest(model_type, known)}; "
-        f"there are: {', '.join(known)}"
+        f"{where}: no axis table for model_type {model_type!r:.80}"
+        + (f": {foreign}" if foreign else f"{nearest(model_type, known)}; there are: {', '.join(known)}")
     )
-
-
-_NUMBERS = (
-    "sliding_window",
-    "sliding_window_pattern",
-    "max_window_layers",
-    "no_rope_layer_interval",
-    "num_experts_per_tok",
-)
-
-
-def _check_variant(config: Config, family: Family, where: str) -> None:
-    if family.rotary:
-        check_rope(config, where)
-    for key in _NUMBERS:
-        value = config.get(key)
-        least = 0 if key == "max_window_layers" else 1
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-            raise ModelError(f"{where}: config.json: {key} is {value!r}; it must be a whole number of at least {least}")
-    layers = next((config[key] for key in family.config_keys("num_hidden_layers") if key in config), None)
-    for key in {"layer_types", *family.lists}:
-        value = config.get(key)
-        if value is not None and (not isinstance(value, list) or len(value) != layers):
-            wanted = f"a list of {layers}, one for each layer"
-            raise ModelError(f"{where}: config.json: {key} is {value!r}; it must be {wanted}")
-    for key, value in family.requires.items():
-        if config.get(key, value) not in (value, None):
-            raise ModelError(
-                f"{where}: config.json: {key} is {config[key]!r}; the table of {family.name} is for {value!r} alone"
-            )

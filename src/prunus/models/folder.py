@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from prunus.errors import ModelError
-from prunus.fingerprint import fingerprint_files
-from prunus.models.axes import Family
-from prunus.models.checkpoint import TensorInfo, read_tensors
+from prunus.fingerprint import digest, fingerprint_files
+from prunus.models.axes import TIED, Family
+from prunus.models.checkpoint import DTYPES, TensorInfo, read_tensors, same_bytes
 from prunus.models.compatible import make_compatible, with_older_names
 from prunus.models.families import family_of
+from prunus.models.foreign import check_names, check_no_adapter, has_weights
+from prunus.models.settings import check_token_ids
 from prunus.models.shape import Shape
+from prunus.models.texts import check_text, read_model_json, read_optional_json
 
 TOKENIZER = (
     "tokenizer*",
@@ -30,7 +33,7 @@ TOKENIZER = (
 ALONG = (*TOKENIZER, "generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")
 """What a student takes over from its teacher unchanged."""
 
-BUFFERS = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias")
+BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias")
 """Endings of tensors that old checkpoints hold and that are no weights."""
 
 
@@ -64,20 +67,15 @@ class ModelFolder:
         """The contents of config.json.
 
         Raises:
-            ModelError: The folder or the file is missing, or is not a JSON object.
+            ModelError: The folder or the file is missing, is not a JSON object, or there is an adapter.
         """
         file = self.path / "config.json"
         if not self.path.is_dir():
             raise ModelError(f"{self.path}: there is no such folder")
+        check_no_adapter(self.path)
         if not file.is_file():
             raise ModelError(f"{self.path}: not a model folder: there is no config.json")
-        try:
-            config = json.loads(file.read_text())
-        except ValueError as error:
-            raise ModelError(f"{file}: not JSON: {error}") from None
-        if not isinstance(config, dict):
-            raise ModelError(f"{file}: holds {type(config).__name__}, not an object")
-        return config
+        return read_model_json(file)
 
     @cached_property
     def family(self) -> Family:
@@ -94,6 +92,11 @@ class ModelFolder:
         """The longest context that it was made for, in tokens."""
         return self.shape.max_position_embeddings
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether there are files of weights, read or not; a config.json alone has its uses."""
+        return has_weights(self.path)
+
     @cached_property
     def tensors(self) -> dict[str, TensorInfo]:
         """Its tensors by name, from the headers alone."""
@@ -101,15 +104,36 @@ class ModelFolder:
 
     @cached_property
     def weights(self) -> dict[str, TensorInfo]:
-        """Those of its tensors that are weights, by their names in the family's table."""
-        named = ((self._canonical(name), info) for name, info in self.tensors.items())
-        return {name: info for name, info in named if name is not None}
+        """Those of its tensors that are weights, by their names in the family's table.
+
+        A tied head's copy is left out, as loaders leave it out. It is read for that, once, in pieces.
+
+        Raises:
+            ModelError: Two tensors are one weight; or the head is tied by the config, and its values are others than
+                the embedding's, so that loaders do not tie it.
+        """
+        found: dict[str, TensorInfo] = {}
+        heads: list[tuple[str, TensorInfo]] = []
+        for name, info in self.tensors.items():
+            place = self.family.place(name)
+            if place is None and name.endswith(BUFFERS):
+                continue
+            weight = name if place is None else self.family.name_of(place.key, place.layer, place.expert)
+            if place is not None and place.weight.condition == TIED and not place.weight.exists(self.shape.flags):
+                heads.append((weight, info))
+            elif weight in found:
+                raise ModelError(f"{self.path}: {found[weight].name} and {name} are the same weight, {weight}")
+            else:
+                found[weight] = info
+        for weight, info in heads:
+            self._check_tied(info, found.get(self.family.tied_to(weight)))
+        return found
 
     @property
     def dtype(self) -> str:
         """The type that most of its bytes are in, by the format's name, such as `BF16`."""
         totals: dict[str, int] = {}
-        for info in self.tensors.values():
+        for info in self.weights.values():
             totals[info.dtype] = totals.get(info.dtype, 0) + info.nbytes
         return max(totals, key=lambda dtype: totals[dtype])
 
@@ -119,30 +143,43 @@ class ModelFolder:
         return sum(info.nbytes for info in self.tensors.values())
 
     def check(self) -> None:
-        """Hold the headers against the table: every weight there, none unknown, each of its shape.
+        """Hold the folder against the table: every weight there, none unknown, each of its shape and floating.
+
+        The files that go along with the weights are read too, so that none is found broken after a student is made.
 
         Raises:
-            ModelError: Names the first weight that is missing, unknown or of another shape.
+            ModelError: Names the first weight that is missing, unknown or of another shape or type, or the file.
         """
-        expected = dict(self.shape.tensors())
-        found = {name: info.shape for name, info in self.weights.items()}
-        for name in sorted(expected.keys() - found.keys()):
-            raise ModelError(f"{self.path}: the weight {name} is missing; its config asks for {expected[name]}")
-        for name in sorted(found.keys() - expected.keys()):
+        for file in matching(self.path, (*TOKENIZER, "generation_config.json")):
+            check_text(file)
+        generation = self.path / "generation_config.json"
+        check_token_ids(read_optional_json(generation), str(generation))
+        shape = self.shape
+        check_names(self.tensors, str(self.path))
+        found = dict(self.weights)
+        for name, size in shape.tensors():  # never listed whole: there may be more in a config than anywhere
+            info = found.pop(name, None)
+            if info is None:
+                raise ModelError(f"{self.path}: the weight {name} is missing; its config asks for {size}")
+            if info.shape != size:
+                raise ModelError(f"{self.path}: {name} is {list(info.shape)}; its config asks for {list(size)}")
+            if info.dtype not in DTYPES.values():
+                raise ModelError(
+                    f"{self.path}: {name} is of type {info.dtype}, where a {self.family.name} has floating weights "
+                    f"({', '.join(DTYPES.values())}); a quantised checkpoint, or damaged"
+                )
+        for name in sorted(found):
             raise ModelError(
                 f"{self.path}: the weight {name} is not one that a {self.family.name} with this config has"
             )
-        for name, shape in found.items():
-            if shape != expected[name]:
-                raise ModelError(f"{self.path}: {name} is {list(shape)}; its config asks for {list(expected[name])}")
 
-    def _canonical(self, name: str) -> str | None:
-        """The table's name for a tensor, or None for one that loaders drop: a tied head's copy, an old buffer."""
-        place = self.family.place(name)
-        if place is None:
-            return None if name.endswith(BUFFERS) else name
-        exists = place.weight.exists(self.shape.flags)
-        return self.family.name_of(place.key, place.layer, place.expert) if exists else None
+    def _check_tied(self, head: TensorInfo, embedding: TensorInfo | None) -> None:
+        if embedding is None or not same_bytes(head, embedding):
+            raise ModelError(
+                f"{self.path}: config.json ties the head to the embedding (tie_word_embeddings is true, or left out), "
+                f"and {head.name} holds other values, which transformers then keeps; write "
+                "`tie_word_embeddings: false` into config.json, or remove that tensor if it is stale"
+            )
 
     def fingerprint(self) -> str:
         """A digest of config, tokenizer and weights: the same for a copy elsewhere, another for another model."""
@@ -151,7 +188,7 @@ class ModelFolder:
         return fingerprint_files([config, *weights, *matching(self.path, TOKENIZER)])
 
     def tokenizer_fingerprint(self) -> str:
-        """A digest of the tokenizer alone.
+        """A digest of the tokenizer, and of the end of a text that config.json names.
 
         Raises:
             ModelError: The folder has no tokenizer.
@@ -159,17 +196,14 @@ class ModelFolder:
         files = matching(self.path, TOKENIZER)
         if not files:
             raise ModelError(f"{self.path}: there is no tokenizer (tokenizer.json or the like)")
-        return fingerprint_files(files)
+        return digest([fingerprint_files(files), self.config.get("eos_token_id")])
 
 
 def has_chat_template(folder: Path) -> bool:
     """Whether a folder's tokenizer has a chat template: in a file of its own, or in its config."""
     if matching(folder, ("chat_template*",)):
         return True
-    try:
-        return bool(json.loads((folder / "tokenizer_config.json").read_text()).get("chat_template"))
-    except (OSError, ValueError, AttributeError):
-        return False
+    return bool(read_optional_json(folder / "tokenizer_config.json").get("chat_template"))
 
 
 def shape_of_file(file: Path) -> Shape:
@@ -178,10 +212,7 @@ def shape_of_file(file: Path) -> Shape:
     Raises:
         ModelError: It cannot be read, or is of no known family.
     """
-    try:
-        config = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file}: cannot be read as a config.json: {error}") from None
+    config = read_model_json(file)
     return Shape.from_config(config, family_of(config, str(file)), str(file))
 
 
@@ -191,12 +222,15 @@ def matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
 
 
 def copy_along(source: Path, target: Path) -> None:
-    """Copy tokenizer, chat template, generation config and licences from one model folder to another."""
+    """Copy tokenizer, chat template, generation config and licences, and no code, from one folder to another."""
     for file in matching(source, ALONG):
+        if file.suffix == ".py":
+            continue
         shutil.copyfile(file, target / file.name)
     make_compatible(target)
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write config.json as transformers does: two spaces, sorted keys; with the names that older readers look for."""
-    (folder / "config.json").write_text(json.dumps(with_older_names(config), indent=2, sort_keys=True) + "\n")
+    text = json.dumps(with_older_names(config), indent=2, sort_keys=True)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")

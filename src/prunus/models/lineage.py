@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from prunus.errors import ModelError
+from prunus.files import read_object
 
 KEPT, BASIS = "kept.json", "basis.safetensors"
 
@@ -31,7 +32,7 @@ class Lineage:
 
 def write_lineage(folder: Path, kept: dict[str, Any], basis: np.ndarray | None) -> None:
     """Write `kept.json`, the numbers of all that stayed, and the basis of a rotated cut as `basis.safetensors`."""
-    (folder / KEPT).write_text(json.dumps(kept) + "\n")
+    (folder / KEPT).write_text(json.dumps(kept) + "\n", encoding="utf-8")
     if basis is not None:
         from safetensors.numpy import save_file
 
@@ -47,18 +48,20 @@ def read_lineage(folder: Path, hidden_size: int, layers: int | None = None) -> L
         layers: How many the teacher has, to be checked.
 
     Raises:
-        ModelError: There is nothing, or it is of another teacher.
+        ModelError: There is nothing, it is damaged, or it is of another teacher.
     """
     if not (folder / KEPT).is_file():
         raise ModelError(
             f"{folder}: there is no {KEPT}, as `prunus prune` writes it, so states cannot be compared: "
             "distill.states must be `none`"
         )
-    kept = json.loads((folder / KEPT).read_text())
+    kept = read_object(folder / KEPT, ModelError)
+    for key in ("layers", "hidden"):
+        numbers = kept.get(key)
+        if not isinstance(numbers, list) or not numbers or not all(type(i) is int and i >= 0 for i in numbers):
+            raise ModelError(f"{folder / KEPT}: {key} is {numbers!r:.80}; expected a list of whole numbers")
     if (folder / BASIS).is_file():
-        from safetensors.numpy import load_file
-
-        basis = load_file(folder / BASIS)["basis"]
+        basis = _read_basis(folder / BASIS)
     elif max(kept["hidden"]) < hidden_size:
         basis = np.eye(hidden_size, dtype=np.float32)[:, kept["hidden"]]
     else:
@@ -70,6 +73,19 @@ def read_lineage(folder: Path, hidden_size: int, layers: int | None = None) -> L
     if layers is not None and max(kept["layers"]) >= layers:
         raise ModelError(f"{folder}: it has layer {max(kept['layers'])} of its teacher, and this one has {layers}")
     return Lineage(kept["layers"], basis)
+
+
+def _read_basis(file: Path) -> np.ndarray:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        basis = load_file(file).get("basis")
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{file}: cannot be read: {error}") from None
+    if basis is None or basis.ndim != 2 or not np.isfinite(basis).all():
+        raise ModelError(f"{file}: expected a matrix `basis` of finite numbers")
+    return basis
 
 
 def composed(first: Lineage, kept: dict[str, Any], basis: np.ndarray | None) -> tuple[dict[str, Any], np.ndarray]:

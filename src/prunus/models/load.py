@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils.logging import disable_progress_bar
 
 from prunus.errors import ModelError, RecipeError
+from prunus.models.checkpoint import DTYPES
 from prunus.models.compatible import make_compatible
+from prunus.models.folder import ModelFolder
+from prunus.models.foreign import check_no_adapter
+from prunus.models.rows import guarded
+from prunus.models.settings import named_dtype
+from prunus.models.texts import read_model_json
 from prunus.runtime import Runtime
 
 disable_progress_bar()  # the console shows progress, one line a step
@@ -45,10 +52,12 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> PreTra
     """Load a model as a stranger would: stock classes, no code from the folder.
 
     Raises:
-        ModelError: Transformers refuses the folder, or had to invent or to drop weights.
+        ModelError: Transformers refuses the folder, or had to invent or to drop weights; there is an adapter; or the
+            type that config.json names cannot hold the weights.
     """
     if not folder.is_dir():
         raise ModelError(f"{folder}: there is no such folder")
+    check_no_adapter(folder)
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
@@ -58,6 +67,7 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> PreTra
     for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info.get(fault):
             raise ModelError(f"{folder}: {fault.replace('_', ' ')} on loading: {sorted(map(str, info[fault]))[:4]}")
+    check_holds(model, folder)
     loaded: PreTrainedModel = model.to(device).eval()
     return loaded
 
@@ -87,21 +97,22 @@ def chat_templates(tokenizer: Any) -> dict[str, str]:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Load a tokenizer as a stranger would.
+    """Load a tokenizer as a stranger would; text with tokens that the model's embedding has no row for it refuses.
 
     Raises:
         ModelError: Transformers refuses it.
     """
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # as above
         raise ModelError(
             f"{folder}: transformers does not load its tokenizer: {type(error).__name__}: {error}"
         ) from None
+    return guarded(tokenizer, folder)
 
 
 def save_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> float:
-    """Save in `dtype`, reopen as a stranger would, and compare what both answer.
+    """Save in `dtype` (bfloat16 where it cannot hold the weights), reopen as a stranger would, and compare the answers.
 
     Returns:
         The largest difference between any logit of the model in memory and of the one reopened.
@@ -109,6 +120,7 @@ def save_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> floa
     Raises:
         ModelError: The reopened model does not say the same.
     """
+    dtype = dtype_that_holds(model, dtype)
     _cast(model, dtype)
     model.save_pretrained(folder)
     make_compatible(folder)
@@ -133,8 +145,50 @@ def _cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
         module._buffers[name] = table
 
 
-def dtype_named(config: dict[str, Any]) -> torch.dtype:
-    """The type that a config.json says its weights are in; float32 if it says none."""
-    name = config.get("dtype") or config.get("torch_dtype") or "float32"
-    dtype = getattr(torch, str(name).removeprefix("torch."), None)
-    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+def dtype_named(config: Mapping[str, Any], default: str = "float32") -> torch.dtype:
+    """The type that a config.json names for its weights; `default` where it names none."""
+    dtype: torch.dtype = getattr(torch, named_dtype(config) or default)
+    return dtype
+
+
+def saved_dtype(folder: ModelFolder) -> torch.dtype:
+    """The type that a model trained from `folder` is saved in: as transformers, config.json's, else its weights'."""
+    if named_dtype(folder.config) is not None:
+        return dtype_named(folder.config)
+    return next(getattr(torch, name) for name, stored in DTYPES.items() if stored == folder.dtype)
+
+
+def dtype_that_holds(model: PreTrainedModel, dtype: torch.dtype) -> torch.dtype:
+    """`dtype`, or bfloat16 where a finite weight would be infinite in it, with a warning: nothing trained is lost."""
+    name = _too_large(model, dtype)
+    if name is None:
+        return dtype
+    warnings.warn(f"{name} has grown beyond {dtype}; the model is saved in bfloat16", stacklevel=2)
+    return torch.bfloat16
+
+
+def check_holds(model: PreTrainedModel, folder: Path) -> None:
+    """Refuse weights that the type named in config.json cannot hold, before anything is made of them.
+
+    Raises:
+        ModelError: Names the first such weight, and what to write.
+    """
+    dtype = dtype_named(read_model_json(folder / "config.json"))
+    name = _too_large(model, dtype)
+    if name is not None:
+        raise ModelError(
+            f"{folder}: config.json: dtype is {str(dtype).removeprefix('torch.')}, in which {name} would be infinite "
+            f"(it ends at {torch.finfo(dtype).max:g}); write the type that the weights are in, such as bfloat16"
+        )
+
+
+def _too_large(model: torch.nn.Module, dtype: torch.dtype) -> str | None:
+    """The first parameter with a finite value that `dtype` cannot hold; only float16 is that short."""
+    if dtype != torch.float16:
+        return None
+    limit = torch.finfo(dtype).max
+    for name, parameter in model.named_parameters():
+        values = parameter.detach()
+        if values.dtype != dtype and bool(((values.abs() > limit) & values.isfinite()).any()):
+            return name
+    return None

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from prunus.errors import ModelError
+from prunus.models.load import check_holds, dtype_that_holds
 
 
 def load_reward_model(folder: Path, device: torch.device, dtype: torch.dtype, new: bool = False) -> PreTrainedModel:
@@ -40,6 +41,7 @@ def load_reward_model(folder: Path, device: torch.device, dtype: torch.dtype, ne
             f"{folder}: is no reward model: a sequence classifier with one label and a last layer `score` is wanted, "
             f"and it has {model.config.num_labels} labels{', and not ' + ', '.join(sorted(missing)) if missing else ''}"
         )
+    check_holds(model, folder)
     if new:
         nn.init.zeros_(model.score.weight)
     loaded: PreTrainedModel = model.to(device).eval()
@@ -63,6 +65,7 @@ def save_reward_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype) 
     Raises:
         ModelError: The reopened model does not say the same.
     """
+    dtype = dtype_that_holds(model, dtype)
     model.to(dtype=dtype).eval()
     model.save_pretrained(folder)
     probe = torch.arange(3, 67, device=model.device).remainder(model.config.get_text_config().vocab_size)[None]

@@ -10,6 +10,7 @@ from typing import Any
 from prunus.errors import ModelError, ShapeError
 from prunus.models.axes import AXES, Family, Weight, parse_weight
 from prunus.models.positions import all_rope_parameters
+from prunus.models.settings import read_size
 
 PRUNABLE = (
     "num_hidden_layers",
@@ -61,7 +62,7 @@ class Shape:
         """
 
         def read(size: str, default: int | None = None) -> int:
-            return _dimension(config, family, size, where, default)
+            return read_size(config, family, size, where, default)
 
         heads, hidden = read("num_attention_heads"), read("hidden_size")
         kv_heads = read("num_key_value_heads", heads)
@@ -79,7 +80,7 @@ class Shape:
             vocab_size=read("vocab_size"),
             max_position_embeddings=read("max_position_embeddings"),
             num_experts=read("num_experts") if has_experts else 0,
-            experts_per_token=int(config.get("num_experts_per_tok") or 0) if has_experts else 0,
+            experts_per_token=read("experts_per_token") if has_experts else 0,
             rope_types=_rope_types(config) if family.rotary else frozenset(),
             flags={key: bool(config.get(key, default)) for key, default in family.flags.items()},
         )
@@ -203,14 +204,3 @@ def _rope_types(config: Mapping[str, Any]) -> frozenset[str]:
     sets = all_rope_parameters(config)
     partial = any(rope["partial_rotary_factor"] != 1.0 for rope in sets)
     return frozenset({rope["rope_type"] for rope in sets} | ({"partial"} if partial else set()))
-
-
-def _dimension(config: Mapping[str, Any], family: Family, size: str, where: str, default: int | None) -> int:
-    keys = family.config_keys(size)
-    value = next((config[key] for key in keys if config.get(key) is not None), None)
-    if value is None:
-        value = family.defaults[size](config) if size in family.defaults else default
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        name = " or ".join(keys) or size
-        raise ModelError(f"{where}: config.json: {name} is {value!r}; it must be a whole number of at least 1")
-    return value

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prunus.align.config import ONLINE, AlignConfig
 from prunus.config import StepConfig
+from prunus.conversations.config import JUDGED
 from prunus.data.chat import conversations
 from prunus.data.config import ChatSource
+from prunus.data.preview import Preview, Reader, preview
 from prunus.data.template import read_template
 from prunus.errors import DataError, HubError, RecipeError
 from prunus.fingerprint import digest, fingerprint_files
@@ -20,6 +22,19 @@ from prunus.models.locate import locate_model
 from prunus.pipeline.checks import check_length
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.steps import Given, Step, given_model, given_sources
+
+
+@dataclass
+class Checked:
+    """What is known of chat data before any work.
+
+    Attributes:
+        unseen: What the hub does not give.
+        previews: What was seen of the sources that are here.
+    """
+
+    unseen: list[str] = field(default_factory=list)
+    previews: list[Preview] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -44,22 +59,25 @@ class Alignment:
         """What a stage reads."""
         return self.stages[number].data or self.chat
 
-    def check(self, context: int, tokenizer: Step | Given) -> list[str]:
-        """Look at the options, and at the first row of every source.
+    def check(self, context: int, tokenizer: Step | Given) -> Checked:
+        """Look at the options, and at the first rows of every source.
 
         Args:
             context: The model's, in tokens.
             tokenizer: Whose chat template is used where none is given.
 
         Returns:
-            What could not be looked at, since the hub does not give it.
+            What was seen, and what could not be looked at, since the hub does not give it.
 
         Raises:
             RecipeError: A stage has no data, or is longer than the model's context.
-            DataError: A source cannot be read, or its first row is not what the stage wants.
+            DataError: A source cannot be read, its first row is not what the stage wants, or the chat template does
+                not show it.
         """
-        unseen = []
-        if read_template(self.template) is None and not _has_template(tokenizer):
+        found = Checked()
+        template = read_template(self.template)
+        reader = None if isinstance(tokenizer, Step) else Reader.of(tokenizer.value, template)
+        if template is None and not _has_template(tokenizer):
             raise RecipeError(
                 "data.template: missing, and the model's tokenizer has no chat template; allowed: a file, or "
                 "`builtin:plain`"
@@ -74,11 +92,14 @@ class Alignment:
                 for i, source in enumerate(self.sources(number)):
                     place = f"{where}.data.{i}" if stage.data else f"data.chat.{i}"
                     check_first(stage, source, place)
+                    wanted = "prompts" if stage.write.answers and stage.method != "spin" else stage.wanted
+                    seen = preview(source, place, reader, wanted, stage.wanted in JUDGED)
+                    found.previews += [seen] if seen else []
             except HubError as error:
                 if not self.tentative:
                     raise
-                unseen.append(str(error))
-        return unseen
+                found.unseen.append(str(error))
+        return found
 
     def _check_options(self, number: int, where: str) -> None:
         """Refuse a stage that lacks what it is to read, or leaves no room for what it is to write."""
@@ -153,9 +174,9 @@ class Alignment:
         if text is not None:
             found["template"] = Given(text, digest(text))
         if stage.reference is not None:
-            found["reference"] = _located(stage.reference, f"{self.where}.reference")
+            found["reference"] = _language_model(stage.reference, f"{self.where}.reference")
         if stage.method == "distil":
-            guide = teacher if stage.teacher is None else _located(stage.teacher, f"{self.where}.teacher")
+            guide = teacher if stage.teacher is None else _language_model(stage.teacher, f"{self.where}.teacher")
             if guide is None:
                 raise RecipeError(f"{self.where}.teacher: missing; distil learns from an aligned teacher")
             found["teacher"] = guide
@@ -207,4 +228,10 @@ def _has_template(tokenizer: Step | Given) -> bool:
 
 def _located(path: str, where: str) -> Given:
     model = locate_model(path, None, where)
+    return given_model(model)
+
+
+def _language_model(path: str, where: str) -> Given:
+    model = locate_model(path, None, where)
+    model.folder.check()
     return given_model(model)

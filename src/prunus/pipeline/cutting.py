@@ -110,7 +110,7 @@ def cut_steps(
     """
 
     def cut(label: str, options: PruneConfig, **read: Step | Given) -> Step:
-        needed = {name: one for name, one in read.items() if name != "tokens" or options.reads_text}
+        needed = {name: one for name, one in read.items() if name != "tokens" or options.takes_text}
         return Step(subject, label, options, needed, root)
 
     if not config.via:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from prunus.create.config import CreateConfig
+from prunus.errors import ModelError
 from prunus.export.config import ExportConfig
 from prunus.export.installed import check_formats, check_onnx
 from prunus.export.metadata import check_shape
 from prunus.export.mixtures import TYPES, bytes_of
 from prunus.export.vocabulary import read_vocabulary
+from prunus.files import read_object
 from prunus.llamacpp.ggml import BLOCKS
 from prunus.models.shape import Shape
 
@@ -35,7 +36,7 @@ def check_export(config: ExportConfig, teacher: Path | CreateConfig | None, shap
     raw: dict[str, Any] = (
         teacher.model_config_json()
         if isinstance(teacher, CreateConfig)
-        else json.loads((teacher / "config.json").read_text())
+        else read_object(teacher / "config.json", ModelError)
     )
     for where, shape in shapes.items():
         if any(name.startswith("onnx-") for name in config.formats):

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from prunus.create.config import CreateConfig
+from prunus.data.preview import Preview
 from prunus.data.sources import check_source
 from prunus.errors import HubError, RecipeError
 from prunus.evaluate.check import check_chat, check_tasks, tasks_fingerprint
@@ -44,6 +45,7 @@ class Plan:
         unchecked: What a tentative plan could not look at, since the hub has it and cannot be reached.
         waiting: The students whose shape the search decides, and has not yet; none of their steps is among these.
         rest: Makes the plan anew when it has; None where nothing waits.
+        previews: What was seen of chat data, each source once.
     """
 
     recipe: Recipe
@@ -55,6 +57,7 @@ class Plan:
     unchecked: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
     rest: Callable[[], Plan] | None = None
+    previews: tuple[Preview, ...] = ()
 
 
 def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
@@ -115,15 +118,18 @@ def _plan(recipe: Recipe, root: Path, tentative: bool, waiting: Sequence[str] = 
                 check_prompts(source, f"generate.prompts.{i}", _may_chat(tokenizer))
             except HubError as error:
                 note(error, tentative, unchecked)
+    previews: dict[Preview, None] = {}
     for alignment in (of_teacher(recipe, tentative), *(of_student(recipe, one, tentative) for one in recipe.students)):
         if alignment.stages:
-            unchecked += alignment.check(shape.max_position_embeddings, tokenizer)
+            looked = alignment.check(shape.max_position_embeddings, tokenizer)
+            unchecked += looked.unseen
+            previews |= dict.fromkeys(looked.previews)
     check_tasks(recipe.evaluate)
     check_chat(recipe.evaluate, _may_chat(tokenizer), "the teacher")
     references = find_references(recipe, tentative, unchecked)
     steps = tuple(shared(list(_steps(recipe, root, base, tokenizer, shape, students, references, tentative))))
     shapes = {name: model.folder.shape for name, model in references.items()}
-    return Plan(recipe, root, steps, shape, students, shapes, tuple(unchecked))
+    return Plan(recipe, root, steps, shape, students, shapes, tuple(unchecked), previews=tuple(previews))
 
 
 def _shapes(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from prunus import config as base
@@ -18,6 +16,7 @@ from prunus.correct.config import CorrectConfig
 from prunus.create.config import CreateConfig
 from prunus.data.config import DataConfig
 from prunus.distill.config import DistillConfig
+from prunus.environment import expand
 from prunus.errors import RecipeError
 from prunus.evaluate.config import EvaluateConfig
 from prunus.expand.config import ExpandConfig
@@ -30,6 +29,7 @@ from prunus.prune.config import PruneConfig
 from prunus.runtime import Runtime
 from prunus.score.config import ScoreConfig
 from prunus.targets.config import KeptConfig
+from prunus.yaml12 import read_yaml
 
 SEEDED = ("correct", "score", "generate", "distill", "evaluate", "export")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -79,7 +79,7 @@ class StudentConfig(Config):
 class Recipe(Config):
     """A whole run."""
 
-    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=base.MAX_NAME)
     """What to call it in the report; the file's name if not given."""
     seed: base.Seed = 0
     """Seed of every step that names none of its own."""
@@ -139,7 +139,14 @@ class Recipe(Config):
     def _names(cls, students: dict[str, StudentConfig]) -> dict[str, StudentConfig]:
         for name, student in students.items():
             if not _NAME.fullmatch(name) or name in _RESERVED:
-                raise ValueError(f"{name!r} is no name for a student: letters, digits, - and _, and not {_RESERVED}")
+                raise ValueError(
+                    f"{name!r:.80} is no name for a student: letters, digits, - and _, and not {_RESERVED}"
+                )
+            if len(name) > base.MAX_NAME:
+                raise ValueError(
+                    f"{name!r:.80}...: {len(name)} characters; a student's name is in names of folders, which end at "
+                    f"255 bytes; allowed: {base.MAX_NAME}"
+                )
             _check_like(name, student.prune, students)
             if student.merge is not None and student.prune.model_copy(update={"seed": 0}) != PruneConfig():
                 raise ValueError(f"{name}: prune and merge cannot both be given; what is merged is cut already")
@@ -190,12 +197,7 @@ def read_recipe(file: Path) -> dict[str, Any]:
     Raises:
         RecipeError: There is no such file, it is not YAML, a key stands twice, or a variable is not set.
     """
-    try:
-        raw = yaml.load(file.read_text(encoding="utf-8"), Loader=_StrictLoader)
-    except OSError as error:
-        raise RecipeError(f"{file}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{file}: not YAML: {error}") from None
+    raw = read_yaml(file, RecipeError)
     if not isinstance(raw, dict):
         raise RecipeError(f"{file}: a recipe is a mapping of teacher, data, students and so on; this is {raw!r:.60}")
     return {key: _expand(value, f"{file}: {key}") for key, value in {"name": file.stem, **raw}.items()}
@@ -208,17 +210,6 @@ def load_recipe(file: Path | str) -> Recipe:
         RecipeError: Says everything that is wrong with it.
     """
     return parse(Recipe, read_recipe(Path(file)), str(file))
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML without its habit of letting the second of two equal keys win in silence."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
 
 
 def _student(student: Any, distill: Any, align: Any, seed: dict[str, Any]) -> Any:
@@ -272,10 +263,4 @@ def _expand(value: Any, where: str) -> Any:
         return {key: _expand(item, f"{where}: {key}") for key, item in value.items()}
     if isinstance(value, list):
         return [_expand(item, where) for item in value]
-    if not isinstance(value, str):
-        return value
-    for name in re.findall(r"\$\{(\w+)\}", value):
-        if name not in os.environ:
-            raise RecipeError(f"{where}: the environment variable {name} is not set; {value!r} needs it")
-        value = value.replace(f"${{{name}}}", os.environ[name])
-    return value
+    return expand(value, where) if isinstance(value, str) else value

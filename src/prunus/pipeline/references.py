@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from prunus.config import MAX_NAME
 from prunus.errors import HubError
 from prunus.evaluate.check import check_chat
 from prunus.models.folder import has_chat_template
@@ -29,9 +30,11 @@ def find_references(recipe: Recipe, tentative: bool, unchecked: list[str]) -> di
         except HubError as error:
             note(error, tentative, unchecked)
             continue
+        if not (tentative and model.source):
+            model.folder.check()
         check_chat(recipe.evaluate, has_chat_template(model.folder.path), f"{where}: {path}")
         check_length(where, recipe.evaluate.sequence_length, model.folder.context)
-        name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(path).name).strip("-") or str(i)
+        name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(path).name)[:MAX_NAME].strip("-") or str(i)
         if name in (*recipe.students, *found, "teacher", "data"):
             name = f"{name}-{i}"
         found[name] = model

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import importlib
-import json
+import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from prunus import processes
 from prunus.console import Console, duration
-from prunus.errors import ArtifactError, RecipeError
+from prunus.errors import ArtifactError, PlaceError, PrunusError, RecipeError
+from prunus.files import replace_json
+from prunus.pipeline.failures import Failures, ends_the_run, storage_problem
+from prunus.pipeline.integrity import check_artifact
+from prunus.pipeline.locks import alone_at, alone_in
 from prunus.pipeline.machine import hardware, peak_memory, reset_peak_memory, versions
 from prunus.pipeline.steps import Step
 from prunus.runtime import Runtime
@@ -29,59 +32,127 @@ MANIFEST = "run.json"
 def run_plan(plan: Plan, console: Console) -> Plan:
     """Do every step of `plan` that is not done, and then those that only its search could tell.
 
+    A student's step that fails takes those along that need it; the others are done, and the failure is raised then.
+
     Returns:
         The plan as it was in the end.
 
     Raises:
         RecipeError: The device is not there, or several processes are to do what one does.
         ArtifactError: Another run is at work in the same folder, or a result there is damaged.
-        PrunusError: As the steps raise; what was finished before stays finished.
+        RunError: Steps of students failed; all others are finished.
+        PrunusError: As a step raises that others are made from; what was finished before stays finished.
     """
-    for step in plan.steps:
-        _check_processes(step)
+    failures = Failures()
     load = importlib.import_module("prunus.models.load")  # torch comes in here, when there is work to do
     load.device_of(plan.recipe.runtime)  # a device that is not there is told before any work
+    for step in plan.steps:
+        _check_processes(step)
     plan.root.mkdir(parents=True, exist_ok=True)
-    with _alone(plan.root):
-        if processes.rank() == 0:
-            _write_manifest(plan)
-        for number, step in enumerate(plan.steps, start=1):
-            console.heading(f"{number}/{len(plan.steps)} {step.name}", f"{step.artifact.path.name}  {step.state()}")
+    with alone_in(plan.root) if processes.rank() == 0 else nullcontext():
+        _carry_out(plan, failures, console)
+        while plan.rest is not None:
+            plan = plan.rest()
+            _carry_out(plan, failures, console)
+    failures.raise_any()
+    return plan
+
+
+def _carry_out(plan: Plan, failures: Failures, console: Console) -> None:
+    """Do the steps of a plan, but for those that need one that failed."""
+    _write_manifest(plan, failures)
+    for number, step in enumerate(plan.steps, start=1):
+        title = f"{number}/{len(plan.steps)} {step.name}"
+        cause = failures.cause(step)
+        if cause is not None:
+            console.heading(title, f"skipped: `{cause}` failed")
+            continue
+        try:
+            _check_processes(step)
+            console.heading(title, f"{step.artifact.path.name}  {step.state()}")
             execute(step, plan.recipe.runtime, console)
-    return plan if plan.rest is None else run_plan(plan.rest(), console)
+        except PrunusError as error:
+            failures.note(step, error)
+            _write_manifest(plan, failures)
+            if ends_the_run(step, plan.steps, plan.rest is not None, error):
+                raise
+            console.warn(f"{step.name} failed: {error}; the steps that do not need it are done all the same")
 
 
 def execute(step: Step, runtime: Runtime, console: Console) -> Path:
     """Do one step unless it is done; its inputs must be. Returns the folder of the result.
 
-    One that a judge left holes in is taken up again, and the judge is asked for what it has not said.
+    One that a judge left holes in is taken up again, and the judge is asked for what it has not said. What a step
+    reads is held against its checksums before.
 
-    Of several processes the first does it, and the others help where the room has `PARALLEL`, or wait.
+    Of several processes the first does it, and the others help where the room has `PARALLEL`, or wait. Where it fails
+    in one, it fails in all.
 
     Raises:
         PrunusError: As the step raises.
     """
     _check_processes(step)
-    artifact = step.artifact
-    holes = artifact.is_done() and artifact.has_holes()
-    done = artifact.is_done() and not holes
-    room = importlib.import_module(f"prunus.{step.kind}.step") if not done else None
     processes.join()
-    processes.wait()  # until all have seen whether it is done
-    if room is None:
-        return artifact.path
-    if processes.rank() == 0:
-        if holes:
-            artifact.reopen()
-        artifact.begin()
-    processes.wait()
-    if processes.rank() == 0:
-        _do(step, room, runtime, console)
-    elif getattr(room, "PARALLEL", False):
-        room.run(step.config, room.Inputs(**_given(step)), artifact.partial, runtime, console)
-    processes.wait()
-    artifact.__dict__.pop("record", None)  # what the others saw of it is old
+    artifact = step.artifact
+    with ExitStack() as stack:
+        first = processes.rank() == 0
+        error = _begin(step, stack, console) if first else None
+        _meet(step, error)
+        artifact.forget()
+        if artifact.is_whole():
+            return artifact.path
+        start = time.monotonic()
+        metrics, error = _work(step, runtime, console)
+        _meet(step, error)  # nobody reads in the folder any more
+        seconds = time.monotonic() - start
+        _meet(step, _finish(step, metrics, seconds) if first else None)
+    artifact.forget()  # what the others saw of it is old
+    gc.collect()
+    console.say(f"done in {duration(seconds)}")
     return artifact.path
+
+
+def _begin(step: Step, stack: ExitStack, console: Console) -> PrunusError | None:
+    """Take up what an earlier run left, check what is read, and make the folder to work in where there is work.
+
+    Returns why that cannot be done, if so. The lock is held until the stack is closed.
+    """
+    artifact = step.artifact
+    try:
+        if step.place is None and not artifact.is_whole():  # else its place is held by who chose it
+            stack.enter_context(alone_at(artifact.path, console))
+        artifact.recover()
+        if artifact.is_done():
+            check_artifact(artifact.path, console)
+        if artifact.is_whole():
+            return None
+        for folder in _read_by(step):
+            check_artifact(folder, console)
+        if artifact.is_done():
+            artifact.reopen()
+        else:
+            artifact.begin()
+    except PrunusError as error:
+        return error
+    return None
+
+
+def _meet(step: Step, error: PrunusError | None) -> None:
+    """Wait for the other processes, and fail if any did.
+
+    Raises:
+        PrunusError: The error of this process, or what another's was.
+    """
+    try:
+        text = processes.outcome(str(error) if error is not None else None)
+    except TimeoutError:
+        assert error is not None  # it failed here
+        raise error from None
+    processes.wait()
+    if error is not None:
+        raise error
+    if text is not None:
+        raise PrunusError(text)
 
 
 def _check_processes(step: Step) -> None:
@@ -99,70 +170,80 @@ def _given(step: Step) -> dict[str, Any]:
     return {name: given.value for name, given in step.inputs.items()}
 
 
-def _do(step: Step, room: Any, runtime: Runtime, console: Console) -> None:
-    """Do a step whose folder has been begun, and record it."""
-    artifact, out = step.artifact, step.artifact.partial
+def _read_by(step: Step) -> Iterator[Path]:
+    """The folders that a step reads, which may be artifacts of this run or of another."""
+    return (value for value in _given(step).values() if isinstance(value, Path))
+
+
+def _work(step: Step, runtime: Runtime, console: Console) -> tuple[dict[str, float], PrunusError | None]:
+    """This process's share of a step whose folder has been begun: its figures, or why it failed."""
+    room = importlib.import_module(f"prunus.{step.kind}.step")
+    artifact, first = step.artifact, processes.rank() == 0
+    if not first and not getattr(room, "PARALLEL", False):
+        return {}, None
     reset_peak_memory()
-    start = time.monotonic()
     try:
-        metrics = room.run(step.config, room.Inputs(**_given(step)), out, runtime, console)
-    except OSError as error:
-        artifact.abandon()
-        raise ArtifactError(f"{step.name}: {out}: {error.strerror or error}") from error
-    except Exception:
-        artifact.abandon()
+        return room.run(step.config, room.Inputs(**_given(step)), artifact.partial, runtime, console), None
+    except Exception as error:
+        if first:
+            artifact.abandon()
+        if isinstance(error, PrunusError):
+            return {}, error
+        if problem := storage_problem(error, artifact.partial):
+            return {}, _unwritable(step, problem, error)
         raise
-    seconds = time.monotonic() - start
-    artifact.finish(
-        {
-            "kind": step.kind,
-            "subject": step.subject,
-            "label": step.label,
-            "config": step.config.identity(),
-            "inputs": {name: given.fingerprint for name, given in step.inputs.items()},
-            "seconds": round(seconds, 2),
-            "peak_memory_bytes": peak_memory(),
-            "metrics": metrics,
-            "versions": versions(),
-            "hardware": hardware(),
-        }
-    )
-    gc.collect()
-    console.say(f"done in {duration(seconds)}")
 
 
-def _write_manifest(plan: Plan) -> None:
-    """Say which folders belong to the run as it is now; the report reads it."""
+def _unwritable(step: Step, problem: str, error: Exception) -> PlaceError:
+    found = PlaceError(f"{step.name}: {step.artifact.partial}: {problem}")
+    found.__cause__ = error
+    return found
+
+
+def _finish(step: Step, metrics: dict[str, float], seconds: float) -> PrunusError | None:
+    """Record what a step made, and put it in place. Returns why that cannot be done, if so; what was made is kept."""
+    for name, value in metrics.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            return ArtifactError(f"{step.name}: {name} is {value}, expected a finite number; nothing is recorded")
+    try:
+        step.artifact.finish(
+            {
+                "kind": step.kind,
+                "subject": step.subject,
+                "label": step.label,
+                "config": step.config.recorded(places=False),
+                "inputs": {name: given.fingerprint for name, given in step.inputs.items()},
+                "seconds": round(seconds, 2),
+                "peak_memory_bytes": peak_memory(),
+                "metrics": metrics,
+                "versions": versions(),
+                "hardware": hardware(),
+            }
+        )
+    except PrunusError as error:
+        return error
+    except OSError as error:
+        return _unwritable(step, error.strerror or str(error), error)
+    return None
+
+
+def _write_manifest(plan: Plan, failures: Failures) -> None:
+    """Say which folders belong to the run as it is now, and which steps failed; the report reads it."""
+    if processes.rank():
+        return
     steps = [
         {"subject": step.subject, "label": step.label, "kind": step.kind, "folder": _relative(step, plan.root)}
         for step in plan.steps
     ]
     manifest: dict[str, Any] = {
-        "name": plan.recipe.name,
-        "recipe": plan.recipe.model_dump(mode="json"),
+        "name": plan.recipe.recorded()["name"],
+        "recipe": plan.recipe.recorded(),
         "teacher": plan.teacher.dimensions(),
         "steps": steps,
+        "failures": failures.rows(),
     }
-    (plan.root / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    replace_json(plan.root / MANIFEST, manifest)
 
 
 def _relative(step: Step, root: Path) -> str:
     return str(step.artifact.path.relative_to(root))
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[IO[str]]:
-    """Hold the run's folder for as long as the context is open; the system lets go of it when a process dies.
-
-    Of several processes the first holds it for all.
-    """
-    if processes.rank():
-        with (root / ".lock").open("a") as handle:
-            yield handle
-        return
-    with (root / ".lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ArtifactError(f"{root}: another run is at work here; wait for it, or choose another --out") from None
-        yield handle

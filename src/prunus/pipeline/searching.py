@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunus.errors import RecipeError, ShapeError
+from prunus.errors import ArtifactError, RecipeError, ShapeError
+from prunus.files import read_object
 from prunus.fingerprint import digest
 from prunus.models.folder import ModelFolder
 from prunus.models.shape import Shape
@@ -18,6 +18,7 @@ from prunus.pipeline.cutting import between, cuts_of
 from prunus.pipeline.machine import hardware
 from prunus.pipeline.metering import check_budget
 from prunus.pipeline.recipe import Recipe
+from prunus.pipeline.records import remedy
 from prunus.pipeline.shapes import ShapeSearch
 from prunus.pipeline.steps import Given, Step
 from prunus.pipeline.timing import check_latency
@@ -141,7 +142,9 @@ def search_cuts(config: ShapeSearch, teacher: Shape) -> list[tuple[PruneConfig, 
 
 def found_options(config: ShapeSearch, own: PruneConfig, folder: Path) -> PruneConfig:
     """How a student that takes the best is cut: as the candidates were, with its own options where it names any."""
-    best: dict[str, Any] = json.loads((folder / FOUND).read_text())["best"]
+    best: Any = read_object(folder / FOUND, ArtifactError).get("best")
+    if not isinstance(best, dict) or not isinstance(best.get("prune"), dict) or "via" not in best:
+        raise ArtifactError(f"{folder / FOUND}: damaged: names no best shape; {remedy(folder)}")
     named = {name: getattr(own, name) for name in own.model_fields_set}
     cut = {name: tuple(value) if isinstance(value, list) else value for name, value in best["prune"].items()}
     return config.prune.model_copy(update={**named, **cut, "via": best["via"], "shape": None})

@@ -7,7 +7,6 @@ between the depths, what the rest takes is what is left, and both are interpolat
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +17,8 @@ import numpy as np
 from prunus import processes
 from prunus.bench.config import BenchConfig
 from prunus.console import Console
-from prunus.errors import RecipeError, ShapeError
+from prunus.errors import ArtifactError, RecipeError, ShapeError
+from prunus.files import read_object, replace_json
 from prunus.fingerprint import digest
 from prunus.models.draw import draw_model
 from prunus.models.folder import ModelFolder, copy_along
@@ -56,10 +56,23 @@ def latency_of(
             if processes.rank() == 0 and not file.is_file():
                 folder.mkdir(parents=True, exist_ok=True)
                 table = timed(limit, teacher, runtime)
-                file.write_text(json.dumps({"hardware": hardware(), "table": table}, indent=2) + "\n")
+                replace_json(file, {"hardware": hardware(), "table": table})
             processes.wait()
-            tables[limit] = json.loads(file.read_text())["table"]
+            tables[limit] = _read(file)
     return lambda limit, shape: interpolated(tables[limit], shape)
+
+
+def _read(file: Path) -> Table:
+    """A table that was measured before.
+
+    Raises:
+        ArtifactError: It is damaged.
+    """
+    table = read_object(file, ArtifactError).get("table")
+    columns = {"layers", "per_layer", "embedding", "seconds"}
+    if not isinstance(table, list) or not all(isinstance(row, dict) and columns <= row.keys() for row in table):
+        raise ArtifactError(f"{file}: damaged: no table of latencies; remove it to measure again")
+    return table
 
 
 def check_latency(limit: Limit, where: str) -> None:

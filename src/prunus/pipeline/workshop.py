@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,13 +13,18 @@ from safetensors.numpy import load_file
 
 from prunus import processes
 from prunus.child import Child
+from prunus.console import Console
 from prunus.data.config import DataConfig, TokensConfig
+from prunus.errors import ArtifactError
 from prunus.evaluate.config import EvaluateConfig
 from prunus.export.size import FileSizes
+from prunus.files import read_object
 from prunus.models.folder import ModelFolder
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.pipeline.cutting import cut_steps
+from prunus.pipeline.integrity import check_artifact
 from prunus.pipeline.metering import block_of, refused
+from prunus.pipeline.records import remedy
 from prunus.pipeline.shapes import ShapeSearch
 from prunus.pipeline.steps import Given, Step, given_sources, tokens_step
 from prunus.pipeline.timing import latency_of
@@ -134,21 +137,25 @@ class Workshop:
                 ensure(last, self.runtime)
             else:
                 self._hand().ask("ensure", last)
-            last.artifact.__dict__.pop("record", None)
-        figures: dict[str, dict[str, float]] = json.loads((last.artifact.path / "results.json").read_text())["figures"]
+            last.artifact.forget()
+        check_artifact(last.artifact.path, Console(quiet=True))
+        file = last.artifact.path / "results.json"
+        figures = read_object(file, ArtifactError).get("figures")
+        if not isinstance(figures, dict):
+            raise ArtifactError(f"{file}: has no figures; {remedy(file.parent)}")
         return figures
 
     def forget(self, candidate: Candidate, rung: int) -> None:
         """Remove the weights that a candidate had before a rung."""
         for step in self.chain(candidate, rung - 1)[:-1]:
             if step.kind in ("prune", "distill"):
-                shutil.rmtree(step.artifact.path, ignore_errors=True)
+                step.artifact.remove()
 
     def chain(self, candidate: Candidate, rung: int) -> list[Step]:
         """The steps up to the measurement after a rung: cut, recovered rung by rung, and measured."""
         config, name = self.config, f"search/{candidate.name}"
         sizes, teacher = self.sizes(candidate), self.teacher.shape
-        options = config.prune.model_copy(update={**sizes["prune"], "via": sizes["via"]})
+        options = config.prune.model_copy(update={**sizes["prune"], "via": sizes["via"], "check_samples": 0})
         words = options.vocab_size is not None
         given = {key: one for key, one in self.given.items() if key != "ranking"}
         steps = cut_steps(name, options, teacher, given, config.distill, self.score, self.root)

@@ -148,6 +148,10 @@ class PruneConfig(StepConfig):
     whose principal axes stay. 0 leaves the axes to activations, which are scored without a backward pass."""
     heal: HealConfig = HealConfig()
     """What is done about the cut before any training."""
+    check_samples: int = Field(default=8, ge=0)
+    """Sequences of 256 tokens on which the student is compared with its teacher after the cut, where there is a corpus:
+    KL and NLL before any training. A student that is worse than guessing is refused. 0 leaves the check out; it loads
+    both models."""
     init: Literal["teacher", "random"] = "teacher"
     """Weights cut from the teacher, or drawn anew (a baseline: the same shape from scratch)."""
     like: str | None = None
@@ -196,6 +200,11 @@ class PruneConfig(StepConfig):
     def reads_text(self) -> bool:
         """Whether the cut reads the corpus: to count words, to heal, or to refit what a block leaves behind."""
         return self.vocab_size is not None or self.heal.asked or self.refits_blocks
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether the cut is given the corpus where there is one: to be read, or for the check after it."""
+        return self.reads_text or (self.check_samples > 0 and self.init == "teacher")
 
     @field_validator("drop_layers")
     @classmethod

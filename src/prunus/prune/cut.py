@@ -174,8 +174,14 @@ def _pieces(info: TensorInfo, kept: list[np.ndarray]) -> Iterator[bytes]:
     """Read the rows that stay, piece by piece, and of each row the columns that stay.
 
     Raises:
-        ModelError: A value is not finite.
+        ModelError: A value is not finite, or a row or column is none of the tensor's.
     """
+    for axis, members in enumerate(kept):
+        if len(members) and not 0 <= members.min() <= members.max() < info.shape[axis]:
+            raise ModelError(
+                f"{info.file}: {info.name} has {info.shape[axis]} members along dimension {axis}; "
+                f"{members.min()} to {members.max()} cannot be kept"
+            )
     item = np.dtype(f"V{ITEM_BYTES[info.dtype]}")  # opaque: gathering never looks at a value
     row_shape = info.shape[1:]
     row_bytes = prod(row_shape) * item.itemsize

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import psutil
 
 from prunus.console import Console
-from prunus.errors import ArtifactError
+from prunus.errors import ArtifactError, DataError
 from prunus.models.checkpoint import read_bytes, write_tensors
 from prunus.models.draw import draw_model
 from prunus.models.folder import ModelFolder, copy_along, write_config
 from prunus.models.lineage import composed, read_lineage, write_lineage
 from prunus.models.shape import Shape
 from prunus.models.student import student_config
+from prunus.models.texts import read_optional_json
 from prunus.models.values import to_float
 from prunus.prune.choose import Keep, choose
 from prunus.prune.config import HealConfig, ImportanceConfig, PruneConfig
 from prunus.prune.cut import cut
+from prunus.prune.ids import named_ids, renumber
 from prunus.prune.rank import Scores, statistic
 from prunus.prune.rotate import Rotation, balanced, make_rotation, stored_vectors
-from prunus.prune.vocabulary import choose_tokens, named_ids, read_tokenizer, renumber, write_tokenizer
+from prunus.prune.vocabulary import choose_tokens, read_tokenizer, write_tokenizer
 from prunus.runtime import Runtime
+
+_CHECK_LENGTH = 256  # tokens of a sequence that student and teacher are compared on
 
 SCORED = ("num_hidden_layers", "intermediate_size", "hidden_size")
 
@@ -74,7 +78,8 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     keep = choose(scores, teacher.shape, target, config, vocabulary)
     settings = student_config(teacher.config, teacher.shape, target, keep.layers)
     if vocabulary is not None:
-        settings = renumber(settings, {int(old): new for new, old in enumerate(vocabulary)})
+        ids = {int(old): new for new, old in enumerate(vocabulary)}
+        settings = renumber(settings, ids, f"{teacher.path}: config.json")
     copy_along(inputs.model, out)
     if vocabulary is not None:
         write_tokenizer(inputs.model, out, vocabulary)
@@ -92,11 +97,13 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
             _heal(config.heal, config.seed, inputs, out, keep, rotation, scores, runtime, console)
     student = ModelFolder(out)
     student.check()
-    sizes: dict[str, float] = {
+    figures: dict[str, float] = {
         "parameters": student.shape.parameters,
         "non_embedding_parameters": student.shape.non_embedding_parameters,
     }
-    return sizes if rotation is None else {**sizes, "kept_energy": 1.0 - rotation.lost}
+    if rotation is not None:
+        figures["kept_energy"] = 1.0 - rotation.lost
+    return {**figures, **_damage(config, inputs, out, vocabulary, runtime, console)}
 
 
 def _descent(
@@ -119,10 +126,13 @@ def _vocabulary(teacher: ModelFolder, target: Shape, inputs: Inputs) -> np.ndarr
     from prunus.data.tokens import Tokens
 
     counts = np.bincount(Tokens.open(inputs.tokens).ids, minlength=teacher.shape.vocab_size)
-    generation = teacher.path / "generation_config.json"
-    always = named_ids(teacher.config) | (
-        named_ids(json.loads(generation.read_text())) if generation.is_file() else set()
-    )
+    if len(counts) > teacher.shape.vocab_size:
+        raise DataError(
+            f"prune.vocab_size: {inputs.tokens} holds the token {len(counts) - 1}, and the embedding of {teacher.path} "
+            f"has {teacher.shape.vocab_size} rows"
+        )
+    generation = read_optional_json(teacher.path / "generation_config.json")
+    always = named_ids(teacher.config) | named_ids(generation)
     return choose_tokens(read_tokenizer(teacher.path), counts, always, target.vocab_size)
 
 
@@ -180,10 +190,11 @@ def _block(
 
 def _calibration(config: HealConfig, seed: int, inputs: Inputs) -> np.ndarray:
     """The sequences that weights are fitted on, [N, S]."""
+    from prunus.data.blocks import calibration_set
     from prunus.data.tokens import Tokens
 
     assert inputs.tokens is not None  # the plan gives them where the cut reads text
-    return Tokens.open(inputs.tokens).draw(config.samples, config.sequence_length, seed)
+    return calibration_set(Tokens.open(inputs.tokens), config.samples, config.sequence_length, seed)
 
 
 def _heal(
@@ -200,7 +211,7 @@ def _heal(
     """Heal the student in `out`, with both models in memory."""
     import torch
 
-    from prunus.models.load import device_of, dtype_named, save_model
+    from prunus.models.load import device_of, save_model, saved_dtype
     from prunus.prune.activations import sides
     from prunus.prune.bridge import make_bridge
     from prunus.prune.heal import heal
@@ -211,7 +222,40 @@ def _heal(
     bridge = make_bridge(folders[0].shape, folders[1].shape, keep, rotation, scores, device)
     with console.progress("heal", len(keep.layers), "layers") as progress:
         heal(teacher, student, bridge, torch.from_numpy(ids), config, progress.update)
-    save_model(student.model, out, dtype_named(folders[1].config))
+    save_model(student.model, out, saved_dtype(folders[1]))
+
+
+def _damage(
+    config: PruneConfig, inputs: Inputs, out: Path, vocabulary: np.ndarray | None, runtime: Runtime, console: Console
+) -> dict[str, float]:
+    """Compare the student in `out` with its teacher, and show the figures; nothing where there is no text.
+
+    Raises:
+        ModelError: The student is worse than guessing.
+    """
+    if inputs.tokens is None or not config.takes_text or not config.check_samples:
+        return {}
+    from prunus.data.blocks import calibration_set
+    from prunus.data.tokens import Tokens
+    from prunus.prune.damage import measure_damage
+
+    tokens = Tokens.open(inputs.tokens)
+    length = min(_CHECK_LENGTH, ModelFolder(out).context)
+    if len(tokens.ids) < length:
+        return {}
+    needed = 4 * sum(ModelFolder(folder).shape.parameters for folder in (inputs.model, out))
+    if needed > psutil.virtual_memory().available:
+        console.warn(f"not compared with the teacher: both models need {needed / 2**30:.1f} GiB of memory")
+        return {}
+    ids = calibration_set(tokens, config.check_samples, length, config.seed)
+    damage = measure_damage(inputs.model, out, ids, tokens.ids, vocabulary, runtime)
+    if damage is None:
+        console.say("not compared with the teacher: every sequence has a token that the student drops")
+        return {}
+    if warning := damage.check("prune"):
+        console.warn(warning)
+    console.say(f"before training: KL {damage.kl:.4g}, NLL {damage.nll:.4g} (teacher {damage.teacher_nll:.4g})")
+    return {"kl": damage.kl, "nll": damage.nll, "teacher_nll": damage.teacher_nll}
 
 
 def _kept(keep: Keep) -> dict[str, Any]:

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from prunus.errors import ModelError, ShapeError
+from prunus.models.texts import read_model_json, read_tokenizer_json
+from prunus.prune.ids import renumber
 
 TOKENIZER = "tokenizer.json"
 _FALLBACK = re.compile(r"<0x[0-9A-F]{2}>")
 _SPACE = "▁"  # sentencepiece's; its decoder turns no other way of writing it into a space
-_IDS = re.compile(r"(.*_)?token_id")
 
 
 def choose_tokens(tokenizer: Mapping[str, Any], counts: np.ndarray, always: set[int], count: int) -> np.ndarray:
@@ -72,51 +73,28 @@ def write_tokenizer(teacher: Path, out: Path, kept: np.ndarray) -> None:
 
     Files of the slow tokenizers (tokenizer.model, vocab.json, merges.txt) would contradict it and are removed.
     """
-    (out / TOKENIZER).write_text(json.dumps(cut_tokenizer(read_tokenizer(teacher), kept), ensure_ascii=False))
+    cut = json.dumps(cut_tokenizer(read_tokenizer(teacher), kept), ensure_ascii=False)
+    (out / TOKENIZER).write_text(cut, encoding="utf-8")
     for stale in (*out.glob("*.model"), *out.glob("vocab.*"), *out.glob("merges.txt"), *out.glob("added_tokens.json")):
         stale.unlink()
     new = {int(old): i for i, old in enumerate(kept)}
     for name in ("tokenizer_config.json", "generation_config.json"):
         if (out / name).is_file():
-            (out / name).write_text(json.dumps(renumber(json.loads((out / name).read_text()), new), indent=2) + "\n")
-
-
-def renumber(config: Mapping[str, Any], new: Mapping[int, int]) -> dict[str, Any]:
-    """A config with every token id in it (`eos_token_id` and the like, `added_tokens_decoder`) as it is now."""
-    result = dict(config)
-    for key, value in config.items():
-        if key == "added_tokens_decoder":
-            result[key] = {str(new[int(i)]): token for i, token in value.items() if int(i) in new}
-        elif _IDS.fullmatch(key):
-            result[key] = (
-                [new[i] for i in value] if isinstance(value, list) else new.get(value) if value is not None else None
-            )
-    return result
-
-
-def named_ids(config: Mapping[str, Any]) -> set[int]:
-    """The token ids that a config names."""
-    found: set[int] = set()
-    for key, value in config.items():
-        if _IDS.fullmatch(key) and value is not None:
-            found |= set(value) if isinstance(value, list) else {value}
-    return {i for i in found if isinstance(i, int) and i >= 0}
+            text = json.dumps(renumber(read_model_json(out / name), new, str(teacher / name)), indent=2)
+            (out / name).write_text(text + "\n", encoding="utf-8")
 
 
 def read_tokenizer(folder: Path) -> dict[str, Any]:
     """The contents of tokenizer.json.
 
     Raises:
-        ModelError: There is none, or its model is of a kind that cannot be cut.
+        ModelError: There is none, it is damaged, or its model is of a kind that cannot be cut.
     """
     file = folder / TOKENIZER
     if not file.is_file():
         raise ModelError(f"{folder}: prune.vocab_size needs a {TOKENIZER}; save the tokenizer once as a fast one")
-    tokenizer: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    model = tokenizer["model"]
-    if "type" not in model:  # as in GPT-2's file; the `tokenizers` library tells by these keys too
-        model["type"] = "BPE" if "merges" in model else "Unigram" if "unk_id" in model else None
-    kind = model["type"]
+    tokenizer = read_tokenizer_json(file)
+    kind = tokenizer["model"]["type"]
     if kind not in ("BPE", "Unigram"):
         raise ModelError(f"{file}: a {kind} vocabulary cannot be cut; BPE and Unigram can")
     return tokenizer

@@ -5,11 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prunus.errors import HubError, RecipeError
+from prunus.keys import hide
 from prunus.licences import front_matter, licence_named
 from prunus.publish.files import Choice, choose_files
+from prunus.publish.look import Looked
 
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd  # takes half a second
+
+_IN_MEMORY = 10 << 20  # bytes of a file that the hub may take as it is, and not by its digest
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
@@ -24,7 +31,7 @@ class Parcel:
     @property
     def nbytes(self) -> int:
         """The size of what goes."""
-        return sum(file.stat().st_size for file in self.choice.going)
+        return sum(file.size for file in self.choice.going)
 
 
 def make_parcel(folder: Path, repository: str) -> Parcel:
@@ -42,9 +49,12 @@ def make_parcel(folder: Path, repository: str) -> Parcel:
     if not folder.is_dir():
         what = "is a file; put it into a folder with its README.md" if folder.is_file() else "there is no such folder"
         raise RecipeError(f"{folder}: {what}")
-    choice = choose_files(folder)
+    try:
+        choice = choose_files(folder)
+    except OSError as error:
+        raise RecipeError(f"{error.filename or folder}: cannot be read: {error.strerror or error}") from None
     faults = [*choice.faults, *_faults_of_card(folder, repository)]
-    if not any(file.suffix in (".safetensors", ".gguf", ".onnx") for file in choice.going):
+    if not any(file.path.suffix in (".safetensors", ".gguf", ".onnx") for file in choice.going):
         faults.append(f"{folder}: holds no model: no .safetensors, .gguf or .onnx")
     if faults:
         raise RecipeError(f"{folder} does not go to the hub as it is:\n" + "\n".join(f"  {fault}" for fault in faults))
@@ -55,7 +65,10 @@ def _faults_of_card(folder: Path, repository: str) -> list[str]:
     card = folder / "README.md"
     if not card.is_file():
         return ["README.md: missing; `prunus report RUN` writes the card of every student of a run"]
-    facts = front_matter(card.read_text(errors="replace"))
+    try:
+        facts = front_matter(card)
+    except RecipeError as error:
+        return [str(error)]
     if not facts.get("license"):
         return [
             "README.md: its YAML names no license; write `license: ...` there: the teacher's, or one of your own where "
@@ -80,14 +93,32 @@ def send(parcel: Parcel, public: bool, message: str) -> str:
         The address of the commit.
 
     Raises:
+        RecipeError: A file is not any more what was looked through.
         HubError: The hub does not take them, or cannot be reached.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import HfApi
 
     api = HfApi(library_name="prunus")
-    files = [CommitOperationAdd(str(file.relative_to(parcel.folder)), str(file)) for file in parcel.choice.going]
+    files = [_operation(file, parcel.folder) for file in parcel.choice.going]
     try:
         api.create_repo(parcel.repository, private=not public, exist_ok=True)
         return str(api.create_commit(parcel.repository, files, commit_message=message).commit_url)
     except Exception as error:  # no network, no token, no right to it: the hub's client says which
-        raise HubError(f"{parcel.repository}: the hub does not take it: {error}") from None
+        raise HubError(f"{parcel.repository}: the hub does not take it: {hide(str(error))}") from None
+
+
+def _operation(file: Looked, folder: Path) -> CommitOperationAdd:
+    """A file as the hub's client sends it, with the digest that it had when it was looked through.
+
+    A small file is sent from memory. The hub takes a large one only by the digest that is compared here.
+    """
+    from huggingface_hub import CommitOperationAdd
+
+    try:
+        content = file.path.read_bytes() if file.size <= _IN_MEMORY else str(file.path)
+        operation = CommitOperationAdd(str(file.path.relative_to(folder)), content)
+    except OSError as error:
+        raise RecipeError(f"{file.path}: cannot be read: {error.strerror or error}") from None
+    if operation.upload_info.sha256.hex() != file.sha256:
+        raise RecipeError(f"{file.path}: has changed since it was looked through; nothing was sent")
+    return operation

@@ -5,28 +5,34 @@ The hub's fields: https://huggingface.co/docs/hub/model-cards.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from prunus.console import human, human_bytes
+from prunus.console import human, human_bytes, printable
+from prunus.environment import as_used
+from prunus.errors import ArtifactError
+from prunus.files import read_object, replace_text
 from prunus.licences import Licence, licence_of
 from prunus.models.families import family_of
 from prunus.models.locate import BUILTINS, locate_model
 from prunus.models.shape import Shape
 from prunus.report import tasks
+from prunus.report.forms import CardRecipeForm
 from prunus.report.parts import part_metadata, parts_of
-from prunus.report.records import Result, Run, load_run
+from prunus.report.records import Result, Run, check, load_run
 from prunus.report.table import HEADER, comparison, merged_by, methods
+from prunus.yaml12 import dump_yaml
 
 CARD = "README.md"
 MARKER = "<!-- Written by Prunus out of the run's records. Remove this line to keep what you write here. -->"
-_PATHS = ("path", "config", "task", "of", "base")
+_PATHS = ("path", "config", "task", "of", "base", "data", "gold", "template", "references", "model", "prompts")
+_ADDRESS = "${URL}"
+"""What stands for a server's address: whoever uses the recipe has another, and this one's may be nobody's business."""
+
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -42,8 +48,10 @@ def write_cards(root: Path) -> list[Path]:
         ArtifactError: `root` holds no run, or a record is damaged.
     """
     run = load_run(root)
+    if run.recipe.get("students"):
+        check(run.recipe, CardRecipeForm, f"{root / 'run.json'}: recipe")
     written = []
-    for name in run.recipe["students"]:
+    for name in run.recipe.get("students", {}):
         own = [result for result in run.results if result.subject == name]
         models = [result for result in own if result.kind != "export" and (result.folder / "config.json").is_file()]
         exports = [result for result in own if result.kind == "export"]
@@ -55,15 +63,15 @@ def write_cards(root: Path) -> list[Path]:
 
 
 def _write(card: Path, text: str) -> Path | None:
-    if card.is_file() and MARKER not in card.read_text():
+    if card.is_file() and MARKER not in card.read_text(encoding="utf-8", errors="replace"):
         return None
-    card.write_text(text, encoding="utf-8")
+    replace_text(card, printable(text))
     return card
 
 
 def card_texts(run: Run, name: str, model: Result, export: Result | None) -> dict[Path, str]:
     """The cards of one student by their folders: its own, its export's, and those of folders in that."""
-    config = json.loads((model.folder / "config.json").read_text())
+    config = read_object(model.folder / "config.json", ArtifactError)
     shape = Shape.from_config(config, family_of(config, name), name)
     teacher, source = _teacher(run.recipe["teacher"])
     licence = licence_of(source) if source else licence_of(model.folder)
@@ -79,13 +87,13 @@ def card_texts(run: Run, name: str, model: Result, export: Result | None) -> dic
     }  # fmt: skip
     facts = _facts(run, name, model, export, shape)
     template = page.get_template("card.md.j2")
-    texts = {model.folder: template.render(metadata=_yaml(metadata), exported=False, **common, **facts)}
+    texts = {model.folder: template.render(metadata=dump_yaml(metadata), exported=False, **common, **facts)}
     if export is None:
         return texts
-    texts[export.folder] = template.render(metadata=_yaml(_of_files(metadata)), exported=True, **common, **facts)
+    texts[export.folder] = template.render(metadata=dump_yaml(_of_files(metadata)), exported=True, **common, **facts)
     for part, own in parts_of(export):
         text = page.get_template("part.md.j2").render(
-            metadata=_yaml(part_metadata(part, metadata)), name=part, **common, **own
+            metadata=dump_yaml(part_metadata(part, metadata)), name=part, **common, **own
         )
         texts[export.folder / part] = text
     return texts
@@ -102,14 +110,10 @@ def _facts(run: Run, name: str, model: Result, export: Result | None, shape: Sha
         "corpus": _named(run.recipe["data"]["corpus"]),
         "confidence": f"{run.recipe['evaluate']['confidence']:.0%}",
         "trained": run.find(name, "distill") is not None,
-        "recipe": _yaml(_without_places(_short(run.recipe, name))),
+        "recipe": dump_yaml(_without_places(_short(run.recipe, name))),
         "versions": ", ".join(f"{key} {value}" for key, value in model.record["versions"].items()),
         "hardware": model.record["hardware"],
     }
-
-
-def _yaml(value: Any) -> str:
-    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
 
 
 def _of_files(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -134,17 +138,29 @@ def _results(run: Run, name: str) -> str:
     if not tasks.asked(run):
         return text
     scores = tasks.scores(run)
-    return text + "\nIn tasks, shares in percent, ± half of the interval:\n\n" + _table(scores.header, own(scores.rows))
+    return (
+        text
+        + "\nIn tasks, shares in percent and others as they are, ± half of the interval:\n\n"
+        + _table(scores.header, own(scores.rows))
+    )
 
 
 def _teacher(recipe: dict[str, Any]) -> tuple[str, Path | None]:
-    """What the teacher is called, and the folder that its card is in, if it is here."""
-    path = recipe.get("path")
-    if path is None:
+    """What the teacher is called, and the folder that its card is in, if it is here.
+
+    A path with a `${NAME}` is followed to the folder, and called by what is written.
+    """
+    written = recipe.get("path")
+    if written is None:
         return "", None
+    path = as_used(written)
+    if path is None:
+        return Path(written).name, None
     folder = locate_model(path, None, "teacher").folder.path if path in BUILTINS else Path(path).expanduser()
     if folder.is_dir():
-        return path if path in BUILTINS else folder.name, folder
+        return path if path in BUILTINS else Path(written).name or folder.name, folder
+    if path != written:
+        return Path(written).name, None
     if not _HUB_ID.fullmatch(path):
         return path, None
     from huggingface_hub import try_to_load_from_cache
@@ -186,8 +202,7 @@ def _made_by(run: Run, name: str) -> str:
 
 
 def _shapes(run: Run, model: Result, shape: Shape) -> str:
-    manifest = json.loads((model.folder.parents[1] / "run.json").read_text())
-    rows = [[key, f"{manifest['teacher'].get(key, 0):,}", f"{value:,}"] for key, value in shape.dimensions().items()]
+    rows = [[key, f"{run.teacher.get(key, 0):,}", f"{value:,}"] for key, value in shape.dimensions().items()]
     return _table(("", "teacher", "this model"), rows)
 
 
@@ -198,7 +213,7 @@ def _files(export: Result | None) -> str:
     for name, facts in export.json("export.json").items():
         if name == "proof":
             continue
-        perplexity = f"{facts['perplexity']:.4g}" if "perplexity" in facts else ""
+        perplexity = f"{facts['perplexity']:.4g}" if facts.get("perplexity") else ""
         rows.append([f"`{facts['file']}`", human_bytes(facts["nbytes"]), f"{facts['kl']:.2g}", perplexity])
     return _table(("file", "size", "KL to this model", "perplexity"), rows)
 
@@ -209,7 +224,8 @@ def _named(sources: Sequence[dict[str, Any]]) -> str:
 
 def _short(recipe: dict[str, Any], name: str) -> dict[str, Any]:
     """The recipe as far as it concerns one student."""
-    kept: dict[str, Any] = {key: recipe[key] for key in ("seed", "teacher", "data", "correct", "score")}
+    named = ("seed", "teacher", "data", "correct", "score")
+    kept: dict[str, Any] = {key: recipe[key] for key in named if key in recipe}
     return {**kept, "students": _with_parents(recipe["students"], name), "evaluate": recipe["evaluate"]}
 
 
@@ -224,16 +240,33 @@ def _with_parents(students: dict[str, Any], name: str) -> dict[str, Any]:
 def _without_places(value: Any) -> Any:
     """The recipe without the folders of the machine that it ran on, and without what it leaves out."""
     if isinstance(value, dict):
-        said = {key: item for key, item in value.items() if item is not None}
-        return {key: _place(item) if key in _PATHS else _without_places(item) for key, item in said.items()}
+        given = {key: item for key, item in value.items() if item is not None}
+        return {key: _without_place(key, item) for key, item in given.items()}
     return [_without_places(item) for item in value] if isinstance(value, list) else value
 
 
+def _without_place(key: str, item: Any) -> Any:
+    if key == "url":
+        return _ADDRESS
+    if isinstance(item, list):
+        return [_without_place(key, one) for one in item]
+    return _place(item) if key in _PATHS and isinstance(item, str) else _without_places(item)
+
+
 def _place(path: Any) -> Any:
+    """A path without the folders above what it names; what is on the hub is no path."""
     if isinstance(path, list):
         return [_place(one) for one in path]
-    here = isinstance(path, str) and (path.startswith(("/", ".", "~")) or Path(path).exists())
-    return Path(path).name if here else path
+    if not isinstance(path, str) or (not path.startswith(("/", ".", "~", "$")) and not _is_here(path)):
+        return path
+    return Path(path).name
+
+
+def _is_here(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except OSError:  # a text that no file can be called by
+        return False
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

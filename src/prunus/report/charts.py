@@ -11,7 +11,8 @@ from prunus.console import human
 
 WIDTH, HEIGHT = 560, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 12, 40
-_LARGEST = 1e300  # beyond it the differences between ticks are no longer numbers
+LARGEST = 1e300
+"""Beyond it the differences between ticks are no longer numbers."""
 SERIES = 8
 """Colours that the page defines, `--series-0` to `--series-7`; lines beyond repeat them, dashed."""
 
@@ -24,20 +25,25 @@ class Series:
     points: Sequence[tuple[float, float]]
 
 
-def line_chart(series: Sequence[Series], x_label: str, y_label: str, log_y: bool = False) -> str:
-    """Lines over a common x. Points that an axis cannot show are left out."""
-    shown = [Series(s.name, [p for p in s.points if abs(p[1]) < _LARGEST and (p[1] > 0 or not log_y)]) for s in series]
+def line_chart(series: Sequence[Series], x_label: str, y_label: str, log_y: bool = False, falling: bool = False) -> str:
+    """Lines over a common x, small y below, or, `falling`, above. Points that an axis cannot show are left out."""
+    shown = [Series(s.name, [p for p in s.points if abs(p[1]) < LARGEST and (p[1] > 0 or not log_y)]) for s in series]
     shown = [s for s in shown if s.points]
     if not shown:
         return _empty()
     xs = [x for s in shown for x, _ in s.points]
     ys = [math.log10(y) if log_y else y for s in shown for _, y in s.points]
     x_of = _scale(min(xs), max(xs), _LEFT, WIDTH - _RIGHT)
-    y_of = _scale(min(ys), max(ys), HEIGHT - _BOTTOM, _TOP)
+    y_of = _scale(min(ys), max(ys), *((_TOP, HEIGHT - _BOTTOM) if falling else (HEIGHT - _BOTTOM, _TOP)))
+    y_label = f"{y_label}, log scale" if log_y else y_label
     parts = _axes(x_of, y_of, (min(xs), max(xs)), (min(ys), max(ys)), x_label, y_label, log_y)
     for number, s in enumerate(shown):
-        points = " ".join(f"{x_of(x):.1f},{y_of(math.log10(y) if log_y else y):.1f}" for x, y in s.points)
+        places = [(x_of(x), y_of(math.log10(y) if log_y else y)) for x, y in s.points]
         title = f"<title>{escape(s.name)}</title>"
+        if len(places) == 1:  # a line through one point is not seen
+            dot = f'cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="3"'
+            parts.append(f'<circle class="point" style="{_stroke(number)}" {dot}>{title}</circle>')
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         parts.append(f'<polyline class="line" style="{_stroke(number)}" points="{points}">{title}</polyline>')
     return _svg(parts, f"{y_label} by {x_label}") + _legend([s.name for s in shown])
 
@@ -58,8 +64,8 @@ def scatter_chart(points: Sequence[tuple[str, float, float]], front: Sequence[st
     return _svg(parts, f"{y_label} by {x_label}")
 
 
-def bar_chart(values: Sequence[float], labels: Sequence[str], y_label: str) -> str:
-    """One bar a value."""
+def bar_chart(values: Sequence[float], labels: Sequence[str], y_label: str, x_label: str = "") -> str:
+    """One bar a value, in the order given."""
     if not values:
         return _empty()
     top = max(*values, 0.0) or 1.0
@@ -75,7 +81,8 @@ def bar_chart(values: Sequence[float], labels: Sequence[str], y_label: str) -> s
         parts.append(f'<rect class="bar" {place}>{title}</rect>')
         if len(values) <= 40:
             parts.append(_text(x + step / 2, HEIGHT - _BOTTOM + 16, label, "middle"))
-    return _svg(parts, y_label)
+    parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 6, x_label, "middle", "label"))
+    return _svg(parts, f"{y_label} by {x_label}" if x_label else y_label)
 
 
 def interval_chart(rows: Sequence[tuple[str, float, float, float]], x_label: str) -> str:
@@ -86,14 +93,16 @@ def interval_chart(rows: Sequence[tuple[str, float, float, float]], x_label: str
     low, high = min(0.0, *(row[2] for row in rows)), max(row[3] for row in rows)
     x_of = _scale(low, high, left, WIDTH - _RIGHT)
     parts = []
-    for tick in _ticks(low, high):
+    ticks = _ticks(low, high)
+    for tick, label in zip(ticks, _numbers(ticks), strict=True):
         parts.append(f'<line class="grid" x1="{x_of(tick):.1f}" x2="{x_of(tick):.1f}" y1="4" y2="{height - 36}"/>')
-        parts.append(_text(x_of(tick), height - 20, _number(tick), "middle"))
+        parts.append(_text(x_of(tick), height - 20, label, "middle"))
     for i, (name, value, below, above) in enumerate(rows):
         y = 18 + 26 * i
         parts.append(_text(left - 12, y + 4, name, "end"))
         parts.append(f'<line class="whisker" x1="{x_of(below):.1f}" x2="{x_of(above):.1f}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<circle class="dot" cx="{x_of(value):.1f}" cy="{y}" r="4.5"><title>{value:.4g}</title></circle>')
+        title = f"<title>{escape(name)}: {value:.4g} [{below:.4g}, {above:.4g}]</title>"
+        parts.append(f'<circle class="dot" cx="{x_of(value):.1f}" cy="{y}" r="4.5">{title}</circle>')
     parts.append(_text((left + WIDTH) / 2, height - 4, x_label, "middle", "label"))
     return _svg(parts, x_label, height)
 
@@ -136,27 +145,30 @@ def _axes(
     log_y: bool,
 ) -> list[str]:
     parts = _grid(y_of, *ys, y_label, log_y)
-    for tick in _ticks(*xs):
-        parts.append(_text(x_of(tick), HEIGHT - _BOTTOM + 16, human(tick) if tick else "0", "middle"))
+    ticks = _ticks(*xs)
+    for tick, text in zip(ticks, _numbers(ticks), strict=True):
+        parts.append(_text(x_of(tick), HEIGHT - _BOTTOM + 16, text, "middle"))
     parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 6, x_label, "middle", "label"))
     return parts
 
 
 def _grid(y_of: Callable[[float], float], low: float, high: float, label: str, log: bool = False) -> list[str]:
     parts = []
-    for tick in _log_ticks(low, high) if log else _ticks(low, high):
+    ticks = _log_ticks(low, high) if log else _ticks(low, high)
+    for tick, text in zip(ticks, _numbers([10**tick for tick in ticks] if log else ticks), strict=True):
         y = y_of(tick)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(_text(_LEFT - 8, y + 4, _number(10**tick if log else tick), "end"))
+        parts.append(_text(_LEFT - 8, y + 4, text, "end"))
     turned = f'transform="translate(14 {(_TOP + HEIGHT - _BOTTOM) / 2:.0f}) rotate(-90)"'
     parts.append(f'<text class="label" text-anchor="middle" {turned}>{escape(label)}</text>')
     return parts
 
 
 def _ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers between `low` and `high`, some `about` of them."""
-    span = (high - low) or abs(high) or 1.0
-    raw = max(span / about, 1 / _LARGEST)
+    """Round numbers between `low` and `high`, some `about` of them; where both are one number, that."""
+    if low == high:
+        return [low]
+    raw = max((high - low) / about, 1 / LARGEST)
     power = 10.0 ** math.floor(math.log10(raw))
     step = min((m * power for m in (1, 2, 2.5, 5, 10)), key=lambda s: abs(s - raw))
     return [i * step for i in range(math.ceil(low / step), math.floor(high / step + 1e-9) + 1)]
@@ -164,6 +176,8 @@ def _ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 def _log_ticks(low: float, high: float) -> list[float]:
     """Exponents of 1, 2 and 5 times the powers of ten between 10**low and 10**high; plain ones where that is few."""
+    if low == high:
+        return [low]
     found = [p + math.log10(m) for p in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5)]
     found = [tick for tick in found if low <= tick <= high]
     if len(found) >= 2:
@@ -171,8 +185,14 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return [math.log10(tick) for tick in _ticks(10**low, 10**high) if tick > 0]
 
 
-def _number(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 1000 else human(value)
+def _numbers(ticks: Sequence[float]) -> list[str]:
+    """Ticks in words that tell them apart: short if that does, with more digits if not."""
+    found = [f"{tick:.3g}" if abs(tick) < 1000 else human(tick) for tick in ticks]
+    for digits in range(4, 16):
+        if len(set(found)) == len(ticks):
+            break
+        found = [f"{tick:.{digits}g}" for tick in ticks]
+    return found
 
 
 def _stroke(number: int) -> str:

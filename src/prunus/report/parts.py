@@ -33,16 +33,16 @@ def part_metadata(name: str, parent: dict[str, Any]) -> dict[str, Any]:
 
 
 def _count(facts: dict[str, Any]) -> dict[str, Any]:
-    kind = "held-out" if "perplexity" in facts else "made-up"
-    return {"tokens": f"{facts['tokens']:,} {kind}"}
+    kind = "held-out" if facts.get("perplexity") else "made-up"
+    return {"tokens": f"{facts.get('tokens') or 0:,} {kind}"}
 
 
 def _figures(facts: dict[str, Any]) -> str:
     rows = [
         ("size", human_bytes(facts["nbytes"])),
         ("KL to the model, nats per token", f"{facts['kl']:.2g}"),
-        ("first choices alike", f"{facts['top1']:.2%}"),
+        ("first choices alike", f"{facts['top1']:.2%}" if facts.get("top1") is not None else "not measured"),
     ]
-    if "perplexity" in facts:
+    if facts.get("perplexity") and facts.get("perplexity_of_model"):
         rows.append(("perplexity, and the model's", f"{facts['perplexity']:.4g}, {facts['perplexity_of_model']:.4g}"))
     return "| | |\n| --- | ---: |\n" + "".join(f"| {name} | {value} |\n" for name, value in rows)

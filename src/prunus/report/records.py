@@ -2,41 +2,69 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from prunus.errors import ArtifactError
+from prunus.files import read_json, read_json_lines, read_object
+from prunus.report.forms import EVOLVED, FILES, RECORDS, ManifestForm, RecordForm
+
+_SHOWN = 80  # characters of a value that a message repeats
 
 
 @dataclass(frozen=True)
 class Result:
-    """One finished step."""
+    """One finished step.
+
+    Attributes:
+        subject: Whose it is: the teacher, a student, a reference.
+        label: What it is called among that one's steps.
+        kind: What was done.
+        folder: Where its files are.
+        record: artifact.json.
+        files: What `forms.FILES` names of its other files, by name, read and checked.
+    """
 
     subject: str
     label: str
     kind: str
     folder: Path
     record: dict[str, Any]
+    files: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def json(self, name: str) -> Any:
         """A JSON file that the step wrote."""
-        return json.loads((self.folder / name).read_text())
+        return self.files[name]
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         """A JSONL file that the step wrote."""
-        return [json.loads(line) for line in (self.folder / name).read_text().splitlines()]
+        return list(self.files[name])
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run as far as it is finished."""
+    """A run as far as it is finished.
+
+    Attributes:
+        name: The recipe's.
+        recipe: The recipe.
+        results: The finished steps.
+        missing: The names of steps that are not done.
+        damaged: Of steps whose records cannot be used, and are left out, what is wrong.
+        failures: Steps that failed while the others went on: name and message.
+        teacher: The teacher's dimensions.
+    """
 
     name: str
     recipe: dict[str, Any]
     results: tuple[Result, ...]
     missing: tuple[str, ...]
+    damaged: tuple[str, ...] = ()
+    failures: tuple[tuple[str, str], ...] = ()
+    teacher: dict[str, int] = field(default_factory=dict)
 
     def of_kind(self, kind: str) -> list[Result]:
         """The finished steps of one kind, in order."""
@@ -50,26 +78,79 @@ class Run:
 def load_run(root: Path) -> Run:
     """Read the manifest of a run and the records of its finished steps.
 
+    A step whose records are damaged is left out, and named in `damaged`.
+
     Raises:
-        ArtifactError: The folder holds no run, or a record is damaged.
+        ArtifactError: The folder holds no run, or run.json is damaged.
     """
     manifest = root / "run.json"
     if not manifest.is_file():
         raise ArtifactError(f"{root}: is no folder of a run: there is no run.json; `prunus run` makes it")
-    facts = _json(manifest)
-    results, missing = [], []
+    facts = read_object(manifest, ArtifactError)
+    check(facts, ManifestForm, str(manifest))
+    results, missing, damaged = [], [], []
     for step in facts["steps"]:
-        record = root / step["folder"] / "artifact.json"
-        if record.is_file():
-            results.append(Result(step["subject"], step["label"], step["kind"], record.parent, _json(record)))
-        else:
-            missing.append(f"{step['subject']} {step['label']}")
-    return Run(facts["name"], facts["recipe"], tuple(results), tuple(missing))
+        name = f"{step['subject']} {step['label']}"
+        if not (root / step["folder"] / "artifact.json").is_file():
+            missing.append(name)
+            continue
+        try:
+            results.append(_result(root / step["folder"], step))
+        except ArtifactError as error:
+            damaged.append(f"{name}: {error}")
+    return Run(
+        name=facts["name"],
+        recipe=facts["recipe"],
+        results=tuple(results),
+        missing=tuple(missing),
+        damaged=tuple(damaged),
+        failures=tuple((failure["step"], failure["message"]) for failure in facts.get("failures", ())),
+        teacher=facts.get("teacher", {}),
+    )
 
 
-def _json(file: Path) -> dict[str, Any]:
+def check(value: Any, form: Any, where: str) -> None:
+    """Refuse a value that has not the form that is read of it.
+
+    Args:
+        value: As JSON gives it.
+        form: A class of `forms`, or what pydantic makes a type of.
+        where: The file, for the message.
+
+    Raises:
+        ArtifactError: Names the key, the value found, and what is expected.
+    """
     try:
-        value: dict[str, Any] = json.loads(file.read_text())
-    except ValueError as error:
-        raise ArtifactError(f"{file}: damaged: {error}") from None
-    return value
+        TypeAdapter(form).validate_python(value)
+    except ValidationError as problem:
+        first = problem.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function-", "dict[")))
+        found = repr(first["input"])
+        found = found if len(found) <= _SHOWN else f"{found[:_SHOWN]}..."
+        raise ArtifactError(f"{where}: damaged: {place or 'the whole'}: {first['msg']}; found {found}") from None
+
+
+def _result(folder: Path, step: dict[str, Any]) -> Result:
+    """A finished step with its files."""
+    kind = step["kind"]
+    record = read_object(folder / "artifact.json", ArtifactError)
+    check(record, RECORDS.get(kind, RecordForm), str(folder / "artifact.json"))
+    forms = FILES.get(kind, {})
+    if kind == "merge" and record["config"]["evolve"]["trials"]:
+        forms = EVOLVED
+    files: dict[str, Any] = {}
+    for pattern, form in forms.items():
+        names = sorted(folder.glob(pattern)) if "*" in pattern else [folder / pattern]
+        files |= {file.relative_to(folder).as_posix(): _read(file, form) for file in names}
+    return Result(step["subject"], step["label"], kind, folder, record, files)
+
+
+def _read(file: Path, form: Any) -> Any:
+    if file.suffix != ".jsonl":
+        value = read_json(file, ArtifactError)
+        check(value, form, str(file))
+        return value
+    lines = list(read_json_lines(file, ArtifactError))
+    for number, line in enumerate(lines, start=1):
+        check(line, form, f"{file}, line {number}")
+    return lines

@@ -54,16 +54,19 @@ def charts(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     points = [
         (name, one["figures"][cost], one["rungs"][0][measure]["value"]) for name, one in found["candidates"].items()
     ]
-    front = scatter_chart(points, found["pareto"], cost, f"{measure} after {human(found['tokens'][0])} tokens")
+    unit = _unit(cost)
+    x_label = f"{cost}, {unit}" if unit else cost
+    y_label = f"{measure} after {human(found['tokens'][0])} tokens, nats per token"
+    front = scatter_chart(points, found["pareto"], x_label, y_label)
     stages = len(found["order"])
     series = []
     for name, _ in _ordered(found):
         places = [(stage, order.index(name) + 1) for stage, order in enumerate(found["order"]) if name in order]
-        series.append(Series(name, [(float(stage), -float(place)) for stage, place in places]))
-    moved = line_chart(series, f"0: {_CUT}; 1 to {stages - 1}: rungs", "place, the best on top")
+        series.append(Series(name, [(float(stage), float(place)) for stage, place in places]))
+    moved = line_chart(series, f"0: {_CUT}; 1 to {stages - 1}: rungs", "place, the best on top", falling=True)
     return [
         (
-            f"Search: {cost} against loss",
+            f"Search: {measure} by {cost}",
             "Every candidate after the first rung. Nothing beats those on the line in both.",
             front,
         ),
@@ -74,6 +77,13 @@ def charts(found: dict[str, Any]) -> list[tuple[str, str, str]]:
 def _ordered(found: dict[str, Any]) -> list[tuple[str, Any]]:
     pairs = list(found["candidates"].items())
     return sorted(pairs, key=lambda pair: (-len(pair[1]["rungs"]), pair[1]["loss"]))
+
+
+def _unit(cost: str) -> str:
+    """The unit of what a budget limits, as search.json keeps it."""
+    if "file" in cost or "context" in cost:
+        return "bytes"
+    return "seconds a token" if "decode" in cost else ""
 
 
 def _figure(cost: str, value: float) -> str:

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from prunus.console import duration, human_bytes
+from prunus.console import duration, human_bytes, printable
+from prunus.files import replace_text
 from prunus.report import shapes, tasks
-from prunus.report.charts import Series, bar_chart, heat_map, interval_chart, line_chart
+from prunus.report.charts import Series, interval_chart, line_chart
+from prunus.report.curves import curves
+from prunus.report.importance import importance
 from prunus.report.records import Result, Run, load_run
 from prunus.report.table import HEADER, comparison, row_name
+from prunus.yaml12 import dump_yaml
 
-LOSSES = {
-    "forward_kl": "KL to the teacher",
-    "reverse_kl": "reverse KL to the teacher",
-    "jensen_shannon": "Jensen-Shannon divergence to the teacher",
-    "total_variation": "total variation to the teacher",
-    "mse": "squared error of the logits",
-    "cosine": "cosine distance of the logits",
-    "cross_entropy": "cross-entropy",
-    "sft": "cross-entropy of what the assistant says",
-    "distil": "divergence from the teacher where the assistant speaks",
-}
-UNITLESS = ("total_variation", "mse", "cosine")
+_LONGEST = 10_000  # characters of an answer on the page; the whole of it is in the records
 
 
 @dataclass(frozen=True)
@@ -53,24 +46,38 @@ def write_report(root: Path, out: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    page.filters["shortened"] = _shortened
     html = page.get_template("page.html.j2").render(
         name=run.name,
         missing=run.missing,
+        damaged=run.damaged,
+        failures=run.failures,
         header=HEADER,
         rows=comparison(run),
-        figures=[*_quality(run), *_curves(run), *_search(run), *_evolutions(run), *_importance(run)],
+        figures=[*_quality(run), *_made(curves(run)), *_made(_search(run)), *_evolutions(run), *_made(importance(run))],
         answers=[*_answers(run), *tasks.answers(run)],
         tables=_tables(run),
         notes=tasks.notes(run),
         steps=[_step(result) for result in run.results],
-        recipe=yaml.safe_dump(run.recipe, sort_keys=False, allow_unicode=True),
+        recipe=dump_yaml(run.recipe),
         versions=run.results[-1].record["versions"] if run.results else {},
         hardware=sorted({result.record["hardware"] for result in run.results}),
         confidence=run.recipe["evaluate"]["confidence"],
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(html, encoding="utf-8")
+    replace_text(out, printable(html))
     return out
+
+
+def _shortened(text: str) -> str:
+    """The beginning of a text that is too long for a page."""
+    return (
+        text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... (the first {_LONGEST:,} of {len(text):,} characters)"
+    )
+
+
+def _made(charts: Iterable[tuple[str, str, str]]) -> list[Figure]:
+    return [Figure(title, note, Markup(svg)) for title, note, svg in charts]
 
 
 def _tables(run: Run) -> list[tuple[str, str, tasks.Table]]:
@@ -78,7 +85,8 @@ def _tables(run: Run) -> list[tuple[str, str, tasks.Table]]:
     level = f"{run.recipe['evaluate']['confidence']:.0%}"
     search = shapes.found_in(run)
     found = [
-        ("Tasks", f"Scores, grades apart in percent; ± half of the {level} interval; {tasks.HOLE} is a hole.",
+        ("Tasks", f"Shares in percent; grades, from 1 to 10, perplexities, nats and bits as they are; ± half of the "
+         f"{level} interval; {tasks.HOLE}: no score.",
          tasks.scores(run)),
         ("Tasks, beside the teacher", f"Paired differences on the same items with their {level} intervals, by the "
          f"bootstrap over items. {tasks.NOISE} marks those that may be noise.", tasks.differences(run)),
@@ -100,7 +108,7 @@ def _quality(run: Run) -> list[Figure]:
         kl = result.json("results.json")["figures"].get("kl")
         if kl:
             rows.append((row_name(run, result), kl["value"], kl["low"], kl["high"]))
-    note = "Nats per token on held-out text, with the confidence interval. 0 is the teacher itself."
+    note = "On held-out text, with the confidence interval. 0 is the teacher itself."
     return (
         [Figure("KL to the teacher", note, Markup(interval_chart(rows, "KL(teacher ‖ model), nats per token")))]
         if rows
@@ -108,31 +116,9 @@ def _quality(run: Run) -> list[Figure]:
     )
 
 
-def _curves(run: Run) -> list[Figure]:
-    """One plot for each loss, since values of different losses cannot be compared."""
-    by_loss: dict[str, list[Series]] = {}
-    for result in [*run.of_kind("correct"), *run.of_kind("distill"), *run.of_kind("align")]:
-        config = result.record["config"]
-        loss = str(config.get("method", config.get("loss", "cross_entropy")))
-        points = [(line["tokens"], line["loss"]) for line in result.lines("metrics.jsonl")]
-        name = result.subject
-        if result.label not in ("correct", "distill"):
-            name = f"{name} {result.label.removeprefix('align-')}"
-        by_loss.setdefault(loss, []).append(Series(name, points))
-    note = "Training loss by tokens seen, each point the mean since the one before."
-    return [
-        Figure(
-            f"Loss curves: {LOSSES.get(loss, loss)}",
-            note,
-            Markup(line_chart(series, "tokens", "loss" if loss in UNITLESS else "nats per token", log_y=True)),
-        )
-        for loss, series in by_loss.items()
-    ]
-
-
-def _search(run: Run) -> list[Figure]:
+def _search(run: Run) -> list[tuple[str, str, str]]:
     found = shapes.found_in(run)
-    return [] if found is None else [Figure(title, note, Markup(svg)) for title, note, svg in shapes.charts(found)]
+    return [] if found is None else shapes.charts(found)
 
 
 def _evolutions(run: Run) -> list[Figure]:
@@ -142,6 +128,8 @@ def _evolutions(run: Run) -> list[Figure]:
         if not result.record["config"]["evolve"]["trials"]:
             continue
         lines = [line for line in result.lines("journal.jsonl") if not line["part"]]
+        if not lines:
+            continue
         tried = [(line["number"], line["fitness"]) for line in lines]
         best = [(number, max(fitness for _, fitness in tried[: i + 1])) for i, (number, _) in enumerate(tried)]
         ends = (0, max(tried[-1][0], 1))
@@ -156,42 +144,9 @@ def _evolutions(run: Run) -> list[Figure]:
         )
         if result.record["config"]["evolve"]["i_am_tuning_on_the_test_set"]:
             note += " It was allowed to tune on the test set: scores on that say nothing of other data."
-        chart = line_chart(series, "trial", "fitness")
+        chart = line_chart(series, "trial", "fitness: mean reward, 0 to 1")
         figures.append(Figure(f"Evolution of {result.subject}", note, Markup(chart)))
     return figures
-
-
-def _importance(run: Run) -> list[Figure]:
-    result = next(iter(run.of_kind("score")), None)
-    if result is None:
-        return []
-    scores = result.json("scores.json")
-    influence = scores["layers"]["block_influence"]
-    neurons = [Series(f"layer {i}", list(enumerate(row))) for i, row in enumerate(scores["neurons"])]
-    return [
-        Figure(
-            "Layers",
-            "Block influence, 1 - cos(input, output): how much a layer turns the residual stream.",
-            Markup(bar_chart(influence, [str(i) for i in range(len(influence))], "block influence")),
-        ),
-        Figure(
-            "Hidden channels",
-            "Importance summed over all norms, in falling order.",
-            Markup(
-                line_chart([Series("channels", list(enumerate(scores["channels"])))], "rank", "importance", log_y=True)
-            ),
-        ),
-        Figure(
-            "MLP neurons",
-            "Importance of each layer's neurons, in falling order.",
-            Markup(line_chart(neurons, "rank", "importance", log_y=True)),
-        ),
-        Figure(
-            "Attention heads",
-            "Importance, each layer shaded by itself.",
-            Markup(heat_map(scores["heads"], "head", "layer")),
-        ),
-    ]
 
 
 def _answers(run: Run) -> list[dict[str, Any]]:
@@ -209,6 +164,6 @@ def _step(result: Result) -> dict[str, str]:
         "name": f"{result.subject} {result.label}",
         "folder": f"{result.subject}/{result.folder.name}",
         "time": duration(record["seconds"]),
-        "memory": human_bytes(record["peak_memory_bytes"].get("gpu", record["peak_memory_bytes"]["process"])),
+        "memory": human_bytes(record["peak_memory_bytes"].get("gpu") or record["peak_memory_bytes"]["process"]),
         "disk": human_bytes(sum(file["bytes"] for file in record["files"].values())),
     }

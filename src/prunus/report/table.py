@@ -18,8 +18,12 @@ STARTS = ("evaluate-pruned", "evaluate-merged")
 
 
 def comparison(run: Run) -> list[list[str]]:
-    """One row for each evaluated model, in the order of the recipe; cells as `HEADER` names them."""
-    return [_row(run, result) for result in run.of_kind("evaluate")]
+    """One row for each evaluated model, in the order of the recipe, then one for each step that failed.
+
+    Cells are as `HEADER` names them.
+    """
+    failed = [[step, "failed", *[""] * (len(HEADER) - 2)] for step, _ in run.failures]
+    return [*(_row(run, result) for result in run.of_kind("evaluate")), *failed]
 
 
 def row_name(run: Run, result: Result) -> str:
@@ -73,11 +77,11 @@ def _row(run: Run, result: Result) -> list[str]:
         human(facts["non_embedding_parameters"]),
         _tokens(run, result),
         _interval(figures["nll"], 3),
-        _interval(figures["nll_increase"], 3, signed=True) if "nll_increase" in figures else "",
-        f"{figures['perplexity']['value']:.4g}",
-        f"{figures['bits_per_byte']['value']:.4f}",
-        _interval(figures["kl"], 3) if "kl" in figures else "",
-        f"{figures['agreement']['value']:.1%}" if "agreement" in figures else "",
+        _interval(figures["nll_increase"], 3, signed=True) if figures.get("nll_increase") else "",
+        _value(figures.get("perplexity"), ".4g"),
+        _value(figures.get("bits_per_byte"), ".4f"),
+        _interval(figures["kl"], 3) if figures.get("kl") else "",
+        _value(figures.get("agreement"), ".1%"),
     ]
 
 
@@ -88,6 +92,10 @@ def _tokens(run: Run, result: Result) -> str:
         labels.append("correct" if result.subject == "teacher" else "distill")
     trained = (run.find(result.subject, label) for label in labels)
     return human(sum(one.record["metrics"]["tokens"] for one in trained if one))
+
+
+def _value(figure: dict[str, Any] | None, form: str) -> str:
+    return format(figure["value"], form) if figure else ""
 
 
 def _interval(figure: dict[str, Any], digits: int, signed: bool = False) -> str:

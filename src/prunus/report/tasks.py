@@ -44,7 +44,7 @@ def asked(run: Run) -> list[str]:
 def scores(run: Run) -> Table:
     """Each model's score in each task, ± half its interval; shares in percent. NVIDIA's own rows where they belong."""
     names = asked(run)
-    columns = [f"{name} ({metric})" if (metric := _first(run, name)) else name for name in names]
+    columns = [_titled(run, name) for name in names]
     rows = [[row_name(run, r), *(_score(_tasks(r).get(name)) for name in names)] for r in run.of_kind("evaluate")]
     chances = [_chance(run, name) for name in names]
     if any(chances):
@@ -78,8 +78,8 @@ def parts(run: Run) -> list[tuple[str, Table]]:
             continue
         rows = []
         for result, of in zip(results, groups, strict=True):
-            first = {"first": _tasks(result)[name].get("first")}
-            rows.append([row_name(run, result), *(_score({**of.get(group, {}), **first}) for group in columns)])
+            whole = {key: _tasks(result)[name].get(key) for key in ("first", "unit")}
+            rows.append([row_name(run, result), *(_score({**of.get(group, {}), **whole}) for group in columns)])
         found.append((name, Table(("model", *columns), rows)))
     return found
 
@@ -103,9 +103,9 @@ def speed(run: Run) -> Table:
         own, teacher = found.get("model"), found.get("teacher")
         if own is None:
             continue
-        timed = [_rate(own, teacher, name) for name in ("prefill", "decode")] if "decode" in own else [HOLE, HOLE]
+        timed = [_rate(own, teacher or {}, name) for name in ("prefill", "decode")]
         sizes = [human_bytes(own["bytes"]), human_bytes(own["kv_bytes_per_token"])]
-        memory = human_bytes(own["memory_bytes"]) if "memory_bytes" in own else HOLE
+        memory = human_bytes(own["memory_bytes"]) if own.get("memory_bytes") else HOLE
         rows.append([row_name(run, result), human(own["parameters"]), *sizes, *timed, memory])
     return Table(
         ("model", "parameters", "weights", "KV a token", "prefill tokens/s", "decode tokens/s", "memory"), rows
@@ -119,7 +119,7 @@ def notes(run: Run) -> list[str]:
         name = row_name(run, result)
         for task, facts in _tasks(result).items():
             judge = facts.get("judge") or {}
-            if "hole" in facts:
+            if facts.get("hole"):
                 found.append(f"{name}: {task} is a hole: {facts['hole']}")
             if judge.get("hole"):
                 found.append(f"{name}: {task} has {judge['graded']} of {judge['asked']} grades: {judge['hole']}")
@@ -134,10 +134,11 @@ def answers(run: Run) -> list[dict[str, Any]]:
     """The first items of each skill, with what every model said."""
     shown: dict[str, list[tuple[str, str]]] = {}
     for result in run.of_kind("evaluate"):
-        for file in sorted((result.folder / "answers").glob("*.jsonl")):
-            for line in result.lines(f"answers/{file.name}")[:_SHOWN]:
+        for name in sorted(name for name in result.files if name.startswith("answers/")):
+            for line in result.lines(name)[:_SHOWN]:
                 said = "\n\n".join(line["answers"][0]) or HOLE
-                prompt = f"{file.stem}, {line['id']}: " + "\n\n".join(line["said"])
+                task = name.removeprefix("answers/").removesuffix(".jsonl")
+                prompt = f"{task}, {line['id']}: " + "\n\n".join(map(str, line["said"]))
                 shown.setdefault(prompt, []).append((row_name(run, result), said))
     return [{"prompt": prompt, "answers": given} for prompt, given in shown.items()]
 
@@ -147,9 +148,15 @@ def _tasks(result: Result) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _first(run: Run, name: str) -> str | None:
-    firsts = (_tasks(result).get(name, {}).get("first") for result in run.of_kind("evaluate"))
-    return next((first for first in firsts if first), None)
+def _titled(run: Run, name: str) -> str:
+    """A task with the metric that counts, and the unit of one that is neither a share nor a grade."""
+    found = (_tasks(result).get(name, {}) for result in run.of_kind("evaluate"))
+    task = next((task for task in found if task.get("first")), None)
+    if task is None:
+        return name
+    unit = {"nats": ", nats", "bits": ", bits"}.get(task.get("unit", ""), "")
+    less = ", less is better" if task.get("unit") in ("nats", "bits", "perplexity") else ""
+    return f"{name} ({task['first']}{unit}{less})"
 
 
 def _chance(run: Run, name: str) -> str:
@@ -163,24 +170,29 @@ def _figure(task: dict[str, Any] | None) -> dict[str, Any] | None:
     return task.get("metrics", {}).get(task["first"]) if task and task.get("first") else None
 
 
-def _percent(task: dict[str, Any]) -> float:
-    return 1.0 if str(task["first"]).startswith("judge") else 100.0
+def _scale(task: dict[str, Any]) -> tuple[float, int]:
+    """What a figure is multiplied by where it is shown, and its decimals: shares are shown in percent."""
+    unit = task.get("unit") or ("grade" if str(task["first"]).startswith("judge") else "share")
+    return {"share": (100.0, 1), "grade": (1.0, 1), "points": (1.0, 1)}.get(unit, (1.0, 3))
 
 
 def _score(task: dict[str, Any] | None) -> str:
     figure = _figure(task)
     if figure is None or task is None:
         return HOLE
-    scale = _percent(task)
-    return f"{scale * figure['value']:.1f} ± {scale * (figure['high'] - figure['low']) / 2:.1f}"
+    scale, digits = _scale(task)
+    half = scale * (figure["high"] - figure["low"]) / 2
+    return f"{scale * figure['value']:.{digits}f} ± {half:.{digits}f}"
 
 
 def _difference(task: dict[str, Any] | None) -> str:
     figure = _figure(task)
-    if figure is None or task is None or "difference" not in figure:
+    if figure is None or task is None or not figure.get("difference"):
         return ""
-    value, low, high = (_percent(task) * figure["difference"][part] for part in ("value", "low", "high"))
-    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" + (f" {NOISE}" if low <= 0 <= high else "")
+    scale, digits = _scale(task)
+    value, low, high = (scale * figure["difference"][part] for part in ("value", "low", "high"))
+    noise = f" {NOISE}" if low <= 0 <= high else ""
+    return f"{value:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]{noise}"
 
 
 def _mean(written: Sequence[dict[str, Any]], name: str) -> float:
@@ -188,6 +200,8 @@ def _mean(written: Sequence[dict[str, Any]], name: str) -> float:
     return sum(found) / len(found) if found else 0.0
 
 
-def _rate(own: dict[str, float], teacher: dict[str, float] | None, name: str) -> str:
-    beside = f" ({own[name] / teacher[name]:.2f}×)" if teacher else ""
+def _rate(own: dict[str, float], teacher: dict[str, float], name: str) -> str:
+    if not own.get(name):
+        return HOLE
+    beside = f" ({own[name] / teacher[name]:.2f}×)" if teacher.get(name) else ""
     return f"{own[name]:.4g}{beside}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prunus import processes
-
-FOLDER = "checkpoints"
+from prunus.checkpoints import FOLDER
+from prunus.files import sync
 
 
 class Checkpoint:
@@ -24,8 +23,7 @@ class Checkpoint:
     """
 
     def __init__(self, out: Path, minutes: float) -> None:
-        self.root = out / FOLDER
-        self.folder = self.root / f"score-{processes.rank()}-of-{processes.count()}"
+        self.folder = out / FOLDER / f"score-{processes.rank()}-of-{processes.count()}"
         self.interval = minutes * 60
         self.saved = time.monotonic()
 
@@ -41,10 +39,7 @@ class Checkpoint:
         self.folder.mkdir(parents=True, exist_ok=True)
         written = self.folder / "state.partial"
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, written)
+        sync(written)
         os.replace(written, self.folder / "state.safetensors")
         (self.folder / "complete").touch()
         self.saved = time.monotonic()
-
-    def remove(self) -> None:
-        """Forget it: the result is there."""
-        shutil.rmtree(self.root, ignore_errors=True)

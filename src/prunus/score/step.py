@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,20 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from prunus import processes
+from prunus.checkpoints import done_with
 from prunus.console import Console
+from prunus.data.blocks import calibration_set
 from prunus.data.questions import read_questions
 from prunus.data.tokens import Tokens
+from prunus.files import replace_json
+from prunus.models.finite import finite_logits, not_finite
 from prunus.models.folder import ModelFolder
 from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
 from prunus.models.shape import Shape
 from prunus.runtime import Runtime
 from prunus.score.checkpoint import Checkpoint
 from prunus.score.config import ScoreConfig
+from prunus.score.faults import check_written, faulty_batch, first_fault
 from prunus.score.importance import block_influence
 from prunus.score.removal import Measure, blocks, lm_loss, logit_errors, one_by_one, without
 from prunus.score.statistics import Statistics
@@ -53,8 +58,9 @@ def run(config: ScoreConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
 
     Raises:
         DataError: The stream does not fill one sequence, or the questions cannot be read.
+        ModelError: The model gives NaN or infinity; names the statistic, the sequence, and where it begins.
     """
-    drawn = Tokens.open(inputs.tokens).draw(config.samples, config.sequence_length, config.seed)
+    drawn = calibration_set(Tokens.open(inputs.tokens), config.samples, config.sequence_length, config.seed)
     if len(drawn) < config.samples:
         console.warn(f"score.samples: {config.samples} wanted, and the corpus fills {len(drawn)}: all are used")
     device = device_of(runtime)
@@ -79,9 +85,11 @@ def run(config: ScoreConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         few = mine(config.layer_samples)
         layers = _remove_layers(model, statistics.shape, few, config, inputs, state, checkpoint, console)
     if processes.rank() == 0:
-        _write({**_closed(statistics.sums), "reader_norms": reader_norms(model, statistics.shape), **layers}, out)
+        scores = {**_closed(statistics.sums), "reader_norms": reader_norms(model, statistics.shape), **layers}
+        check_written(model, scores)
+        _write(scores, out)
     processes.wait()
-    checkpoint.remove()
+    done_with(out)
     counts = statistics.sums["counts"].tolist()
     return {"samples": int(counts[0]), "tokens": int(counts[1])}
 
@@ -111,11 +119,16 @@ def _collect(
                 with torch.no_grad():
                     model.base_model(input_ids=ids, use_cache=False)
             statistics.end_batch()
+            if first_fault(statistics.sums) is not None:
+                break
             seen += batch.numel()
             progress.update(seen)
             state.update({f"sums.{name}": total for name, total in statistics.sums.items()})
             state["batches"] = torch.tensor(number)
             checkpoint.save(state)
+        else:
+            return
+    raise faulty_batch(model, statistics.sums, ids, number)  # when nothing is watched any more
 
 
 def forward_and_backward(loss: CrossEntropy, ids: torch.Tensor) -> None:
@@ -177,10 +190,14 @@ def _measure(
                 if criterion == "lm_loss":
                     parts = lm_loss(model, batches)
                 else:
-                    wrong = [not right(model, asked, shape.max_position_embeddings) for asked in questions]
+                    with finite_logits(model, "the questions of score.task"):
+                        wrong = [not right(model, asked, shape.max_position_embeddings) for asked in questions]
                     parts = torch.tensor([sum(wrong), len(wrong)], dtype=torch.float64, device=device)
         processes.add_up([parts])
-        return float(parts[0] / parts[1])
+        value = float(parts[0] / parts[1])
+        if not math.isfinite(value):
+            raise not_finite(model, f"its `{criterion}` without layers {sorted(gone)}")
+        return value
 
     return measure
 
@@ -236,4 +253,4 @@ def _write(scores: dict[str, torch.Tensor], out: Path) -> None:
         elif axis in ("neurons", "heads", "channels", "experts") and how in ("mean", "squares"):
             rows = (value[1] if how == "mean" else value).sqrt()  # the paper's choice: L2 over the batch
             summary[axis] = rows.tolist() if axis != "channels" else rows.sum(dim=0).tolist()
-    (out / "scores.json").write_text(json.dumps(summary) + "\n")
+    replace_json(out / "scores.json", summary)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise, takewhile
@@ -13,6 +12,8 @@ import numpy as np
 
 from prunus import processes
 from prunus.console import Console
+from prunus.errors import ArtifactError
+from prunus.files import read_object, replace_json
 from prunus.models.folder import ModelFolder
 from prunus.models.shape import Shape
 from prunus.runtime import Runtime
@@ -147,7 +148,7 @@ def run(config: SearchConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
     teacher = ModelFolder(inputs.model).shape
     scores = None
     if inputs.scores is not None:
-        scores = json.loads((inputs.scores / "scores.json").read_text())
+        scores = read_object(inputs.scores / "scores.json", ArtifactError)
     shapes = inputs.trials.space(teacher).all()
     search, order = _Search(config, inputs.trials, console, teacher), in_turn(teacher, shapes, scores)
     first = search.fitting(order, config.candidates)
@@ -162,7 +163,7 @@ def run(config: SearchConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
     last = search.halve()
     found = _found(search, last, shapes)
     if processes.rank() == 0:
-        (out / FOUND).write_text(json.dumps(found, indent=2) + "\n")
+        replace_json(out / FOUND, found)
     console.say(f"best: {found['best']['name']}")
     facts = {
         "shapes": len(shapes),

@@ -49,7 +49,7 @@ def drawn(logits: torch.Tensor, chances: torch.Tensor, temperature: float) -> Ch
     whole = total[:, -1:].contiguous()
     passed = torch.searchsorted(total, chances.to(wide) * whole, right=True)
     last = torch.searchsorted(total, whole)  # the last token of any probability, where rounding says `whole`
-    ids = torch.minimum(passed, last)
+    ids = torch.minimum(passed, last).clamp_max(logits.shape[-1] - 1)  # of NaN, which the mass then is
     once = torch.zeros_like(probabilities).scatter_(-1, ids, 1.0)
     return Choice(ids, None, torch.linalg.vecdot(probabilities, once))
 

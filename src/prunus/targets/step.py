@@ -13,9 +13,12 @@ import torch
 from transformers import PreTrainedModel
 
 from prunus import processes
+from prunus.checkpoints import done_with
 from prunus.console import Console
+from prunus.data.blocks import Blocks
 from prunus.data.targets import Writing
 from prunus.data.tokens import Tokens, schedule
+from prunus.models.finite import not_finite
 from prunus.models.head import check_head, read_head
 from prunus.models.load import device_of, inference_dtype, load_model
 from prunus.runtime import Runtime
@@ -45,10 +48,10 @@ def run(config: TargetsConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
 
     Raises:
         DataError: The stream does not fill one sequence.
-        ModelError: The model cannot be loaded, or makes its logits in a way of its own.
+        ModelError: The model cannot be loaded, makes its logits in a way of its own, or gives NaN or infinity.
     """
     tokens, device = Tokens.open(inputs.tokens), device_of(runtime)
-    blocks = tokens.blocks(config.sequence_length)
+    blocks = Blocks(tokens, config.sequence_length)
     numbers = np.unique(schedule(len(blocks), config.sequences, config.seed))
     model = load_model(inputs.model, device, inference_dtype(runtime, device)).requires_grad_(False)
     check_head(model)
@@ -58,7 +61,7 @@ def run(config: TargetsConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     todo = [rows for rows in portions[processes.rank() :: processes.count()] if not writing.done(rows)]
     with console.progress("targets", sum(rows.stop - rows.start for rows in todo), "sequences") as progress:
         for done, rows in enumerate(todo, start=1):
-            writing.write(rows, *_portion(model, tokens, config, numbers[rows]))
+            writing.write(rows, *_portion(model, blocks, config, numbers[rows]))
             progress.update(sum(rows.stop - rows.start for rows in todo[:done]))
     processes.wait()
     count = len(numbers) * config.sequence_length
@@ -70,8 +73,7 @@ def run(config: TargetsConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     }
     processes.wait()  # until all have read it
     if processes.rank() == 0:
-        writing.finish()
-    processes.wait()
+        done_with(out)
     return metrics
 
 
@@ -89,14 +91,14 @@ def _begin(config: TargetsConfig, out: Path, numbers: np.ndarray, vocabulary: in
 
 @torch.no_grad()
 def _portion(
-    model: PreTrainedModel, tokens: Tokens, config: TargetsConfig, numbers: np.ndarray
+    model: PreTrainedModel, blocks: Blocks, config: TargetsConfig, numbers: np.ndarray
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """What is kept of some blocks, by their numbers [B], and the mean mass kept of each [B]."""
     length = config.sequence_length
-    ids = torch.from_numpy(tokens.blocks(length)[numbers].astype(np.int64)).to(model.device)
+    ids = torch.from_numpy(blocks.batch(numbers)).to(model.device)
     positions = None
     if not config.attend_across_documents:
-        apart = np.stack([tokens.positions(int(number) * length, length)[0] for number in numbers])
+        apart = np.stack([blocks.positions(int(number)) for number in numbers])
         positions = torch.from_numpy(apart).to(model.device)
     hidden = model.base_model(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state.flatten(0, 1)
     head = read_head(model)
@@ -113,6 +115,9 @@ def _portion(
     if config.keep == "top_k":
         kept.append(torch.cat([choice.log_probabilities for choice in chosen if choice.log_probabilities is not None]))
     mass = torch.cat([choice.mass for choice in chosen]).view(len(numbers), -1).mean(dim=1)
+    for number, row, whole in zip(numbers.tolist(), ids, torch.isfinite(mass).tolist(), strict=True):
+        if not whole:
+            raise not_finite(model, f"its distribution on sequence {number} of the text", row[None])
     return [values.view(len(numbers), length, -1).cpu().numpy() for values in kept], mass.float().cpu().numpy()
 
 

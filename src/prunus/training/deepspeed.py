@@ -35,7 +35,7 @@ def read_settings(file: str, optimizer: str) -> dict[str, Any]:
     if importlib.util.find_spec("deepspeed") is None:
         raise RecipeError(f"{where}: DeepSpeed is not installed: pip install deepspeed")
     try:
-        settings = json.loads(Path(file).read_text())
+        settings = json.loads(Path(file).read_text(encoding="utf-8"))
         stage = settings.get("zero_optimization", {}).get("stage", 0)
     except (OSError, ValueError, AttributeError) as error:
         raise RecipeError(f"{where}: no configuration of DeepSpeed's in JSON: {error}") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,23 +16,24 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils import WEIGHTS_NAME
 
 from prunus import processes
+from prunus.checkpoints import FOLDER as CHECKPOINTS
+from prunus.checkpoints import done_with
 from prunus.console import Console
 from prunus.data.tokens import Tokens
 from prunus.errors import TrainingError
 from prunus.fingerprint import digest
 from prunus.models.folder import ModelFolder, copy_along
-from prunus.models.load import device_of, dtype_named, inference_dtype, load_model, save_model
+from prunus.models.load import device_of, inference_dtype, load_model, save_model, saved_dtype
 from prunus.runtime import Runtime
 from prunus.training.config import OptimizerConfig, TrainingConfig
 from prunus.training.deepspeed import check_shares, filled, read_settings
 from prunus.training.objectives import Objective
 from prunus.training.optimizers import MuonWithAdamW
 from prunus.training.precision import training_dtype
-from prunus.training.record import Recorder, last_checkpoint
+from prunus.training.record import Recorder, last_checkpoint, train_on
 from prunus.training.sequences import Extra, Items, Sequences
 from prunus.training.sharding import gathered, is_sharded, load_whole, shard, share_out
 
-CHECKPOINTS = "checkpoints"
 _LOGGED = 200  # points of a loss curve
 
 
@@ -58,24 +58,33 @@ class ObjectiveTrainer(Trainer):
         return loss
 
     def check_portions(self) -> None:
-        """Refuse a step whose loss is not finite; once a step, since asking waits for the device.
+        """Refuse a step whose loss is not finite in any process; once a step, since asking waits for the device.
 
         Raises:
             TrainingError: Says where.
         """
         losses = torch.stack([loss for _, loss in self.portions]).tolist()
-        for portion, (loss, (numbers, _)) in enumerate(zip(losses, self.portions, strict=True), start=1):
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss} at step {self.state.global_step + 1}, in portion {portion} of {len(losses)}: "
-                    f"sequences {numbers.tolist()} of the text; the step is not taken, and the last good checkpoint is "
-                    "kept. A lower learning_rate or a longer warmup_steps is the usual cure"
-                )
+        bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
+        if not processes.any_of(bad is not None):
+            return
+        where = f"the loss is not finite at step {self.state.global_step + 1}, in another process"
+        if bad is not None:
+            numbers = self.portions[bad][0].tolist()
+            where = (
+                f"the loss is {losses[bad]} at step {self.state.global_step + 1}, in portion {bad + 1} of "
+                f"{len(losses)}: sequences {numbers} of the text"
+            )
+        raise TrainingError(
+            f"{where}; the step is not taken, and the last good checkpoint is kept. A lower learning_rate or a longer "
+            "warmup_steps is the usual cure"
+        )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add what the objective saw since the last line, as means over this process's portions."""
+        """Add what the objective saw since the last line, as means over all processes' portions."""
         if "loss" in logs:
-            logs |= {name: torch.stack(seen).mean().item() for name, seen in self.figures.items()}
+            means = {name: torch.stack(seen).mean() / processes.count() for name, seen in self.figures.items()}
+            processes.add_up(means.values())
+            logs |= {name: mean.item() for name, mean in means.items()}
             self.figures.clear()
         super().log(logs, start_time)
 
@@ -87,8 +96,10 @@ class ObjectiveTrainer(Trainer):
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """Save them whole, whatever they are shared out over, so that any number of processes can go on.
 
-        DeepSpeed's have a form of their own.
+        DeepSpeed's have a form of their own. After the last step nobody needs them.
         """
+        if self.state.global_step == self.state.max_steps:
+            return
         if self.is_deepspeed_enabled:
             super()._save_optimizer_and_scheduler(output_dir)
             return
@@ -149,7 +160,7 @@ def train(
         objective: The loss, and the model in float32 on the runtime's device; see `training_dtype` for the arithmetic.
         tokens: The stream to train on, in blocks of `config.sequence_length`.
         config: The options.
-        out: Gets `metrics.jsonl`, and `checkpoints/` for as long as training lasts.
+        out: Gets `metrics.jsonl`, and `checkpoints/`, which stay until the step's result is recorded.
         runtime: Device, portions, trackers, time between checkpoints.
         console: Shows the progress.
         label: What to call it there.
@@ -208,8 +219,10 @@ def fit(
         trainer.add_callback(_Guard(trainer))
         checkpoint = last_checkpoint(out / CHECKPOINTS, owner)
         check_shares(checkpoint)
-        trainer.train(resume_from_checkpoint=checkpoint)
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+        train_on(trainer, recorder, checkpoint)
+    processes.wait()
+    if processes.rank() == 0:
+        done_with(out)
     objective.model.eval()
     return recorder.summary()
 
@@ -238,7 +251,7 @@ def save_trained(objective: Objective, source: Path, out: Path) -> float:
     model = whole_model(objective, lambda: load_model(source, torch.device("cpu"), torch.float32))
     if model is None:
         return 0.0
-    difference = save_model(model, out, dtype_named(ModelFolder(source).config))
+    difference = save_model(model, out, saved_dtype(ModelFolder(source)))
     copy_along(source, out)
     return difference
 
@@ -323,7 +336,7 @@ def _arguments(
         logging_steps=max(1, items.steps // _LOGGED),
         logging_nan_inf_filter=False,  # a loss that is not finite must be seen
         save_strategy="no",  # the recorder asks for checkpoints by the clock
-        save_total_limit=2,
+        save_total_limit=None,  # the recorder removes old ones, when the new one is whole
         report_to=[tracker for tracker in runtime.trackers if tracker != "tensorboard"] or "none",
         disable_tqdm=True,
         remove_unused_columns=False,

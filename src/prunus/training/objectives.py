@@ -12,13 +12,17 @@ from prunus.models.head import check_head, read_head
 from prunus.runtime import Runtime
 from prunus.training.head import head_loss
 
+TEXT = "cross_entropy"
+"""The name of the text's own cross-entropy among the terms of a loss."""
+
 
 class Objective(nn.Module):
     """A model and what it is trained for.
 
     Attributes:
         model: The model that is trained.
-        figures: What was seen of the last portion, to be shown: scalars by name, in nats.
+        figures: What was seen of the last portion, for the record: scalars by name, first the terms of its loss. A
+            term is not multiplied by its weight in the loss; its mean over the portions of a batch is the batch's.
         has_head: Whether the model has an LM head.
     """
 
@@ -85,7 +89,9 @@ class CrossEntropy(Objective):
         else:
             count = weights.numel()
         chosen, (hidden, labels) = counted(weights, hidden.flatten(0, 1), labels.flatten())
-        return head_loss(hidden, read_head(self.model), NextToken(labels, chosen)) / count
+        loss = head_loss(hidden, read_head(self.model), NextToken(labels, chosen)) / count
+        self.figures = {TEXT: loss.detach()}
+        return loss
 
 
 class NextToken:

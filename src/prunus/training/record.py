@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from prunus import processes
 from prunus.console import Progress
-from prunus.errors import ArtifactError
+from prunus.errors import ArtifactError, TrainingError
+from prunus.files import read_text, replace_text, sync
 from prunus.runtime import Runtime
 
 _SHOWN_APART = ("loss", "learning_rate", "grad_norm", "epoch")
@@ -19,7 +22,7 @@ _COMPLETE = "complete"  # a file in a checkpoint that says that all of it was wr
 
 
 def last_checkpoint(folder: Path, owner: str) -> str | None:
-    """The newest checkpoint that was written to its end, or None. What a kill left half-written is passed over.
+    """The newest checkpoint that was written to its end, or None. One that a kill left half-written is passed over.
 
     Args:
         folder: Where checkpoints are.
@@ -31,10 +34,42 @@ def last_checkpoint(folder: Path, owner: str) -> str | None:
     complete = [path.parent for path in folder.glob(f"checkpoint-*/{_COMPLETE}")]
     if not complete:
         return None
-    newest = max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]))
-    if (newest / _COMPLETE).read_text() != owner:
+    newest = max(complete, key=_number)
+    if read_text(newest / _COMPLETE, ArtifactError) != owner:
         raise ArtifactError(f"{newest}: is a checkpoint of training with other options; remove {folder} to start anew")
     return str(newest)
+
+
+def _number(checkpoint: Path) -> int:
+    """The step that a checkpoint was written after."""
+    return int(checkpoint.name.rsplit("-", 1)[1])
+
+
+def keep_only(newest: Path) -> None:
+    """Remove all checkpoints but this one, which is whole. What says that one is whole goes first.
+
+    Transformers rotates by the times of files, and before the new one is known to be whole: half-written ones would
+    count, and so would a clock that was put back.
+    """
+    for other in newest.parent.glob("checkpoint-*"):
+        if other != newest:
+            (other / _COMPLETE).unlink(missing_ok=True)
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def train_on(trainer: Trainer, recorder: Recorder, checkpoint: str | None) -> None:
+    """Train from a checkpoint to the end; from one of the last step only its weights are taken, since none follows."""
+    if checkpoint is not None and _number(Path(checkpoint)) == trainer.args.max_steps:
+        trainer._load_from_checkpoint(checkpoint)
+        recorder.take_up(trainer.args.max_steps)
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint)
+
+
+def _whole_lines(file: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`; one that a kill cut short is none."""
+    text = file.read_text(encoding="utf-8")
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].split("\n") if line]
 
 
 class Recorder(TrainerCallback):
@@ -57,27 +92,36 @@ class Recorder(TrainerCallback):
         self.lines: list[dict[str, Any]] = []
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Take up the record where the checkpoint left it."""
+        """See `take_up`."""
+        self.take_up(state.global_step)
+
+    def take_up(self, step: int) -> None:
+        """Take up the record where the checkpoint of a step left it, without what was written after that."""
         if self.file.is_file():
-            lines = [json.loads(line) for line in self.file.read_text().splitlines() if line.endswith("}")]
-            self.lines = [line for line in lines if line["step"] <= state.global_step]
-        self._write("".join(json.dumps(line) + "\n" for line in self.lines), "w")
+            self.lines = [line for line in _whole_lines(self.file) if line["step"] <= step]
+        if processes.rank() == 0:
+            replace_text(self.file, "".join(json.dumps(line) + "\n" for line in self.lines))
+        processes.wait()  # until all have read what the first replaces
         self.saved = self.started = time.monotonic()
-        self.first_step = state.global_step
-        self.progress.update(state.global_step * self.tokens_per_step)
+        self.first_step = step
+        self.progress.update(step * self.tokens_per_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Move the line, and save if it is time."""
+        """Move the line, and save if it is time; always at the end, until the result itself is recorded."""
         self.progress.update(state.global_step * self.tokens_per_step)
         due = time.monotonic() - self.saved >= self.interval
-        if processes.agree(due) and state.global_step < state.max_steps:
+        if state.global_step == state.max_steps or processes.agree(due):
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Mark the checkpoint as whole; of several processes the first does, when all have written."""
+        """Mark the checkpoint as whole, and remove the one before; the first process does, when all have written."""
         processes.wait()
         if processes.rank() == 0:
-            (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _COMPLETE).write_text(self.owner)
+            checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            for file in checkpoint.rglob("*"):
+                sync(file)
+            replace_text(checkpoint / _COMPLETE, self.owner)
+            keep_only(checkpoint)
         self.saved = time.monotonic()
 
     def on_log(
@@ -92,28 +136,39 @@ class Recorder(TrainerCallback):
         if not logs or "loss" not in logs:
             return
         loss = float(logs["loss"])
+        norm = logs.get("grad_norm")
+        for name, value in (("loss", loss), ("gradient's norm", norm)):
+            if value is not None and not math.isfinite(value):
+                raise TrainingError(
+                    f"the {name} is {value} at step {state.global_step}; the last good checkpoint is kept"
+                )
         seconds = time.monotonic() - self.started
         done = (state.global_step - self.first_step) * self.tokens_per_step
         line = {
             "step": state.global_step,
             "tokens": state.global_step * self.tokens_per_step,
             "loss": loss,
-            **{name: value for name, value in logs.items() if name not in _SHOWN_APART},
+            **{name: value for name, value in logs.items() if name not in _SHOWN_APART and _has_value(value)},
             "learning_rate": logs.get("learning_rate"),
-            "grad_norm": logs.get("grad_norm"),
+            "grad_norm": norm,
             "tokens_per_second": round(done / seconds, 1),
         }
         self.lines.append(line)
-        self._write(json.dumps(line) + "\n", "a")
+        self._write(json.dumps(line, allow_nan=False) + "\n", "a")
         self.progress.update(state.global_step * self.tokens_per_step, loss=loss)
 
     def _write(self, text: str, mode: str) -> None:
         """Write into the file; of several processes the first does."""
         if processes.rank() == 0:
-            with self.file.open(mode) as file:
+            with self.file.open(mode, encoding="utf-8") as file:
                 file.write(text)
 
     def summary(self) -> dict[str, float]:
         """The last logged loss, the tokens, and this session's tokens per second."""
         last = self.lines[-1]
         return {key: last[key] for key in ("loss", "tokens", "tokens_per_second")}
+
+
+def _has_value(value: Any) -> bool:
+    """Whether JSON can say it; trackers' figures of what did not happen are NaN."""
+    return not isinstance(value, float) or math.isfinite(value)

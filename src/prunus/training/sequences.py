@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from prunus.data.blocks import Blocks
 from prunus.data.tokens import Tokens, schedule
 from prunus.training.config import TrainingConfig
 
@@ -57,7 +58,7 @@ class Sequences(Items):
         self.tokens, self.config, self.extra = tokens, config, extra
         self.steps, self.warmup_steps = config.steps, config.warmup_steps
         self.tokens_per_step = config.batch_size * config.sequence_length
-        self.blocks = tokens.blocks(config.sequence_length)
+        self.blocks = Blocks(tokens, config.sequence_length)
         self.order = schedule(len(self.blocks), config.steps * config.batch_size, config.seed)
         self.masked = tokens.answers is not None and not config.learn_prompts
         self.step_counts: dict[int, float] = {}
@@ -73,21 +74,21 @@ class Sequences(Items):
             mean 1 over the step; `position_ids` [S] where documents are kept apart; and what `extra` has.
         """
         number = int(self.order[index])
-        item = {"input_ids": self.blocks[number].astype(np.int64), "numbers": np.int64(number)}
+        item: Item = {
+            "input_ids": self.blocks.ids(number).astype(np.int64),
+            "numbers": np.asarray(number, dtype=np.int64),
+        }
         if self.masked:
             wanted = self.config.batch_size * self.config.sequence_length
             counted = self._step_count(index // self.config.batch_size)
             item["weights"] = self._counts(number) * np.float32(wanted / max(counted, 1))
         if not self.config.attend_across_documents:
-            length = self.config.sequence_length
-            item["position_ids"] = self.tokens.positions(number * length, length)[0]
+            item["position_ids"] = self.blocks.positions(number)
         return item if self.extra is None else {**item, **self.extra(number)}
 
     def _counts(self, number: int) -> np.ndarray:
         """1 where the next token is none of a prompt, else 0, and 0 for the last, [S]."""
-        length = self.config.sequence_length
-        answers = self.tokens.counted(number * length, length)
-        return np.append(answers[1:], False).astype(np.float32)
+        return np.append(self.blocks.counted(number)[1:], False).astype(np.float32)
 
     def _step_count(self, step: int) -> float:
         """How many tokens count in all sequences of a step; kept, as each of them asks."""

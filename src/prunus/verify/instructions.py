@@ -162,7 +162,7 @@ def _json_format(text: str) -> bool:
         bare = bare.removeprefix(fence)
     try:
         json.loads(bare.removesuffix("```").strip())
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

@@ -53,7 +53,7 @@ def _read(text: str) -> list[Call]:
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -96,12 +96,12 @@ def _of(name: str, arguments: Any) -> Call | None:
 def _from_python(text: str) -> list[Call]:
     try:
         body = ast.parse(text.strip().strip("'"), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        nodes = body.elts if isinstance(body, (ast.List, ast.Tuple)) else [body]
+        if not all(isinstance(node, ast.Call) and _dotted(node.func) for node in nodes):
+            return []
+        return [_python_call(node) for node in nodes if isinstance(node, ast.Call)]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # nesting without end among them
         return []
-    nodes = body.elts if isinstance(body, (ast.List, ast.Tuple)) else [body]
-    if not all(isinstance(node, ast.Call) and _dotted(node.func) for node in nodes):
-        return []
-    return [_python_call(node) for node in nodes if isinstance(node, ast.Call)]
 
 
 def _dotted(node: ast.expr) -> str:

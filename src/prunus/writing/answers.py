@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,13 +19,19 @@ class Answer:
 
     Attributes:
         ids: Its tokens, the one that ends it included where there is one.
-        text: The same as text, without special tokens, and without what stopped it.
+        text: The same as text, without special tokens, and without what stopped it; a lone surrogate, which UTF-8
+            cannot write, becomes U+FFFD.
         finish: `stop` where it came to an end, `length` where it was cut off.
     """
 
     ids: list[int]
     text: str
     finish: str
+
+    def __post_init__(self) -> None:
+        if not self.text.isascii():
+            whole = self.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            object.__setattr__(self, "text", whole)
 
 
 class Kept:
@@ -84,7 +89,3 @@ class Kept:
         handle.flush()
         (self.file.parent / "complete").touch()  # an unfinished step with this is gone on with, and not removed
         self.places.setdefault(number, (self.file, -1))
-
-    def remove(self) -> None:
-        """Forget them: the result is there."""
-        shutil.rmtree(self.root, ignore_errors=True)

@@ -7,17 +7,19 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from prunus.config import RUNTIME, Config
+from prunus.config import RUNTIME, Address, Config
 
 
 class ServerConfig(Config):
     """A server that speaks OpenAI's completions API, such as vLLM's, to write in place of transformers."""
 
-    url: Annotated[str | None, RUNTIME] = Field(default=None, pattern=r"^https?://\S+$")
+    url: Address | None = None
     """Its address, such as `http://localhost:8000/v1`; without one, transformers writes. The key that it wants is read
     from the environment variable PRUNUS_API_KEY."""
     model: str | None = None
     """The teacher's name there. What is served must be the teacher, after its correction if there is one."""
+    timeout: Annotated[float, RUNTIME] = Field(default=600.0, gt=0)
+    """Seconds to wait for one answer, to its last byte."""
     concurrency: Annotated[int, RUNTIME] = Field(default=16, ge=1)
     """Requests under way at a time."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
+from prunus.models.finite import finite_logits
 from prunus.writing.answers import Answer
 from prunus.writing.config import Writing
 from prunus.writing.prompts import Prompt
@@ -44,7 +45,7 @@ def write(
         chances = draws(writing.seed, [prompt.number for prompt in batch], writing.max_new_tokens).to(model.device)
         processors.append(Drawn(chances, ids.shape[1], writing.temperature, writing.top_p))
     stopped = {"stop_strings": list(writing.stop), "tokenizer": tokenizer} if writing.stop else {}
-    with torch.no_grad():
+    with torch.no_grad(), finite_logits(model, f"prompts for {writing.where}"):
         written = model.generate(
             input_ids=ids.to(model.device),
             attention_mask=real.to(model.device),

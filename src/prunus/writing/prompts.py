@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from prunus.data.rendering import Texts, check_characters, render
 from prunus.errors import DataError
 
 Turns = list[dict[str, Any]]
@@ -45,7 +46,7 @@ class Prompt:
 
 
 def rendered(
-    asks: str | Turns, tokenizer: Any, where: str, tools: Tools | None = None, template: str | None = None
+    asks: str | Turns, tokenizer: Any, where: str, tools: Tools | None = None, template: Texts | None = None
 ) -> tuple[str, list[int]]:
     """A prompt as text and as ids: through the chat template, or, where there is none, as it is.
 
@@ -62,19 +63,16 @@ def rendered(
     if tokenizer.chat_template is None and template is None:
         if not isinstance(asks, str):
             raise DataError(no_template(f"{where}: a conversation"))
+        check_characters(asks, where)
         ids = tokenizer(asks)["input_ids"]
         return tokenizer.decode(ids), ids
     turns = [{"role": "user", "content": asks}] if isinstance(asks, str) else asks
-    try:
-        text = tokenizer.apply_chat_template(
-            turns, tools=tools, chat_template=template, add_generation_prompt=True, tokenize=False
-        )
-    except Exception as error:  # templates are programs, and refuse in words of their own
-        raise DataError(f"{where}: the tokenizer's chat template refuses it: {error}") from None
+    chosen = tokenizer.chat_template if template is None else template
+    text, _ = render(chosen, turns, where, tools, tokenizer.special_tokens_map, ask=True)
     return text, tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
-def shows_tools(tokenizer: Any, template: str | None = None) -> bool:
+def shows_tools(tokenizer: Any, template: Texts | None = None) -> bool:
     """Whether the chat template tells the model of its tools; many leave them out without a word."""
     chosen = template if template is not None else tokenizer.chat_template
     return "tools" in (chosen if isinstance(chosen, str) else str(chosen))

@@ -1,0 +1,125 @@
+"""What config.json says, key by key: of the kind and size that transformers takes, and that a table is for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
+
+from prunus.errors import ModelError
+from prunus.models.axes import Family
+from prunus.models.checkpoint import DTYPES
+from prunus.models.positions import check_rope
+
+MAX_LAYERS = 10_000
+MAX_EXPERTS = 10_000
+MAX_SIZE = 2**31 - 1
+"""Larger numbers of layers, of experts of a layer, and of anything else, are refused before anything is listed."""
+
+_LIMITS = {"num_hidden_layers": MAX_LAYERS, "num_experts": MAX_EXPERTS, "experts_per_token": MAX_EXPERTS}
+_LEAST = {
+    "sliding_window": 1,
+    "sliding_window_pattern": 1,
+    "max_window_layers": 0,
+    "no_rope_layer_interval": 1,
+}
+_IDS = re.compile(r"(.*_)?token_id")
+
+
+def check_settings(config: Mapping[str, Any], family: Family, where: str) -> None:
+    """Refuse values that transformers refuses or understands otherwise, and variants that a table is not for.
+
+    Raises:
+        ModelError: Names the key, its value and what is allowed.
+    """
+    for key, value in config.items():
+        if isinstance(value, float) and not isfinite(value):
+            raise ModelError(f"{where}: config.json: {key} is {value!r}; expected a finite number")
+    if family.rotary:
+        check_rope(config, where)
+    for key, least in _LEAST.items():
+        if config.get(key) is not None:
+            check_whole(key, config[key], least, MAX_SIZE, where)
+    for key in family.flags:
+        if not isinstance(config.get(key, False), bool):
+            raise ModelError(f"{where}: config.json: {key} is {config[key]!r:.80}; expected true or false")
+    if not isinstance(config.get("use_sliding_window"), bool | None):
+        value = config["use_sliding_window"]
+        raise ModelError(f"{where}: config.json: use_sliding_window is {value!r:.80}; expected true or false")
+    check_token_ids(config, f"{where}: config.json")
+    _check_dtype(config, where)
+    _check_lists(config, family, where)
+    for key, value in family.requires.items():
+        if config.get(key, value) not in (value, None):
+            raise ModelError(
+                f"{where}: config.json: {key} is {config[key]!r:.80}; the table of {family.name} is for {value!r} alone"
+            )
+
+
+def check_token_ids(config: Mapping[str, Any], where: str) -> None:
+    """Refuse a token's id (`eos_token_id` and the like) that is no whole number, and no list of them.
+
+    Raises:
+        ModelError: Names the key and its value.
+    """
+    for key, value in config.items():
+        ids = value if isinstance(value, list) else [value]
+        if _IDS.fullmatch(key) and value is not None and not all(type(i) is int for i in ids):
+            raise ModelError(f"{where}: {key} is {value!r:.80}; expected a token's id, or a list of them")
+
+
+def read_size(config: Mapping[str, Any], family: Family, size: str, where: str, default: int | None) -> int:
+    """A size of a `Shape` as a config.json has it, or as the family or `default` has it where the config has none.
+
+    Raises:
+        ModelError: It is missing, or no whole number between 1 and the limit.
+    """
+    keys = family.config_keys(size)
+    value = next((config[key] for key in keys if config.get(key) is not None), None)
+    if value is None:
+        value = family.defaults[size](config) if size in family.defaults else default
+    return check_whole(" or ".join(keys) or size, value, 1, _LIMITS.get(size, MAX_SIZE), where)
+
+
+def check_whole(key: str, value: Any, least: int, most: int, where: str) -> int:
+    """The value, if it is a whole number in bounds.
+
+    Raises:
+        ModelError: It is not.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ModelError(
+            f"{where}: config.json: {key} is {value!r:.80}; expected a whole number from {least} to {most}"
+        )
+    return value
+
+
+def named_dtype(config: Mapping[str, Any]) -> str | None:
+    """The type that a config.json names for its weights, by torch's name; None where it names none.
+
+    Both of transformers' keys are looked at, the newer first.
+    """
+    value = config.get("dtype") if config.get("dtype") is not None else config.get("torch_dtype")
+    return None if value is None else str(value)
+
+
+def _check_dtype(config: Mapping[str, Any], where: str) -> None:
+    for key in ("dtype", "torch_dtype"):
+        if config.get(key) is not None and config[key] not in tuple(DTYPES):
+            raise ModelError(
+                f"{where}: config.json: {key} is {config[key]!r:.80}; expected one of {', '.join(sorted(DTYPES))}"
+            )
+
+
+def _check_lists(config: Mapping[str, Any], family: Family, where: str) -> None:
+    """Lists with one entry for each layer."""
+    for key in {"layer_types", *family.lists}:
+        value = config.get(key)
+        if value is None:
+            continue
+        layers = read_size(config, family, "num_hidden_layers", where, None)
+        if not isinstance(value, list) or len(value) != layers:
+            raise ModelError(
+                f"{where}: config.json: {key} is {value!r:.80}; expected a list of {layers}, one for each layer"
+            )

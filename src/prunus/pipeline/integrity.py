@@ -1,0 +1,151 @@
+"""Whether artifacts hold what their records say: checksums, read once for as long as the files do not change."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from prunus.checkpoints import CLAIM
+from prunus.checkpoints import FOLDER as CHECKPOINTS
+from prunus.console import Console
+from prunus.errors import ArtifactError
+from prunus.files import read_object, replace_json
+from prunus.fingerprint import checksum
+from prunus.pipeline.records import RECORD, read_record, remedy, seal
+
+CARD = "README.md"
+_MEMORY = ".verified"
+_TEXT = (".json", ".jsonl")
+_FRESH_NS = 100_000_000  # a file may change again within one tick of the file system's clock
+_SHOWN_FROM = 1 << 30  # bytes from which reading takes long enough to be shown
+
+Stamp = list[int]
+"""Size, time of the content, time of the inode (both in ns) and number of the inode."""
+
+
+class Memory:
+    """Which files of an artifact were found to be right, and what they looked like then.
+
+    It lies in `.verified` of the folder above. Where nothing can be written, nothing is remembered.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder.parent / _MEMORY / f"{folder.name}.json"
+        self.known: dict[str, Any] = {}
+        with suppress(ArtifactError):
+            self.known = read_object(self.file, ArtifactError)
+
+    def holds(self, name: str, xxh3: str, stamp: Stamp | None) -> bool:
+        """Whether a file is the one that was found to have this checksum."""
+        return stamp is not None and self.known.get(name) == [xxh3, *stamp]
+
+    def keep(self, record: Mapping[str, Any], stamps: Mapping[str, Stamp | None], read_at: int) -> None:
+        """Remember that files of an artifact are right.
+
+        Args:
+            record: The artifact's record.
+            stamps: What these files looked like before they were read.
+            read_at: When that was, in ns; files that changed just before may change again unseen, and are left out.
+        """
+        old = {name: stamp for name, stamp in stamps.items() if stamp and max(stamp[1:3]) < read_at - _FRESH_NS}
+        known = {name: facts for name, facts in self.known.items() if name not in stamps}
+        known |= {name: [record["files"][name]["xxh3"], *stamp] for name, stamp in old.items()}
+        known[RECORD] = seal(record)
+        if known != self.known:
+            with suppress(OSError):
+                self.file.parent.mkdir(exist_ok=True)
+                replace_json(self.file, known)
+
+
+def check_artifact(folder: Path, console: Console, text_only: bool = False) -> None:
+    """Compare the files of a finished artifact with its record; those that did not change since are passed over.
+
+    Args:
+        folder: The artifact; a folder without a record is none, and is passed over.
+        console: Shows the progress where there is much to read.
+        text_only: Whether only JSON and JSON Lines are to be read, and weights are not.
+
+    Raises:
+        ArtifactError: A file is missing or damaged; names it, and says what to remove.
+    """
+    record = read_record(folder)
+    if record is None:
+        return
+    memory, read_at, files = Memory(folder), time.time_ns(), record["files"]
+    names = [name for name in files if not text_only or name.endswith(_TEXT)]
+    stamps = {name: _stamp(folder / name) for name in names}
+    unknown = [name for name in names if not memory.holds(name, files[name]["xxh3"], stamps[name])]
+    if not unknown and memory.known.get(RECORD) == seal(record):
+        return
+    for problem in damages(folder, record, console, unknown):
+        raise ArtifactError(f"{problem}; {remedy(folder)}")
+    memory.keep(record, stamps, read_at)
+
+
+def remember(folder: Path, record: Mapping[str, Any]) -> None:
+    """Note that the files of an artifact are those of its record, which was made from them just now."""
+    Memory(folder).keep(record, {name: _stamp(folder / name) for name in record["files"]}, time.time_ns())
+
+
+def damages(folder: Path, record: Mapping[str, Any], console: Console, names: list[str] | None = None) -> Iterator[str]:
+    """What is wrong with the files of an artifact, one message each; every file is read.
+
+    Args:
+        folder: The artifact.
+        record: Its record.
+        console: Shows the progress where there is much to read.
+        names: The files to read; all by default.
+    """
+    if record.get("seal", seal(record)) != seal(record):
+        yield f"{folder / RECORD}: damaged: its own checksum differs"
+    files = record["files"]
+    names = list(files) if names is None else names
+    total = sum(files[name]["bytes"] for name in names)
+    with (console if total >= _SHOWN_FROM else Console(quiet=True)).progress("verify", total, "bytes") as progress:
+        done = 0
+        for name in names:
+            problem = _damage(folder / name, files[name])
+            if problem:
+                yield problem
+            done += files[name]["bytes"]
+            progress.update(done)
+
+
+def unexpected(folder: Path, record: Mapping[str, Any]) -> list[str]:
+    """The files in an artifact that its record does not name; model cards and what a kill left are none of these."""
+    found = []
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder)
+        if file.is_dir() or str(name) in record["files"] or name.name == CARD or name.parts[0] == CHECKPOINTS:
+            continue
+        if str(name) not in (RECORD, CLAIM):
+            found.append(str(name))
+    return found
+
+
+def _damage(file: Path, facts: Mapping[str, Any]) -> str | None:
+    """What is wrong with one file, or None."""
+    if not file.is_file():
+        return f"{file}: missing"
+    size = file.stat().st_size
+    if size != facts["bytes"]:
+        return f"{file}: {size} bytes, and its record says {facts['bytes']}"
+    try:
+        found = checksum(file)
+    except OSError as error:
+        return f"{file}: cannot be read: {error.strerror or error}"
+    if found != facts["xxh3"]:
+        return f"{file}: damaged: its checksum is {found}, and its record says {facts['xxh3']}"
+    return None
+
+
+def _stamp(file: Path) -> Stamp | None:
+    try:
+        facts = os.stat(file)
+    except OSError:
+        return None
+    return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]

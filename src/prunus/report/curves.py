@@ -1,0 +1,125 @@
+"""Curves of training: each term of a loss by itself, and the loss where it is a sum of several."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from prunus.report.charts import LARGEST, Series, line_chart
+from prunus.report.records import Result, Run
+
+_NATS, _PAIR = "nats per token", "loss per pair"
+TERMS: dict[str, tuple[str, str]] = {
+    "forward_kl": ("KL(teacher ‖ student)", _NATS),
+    "reverse_kl": ("KL(student ‖ teacher)", _NATS),
+    "jensen_shannon": ("Jensen-Shannon divergence from the teacher", _NATS),
+    "total_variation": ("Total variation distance to the teacher", "total variation, 0 to 1"),
+    "mse": ("Squared error of the logits", "mean squared difference"),
+    "cosine": ("Cosine distance of the logits", "1 - cosine"),
+    "cross_entropy": ("Cross-entropy", _NATS),
+    "states": ("Distance of the hidden states to the teacher's", "distance"),
+    "sft": ("Cross-entropy of the chosen answers", _NATS),
+    "odds_ratio": ("Odds ratio loss of ORPO", _PAIR),
+    "bradley_terry": ("Bradley-Terry loss of the reward model", "nats per pair"),
+    "kto": ("KTO loss", "loss per answer"),
+    **{name: (f"{name.upper()} loss", _PAIR) for name in ("dpo", "cdpo", "ipo", "rpo", "simpo", "spin")},
+}
+"""Terms as metrics.jsonl names them: title, and what the axis counts."""
+
+ONLINE = ("grpo", "rloo")
+"""Methods whose loss says nothing of how good the model is; their reward does."""
+_UNSCALED = ("mse", "cosine", "cross_entropy")  # losses that no temperature divides
+_DISTANCES = {"relative": "squared error / state's size", "mse": "mean squared error", "cosine": "1 - cosine"}
+_ALIKE = 1e-3  # by which a term may differ from the loss, in relation, and be its only one
+
+
+def curves(run: Run) -> list[tuple[str, str, str]]:
+    """Title, note and chart of every curve; values of different losses do not share a chart."""
+    found: dict[tuple[str, str], list[Series]] = {}
+    for result in [*run.of_kind("correct"), *run.of_kind("distill"), *run.of_kind("align")]:
+        name = result.subject
+        if result.label not in ("correct", "distill"):
+            name = f"{name} {result.label.removeprefix('align-')}"
+        for title, unit, points in _of(result):
+            found.setdefault((title, unit), []).append(Series(name, points))
+    note = "By tokens read in training; each point is the mean since the one before."
+    return [
+        (title, note, line_chart(series, "tokens", unit, log_y=unit != "reward"))
+        for (title, unit), series in found.items()
+    ]
+
+
+def _of(result: Result) -> Iterator[tuple[str, str, list[tuple[float, float]]]]:
+    """The curves of one training: title, unit, points."""
+    lines, config = result.lines("metrics.jsonl"), result.record["config"]
+    if config.get("method") in ONLINE:
+        yield f"Reward of the model's own answers, {config['method']}", "reward", _points(lines, "reward")
+        return
+    terms = [term for term in TERMS if any(_is_number(line.get(term)) for line in lines)]
+    for term in terms:
+        yield (*_titled(term, config), _points(lines, term))
+    if not (len(terms) == 1 and all(_alike(line, terms[0]) for line in lines)):
+        yield f"Loss as trained: {composition(config)}", "loss", _points(lines, "loss")
+
+
+def composition(config: dict[str, Any]) -> str:
+    """What the loss of a training is made of, in words."""
+    guide, method = _guide(config), config.get("method", "distil")
+    if method == "orpo":
+        return f"cross-entropy + {config.get('odds_weight', 0):g} × odds ratio"
+    if method != "distil":
+        text = config.get("sft_weight")
+        return f"{method} + {text:g} × cross-entropy" if text else str(method)
+    loss = str(guide.get("loss", "cross_entropy"))
+    temperature = guide.get("temperature", 1.0)
+    parts = [loss if temperature == 1 or loss in _UNSCALED else f"{temperature:g}² × {loss}"]
+    if guide.get("cross_entropy_weight"):
+        parts.append(f"{guide['cross_entropy_weight']:g} × cross-entropy")
+    states = guide.get("states", {})
+    if states.get("weight"):
+        falling = ", falling to 0" if states.get("decay", "linear") == "linear" else ""
+        parts.append(f"{states['weight']} × states{falling}")
+    weighted = ", tokens weighted by the teacher's entropy" if guide.get("token_weights") == "teacher_entropy" else ""
+    return " + ".join(parts) + weighted
+
+
+def _titled(term: str, config: dict[str, Any]) -> tuple[str, str]:
+    """A term's title with what its values depend on, and its unit."""
+    title, unit = TERMS[term]
+    guide, method = _guide(config), config.get("method")
+    if term == guide.get("loss") and term not in _UNSCALED:
+        if guide.get("temperature", 1.0) != 1:
+            title += f" at temperature {guide['temperature']:g}"
+        if guide.get("top_k"):
+            title += f", over the teacher's {guide['top_k']} likeliest tokens and the rest as one"
+        if guide.get("targets") == "cached":
+            title += ", over the tokens that were kept of the teacher"
+    if guide.get("data") == "student":
+        title += ", on what the student writes"
+    if method is not None and term in ("cross_entropy", guide.get("loss")):
+        title += ", where the assistant speaks"
+    if term == "states":
+        unit = _DISTANCES.get(guide.get("states", {}).get("distance", ""), unit)
+    if term == "sft" and method not in ("simpo", "orpo") and not config.get("per_token"):
+        unit = "nats per answer"
+    return title, unit
+
+
+def _guide(config: dict[str, Any]) -> dict[str, Any]:
+    """The options of what is learnt from a teacher."""
+    if "method" not in config:
+        return config
+    return dict(config.get("guide", {})) if config["method"] == "distil" else {}
+
+
+def _points(lines: list[dict[str, Any]], name: str) -> list[tuple[float, float]]:
+    return [(line["tokens"], line[name]) for line in lines if _is_number(line.get(name))]
+
+
+def _alike(line: dict[str, Any], term: str) -> bool:
+    return _is_number(line.get(term)) and math.isclose(line[term], line["loss"], rel_tol=_ALIKE, abs_tol=1e-6)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST

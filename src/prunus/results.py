@@ -1,0 +1,107 @@
+"""The commands that look at what was made: the report of a run, and whether its files are as recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from prunus.console import Console, human_bytes
+from prunus.errors import ArtifactError
+from prunus.pipeline.integrity import check_artifact, damages, unexpected
+from prunus.pipeline.records import RECORD, read_record
+from prunus.report.records import load_run
+from prunus.show import show_results
+
+
+@dataclass(kw_only=True)
+class Report:
+    """Write the report of a run as one HTML page, and print its table."""
+
+    run: Annotated[Positional[str], arg(metavar="RUN")]
+    """The folder of the run."""
+    out: str | None = None
+    """The file to write; `report.html` in the run's folder if not given."""
+
+    def __call__(self, console: Console) -> None:
+        """Read the records, write the page."""
+        show_report(Path(self.run), self.out, console)
+
+
+def show_report(root: Path, out: str | None, console: Console) -> None:
+    """Write the report and the students' cards, and print the closing table.
+
+    A run that cannot be written to still gets a report elsewhere.
+
+    Raises:
+        ArtifactError: The folder holds no run, or a record in it is damaged.
+    """
+    from prunus.report.card import write_cards
+    from prunus.report.step import write_report
+
+    for result in load_run(root).results:
+        if "seal" in result.record:  # records of earlier versions have none
+            check_artifact(result.folder, console, text_only=True)
+    report = write_report(root, Path(out) if out else root / "report.html")
+    try:
+        write_cards(root)
+    except OSError as error:
+        if out is None:
+            raise
+        console.warn(f"the models' cards are not renewed: {error.filename}: {error.strerror}")
+    show_results(root, console)
+    console.say(f"report: {report}")
+
+
+@dataclass(kw_only=True)
+class Verify:
+    """Read every file of a run's results, or of one result, and name those that are damaged, missing or unexpected."""
+
+    run: Annotated[Positional[str], arg(metavar="RUN")]
+    """The folder of a run, or of one result of it."""
+
+    def __call__(self, console: Console) -> None:
+        """Read, compare, tell.
+
+        Raises:
+            ArtifactError: A file is not what its record says; or there is no result in the folder.
+        """
+        folders = artifacts_in(Path(self.run))
+        problems: list[str] = []
+        files = nbytes = 0
+        for folder in folders:
+            try:
+                record = read_record(folder)
+                assert record is not None  # its folder was found by it
+            except ArtifactError as error:
+                problems.append(str(error))
+                continue
+            problems += damages(folder, record, console)
+            problems += (f"{folder / name}: unexpected: no file of the result" for name in unexpected(folder, record))
+            files += len(record["files"])
+            nbytes += sum(facts["bytes"] for facts in record["files"].values())
+        if problems:
+            text = "\n  ".join(problems)
+            raise ArtifactError(f"{self.run}: {len(problems)} files are not as recorded:\n  {text}")
+        console.say(f"{len(folders)} results, {files} files, {human_bytes(nbytes)}: all as recorded")
+
+
+def artifacts_in(root: Path) -> list[Path]:
+    """The folders of all finished results in a folder, itself included; those that are being made are left out.
+
+    Raises:
+        ArtifactError: There is none.
+    """
+    found = [record.parent for record in sorted(_records(root))]
+    if not found:
+        raise ArtifactError(f"{root}: no finished result in it; expected the folder of a run, or one with {RECORD}")
+    return found
+
+
+def _records(root: Path) -> Iterator[Path]:
+    for record in root.rglob(RECORD):
+        if not any(part.endswith(".partial") for part in record.relative_to(root).parts):
+            yield record

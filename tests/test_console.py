@@ -1,0 +1,28 @@
+"""What others wrote, on the terminal: it is shown, and steers nothing."""
+
+import io
+
+import pytest
+
+from prunus.console import Console, printable
+
+BAD = "a\x1b[2J\x07\x00\x9b31m\u202eb\u2066\ud800\rc"
+
+
+@pytest.mark.parametrize("how", ["say", "warn", "heading", "table"])
+def test_nothing_steers_the_terminal(how: str) -> None:
+    raw = io.BytesIO()
+    console = Console(file=io.TextIOWrapper(raw, encoding="utf-8", write_through=True))
+    if how == "table":
+        console.table(BAD, [BAD, "x"], [[BAD, "1"]])
+    else:
+        getattr(console, how)(BAD)
+    shown = raw.getvalue().decode("utf-8")
+    assert "a\ufffd[2J" in shown
+    for character in "\x1b\x07\x00\x9b\u202e\u2066\r":
+        assert character not in shown
+
+
+def test_what_people_write_stays() -> None:
+    text = "Ünïcode, עברית, 한국어, a\ttab\nand a line"
+    assert printable(text) == text
