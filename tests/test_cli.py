@@ -207,7 +207,7 @@ def test_a_teacher_that_transformers_refuses_is_told(
     (folder / "tokenizer.json").write_text("")
     result = prunus("run", tmp_path / "odd.yaml", "--out", tmp_path / "other")
     assert result.returncode == 2
-    assert "does not load its tokenizer" in result.stderr
+    assert "tokenizer.json: the file is empty" in result.stderr
 
 
 def test_a_vocabulary_can_be_cut_by_itself(corpus: Path, tmp_path: Path, capsys) -> None:

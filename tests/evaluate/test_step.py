@@ -9,6 +9,7 @@ from prunus.data.config import Source, TokensConfig
 from prunus.data.step import Inputs as DataInputs
 from prunus.data.step import run as tokenise
 from prunus.data.tokens import Tokens
+from prunus.data.windows import windows
 from prunus.evaluate.config import EvaluateConfig
 from prunus.evaluate.step import Inputs, run
 from prunus.runtime import Runtime
@@ -35,18 +36,18 @@ def test_figures_are_those_of_one_window_at_a_time(teacher: Path, stream: Path, 
     tokens, student, guide = Tokens.open(stream), load(other), load(teacher)
     nll = nll_teacher = kl = size = 0.0
     agreed = count = 0
-    for start, end, nbytes in tokens.windows(24):
-        ids = torch.tensor(tokens.ids[start:end].astype("int64"))[None]
+    for window in windows(tokens, 24):
+        ids = torch.tensor(window.ids.astype("int64"))[None]
         with torch.no_grad():
             log_s = student(ids).logits[0, :-1].double().log_softmax(-1)
             log_t = guide(ids).logits[0, :-1].double().log_softmax(-1)
-        for i, target in enumerate(ids[0, 1:]):
+        for i, target in list(enumerate(ids[0, 1:]))[window.context - 1 :]:
             nll -= log_s[i, target].item()
             nll_teacher -= log_t[i, target].item()
             kl += (log_t[i].exp() * (log_t[i] - log_s[i])).sum().item()
             agreed += int(log_s[i].argmax() == log_t[i].argmax())
             count += 1
-        size += nbytes
+        size += window.size
     assert found["nll"]["value"] == pytest.approx(nll / count, rel=1e-5)
     assert found["perplexity"]["value"] == pytest.approx(torch.tensor(nll / count).exp().item(), rel=1e-5)
     assert found["bits_per_byte"]["value"] == pytest.approx(nll / 0.6931471805599453 / size, rel=1e-5)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from prunus.console import Console
+from prunus.data.blocks import calibration_set
 from prunus.data.tokens import ENDS, FACTS, IDS, SIZES, Tokens
 from prunus.errors import ShapeError
 from prunus.models.folder import ModelFolder
@@ -183,7 +184,7 @@ def test_the_block_that_goes_is_the_one_that_a_refit_makes_up_for(tmp_path: Path
         run(config, Inputs(teacher, tokens=tokens), out, Runtime(), QUIET)
         return out
 
-    ids = torch.from_numpy(Tokens.open(tokens).draw(32, 24, 0))
+    ids = torch.from_numpy(calibration_set(Tokens.open(tokens), 32, 24, 0))
     wanted = F.log_softmax(load(teacher)(ids).logits, dim=-1)
     losses = []
     for layer in range(4):

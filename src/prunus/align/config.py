@@ -66,7 +66,7 @@ class AlignConfig(OptimizerConfig):
     """One stage of alignment."""
 
     kind: ClassVar[str] = "align"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     method: Method
     """`sft`; of pairs `rpo`, `dpo`, `cdpo`, `ipo`, `simpo`, `orpo` and `reward`, which trains a reward model; of labels

@@ -49,7 +49,7 @@ class CandidatesConfig(StepConfig):
     """Answers that a model writes to the prompts of chat data, with rewards."""
 
     kind: ClassVar[str] = "candidates"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     write: WriteConfig = WriteConfig()
     """What is written."""
