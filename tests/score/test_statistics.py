@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from prunus.console import Console
-from prunus.data.blocks import Blocks
+from prunus.data.blocks import Blocks, calibration_set
 from prunus.data.config import Source, TokensConfig
 from prunus.data.step import Inputs as DataInputs
 from prunus.data.step import run as tokenise
@@ -104,7 +104,7 @@ def test_sums_over_batches_add_up() -> None:
 
 def test_gradients_are_those_of_autograd(teacher: Path, stream: Path, tmp_path: Path) -> None:
     found = score(teacher, stream, tmp_path / "out", batch=4, collect=("mean", "gradients"))
-    drawn = Tokens.open(stream).draw(10, 16, 5)
+    drawn = calibration_set(Tokens.open(stream), 10, 16, 5)
     totals: dict[str, torch.Tensor] = {}
     for sequence in drawn:
         for name, value in with_gradients(load(teacher), torch.from_numpy(sequence)[None]).items():
@@ -142,7 +142,7 @@ def test_the_covariance_is_of_what_the_norms_read(teacher: Path, stream: Path, t
     for norm in [*norms, model.model.norm]:
         norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     with torch.no_grad():
-        model(torch.from_numpy(Tokens.open(stream).draw(10, 16, 5)))
+        model(torch.from_numpy(calibration_set(Tokens.open(stream), 10, 16, 5)))
     for x in seen:
         for row in x[:, ::4].flatten(0, 1).double().numpy():  # every fourth position
             unit = row / np.sqrt(np.mean(row**2))
@@ -158,7 +158,7 @@ def test_the_gradient_covariance_is_of_gradients_by_what_the_norms_read(
     norms = [n for layer in model.model.layers for n in (layer.input_layernorm, layer.post_attention_layernorm)]
     for norm in [*norms, model.model.norm]:
         norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    ids = torch.from_numpy(Tokens.open(stream).draw(10, 16, 5))
+    ids = torch.from_numpy(calibration_set(Tokens.open(stream), 10, 16, 5))
     gradients = torch.autograd.grad(model(ids, labels=ids).loss * ids[:, 1:].numel(), seen)
     assert len(gradients) == 9
     for x, gradient in zip(seen, gradients, strict=True):
