@@ -27,7 +27,7 @@ class ExportConfig(StepConfig):
     """Files that run on a device, each held against the student that it was made from."""
 
     kind: ClassVar[str] = "export"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     formats: tuple[Format, ...] = ()
     """What to write: GGUF for llama.cpp and what is built on it, at 32, 16, 8, 6, 5 or 4 bits; ONNX for
