@@ -120,16 +120,29 @@ def test_a_destroyed_student_is_refused_and_named(teacher: Path, tokens: Path, t
 
 
 @pytest.mark.parametrize(
-    ("nll", "teacher", "word"),
-    [(4.0, 3.0, None), (5.5, 3.0, "little is left"), (9.0, 5.5, "the teacher itself"), (float("nan"), 3.0, "raises")],
+    ("nll", "teacher", "kept", "word"),
+    [
+        (4.0, 3.0, 0.9, None),
+        (5.5, 3.0, 0.9, "little is left"),
+        (6.9, 3.0, 0.9, "little is left"),  # worse than guessing, as deep cuts are
+        (7.1, 3.0, 0.5, "raises"),
+        (7.1, 3.0, 0.4, "little is left"),
+        (9.0, 5.5, 0.9, "the teacher itself"),
+        (float("nan"), 3.0, 0.1, "raises"),
+    ],
 )
-def test_what_is_said_of_it(nll: float, teacher: float, word: str | None) -> None:
+def test_what_is_said_of_it(nll: float, teacher: float, kept: float, word: str | None) -> None:
     damage = Damage(kl=1.0, nll=nll, teacher_nll=teacher, unigram_nll=5.0, uniform_nll=6.0)
     if word == "raises":
         with pytest.raises(ModelError, match="destroys the model"):
-            damage.check("prune")
+            damage.check(kept, "prune")
     else:
-        assert (damage.check("prune") or "None").startswith(str(word))
+        assert (damage.check(kept, "prune") or "None").startswith(str(word))
+
+
+def test_models_that_do_not_fit_are_not_compared(teacher: Path, tokens: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", type("Memory", (), {"available": 1000}))
+    assert "kl" not in prune(teacher, tokens, tmp_path / "out")
 
 
 def test_a_text_too_short_for_one_sequence_is_no_mistake(tmp_path: Path, tokens: Path) -> None:

@@ -150,8 +150,8 @@ class PruneConfig(StepConfig):
     """What is done about the cut before any training."""
     check_samples: int = Field(default=8, ge=0)
     """Sequences of 256 tokens on which the student is compared with its teacher after the cut, where there is a corpus:
-    KL and NLL before any training. A student that is worse than guessing is refused. 0 leaves the check out; it loads
-    both models."""
+    KL and NLL before any training. One that is far worse than guessing is refused where half of the model is
+    kept. 0 leaves the check out; it loads both models."""
     init: Literal["teacher", "random"] = "teacher"
     """Weights cut from the teacher, or drawn anew (a baseline: the same shape from scratch)."""
     like: str | None = None

@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import psutil
 
 from prunus.console import Console
 from prunus.errors import ArtifactError, DataError
@@ -231,28 +230,28 @@ def _damage(
     """Compare the student in `out` with its teacher, and show the figures; nothing where there is no text.
 
     Raises:
-        ModelError: The student is worse than guessing.
+        ModelError: The student is destroyed; see `Damage.check`.
     """
     if inputs.tokens is None or not config.takes_text or not config.check_samples:
         return {}
     from prunus.data.blocks import calibration_set
     from prunus.data.tokens import Tokens
-    from prunus.prune.damage import measure_damage
+    from prunus.prune.damage import has_room, measure_damage
 
     tokens = Tokens.open(inputs.tokens)
     length = min(_CHECK_LENGTH, ModelFolder(out).context)
     if len(tokens.ids) < length:
         return {}
-    needed = 4 * sum(ModelFolder(folder).shape.parameters for folder in (inputs.model, out))
-    if needed > psutil.virtual_memory().available:
-        console.warn(f"not compared with the teacher: both models need {needed / 2**30:.1f} GiB of memory")
+    if not has_room((inputs.model, out), runtime):
+        console.warn("not compared with the teacher: there is too little free memory for both models")
         return {}
     ids = calibration_set(tokens, config.check_samples, length, config.seed)
     damage = measure_damage(inputs.model, out, ids, tokens.ids, vocabulary, runtime)
     if damage is None:
         console.say("not compared with the teacher: every sequence has a token that the student drops")
         return {}
-    if warning := damage.check("prune"):
+    sizes = [ModelFolder(folder).shape.non_embedding_parameters for folder in (out, inputs.model)]
+    if warning := damage.check(sizes[0] / sizes[1], "prune"):
         console.warn(warning)
     console.say(f"before training: KL {damage.kl:.4g}, NLL {damage.nll:.4g} (teacher {damage.teacher_nll:.4g})")
     return {"kl": damage.kl, "nll": damage.nll, "teacher_nll": damage.teacher_nll}
