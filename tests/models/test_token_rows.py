@@ -13,7 +13,7 @@ from prunus.data.config import Source, TokensConfig
 from prunus.data.step import Inputs, run
 from prunus.errors import DataError
 from prunus.models.load import load_tokenizer
-from prunus.models.rows import check_ids
+from prunus.models.token_rows import check_ids
 from prunus.runtime import Runtime
 
 

@@ -25,7 +25,7 @@ from prunus.data.tokenizing import prefix_of
 from prunus.data.tokens import IDS
 from prunus.errors import DataError
 from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
-from prunus.models.rows import rows_of
+from prunus.models.token_rows import rows_of
 from prunus.runtime import Runtime
 from prunus.writing.answers import Answer, Kept
 from prunus.writing.config import Writing

@@ -24,7 +24,7 @@ from prunus.data.tokenizing import prefix_of
 from prunus.data.tokens import IDS
 from prunus.errors import DataError
 from prunus.models.load import load_tokenizer
-from prunus.models.rows import rows_of
+from prunus.models.token_rows import rows_of
 from prunus.runtime import Runtime
 
 

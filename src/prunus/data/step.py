@@ -13,11 +13,11 @@ from prunus.data.config import Source, TokensConfig
 from prunus.data.mixture import Mixture, none_left
 from prunus.data.sources import is_in
 from prunus.data.stream import Stream
-from prunus.data.tokenizing import ends_of, opening_of, prefix_of
+from prunus.data.tokenizing import opening_of, prefix_of, text_ends
 from prunus.data.tokens import IDS
 from prunus.models.folder import ModelFolder
 from prunus.models.load import load_tokenizer
-from prunus.models.rows import check_ids, rows_of
+from prunus.models.token_rows import check_ids, rows_of
 from prunus.runtime import Runtime
 
 _BATCH = 256  # documents that are tokenised together
@@ -43,7 +43,7 @@ def run(config: TokensConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
         DataError: A source cannot be read, or nothing is left of it.
     """
     tokenizer = load_tokenizer(inputs.tokenizer)
-    ends = ends_of(tokenizer, ModelFolder(inputs.tokenizer).config) if config.append_eos else ()
+    ends = text_ends(tokenizer, ModelFolder(inputs.tokenizer).config) if config.append_eos else ()
     opening = opening_of(tokenizer)
     check_ids([*opening, *ends[:1]], tokenizer, inputs.tokenizer)
     root = out / "checkpoints"

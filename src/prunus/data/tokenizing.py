@@ -22,7 +22,7 @@ def suffix_of(tokenizer: Any) -> tuple[int, ...]:
     return _added(tokenizer)[1]
 
 
-def ends_of(tokenizer: Any, config: Mapping[str, Any]) -> tuple[int, ...]:
+def text_ends(tokenizer: Any, config: Mapping[str, Any]) -> tuple[int, ...]:
     """The ids that end a text, the first of them the one to append: the tokenizer's, those of config.json, its suffix.
 
     Args:

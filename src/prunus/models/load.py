@@ -16,9 +16,9 @@ from prunus.models.checkpoint import DTYPES
 from prunus.models.compatible import make_compatible
 from prunus.models.folder import ModelFolder
 from prunus.models.foreign import check_no_adapter
-from prunus.models.rows import guarded
 from prunus.models.settings import named_dtype
 from prunus.models.texts import read_model_json
+from prunus.models.token_rows import guarded
 from prunus.runtime import Runtime
 
 disable_progress_bar()  # the console shows progress, one line a step
@@ -58,12 +58,7 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> PreTra
     if not folder.is_dir():
         raise ModelError(f"{folder}: there is no such folder")
     check_no_adapter(folder)
-    try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
-        )
-    except Exception as error:  # a config can be wrong in as many ways as transformers reads it
-        raise ModelError(f"{folder}: transformers does not load it: {type(error).__name__}: {error}") from None
+    model, info = _loaded(AutoModelForCausalLM, folder, "it", dtype=dtype, output_loading_info=True)
     for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info.get(fault):
             raise ModelError(f"{folder}: {fault.replace('_', ' ')} on loading: {sorted(map(str, info[fault]))[:4]}")
@@ -78,12 +73,7 @@ def load_config(folder: Path) -> PreTrainedConfig:
     Raises:
         ModelError: Transformers refuses it.
     """
-    try:
-        found = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # as above
-        raise ModelError(
-            f"{folder}: transformers does not load its config.json: {type(error).__name__}: {error}"
-        ) from None
+    found = _loaded(AutoConfig, folder, "its config.json")
     assert isinstance(found, PreTrainedConfig)
     return found
 
@@ -102,13 +92,19 @@ def load_tokenizer(folder: Path) -> Any:
     Raises:
         ModelError: Transformers refuses it.
     """
+    return guarded(_loaded(AutoTokenizer, folder, "its tokenizer"), folder)
+
+
+def _loaded(kind: Any, folder: Path, what: str, **options: Any) -> Any:
+    """What one of transformers' Auto classes loads from a folder, with none of its code.
+
+    Raises:
+        ModelError: Transformers refuses it.
+    """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # as above
-        raise ModelError(
-            f"{folder}: transformers does not load its tokenizer: {type(error).__name__}: {error}"
-        ) from None
-    return guarded(tokenizer, folder)
+        return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
+    except Exception as error:  # a folder can be wrong in as many ways as transformers reads it
+        raise ModelError(f"{folder}: transformers does not load {what}: {type(error).__name__}: {error}") from None
 
 
 def save_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> float:

@@ -28,7 +28,7 @@ from prunus.files import read_object, remove_unfinished, replace_json, sync
 from prunus.fingerprint import checksum
 from prunus.judging.config import HOLES
 from prunus.pipeline.integrity import remember
-from prunus.pipeline.records import RECORD, read_record, remedy, seal
+from prunus.pipeline.records import RECORD, other_settings, read_record, remedy, seal
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,7 @@ class Artifact:
                 raise ArtifactError(f"{self.path}: exists, and is not a result of Prunus; choose another place for it")
             return None
         if record["key"] != self.key:
-            raise ArtifactError(
-                f"{self.path}: holds the result of other settings ({record['key']}); move it away first"
-            )
+            raise other_settings(self.path, record)
         return record
 
     def is_done(self) -> bool:
@@ -193,9 +191,7 @@ class Artifact:
         if record is None or not all(_has_size(self.partial / name, facts) for name, facts in record["files"].items()):
             return None
         if record["key"] != self.key:
-            raise ArtifactError(
-                f"{self.partial}: holds the result of other settings ({record['key']}); move it away first"
-            )
+            raise other_settings(self.partial, record)
         return record
 
     def _clear_partial(self) -> None:

@@ -44,7 +44,7 @@ def check_written(model: PreTrainedModel, scores: Mapping[str, torch.Tensor]) ->
 
 
 def first_fault(tensors: Mapping[str, torch.Tensor]) -> str | None:
-    """The first tensor that holds NaN or infinity; one wait for the device for all of them."""
+    """The first tensor that holds NaN or infinity."""
     whole = torch.stack([torch.isfinite(values).all().cpu() for values in tensors.values()]).tolist()
     return next((name for name, finite in zip(tensors, whole, strict=True) if not finite), None)
 
