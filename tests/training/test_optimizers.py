@@ -24,7 +24,8 @@ def test_matrices_of_layers_are_muons_and_all_else_adamws(tmp_path: Path, tied: 
     assert ("lm_head.weight" in others) == (not tied)
 
 
-def test_a_step_is_a_step_of_each(tmp_path: Path) -> None:
+def test_a_step_is_a_step_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunus.training.optimizers.product_dtype", lambda _: torch.bfloat16)  # as torch's own
     ours, theirs = (load(make_model(tmp_path / name, seed=1)) for name in ("a", "b"))
     optimizer = MuonWithAdamW(ours, CONFIG)
     matrices = [p for n, p in theirs.named_parameters() if "_proj" in n]

@@ -20,6 +20,7 @@ def test_a_probe_takes_what_is_faster_and_leaves_no_trace(
 ) -> None:
     objective = CrossEntropy(load(make_model(tmp_path / "model")))
     portion = lambda: {"input_ids": torch.arange(40).reshape(2, 20)}  # noqa: E731
+    monkeypatch.setattr(precision, "product_dtype", lambda _: torch.bfloat16)
     real = precision._seconds
     monkeypatch.setattr(
         precision, "_seconds", lambda *a: real(*a) * 0 + (factor if a[2] is torch.float32 else 1.0)
@@ -30,6 +31,13 @@ def test_a_probe_takes_what_is_faster_and_leaves_no_trace(
     assert all(torch.equal(before[name], value) for name, value in objective.state_dict().items())
     assert all(parameter.grad is None for parameter in objective.parameters())
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_a_processor_without_bfloat16_is_not_probed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    objective = CrossEntropy(load(make_model(tmp_path / "model")))
+    monkeypatch.setattr(precision, "product_dtype", lambda _: torch.float32)
+    monkeypatch.setattr(precision, "_seconds", None)
+    assert training_dtype(objective, dict, Runtime(precision="probe"), Console(quiet=True)) is torch.float32
 
 
 def test_without_a_probe_it_is_what_the_runtime_says(tmp_path: Path) -> None:

@@ -7,19 +7,19 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 from transformers import PreTrainedModel
 
 from prunus.training.config import OptimizerConfig
+from prunus.training.muon import Muon
+from prunus.training.precision import product_dtype
 
 
 class MuonWithAdamW(Optimizer):
     """Two optimisers that step together and are saved together.
 
-    Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) steps along the nearest orthogonal matrix to the
-    momentum; it is for matrices that map one hidden space to another. Embeddings, LM head, gains and biases are
-    AdamW's. Muon's steps are scaled to the root mean square of AdamW's (Liu et al. 2025, arXiv
-    2502.16982), so one learning rate serves both.
+    Muon is for matrices that map one hidden space to another. Embeddings, LM head, gains and biases are AdamW's. One
+    learning rate serves both.
     """
 
     def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
@@ -31,9 +31,8 @@ class MuonWithAdamW(Optimizer):
         tables = [p for p in wanted if p.ndim > 1 and not any(p is matrix for matrix in matrices)]
         vectors = [p for p in wanted if p.ndim < 2]
         rate, decay = config.learning_rate, config.weight_decay
-        self.muon = Muon(
-            matrices, lr=rate, weight_decay=decay, momentum=config.muon_momentum, adjust_lr_fn="match_rms_adamw"
-        )
+        products = product_dtype(wanted[0].device)
+        self.muon = Muon(matrices, products, lr=rate, weight_decay=decay, momentum=config.muon_momentum)
         self.adamw = AdamW(
             [{"params": tables, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}],
             lr=rate,
