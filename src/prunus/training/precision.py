@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -54,7 +54,7 @@ def product_dtype(device: torch.device) -> torch.dtype:
     """
     if device.type != "cpu":
         return torch.bfloat16
-    able = getattr(torch.cpu, "get_capabilities", dict)()  # new in torch; older ones are taken to have none
+    able: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older releases of torch cannot tell
     return torch.bfloat16 if any(able.get(name) for name in _BFLOAT16) else torch.float32
 
 
