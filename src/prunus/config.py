@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -80,6 +81,23 @@ class Config(BaseModel):
         return {name: _recorded(value, places, _choices(fields[name].annotation)) for name, value in kept.items()}
 
 
+@dataclass(frozen=True)
+class Size:
+    """What of a model the options follow from that nobody gave.
+
+    Attributes:
+        hidden_size: Channels of its residual stream.
+        context: Tokens that it was made for.
+        widest: The most that one of its linears reads: channels or neurons.
+        cut: The share of its teacher's non-embedding parameters that it has not.
+    """
+
+    hidden_size: int
+    context: int
+    widest: int
+    cut: float = 0.5
+
+
 class StepConfig(Config):
     """The options of a step.
 
@@ -90,6 +108,10 @@ class StepConfig(Config):
 
     kind: ClassVar[str]
     revision: ClassVar[int]
+
+    def suited(self, size: Size) -> Self:
+        """The same, with what nobody gave as it suits a model of that size."""
+        return self
 
 
 def _is_runtime(field: FieldInfo) -> bool:

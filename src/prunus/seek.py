@@ -22,6 +22,7 @@ from prunus.pipeline.searching import FOUND, check_search, search_cuts
 from prunus.pipeline.searching import Search as Planned
 from prunus.pipeline.shapes import ShapeSearch
 from prunus.pipeline.steps import Given, Step, given_model, given_tokenizer, tokens_step
+from prunus.pipeline.suiting import size_of
 from prunus.pipeline.workshop import texts_of
 from prunus.score.config import ScoreConfig
 from prunus.show import show_search
@@ -57,7 +58,10 @@ class Search(Single):
         model = located(self.model)
         own = sources_of(self.text, self.column, "--text")
         raw = {**self.config.model_dump(), "budget": self.budget, "text": own}
-        config = parse(ShapeSearch, raw, "prunus search")
+        size = size_of(model.folder.shape)
+        config = parse(ShapeSearch, raw, "prunus search").model_copy(
+            update={"distill": self.config.distill.suited(size), "prune": self.config.prune.suited(size)}
+        )
         data = DataConfig(
             corpus=sources_of(self.corpus, self.column, "--corpus"),
             held_out=sources_of(self.evaluation, self.column, "--evaluation"),
@@ -70,9 +74,10 @@ class Search(Single):
         tokenizer = given_tokenizer(model)
         corpus = tokens_step(texts.recovery[0], texts.recovery[1], tokenizer, "recovery", texts.root)
         cuts = search_cuts(config, shape)
-        score = scored(self.score, shape, cuts)
+        own_score = self.score.suited(size)
+        score = scored(own_score, shape, cuts)
         place = Path(f"{self.out}-trials")
-        planned = Planned(config, texts, tokenizer, corpus, self.score, self.runtime, cuts, place)
+        planned = Planned(config, texts, tokenizer, corpus, own_score, self.runtime, cuts, place)
         teacher = given_model(model)
         scores: Step | Given
         if self.scores is not None:

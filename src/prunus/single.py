@@ -22,6 +22,7 @@ from prunus.pipeline.locks import alone_at
 from prunus.pipeline.records import read_record
 from prunus.pipeline.run import execute
 from prunus.pipeline.steps import Given, Step, given_sources, given_tokenizer, tokens_step
+from prunus.pipeline.suiting import size_of
 from prunus.runtime import Runtime
 
 Flat = arg(name="")
@@ -40,8 +41,12 @@ class Single:
         """Do one step and the tokenising before it, and show what came out."""
         check_runtime(self.runtime, [config])
         model = inputs.get("model") or inputs["student"]
-        if isinstance(model, Given) and hasattr(config, "sequence_length"):
-            check_length(config.kind, config.sequence_length, ModelFolder(model.value).context)
+        if isinstance(model, Given):
+            shape, teacher = ModelFolder(model.value).shape, inputs.get("teacher")
+            above = ModelFolder(teacher.value).shape if isinstance(teacher, Given) else None
+            config = config.suited(size_of(shape, above))
+            if hasattr(config, "sequence_length"):
+                check_length(config.kind, config.sequence_length, shape.max_position_embeddings)
         before = [given for given in inputs.values() if isinstance(given, Step)]
         self.do_all([*before, Step(config.kind, config.kind, config, inputs, Path(self.out).parent)], console)
 

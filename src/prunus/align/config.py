@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from prunus.candidates.config import CandidatesConfig, WriteConfig
-from prunus.config import RUNTIME
+from prunus.config import RUNTIME, Size
 from prunus.conversations.config import ConversationsConfig, Wanted
 from prunus.data.config import ChatSource
 from prunus.kd.config import GuideConfig
@@ -40,6 +40,8 @@ DEFAULTS: dict[str, dict[str, float]] = {
     "beta": {**dict.fromkeys(METHODS, 0.1), "rpo": 0.2, "simpo": 2.0, "grpo": 0.04, "rloo": 0.05},
 }
 """What options are, by method, where nobody says: NeMo-Aligner's for `rpo`, the papers' for the others."""
+
+_LENGTH = 4096
 
 ANSWERS = {"best_of_n": 4, "spin": 1, "grpo": 8, "rloo": 8}
 """How many answers the model writes to each prompt, with methods that cannot do without."""
@@ -78,8 +80,8 @@ class AlignConfig(OptimizerConfig):
     """How often the data is gone through."""
     rounds: int = Field(default=1, ge=1)
     """How often the stage is done; each round starts from, and refers to, the model of the round before."""
-    sequence_length: int = Field(default=4096, ge=2)
-    """Tokens of a conversation, at most."""
+    sequence_length: int = Field(default=0, ge=0)
+    """Tokens of a conversation, at most; 0 is 4096, or the model's context if that is less."""
     longer: Literal["refuse", "drop"] = "refuse"
     """What to do with longer ones."""
     write: WriteConfig = WriteConfig()
@@ -156,6 +158,10 @@ class AlignConfig(OptimizerConfig):
             if getattr(self, name) != type(self).model_fields[name].default and self.method not in methods:
                 raise ValueError(f"{name}: is for {', '.join(methods)}, and this is {self.method}")
         return self
+
+    def suited(self, size: Size) -> Self:
+        """The same, with conversations that a model of that size has room for."""
+        return self.model_copy(update={"sequence_length": self.sequence_length or min(_LENGTH, size.context)})
 
     @property
     def wanted(self) -> Wanted:

@@ -146,7 +146,7 @@ def _trainer(config: AlignConfig, steps: int, folder: Path, runtime: Runtime) ->
         beta=config.beta,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": config.min_learning_rate / config.learning_rate},
+        lr_scheduler_kwargs={"min_lr_rate": config.min_rate_share},
         warmup_steps=int(config.warmup * steps),
         weight_decay=config.weight_decay,
         adam_beta1=config.adam_beta1,

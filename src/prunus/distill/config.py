@@ -164,6 +164,6 @@ class DistillConfig(GuideConfig, TrainingConfig):
             raise ValueError(
                 "data: student: what it writes is graded by the teacher, and nothing is learnt from the text"
             )
-        if self.prompt_tokens >= self.sequence_length:
+        if self.sequence_length and self.prompt_tokens >= self.sequence_length:
             room = f"sequence_length: {self.sequence_length}"
             raise ValueError(f"prompt_tokens: {self.prompt_tokens} leaves nothing to write of {room}")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from prunus.config import MAX_NAME, RUNTIME, Config, Path, Seed, StepConfig
+from prunus.config import MAX_NAME, RUNTIME, Config, Path, Seed, Size, StepConfig
 from prunus.evaluate.tasks import BASE, CODE, SKILLS
 from prunus.judging.config import JudgeConfig
 from prunus.world.config import WORLD, WorldConfig
+
+_LENGTH = 2048
 
 
 class TaskConfig(Config):
@@ -69,9 +71,9 @@ class EvaluateConfig(StepConfig):
     kind: ClassVar[str] = "evaluate"
     revision: ClassVar[int] = 4
 
-    sequence_length: int = Field(default=2048, ge=2)
-    """Longest stretch of one document that is read at once."""
-    max_tokens: int = Field(default=1_000_000, ge=2)
+    sequence_length: int = Field(default=0, ge=0)
+    """Longest stretch of one document that is read at once; 0 is 2048, or the model's context if that is less."""
+    max_tokens: int = Field(default=100_000, ge=2)
     """Stop after so many tokens of the held-out text."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Level of the intervals."""
@@ -124,6 +126,10 @@ class EvaluateConfig(StepConfig):
             if kind in CODE and not self.run_code:
                 raise ValueError(f"tasks.{name}: runs what the model writes; allow it with run_code: true")
         return self
+
+    def suited(self, size: Size) -> Self:
+        """The same, with windows that a model of that size has room for."""
+        return self.model_copy(update={"sequence_length": self.sequence_length or min(_LENGTH, size.context)})
 
     def asked(self) -> dict[str, TaskConfig]:
         """The tasks, with `base` in its parts; one that is named besides keeps its own options."""

@@ -33,6 +33,7 @@ from prunus.pipeline.references import find_references, note
 from prunus.pipeline.searching import found_options, lookup, plan_search, waiting_of
 from prunus.pipeline.steps import Given, Step, given_model, given_sources, given_tokenizer
 from prunus.pipeline.students import cut_from, distill_config, prune_config, streams_of, student_steps
+from prunus.pipeline.suiting import suited
 from prunus.targets.config import TargetsConfig
 
 
@@ -96,6 +97,7 @@ def _plan(recipe: Recipe, root: Path, tentative: bool, waiting: Sequence[str] = 
     check_runtime(recipe.runtime, [recipe.correct, *(student.distill for student in recipe.students.values())])
     unchecked: list[str] = []
     shape, base, tokenizer = _teacher(recipe, root, tentative, unchecked)
+    recipe = suited(recipe, shape)
     _check_lengths(recipe, shape.max_position_embeddings)
     students = _shapes(recipe, shape, _may_chat(tokenizer), tentative, unchecked, waiting)
     if recipe.export.formats and students:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,20 +94,44 @@ class Side:
         return (slice(start, start + self.portion) for start in range(0, count, self.portion))
 
     @torch.no_grad()
-    def run(self, i: int, x: torch.Tensor, watched: tuple[str, ...] = ()) -> tuple[torch.Tensor, dict[str, Any]]:
+    def run(self, i: int, x: torch.Tensor, *watched: str) -> tuple[torch.Tensor, dict[str, Any]]:
         """One portion through layer `i`: [n, S, channels] to the same, and of each watched module `(input, output)`."""
         seen: dict[str, Any] = {}
+        with self._watching(i, watched, seen, stop=False):
+            out = self._forward(i, x)
+        return out, seen
+
+    @torch.no_grad()
+    def look(self, i: int, x: torch.Tensor, *watched: str) -> dict[str, Any]:
+        """One portion into layer `i`, as far as the last of the watched modules: `(input, output)` of each."""
+        seen: dict[str, Any] = {}
+        with self._watching(i, watched, seen, stop=True), contextlib.suppress(_ReachedError):
+            self._forward(i, x)
+        return seen
+
+    def _forward(self, i: int, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.layer(i)(x.to(self.model.device, self.model.dtype), **self._calls[i])
+        return out
+
+    @contextlib.contextmanager
+    def _watching(self, i: int, watched: tuple[str, ...], seen: dict[str, Any], stop: bool) -> Iterator[None]:
+        """Have what the watched modules are given and give put into `seen`; with `stop`, end when all are there."""
+
+        def hook(name: str, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            seen[name] = (args[0], output)
+            if stop and len(seen) == len(watched):
+                raise _ReachedError
+
         layer = self.layer(i)
         handles = [
-            layer.get_submodule(name).register_forward_hook(
-                lambda _, args, output, name=name: seen.__setitem__(name, (args[0], output))
-            )
+            layer.get_submodule(name).register_forward_hook(lambda _, args, output, name=name: hook(name, args, output))
             for name in watched
         ]
-        out = layer(x.to(self.model.device, self.model.dtype), **self._calls[i])
-        for handle in handles:
-            handle.remove()
-        return out, seen
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def advance(self, i: int) -> None:
         """The whole calibration set through layer `i`."""

@@ -6,13 +6,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from prunus.config import RUNTIME, Config, Seed, StepConfig
+from prunus.config import RUNTIME, Config, Seed, Size, StepConfig
 from prunus.errors import ShapeError
 from prunus.models.shape import PRUNABLE, Shape
 
 SCALABLE_ROPES = frozenset({"default", "linear", "llama3"})
 """Rotary positions that are a function of each pair's speed alone, and so follow a change of theta."""
 
+_LENGTH = 512
+_PER_INPUT = 32
+_FEWEST = 16
 
 RANKED = {
     "neurons": "intermediate_size",
@@ -98,10 +101,17 @@ class HealConfig(Config):
     `magnitude`, by which all that later layers write is divided. A refit of outputs does more than either."""
     ridge: float = Field(default=0.01, gt=0)
     """How strongly refitted weights are held to what they were, relative to the mean square of their inputs."""
-    samples: int = Field(default=128, ge=1)
-    """Sequences of the calibration set to heal by; at least 6 tokens for each channel and neuron that stays."""
-    sequence_length: int = Field(default=1024, ge=2)
-    """Tokens of one of them."""
+    samples: int = Field(default=0, ge=0)
+    """Sequences of the calibration set to heal by. 0 follows from the student: 32 tokens for each channel or neuron
+    that its widest linear reads."""
+    sequence_length: int = Field(default=0, ge=0)
+    """Tokens of one of them; 0 is 512, or the model's context if that is less."""
+
+    def suited(self, size: Size) -> HealConfig:
+        """The same, with a calibration set that suits a student of that size."""
+        length = self.sequence_length or min(_LENGTH, size.context)
+        samples = self.samples or max(_PER_INPUT * size.widest // length, _FEWEST)
+        return self.model_copy(update={"sequence_length": length, "samples": samples})
 
     @property
     def asked(self) -> bool:
@@ -212,6 +222,10 @@ class PruneConfig(StepConfig):
         if isinstance(value, tuple) and len(set(value)) != len(value):
             raise ValueError(f"a layer is named twice in {list(value)}")
         return value if isinstance(value, str) else tuple(sorted(value))
+
+    def suited(self, size: Size) -> PruneConfig:
+        """The same, with what it is healed by as it suits a student of that size."""
+        return self.model_copy(update={"heal": self.heal.suited(size)})
 
     def first_cut(self) -> PruneConfig:
         """The options of the first of two cuts: the same, with the sizes of `via`."""

@@ -44,12 +44,11 @@ class Pair:
     after: torch.Tensor
     gap: int
 
-    def watch(self, *modules: str) -> Iterator[tuple[dict[str, Any], dict[str, Any], slice, torch.Tensor]]:
-        """Portion by portion: what each model's modules were given and gave, the portion, the student's output."""
+    def look(self, *modules: str) -> Iterator[tuple[dict[str, Any], dict[str, Any], slice]]:
+        """Portion by portion: what each model's modules were given and gave, and the portion."""
         for rows in self.teacher.rows():
-            _, seen_t = self.teacher.run(self.i, self.teacher.stream[rows], modules)
-            out, seen_s = self.student.run(self.j, self.student.stream[rows], modules)
-            yield seen_t, seen_s, rows, out
+            seen = self.teacher.look(self.i, self.teacher.stream[rows], *modules)
+            yield seen, self.student.look(self.j, self.student.stream[rows], *modules), rows
 
 
 @torch.no_grad()
@@ -98,11 +97,10 @@ def _heal_layer(pair: Pair, bridge: Bridge, config: HealConfig) -> None:
         if config.norms:
             _scale_norm(pair, bridge, norm)
         if config.refit == "all":
-            for name in family.feeds[norm]:
-                if is_linear(layer, name):
-                    _refit_reader(pair, bridge, name, config.ridge)
+            _refit_readers(pair, bridge, [name for name in family.feeds[norm] if is_linear(layer, name)], config.ridge)
         if config.refit != "none" and number < len(writers):
-            _refit_writer(pair, bridge, writers[number], config.ridge, last=writers[number] == writers[-1])
+            refit = _refit_last if writers[number] == writers[-1] else _refit_writer
+            refit(pair, bridge, writers[number], config.ridge)
     if pair.gap and config.refit == "none" and config.depth == "linear" and writers:
         _fold_gap(pair, bridge, writers[-1], config.ridge)
 
@@ -111,7 +109,7 @@ def _scale_norm(pair: Pair, bridge: Bridge, norm: str) -> None:
     """One number for a norm's gain: Σ ⟨g ∘ Bᵀx̂, g ∘ x̂'⟩ / Σ ‖g ∘ x̂'‖², for the gain g that the cut left."""
     module = pair.student.layer(pair.j).get_submodule(norm)
     products = torch.zeros(2, dtype=torch.float64, device=bridge.basis.device)
-    for seen_t, seen_s, _, _ in pair.watch(norm):
+    for seen_t, seen_s, _ in pair.look(norm):
         products += _norm_products(seen_t[norm][0], seen_s[norm][0], module, bridge, pair.student.family)
     _scale_gain(module, float(products[0] / products[1]) / bridge.scale(norm, pair.i), pair.student.family)
 
@@ -127,30 +125,43 @@ def _scale_gain(norm: Any, factor: float, family: Family) -> None:
     norm.weight.copy_((norm.weight + family.gain_offset) * factor - family.gain_offset)
 
 
-def _refit_reader(pair: Pair, bridge: Bridge, name: str, ridge: float) -> None:
-    """A linear that reads a norm gives what the teacher's gives, of what stays."""
-    kept, factors = bridge.rows(name, pair.i)
+def _refit_readers(pair: Pair, bridge: Bridge, names: list[str], ridge: float) -> None:
+    """The linears that read one norm give what the teacher's give, of what stays: one fit, as they read the same."""
+    if not names:
+        return
+    modules = [pair.student.layer(pair.j).get_submodule(name) for name in names]
+    kept = [bridge.rows(name, pair.i) for name in names]
     gram: Gram | None = None
-    for seen_t, seen_s, _, _ in pair.watch(name):
-        x, y = seen_s[name][0], seen_t[name][1][..., kept] * factors
-        gram = _add(gram, x, y, pair.student.layer(pair.j).get_submodule(name))
-    _refit(pair.student, pair.student.layer(pair.j).get_submodule(name), gram, ridge)
+    for seen_t, seen_s, _ in pair.look(*names):
+        wanted = [seen_t[name][1][..., rows] * factors for name, (rows, factors) in zip(names, kept, strict=True)]
+        gram = _add(gram, seen_s[names[0]][0], wanted, modules)
+    _refit(pair.student, modules, gram, ridge)
 
 
-def _refit_writer(pair: Pair, bridge: Bridge, name: str, ridge: float, last: bool) -> None:
-    """A linear that writes to the stream takes it where the teacher's is: after the layer, or after its attention."""
+def _refit_writer(pair: Pair, bridge: Bridge, name: str, ridge: float) -> None:
+    """A linear that writes to the stream within a layer takes it where the teacher's takes its own."""
     module = pair.student.layer(pair.j).get_submodule(name)
+    multiplier = residual_multiplier(pair.student)
     gram: Gram | None = None
-    for seen_t, seen_s, rows, out in pair.watch(name):
-        given = pair.student.stream[rows].to(out.device)
-        multiplier = residual_multiplier(pair.student)
-        if last:
-            wanted = pair.after[rows].to(out.device) @ bridge.basis - (out - multiplier * seen_s[name][1])
-        else:
-            stream = pair.teacher.stream[rows].to(out.device) + multiplier * seen_t[name][1]
-            wanted = stream @ bridge.basis - given
-        gram = _add(gram, seen_s[name][0], wanted / multiplier, module)
-    _refit(pair.student, module, gram, ridge)
+    for seen_t, seen_s, rows in pair.look(name):
+        x, y = seen_s[name][0], seen_t[name][1]
+        stream = pair.teacher.stream[rows].to(y.device) + multiplier * y
+        wanted = stream @ bridge.basis - pair.student.stream[rows].to(x.device)
+        gram = _add(gram, x, [wanted / multiplier], [module])
+    _refit(pair.student, [module], gram, ridge)
+
+
+def _refit_last(pair: Pair, bridge: Bridge, name: str, ridge: float) -> None:
+    """The last linear of a layer takes the stream to where the teacher's is before the next layer that stays."""
+    module = pair.student.layer(pair.j).get_submodule(name)
+    multiplier = residual_multiplier(pair.student)
+    gram: Gram | None = None
+    for rows in pair.student.rows():
+        out, seen = pair.student.run(pair.j, pair.student.stream[rows], name)
+        x, y = seen[name]
+        wanted = pair.after[rows].to(out.device) @ bridge.basis - (out - multiplier * y)
+        gram = _add(gram, x, [wanted / multiplier], [module])
+    _refit(pair.student, [module], gram, ridge)
 
 
 def _fold_gap(pair: Pair, bridge: Bridge, name: str, ridge: float) -> None:
@@ -163,8 +174,9 @@ def _fold_gap(pair: Pair, bridge: Bridge, name: str, ridge: float) -> None:
     multiplier = residual_multiplier(pair.student)
     width = bridge.basis.shape[1]
     gram = Gram.empty(width, width, bridge.basis.device)
-    for _, seen_s, rows, out in pair.watch(name):
-        written = multiplier * seen_s[name][1]
+    for rows in pair.student.rows():
+        out, seen = pair.student.run(pair.j, pair.student.stream[rows], name)
+        written = multiplier * seen[name][1]
         gram.add(written, pair.after[rows].to(out.device) @ bridge.basis - (out - written))
     turn = gram.fit(torch.eye(width, device=bridge.basis.device), ridge)
     for parameter in module.parameters():
@@ -207,17 +219,20 @@ def _heal_end(teacher: Side, student: Side, bridge: Bridge, config: HealConfig) 
         head_s.weight.copy_(gram.fit(head_s.weight, config.ridge))
 
 
-def _add(gram: Gram | None, x: torch.Tensor, y: torch.Tensor, module: Any) -> Gram:
-    """Add a portion, less what the module's bias gives."""
+def _add(gram: Gram | None, x: torch.Tensor, wanted: list[torch.Tensor], modules: list[Any]) -> Gram:
+    """Add a portion of what modules that read the same are to give, less what the bias of each gives."""
+    y = torch.cat([y if m.bias is None else y - m.bias for y, m in zip(wanted, modules, strict=True)], dim=-1)
     gram = gram or Gram.empty(x.shape[-1], y.shape[-1], x.device)
-    gram.add(x, y if module.bias is None else y - module.bias)
+    gram.add(x, y)
     return gram
 
 
-def _refit(student: Side, module: Any, gram: Gram | None, ridge: float) -> None:
+def _refit(student: Side, modules: list[Any], gram: Gram | None, ridge: float) -> None:
     assert gram is not None  # there is at least one portion
-    weight = module.weight.T if student.family.conv1d else module.weight
-    weight.copy_(gram.fit(weight, ridge))
+    weights = [module.weight.T if student.family.conv1d else module.weight for module in modules]
+    fitted = gram.fit(torch.cat(weights), ridge)
+    for weight, part in zip(weights, fitted.split([len(weight) for weight in weights]), strict=True):
+        weight.copy_(part)
 
 
 def _size(stream: torch.Tensor) -> float:

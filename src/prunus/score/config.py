@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from prunus.config import Path, Seed, StepConfig
+from prunus.config import Path, Seed, Size, StepConfig
 
 Statistic = Literal[
     "mean", "l2", "variance", "gradients", "covariance", "gradient_covariance", "lm_loss", "accuracy", "logit_nmse"
@@ -15,6 +15,10 @@ Statistic = Literal[
 GRADIENTS = frozenset({"gradients", "gradient_covariance"})
 """Those that take a backward pass."""
 
+_LENGTH = 512
+_PER_CHANNEL = 64
+_FEWEST, _MOST = 64, 1024
+
 
 class ScoreConfig(StepConfig):
     """What the importance of layers, channels, heads and neurons is estimated from."""
@@ -22,10 +26,11 @@ class ScoreConfig(StepConfig):
     kind: ClassVar[str] = "score"
     revision: ClassVar[int] = 5
 
-    samples: int = Field(default=1024, ge=1)
-    """Sequences drawn at random from the corpus: the calibration set (arXiv 2407.14679 uses 1024)."""
-    sequence_length: int = Field(default=8192, ge=2)
-    """Tokens of one of them."""
+    samples: int = Field(default=0, ge=0)
+    """Sequences drawn at random from the corpus: the calibration set. 0 follows from the model: 64 tokens for each
+    channel of its residual stream, in 64 to 1024 sequences (arXiv 2407.14679 uses 1024)."""
+    sequence_length: int = Field(default=0, ge=0)
+    """Tokens of one of them; 0 is 512, or the model's context if that is less."""
     collect: tuple[Statistic, ...] = ("mean", "covariance", "gradient_covariance")
     """Statistics to collect: activations by their `mean`, `l2` or `variance` over the sequence; `gradients` of the loss
     by them; the `covariance` of the residual stream and the `gradient_covariance` of the loss by it, for a rotated cut
@@ -43,6 +48,12 @@ class ScoreConfig(StepConfig):
     """How many of them to ask, from the first on."""
     seed: Seed = 0
     """Seed of the draw."""
+
+    def suited(self, size: Size) -> Self:
+        """The same, with a calibration set that suits a model of that size."""
+        length = self.sequence_length or min(_LENGTH, size.context)
+        samples = self.samples or min(max(_PER_CHANNEL * size.hidden_size // length, _FEWEST), _MOST)
+        return self.model_copy(update={"sequence_length": length, "samples": samples})
 
     @model_validator(mode="after")
     def _consistent(self) -> ScoreConfig:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from prunus.config import Seed, StepConfig
+from prunus.config import Seed, Size, StepConfig, parse
+from prunus.training import pace
 
 
 class OptimizerConfig(StepConfig):
-    """How much at a time, and how fast.
+    """How much at a time, and how fast."""
 
-    The defaults are those of Llama-3.1-Minitron 4B (arXiv 2408.11796, table 4).
-    """
-
-    batch_size: int = Field(default=1152, ge=1)
-    """Sequences of one optimiser step, over all devices."""
-    learning_rate: float = Field(default=1e-4, gt=0)
-    """Peak learning rate."""
-    min_learning_rate: float = Field(default=1e-5, ge=0)
-    """Learning rate at the end of the cosine."""
+    batch_size: int = Field(default=0, ge=0)
+    """Sequences of one optimiser step, over all devices. 0 follows from `tokens`: steps of 2,048 tokens for a run of
+    500 thousand, of 400 thousand for one of a billion."""
+    learning_rate: float = Field(default=0.0, ge=0)
+    """Peak learning rate. 0 follows from the model: 0.3 / hidden_size for a student of half of its teacher's parameters
+    (1e-4 at 3072, as in arXiv 2408.11796), and down to a tenth of that for one that is nearer to its teacher."""
+    min_learning_rate: float | None = Field(default=None, ge=0)
+    """Learning rate at the end of the cosine; a tenth of the peak if not given."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`adamw`, or `muon` for the matrices of the layers, with AdamW for embeddings, head and gains; Muon's steps are
     scaled to the size of AdamW's, so learning rates carry over."""
@@ -39,22 +39,31 @@ class OptimizerConfig(StepConfig):
 
     @model_validator(mode="after")
     def _falling(self) -> OptimizerConfig:
-        if self.min_learning_rate > self.learning_rate:
+        if self.learning_rate and self.min_learning_rate is not None and self.min_learning_rate > self.learning_rate:
             raise ValueError(
                 f"min_learning_rate: {self.min_learning_rate} is above learning_rate = {self.learning_rate}"
             )
         return self
 
+    @property
+    def min_rate_share(self) -> float:
+        """The learning rate at the end of the cosine, as a share of the peak."""
+        return 0.1 if self.min_learning_rate is None else self.min_learning_rate / self.learning_rate
+
 
 class TrainingConfig(OptimizerConfig):
     """How long, on what of the text."""
 
+    rate_share: ClassVar[float] = 1.0
+    """What of a student's learning rate is taken where none is given."""
+
     tokens: int = Field(ge=0)
     """Tokens to train on; the corpus is gone through as often as that takes. 0 leaves the step out."""
-    sequence_length: int = Field(default=8192, ge=2)
-    """Tokens of one sequence."""
-    warmup_steps: int = Field(default=40, ge=0)
-    """Steps over which the learning rate rises from 0."""
+    sequence_length: int = Field(default=0, ge=0)
+    """Tokens of one sequence. 0 follows from `tokens` and the model's context: 256 for 500 thousand, 8192 for 100
+    million."""
+    warmup_steps: int | None = Field(default=None, ge=0)
+    """Steps over which the learning rate rises from 0; a twentieth of them if not given, and at most 40."""
     attend_across_documents: bool = True
     """Whether tokens of a sequence see those of the documents before theirs, as in the papers; otherwise each document
     has positions and attention of its own."""
@@ -66,11 +75,36 @@ class TrainingConfig(OptimizerConfig):
         """Optimiser steps that `tokens` amount to."""
         return self.tokens // (self.batch_size * self.sequence_length)
 
+    @property
+    def warming(self) -> int:
+        """Steps over which the learning rate rises from 0."""
+        return pace.warmup_steps(self.steps) if self.warmup_steps is None else self.warmup_steps
+
+    def suited(self, size: Size) -> Self:
+        """The same, with batches, sequences and rate as they suit `tokens` and a model of that size.
+
+        Raises:
+            RecipeError: What is given leaves no step.
+        """
+        if not self.tokens:
+            return self
+        batch = {"batch_size": self.batch_size} if self.batch_size else {}
+        length = self.sequence_length or pace.sequence_length(self.tokens, size.context, **batch)
+        rate = pace.learning_rate(size.hidden_size, size.cut) * self.rate_share
+        chosen = {
+            "batch_size": self.batch_size or pace.batch_size(self.tokens, length),
+            "sequence_length": length,
+            "learning_rate": self.learning_rate or max(pace.round_rate(rate), self.min_learning_rate or 0),
+        }
+        return parse(type(self), {**self.model_dump(), **chosen}, self.kind)
+
     @model_validator(mode="after")
     def _consistent(self) -> TrainingConfig:
-        if self.tokens and not self.steps:
+        if not (self.tokens and self.batch_size and self.sequence_length):
+            return self
+        if not self.steps:
             need = self.batch_size * self.sequence_length
             raise ValueError(f"tokens: {self.tokens} are less than one step of batch_size x sequence_length = {need}")
-        if self.tokens and self.warmup_steps >= self.steps:
-            raise ValueError(f"warmup_steps: {self.warmup_steps} leaves nothing of {self.steps} steps; lower it")
+        if self.warming >= self.steps:
+            raise ValueError(f"warmup_steps: {self.warming} leaves nothing of {self.steps} steps; lower it")
         return self

@@ -318,7 +318,7 @@ def _arguments(
         gradient_accumulation_steps=config.batch_size // processes.count() // portion,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": config.min_learning_rate / config.learning_rate},
+        lr_scheduler_kwargs={"min_lr_rate": config.min_rate_share},
         warmup_steps=items.warmup_steps,
         weight_decay=config.weight_decay,
         adam_beta1=config.adam_beta1,

@@ -56,7 +56,7 @@ class Sequences(Items):
 
     def __init__(self, tokens: Tokens, config: TrainingConfig, extra: Extra | None = None) -> None:
         self.tokens, self.config, self.extra = tokens, config, extra
-        self.steps, self.warmup_steps = config.steps, config.warmup_steps
+        self.steps, self.warmup_steps = config.steps, config.warming
         self.tokens_per_step = config.batch_size * config.sequence_length
         self.blocks = Blocks(tokens, config.sequence_length)
         self.order = schedule(len(self.blocks), config.steps * config.batch_size, config.seed)
