@@ -36,7 +36,6 @@ from prunus.pipeline.recipe import Recipe, read_recipe
 from prunus.pipeline.records import read_record
 from prunus.pipeline.run import run_plan
 from prunus.pipeline.steps import Given, Step, given_model, given_tokenizer
-from prunus.pipeline.suiting import size_of
 from prunus.prune.config import PruneConfig
 from prunus.results import Report, Verify, show_report
 from prunus.score.config import ScoreConfig
@@ -173,7 +172,7 @@ class Prune(Single):
             inputs["tokens"] = Text(corpus=self.corpus, column=self.column).stream(model, "corpus", self.out)
         if self.scores is not None:
             inputs["scores"] = finished(Path(self.scores), "--scores", ScoreConfig.kind)
-        self.do(self.config.suited(size_of(target)), inputs, console)
+        self.do(self.config.suited(target.size()), inputs, console)
 
 
 @dataclass(kw_only=True)
@@ -274,7 +273,7 @@ class Align(Single):
         """Do it, round by round."""
         model = located(self.model)
         sources = tuple(parse(ChatSource, path, "--data") for path in self.data)
-        stages = Alignment((self.config.suited(size_of(model.folder.shape)),), sources, self.template)
+        stages = Alignment((self.config.suited(model.folder.shape.size()),), sources, self.template)
         for seen in stages.check(model.folder.context, given_tokenizer(model)).previews:
             show_preview(seen, console)
         self.do_all(list(stages.steps("align", given_model(model), None, Path(self.out).parent)), console)

@@ -22,7 +22,6 @@ from prunus.pipeline.searching import FOUND, check_search, search_cuts
 from prunus.pipeline.searching import Search as Planned
 from prunus.pipeline.shapes import ShapeSearch
 from prunus.pipeline.steps import Given, Step, given_model, given_tokenizer, tokens_step
-from prunus.pipeline.suiting import size_of
 from prunus.pipeline.workshop import texts_of
 from prunus.score.config import ScoreConfig
 from prunus.show import show_search
@@ -58,7 +57,7 @@ class Search(Single):
         model = located(self.model)
         own = sources_of(self.text, self.column, "--text")
         raw = {**self.config.model_dump(), "budget": self.budget, "text": own}
-        size = size_of(model.folder.shape)
+        size = model.folder.shape.size()
         config = parse(ShapeSearch, raw, "prunus search").model_copy(
             update={"distill": self.config.distill.suited(size), "prune": self.config.prune.suited(size)}
         )

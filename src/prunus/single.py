@@ -22,7 +22,6 @@ from prunus.pipeline.locks import alone_at
 from prunus.pipeline.records import read_record
 from prunus.pipeline.run import execute
 from prunus.pipeline.steps import Given, Step, given_sources, given_tokenizer, tokens_step
-from prunus.pipeline.suiting import size_of
 from prunus.runtime import Runtime
 
 Flat = arg(name="")
@@ -44,7 +43,7 @@ class Single:
         if isinstance(model, Given):
             shape, teacher = ModelFolder(model.value).shape, inputs.get("teacher")
             above = ModelFolder(teacher.value).shape if isinstance(teacher, Given) else None
-            config = config.suited(size_of(shape, above))
+            config = config.suited(shape.size(above))
             if hasattr(config, "sequence_length"):
                 check_length(config.kind, config.sequence_length, shape.max_position_embeddings)
         before = [given for given in inputs.values() if isinstance(given, Step)]

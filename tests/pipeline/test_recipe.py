@@ -76,11 +76,14 @@ def test_variables_are_filled_in_or_missed(tmp_path: Path, monkeypatch: pytest.M
         ({"distill": {}}, "distill.tokens: missing"),
         ({"distill": {"tokens": 10, "sequence_length": 16, "batch_size": 4}}, "10 are less than one step"),
         (
-            {"distill": {"tokens": 9000, "batch_size": 1, "warmup_steps": 0, "learning_rate": 1e-6}},
+            {"distill": {"tokens": 9000, "learning_rate": 1e-6, "min_learning_rate": 1e-5}},
             "min_learning_rate: 1e-05 is above",
         ),
         ({"distill": {"tokens": 9000, "learning_rate": float("nan")}}, "learning_rate"),
-        ({"distill": {"tokens": 9000, "batch_size": 1}}, "warmup_steps: 40 leaves nothing of 1 steps"),
+        (
+            {"distill": {"tokens": 9000, "batch_size": 1, "sequence_length": 8192, "warmup_steps": 40}},
+            "warmup_steps: 40 leaves nothing of 1 steps",
+        ),
         ({"seed": -1}, "seed: .*greater than or equal to 0"),
         ({"name": "../up"}, "name: .*pattern"),
         ({"runtime": {"device": "gpu"}}, "runtime.device: .*cuda"),

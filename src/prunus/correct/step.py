@@ -14,6 +14,7 @@ import torch
 from prunus.console import Console
 from prunus.correct.config import CorrectConfig
 from prunus.data.tokens import Tokens
+from prunus.models.folder import ModelFolder
 from prunus.models.load import load_model
 from prunus.runtime import Runtime
 from prunus.training.loop import loading_device, save_trained, train
@@ -40,6 +41,7 @@ def run(config: CorrectConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
         DataError: The stream does not fill one sequence.
         TrainingError: The loss is not finite.
     """
+    config = config.suited(ModelFolder(inputs.model).shape.size())
     torch.manual_seed(config.seed)
     objective = CrossEntropy(load_model(inputs.model, loading_device(runtime), torch.float32))
     metrics = train(objective, Tokens.open(inputs.tokens), config, out, runtime, console, "correct")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from math import prod
 from typing import Any
 
+from prunus.config import Size
 from prunus.errors import ModelError, ShapeError
 from prunus.models.axes import AXES, Family, Weight, parse_weight
 from prunus.models.positions import all_rope_parameters
@@ -52,6 +53,14 @@ class Shape:
     experts_per_token: int = 0
     rope_types: frozenset[str] = field(default=frozenset(), repr=False)
     flags: Mapping[str, bool] = field(default_factory=dict, repr=False)
+
+    def size(self, teacher: Shape | None = None) -> Size:
+        """What options follow from that nobody gave: of a model, and of its teacher where it is a student."""
+        widest = max(self.hidden_size, self.intermediate_size, self.num_attention_heads * self.head_dim)
+        size = Size(self.hidden_size, self.max_position_embeddings, widest)
+        if teacher is None:
+            return size
+        return replace(size, cut=max(0.0, 1 - self.non_embedding_parameters / teacher.non_embedding_parameters))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], family: Family, where: str) -> Shape:

@@ -1,4 +1,4 @@
-"""What nobody gave, as it suits the models of a recipe or of a command."""
+"""What a recipe leaves open, as it suits its models."""
 
 from __future__ import annotations
 
@@ -7,16 +7,6 @@ from prunus.errors import ShapeError
 from prunus.models.shape import Shape
 from prunus.pipeline.recipe import Recipe, StudentConfig
 from prunus.pipeline.students import prune_config
-
-
-def size_of(shape: Shape, teacher: Shape | None = None) -> Size:
-    """What options follow from of a model, and of its teacher where it is a student."""
-    widest = max(shape.hidden_size, shape.intermediate_size, shape.num_attention_heads * shape.head_dim)
-    size = Size(shape.hidden_size, shape.max_position_embeddings, widest)
-    if teacher is None:
-        return size
-    cut = 1 - shape.non_embedding_parameters / teacher.non_embedding_parameters
-    return Size(size.hidden_size, size.context, size.widest, max(cut, 0.0))
 
 
 def suited(recipe: Recipe, teacher: Shape) -> Recipe:
@@ -29,7 +19,7 @@ def suited(recipe: Recipe, teacher: Shape) -> Recipe:
     Raises:
         RecipeError: What is given leaves no step.
     """
-    size = size_of(teacher)
+    size = teacher.size()
     own = recipe.teacher
     changed = {
         "teacher": own.model_copy(update={"align": tuple(stage.suited(size) for stage in own.align)}),
@@ -60,9 +50,9 @@ def _size(recipe: Recipe, name: str, teacher: Shape) -> Size:
     """Of a student; of its teacher where its own is not known yet, or cannot be, which is refused later."""
     student, prune = recipe.students[name], prune_config(recipe, name)
     if student.merge is not None or prune.shape is not None:
-        return size_of(teacher)
+        return teacher.size()
     try:
         target = prune.target(teacher, name)
     except ShapeError:
-        return size_of(teacher)
-    return size_of(target, teacher if prune.init == "teacher" else None)
+        return teacher.size()
+    return target.size(teacher if prune.init == "teacher" else None)
