@@ -65,10 +65,24 @@ def test_cutting_needs_neither_torch_nor_transformers(teacher: Path, tmp_path: P
 
 
 def test_the_options_of_a_recipe_show_its_values(recipe: Path) -> None:
-    text = prunus("run", recipe, "--help").stdout
-    assert "--students.width.prune.hidden-size" in text
-    assert "--distill.learning-rate" in text
-    assert "0.001" in text
+    text = prunus("run", recipe, "--help", "students.width.distill").stdout
+    assert "students.width.distill.learning_rate = 0.001" in text
+    assert "--help students.width.distill.states" in text
+
+
+def test_the_help_of_a_recipe_with_mistakes_names_them(recipe: Path) -> None:
+    recipe.write_text(recipe.read_text().replace("tokens: 1024", "tokens: many"))
+    result = prunus("run", recipe, "--help")
+    assert result.returncode == 0
+    assert "--help distill" in result.stdout
+    assert "distill.tokens: a whole number is wanted" in result.stdout
+
+
+def test_a_word_stands_for_a_section_on_the_command_line(recipe: Path) -> None:
+    for flags in (["--distill.states", "none"], ["--students.width.distill.states=none"]):
+        result = prunus("run", recipe, "--dry-run", *flags)
+        assert result.returncode == 0, result.stderr
+    assert "'nothing'; allowed: none, kept, paper" in prunus("plan", recipe, "--distill.states", "nothing").stderr
 
 
 @pytest.mark.parametrize(

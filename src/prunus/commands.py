@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 from pydantic import ValidationError
@@ -27,10 +27,11 @@ from prunus.generate.prompts import check_prompts
 from prunus.merging import Merge
 from prunus.models.folder import has_chat_template
 from prunus.models.locate import Located, locate_model
+from prunus.options import page, spelled_out, words
 from prunus.pipeline.aligning import Alignment
 from prunus.pipeline.checks import check_cut, check_same_tokens
 from prunus.pipeline.cutting import given_task
-from prunus.pipeline.override import override
+from prunus.pipeline.override import override, replace_at
 from prunus.pipeline.plan import given_data, given_prompts, make_plan
 from prunus.pipeline.recipe import Recipe, read_recipe
 from prunus.pipeline.records import read_record
@@ -342,6 +343,9 @@ def execute(name: str, arguments: list[str]) -> None:
     if issubclass(command, Run):
         _with_recipe(command, name, arguments)(console)
     else:
+        config = get_type_hints(command).get("config")
+        if config is not None:
+            arguments = spelled_out(config, arguments)
         _parse(command, f"prunus {name}", arguments)(console)
 
 
@@ -355,17 +359,36 @@ def _with_recipe(command: type[Run], name: str, arguments: list[str]) -> Run:
     if not arguments or arguments[0].startswith("-"):
         if arguments and arguments[0] in ("-h", "--help"):
             print(f"usage: {usage} [OPTIONS]\n\n{command.__doc__}\n")
-            print(f"{usage} --help lists the options, with that recipe's values.")
+            print(f"{usage} --help lists the sections of that recipe, and --help SECTION a section's options.")
             sys.exit(0)
         raise RecipeError(f"which recipe? usage: {usage} [OPTIONS]")
     file, *flags = arguments
     raw = read_recipe(Path(file))
+    if flags and flags[0] in ("-h", "--help"):
+        _show_options(raw, file, " ".join(flags[1:]), f"prunus {name} {file}")
     recipe = parse(Recipe, raw, file)
+    where = f"{file} with {' '.join(flags)}" if flags else file
+    values = recipe.model_dump(mode="json")
+    chosen, flags = words(Recipe, values, flags)
+    if chosen:
+        for section, word in chosen.items():
+            replace_at(raw, values, section, word)
+        recipe = parse(Recipe, raw, where)
     given: Run = _parse(command, usage, flags, default=command(recipe=recipe))
     names = [flag.removeprefix("--").partition("=")[0] for flag in flags if flag.startswith("--")]
     override(raw, given.recipe.model_dump(mode="json"), names)
-    where = f"{file} with {' '.join(flags)}" if flags else file
     return command(recipe=parse(Recipe, raw, where), out=given.out, dry_run=given.dry_run)
+
+
+def _show_options(raw: dict[str, Any], file: str, section: str, usage: str) -> None:
+    """Show a section of a recipe and end, also of a recipe with mistakes."""
+    mistakes, values = "", raw
+    try:
+        values = parse(Recipe, raw, file).model_dump(mode="json")
+    except RecipeError as error:
+        mistakes = f"\n{error}\n"
+    print(page(Recipe, values, section, usage) + mistakes, end="")
+    sys.exit(0)
 
 
 def _parse(command: Any, usage: str, arguments: list[str], default: Any = None) -> Any:

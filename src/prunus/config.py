@@ -223,12 +223,13 @@ def _fields_at(cls: Any, path: list[str]) -> list[str]:
     for part in path:
         fields = getattr(cls, "model_fields", {})
         annotation = fields[part].annotation if part in fields else cls
-        cls = next(iter(_classes_in(annotation)), None)
+        cls = next(iter(classes_in(annotation)), None)
     return list(getattr(cls, "model_fields", {}))
 
 
-def _classes_in(annotation: Any) -> Iterator[type[BaseModel]]:
+def classes_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The config classes in a field's annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in get_args(annotation):
-        yield from _classes_in(argument)
+        yield from classes_in(argument)

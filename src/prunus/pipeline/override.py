@@ -18,6 +18,21 @@ def override(raw: dict[str, Any], values: dict[str, Any], flags: Sequence[str]) 
         _put(raw, values, flag.replace("-", "_"))
 
 
+def replace_at(raw: dict[str, Any], values: dict[str, Any], name: str, value: Any) -> None:
+    """Set one value in `raw`, a whole section or an option, by its dotted name.
+
+    Args:
+        raw: The recipe as YAML gave it; changed in place.
+        values: The whole recipe as parsed.
+        name: Such as `students.width.distill.states`.
+        value: What to put there.
+    """
+    *path, last = _path(values, name) or name.split(".")
+    for key in path:
+        raw, values = _child(raw, key, values[key]), values[key]
+    raw[last] = value
+
+
 def _put(raw: Any, values: Any, flag: str) -> None:
     path = _path(values, flag) or _path(values, flag.removeprefix("no_"))
     if path is None:

@@ -1,0 +1,125 @@
+"""A recipe's options as pages: its sections on one, and each section's options with the recipe's own values."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_origin
+
+from pydantic import BaseModel
+
+from prunus.config import classes_in, parse
+from prunus.errors import RecipeError, nearest
+
+_WIDTH = 100
+_SHOWN = 60
+
+
+def page(cls: type[BaseModel], values: Any, section: str, usage: str) -> str:
+    """What `--help` behind a recipe shows.
+
+    Args:
+        cls: The class of recipes.
+        values: The recipe as plain values, as far as it can be read.
+        section: The dotted name of a section, such as `students.width.prune`; empty for the recipe as a whole.
+        usage: The command with the recipe's file.
+
+    Raises:
+        RecipeError: There is no such section; says which there are.
+    """
+    known = _sections(cls, values)
+    name = _named(known, section)
+    if name is None:
+        top = [other for other in known if other and "." not in other]
+        raise RecipeError(
+            f"--help {section}: there is no such section{nearest(section, list(known))}; at the top: {', '.join(top)}"
+        )
+    cls, values = known[name]
+    lines = [f"usage: {usage} [--{f'{name}.' if name else ''}OPTION VALUE ...]", ""]
+    for field, info in cls.model_fields.items():
+        below = f"{name}.{field}" if name else field
+        inside = [other for other in known if other == below or other.startswith(f"{below}.")]
+        own = values.get(field) if isinstance(values, Mapping) else None
+        lines.append(f"  {below}" + ("" if inside else f" = {_text(info.get_default() if own is None else own)}"))
+        lines += textwrap.wrap(" ".join((info.description or "").split()), _WIDTH, initial_indent=" " * 6,
+                               subsequent_indent=" " * 6)  # fmt: skip
+        if inside:
+            lines.append(f"      {usage} --help {inside[0]}")
+    return "\n".join(lines) + "\n"
+
+
+def words(cls: type[BaseModel], values: Any, flags: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Part flags that give a word for a whole section, as recipes may, from the others.
+
+    Args:
+        cls: The class of the recipe, or of a command's options.
+        values: The recipe as plain values.
+        flags: Such as `--distill.states none --distill.tokens 100`.
+
+    Returns:
+        Words by the sections' dotted names, such as `{"distill.states": "none"}`, and the flags that are left.
+    """
+    known, found, left = _sections(cls, values), {}, []
+    rest = list(flags)
+    while rest:
+        flag, joined, word = rest.pop(0).partition("=")
+        name = _named(known, flag.removeprefix("--")) if flag.startswith("--") else None
+        if name and not joined and rest and not rest[0].startswith("--"):
+            joined, word = "=", rest.pop(0)
+        if name and joined:
+            found[name] = word
+        else:
+            left.append(flag + joined + word)
+    return found, left
+
+
+def spelled_out(cls: type[BaseModel], flags: Sequence[str]) -> list[str]:
+    """A command's flags, with each word for a whole section as the options that it stands for.
+
+    Raises:
+        RecipeError: A word stands for none.
+    """
+    found, left = words(cls, {}, flags)
+    known, spelled = _sections(cls, {}), []
+    for name, word in found.items():
+        section = known[name][0]
+        for option, value in parse(section, word, f"--{name}").model_dump(exclude_defaults=True).items():
+            flag = f"--{name}.{option}".replace("_", "-")
+            if isinstance(value, bool):
+                spelled.append(flag if value else f"--{name}.no-{option}".replace("_", "-"))
+            else:
+                spelled += [flag, *map(str, value if isinstance(value, (list, tuple)) else [value])]
+    return [*spelled, *left]  # of a flag that is given twice the last counts: the person's own
+
+
+def _named(known: Iterable[str], name: str) -> str | None:
+    """The section that a dotted name stands for, with hyphens or without."""
+    wanted = name.replace("-", "_")
+    return next((one for one in known if one.replace("-", "_") == wanted), None)
+
+
+def _sections(cls: type[BaseModel], value: Any, name: str = "") -> dict[str, tuple[type[BaseModel], Any]]:
+    """All sections below one and itself, by dotted names: the class of its options, and their values."""
+    found = {name: (cls, value)}
+    for field, info in cls.model_fields.items():
+        inner = next(classes_in(info.annotation), None)
+        if inner is None:
+            continue
+        child = value.get(field) if isinstance(value, Mapping) else None
+        below = f"{name}.{field}" if name else field
+        if isinstance(child, (list, tuple)):
+            parts = {f"{below}.{i}": item for i, item in enumerate(child)}
+        elif get_origin(info.annotation) is dict:
+            parts = {f"{below}.{key}": item for key, item in child.items()} if isinstance(child, Mapping) else {}
+        else:
+            parts = {below: child}
+        for key, item in parts.items():
+            found |= _sections(inner, item, key)
+    return found
+
+
+def _text(value: Any) -> str:
+    """A value as a recipe has it, cut where it is long."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -1,0 +1,68 @@
+"""The pages of `--help` behind a recipe, and words for whole sections among the flags."""
+
+from typing import Any
+
+import pytest
+
+from prunus.distill.config import DistillConfig
+from prunus.errors import RecipeError
+from prunus.options import page, spelled_out, words
+from prunus.pipeline.recipe import Recipe
+
+VALUES: dict[str, Any] = {
+    "teacher": {"path": "x"},
+    "students": {"small-one": {"prune": {"hidden_size": 16}, "distill": {"tokens": 10}}},
+    "distill": {"tokens": 10},
+    "align": [{"method": "sft"}],
+}
+
+
+def test_the_first_page_names_every_section_and_fits_a_screen() -> None:
+    text = page(Recipe, VALUES, "", "prunus run r.yaml")
+    assert len(text) < 4000
+    for name in Recipe.model_fields:
+        assert f"  {name}" in text
+    assert "--help students.small-one\n" in text
+    assert "--help align.0\n" in text
+
+
+@pytest.mark.parametrize("name", ["students.small-one.prune", "students.small_one.prune"])
+def test_a_section_shows_its_values_and_helps(name: str) -> None:
+    text = page(Recipe, VALUES, name, "prunus run r.yaml")
+    assert "students.small-one.prune.hidden_size = 16\n      Channels of the residual stream" in text
+    assert 'students.small-one.prune.method = "auto"' in text
+    assert "--help students.small-one.prune.heal\n" in text
+
+
+def test_a_section_that_is_not_there_is_named_with_the_nearest() -> None:
+    with pytest.raises(RecipeError, match="did you mean `distill`"):
+        page(Recipe, VALUES, "distil", "prunus run r.yaml")
+
+
+def test_words_for_sections_are_parted_from_the_flags() -> None:
+    flags = [
+        "--distill.states",
+        "none",
+        "--distill.tokens",
+        "5",
+        "--students.small-one.distill.states=kept",
+        "--out",
+        "x",
+    ]
+    found, left = words(Recipe, VALUES, flags)
+    assert found == {"distill.states": "none", "students.small-one.distill.states": "kept"}
+    assert left == ["--distill.tokens", "5", "--out", "x"]
+
+
+def test_a_commands_word_becomes_the_options_that_it_stands_for() -> None:
+    assert spelled_out(DistillConfig, ["--tokens", "5", "--states", "none"]) == [
+        "--tokens",
+        "5",
+        "--states.weight",
+        "0.0",
+    ]
+    found = spelled_out(DistillConfig, ["--states=paper"])
+    assert "--states.embeddings" in found
+    assert found[found.index("--states.projection") + 1] == "learned"
+    with pytest.raises(RecipeError, match="--states cannot be used"):
+        spelled_out(DistillConfig, ["--states", "some"])
