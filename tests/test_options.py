@@ -55,12 +55,8 @@ def test_words_for_sections_are_parted_from_the_flags() -> None:
 
 
 def test_a_commands_word_becomes_the_options_that_it_stands_for() -> None:
-    assert spelled_out(DistillConfig, ["--tokens", "5", "--states", "none"]) == [
-        "--tokens",
-        "5",
-        "--states.weight",
-        "0.0",
-    ]
+    given = ["--tokens", "5", "--states", "none"]
+    assert spelled_out(DistillConfig, given) == ["--states.weight", "0.0", "--tokens", "5"]
     found = spelled_out(DistillConfig, ["--states=paper"])
     assert "--states.embeddings" in found
     assert found[found.index("--states.projection") + 1] == "learned"
