@@ -17,7 +17,8 @@ Every message says what is wrong, where, the value found and what is allowed.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class PrunusError(Exception):
@@ -72,3 +73,37 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
     """Return `` (did you mean `x`?)`` for the closest of `allowed`, or an empty string."""
     close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
     return f" (did you mean `{close[0]}`?)" if close else ""
+
+
+class Mistakes:
+    """Errors of checks that do not hang on each other, put into one message.
+
+    Attributes:
+        found: The errors so far.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[PrunusError] = []
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Take down the error that a check ends with."""
+        try:
+            yield
+        except PrunusError as error:
+            self.found.append(error)
+
+    def check(self, where: str) -> None:
+        """End with what was found.
+
+        Args:
+            where: What the mistakes are in.
+
+        Raises:
+            PrunusError: The one error that was found, or a RecipeError that lists them.
+        """
+        if len(self.found) == 1:
+            raise self.found[0]
+        if self.found:
+            lines = "\n".join(f"  {error}" for error in dict.fromkeys(map(str, self.found)))
+            raise RecipeError(f"{where} cannot be carried out; {len(self.found)} mistakes:\n{lines}")

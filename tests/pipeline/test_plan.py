@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from prunus.config import parse
-from prunus.errors import DataError, HubError, PrunusError
+from prunus.errors import DataError, HubError, PrunusError, RecipeError
 from prunus.pipeline.estimate import cost_of
 from prunus.pipeline.plan import Plan, make_plan
 from prunus.pipeline.recipe import Recipe, load_recipe
@@ -299,3 +299,18 @@ def test_one_text_file_is_a_corpus_with_a_part_held_out(plan, tmp_path: Path) ->
     file = tmp_path / "one.txt"
     file.write_text("".join(f"{'plum ' * 250}{number}\n\n" for number in range(40)), encoding="utf-8")
     assert names(plan(data={"corpus": [str(file)], "held_out_fraction": 0.2}))[:2] == ["data corpus", "data held_out"]
+
+
+def test_all_mistakes_are_told_at_once(plan) -> None:
+    with pytest.raises(RecipeError) as error:
+        plan(
+            data={"corpus": ["nowhere.jsonl"], "held_out": ["neither.jsonl"]},
+            students={"a": {"prune": {"hidden_size": 999}}, "b": {"prune": {"num_hidden_layers": 77}}, "c": {}},
+            score={"sequence_length": 4096},
+            evaluate={"tasks": {"rag": "gone.jsonl"}},
+        )
+    text = str(error.value)
+    assert "cannot be carried out; 8 mistakes:" in text
+    for part in ("students.a.prune.hidden_size: 999", "students.b.prune.num_hidden_layers: 77", "nothing is cut",
+                 "score.sequence_length: 4096", "nowhere.jsonl", "neither.jsonl", "gone.jsonl", "has no chat template"):  # fmt: skip
+        assert part in text, part

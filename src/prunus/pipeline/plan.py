@@ -13,7 +13,7 @@ from pathlib import Path
 from prunus.create.config import CreateConfig
 from prunus.data.preview import Preview
 from prunus.data.sources import check_source
-from prunus.errors import HubError, RecipeError
+from prunus.errors import HubError, Mistakes, RecipeError
 from prunus.evaluate.check import check_chat, check_tasks, tasks_fingerprint
 from prunus.evaluate.config import EvaluateConfig
 from prunus.fingerprint import digest
@@ -94,60 +94,95 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
 
 def _plan(recipe: Recipe, root: Path, tentative: bool, waiting: Sequence[str] = ()) -> Plan:
     """The plan of a recipe, but for the steps of students whose shape is not known yet."""
-    check_runtime(recipe.runtime, [recipe.correct, *(student.distill for student in recipe.students.values())])
     unchecked: list[str] = []
     shape, base, tokenizer = _teacher(recipe, root, tentative, unchecked)
     recipe = suited(recipe, shape)
-    _check_lengths(recipe, shape.max_position_embeddings)
-    students = _shapes(recipe, shape, _may_chat(tokenizer), tentative, unchecked, waiting)
-    if recipe.export.formats and students:
-        kept = recipe.teacher.create or (tokenizer.value if isinstance(tokenizer, Given) else None)
-        check_export(
-            recipe.export,
-            kept if isinstance(kept, (Path, CreateConfig)) else None,
-            {f"export.formats: students.{name}": target for name, target in students.items()},
-        )
-    for part in ("corpus", "held_out"):
-        for i, source in enumerate(getattr(recipe.data, part)):
-            try:
-                check_source(source, f"data.{part}.{i}")
-            except HubError as error:
-                note(error, tentative, unchecked)
-    if _written(recipe):
-        recipe.generate.check_context(shape.max_position_embeddings, "generate")
-        for i, source in enumerate(recipe.generate.prompts):
-            try:
-                check_prompts(source, f"generate.prompts.{i}", _may_chat(tokenizer))
-            except HubError as error:
-                note(error, tentative, unchecked)
+    mistakes = Mistakes()
+    with mistakes.noted():
+        check_runtime(recipe.runtime, [recipe.correct, *(student.distill for student in recipe.students.values())])
+    _check_lengths(recipe, shape.max_position_embeddings, mistakes)
+    students = _shapes(recipe, shape, _may_chat(tokenizer), tentative, unchecked, waiting, mistakes)
+    _check_files(recipe, tokenizer, students, mistakes)
+    _check_sources(recipe, shape.max_position_embeddings, _may_chat(tokenizer), tentative, unchecked, mistakes)
     previews: dict[Preview, None] = {}
     for alignment in (of_teacher(recipe, tentative), *(of_student(recipe, one, tentative) for one in recipe.students)):
         if alignment.stages:
-            looked = alignment.check(shape.max_position_embeddings, tokenizer)
-            unchecked += looked.unseen
-            previews |= dict.fromkeys(looked.previews)
-    check_tasks(recipe.evaluate)
-    check_chat(recipe.evaluate, _may_chat(tokenizer), "the teacher")
-    references = find_references(recipe, tentative, unchecked)
+            with mistakes.noted():
+                looked = alignment.check(shape.max_position_embeddings, tokenizer)
+                unchecked += looked.unseen
+                previews |= dict.fromkeys(looked.previews)
+    with mistakes.noted():
+        check_tasks(recipe.evaluate)
+    with mistakes.noted():
+        check_chat(recipe.evaluate, _may_chat(tokenizer), "the teacher")
+    references: dict[str, Located] = {}
+    with mistakes.noted():
+        references = find_references(recipe, tentative, unchecked)
+    mistakes.check(recipe.name)
     steps = tuple(shared(list(_steps(recipe, root, base, tokenizer, shape, students, references, tentative))))
     check_texts(steps)
     shapes = {name: model.folder.shape for name, model in references.items()}
     return Plan(recipe, root, steps, shape, students, shapes, tuple(unchecked), previews=tuple(previews))
 
 
+def _check_files(recipe: Recipe, tokenizer: Step | Given, students: Mapping[str, Shape], mistakes: Mistakes) -> None:
+    """Look whether the students can be written as the files that are asked for."""
+    if recipe.export.formats and students:
+        kept = recipe.teacher.create or (tokenizer.value if isinstance(tokenizer, Given) else None)
+        with mistakes.noted():
+            check_export(
+                recipe.export,
+                kept if isinstance(kept, (Path, CreateConfig)) else None,
+                {f"export.formats: students.{name}": target for name, target in students.items()},
+            )
+
+
+def _check_sources(
+    recipe: Recipe, context: int, chats: bool, tentative: bool, unchecked: list[str], mistakes: Mistakes
+) -> None:
+    """Look at the first document of every source of text, and at the first prompt."""
+    for part in ("corpus", "held_out"):
+        for i, source in enumerate(getattr(recipe.data, part)):
+            with mistakes.noted():
+                try:
+                    check_source(source, f"data.{part}.{i}")
+                except HubError as error:
+                    note(error, tentative, unchecked)
+    if not _written(recipe):
+        return
+    with mistakes.noted():
+        recipe.generate.check_context(context, "generate")
+    for i, source in enumerate(recipe.generate.prompts):
+        with mistakes.noted():
+            try:
+                check_prompts(source, f"generate.prompts.{i}", chats)
+            except HubError as error:
+                note(error, tentative, unchecked)
+
+
 def _shapes(
-    recipe: Recipe, teacher: Shape, chats: bool, tentative: bool, unchecked: list[str], waiting: Sequence[str]
+    recipe: Recipe,
+    teacher: Shape,
+    chats: bool,
+    tentative: bool,
+    unchecked: list[str],
+    waiting: Sequence[str],
+    mistakes: Mistakes,
 ) -> dict[str, Shape]:
     """The shapes of the students that wait for nothing, checked, in the order in which they can be made."""
     found: dict[str, Shape] = {}
     for name in in_order(recipe):
         if name in waiting:
             continue
-        if recipe.students[name].merge is None:
-            found[name] = _target(recipe, name, teacher)
-        else:
-            shapes = {"teacher": teacher, **found}
-            found[name] = merged_shape(recipe, name, shapes, chats, tentative, unchecked)
+        merged = recipe.students[name].merge is not None
+        if merged and mistakes.found:  # what it is merged from may have no shape
+            continue
+        with mistakes.noted():
+            if merged:
+                shapes = {"teacher": teacher, **found}
+                found[name] = merged_shape(recipe, name, shapes, chats, tentative, unchecked)
+            else:
+                found[name] = _target(recipe, name, teacher)
     return found
 
 
@@ -234,7 +269,7 @@ def _located(config: TeacherConfig, tentative: bool, unchecked: list[str]) -> tu
     return model.folder.shape, given_model(model), given_tokenizer(model)
 
 
-def _check_lengths(recipe: Recipe, context: int) -> None:
+def _check_lengths(recipe: Recipe, context: int, mistakes: Mistakes) -> None:
     lengths = {
         "correct": recipe.correct.sequence_length if recipe.correct.tokens else 0,
         "score": recipe.score.sequence_length,
@@ -243,7 +278,8 @@ def _check_lengths(recipe: Recipe, context: int) -> None:
     for name, student in recipe.students.items():
         lengths[f"students.{name}.distill"] = student.distill.sequence_length if student.distill.tokens else 0
     for name, length in lengths.items():
-        check_length(name, length, context)
+        with mistakes.noted():
+            check_length(name, length, context)
 
 
 def _steps(
