@@ -73,7 +73,7 @@ class EvaluateConfig(StepConfig):
 
     sequence_length: int = Field(default=0, ge=0)
     """Longest stretch of one document that is read at once; 0 is 2048, or the model's context if that is less."""
-    max_tokens: int = Field(default=100_000, ge=2)
+    max_tokens: int = Field(default=50_000, ge=2)
     """Stop after so many tokens of the held-out text."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Level of the intervals."""
