@@ -20,6 +20,7 @@ from prunus.console import Console
 from prunus.errors import RecipeError
 from prunus.export.config import ExportConfig
 from prunus.pipeline.exporting import check_export
+from prunus.pipeline.integrity import check_artifact
 from prunus.pipeline.machine import hardware
 from prunus.pipeline.steps import Given, Step, given_model
 from prunus.runtime import Runtime
@@ -70,6 +71,7 @@ class Publish:
         """Choose, show, and send if asked to."""
         from prunus.publish.hub import make_parcel, send
 
+        _check([self.folder], console)
         parcel = make_parcel(Path(self.folder), self.to)
         show_parcel(parcel, console)
         if self.upload:
@@ -95,6 +97,7 @@ class Bench:
 
         if not self.models:
             raise RecipeError("which models? usage: prunus bench FOLDER_OR_GGUF...")
+        _check(self.models, console)
         with tempfile.TemporaryDirectory() as place:
             rows = compare(self.models, self.config, self.runtime, Path(place), console)
         show_speeds(rows, console)
@@ -120,6 +123,7 @@ class Chat:
         from prunus.chat.voices import voice_of
 
         paths = [self.model, *([self.second] if self.second else [])]
+        _check(paths, console)
         _look(paths, console)
         voices = [voice_of(path, self.config, self.runtime) for path in paths]
         console.say(HELP)
@@ -149,6 +153,7 @@ class Serve:
         key = self.api_key if self.api_key is not None else os.environ.get("PRUNUS_SERVE_KEY")
         if key is not None and not key.strip():
             raise RecipeError("--api-key or PRUNUS_SERVE_KEY: the key is empty")
+        _check([self.file], console)
         server = start_server(Path(self.file).expanduser(), max(self.context, 0))
         _look([self.file], console)
         gate = server.behind_gate(self.port, key)
@@ -159,6 +164,18 @@ class Serve:
         )
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
+
+
+def _check(paths: Sequence[str], console: Console) -> None:
+    """Compare the files of finished results, and of those that GGUF files lie in, with their checksums.
+
+    Raises:
+        ArtifactError: One is damaged, or missing.
+    """
+    for path in (Path(path).expanduser() for path in paths):
+        folder = path if path.is_dir() else path.parent
+        if path.exists():
+            check_artifact(folder, console)
 
 
 def _look(paths: Sequence[str], console: Console) -> None:

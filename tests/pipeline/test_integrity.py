@@ -145,3 +145,23 @@ def test_a_record_of_any_shape_is_taken_or_refused(tmp_path_factory: pytest.Temp
             use()
         except ArtifactError as error:
             assert str(folder) in str(error)
+
+
+@pytest.mark.parametrize("words", [["chat"], ["bench", "--engine", "transformers"], ["publish", "--to", "me/it"]])
+def test_what_is_run_or_sent_is_compared_first(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture, words: list[str]
+) -> None:
+    out = tmp_path / "student"
+    cut = ["prune", teacher, "--importance.channels.criterion", "random", "--hidden-size", 16, "--out", out]
+    assert main([str(word) for word in cut]) == 0
+    flip(out / "model.safetensors", 9001)
+    command, *options = words
+    assert main([command, str(out), *options]) == 2
+    assert "model.safetensors" in capsys.readouterr().err
+
+
+def test_a_file_is_compared_with_the_result_that_it_lies_in(made: Path, capsys: pytest.CaptureFixture) -> None:
+    name = sorted(path.name for path in made.iterdir() if path.is_file() and path.name != "artifact.json")[0]
+    flip(made / name, 3)
+    assert main(["serve", str(made / name)]) == 2
+    assert name in capsys.readouterr().err

@@ -14,6 +14,7 @@ from prunus.llamacpp.server import start_server
 from prunus.models.folder import ModelFolder, has_chat_template
 from prunus.models.locate import locate_runnable
 from prunus.runtime import Runtime
+from prunus.writing.prompts import rendered
 
 Message = dict[str, str]
 
@@ -107,19 +108,15 @@ class FolderVoice:
                 parts.append(text)
                 on_text(text)
 
-        if self.chats:
-            asked = self.tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-            )
-        else:
-            asked = self.tokenizer(messages[-1]["content"], return_tensors="pt")
+        _, ids = rendered(messages if self.chats else messages[-1]["content"], self.tokenizer, self.name)
+        asked = torch.tensor([ids], device=self.model.device)
         sampled = (
             {"temperature": self.config.temperature, "top_p": self.config.top_p} if self.config.temperature else {}
         )
         torch.manual_seed(self.config.seed)
         self.model.generate(
-            input_ids=asked["input_ids"].to(self.model.device),
-            attention_mask=asked["attention_mask"].to(self.model.device),
+            input_ids=asked,
+            attention_mask=torch.ones_like(asked),
             max_new_tokens=self.config.max_new_tokens,
             do_sample=bool(sampled),
             pad_token_id=self.tokenizer.eos_token_id,
