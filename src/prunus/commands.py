@@ -17,7 +17,7 @@ from prunus.config import explain, parse
 from prunus.console import Console
 from prunus.correct.config import CorrectConfig
 from prunus.data.config import ChatSource
-from prunus.device import Bench, Chat, Export, Publish, Serve
+from prunus.device import Bench, Chat, Convert, Export, Publish, Serve
 from prunus.distill.config import DistillConfig
 from prunus.errors import PrunusError, RecipeError, RunError
 from prunus.evaluate.check import check_chat, check_tasks
@@ -26,7 +26,7 @@ from prunus.generate.config import GenerateConfig
 from prunus.generate.prompts import check_prompts
 from prunus.merging import Merge
 from prunus.models.folder import has_chat_template
-from prunus.models.locate import Located, locate_model
+from prunus.models.locate import Located
 from prunus.pipeline.aligning import Alignment
 from prunus.pipeline.checks import check_cut, check_same_tokens
 from prunus.pipeline.cutting import given_task
@@ -36,6 +36,7 @@ from prunus.pipeline.recipe import Recipe, read_recipe
 from prunus.pipeline.records import read_record
 from prunus.pipeline.run import run_plan
 from prunus.pipeline.steps import Given, Step, given_model, given_tokenizer
+from prunus.pipeline.unpacking import find_model
 from prunus.prune.config import PruneConfig
 from prunus.results import Report, Verify, show_report
 from prunus.score.config import ScoreConfig
@@ -98,7 +99,7 @@ class Inspect:
         """Read and show."""
         if self.context is not None and self.context < 1:
             raise RecipeError(f"--context: {self.context}; it must be at least 1")
-        folder = locate_model(self.model, self.revision, "MODEL", weights=False).folder
+        folder = find_model(self.model, self.revision, "MODEL", weights=False).folder
         show_inspection(folder, self.context, self.json, console)
 
 
@@ -325,8 +326,8 @@ class Evaluate(Single):
 COMMANDS = {
     "run": Run, "plan": Plan, "inspect": Inspect, "correct": Correct, "score": Score, "prune": Prune,
     "generate": Generate, "distill": Distill, "align": Align, "merge": Merge, "evaluate": Evaluate, "export": Export,
-    "report": Report, "search": Search, "publish": Publish, "bench": Bench, "chat": Chat, "serve": Serve,
-    "verify": Verify,
+    "convert": Convert, "report": Report, "search": Search, "publish": Publish, "bench": Bench, "chat": Chat,
+    "serve": Serve, "verify": Verify,
 }  # fmt: skip
 
 

@@ -113,6 +113,18 @@ def read_gguf(path: Path) -> GgufFile:
     return GgufFile(path, keys, tensors, files)
 
 
+def keys_as_written(path: Path) -> tuple[int, bytes, int]:
+    """The keys of a file as they stand in it: how many, their bytes, and what places are multiples of.
+
+    Raises:
+        ModelError: As `read_gguf`.
+    """
+    with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        reader = _Reader(path, data)
+        found, _ = reader.read()
+        return len(found), data[reader.keys_at : reader.keys_end], int(found.get("general.alignment", _ALIGNED))
+
+
 def _parts(path: Path, keys: dict[str, Any], count: int) -> tuple[Path, ...]:
     """The files of a split one, which is named by its first."""
     match = _PART.fullmatch(path.name)
@@ -145,6 +157,7 @@ class _Reader:
 
     def __init__(self, file: Path, data: mmap.mmap) -> None:
         self.file, self.data, self.at = file, data, 0
+        self.keys_at = self.keys_end = 0  # where the keys stand
 
     def read(self) -> tuple[dict[str, Any], dict[str, GgufTensor]]:
         magic, version = self.data[:4], struct.unpack_from("<I", self.data, 4)[0]
@@ -156,11 +169,13 @@ class _Reader:
         self.at = 8
         tensors, keys = self.number("<Q"), self.number("<Q")
         found: dict[str, Any] = {}
+        self.keys_at = self.at
         for _ in range(self.possible(keys, 12)):
             key = self.text()
             if key in found:
                 raise ModelError(f"{self.file}: has the key {key!r:.80} twice")
             found[key] = self.value(self.number("<I"))
+        self.keys_end = self.at
         infos = [self.info() for _ in range(self.possible(tensors, 24))]
         aligned = found.get("general.alignment", _ALIGNED)
         if not isinstance(aligned, int) or aligned < 1:

@@ -21,7 +21,7 @@ from prunus.generate.config import GenerateConfig
 from prunus.generate.prompts import check_prompts
 from prunus.models.families import family_of
 from prunus.models.folder import has_chat_template, shape_of_file
-from prunus.models.locate import Located, locate_model
+from prunus.models.locate import Located
 from prunus.models.shape import Shape
 from prunus.pipeline.aligning import is_model, of_student, of_teacher
 from prunus.pipeline.checks import check_cached, check_cut, check_length, check_runtime, check_texts
@@ -33,6 +33,7 @@ from prunus.pipeline.references import find_references, note
 from prunus.pipeline.searching import found_options, lookup, plan_search, waiting_of
 from prunus.pipeline.steps import Given, Step, given_model, given_sources, given_tokenizer
 from prunus.pipeline.students import cut_from, distill_config, prune_config, streams_of, student_steps
+from prunus.pipeline.unpacking import find_model
 from prunus.targets.config import TargetsConfig
 
 
@@ -220,7 +221,7 @@ def _located(config: TeacherConfig, tentative: bool, unchecked: list[str]) -> tu
     """The same of a teacher that is somewhere already."""
     assert config.path is not None  # TeacherConfig takes one of the two
     try:
-        model = locate_model(config.path, config.revision, "teacher.path", weights=not tentative)
+        model = find_model(config.path, config.revision, "teacher.path", weights=not tentative)
     except HubError as error:
         if config.config is None:
             raise

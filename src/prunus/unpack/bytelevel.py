@@ -55,8 +55,8 @@ def byte_level_of(pre: str | None, where: str) -> ByteLevel:
     name = _NAMES.get(pre or "")
     if name is None:
         raise ModelError(
-            f"{where}: tokenizer.ggml.pre is {pre!r:.40}; Prunus knows {', '.join(sorted(_NAMES))}. Guessing would give "
-            "other tokens in silence"
+            f"{where}: tokenizer.ggml.pre is {pre!r:.40}; Prunus knows {', '.join(sorted(_NAMES))}. Guessing would "
+            "give other tokens in silence"
         )
     wanted = _SAME_EXPRESSION.get(name, name)
     chain = next(chain for chain, known in BYTE_LEVEL.items() if known == wanted)

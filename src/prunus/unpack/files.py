@@ -60,7 +60,9 @@ def write_files(folder: Path, config: dict[str, Any], read: Read, suppressed: li
     }
     if suppressed:
         generation["suppress_tokens"] = suppressed
-    replace_json(folder / "generation_config.json", {key: value for key, value in generation.items() if value is not None})
+    replace_json(
+        folder / "generation_config.json", {key: value for key, value in generation.items() if value is not None}
+    )
 
 
 def _check_loads(text: str) -> None:

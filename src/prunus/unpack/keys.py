@@ -16,7 +16,7 @@ from prunus.llamacpp.reading import GgufFile
 
 _SAID_ELSEWHERE = ("vocab_size", "tensor_data_layout", "rope.scaling.finetuned")
 """Keys of an architecture that change nothing, or that the tensors say too."""
-_NOTHING = (None, False, 0, 0.0, [], "")
+_NOTHING: tuple[Any, ...] = (None, False, 0, 0.0, [], "")
 
 
 class Keys:

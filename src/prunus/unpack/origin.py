@@ -1,4 +1,4 @@
-"""Where a folder comes from: the file, by name and digest, and what it says of itself; for records, cards and readers."""
+"""Where a folder comes from: the file, by name and digest, and what it says of itself; for cards and readers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def write_origin(folder: Path, origin: dict[str, Any]) -> None:
     types = ", ".join(f"{count} {name}" for name, count in origin["types"].items())
     text = (
         f"---\n{dump_yaml(metadata)}---\n\n# {origin.get('name', origin['file'])}\n\n"
-        f"Made by Prunus from the GGUF file `{origin['file']}` ({origin['bytes']} bytes, xxh3 {origin['xxh3']}; tensors: "
-        f"{types}). Its numbers are the file's: what quantising took is not given back.\n"
+        f"Made by Prunus from the GGUF file `{origin['file']}` ({origin['bytes']} bytes, xxh3 {origin['xxh3']}; "
+        f"tensors: {types}). Its numbers are the file's: what quantising took is not given back.\n"
     )
     replace_text(folder / CARD, text)

@@ -1,4 +1,4 @@
-"""Rotary positions as a GGUF file tells them, as the `rope_parameters` of a config.json: export/positions.py, inverted."""
+"""Rotary positions of a GGUF file as the `rope_parameters` of a config.json: export/positions.py, inverted."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ def _scaling(keys: Keys, context: int, factors: dict[str, np.ndarray]) -> dict[s
     if kind == "none" or (kind == "linear" and told in (0.0, 1.0)):
         return {"rope_type": "default"}
     if told <= 0:
-        raise ModelError(f"{keys.where}: positions are {kind!r:.40} without a factor ({keys.prefix}rope.scaling.factor)")
+        raise ModelError(
+            f"{keys.where}: positions are {kind!r:.40} without a factor ({keys.prefix}rope.scaling.factor)"
+        )
     if kind == "linear":
         return {"rope_type": "linear", "factor": told}
     if kind != "yarn":

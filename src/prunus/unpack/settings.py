@@ -75,7 +75,8 @@ def settings_of(file: GgufFile) -> dict[str, Any]:
     if family.rotary:
         context = sizes["max_position_embeddings"]
         config["rope_parameters"] = rope_of(file, keys, head_dim, context, kind in _PARTIAL)
-    config |= _OWN.get(kind, lambda *_: {})(keys, config, sizes)
+    if kind in _OWN:
+        config |= _OWN[kind](keys, config, sizes)
     keys.only("attention.causal", True)
     _check_window(keys, sizes["max_position_embeddings"])
     keys.check_all_taken()

@@ -29,7 +29,7 @@ _ENDS = (
     "<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]",
     "<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>", "<|file_sep|>",
 )  # fmt: skip
-"""Tokens that llama.cpp ends an answer at by their text alone: turns, documents, and the seams between files of code."""
+"""Tokens that llama.cpp ends an answer at by their text alone: of turns, of documents, and between files of code."""
 
 _HARMONY = (("<|return|>", "<|call|>"), ("<|calls|>", "<|flush|>"), ("<|call|>", "<|flush|>"))
 _PREFIX = "tokenizer.ggml."

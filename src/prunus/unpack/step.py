@@ -111,7 +111,9 @@ def content_of(file: GgufFile) -> str:
 
 def _checked(path: Path, folder: ModelFolder, found: Understood, console: Console) -> dict[str, float]:
     if importlib.util.find_spec("xllamacpp") is None:
-        console.warn("the folder was not held against the file: xllamacpp is not installed (`pip install 'prunus[gguf]'`)")
+        console.warn(
+            "the folder was not held against the file: xllamacpp is not installed (`pip install 'prunus[gguf]'`)"
+        )
         return {}
     from prunus.unpack.proof import prove_folder
 

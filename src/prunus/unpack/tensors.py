@@ -68,9 +68,7 @@ def plan_weights(file: GgufFile, config: dict[str, Any], shape: Shape, dtype: st
     return plans
 
 
-def _plan(
-    name: str, place: Place, source: GgufTensor, shape: Shape, there: Architecture, dtype: str
-) -> TensorPlan:
+def _plan(name: str, place: Place, source: GgufTensor, shape: Shape, there: Architecture, dtype: str) -> TensorPlan:
     family, sizes, size = shape.family, shape.sizes(), place.weight.shape(shape.sizes())
     turned = family.conv1d and len(size) == 2 and not (place.weight.has("vocab") or place.weight.has("positions"))
     wanted = size[::-1] if turned else size
@@ -94,7 +92,7 @@ def _pieces(
         each = source.shape[-2]
         stored = stored[expert * each : (expert + 1) * each]
     if turned or (back is not None and len(source.shape) == 1):
-        values = _numbers(source, np.asarray(stored))
+        values = numbers(source, np.asarray(stored))
         if back is not None:  # the numbers of outputs, which are the rows there, or all there is
             values = values[back] if len(source.shape) > 1 else values.reshape(-1)[back]
         yield narrowed(np.ascontiguousarray(values.T if turned else values) - np.float32(offset), dtype, source)
@@ -106,10 +104,10 @@ def _pieces(
         if source.type_name == "BF16" and dtype == "bfloat16" and not offset:
             yield narrowed(some.view(np.uint16), dtype, source)
             continue
-        yield narrowed(_numbers(source, some) - np.float32(offset), dtype, source)
+        yield narrowed(numbers(source, some) - np.float32(offset), dtype, source)
 
 
-def _numbers(source: GgufTensor, stored: np.ndarray) -> np.ndarray:
+def numbers(source: GgufTensor, stored: np.ndarray) -> np.ndarray:
     """Rows of float32 from rows as they are stored."""
     from gguf import GGMLQuantizationType, quants
 
@@ -129,7 +127,7 @@ def _check_formats(file: GgufFile) -> None:
     for tensor in {tensor.kind: tensor for tensor in file.tensors.values()}.values():
         block = np.zeros((1, GGML_QUANT_SIZES[GGMLQuantizationType(tensor.kind)][1]), dtype=np.uint8)
         try:
-            _numbers(tensor, block)
+            numbers(tensor, block)
         except (NotImplementedError, KeyError, ValueError):
             raise ModelError(
                 f"{file.path}: {tensor.name} is in {tensor.type_name}, which the gguf package does not turn into "

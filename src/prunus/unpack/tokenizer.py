@@ -156,9 +156,7 @@ def _sentencepiece(
     }
 
 
-def _unigram(
-    keys: dict[str, Any], tokens: list[str], types: list[int], special: Special, where: str
-) -> dict[str, Any]:
+def _unigram(keys: dict[str, Any], tokens: list[str], types: list[int], special: Special, where: str) -> dict[str, Any]:
     scores = keys.get(f"{_PREFIX}scores")
     if scores is None or "unknown" not in special.numbers:
         raise ModelError(f"{where}: a Unigram without scores, or without a token for what is unknown")
