@@ -75,8 +75,8 @@ def prove_folder(path: Path, folder: ModelFolder, read: Read, console: Console) 
     _judge(path, beside, exact if wide is not None else None)
     console.say(
         f"held against the file in llama.cpp: {texts} texts have the same tokens; on {len(ids)} tokens the logits "
-        f"differ by {exact.difference:.2g} in float32 (they spread by {beside.spread:.3g}); KL beside the file as it is: "
-        f"{beside.mean_kl:.2g} nats per token"
+        f"differ by {exact.difference:.2g} in float32 (they spread by {beside.spread:.3g}); KL beside the file as it "
+        f"is: {beside.mean_kl:.2g} nats per token"
     )
     found = {"texts_tokenised_alike": float(texts), "kl": beside.mean_kl, "logit_spread": beside.spread}
     return found | ({"max_logit_difference": exact.difference} if wide is not None else {})
