@@ -80,7 +80,7 @@ def _scaling(keys: Keys, context: int, factors: dict[str, np.ndarray]) -> dict[s
         )
     rope = {"rope_type": "yarn", "factor": told, "original_max_position_embeddings": trained}
     if attention != 1.0:  # of what transformers and llama.cpp multiply queries and keys by, where nobody says
-        rope["attention_factor"] = attention * (1 + 0.1 * math.log(told))
+        rope["attention_factor"] = float(f"{attention * (1 + 0.1 * math.log(told)):.7g}")  # the file has float32
     return rope
 
 
