@@ -26,7 +26,7 @@ def folder_of(file: Path, out: Path, **options: Any) -> Path:
 
 
 def rewritten(
-    file: Path, out: Path, keys: dict[str, Any] | None = None, leave_out: tuple[str, ...] = (), **more: Any
+    file: Path, out: Path, keys: dict[str, Any] | None = None, leave_out: tuple[str, ...] = (), more: Any = None
 ) -> Path:
     """A file again, with other keys (None takes one away), without some tensors, or with more of them."""
     import numpy as np

@@ -239,10 +239,18 @@ def _write_manifest(plan: Plan, failures: Failures) -> None:
         "name": plan.recipe.recorded()["name"],
         "recipe": plan.recipe.recorded(),
         "teacher": plan.teacher.dimensions(),
+        "origin": _origin(plan),
         "steps": steps,
         "failures": failures.rows(),
     }
     replace_json(plan.root / MANIFEST, manifest)
+
+
+def _origin(plan: Plan) -> dict[str, Any]:
+    """What the GGUF file says of itself that the teacher is in; empty for another teacher."""
+    from prunus.pipeline.unpacking import origin_in  # which carries out a step itself
+
+    return origin_in(plan.recipe.teacher.path)
 
 
 def _relative(step: Step, root: Path) -> str:

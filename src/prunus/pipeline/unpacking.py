@@ -21,6 +21,7 @@ from prunus.pipeline.run import execute
 from prunus.pipeline.steps import Given, Step
 from prunus.runtime import Runtime
 from prunus.unpack.config import UnpackConfig
+from prunus.unpack.origin import ORIGIN
 from prunus.unpack.step import content_of
 
 ENDING = ".gguf"
@@ -56,6 +57,13 @@ def find_model(path: str, revision: str | None, where: str, weights: bool = True
     console = Console(quiet=not weights or processes.rank() > 0)
     console.say(f"{where}: {file.name} is unpacked once, into {whole.value}")
     return Located(ModelFolder(execute(step, Runtime(), console)), source)
+
+
+def origin_in(path: str | None) -> dict[str, Any]:
+    """What a GGUF file says of itself, its digest too, where a model was found in one; else nothing."""
+    if path is None or not path.endswith(ENDING):
+        return {}
+    return read_object(find_model(path, None, "teacher.path", weights=False).folder.path / ORIGIN, ModelError)
 
 
 def gguf_file(path: str, where: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from prunus.errors import ModelError, nearest
+from prunus.errors import ModelError
 from prunus.export.metadata import ACTIVATIONS, DEFAULTS, GEMMA2_CAPS, REQUIRED
 from prunus.export.names import ARCHITECTURES
 from prunus.export.tensors import query_scale
@@ -45,9 +45,7 @@ def check_kind(file: GgufFile) -> None:
         raise ModelError(f"{file.path}: no GGUF file of a language model: it names no general.architecture")
     known = sorted({there.name for there in ARCHITECTURES.values()})
     if name not in known:
-        raise ModelError(
-            f"{file.path}: general.architecture is {name!r:.40}{nearest(name, known)}; Prunus reads {', '.join(known)}"
-        )
+        raise ModelError(f"{file.path}: general.architecture is {name!r:.40}; Prunus reads {', '.join(known)}")
 
 
 def settings_of(file: GgufFile) -> dict[str, Any]:
