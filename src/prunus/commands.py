@@ -87,7 +87,7 @@ class Inspect:
     """Show a model's shape, parameters, bytes, KV cache and FLOPs, from its config and headers alone."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """A model's folder, or its id on the hub."""
+    """A model's folder, its id on the hub, or a GGUF file."""
     revision: str | None = None
     """The commit on the hub."""
     context: int | None = None
@@ -108,7 +108,7 @@ class Correct(Single):
     """Train a teacher on with your text, by plain cross-entropy."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The teacher's folder, or its id on the hub."""
+    """The teacher's folder, its id on the hub, or a GGUF file."""
     text: Annotated[Text, Flat]
     config: Annotated[CorrectConfig, Flat]
 
@@ -126,7 +126,7 @@ class Score(Single):
     """Score the layers, channels, heads and neurons of a model by forward passes over your text."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The model's folder, or its id on the hub."""
+    """The model's folder, its id on the hub, or a GGUF file."""
     text: Annotated[Text, Flat]
     config: Annotated[ScoreConfig, Flat]
 
@@ -143,7 +143,7 @@ class Prune(Single):
     """Cut a student out of a model, streaming: the model is never built."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The model's folder, or its id on the hub."""
+    """The model's folder, its id on the hub, or a GGUF file."""
     scores: str | None = None
     """The folder that `prunus score` wrote; not needed where chance decides."""
     corpus: tuple[str, ...] = ()
@@ -181,7 +181,7 @@ class Generate(Single):
     """Let a teacher write text for its students to train on: it answers prompts, or goes on from your text."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The teacher's folder, or its id on the hub."""
+    """The teacher's folder, its id on the hub, or a GGUF file."""
     corpus: tuple[str, ...] = ()
     """Text whose documents' openings it goes on from."""
     prompts: tuple[str, ...] = ()
@@ -212,7 +212,7 @@ class Distill(Single):
     student: Annotated[Positional[str], arg(metavar="STUDENT")]
     """The student's folder."""
     teacher: str
-    """The teacher's folder, or its id on the hub."""
+    """The teacher's folder, its id on the hub, or a GGUF file."""
     corpus: tuple[str, ...] = ()
     """Files of text (.jsonl, .json, .csv, .parquet, .txt), datasets on the hub, or `builtin:python`."""
     column: str = "text"
@@ -263,7 +263,7 @@ class Align(Single):
     """Align a model by one method: SFT, RPO, DPO and its family, KTO, a reward model, or what it writes itself."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The model's folder, or its id on the hub."""
+    """The model's folder, its id on the hub, or a GGUF file."""
     data: tuple[str, ...]
     """Files or datasets of conversations, of pairs of answers, or of answers with labels."""
     template: str | None = None
@@ -285,7 +285,7 @@ class Evaluate(Single):
     """Measure a model on held-out text, beside its teacher."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The model's folder, or its id on the hub."""
+    """The model's folder, its id on the hub, or a GGUF file."""
     teacher: str | None = None
     """The teacher to hold it against."""
     beside: str | None = None

@@ -35,7 +35,7 @@ class Export(Single):
     """Write a model as files that run on a device, and hold each against it: GGUF for llama.cpp."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The model's folder, or its id on the hub."""
+    """The model's folder, its id on the hub, or a GGUF file."""
     corpus: tuple[str, ...] = ()
     """Held-out text to measure the files on; without it they are held against the model on made-up tokens."""
     column: str = "text"

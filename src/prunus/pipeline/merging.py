@@ -20,7 +20,7 @@ from prunus.pipeline.aligning import is_model
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.references import note
 from prunus.pipeline.steps import Given, Step, given_model, given_sources
-from prunus.pipeline.unpacking import find_model
+from prunus.pipeline.unpacking import ENDING, find_model
 
 _STAGES = {"pruned": "prune", "distilled": "distill"}
 _SHARED = ("prune", "distill", "evaluate", "conversations")
@@ -248,7 +248,8 @@ def _model(
 
 def _outside(entry: str, where: str, names: Sequence[str], weights: bool) -> Located:
     """A model that no student of the recipe is."""
-    if names and "/" not in entry and ":" not in entry and not entry.startswith((".", "~")):
+    elsewhere = "/" in entry or ":" in entry or entry.startswith((".", "~")) or entry.endswith(ENDING)
+    if names and not elsewhere:
         known = ", ".join(names)
         raise RecipeError(
             f"{where}: {entry!r} is no student{nearest(entry, names)}; there are {known}, or give a folder"
