@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prunus.console import Console, human, human_bytes
-from prunus.errors import ModelError
+from prunus.errors import ModelError, RecipeError
 from prunus.fingerprint import checksum, digest
 from prunus.llamacpp.reading import GgufFile, read_gguf
 from prunus.models.checkpoint import TensorPlan, write_tensors
@@ -119,5 +119,5 @@ def _checked(path: Path, folder: ModelFolder, found: Understood, console: Consol
 
     try:
         return prove_folder(path, folder, found.tokenizer, console)
-    except ModelError as error:
+    except (ModelError, RecipeError) as error:
         raise ModelError(f"{path}: cannot be held against the folder: {error}; --no-check leaves that out") from None
