@@ -32,6 +32,7 @@ KEYS: list[tuple[dict[str, Any], str]] = [
     ({"tokenizer.ggml.merges": None}, "a byte-level BPE without merges"),
     ({"tokenizer.ggml.merges": ["no where"]}, "the merge 'no where' is of tokens that are not there"),
     ({"tokenizer.ggml.eos_token_id": "x"}, "eos_token_id is 'x'; expected a token's number"),
+    ({"tokenizer.ggml.bos_token_id": None, "tokenizer.ggml.add_bos_token": True}, "bos stands around each text"),
     ({"llama.feed_forward_length": [48, 48, 24, 48]}, "llama.feed_forward_length is .* layers that differ"),
     ({"llama.block_count": None}, "llama.block_count is None; expected a whole number"),
     ({"llama.embedding_length": 64}, r"blk.0.attn_norm.weight is \[32\]|token_embd.weight is .*; its keys ask for"),

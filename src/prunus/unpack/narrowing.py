@@ -7,7 +7,7 @@ import numpy as np
 from prunus.errors import ModelError
 from prunus.export.gguf import in_half
 from prunus.llamacpp import ggml
-from prunus.llamacpp.reading import GgufTensor
+from prunus.llamacpp.parsing import GgufTensor
 
 _HALVES = {"float16": ggml.F16, "bfloat16": ggml.BF16}
 _EXPONENTS = {"float16": np.uint16(0x7C00), "bfloat16": np.uint16(0x7F80)}

@@ -14,7 +14,7 @@ from prunus.export.vocabulary import CONTROL
 
 _MISSING = {
     "llama": {"bos": 1, "eos": 2, "unknown": 0},
-    "gpt2": {"bos": 11, "eos": 11},
+    "gpt2": {},  # llama.cpp takes 11, GPT-2's full stop, for both: no token of any tokenizer's own
     "t5": {"eos": 1, "unknown": 2, "padding": 0},
 }
 """Numbers of tokens that no key names, by tokenizer.ggml.model."""
@@ -59,9 +59,12 @@ def special_of(keys: dict[str, Any], tokens: Sequence[str], types: Sequence[int]
     if keys.get(f"{_PREFIX}add_sep_token") and model != "llama":
         raise ModelError(f"{where}: {_PREFIX}add_sep_token is true: a separator between texts, which decoders have not")
     before, after = _ADDED[model]
-    add_bos = bool(keys.get(f"{_PREFIX}add_bos_token", before or bos)) and "bos" in numbers
-    add_eos = bool(keys.get(f"{_PREFIX}add_eos_token", after)) and "eos" in numbers
-    return Special(numbers, _ends(numbers, tokens, types), add_bos, add_eos, _templates(keys, where))
+    add = {"bos": keys.get(f"{_PREFIX}add_bos_token", before or bos), "eos": keys.get(f"{_PREFIX}add_eos_token", after)}
+    for name, wanted in add.items():
+        if wanted and name not in numbers:
+            raise ModelError(f"{where}: {name} stands around each text, and {_PREFIX}{name}_token_id names no token")
+    ends = _ends(numbers, tokens, types)
+    return Special(numbers, ends, bool(add["bos"]), bool(add["eos"]), _templates(keys, where))
 
 
 def _ends(numbers: dict[str, int], tokens: Sequence[str], types: Sequence[int]) -> tuple[int, ...]:

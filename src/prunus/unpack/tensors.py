@@ -16,7 +16,8 @@ from prunus.errors import ModelError
 from prunus.export.layout import row_order
 from prunus.export.names import Architecture, architecture_of, name_there
 from prunus.llamacpp.header import largest_type
-from prunus.llamacpp.reading import GgufFile, GgufTensor
+from prunus.llamacpp.parsing import GgufTensor
+from prunus.llamacpp.reading import GgufFile
 from prunus.models.axes import Place
 from prunus.models.checkpoint import DTYPES, TensorPlan
 from prunus.models.shape import Shape

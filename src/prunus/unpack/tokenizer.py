@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from prunus.errors import ModelError
-from prunus.export.pretokenizers import SPACE
 from prunus.export.special import Special
-from prunus.export.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
+from prunus.export.vocabulary import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from prunus.llamacpp.reading import GgufFile
-from prunus.unpack.bytelevel import ByteLevel, byte_level_of
-from prunus.unpack.merges import merges_of_scores
+from prunus.unpack.bytelevel import byte_level_of
+from prunus.unpack.models import byte_level_model, sentencepiece_model, unigram_model
 from prunus.unpack.special import special_of
 
 _PREFIX = "tokenizer.ggml."
 _MODELS = ("gpt2", "llama", "t5")
-_REPLACED = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
-_PREPENDED = {"type": "Prepend", "prepend": SPACE}
 _STRIPS_TOO = "phi-3", "phi3"  # llama.cpp knows Phi-3 by its file's name: its special tokens take spaces along
 _BUT_FOR = ("<unk>", "<s>", "<|endoftext|>")
 
@@ -65,11 +61,11 @@ def read_tokenizer(file: GgufFile, size: int) -> Read:
     while types and types[-1] == UNUSED and tokens[-1] == f"[PAD{len(tokens) - 1}]":  # rows that are no token's
         tokens, types = tokens[:-1], types[:-1]
     if pre is not None:
-        made = _byte_level(keys, tokens, pre, where)
+        made = byte_level_model(keys, tokens, pre, where)
     elif model == "llama":
-        made = _sentencepiece(keys, tokens, types, special, where)
+        made = sentencepiece_model(keys, tokens, types, special, where)
     else:
-        made = _unigram(keys, tokens, types, special, where)
+        made = unigram_model(keys, tokens, types, special, where)
     name = str(keys.get("general.name", "")).lower()
     strips = any(part in name for part in _STRIPS_TOO)
     whole = {
@@ -92,98 +88,9 @@ def _tokens(keys: dict[str, Any], size: int, where: str) -> tuple[list[str], lis
         if len(values) != len(tokens):
             raise ModelError(f"{where}: {_PREFIX}{name} has {len(values)} values for {len(tokens)} tokens")
     if len(set(tokens)) < len(tokens):
-        twice = next(text for number, text in enumerate(tokens) if text in tokens[:number])
+        twice = next(text for text, count in Counter(tokens).items() if count > 1)
         raise ModelError(f"{where}: the token {twice!r:.40} stands twice among {_PREFIX}tokens")
     return tokens, types
-
-
-def _byte_level(keys: dict[str, Any], tokens: list[str], pre: ByteLevel, where: str) -> dict[str, Any]:
-    merges = keys.get(f"{_PREFIX}merges")
-    if merges is None:
-        raise ModelError(f"{where}: a byte-level BPE without merges ({_PREFIX}merges)")
-    pairs, known = [], set(tokens)
-    for merge in merges:
-        head, _, right = merge[1:].partition(" ")  # a token may begin with a space, where it stands for itself
-        left = merge[:1] + head
-        if not {left, right, left + right} <= known:
-            raise ModelError(f"{where}: the merge {merge!r:.60} is of tokens that are not there")
-        pairs.append([left, right])
-    return {
-        "normalizer": {"type": "NFC"} if pre.composed else None,
-        "pre_tokenizer": pre.pieces,
-        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-        "model": _bpe(tokens, pairs, ignore_merges=pre.whole_words),
-    }
-
-
-def _bpe(tokens: list[str], merges: Sequence[Sequence[str]], **options: Any) -> dict[str, Any]:
-    plain = {
-        "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-        "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-    }  # fmt: skip
-    vocab = {text: number for number, text in enumerate(tokens)}
-    return {**plain, **options, "vocab": vocab, "merges": [list(pair) for pair in merges]}
-
-
-def _sentencepiece(
-    keys: dict[str, Any], tokens: list[str], types: list[int], special: Special, where: str
-) -> dict[str, Any]:
-    scores = keys.get(f"{_PREFIX}scores")
-    if scores is None:
-        raise ModelError(f"{where}: a sentencepiece-like BPE without scores ({_PREFIX}scores)")
-    if types.count(BYTE) != 256:
-        raise ModelError(f"{where}: a BPE with {types.count(BYTE)} tokens for single bytes; expected all 256")
-    usable = [number for number, kind in enumerate(types) if kind not in (CONTROL, UNKNOWN, BYTE)]
-    prefix = bool(keys.get(f"{_PREFIX}add_space_prefix", True))
-    steps: list[dict[str, Any]] = [
-        {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
-    ]  # fmt: skip
-    unknown = special.numbers.get("unknown")
-    return {
-        "normalizer": {"type": "Sequence", "normalizers": [_PREPENDED, _REPLACED]} if prefix else _REPLACED,
-        "pre_tokenizer": None,
-        "decoder": {
-            "type": "Sequence",
-            "decoders": [*steps, {"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix else steps,
-        },
-        "model": _bpe(
-            tokens,
-            merges_of_scores(tokens, scores, usable),
-            unk_token=None if unknown is None else tokens[unknown],
-            fuse_unk=True,
-            byte_fallback=True,
-        ),
-    }
-
-
-def _unigram(keys: dict[str, Any], tokens: list[str], types: list[int], special: Special, where: str) -> dict[str, Any]:
-    scores = keys.get(f"{_PREFIX}scores")
-    if scores is None or "unknown" not in special.numbers:
-        raise ModelError(f"{where}: a Unigram without scores, or without a token for what is unknown")
-    merged = bool(keys.get(f"{_PREFIX}remove_extra_whitespaces", False))
-    prefix = bool(keys.get(f"{_PREFIX}add_space_prefix", False))
-    charsmap = bytes(value & 0xFF for value in keys.get(f"{_PREFIX}precompiled_charsmap", []))
-    if (merged, prefix) != (True, True) and (charsmap or merged):
-        raise ModelError(
-            f"{where}: a Unigram with {_PREFIX}remove_extra_whitespaces {merged}, add_space_prefix {prefix} and "
-            f"{len(charsmap)} bytes of a table of characters; transformers has no equal of it that Prunus knows"
-        )
-    least = min((score for score, kind in zip(scores, types, strict=False) if kind == NORMAL), default=0.0)
-    vocab = [[text, max(score, least)] for text, score in zip(tokens, scores, strict=False)]
-    spaced = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "always", "split": False}
-    table = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode()}
-    stripped = [
-        {"type": "Strip", "strip_left": True, "strip_right": True},
-        {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
-    ]
-    plain = [_PREPENDED, _REPLACED] if prefix else [_REPLACED]
-    steps = [*([table] if charsmap else []), *stripped] if merged else plain
-    return {
-        "normalizer": {"type": "Sequence", "normalizers": steps},
-        "pre_tokenizer": spaced if merged else None,
-        "decoder": spaced,
-        "model": {"type": "Unigram", "unk_id": special.numbers["unknown"], "vocab": vocab, "byte_fallback": False},
-    }
 
 
 def _added(tokens: list[str], types: list[int], strips: bool) -> list[dict[str, Any]]:

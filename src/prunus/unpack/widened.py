@@ -15,7 +15,8 @@ import numpy as np
 
 from prunus.errors import ArtifactError
 from prunus.llamacpp import ggml
-from prunus.llamacpp.reading import GgufFile, GgufTensor, keys_as_written
+from prunus.llamacpp.parsing import GgufTensor
+from prunus.llamacpp.reading import GgufFile, keys_as_written
 from prunus.unpack.narrowing import narrowed
 from prunus.unpack.positions import FACTORS
 from prunus.unpack.tensors import numbers
