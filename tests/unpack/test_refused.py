@@ -3,16 +3,23 @@
 import json
 import subprocess
 import sys
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from prunus.cli import main
-from prunus.errors import ModelError
+from prunus.errors import ModelError, PrunusError
 from prunus.llamacpp.reading import read_gguf
+from prunus.unpack import step
+from prunus.unpack.config import UnpackConfig
 from tests.families import make_teacher
+from tests.fuzz import fuzz
 from tests.unpack.files import file_of, folder_of, rewritten
 
 pytest.importorskip("gguf", reason="the extra `gguf` is not installed")
@@ -160,3 +167,33 @@ def test_no_torch_is_loaded_for_a_folder(file: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, "convert", str(file), "--out", str(tmp_path / "out"), "--no-check"]
     subprocess.run(command, check=True, capture_output=True)
     assert (tmp_path / "out" / "artifact.json").is_file()
+
+
+ODD: list[Any] = [
+    "x", "", -1, 0, 3, 2**63, True, 1.5, float("nan"), 1e40, [], [1], ["a"] * 300, [-1] * 300, [float("nan")] * 300
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "phi3", "mixtral"])
+def test_a_key_of_any_value_is_read_or_refused(tmp_path: Path, monkeypatch, model_type: str) -> None:
+    file = file_of(make_teacher(tmp_path / "model", model_type), tmp_path / "m.gguf")
+    source = read_gguf(file)
+    for key in source.keys:
+        for value in ODD:
+            with_value = replace(source, keys={**source.keys, key: value})
+            monkeypatch.setattr(step, "read_gguf", lambda _, found=with_value: found)
+            with suppress(PrunusError):
+                step.understand(file, UnpackConfig())
+
+
+@fuzz(40)
+@given(changes=st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 255)), min_size=1, max_size=8))
+def test_a_header_of_any_bytes_is_read_or_refused(file: Path, tmp_path_factory, changes: list) -> None:
+    whole = bytearray(file.read_bytes())
+    start = min(tensor.start for tensor in read_gguf(file).tensors.values())
+    for at, value in changes:
+        whole[at % start] = value
+    other = tmp_path_factory.mktemp("fuzz") / "m.gguf"
+    other.write_bytes(whole)
+    with suppress(PrunusError):
+        step.understand(other, UnpackConfig())

@@ -52,7 +52,7 @@ def byte_level_of(pre: str | None, where: str) -> ByteLevel:
     Raises:
         ModelError: It is none that is known to be the same in transformers.
     """
-    name = _NAMES.get(pre or "")
+    name = _NAMES.get(str(pre))
     if name is None:
         raise ModelError(
             f"{where}: tokenizer.ggml.pre is {pre!r:.40}; Prunus knows {', '.join(sorted(_NAMES))}. Guessing would "

@@ -16,6 +16,7 @@ from prunus.llamacpp.reading import GgufFile
 
 _SAID_ELSEWHERE = ("vocab_size", "tensor_data_layout", "rope.scaling.finetuned")
 """Keys of an architecture that change nothing, or that the tensors say too."""
+_LARGEST = float(np.finfo(np.float32).max)
 _NOTHING: tuple[Any, ...] = (None, False, 0, 0.0, [], "")
 
 
@@ -57,7 +58,7 @@ class Keys:
             ModelError: It is missing, is none, or is not finite.
         """
         value = self.left.pop(key, default)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= _LARGEST:
             raise ModelError(f"{self.where}: {self.prefix}{key} is {value!r:.80}; expected a number")
         return float(str(np.float32(value)))
 
@@ -90,3 +91,21 @@ class Keys:
                     f"{self.where}: {self.prefix}{key} is {value!s:.80}; Prunus does not know what it changes, and "
                     "would compute something else"
                 )
+
+
+def listed(keys: dict[str, Any], key: str, kinds: type | tuple[type, ...], where: str) -> list[Any] | None:
+    """A list of a file's, of values of one kind; None where there is none.
+
+    Raises:
+        ModelError: It is no list, or a value of it is of another kind or not finite.
+    """
+    value = keys.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise ModelError(f"{where}: {key} is {value!r:.60}; expected a list")
+    for number, item in enumerate(value):
+        odd = isinstance(item, bool) or (isinstance(item, float) and not math.isfinite(item))
+        if odd or not isinstance(item, kinds):
+            raise ModelError(f"{where}: {key}: number {number} is {item!r:.60}")
+    return value

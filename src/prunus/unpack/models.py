@@ -11,6 +11,7 @@ from prunus.export.pretokenizers import SPACE
 from prunus.export.special import Special
 from prunus.export.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN
 from prunus.unpack.bytelevel import ByteLevel
+from prunus.unpack.keys import listed
 from prunus.unpack.merges import merges_of_scores
 
 _PREFIX = "tokenizer.ggml."
@@ -30,7 +31,7 @@ def byte_level_model(keys: dict[str, Any], tokens: list[str], pre: ByteLevel, wh
     Raises:
         ModelError: There are no merges, or one is of tokens that are not there.
     """
-    merges = keys.get(f"{_PREFIX}merges")
+    merges = listed(keys, f"{_PREFIX}merges", str, where)
     if merges is None:
         raise ModelError(f"{where}: a byte-level BPE without merges ({_PREFIX}merges)")
     pairs, known = [], set(tokens)
@@ -72,7 +73,7 @@ def sentencepiece_model(
     Raises:
         ModelError: There are no scores, or not all bytes are tokens.
     """
-    scores = keys.get(f"{_PREFIX}scores")
+    scores = listed(keys, f"{_PREFIX}scores", (int, float), where)
     if scores is None:
         raise ModelError(f"{where}: a sentencepiece-like BPE without scores ({_PREFIX}scores)")
     if types.count(BYTE) != 256:
@@ -115,12 +116,13 @@ def unigram_model(
     Raises:
         ModelError: There are no scores, or a text is changed before it is cut as transformers cannot.
     """
-    scores = keys.get(f"{_PREFIX}scores")
+    scores = listed(keys, f"{_PREFIX}scores", (int, float), where)
     if scores is None or "unknown" not in special.numbers:
         raise ModelError(f"{where}: a Unigram without scores, or without a token for what is unknown")
     merged = bool(keys.get(f"{_PREFIX}remove_extra_whitespaces", False))
     prefix = bool(keys.get(f"{_PREFIX}add_space_prefix", False))
-    charsmap = bytes(value & 0xFF for value in keys.get(f"{_PREFIX}precompiled_charsmap", []))
+    table_bytes = listed(keys, f"{_PREFIX}precompiled_charsmap", int, where) or []
+    charsmap = bytes(value & 0xFF for value in table_bytes)
     if (merged, prefix) != (True, True) and (charsmap or merged):
         raise ModelError(
             f"{where}: a Unigram with {_PREFIX}remove_extra_whitespaces {merged}, add_space_prefix {prefix} and "

@@ -11,6 +11,7 @@ from prunus.export.special import Special
 from prunus.export.vocabulary import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from prunus.llamacpp.reading import GgufFile
 from prunus.unpack.bytelevel import byte_level_of
+from prunus.unpack.keys import listed
 from prunus.unpack.models import byte_level_model, sentencepiece_model, unigram_model
 from prunus.unpack.special import special_of
 
@@ -80,12 +81,14 @@ def read_tokenizer(file: GgufFile, size: int) -> Read:
 
 
 def _tokens(keys: dict[str, Any], size: int, where: str) -> tuple[list[str], list[int]]:
-    tokens = [text or f"[EMPTY_{number}]" for number, text in enumerate(keys[f"{_PREFIX}tokens"])]  # as llama.cpp
-    types = keys.get(f"{_PREFIX}token_type", [NORMAL] * len(tokens))
+    texts = listed(keys, f"{_PREFIX}tokens", str, where) or []
+    tokens = [text or f"[EMPTY_{number}]" for number, text in enumerate(texts)]  # as llama.cpp
+    types = listed(keys, f"{_PREFIX}token_type", int, where) or [NORMAL] * len(tokens)
     if len(tokens) > size:
         raise ModelError(f"{where}: {len(tokens)} tokens, and the embedding has {size} rows")
-    for name, values in (("token_type", types), ("scores", keys.get(f"{_PREFIX}scores", types))):
-        if len(values) != len(tokens):
+    scores = listed(keys, f"{_PREFIX}scores", (int, float), where)
+    for name, values in (("token_type", types), ("scores", scores)):
+        if values is not None and len(values) != len(tokens):
             raise ModelError(f"{where}: {_PREFIX}{name} has {len(values)} values for {len(tokens)} tokens")
     if len(set(tokens)) < len(tokens):
         twice = next(text for text, count in Counter(tokens).items() if count > 1)
