@@ -103,7 +103,7 @@ def test_damaged_files(file: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="it begins with b'GGML', not b'GGUF'"):
         read_gguf(broken)
     broken.write_bytes(whole[:4] + b"\x01" + whole[5:])
-    with pytest.raises(ModelError, match="a GGUF file of version 1; read are versions 2 and 3"):
+    with pytest.raises(ModelError, match="it is of version 1; read are versions 2 and 3"):
         read_gguf(broken)
     broken.write_bytes(whole[:8] + b"\xff" * 8 + whole[16:])
     with pytest.raises(ModelError, match="cut short: it names 18446744073709551615 entries"):

@@ -81,8 +81,12 @@ class Reader:
         if magic != _MAGIC:
             raise ModelError(f"{self.file}: no GGUF file of a language model: it begins with {magic!r}, not {_MAGIC!r}")
         if version not in _VERSIONS:
-            what = "of a machine of the other byte order" if version & 0xFFFF == 0 else f"of version {version}"
-            raise ModelError(f"{self.file}: a GGUF file {what}; read are versions 2 and 3, little-endian")
+            swapped = version and version & 0xFFFF == 0
+            what = "its bytes are in the other order" if swapped else f"it is of version {version}"
+            raise ModelError(
+                f"{self.file}: no GGUF file of a language model that is read here: {what}; read are versions 2 and 3, "
+                "little-endian"
+            )
         self.at = 8
         tensors, keys = self._number("<Q"), self._number("<Q")
         found: dict[str, Any] = {}
