@@ -18,6 +18,7 @@ from prunus.errors import ModelError, PrunusError
 from prunus.llamacpp.reading import read_gguf
 from prunus.unpack import step
 from prunus.unpack.config import UnpackConfig
+from tests.export.test_tensors import ROPES, changed
 from tests.families import make_teacher
 from tests.fuzz import fuzz
 from tests.unpack.files import file_of, folder_of, rewritten
@@ -174,9 +175,12 @@ ODD: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "phi3", "mixtral"])
+@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "granite", "qwen3_moe"])
 def test_a_key_of_any_value_is_read_or_refused(tmp_path: Path, monkeypatch, model_type: str) -> None:
-    file = file_of(make_teacher(tmp_path / "model", model_type), tmp_path / "m.gguf")
+    teacher = make_teacher(tmp_path / "model", model_type)
+    if model_type in ("llama", "granite"):
+        changed(teacher, rope_parameters=ROPES["yarn with its own"])
+    file = file_of(teacher, tmp_path / "m.gguf")
     source = read_gguf(file)
     for key in source.keys:
         for value in ODD:

@@ -32,7 +32,7 @@ def _gemma(keys: Keys, config: dict[str, Any], sizes: dict[str, int]) -> dict[st
     if scale != int(scale):
         raise ModelError(f"{keys.where}: queries divided by the root of {scale}; Gemma's config has whole numbers")
     found: dict[str, Any] = {
-        "sliding_window": keys.whole("attention.sliding_window", 4096),
+        "sliding_window": keys.whole("attention.sliding_window", 4096 if kind == "gemma2" else None),
         "layer_types": ["sliding_attention" if slides else "full_attention" for slides in pattern],
         "query_pre_attn_scalar": int(scale),
     }

@@ -54,7 +54,7 @@ def rope_of(file: GgufFile, keys: Keys, head_dim: int, context: int, partial: bo
 
 def _scaling(keys: Keys, context: int, factors: dict[str, np.ndarray]) -> dict[str, Any]:
     """The scaling that one number tells, or longrope's two lists."""
-    told = float(keys.take("rope.scaling.factor", 0) or keys.take("rope.scale_linear", 0) or 0)
+    told = keys.number("rope.scaling.factor", 0.0) or keys.number("rope.scale_linear", 0.0)
     kind = keys.take("rope.scaling.type", "linear" if told else "none")  # as llama.cpp: a factor alone is linear
     trained = keys.whole("rope.scaling.original_context_length", context)
     attention = keys.number("rope.scaling.attn_factor", 1.0)

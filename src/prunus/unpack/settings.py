@@ -105,7 +105,7 @@ def _sizes(file: GgufFile, keys: Keys, family: Family, hidden: int, heads: int) 
         raise ModelError(f"{file.path}: the tensor token_embd.weight is missing, or no matrix")
     wide = keys.whole("feed_forward_length")
     experts = keys.whole("expert_count", 0)
-    inner = keys.take("expert_feed_forward_length")
+    inner = keys.whole("expert_feed_forward_length", 0)
     sizes = {
         "vocab_size": embedding.shape[0],
         "hidden_size": hidden,
@@ -113,7 +113,7 @@ def _sizes(file: GgufFile, keys: Keys, family: Family, hidden: int, heads: int) 
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "head_dim": head_dim,
-        "intermediate_size": int(inner or wide),
+        "intermediate_size": inner or wide,
         "max_position_embeddings": keys.whole("context_length"),
     }
     if bool(experts) != ("num_experts" not in family.absent):
