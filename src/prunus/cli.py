@@ -24,6 +24,7 @@ COMMANDS = {
     "merge": "merge models of one shape: means, TIES, DARE, evolution",
     "evaluate": "measure a model on held-out text, beside its teacher",
     "export": "write a model as files that run on a device (GGUF), each held against it",
+    "convert": "make a plain folder out of a GGUF file, held against it",
     "report": "write the report of a run",
     "verify": "hold every file of a run, or of one result, against its recorded checksum",
     "bench": "time models side by side: reading, writing, memory",

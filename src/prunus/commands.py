@@ -17,7 +17,7 @@ from prunus.config import explain, parse
 from prunus.console import Console
 from prunus.correct.config import CorrectConfig
 from prunus.data.config import ChatSource
-from prunus.device import Bench, Chat, Export, Publish, Serve
+from prunus.device import Bench, Chat, Convert, Export, Publish, Serve
 from prunus.distill.config import DistillConfig
 from prunus.errors import PrunusError, RecipeError, RunError
 from prunus.evaluate.check import check_chat, check_tasks
@@ -26,7 +26,7 @@ from prunus.generate.config import GenerateConfig
 from prunus.generate.prompts import check_prompts
 from prunus.merging import Merge
 from prunus.models.folder import has_chat_template
-from prunus.models.locate import Located, locate_model
+from prunus.models.locate import Located
 from prunus.options import page, spelled_out, words
 from prunus.pipeline.aligning import Alignment
 from prunus.pipeline.checks import check_cut, check_same_tokens
@@ -37,6 +37,7 @@ from prunus.pipeline.recipe import Recipe, read_recipe
 from prunus.pipeline.records import read_record
 from prunus.pipeline.run import run_plan
 from prunus.pipeline.steps import Given, Step, given_model, given_tokenizer
+from prunus.pipeline.unpacking import find_model
 from prunus.prune.config import PruneConfig
 from prunus.results import Report, Verify, show_report
 from prunus.score.config import ScoreConfig
@@ -87,7 +88,7 @@ class Inspect:
     """Show a model's shape, parameters, bytes, KV cache and FLOPs, from its config and headers alone."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """A model's folder, or its id on the hub."""
+    """A model's folder, its id on the hub, or a GGUF file."""
     revision: str | None = None
     """The commit on the hub."""
     context: int | None = None
@@ -99,7 +100,7 @@ class Inspect:
         """Read and show."""
         if self.context is not None and self.context < 1:
             raise RecipeError(f"--context: {self.context}; it must be at least 1")
-        folder = locate_model(self.model, self.revision, "MODEL", weights=False).folder
+        folder = find_model(self.model, self.revision, "MODEL", weights=False).folder
         show_inspection(folder, self.context, self.json, console)
 
 
@@ -108,7 +109,7 @@ class Correct(Single):
     """Train a teacher on with your text, by plain cross-entropy."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The teacher's folder, or its id on the hub."""
+    """The teacher's folder, its id on the hub, or a GGUF file."""
     text: Annotated[Text, Flat]
     config: Annotated[CorrectConfig, Flat]
 
@@ -126,7 +127,7 @@ class Score(Single):
     """Score the layers, channels, heads and neurons of a model by forward passes over your text."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The model's folder, or its id on the hub."""
+    """The model's folder, its id on the hub, or a GGUF file."""
     text: Annotated[Text, Flat]
     config: Annotated[ScoreConfig, Flat]
 
@@ -143,7 +144,7 @@ class Prune(Single):
     """Cut a student out of a model, streaming: the model is never built."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The model's folder, or its id on the hub."""
+    """The model's folder, its id on the hub, or a GGUF file."""
     scores: str | None = None
     """The folder that `prunus score` wrote; not needed where chance decides."""
     corpus: tuple[str, ...] = ()
@@ -181,7 +182,7 @@ class Generate(Single):
     """Let a teacher write text for its students to train on: it answers prompts, or goes on from your text."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The teacher's folder, or its id on the hub."""
+    """The teacher's folder, its id on the hub, or a GGUF file."""
     corpus: tuple[str, ...] = ()
     """Text whose documents' openings it goes on from."""
     prompts: tuple[str, ...] = ()
@@ -212,7 +213,7 @@ class Distill(Single):
     student: Annotated[Positional[str], arg(metavar="STUDENT")]
     """The student's folder."""
     teacher: str
-    """The teacher's folder, or its id on the hub."""
+    """The teacher's folder, its id on the hub, or a GGUF file."""
     corpus: tuple[str, ...] = ()
     """Files of text (.jsonl, .json, .csv, .parquet, .txt), datasets on the hub, or `builtin:python`."""
     column: str = "text"
@@ -263,7 +264,7 @@ class Align(Single):
     """Align a model by one method: SFT, RPO, DPO and its family, KTO, a reward model, or what it writes itself."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The model's folder, or its id on the hub."""
+    """The model's folder, its id on the hub, or a GGUF file."""
     data: tuple[str, ...]
     """Files or datasets of conversations, of pairs of answers, or of answers with labels."""
     template: str | None = None
@@ -285,7 +286,7 @@ class Evaluate(Single):
     """Measure a model on held-out text, beside its teacher."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The model's folder, or its id on the hub."""
+    """The model's folder, its id on the hub, or a GGUF file."""
     teacher: str | None = None
     """The teacher to hold it against."""
     beside: str | None = None
@@ -326,8 +327,8 @@ class Evaluate(Single):
 COMMANDS = {
     "run": Run, "plan": Plan, "inspect": Inspect, "correct": Correct, "score": Score, "prune": Prune,
     "generate": Generate, "distill": Distill, "align": Align, "merge": Merge, "evaluate": Evaluate, "export": Export,
-    "report": Report, "search": Search, "publish": Publish, "bench": Bench, "chat": Chat, "serve": Serve,
-    "verify": Verify,
+    "convert": Convert, "report": Report, "search": Search, "publish": Publish, "bench": Bench, "chat": Chat,
+    "serve": Serve, "verify": Verify,
 }  # fmt: skip
 
 

@@ -19,13 +19,16 @@ from prunus.chat.config import ChatConfig
 from prunus.console import Console
 from prunus.errors import RecipeError
 from prunus.export.config import ExportConfig
+from prunus.pipeline.checks import check_runtime
 from prunus.pipeline.exporting import check_export
 from prunus.pipeline.integrity import check_artifact
 from prunus.pipeline.machine import hardware
 from prunus.pipeline.steps import Given, Step, given_model
+from prunus.pipeline.unpacking import gguf_file, unpacking
 from prunus.runtime import Runtime
 from prunus.show import show_parcel, show_speeds
 from prunus.single import Flat, Single, Text, located
+from prunus.unpack.config import UnpackConfig
 
 
 @dataclass(kw_only=True)
@@ -33,7 +36,7 @@ class Export(Single):
     """Write a model as files that run on a device, and hold each against it: GGUF for llama.cpp."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The model's folder, or its id on the hub."""
+    """The model's folder, its id on the hub, or a GGUF file."""
     corpus: tuple[str, ...] = ()
     """Held-out text to measure the files on; without it they are held against the model on made-up tokens."""
     column: str = "text"
@@ -50,6 +53,20 @@ class Export(Single):
         if self.corpus:
             inputs["tokens"] = Text(corpus=self.corpus, column=self.column).stream(model, "held_out", self.out)
         self.do(self.config, inputs, console)
+
+
+@dataclass(kw_only=True)
+class Convert(Single):
+    """Make a plain Hugging Face folder out of a GGUF file, and hold the folder against the file in llama.cpp."""
+
+    file: Annotated[Positional[str], arg(metavar="FILE")]
+    """The GGUF file; of a split one the first part."""
+    config: Annotated[UnpackConfig, Flat]
+
+    def __call__(self, console: Console) -> None:
+        """Do it."""
+        check_runtime(self.runtime, [])
+        self.do_all([unpacking(gguf_file(self.file, "FILE"), self.config, Path(self.out))], console)
 
 
 @dataclass(kw_only=True)

@@ -33,7 +33,7 @@ class Search(Single):
     """Find the shape in a budget that is best after recovery: candidates are cut, briefly distilled, and halved."""
 
     model: Annotated[Positional[str], arg(metavar="TEACHER")]
-    """The teacher's folder, or its id on the hub."""
+    """The teacher's folder, its id on the hub, or a GGUF file."""
     budget: str
     """What a student may have at most, such as `q4_k_m file <= 2.0 GB, context 8192 in <= 3 GB`."""
     corpus: tuple[str, ...]

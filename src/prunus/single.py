@@ -16,12 +16,13 @@ from prunus.data.config import Source, TokensConfig
 from prunus.data.sources import check_source
 from prunus.errors import RecipeError
 from prunus.models.folder import ModelFolder
-from prunus.models.locate import Located, locate_model
+from prunus.models.locate import Located
 from prunus.pipeline.checks import check_length, check_runtime
 from prunus.pipeline.locks import alone_at
 from prunus.pipeline.records import read_record
 from prunus.pipeline.run import execute
 from prunus.pipeline.steps import Given, Step, given_sources, given_tokenizer, tokens_step
+from prunus.pipeline.unpacking import find_model
 from prunus.runtime import Runtime
 
 Flat = arg(name="")
@@ -101,7 +102,7 @@ def located(path: str) -> Located:
         ModelError: It is not there, or its headers are not those that its config asks for.
         HubError: The hub does not give it.
     """
-    model = locate_model(path, None, "MODEL")
+    model = find_model(path, None, "MODEL")
     model.folder.check()
     return model
 

@@ -61,6 +61,10 @@ KINDS: dict[str, tuple[Any, Any]] = {
 
 @pytest.fixture(scope="module")
 def learnt() -> list[tuple[str, float]]:
+    return pieces_of_probes()
+
+
+def pieces_of_probes() -> list[tuple[str, float]]:
     """Pieces of the probes' words and their log-probabilities, the same every time; no two cuts are alike."""
     words = [f"▁{word}" for text in PROBES for word in text.split()]
     counts = Counter(

@@ -199,8 +199,7 @@ def encoded(piece: np.ndarray, tensor: Made, kind: int) -> np.ndarray:
             f"{tensor.name}: a value is larger than float16 holds, or not finite; use gguf-bf16 or gguf-f32"
         )
     if kind in (ggml.F16, ggml.BF16):
-        narrowed = ggml.narrow(np.ascontiguousarray(values), kind)
-        return (narrowed if narrowed is not None else _narrowed(values, kind)).view(np.uint8)
+        return in_half(values, kind).view(np.uint8)
     if not np.isfinite(values).all():
         raise ModelError(f"{tensor.name}: a value is not finite")
     if ggml.can_quantise():
@@ -208,6 +207,12 @@ def encoded(piece: np.ndarray, tensor: Made, kind: int) -> np.ndarray:
     from gguf import GGMLQuantizationType, quants
 
     return quants.quantize(values, GGMLQuantizationType(kind))
+
+
+def in_half(values: np.ndarray, kind: int) -> np.ndarray:
+    """Float32 as 16 bits, rounded to the nearest: by the processor's own instructions, or by numpy."""
+    narrowed = ggml.narrow(np.ascontiguousarray(values), kind)
+    return narrowed if narrowed is not None else _narrowed(values, kind)
 
 
 def _narrowed(values: np.ndarray, kind: int) -> np.ndarray:

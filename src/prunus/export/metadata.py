@@ -31,7 +31,8 @@ DEFAULTS: dict[str, Any] = {"norm_topk_prob": False, "attention_bias": True}
 """What transformers takes them for where a config leaves them out."""
 
 _RMS_EPSILON = dict.fromkeys(("mixtral", "olmo2", "olmoe", "phi3"), 1e-5)  # where a config has none; 1e-6 elsewhere
-_SOFT_CAPS = {"gemma2": {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}}  # the same
+GEMMA2_CAPS = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
+"""The same, of the one family that has soft caps."""
 
 _WINDOWS = dict.fromkeys(("mistral", "qwen2", "qwen3", "qwen3_moe"), 4096)  # the same
 
@@ -199,7 +200,7 @@ def _gemma(config: Config, shape: Shape) -> dict[str, Any]:
         "attention.sliding_window_pattern": [kind == "sliding_attention" for kind in kinds],
         "rope.freq_base_swa": float(rope_parameters(config, "sliding_attention")["rope_theta"]),
     }
-    caps = _SOFT_CAPS.get(str(config["model_type"]), {})
+    caps = GEMMA2_CAPS if config["model_type"] == "gemma2" else {}
     return keys | {key: float(config.get(key, cap)) for key, cap in caps.items()}
 
 

@@ -96,7 +96,7 @@ def frequency_factors(config: Config, shape: Shape) -> dict[str, np.ndarray]:
     """What each frequency is divided by, as tensors of the file, where one number does not say it."""
     rope = rope_parameters(config)
     if rope["rope_type"] == "llama3":
-        return {"rope_freqs.weight": _llama3(rope, rotary_dimensions(config, shape))}
+        return {"rope_freqs.weight": llama3_factors(rope, rotary_dimensions(config, shape))}
     if rope["rope_type"] == "longrope":
         return {
             f"rope_factors_{name}.weight": np.array(rope[f"{name}_factor"], dtype=np.float32)
@@ -105,7 +105,7 @@ def frequency_factors(config: Config, shape: Shape) -> dict[str, np.ndarray]:
     return {}
 
 
-def _llama3(rope: Config, dimensions: int) -> np.ndarray:
+def llama3_factors(rope: Config, dimensions: int) -> np.ndarray:
     """Llama 3.1's factors: 1 for fast pairs, `factor` for slow ones, smoothly between (arXiv 2407.21783, section 3.2).
 
     As transformers' `_compute_llama3_parameters` has them.

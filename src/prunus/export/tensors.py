@@ -144,15 +144,20 @@ def _made(name: str, parts: list[tuple[Place, TensorInfo]], there: Architecture,
 def _query_factor(config: dict[str, Any], folder: ModelFolder, name: str) -> float:
     """What makes up for an attention scale that llama.cpp does not ask for, on what it is applied to: Gemma's queries.
 
-    It divides them by the root of head_dim, and in the two largest (told by their layers) by that of hidden / heads,
-    where transformers has `query_pre_attn_scalar`.
+    It divides them by the root of `query_scale`, where transformers has `query_pre_attn_scalar`.
     """
-    shape, last = folder.shape, "attn_q_norm.weight" if "gemma3" in config["model_type"] else "attn_q.weight"
-    if not str(config["model_type"]).startswith("gemma") or not name.endswith(last):
+    kind, shape = str(config["model_type"]), folder.shape
+    last = "attn_q_norm.weight" if "gemma3" in kind else "attn_q.weight"
+    if not kind.startswith("gemma") or not name.endswith(last):
         return 1.0
-    largest = (config["model_type"], shape.num_hidden_layers) in (("gemma2", 46), ("gemma3_text", 62))
-    there = shape.hidden_size / shape.num_attention_heads if largest else shape.head_dim
+    there = query_scale(kind, shape.num_hidden_layers, shape.hidden_size, shape.num_attention_heads, shape.head_dim)
     return math.sqrt(there / float(config.get("query_pre_attn_scalar") or 256))
+
+
+def query_scale(kind: str, layers: int, hidden: int, heads: int, head_dim: int) -> float:
+    """What llama.cpp divides Gemma's queries by the root of: head_dim, and in the two largest hidden / heads."""
+    largest = (kind, layers) in (("gemma2", 46), ("gemma3_text", 62))
+    return hidden / heads if largest else float(head_dim)
 
 
 def _order(tensor: Made) -> tuple[int, int]:

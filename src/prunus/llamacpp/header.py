@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prunus.errors import ModelError
+from prunus.llamacpp.reading import GgufFile, read_gguf
 
 _FLOATS = (None, "F64", "F32", "F16", "BF16")
 
@@ -34,26 +34,28 @@ def read_header(file: Path) -> Header:
 
     Raises:
         ModelError: It is no GGUF file of a language model, or is cut short.
+        RecipeError: The `gguf` package is not installed.
     """
-    from gguf import GGUFReader
-
+    found = read_gguf(file)
     try:
-        reader = GGUFReader(file)
-        fields = reader.fields
-        architecture = fields["general.architecture"].contents()
         return Header(
-            "tokenizer.chat_template" in fields,
-            len(fields["tokenizer.ggml.tokens"].data),
-            int(fields[f"{architecture}.context_length"].contents()),
-            _quantised(reader),
+            "tokenizer.chat_template" in found.keys,
+            len(found.keys["tokenizer.ggml.tokens"]),
+            int(found.keys[f"{found.architecture}.context_length"]),
+            _quantised(found),
         )
-    except (KeyError, ValueError, IndexError):  # the reader slices what may not be there
-        raise ModelError(f"{file}: no GGUF file of a language model, or one that is cut short") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{file}: no GGUF file of a language model: it lacks {error}") from None
 
 
-def _quantised(reader: Any) -> str | None:
-    nbytes: Counter[str] = Counter()
-    for tensor in reader.tensors:
-        nbytes[tensor.tensor_type.name] += int(tensor.n_bytes)
-    most = max(nbytes, key=lambda name: nbytes[name], default=None)
+def _quantised(found: GgufFile) -> str | None:
+    most = largest_type(found)
     return most if most not in _FLOATS else None
+
+
+def largest_type(found: GgufFile) -> str | None:
+    """The type that most bytes of a file are in; None where it has no tensors."""
+    nbytes: Counter[str] = Counter()
+    for tensor in found.tensors.values():
+        nbytes[tensor.type_name] += tensor.nbytes
+    return max(nbytes, key=lambda name: nbytes[name], default=None)

@@ -53,7 +53,7 @@ _NO_WEIGHTS = (
         "AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)",
     ),
     ("consolidated*", "weights in their maker's form ({first}); take the folder that transformers reads"),
-    ("*.gguf", "a file of llama.cpp ({first}); take the checkpoint that it was made from"),
+    ("*.gguf", "a file of llama.cpp ({first}); name the file itself: it is unpacked into a folder of its own"),
     ("*.safetensors", "{first} has no name that transformers reads; it reads model.safetensors and shards of an index"),
 )
 """Files of weights that are not read, and what to say of them."""

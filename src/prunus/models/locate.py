@@ -56,7 +56,10 @@ def locate_model(path: str, revision: str | None, where: str, weights: bool = Tr
     if folder.is_dir():
         return Located(ModelFolder(folder))
     if folder.is_file():
-        raise ModelError(f"{where}: {path} is a file; a model is a folder with config.json and safetensors")
+        raise ModelError(
+            f"{where}: {path} is a file; a model is a folder with config.json and safetensors, or a "
+            "file that ends in .gguf"
+        )
     if path.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(path):
         raise ModelError(f"{where}: there is no folder {path}")
     from huggingface_hub import snapshot_download

@@ -18,10 +18,10 @@ from prunus.errors import DataError, HubError, RecipeError
 from prunus.fingerprint import digest, fingerprint_files
 from prunus.judging.prompts import judge_prompts
 from prunus.models.folder import has_chat_template
-from prunus.models.locate import locate_model
 from prunus.pipeline.checks import check_length
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.steps import Given, Step, given_model, given_sources
+from prunus.pipeline.unpacking import find_model
 
 
 @dataclass
@@ -228,11 +228,11 @@ def _has_template(tokenizer: Step | Given) -> bool:
 
 
 def _located(path: str, where: str) -> Given:
-    model = locate_model(path, None, where)
+    model = find_model(path, None, where)
     return given_model(model)
 
 
 def _language_model(path: str, where: str) -> Given:
-    model = locate_model(path, None, where)
+    model = find_model(path, None, where)
     model.folder.check()
     return given_model(model)

@@ -14,12 +14,13 @@ from prunus.merge.alike import check_alike, different_tokens
 from prunus.merge.config import EvolveConfig, MergeConfig, MergedConfig, name_of
 from prunus.merge.questions import asked, check_apart, read_tasks
 from prunus.models.folder import ModelFolder
-from prunus.models.locate import Located, locate_model
+from prunus.models.locate import Located
 from prunus.models.shape import Shape
 from prunus.pipeline.aligning import is_model
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.references import note
 from prunus.pipeline.steps import Given, Step, given_model, given_sources
+from prunus.pipeline.unpacking import ENDING, find_model
 
 _STAGES = {"pruned": "prune", "distilled": "distill"}
 _SHARED = ("prune", "distill", "evaluate", "conversations")
@@ -107,14 +108,14 @@ def _check_outside(recipe: Recipe, config: MergedConfig, where: str) -> None:
 
     def outside(*entries: str | None) -> list[ModelFolder]:
         strange = [entry for entry in entries if entry and entry.partition(".")[0] not in (*recipe.students, "teacher")]
-        return [locate_model(entry, None, where).folder for entry in strange]
+        return [find_model(entry, None, where).folder for entry in strange]
 
     models, bases = outside(*config.of), outside(config.base)
     if models:
         check_alike(models, next(iter(bases), None), where)
     if recipe.teacher.path is None or len(models) == len(config.of):
         return
-    teacher = locate_model(recipe.teacher.path, recipe.teacher.revision, "teacher.path").folder.path
+    teacher = find_model(recipe.teacher.path, recipe.teacher.revision, "teacher.path").folder.path
     for folder in (*models, *bases):
         if faults := different_tokens(teacher, folder.path):
             raise ModelError("\n  ".join([f"{where}: {folder.path} and the teacher have other tokens:", *faults[:8]]))
@@ -247,9 +248,10 @@ def _model(
 
 def _outside(entry: str, where: str, names: Sequence[str], weights: bool) -> Located:
     """A model that no student of the recipe is."""
-    if names and "/" not in entry and ":" not in entry and not entry.startswith((".", "~")):
+    elsewhere = "/" in entry or ":" in entry or entry.startswith((".", "~")) or entry.endswith(ENDING)
+    if names and not elsewhere:
         known = ", ".join(names)
         raise RecipeError(
             f"{where}: {entry!r} is no student{nearest(entry, names)}; there are {known}, or give a folder"
         )
-    return locate_model(entry, None, where, weights=weights)
+    return find_model(entry, None, where, weights=weights)

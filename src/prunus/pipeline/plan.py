@@ -6,9 +6,10 @@ Nothing here reads a weight or imports torch: shapes come from config.json and h
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from prunus.create.config import CreateConfig
 from prunus.data.preview import Preview
@@ -21,7 +22,7 @@ from prunus.generate.config import GenerateConfig
 from prunus.generate.prompts import check_prompts
 from prunus.models.families import family_of
 from prunus.models.folder import has_chat_template, shape_of_file
-from prunus.models.locate import Located, locate_model
+from prunus.models.locate import Located
 from prunus.models.shape import Shape
 from prunus.pipeline.aligning import is_model, of_student, of_teacher
 from prunus.pipeline.checks import check_cached, check_cut, check_length, check_runtime, check_texts
@@ -34,6 +35,7 @@ from prunus.pipeline.searching import found_options, lookup, plan_search, waitin
 from prunus.pipeline.steps import Given, Step, given_model, given_sources, given_tokenizer
 from prunus.pipeline.students import cut_from, distill_config, prune_config, streams_of, student_steps
 from prunus.pipeline.suiting import suited
+from prunus.pipeline.unpacking import find_model, origin_in
 from prunus.targets.config import TargetsConfig
 
 
@@ -47,6 +49,7 @@ class Plan:
         waiting: The students whose shape the search decides, and has not yet; none of their steps is among these.
         rest: Makes the plan anew when it has; None where nothing waits.
         previews: What was seen of chat data, each source once.
+        origin: What the GGUF file says of itself that the teacher is in; empty for another teacher.
     """
 
     recipe: Recipe
@@ -59,6 +62,7 @@ class Plan:
     waiting: tuple[str, ...] = ()
     rest: Callable[[], Plan] | None = None
     previews: tuple[Preview, ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
@@ -122,7 +126,10 @@ def _plan(recipe: Recipe, root: Path, tentative: bool, waiting: Sequence[str] = 
     steps = tuple(shared(list(_steps(recipe, root, base, tokenizer, shape, students, references, tentative))))
     check_texts(steps)
     shapes = {name: model.folder.shape for name, model in references.items()}
-    return Plan(recipe, root, steps, shape, students, shapes, tuple(unchecked), previews=tuple(previews))
+    return Plan(
+        recipe, root, steps, shape, students, shapes, tuple(unchecked), previews=tuple(previews),
+        origin=origin_in(recipe.teacher.path),
+    )  # fmt: skip
 
 
 def _check_files(recipe: Recipe, tokenizer: Step | Given, students: Mapping[str, Shape], mistakes: Mistakes) -> None:
@@ -257,7 +264,7 @@ def _located(config: TeacherConfig, tentative: bool, unchecked: list[str]) -> tu
     """The same of a teacher that is somewhere already."""
     assert config.path is not None  # TeacherConfig takes one of the two
     try:
-        model = locate_model(config.path, config.revision, "teacher.path", weights=not tentative)
+        model = find_model(config.path, config.revision, "teacher.path", weights=not tentative)
     except HubError as error:
         if config.config is None:
             raise

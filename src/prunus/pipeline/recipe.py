@@ -40,7 +40,7 @@ class TeacherConfig(Config):
     """The model to make small."""
 
     path: base.Path | None = Field(default=None, min_length=1)
-    """A local folder, a model's id on the hub, or `builtin:sapling`."""
+    """A local folder, a model's id on the hub, a GGUF file, or `builtin:sapling`."""
     revision: str | None = None
     """The commit of a model on the hub; the newest if not given."""
     config: base.Path | None = None

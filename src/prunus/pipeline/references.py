@@ -9,9 +9,10 @@ from prunus.config import MAX_NAME
 from prunus.errors import HubError
 from prunus.evaluate.check import check_chat
 from prunus.models.folder import has_chat_template
-from prunus.models.locate import Located, locate_model
+from prunus.models.locate import Located
 from prunus.pipeline.checks import check_length
 from prunus.pipeline.recipe import Recipe
+from prunus.pipeline.unpacking import find_model
 
 
 def find_references(recipe: Recipe, tentative: bool, unchecked: list[str]) -> dict[str, Located]:
@@ -26,7 +27,7 @@ def find_references(recipe: Recipe, tentative: bool, unchecked: list[str]) -> di
     for i, path in enumerate(recipe.evaluate.references):
         where = f"evaluate.references.{i}"
         try:
-            model = locate_model(path, None, where, weights=not tentative)
+            model = find_model(path, None, where, weights=not tentative)
         except HubError as error:
             note(error, tentative, unchecked)
             continue

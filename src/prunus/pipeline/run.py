@@ -239,6 +239,7 @@ def _write_manifest(plan: Plan, failures: Failures) -> None:
         "name": plan.recipe.recorded()["name"],
         "recipe": plan.recipe.recorded(),
         "teacher": plan.teacher.dimensions(),
+        "origin": dict(plan.origin),
         "steps": steps,
         "failures": failures.rows(),
     }

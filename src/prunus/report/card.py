@@ -16,7 +16,7 @@ from prunus.console import human, human_bytes, printable
 from prunus.environment import as_used
 from prunus.errors import ArtifactError
 from prunus.files import read_object, replace_text
-from prunus.licences import Licence, licence_of
+from prunus.licences import Licence, licence_named, licence_of
 from prunus.models.families import family_of
 from prunus.models.locate import BUILTINS, locate_model
 from prunus.models.shape import Shape
@@ -34,6 +34,7 @@ _ADDRESS = "${URL}"
 """What stands for a server's address: whoever uses the recipe has another, and this one's may be nobody's business."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_LICENCE_KEYS = ("license", "license_name", "license_link")
 
 
 def write_cards(root: Path) -> list[Path]:
@@ -73,8 +74,10 @@ def card_texts(run: Run, name: str, model: Result, export: Result | None) -> dic
     """The cards of one student by their folders: its own, its export's, and those of folders in that."""
     config = read_object(model.folder / "config.json", ArtifactError)
     shape = Shape.from_config(config, family_of(config, name), name)
-    teacher, source = _teacher(run.recipe["teacher"])
+    teacher, source = (_file(run.origin), None) if run.origin else _teacher(run.recipe["teacher"])
     licence = licence_of(source) if source else licence_of(model.folder)
+    if run.origin:
+        licence = licence_named({key: run.origin.get(key.replace("_", ".")) for key in _LICENCE_KEYS})
     page = Environment(
         loader=PackageLoader("prunus.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         autoescape=False, keep_trailing_newline=True,
@@ -143,6 +146,12 @@ def _results(run: Run, name: str) -> str:
         + "\nIn tasks, shares in percent and others as they are, ± half of the interval:\n\n"
         + _table(scores.header, own(scores.rows))
     )
+
+
+def _file(origin: dict[str, Any]) -> str:
+    """What a teacher is called that came as a GGUF file: by that file, and by the name that it gives itself."""
+    name = origin.get("name")
+    return f"the GGUF file `{origin['file']}`" + (f" ({name})" if name else "")
 
 
 def _teacher(recipe: dict[str, Any]) -> tuple[str, Path | None]:

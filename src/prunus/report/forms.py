@@ -65,6 +65,7 @@ class ManifestForm(_Form):
     name: str
     recipe: _Recipe
     teacher: dict[str, Count] = {}
+    origin: dict[str, Any] = {}
     steps: list[StepForm]
     failures: list[FailureForm] = []
 

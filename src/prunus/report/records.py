@@ -56,6 +56,7 @@ class Run:
         damaged: Of steps whose records cannot be used, and are left out, what is wrong.
         failures: Steps that failed while the others went on: name and message.
         teacher: The teacher's dimensions.
+        origin: What the GGUF file says of itself that the teacher was made from; empty for another teacher.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Run:
     damaged: tuple[str, ...] = ()
     failures: tuple[tuple[str, str], ...] = ()
     teacher: dict[str, int] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
 
     def of_kind(self, kind: str) -> list[Result]:
         """The finished steps of one kind, in order."""
@@ -106,6 +108,7 @@ def load_run(root: Path) -> Run:
         damaged=tuple(damaged),
         failures=tuple((failure["step"], failure["message"]) for failure in facts.get("failures", ())),
         teacher=facts.get("teacher", {}),
+        origin=facts.get("origin", {}),
     )
 
 
