@@ -25,6 +25,8 @@ PRUNABLE = (
 )
 """The dimensions that a student may have fewer of."""
 
+_BLOCK = 64  # two blocks of Q8_0 and Q4_0; K-quants have 256
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -177,6 +179,7 @@ class Shape:
                 raise ShapeError(
                     f"{where}.{whole}: {size} is no multiple of {part} = {unit}, and transformers loads no such "
                     f"{self.family.name}; nearest that load: {' and '.join(str(n) for n in (below, below + unit) if n)}"
+                    f"{self._in_blocks()}"
                 )
         if self.family.square and self.hidden_size != self.num_attention_heads * self.head_dim:
             raise ShapeError(
@@ -188,6 +191,20 @@ class Shape:
                 f"{where}.num_experts: {self.num_experts} are fewer than the {self.experts_per_token} that a token "
                 "goes through (num_experts_per_tok)"
             )
+
+    def _in_blocks(self) -> str:
+        """The nearest hidden size of whole blocks of quantised files, with as many heads as fit it, in words."""
+        groups, near = self.num_key_value_heads, self.hidden_size // 8
+        sizes = [size for size in range(_BLOCK, 2 * self.hidden_size, _BLOCK) if abs(size - self.hidden_size) <= near]
+        counts = range(self.num_attention_heads, 0, -groups) if self.num_attention_heads % groups == 0 else ()
+        fits = [(abs(size - self.hidden_size), -heads, size) for heads in counts for size in sizes if size % heads == 0]
+        if not fits:
+            return ""
+        _, heads, size = min(fits)
+        return (
+            f"; or {size} with num_attention_heads: {-heads}, a multiple of {_BLOCK}, so that quantised files need no "
+            "larger type for its rows"
+        )
 
     def loads(self) -> bool:
         """Whether stock transformers takes the dimensions, and its query heads can be shared by its KV heads."""
