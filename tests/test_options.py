@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from prunus.align.config import AlignConfig
 from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError
 from prunus.options import page, spelled_out, words
@@ -62,3 +63,8 @@ def test_a_commands_word_becomes_the_options_that_it_stands_for() -> None:
     assert found[found.index("--states.projection") + 1] == "learned"
     with pytest.raises(RecipeError, match="--states cannot be used"):
         spelled_out(DistillConfig, ["--states", "some"])
+
+
+def test_a_commands_own_flag_is_no_section() -> None:
+    given = ["--method", "sft", "--data", "a.jsonl", "b.jsonl", "--guide", "x"]
+    assert words(AlignConfig, {}, given, {"data"}) == ({"guide": "x"}, given[:-2])

@@ -344,9 +344,9 @@ def execute(name: str, arguments: list[str]) -> None:
     if issubclass(command, Run):
         _with_recipe(command, name, arguments)(console)
     else:
-        config = get_type_hints(command).get("config")
-        if config is not None:
-            arguments = spelled_out(config, arguments)
+        own = get_type_hints(command)
+        if "config" in own:
+            arguments = spelled_out(own["config"], arguments, own)
         _parse(command, f"prunus {name}", arguments)(console)
 
 

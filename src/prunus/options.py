@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, get_origin
 
 from pydantic import BaseModel
@@ -49,13 +49,16 @@ def page(cls: type[BaseModel], values: Any, section: str, usage: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def words(cls: type[BaseModel], values: Any, flags: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def words(
+    cls: type[BaseModel], values: Any, flags: Sequence[str], others: Container[str] = ()
+) -> tuple[dict[str, str], list[str]]:
     """Part flags that give a word for a whole section, as recipes may, from the others.
 
     Args:
         cls: The class of the recipe, or of a command's options.
         values: The recipe as plain values.
         flags: Such as `--distill.states none --distill.tokens 100`.
+        others: Names of flags that are none of the class's.
 
     Returns:
         Words by the sections' dotted names, such as `{"distill.states": "none"}`, and the flags that are left.
@@ -65,6 +68,7 @@ def words(cls: type[BaseModel], values: Any, flags: Sequence[str]) -> tuple[dict
     while rest:
         flag, joined, word = rest.pop(0).partition("=")
         name = _named(known, flag.removeprefix("--")) if flag.startswith("--") else None
+        name = None if name in others else name
         if name and not joined and rest and not rest[0].startswith("--"):
             joined, word = "=", rest.pop(0)
         if name and joined:
@@ -74,13 +78,18 @@ def words(cls: type[BaseModel], values: Any, flags: Sequence[str]) -> tuple[dict
     return found, left
 
 
-def spelled_out(cls: type[BaseModel], flags: Sequence[str]) -> list[str]:
+def spelled_out(cls: type[BaseModel], flags: Sequence[str], others: Container[str] = ()) -> list[str]:
     """A command's flags, with each word for a whole section as the options that it stands for.
+
+    Args:
+        cls: The class of the command's options.
+        flags: What was typed.
+        others: Names of flags that are none of the class's.
 
     Raises:
         RecipeError: A word stands for none.
     """
-    found, left = words(cls, {}, flags)
+    found, left = words(cls, {}, flags, others)
     known, spelled = _sections(cls, {}), []
     for name, word in found.items():
         section = known[name][0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from prunus.models.shape import Shape
 from prunus.pipeline.estimate import Cost, cost_of
 from prunus.pipeline.exporting import unfitting
 from prunus.pipeline.plan import Plan
+from prunus.pipeline.steps import Step
 from prunus.publish.hub import Parcel
 from prunus.report import tasks
 from prunus.report.records import load_run
 from prunus.report.shapes import candidates, movement
 from prunus.report.table import HEADER, comparison
+from prunus.training.config import TrainingConfig
 
 _CONTEXT = 4096
 SIZES = {
@@ -68,6 +71,17 @@ def show_inspection(folder: ModelFolder, context: int | None, as_json: bool, con
     console.table(str(folder.path), ["", ""], [[key.replace("_", " "), _fact(value)] for key, value in facts.items()])
 
 
+def show_training(steps: Sequence[Step], console: Console) -> None:
+    """Print how much at a time the training steps take, and how fast, whether given or following from the models."""
+    trained = [(step.name, step.config) for step in steps if isinstance(step.config, TrainingConfig)]
+    rows = [
+        [name, str(c.steps), f"{c.batch_size} x {c.sequence_length}", f"{c.learning_rate:g}", str(c.warming)]
+        for name, c in trained
+    ]
+    if rows:
+        console.table("Training", ["step", "steps", "sequences x tokens", "learning rate", "warm-up steps"], rows)
+
+
 def show_plan(plan: Plan, console: Console) -> None:
     """Print the steps of a plan with what is done and what the rest will cost, and the shapes."""
     rows = []
@@ -80,6 +94,7 @@ def show_plan(plan: Plan, console: Console) -> None:
         state = "shared" if again[number - 1] else step.state()
         rows.append([f"{number:2d} {step.name}", state, *shown, step.artifact.path.name])
     console.table("Steps", ["step", "state", "tokens", "FLOPs", "memory", "disk", "folder"], rows)
+    show_training(plan.steps, console)
     asked = task_costs(plan.recipe.evaluate)
     if asked:
         lines = [

@@ -29,7 +29,9 @@ _ACTIVATIONS = 34  # bytes a token, layer and channel at 16 bits (Korthikanti et
 _CHUNK = 2048  # tokens whose logits exist at a time, at most; see `training.head`
 _LOGITS = 2  # float32 values a token of a chunk and vocabulary entry: the student's logits and the teacher's
 
-_HEALING = 7  # forward passes that healing everything comes to: of each layer one for each of six things, and the next
+_HEALING = (
+    4  # forward passes that healing everything comes to: of each layer six parts, the next layer's input, and fits
+)
 _WRITTEN = 16  # bytes a generated token: its id and its text, both as kept while at work and as saved
 
 
