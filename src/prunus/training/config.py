@@ -14,8 +14,8 @@ class OptimizerConfig(StepConfig):
     """How much at a time, and how fast."""
 
     batch_size: int = Field(default=0, ge=0)
-    """Sequences of one optimiser step, over all devices. 0 follows from `tokens`: steps of 2,048 tokens for a run of
-    500 thousand, of 400 thousand for one of a billion."""
+    """Sequences of one optimiser step, over all devices. 0 follows from `tokens` and the model: steps of 2,048 tokens
+    for a run of 500 thousand, of 400 thousand for one of a billion, and no fewer than four times the hidden size."""
     learning_rate: float = Field(default=0.0, ge=0)
     """Peak learning rate. 0 follows from the model: 0.3 / hidden_size for a student of half of its teacher's parameters
     (1e-4 at 3072, as in arXiv 2408.11796), and down to a tenth of that for one that is nearer to its teacher."""
@@ -89,10 +89,10 @@ class TrainingConfig(OptimizerConfig):
         if not self.tokens:
             return self
         batch = {"batch_size": self.batch_size} if self.batch_size else {}
-        length = self.sequence_length or pace.sequence_length(self.tokens, size.context, **batch)
+        length = self.sequence_length or pace.sequence_length(self.tokens, size.hidden_size, size.context, **batch)
         rate = pace.learning_rate(size.hidden_size, size.cut) * self.rate_share
         chosen = {
-            "batch_size": self.batch_size or pace.batch_size(self.tokens, length),
+            "batch_size": self.batch_size or pace.batch_size(self.tokens, size.hidden_size, length),
             "sequence_length": length,
             "learning_rate": self.learning_rate or max(pace.round_rate(rate), self.min_learning_rate or 0),
         }

@@ -12,25 +12,35 @@ _TOKENS, _STEP = 500_000, 2048
 _GROWTH = 0.6943  # log(9.437e6 / 2048) / log(94e9 / 5e5)
 _SEQUENCES = 8  # of a step, at least, where the text is short
 _SHORTEST, _LONGEST = 64, 8192
+_WIDTHS, _STEPS = 4, 20
 _RATE = 0.3  # times 1 / hidden_size: 1e-4 at 3072, 5e-4 at 576
 _FASTEST = 1e-2
 _GENTLEST = 0.1
 
 
-def step_tokens(tokens: int) -> int:
-    """Tokens of one optimiser step of a run over so many."""
-    return max(1, round(_STEP * (tokens / _TOKENS) ** _GROWTH))
+def step_tokens(tokens: int, hidden_size: int) -> int:
+    """Tokens of one optimiser step.
+
+    Args:
+        tokens: Of the run.
+        hidden_size: Of the model. Muon's products take about 25 hidden_size FLOP a parameter and step, and distillation
+            some 10 a parameter and token, so that shorter steps than four times the hidden size are mostly the
+            optimiser's; unless a run has so few tokens that this would leave it fewer than twenty.
+    """
+    least = min(_WIDTHS * hidden_size, tokens // _STEPS)
+    return max(1, least, round(_STEP * (tokens / _TOKENS) ** _GROWTH))
 
 
-def sequence_length(tokens: int, context: int, batch_size: int = _SEQUENCES) -> int:
+def sequence_length(tokens: int, hidden_size: int, context: int, batch_size: int = _SEQUENCES) -> int:
     """Tokens of a sequence: a power of two, such that a step has `batch_size` of them, within the model's context."""
-    wanted = min(max(step_tokens(tokens) // batch_size, _SHORTEST), _LONGEST, context, max(tokens, 2))
+    step = step_tokens(tokens, hidden_size)
+    wanted = min(max(step // batch_size, _SHORTEST), _LONGEST, context, max(tokens, 2))
     return 1 << (wanted.bit_length() - 1)
 
 
-def batch_size(tokens: int, length: int) -> int:
+def batch_size(tokens: int, hidden_size: int, length: int) -> int:
     """Sequences of a step."""
-    return max(1, round(step_tokens(tokens) / length))
+    return max(1, round(step_tokens(tokens, hidden_size) / length))
 
 
 def warmup_steps(steps: int) -> int:
