@@ -56,7 +56,7 @@ HEALED = {"heal": {"norms": True, "refit": "all"}}
 BY_LOGITS = {"drop_layers": "single", "importance": {"layers": "logit_nmse"}}
 BY_REFIT = {**CHANNELS, "importance": {"layers": "refit"}, "heal": {}}  # which says on how much text
 MUON = {"optimizer": "muon", "states": "none"}
-STATES = {"optimizer": "muon", "states": "kept"}
+STATES = {"optimizer": "muon", "states": {"normalize": False}}  # as when the tables of docs/recovery.md were measured
 FEW_STEPS = {
     "optimizer": "muon", "muon_momentum": 0.9, "weight_decay": 0.0, "states": {"weight": 3.0, "normalize": True},
 }  # fmt: skip

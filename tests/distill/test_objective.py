@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from prunus.distill.config import DistillConfig, StatesConfig
 from prunus.distill.objective import Distillation, make_objective, written
+from prunus.distill.states import StatesLoss
 from prunus.errors import ModelError, RecipeError
 from prunus.kd.losses import cosine_distance, forward_kl, relative_error, reverse_kl
 from prunus.models.lineage import Lineage, copy_lineage, read_lineage, write_lineage
@@ -65,18 +66,35 @@ def test_portions_add_up_to_the_batch(pair) -> None:
     assert objective.figures["forward_kl"].item() > 0
 
 
+def test_one_huge_state_does_not_own_the_loss() -> None:
+    basis = torch.eye(32)[:, :16]
+    plain, normalised = (StatesLoss(StatesConfig(normalize=way), [(0, 0)], basis, (32, 16)) for way in (False, True))
+    theirs = torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(0))
+    ours = theirs @ basis
+    ours[1, 4] *= 100
+    assert plain([ours], [theirs]).item() > 100
+    assert normalised([ours], [theirs]).item() < 0.01
+
+
+@pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize(("decay", "share"), [("linear", 0.75), ("none", 1.0)])
-def test_states_are_compared_in_the_basis_of_the_cut(pair, decay: str, share: float) -> None:
+def test_states_are_compared_in_the_basis_of_the_cut(pair, decay: str, share: float, normalize: bool) -> None:
     student, teacher = pair
     basis = np.linalg.qr(np.random.default_rng(0).normal(size=(32, 16)))[0].astype(np.float32)
-    config = options(states={"weight": 2.0, "decay": decay})
+    config = options(states={"weight": 2.0, "decay": decay, **({} if normalize else {"normalize": False})})
+
+    def scaled(state: torch.Tensor) -> torch.Tensor:
+        return state / state.square().mean(-1, keepdim=True).sqrt() if normalize else state
+
     objective = make_objective(config, student, teacher, Lineage([0, 3], basis))
     with torch.no_grad():
         found = objective(IDS, progress=0.25).item()
         t, s = (model(IDS, output_hidden_states=True) for model in (teacher, student))
         # the stream before layers 0 and 1 of the student, which were the teacher's 0 and 3
         errors = [
-            relative_error(s.hidden_states[j].float(), t.hidden_states[i].float() @ torch.from_numpy(basis)).mean()
+            relative_error(
+                scaled(s.hidden_states[j].float()), scaled(t.hidden_states[i].float() @ torch.from_numpy(basis))
+            ).mean()
             for j, i in ((0, 0), (1, 3))
         ]
         expected = forward_kl(s.logits, t.logits).mean() + 2.0 * share * sum(errors) / 2

@@ -22,6 +22,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "embeddings": True,
         "distance": "cosine",
         "projection": "learned",
+        "normalize": False,
     },
 }
 """What `states: NAME` stands for: none, the default, and Minitron's for depth (arXiv 2407.14679, table 17)."""
@@ -42,8 +43,9 @@ class StatesConfig(Config):
     """Whether embeddings are compared as well; with `kept` they are, where the first layer stayed."""
     distance: Literal["relative", "mse", "cosine"] = "relative"
     """Squared error relative to the size of the teacher's state, mean squared error, or 1 - cosine."""
-    normalize: bool = False
-    """Compare states after normalising each to mean square 1, as the norms that read them do, without their gains."""
+    normalize: bool = True
+    """Compare states after normalising each to mean square 1, as the norms that read them do, without their gains. In
+    real models a few tokens have states a hundred times as large as others, and without it single ones own the loss."""
     projection: Literal["basis", "learned"] = "basis"
     """How widths are made alike: the teacher's states in the basis of the cut, or the student's through one linear map
     that is learned, shared by all layers, and starts as that basis where it is known."""
