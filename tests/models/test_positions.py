@@ -63,7 +63,10 @@ def config_of(model_type: str, around: dict[str, Any], sets: list[dict[str, Any]
 
 
 def of_transformers(config: dict[str, Any]) -> list[dict[str, Any]]:
-    found = AutoConfig.for_model(**json.loads(json.dumps(config))).rope_parameters
+    made = AutoConfig.for_model(**json.loads(json.dumps(config)))
+    if config["model_type"] != "gemma3_text":  # whose kinds of layers have no trained context of the config's own
+        made.standardize_rope_params()  # as when a model is made of it, by when all other keys are there
+    found = made.rope_parameters
     sets = [found["full_attention"], found["sliding_attention"]] if config["model_type"] == "gemma3_text" else [found]
     return [{"partial_rotary_factor": 1.0, **one} for one in sets]
 
@@ -89,6 +92,22 @@ def test_phi3_calls_longrope_by_other_names() -> None:
     for name in ("su", "yarn", "longrope"):
         found = rope_parameters({"model_type": "phi3", "rope_scaling": {"type": name}})
         assert (found["rope_type"], found["original_max_position_embeddings"]) == ("longrope", 4096)
+
+
+@pytest.mark.parametrize(("own", "used"), [(64, 64), (None, 16)])
+def test_a_trained_context_of_the_configs_own_comes_first(tmp_path: Path, own: int | None, used: int) -> None:
+    teacher = make_model(tmp_path / "teacher", head_dim=8, hidden_size=64)
+    config = json.loads((teacher / "config.json").read_text())
+    yarn = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 10_000.0, "original_max_position_embeddings": 16}
+    config |= {"rope_parameters": yarn, **({} if own is None else {"original_max_position_embeddings": own})}
+    (teacher / "config.json").write_text(json.dumps(config))
+    assert rope_parameters(config)["original_max_position_embeddings"] == used
+    expected = load(teacher).model.rotary_emb.inv_freq
+    write_config(teacher, ModelFolder(teacher).config)
+    (teacher / "config.json").write_text(
+        json.dumps({**config, "rope_parameters": {**yarn, "original_max_position_embeddings": used}})
+    )
+    assert torch.equal(load(teacher).model.rotary_emb.inv_freq, expected)
 
 
 def test_yarn_added_beside_rope_parameters_is_what_a_student_keeps(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ _THETAS = {"gemma3_text": 1e6, "mixtral": 1e6, "smollm3": 2e6}  # defaults; of e
 _SLIDING_THETA = 1e4
 _SCALED = ("llama3", "yarn", "longrope")
 _KEYS = {"gpt_neox": ("rotary_emb_base", "rotary_pct", 0.25)}  # of theta and of the share of a head that is turned
+_TRAINED = {"phi3": 4096}
 _RENAMED = {"phi3": {"su": "longrope", "yarn": "longrope"}}
 
 
@@ -112,9 +113,13 @@ def _of_kind(config: Config, kind: str, model_type: str) -> dict[str, Any]:
 
 
 def _add_trained_context(rope: dict[str, Any], config: Config) -> None:
-    """The context before it was stretched; a config's own comes first in Phi-3 alone, which has a default for it."""
-    if config.get("model_type") == "phi3":
-        rope["original_max_position_embeddings"] = config.get("original_max_position_embeddings", 4096)
+    """The context before it was stretched; the config's own comes first, as transformers has it when a model is made.
+
+    Phi-3 has a default for it.
+    """
+    own = config.get("original_max_position_embeddings", _TRAINED.get(str(config.get("model_type"))))
+    if own is not None:
+        rope["original_max_position_embeddings"] = own
     rope.setdefault("original_max_position_embeddings", config.get("max_position_embeddings"))
 
 
