@@ -96,7 +96,7 @@ def test_a_word_stands_for_a_section_on_the_command_line(recipe: Path) -> None:
         (["prune", ".", "--out", "x"], "there is no config.json"),
         (["score"], "required"),
         (
-            ["score", "m", "--corpus", "c", "--out", "o", "--samples", "0"],
+            ["score", "m", "--corpus", "c", "--out", "o", "--samples", "-1"],
             "samples: Input should be greater than or equal",
         ),
         (["score", "m", "--corpus", "--out", "o"], "there is no folder m"),
