@@ -40,6 +40,12 @@ def test_a_section_that_is_not_there_is_named_with_the_nearest() -> None:
         page(Recipe, VALUES, "distil", "prunus run r.yaml")
 
 
+@pytest.mark.parametrize(("name", "one"), [("students", "students.small-one"), ("align", "align.0")])
+def test_one_of_several_sections_is_to_be_named(name: str, one: str) -> None:
+    with pytest.raises(RecipeError, match=f"--help {name}: which one.* {one}$"):
+        page(Recipe, VALUES, name, "prunus run r.yaml")
+
+
 def test_words_for_sections_are_parted_from_the_flags() -> None:
     flags = [
         "--distill.states",

@@ -49,6 +49,17 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """A seed that numpy and torch both take."""
 
 
+def _no_lone_token(length: int) -> int:
+    """Refuse a sequence in which no token has another before it."""
+    if length == 1:
+        raise ValueError("one token has none to be predicted from; allowed: at least 2, or 0 for what suits the model")
+    return length
+
+
+Length = Annotated[int, Field(ge=0), AfterValidator(_no_lone_token)]
+"""Tokens of a sequence; 0 leaves them to follow from the model."""
+
+
 class Config(BaseModel):
     """A frozen set of options. The docstring under a field is its help, in recipes, flags and schema."""
 

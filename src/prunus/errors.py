@@ -105,5 +105,6 @@ class Mistakes:
         if len(self.found) == 1:
             raise self.found[0]
         if self.found:
-            lines = "\n".join(f"  {error}" for error in dict.fromkeys(map(str, self.found)))
-            raise RecipeError(f"{where} cannot be carried out; {len(self.found)} mistakes:\n{lines}")
+            told = list(dict.fromkeys(map(str, self.found)))
+            lines = "\n".join(f"  {text}" for text in told)
+            raise RecipeError(f"{where} cannot be carried out; {len(told)} mistakes:\n{lines}")

@@ -29,12 +29,7 @@ def page(cls: type[BaseModel], values: Any, section: str, usage: str) -> str:
         RecipeError: There is no such section; says which there are.
     """
     known = _sections(cls, values)
-    name = _named(known, section)
-    if name is None:
-        top = [other for other in known if other and "." not in other]
-        raise RecipeError(
-            f"--help {section}: there is no such section{nearest(section, list(known))}; at the top: {', '.join(top)}"
-        )
+    name = _section(known, section)
     cls, values = known[name]
     lines = [f"usage: {usage} [--{f'{name}.' if name else ''}OPTION VALUE ...]", ""]
     for field, info in cls.model_fields.items():
@@ -47,6 +42,24 @@ def page(cls: type[BaseModel], values: Any, section: str, usage: str) -> str:
         if inside:
             lines.append(f"      {usage} --help {inside[0]}")
     return "\n".join(lines) + "\n"
+
+
+def _section(known: Iterable[str], asked: str) -> str:
+    """The section that is asked for.
+
+    Raises:
+        RecipeError: There is none; says which there are.
+    """
+    name = _named(known, asked)
+    if name is not None:
+        return name
+    below = [other for other in known if other.rpartition(".")[0] == asked]
+    if below:  # a mapping or a list of sections
+        raise RecipeError(f"--help {asked}: which one? there is: {', '.join(below)}")
+    top = dict.fromkeys(other.partition(".")[0] for other in known if other)
+    raise RecipeError(
+        f"--help {asked}: there is no such section{nearest(asked, list(known))}; at the top: {', '.join(top)}"
+    )
 
 
 def words(

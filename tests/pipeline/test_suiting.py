@@ -5,13 +5,18 @@ from typing import Any
 
 import pytest
 
+from prunus.align.config import AlignConfig
 from prunus.cli import main
-from prunus.config import Size, parse
+from prunus.config import Config, Size, parse
+from prunus.correct.config import CorrectConfig
 from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError
+from prunus.evaluate.config import EvaluateConfig
 from prunus.files import read_object
 from prunus.pipeline.plan import Plan, make_plan
 from prunus.pipeline.recipe import Recipe
+from prunus.prune.config import HealConfig
+from prunus.score.config import ScoreConfig
 from tests.tiny import make_model
 
 
@@ -91,3 +96,21 @@ def test_what_is_open_stays_open_until_the_size_is_known() -> None:
     suited = config.suited(Size(hidden_size=576, context=2048, widest=1536, cut=0.5))
     assert (suited.min_rate_share, suited.steps) == (0.0, suited.tokens // (suited.batch_size * suited.sequence_length))
     assert suited.suited(Size(hidden_size=64, context=32, widest=64)) == suited
+
+
+@pytest.mark.parametrize(
+    ("cls", "given"),
+    [
+        (CorrectConfig, {"tokens": 9}),
+        (DistillConfig, {"tokens": 9}),
+        (ScoreConfig, {}),
+        (EvaluateConfig, {}),
+        (HealConfig, {}),
+        (AlignConfig, {"method": "sft"}),
+    ],
+)
+def test_a_sequence_of_one_token_is_refused_and_0_stays_open(cls: type[Config], given: dict[str, Any]) -> None:
+    for length in (1, -2):
+        with pytest.raises(RecipeError, match="sequence_length: "):
+            parse(cls, {**given, "sequence_length": length}, "x")
+    assert parse(cls, given, "x") == parse(cls, {**given, "sequence_length": 0}, "x")

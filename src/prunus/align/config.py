@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from prunus.candidates.config import CandidatesConfig, WriteConfig
-from prunus.config import RUNTIME, Size
+from prunus.config import RUNTIME, Length, Size
 from prunus.conversations.config import ConversationsConfig, Wanted
 from prunus.data.config import ChatSource
 from prunus.kd.config import GuideConfig
@@ -80,7 +80,7 @@ class AlignConfig(OptimizerConfig):
     """How often the data is gone through."""
     rounds: int = Field(default=1, ge=1)
     """How often the stage is done; each round starts from, and refers to, the model of the round before."""
-    sequence_length: int = Field(default=0, ge=0)
+    sequence_length: Length = 0
     """Tokens of a conversation, at most; 0 is 4096, or the model's context if that is less."""
     longer: Literal["refuse", "drop"] = "refuse"
     """What to do with longer ones."""

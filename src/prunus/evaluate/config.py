@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from prunus.config import MAX_NAME, RUNTIME, Config, Path, Seed, Size, StepConfig
+from prunus.config import MAX_NAME, RUNTIME, Config, Length, Path, Seed, Size, StepConfig
 from prunus.evaluate.tasks import BASE, CODE, SKILLS
 from prunus.judging.config import JudgeConfig
 from prunus.world.config import WORLD, WorldConfig
@@ -71,7 +71,7 @@ class EvaluateConfig(StepConfig):
     kind: ClassVar[str] = "evaluate"
     revision: ClassVar[int] = 4
 
-    sequence_length: int = Field(default=0, ge=0)
+    sequence_length: Length = 0
     """Longest stretch of one document that is read at once; 0 is 2048, or the model's context if that is less."""
     max_tokens: int = Field(default=50_000, ge=2)
     """Stop after so many tokens of the held-out text."""

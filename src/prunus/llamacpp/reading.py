@@ -103,5 +103,7 @@ def _read_one(file: Path) -> tuple[dict[str, Any], dict[str, GgufTensor]]:
             return Reader(file, data).read()
     except OSError as error:
         raise ModelError(f"{file}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, struct.error, IndexError, OverflowError) as error:  # an empty file, a number or text cut off
+    except struct.error:  # whose words are of buffers
+        raise ModelError(f"{file}: no GGUF file of a language model, or one that is cut short") from None
+    except (ValueError, IndexError, OverflowError) as error:  # an empty file, a text cut off
         raise ModelError(f"{file}: no GGUF file of a language model, or one that is cut short: {error}") from None

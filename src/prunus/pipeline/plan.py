@@ -99,11 +99,13 @@ def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:
 def _plan(recipe: Recipe, root: Path, tentative: bool, waiting: Sequence[str] = ()) -> Plan:
     """The plan of a recipe, but for the steps of students whose shape is not known yet."""
     unchecked: list[str] = []
-    shape, base, tokenizer = _teacher(recipe, root, tentative, unchecked)
-    recipe = suited(recipe, shape)
     mistakes = Mistakes()
     with mistakes.noted():
         check_runtime(recipe.runtime, [recipe.correct, *(student.distill for student in recipe.students.values())])
+    if not tentative:  # before a teacher is fetched or unpacked
+        mistakes.check(recipe.name)
+    shape, base, tokenizer = _teacher(recipe, root, tentative, unchecked)
+    recipe = suited(recipe, shape)
     _check_lengths(recipe, shape.max_position_embeddings, mistakes)
     students = _shapes(recipe, shape, _may_chat(tokenizer), tentative, unchecked, waiting, mistakes)
     _check_files(recipe, tokenizer, students, mistakes)

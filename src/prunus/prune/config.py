@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from prunus.config import RUNTIME, Config, Seed, Size, StepConfig
+from prunus.config import RUNTIME, Config, Length, Seed, Size, StepConfig
 from prunus.errors import ShapeError
 from prunus.models.shape import PRUNABLE, Shape
 
@@ -104,7 +104,7 @@ class HealConfig(Config):
     samples: int = Field(default=0, ge=0)
     """Sequences of the calibration set to heal by. 0 follows from the student: 32 tokens for each channel or neuron
     that its widest linear reads."""
-    sequence_length: int = Field(default=0, ge=0)
+    sequence_length: Length = 0
     """Tokens of one of them; 0 is 512, or the model's context if that is less."""
 
     def suited(self, size: Size) -> HealConfig:

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from prunus.config import Path, Seed, Size, StepConfig
+from prunus.config import Length, Path, Seed, Size, StepConfig
 
 Statistic = Literal[
     "mean", "l2", "variance", "gradients", "covariance", "gradient_covariance", "lm_loss", "accuracy", "logit_nmse"
@@ -29,7 +29,7 @@ class ScoreConfig(StepConfig):
     samples: int = Field(default=0, ge=0)
     """Sequences drawn at random from the corpus: the calibration set. 0 follows from the model: 64 tokens for each
     channel of its residual stream, in 64 to 1024 sequences (arXiv 2407.14679 uses 1024)."""
-    sequence_length: int = Field(default=0, ge=0)
+    sequence_length: Length = 0
     """Tokens of one of them; 0 is 512, or the model's context if that is less."""
     collect: tuple[Statistic, ...] = ("mean", "covariance", "gradient_covariance")
     """Statistics to collect: activations by their `mean`, `l2` or `variance` over the sequence; `gradients` of the loss

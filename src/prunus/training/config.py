@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from prunus.config import Seed, Size, StepConfig, parse
+from prunus.config import Length, Seed, Size, StepConfig, parse
 from prunus.training import pace
 
 
@@ -59,7 +59,7 @@ class TrainingConfig(OptimizerConfig):
 
     tokens: int = Field(ge=0)
     """Tokens to train on; the corpus is gone through as often as that takes. 0 leaves the step out."""
-    sequence_length: int = Field(default=0, ge=0)
+    sequence_length: Length = 0
     """Tokens of one sequence. 0 follows from `tokens` and the model's context: 256 for 500 thousand, 8192 for 100
     million."""
     warmup_steps: int | None = Field(default=None, ge=0)

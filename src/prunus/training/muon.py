@@ -52,7 +52,7 @@ class Muon(torch.optim.Muon):
 
 
 def orthogonal(matrix: torch.Tensor, products: torch.dtype) -> torch.Tensor:
-    """Five Newton-Schulz iterations towards U Vᵀ of a matrix U S Vᵀ: its singular values end between 0.7 and 1.2.
+    """Five Newton-Schulz iterations towards U Vᵀ of a matrix U S Vᵀ: all but its smallest singular values end near 1.
 
     Args:
         matrix: Of any shape (m, n), not zero.
