@@ -126,7 +126,7 @@ def test_two_processes_finish_the_other_student(recipe, tmp_path) -> None:
     process = launch(["run", str(file), "--out", str(tmp_path / "run")], 29571)
     _, errors = process.communicate(timeout=300)
     assert process.returncode != 0
-    assert re.search("width distill: the (loss|gradient's norm) is ", errors), errors[-3000:]
+    assert re.search("width distill: the (loss|gradient) is ", errors), errors[-3000:]
     assert "width evaluate: skipped, needs `width distill`" in errors
     assert {"depth/distill", "depth/evaluate"} <= done(tmp_path / "run")
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import get_total_norm
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
@@ -35,6 +37,10 @@ from prunus.training.sequences import Extra, Items, Sequences
 from prunus.training.sharding import gathered, is_sharded, load_whole, shard, share_out
 
 _LOGGED = 200  # points of a loss curve
+_NOT_TAKEN = (
+    "the step is not taken, and the last good checkpoint is kept. A lower learning_rate or a longer warmup_steps is "
+    "the usual cure"
+)
 
 
 class ObjectiveTrainer(Trainer):
@@ -74,10 +80,18 @@ class ObjectiveTrainer(Trainer):
                 f"the loss is {losses[bad]} at step {self.state.global_step + 1}, in portion {bad + 1} of "
                 f"{len(losses)}: sequences {numbers} of the text"
             )
-        raise TrainingError(
-            f"{where}; the step is not taken, and the last good checkpoint is kept. A lower learning_rate or a longer "
-            "warmup_steps is the usual cure"
-        )
+        raise TrainingError(f"{where}; {_NOT_TAKEN}")
+
+    def check_gradients(self) -> None:
+        """Refuse a step whose gradient is not finite, though its loss was; clipping leaves NaN of it.
+
+        Raises:
+            TrainingError: Says at which step.
+        """
+        norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        if processes.any_of(not math.isfinite(whole.item())):
+            raise TrainingError(f"the gradient is not finite at step {self.state.global_step + 1}; {_NOT_TAKEN}")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what the objective saw since the last line, as means over all processes' portions."""
@@ -132,15 +146,16 @@ class ObjectiveTrainer(Trainer):
 
 
 class _Guard(TrainerCallback):
-    """Has the losses of a step checked before the step is taken."""
+    """Has the losses and the gradient of a step checked before the step is taken."""
 
     def __init__(self, trainer: ObjectiveTrainer) -> None:
         self.trainer = trainer
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
-        """See `check_portions`."""
+        """See `check_portions` and `check_gradients`."""
         self.trainer.check_portions()
         self.trainer.portions.clear()
+        self.trainer.check_gradients()
 
 
 def train(
