@@ -163,17 +163,21 @@ class Serve:
 
     def __call__(self, console: Console) -> None:
         """Serve until it is interrupted."""
+        from prunus.llamacpp.gate import Gate
         from prunus.llamacpp.server import start_server
 
         if not 0 <= self.port < 65536:
             raise RecipeError(f"--port: {self.port}; expected 0 to 65535")
+        if self.context < 0:
+            raise RecipeError(f"--context: {self.context}; expected 0 or more")
         key = self.api_key if self.api_key is not None else os.environ.get("PRUNUS_SERVE_KEY")
         if key is not None and not key.strip():
             raise RecipeError("--api-key or PRUNUS_SERVE_KEY: the key is empty")
         _check([self.file], console)
-        server = start_server(Path(self.file).expanduser(), max(self.context, 0))
+        gate = Gate(self.port, key)
+        server = start_server(Path(self.file).expanduser(), self.context)
         _look([self.file], console)
-        gate = server.behind_gate(self.port, key)
+        server.serve(gate)
         with_key = "with the key" if key is not None else "to any program of this machine"
         console.say(
             f"serving {self.file} at {gate.address} (OpenAI's interface: /v1), {with_key}, and to no web page of "

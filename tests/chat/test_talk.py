@@ -17,9 +17,10 @@ from prunus.chat.talk import talk
 from prunus.chat.voices import FolderVoice, GgufVoice, Message, voice_of
 from prunus.cli import main
 from prunus.console import Console
-from prunus.errors import ModelError, RecipeError
+from prunus.errors import ModelError
 from prunus.export.gguf import write_gguf
 from prunus.export.vocabulary import read_vocabulary
+from prunus.llamacpp.gate import Gate
 from prunus.llamacpp.server import start_server
 from prunus.models.folder import ModelFolder
 from prunus.runtime import Runtime
@@ -121,14 +122,23 @@ def test_the_server_speaks_openais_interface(pair: tuple[Path, Path]) -> None:
         )
         with urllib.request.urlopen(request, timeout=120) as response:
             assert json.loads(response.read())["choices"][0]["message"]["role"] == "assistant"
-        port = address.rpartition(":")[2]
-        with pytest.raises(RecipeError, match=f"--port: {port} cannot be had"):
-            start_server(pair[1], 0).behind_gate(int(port))
         process.send_signal(signal.SIGINT)
         process.wait(timeout=60)
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_server_can_be_let_go_of_at_once(pair: tuple[Path, Path]) -> None:
+    for _ in range(20):
+        start_server(pair[1], 0)
+
+
+def test_a_port_in_use_is_refused_before_the_file_is_read(tmp_path: Path, capsys) -> None:
+    pytest.importorskip("xllamacpp", reason="the extra `gguf` is not installed")
+    taken = Gate()
+    assert main(["serve", str(tmp_path / "nowhere.gguf"), "--port", str(taken.server_port)]) == 2
+    assert f"--port: {taken.server_port} cannot be had" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -137,6 +147,7 @@ def test_the_server_speaks_openais_interface(pair: tuple[Path, Path]) -> None:
         (["chat", "./nowhere"], "MODEL: there is no folder ./nowhere"),
         (["serve", "./nowhere.gguf"], "nowhere.gguf: there is no such file"),
         (["serve", "x.gguf", "--port", "70000"], "--port: 70000"),
+        (["serve", "x.gguf", "--context", "-1"], "--context: -1"),
         (["serve", "."], "a folder; `prunus export . --formats gguf-f16`"),
     ],
 )

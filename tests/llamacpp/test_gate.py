@@ -62,7 +62,9 @@ def upstream() -> Iterator[ThreadingHTTPServer]:
 
 
 def gate_before(server: ThreadingHTTPServer, key: str | None = None) -> Gate:
-    return Gate(f"http://127.0.0.1:{server.server_port}", SECRET, key=key)
+    gate = Gate(key=key)
+    gate.open(f"http://127.0.0.1:{server.server_port}", SECRET)
+    return gate
 
 
 def ask(
@@ -181,10 +183,11 @@ def test_what_cannot_be_passed_on_is_refused(
 
 
 def test_a_server_that_is_gone_and_a_port_that_is_taken_are_told(upstream: ThreadingHTTPServer) -> None:
-    gate = Gate("http://127.0.0.1:1", SECRET)
+    gate = Gate()
+    gate.open("http://127.0.0.1:1", SECRET)
     assert ask(gate)[0] == 502
     with pytest.raises(RecipeError, match=f"--port: {gate.server_port} cannot be had"):
-        Gate("http://127.0.0.1:1", SECRET, gate.server_port)
+        Gate(gate.server_port)
 
 
 def test_llama_cpp_behind_it_asks_for_a_key_that_nobody_knows(tmp_path: Path) -> None:
@@ -193,10 +196,11 @@ def test_llama_cpp_behind_it_asks_for_a_key_that_nobody_knows(tmp_path: Path) ->
     folder = make_model(tmp_path / "model", num_hidden_layers=1)
     file = tmp_path / "model.gguf"
     write_gguf(ModelFolder(folder), read_vocabulary(folder, 300), "gguf-f32", file)
-    server = start_server(file, 0)
+    gate, server = Gate(), start_server(file, 0)
+    server.serve(gate)
     body = json.dumps({"prompt": "plum", "max_tokens": 3, "stream": True})
     json_body = {"Content_Type": "application/json"}
-    status, headers, answer = ask(server.behind_gate(), path="/v1/completions", body=body, **json_body)
+    status, headers, answer = ask(gate, path="/v1/completions", body=body, **json_body)
     assert status == 200
     assert "access-control-allow-origin" not in headers
     assert answer.decode().count("data: ") >= 2

@@ -36,11 +36,11 @@ _NOT_PASSED_BACK = {"connection", "keep-alive", "transfer-encoding", "content-le
 
 
 class Gate(ThreadingHTTPServer):
-    """Serves what `upstream` serves, on loopback, to programs of this machine and to its own web page.
+    """Serves what llama.cpp's server serves, on loopback, to programs of this machine and to its own web page.
+
+    Its port is taken at once, so that a port in use is refused before a model is loaded; `open` begins to answer.
 
     Args:
-        upstream: The address of llama.cpp's server, such as `http://127.0.0.1:1234`.
-        secret: The key that it asks for.
         port: The port; 0 for any that is free.
         key: What whoever asks has to send as `Authorization: Bearer KEY`; None for nothing.
 
@@ -51,12 +51,19 @@ class Gate(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, upstream: str, secret: str, port: int = 0, key: str | None = None) -> None:
-        self.upstream, self.secret, self.key = urlsplit(upstream).netloc, secret, key
+    upstream: str
+    secret: str
+
+    def __init__(self, port: int = 0, key: str | None = None) -> None:
+        self.key = key
         try:
             super().__init__((LOOPBACK, port), _Request)
         except OSError as error:
             raise RecipeError(f"--port: {port} cannot be had: {error.strerror}") from None
+
+    def open(self, upstream: str, secret: str) -> None:
+        """Begin to serve what is served at `upstream`, such as `http://127.0.0.1:1234`, which asks for `secret`."""
+        self.upstream, self.secret = urlsplit(upstream).netloc, secret
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property

@@ -26,13 +26,9 @@ class Server:
     native: Any
     secret: str
 
-    def behind_gate(self, port: int = 0, key: str | None = None) -> Gate:
-        """Serve it on a port of loopback; the arguments are those of `Gate`.
-
-        Raises:
-            RecipeError: The port is taken.
-        """
-        return Gate(self.native.listening_address, self.secret, port, key)
+    def serve(self, gate: Gate) -> None:
+        """Answer whoever asks at a gate."""
+        gate.open(self.native.listening_address, self.secret)
 
 
 def start_server(file: Path, context: int) -> Server:
@@ -64,7 +60,10 @@ def start_server(file: Path, context: int) -> Server:
     options.hostnames, options.port, options.api_keys = [LOOPBACK], 0, [secret]
     options.n_ctx, options.n_parallel, options.verbosity, options.warmup = context, 1, 0, False
     options.cpuparams.n_threads = options.cpuparams_batch.n_threads = ggml.workers()
+    options.endpoint_metrics = True
     try:
-        return Server(xllamacpp.Server(options), secret)
+        native = xllamacpp.Server(options)
     except Exception as error:  # it says no more than that it failed
         raise ModelError(f"{file}: llama.cpp does not load it: {error}") from None
+    native.handle_metrics()  # answered by its loop: let go of before that one has begun, it would wait for it for ever
+    return Server(native, secret)
