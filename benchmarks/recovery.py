@@ -144,9 +144,8 @@ class Bench:
     def prune_config(self, kind: str, seed: int) -> PruneConfig:
         """The options of a kind's cut."""
         asked = {**KINDS[kind][0], **self.options.prune, "seed": seed}
-        if "heal" in asked:
-            length = self.options.sequence_length
-            asked["heal"] = {"samples": self.options.calibration_samples, "sequence_length": length, **asked["heal"]}
+        text = {"samples": self.options.calibration_samples, "sequence_length": self.options.sequence_length}
+        asked["heal"] = {"refit": "none", **text, **asked.get("heal", {})}
         return parse(PruneConfig, asked, kind)
 
     def measured(self, model: PreTrainedModel, part: str) -> tuple[float, float]:

@@ -216,11 +216,16 @@ def test_healing_reads_the_corpus_and_costs_something(plan) -> None:
     made = plan(students={"d": {"prune": {"num_hidden_layers": 2, "heal": {"depth": "linear"}}}})
     assert step_of(made, "d prune").inputs["tokens"] is step_of(made, "data corpus")
     assert cost_of(step_of(made, "d prune"), made).flops > 0
-    unread = plan(students={"d": {"prune": {"num_hidden_layers": 2, "check_samples": 0}}})
+    unread = plan(students={"d": {"prune": {"num_hidden_layers": 2, "check_samples": 0, "heal": "none"}}})
     assert "tokens" not in step_of(unread, "d prune").inputs
-    assert "tokens" in step_of(plan(), "depth prune").inputs  # for the check after the cut
+    checked = plan(students={"d": {"prune": {"num_hidden_layers": 2, "heal": "none"}}})
+    assert "tokens" in step_of(checked, "d prune").inputs
+    tried = plan(students={"d": {"prune": {"num_hidden_layers": 2, "check_samples": 0}}})
+    assert cost_of(step_of(tried, "d prune"), tried).flops > 0  # a refit is tried where nobody says
     assert "tokens" not in step_of(plan(), "scratch prune").inputs
-    refitted = plan(students={"d": {"prune": {"num_hidden_layers": 2, "importance": {"layers": "refit"}}}})
+    refitted = plan(
+        students={"d": {"prune": {"num_hidden_layers": 2, "importance": {"layers": "refit"}, "heal": "none"}}}
+    )
     step = step_of(refitted, "d prune")
     assert step.inputs["tokens"] is step_of(refitted, "data corpus")
     assert "scores" not in step.inputs

@@ -48,7 +48,7 @@ def healed(teacher: Path, tokens: Path, out: Path, heal: dict[str, Any], **optio
     config = ScoreConfig(samples=32, sequence_length=24)
     run_score(config, ScoreInputs(teacher, tokens), scores, Runtime(), QUIET)
     out.mkdir()
-    asked = {"samples": 64, "sequence_length": 24, **heal}
+    asked = {"refit": "none", "samples": 64, "sequence_length": 24, **heal}
     config = PruneConfig.model_validate({"method": "minitron", **options, "heal": asked})
     run(config, Inputs(teacher, scores, tokens), out, Runtime(), QUIET)
     return out
@@ -100,6 +100,57 @@ def test_a_healed_width_cut_is_nearer_to_its_teacher(
     )
     assert whole < plain
     assert outputs < plain
+
+
+@pytest.mark.parametrize("options", [{"hidden_size": 24, "intermediate_size": 16}, {"drop_layers": [1, 2]}])
+def test_a_refit_that_helps_is_kept_by_itself(tmp_path: Path, tokens: Path, options: dict[str, Any]) -> None:
+    folder = make_teacher(tmp_path / "teacher", "llama")
+    asked = {
+        "plain": {},
+        "auto": {"refit": "auto", "samples": 56},
+        "all": {"norms": True, "refit": "all", "samples": 56},
+    }
+    students = {
+        name: healed(folder, tokens, tmp_path / name, heal, **{"method": "auto", **options})
+        for name, heal in asked.items()
+    }
+    assert error(students["auto"], folder) < error(students["plain"], folder)
+    torch.testing.assert_close(logits(students["auto"]), logits(students["all"]), rtol=0, atol=0)
+
+
+def test_a_refit_that_does_harm_leaves_no_trace(tmp_path: Path, tokens: Path) -> None:
+    """Fitted on 48 tokens and nothing else."""
+    folder = make_teacher(tmp_path / "teacher", "llama")
+    students = {
+        name: healed(
+            folder, tokens, tmp_path / name, {**heal, "samples": 2, "ridge": 1e-9}, method="auto", hidden_size=24
+        )
+        for name, heal in (("none", {}), ("all", {"norms": True, "refit": "all"}), ("auto", {"refit": "auto"}))
+    }
+    assert error(students["all"], folder) > error(students["none"], folder)
+    weights = {name: (student / "model.safetensors").read_bytes() for name, student in students.items()}
+    assert weights["auto"] == weights["none"]
+
+
+@pytest.mark.parametrize("options", [{"method": "minitron"}, {"method": "auto", "init": "random"}])
+def test_the_papers_cut_and_random_weights_are_not_refitted(
+    tmp_path: Path, tokens: Path, options: dict[str, Any]
+) -> None:
+    folder = make_teacher(tmp_path / "teacher", "llama")
+    students = [
+        healed(folder, tokens, tmp_path / refit, {"refit": refit}, hidden_size=24, **options)
+        for refit in ("none", "auto")
+    ]
+    weights = [(student / "model.safetensors").read_bytes() for student in students]
+    assert weights[0] == weights[1]
+
+
+def test_too_little_text_leaves_the_student_as_cut(tmp_path: Path, tokens: Path, capsys) -> None:
+    folder = make_teacher(tmp_path / "teacher", "llama")
+    config = PruneConfig.model_validate({"drop_layers": [1], "heal": {"sequence_length": 64 * 8}})
+    (tmp_path / "out").mkdir()
+    assert run(config, Inputs(folder, None, tokens), tmp_path / "out", Runtime(), Console())["refitted"] == 0
+    assert "not refitted: the corpus has fewer than 4 sequences of 512 tokens" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("model_type", DENSE)
@@ -191,9 +242,9 @@ def test_the_block_that_goes_is_the_one_that_a_refit_makes_up_for(tmp_path: Path
         healed = cut(f"without-{layer}", drop_layers=[layer], heal={**asked, "refit": "all"})
         found = F.log_softmax(load(healed)(ids).logits, dim=-1)
         losses.append(float(F.kl_div(found, wanted, log_target=True, reduction="batchmean")))
-    chosen = cut("chosen", importance={"layers": "refit"}, heal=asked)
+    chosen = cut("chosen", importance={"layers": "refit"}, heal={**asked, "refit": "none"})
     gone = set(range(4)) - set(json.loads((chosen / "kept.json").read_text())["layers"])
     assert gone == {int(np.argmin(losses))}
-    plain = cut("plain", drop_layers=list(gone))
+    plain = cut("plain", drop_layers=list(gone), heal="none")
     assert all(torch.equal(a, b) for a, b in zip(load(chosen).parameters(), load(plain).parameters(), strict=True))
     assert sorted(file.name for file in chosen.iterdir()) == sorted(file.name for file in plain.iterdir())

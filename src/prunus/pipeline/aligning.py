@@ -197,9 +197,10 @@ def of_teacher(recipe: Recipe, tentative: bool) -> Alignment:
 
 
 def of_student(recipe: Recipe, name: str, tentative: bool) -> Alignment:
-    """A student's stages."""
+    """A student's stages; those that are the recipe's are called so, and are told of once."""
     stages = recipe.students[name].align
-    return Alignment(stages, recipe.data.chat, recipe.data.template, f"students.{name}.align", tentative)
+    where = "align" if stages == recipe.align else f"students.{name}.align"
+    return Alignment(stages, recipe.data.chat, recipe.data.template, where, tentative)
 
 
 def is_model(step: Step) -> bool:

@@ -54,7 +54,7 @@ def cost_of(step: Step, plan: Plan) -> Cost:
         return _training(config, shape, plan)
     if isinstance(config, EvaluateConfig):
         return _evaluating(config, shape, [plan.teacher] if "teacher" in step.inputs else [], plan)
-    if isinstance(config, PruneConfig) and (config.heal.asked or config.refits_blocks):
+    if isinstance(config, PruneConfig) and (config.heals(plan.teacher, shape) or config.refits_blocks):
         return _healing(config, shape, plan)
     if isinstance(config, ExportConfig):
         return Cost(*export_cost(config, shape, shape.max_position_embeddings))
@@ -136,7 +136,7 @@ def _targets(config: TargetsConfig, shape: Shape, plan: Plan) -> Cost:
 def _healing(config: PruneConfig, shape: Shape, plan: Plan) -> Cost:
     read, models = config.heal.samples * config.heal.sequence_length, (plan.teacher, shape)
     blocks = shape.num_hidden_layers + 1 if config.refits_blocks else 0  # of which each is tried
-    tokens = read * (blocks + config.heal.asked)
+    tokens = read * (blocks + config.heals(plan.teacher, shape))
     flops = tokens * sum(model.flops_per_token(config.heal.sequence_length) for model in models) * _HEALING
     streams = read * (2 * plan.teacher.hidden_size + shape.hidden_size) * 4
     return Cost(tokens, flops, sum(model.parameters * 4 for model in models) + streams, shape.parameters * 4)

@@ -30,6 +30,7 @@ from prunus.pipeline.steps import Given, Step, given_sources, tokens_step
 from prunus.pipeline.timing import latency_of
 from prunus.pipeline.trying import ensure
 from prunus.prune.choose import layer_choices
+from prunus.prune.config import HealConfig
 from prunus.runtime import Runtime
 from prunus.score.config import ScoreConfig
 from prunus.search.budget import Meter
@@ -155,7 +156,11 @@ class Workshop:
         """The steps up to the measurement after a rung: cut, recovered rung by rung, and measured."""
         config, name = self.config, f"search/{candidate.name}"
         sizes, teacher = self.sizes(candidate), self.teacher.shape
-        options = config.prune.model_copy(update={**sizes["prune"], "via": sizes["via"], "check_samples": 0})
+        heal = (
+            config.prune.heal if config.prune.heal.asked else HealConfig(refit="none")
+        )  # a refit tried on each is long
+        cut = {**sizes["prune"], "via": sizes["via"], "heal": heal, "check_samples": 0}
+        options = config.prune.model_copy(update=cut)
         words = options.vocab_size is not None
         given = {key: one for key, one in self.given.items() if key != "ranking"}
         steps = cut_steps(name, options, teacher, given, config.distill, self.score, self.root)

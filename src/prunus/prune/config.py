@@ -89,13 +89,15 @@ class ImportanceConfig(Config):
 
 
 class HealConfig(Config):
-    """What is done about a cut before any training, by passes over a few sequences; nothing unless asked for."""
+    """What is done about a cut before any training, by passes over a few sequences. A word alone stands for `refit`."""
 
     norms: bool = False
     """Scale each norm's gain by one number, so that what it gives is as large as the teacher's."""
-    refit: Literal["none", "outputs", "all"] = "none"
+    refit: Literal["auto", "none", "outputs", "all"] = "auto"
     """Refit linears by least squares: those that write the residual stream (`outputs`), or those that read it as well
-    (`all`). For students that are not trained, or start near their teacher; docs/decisions/0002 has figures."""
+    (`all`). `auto` scales norms and refits all, and keeps that where it brings the student nearer its teacher on
+    sequences that it was not fitted on. It does nothing where there is no text, the vocabulary is cut, the family or
+    the memory does not allow it, `method` is `minitron`, or `norms` or `depth` is given."""
     depth: Literal["none", "linear", "magnitude"] = "none"
     """What makes up for dropped layers: one `linear` map, folded into what the layer before them writes, or only their
     `magnitude`, by which all that later layers write is divided. A refit of outputs does more than either."""
@@ -107,6 +109,24 @@ class HealConfig(Config):
     sequence_length: Length = 0
     """Tokens of one of them; 0 is 512, or the model's context if that is less."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, raw: Any) -> Any:
+        """A word alone stands for a refit, and what else is asked for stands in place of `auto`."""
+        if isinstance(raw, str):
+            return {"refit": raw}
+        if isinstance(raw, dict) and (raw.get("norms") or raw.get("depth", "none") != "none"):
+            return {"refit": "none", **raw}
+        return raw
+
+    @model_validator(mode="after")
+    def _alone(self) -> HealConfig:
+        if self.refit == "auto" and (self.norms or self.depth != "none"):
+            raise ValueError(
+                "refit: auto leaves norms and depth to what is measured; allowed with them: none, outputs, all"
+            )
+        return self
+
     def suited(self, size: Size) -> HealConfig:
         """The same, with a calibration set that suits a student of that size."""
         length = self.sequence_length or min(_LENGTH, size.context)
@@ -114,9 +134,14 @@ class HealConfig(Config):
         return self.model_copy(update={"sequence_length": length, "samples": samples})
 
     @property
+    def decided(self) -> HealConfig:
+        """The same, with what `auto` tries."""
+        return self.model_copy(update={"norms": True, "refit": "all"}) if self.refit == "auto" else self
+
+    @property
     def asked(self) -> bool:
-        """Whether anything is to be done."""
-        return self.norms or self.refit != "none" or self.depth != "none"
+        """Whether anything is to be done, whatever it does to the student."""
+        return self.norms or self.refit in {"outputs", "all"} or self.depth != "none"
 
 
 class PruneConfig(StepConfig):
@@ -214,7 +239,8 @@ class PruneConfig(StepConfig):
     @property
     def takes_text(self) -> bool:
         """Whether the cut is given the corpus where there is one: to be read, or for the check after it."""
-        return self.reads_text or (self.check_samples > 0 and self.init == "teacher")
+        tried = self.check_samples > 0 or self.heal.refit == "auto"
+        return self.reads_text or (tried and self.init == "teacher")
 
     @field_validator("drop_layers")
     @classmethod
@@ -276,6 +302,13 @@ class PruneConfig(StepConfig):
         if by_score and target.num_hidden_layers < teacher.num_hidden_layers:
             wanted.add("cosines" if self.importance.layers == "block_influence" else self.importance.layers)
         return wanted
+
+    def heals(self, teacher: Shape, target: Shape) -> bool:
+        """Whether the cut is healed, or a refit of it is tried, where there is text."""
+        if self.heal.refit != "auto":
+            return self.heal.asked
+        smaller = target != teacher and target.vocab_size == teacher.vocab_size
+        return smaller and self.init == "teacher" and self.method != "minitron" and bool(teacher.family.feeds)
 
     def rotates(self, teacher: Shape, target: Shape) -> bool:
         """Whether the residual stream is rotated before it is cut."""

@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import torch
 import torch.nn.functional as F
+from transformers import PreTrainedModel
 
 from prunus.errors import ModelError
 from prunus.kd.losses import forward_kl
@@ -126,6 +127,16 @@ def measure_damage(
     size = int(models[0].config.vocab_size)
     uniform = log(size if kept is None else len(kept))
     return Damage(kl, nll, teacher_nll, unigram_nll(stream[:_COUNTED], ids[:, 1:], size), uniform)
+
+
+@torch.no_grad()
+def divergence(teacher: PreTrainedModel, student: PreTrainedModel, ids: torch.Tensor) -> float:
+    """KL(teacher ‖ student) of two models in memory on sequences [N, S], in nats per token; 0 where there are none."""
+    total = 0.0
+    for row in ids:
+        first, second = (model(input_ids=row[None].to(model.device)).logits.float() for model in (student, teacher))
+        total += float(forward_kl(first, second).sum())
+    return total / max(ids.numel(), 1)
 
 
 def unigram_nll(stream: np.ndarray, ids: np.ndarray, vocabulary: int) -> float:

@@ -147,7 +147,7 @@ def _refit_writer(pair: Pair, bridge: Bridge, name: str, ridge: float) -> None:
         x, y = seen_s[name][0], seen_t[name][1]
         stream = pair.teacher.stream[rows].to(y.device) + multiplier * y
         wanted = stream @ bridge.basis - pair.student.stream[rows].to(x.device)
-        gram = _add(gram, x, [wanted / multiplier], [module])
+        gram = _add(gram, x, [wanted / multiplier], [module], _rms(stream))
     _refit(pair.student, [module], gram, ridge)
 
 
@@ -159,8 +159,9 @@ def _refit_last(pair: Pair, bridge: Bridge, name: str, ridge: float) -> None:
     for rows in pair.student.rows():
         out, seen = pair.student.run(pair.j, pair.student.stream[rows], name)
         x, y = seen[name]
-        wanted = pair.after[rows].to(out.device) @ bridge.basis - (out - multiplier * y)
-        gram = _add(gram, x, [wanted / multiplier], [module])
+        after = pair.after[rows].to(out.device)
+        wanted = after @ bridge.basis - (out - multiplier * y)
+        gram = _add(gram, x, [wanted / multiplier], [module], _rms(after))
     _refit(pair.student, [module], gram, ridge)
 
 
@@ -219,12 +220,23 @@ def _heal_end(teacher: Side, student: Side, bridge: Bridge, config: HealConfig) 
         head_s.weight.copy_(gram.fit(head_s.weight, config.ridge))
 
 
-def _add(gram: Gram | None, x: torch.Tensor, wanted: list[torch.Tensor], modules: list[Any]) -> Gram:
+def _add(
+    gram: Gram | None,
+    x: torch.Tensor,
+    wanted: list[torch.Tensor],
+    modules: list[Any],
+    size: torch.Tensor | None = None,
+) -> Gram:
     """Add a portion of what modules that read the same are to give, less what the bias of each gives."""
     y = torch.cat([y if m.bias is None else y - m.bias for y, m in zip(wanted, modules, strict=True)], dim=-1)
     gram = gram or Gram.empty(x.shape[-1], y.shape[-1], x.device)
-    gram.add(x, y)
+    gram.add(x, y, size)
     return gram
+
+
+def _rms(stream: torch.Tensor) -> torch.Tensor:
+    """The root mean square of each token's stream, by which the norm that reads it divides: [..., d] to [...]."""
+    return stream.float().square().mean(-1).sqrt().clamp_min(1e-30)
 
 
 def _refit(student: Side, modules: list[Any], gram: Gram | None, ridge: float) -> None:

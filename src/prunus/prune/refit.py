@@ -27,9 +27,12 @@ class Gram:
         """Nothing summed yet."""
         return cls(*(torch.zeros(size, n, dtype=torch.float64, device=device) for size in (n, m)))
 
-    def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        """Add tokens: [..., n] and [..., m]."""
+    def add(self, x: torch.Tensor, y: torch.Tensor, size: torch.Tensor | None = None) -> None:
+        """Add tokens: [..., n] and [..., m]; their errors count relative to `size`, [...]."""
         x, y = x.float().flatten(0, -2), y.float().flatten(0, -2)
+        if size is not None:
+            size = size.float().flatten()[:, None]
+            x, y = x / size, y / size
         self.inputs += (x.T @ x).double()
         self.outputs += (y.T @ x).double()
 

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from prunus.kd.losses import forward_kl
 from prunus.models.checkpoint import write_tensors
 from prunus.models.folder import ModelFolder, copy_along, write_config
 from prunus.models.student import student_config
-from prunus.prune.activations import Side, sides
+from prunus.prune.activations import sides
 from prunus.prune.bridge import make_bridge
 from prunus.prune.choose import choose
 from prunus.prune.config import HealConfig, PruneConfig
 from prunus.prune.cut import cut
+from prunus.prune.damage import divergence
 from prunus.prune.heal import heal
 from prunus.runtime import Runtime
 
@@ -60,15 +60,6 @@ def refit_losses(
         bridge = make_bridge(teacher.shape, target, keep, None, {}, whole.model.device)
         tokens = torch.from_numpy(ids)
         heal(whole, student, bridge, tokens, config.model_copy(update={"refit": "all"}), lambda _: None)
-        losses[block] = _kl(whole, student, tokens)
+        losses[block] = divergence(whole.model, student.model, tokens)
         update(number)
     return losses
-
-
-@torch.no_grad()
-def _kl(teacher: Side, student: Side, ids: torch.Tensor) -> float:
-    total = 0.0
-    for rows in teacher.rows(ids):
-        first, second = (side.model(ids[rows].to(side.model.device)).logits.float() for side in (student, teacher))
-        total += float(forward_kl(first, second).sum())
-    return total / ids.numel()

@@ -20,7 +20,7 @@ from prunus.models.student import student_config
 from prunus.models.texts import read_optional_json
 from prunus.models.values import to_float
 from prunus.prune.choose import Keep, choose
-from prunus.prune.config import HealConfig, ImportanceConfig, PruneConfig
+from prunus.prune.config import ImportanceConfig, PruneConfig
 from prunus.prune.cut import cut
 from prunus.prune.ids import named_ids, renumber
 from prunus.prune.rank import Scores, statistic
@@ -55,8 +55,8 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     """Write the student to `out`, and beside it `kept.json`: what of the teacher it is made of.
 
     Returns:
-        Its parameters, total and non-embedding, and of a rotated cut the share of the normalised residual stream's
-        energy that it keeps.
+        Its parameters, total and non-embedding; of a rotated cut the share of the normalised residual stream's energy
+        that it keeps; whether it was refitted, where that was left to what is measured.
 
     Raises:
         ShapeError: The shape cannot be cut from this teacher.
@@ -83,7 +83,7 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     copy_along(inputs.model, out)
     if vocabulary is not None:
         write_tokenizer(inputs.model, out, vocabulary)
-    rotation = None
+    rotation, healed, figures = None, False, dict[str, float]()
     if config.init == "random":
         draw_model(settings, out, config.seed)
     else:
@@ -93,17 +93,22 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
             write_tensors(out, plans, on_progress=progress.update)
         write_config(out, settings)
         write_lineage(out, *_descent(inputs, _kept(keep), rotation))
-        if config.heal.asked:
-            _heal(config.heal, config.seed, inputs, out, keep, rotation, scores, runtime, console)
+        if inputs.tokens is not None and config.heals(teacher.shape, target):
+            from prunus.prune.healing import Made, heal_student
+
+            healed, made = True, Made(keep, rotation, scores)
+            _damage(config, inputs, out, vocabulary, healed, runtime, Console(quiet=True))  # a fit would hide a fault
+            figures |= heal_student(config, inputs.model, out, inputs.tokens, made, runtime, console)
     student = ModelFolder(out)
     student.check()
-    figures: dict[str, float] = {
-        "parameters": student.shape.parameters,
-        "non_embedding_parameters": student.shape.non_embedding_parameters,
-    }
     if rotation is not None:
         figures["kept_energy"] = 1.0 - rotation.lost
-    return {**figures, **_damage(config, inputs, out, vocabulary, runtime, console)}
+    return {
+        "parameters": student.shape.parameters,
+        "non_embedding_parameters": student.shape.non_embedding_parameters,
+        **figures,
+        **_damage(config, inputs, out, vocabulary, healed, runtime, console),
+    }
 
 
 def _descent(
@@ -176,11 +181,13 @@ def _block(
     console: Console,
 ) -> tuple[int, ...]:  # fmt: skip
     """The layers that go, of which a refit of what stays makes up for most."""
+    from prunus.prune.calibration import calibration
     from prunus.prune.refitted import refit_losses
 
     length = teacher.shape.num_hidden_layers - target.num_hidden_layers
     blocks = [tuple(range(first, first + length)) for first in range(target.num_hidden_layers + 1)]
-    ids = _calibration(config.heal, config.seed, inputs)
+    assert inputs.tokens is not None  # the plan gives them where the cut reads text
+    ids = calibration(config.heal, inputs.tokens, config.seed)
     with console.progress("refit", len(blocks), "blocks") as progress, TemporaryDirectory(dir=out) as scratch:
         losses = refit_losses(teacher, blocks, ids, config.heal, runtime, Path(scratch), progress.update)
     best = min(blocks, key=lambda block: losses[block])
@@ -188,45 +195,14 @@ def _block(
     return best
 
 
-def _calibration(config: HealConfig, seed: int, inputs: Inputs) -> np.ndarray:
-    """The sequences that weights are fitted on, [N, S]."""
-    from prunus.data.blocks import calibration_set
-    from prunus.data.tokens import Tokens
-
-    assert inputs.tokens is not None  # the plan gives them where the cut reads text
-    return calibration_set(Tokens.open(inputs.tokens), config.samples, config.sequence_length, seed)
-
-
-def _heal(
-    config: HealConfig,
-    seed: int,
+def _damage(
+    config: PruneConfig,
     inputs: Inputs,
     out: Path,
-    keep: Keep,
-    rotation: Rotation | None,
-    scores: Scores,
+    vocabulary: np.ndarray | None,
+    healed: bool,
     runtime: Runtime,
     console: Console,
-) -> None:
-    """Heal the student in `out`, with both models in memory."""
-    import torch
-
-    from prunus.models.load import device_of, save_model, saved_dtype
-    from prunus.prune.activations import sides
-    from prunus.prune.bridge import make_bridge
-    from prunus.prune.heal import heal
-
-    ids = _calibration(config, seed, inputs)
-    folders, device = (ModelFolder(inputs.model), ModelFolder(out)), device_of(runtime)
-    teacher, student = sides(folders, len(ids), runtime)
-    bridge = make_bridge(folders[0].shape, folders[1].shape, keep, rotation, scores, device)
-    with console.progress("heal", len(keep.layers), "layers") as progress:
-        heal(teacher, student, bridge, torch.from_numpy(ids), config, progress.update)
-    save_model(student.model, out, saved_dtype(folders[1]))
-
-
-def _damage(
-    config: PruneConfig, inputs: Inputs, out: Path, vocabulary: np.ndarray | None, runtime: Runtime, console: Console
 ) -> dict[str, float]:
     """Compare the student in `out` with its teacher, and show the figures; nothing where there is no text.
 
@@ -237,6 +213,7 @@ def _damage(
         return {}
     from prunus.data.blocks import calibration_set
     from prunus.data.tokens import Tokens
+    from prunus.prune.calibration import fitted_and_judged
     from prunus.prune.damage import has_room, measure_damage
 
     tokens = Tokens.open(inputs.tokens)
@@ -247,6 +224,9 @@ def _damage(
         console.warn("not compared with the teacher: there is too little free memory for both models")
         return {}
     ids = calibration_set(tokens, config.check_samples, length, config.seed)
+    if healed:  # it is near its teacher on what it was fitted on
+        others = fitted_and_judged(config, inputs.tokens)[1][: config.check_samples, :length]
+        ids = others if len(others) else ids
     damage = measure_damage(inputs.model, out, ids, tokens.ids, vocabulary, runtime)
     if damage is None:
         console.say("not compared with the teacher: every sequence has a token that the student drops")
