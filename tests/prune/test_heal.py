@@ -118,6 +118,19 @@ def test_a_refit_that_helps_is_kept_by_itself(tmp_path: Path, tokens: Path, opti
     torch.testing.assert_close(logits(students["auto"]), logits(students["all"]), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("options", [{"hidden_size": 24, "intermediate_size": 16}, {"drop_layers": [1, 2]}])
+def test_what_is_kept_of_the_teacher_changes_nothing(
+    tmp_path: Path, tokens: Path, monkeypatch, options: dict[str, Any]
+) -> None:
+    folder = make_teacher(tmp_path / "teacher", "llama")
+    weights = []
+    for kept in (0, 40_000, 2**30):  # nothing, the first portions of a layer at most, everything
+        monkeypatch.setattr("prunus.prune.activations._KEPT", kept)
+        student = healed(folder, tokens, tmp_path / str(kept), {"norms": True, "refit": "all"}, **options)
+        weights.append((student / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1] == weights[2]
+
+
 def test_a_refit_that_does_harm_leaves_no_trace(tmp_path: Path, tokens: Path) -> None:
     """Fitted on 48 tokens and nothing else."""
     folder = make_teacher(tmp_path / "teacher", "llama")

@@ -35,6 +35,9 @@ def sides(folders: tuple[ModelFolder, ModelFolder], count: int, runtime: Runtime
     return teacher, student
 
 
+_KEPT = 2**30  # bytes of what the modules of a layer were given and gave
+
+
 class _ReachedError(Exception):
     """A forward pass has come as far as is wanted."""
 
@@ -55,6 +58,7 @@ class Side:
     portion: int
     stream: torch.Tensor = field(init=False)
     _calls: list[dict[str, Any]] = field(init=False)
+    _kept: dict[tuple[int, int], dict[str, Any]] = field(init=False, default_factory=dict)  # by layer and portion
 
     @torch.no_grad()
     def start(self, ids: torch.Tensor) -> None:
@@ -102,11 +106,14 @@ class Side:
         return out, seen
 
     @torch.no_grad()
-    def look(self, i: int, x: torch.Tensor, *watched: str) -> dict[str, Any]:
-        """One portion into layer `i`, as far as the last of the watched modules: `(input, output)` of each."""
+    def look(self, i: int, rows: slice, *watched: str) -> dict[str, Any]:
+        """A portion into layer `i`, as far as the last of the watched modules: `(input, output)` of each."""
+        kept = self._kept.get((i, rows.start), {})
+        if set(watched) <= kept.keys():
+            return kept
         seen: dict[str, Any] = {}
         with self._watching(i, watched, seen, stop=True), contextlib.suppress(_ReachedError):
-            self._forward(i, x)
+            self._forward(i, self.stream[rows])
         return seen
 
     def _forward(self, i: int, x: torch.Tensor) -> torch.Tensor:
@@ -133,7 +140,20 @@ class Side:
             for handle in handles:
                 handle.remove()
 
-    def advance(self, i: int) -> None:
-        """The whole calibration set through layer `i`."""
-        for rows in self.rows():
-            self.stream[rows] = self.run(i, self.stream[rows])[0].float().cpu()
+    def advance(self, i: int, *kept: str) -> None:
+        """The whole calibration set through layer `i`.
+
+        What the `kept` modules were given and give stays in memory for `look`, until others are kept, if that is
+        little; else, and on an accelerator, `look` runs the layer again.
+        """
+        portions, streams = list(self.rows()), []
+        watched = kept if self.model.device.type == "cpu" else ()
+        self._kept = {} if kept else self._kept
+        for rows in portions:
+            out, seen = self.run(i, self.stream[rows], *watched)
+            streams.append(out.float().cpu())
+            if sum(x.nbytes for pair in seen.values() for x in pair) * len(portions) > _KEPT:
+                watched = ()
+            elif seen:
+                self._kept[i, rows.start] = seen
+        self.stream = torch.cat(streams)  # and not written over: what was kept, and who holds it, may be part of it

@@ -101,7 +101,7 @@ class HealConfig(Config):
     depth: Literal["none", "linear", "magnitude"] = "none"
     """What makes up for dropped layers: one `linear` map, folded into what the layer before them writes, or only their
     `magnitude`, by which all that later layers write is divided. A refit of outputs does more than either."""
-    ridge: float = Field(default=0.01, gt=0)
+    ridge: float = Field(default=0.1, gt=0)
     """How strongly refitted weights are held to what they were, relative to the mean square of their inputs."""
     samples: int = Field(default=0, ge=0)
     """Sequences of the calibration set to heal by. 0 follows from the student: 32 tokens for each channel or neuron

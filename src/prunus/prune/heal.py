@@ -47,8 +47,7 @@ class Pair:
     def look(self, *modules: str) -> Iterator[tuple[dict[str, Any], dict[str, Any], slice]]:
         """Portion by portion: what each model's modules were given and gave, and the portion."""
         for rows in self.teacher.rows():
-            seen = self.teacher.look(self.i, self.teacher.stream[rows], *modules)
-            yield seen, self.student.look(self.j, self.student.stream[rows], *modules), rows
+            yield self.teacher.look(self.i, rows, *modules), self.student.look(self.j, rows, *modules), rows
 
 
 @torch.no_grad()
@@ -71,8 +70,8 @@ def heal(
     for i in range(bridge.layers[0]):
         teacher.advance(i)
     for j, (first, end) in enumerate(zip(bridge.layers, ends, strict=True)):
-        before = teacher.stream.clone()
-        teacher.advance(first)
+        before = teacher.stream
+        teacher.advance(first, *_looked_at(student, j, config))
         sizes = [_size(teacher.stream)]
         for i in range(first + 1, end):
             teacher.advance(i)
@@ -103,6 +102,18 @@ def _heal_layer(pair: Pair, bridge: Bridge, config: HealConfig) -> None:
             refit(pair, bridge, writers[number], config.ridge)
     if pair.gap and config.refit == "none" and config.depth == "linear" and writers:
         _fold_gap(pair, bridge, writers[-1], config.ridge)
+
+
+def _looked_at(student: Side, j: int, config: HealConfig) -> list[str]:
+    """The modules of a layer that are looked at in the teacher."""
+    family, layer = student.family, student.layer(j)
+    norms = [norm for norm in family.norms[0] if norm in family.feeds]
+    names = norms if config.norms else []
+    if config.refit == "all":
+        names = [*names, *(name for norm in norms for name in family.feeds[norm] if is_linear(layer, name))]
+    if config.refit != "none":
+        names = [*names, *linears(layer, family, "hidden", 1 if family.conv1d else 0)[:-1]]
+    return names
 
 
 def _scale_norm(pair: Pair, bridge: Bridge, norm: str) -> None:
