@@ -140,6 +140,19 @@ def test_trackers_that_are_not_installed(plan, monkeypatch) -> None:
         plan(runtime={"trackers": ["wandb"]})
 
 
+def test_what_the_harness_lacks_is_found_before_any_work(plan, monkeypatch) -> None:
+    from prunus.evaluate import check
+
+    needed = ["numpy>=1", "no-such-package>=2", "another-one; extra == 'more'", "third; python_version < '3'"]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: needed)
+    check._not_installed.cache_clear()
+    with pytest.raises(RecipeError, match=r"harness is here, and no-such-package, which it needs, not; `pip install"):
+        plan(evaluate={"tasks": ["piqa"]})
+    check._not_installed.cache_clear()
+
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 from functools import cache
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from prunus.errors import RecipeError, nearest
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
@@ -79,6 +82,11 @@ def _check_known(name: str, kind: str) -> None:
     installed = importlib.util.find_spec("lm_eval") is not None
     if kind in HARNESS and not installed:
         raise RecipeError(f"{where}: lm-evaluation-harness is not installed; `pip install prunus[evaluate]` brings it")
+    if installed and kind not in SKILLS and (missing := _not_installed("lm_eval")):
+        raise RecipeError(
+            f"{where}: lm-evaluation-harness is here, and {', '.join(missing)}, which it needs, not; "
+            "`pip install prunus[evaluate]` brings all"
+        )
     if kind in HARNESS:
         return
     known = {*SKILLS, *HARNESS, *(harness_tasks() if installed else ())}
@@ -86,6 +94,14 @@ def _check_known(name: str, kind: str) -> None:
         more = "" if installed else "; with `pip install prunus[evaluate]` also those of lm-evaluation-harness"
         listed = ", ".join(("base", *SKILLS, *HARNESS))
         raise RecipeError(f"{where}: unknown task {kind!r}{nearest(kind, known)}; known are {listed}{more}")
+
+
+@cache
+def _not_installed(package: str) -> list[str]:
+    """The packages that an installed one needs and that are not there, extras left out."""
+    needed = [Requirement(text) for text in importlib.metadata.requires(package) or []]
+    needed = [one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return sorted(one.name for one in needed if not any(importlib.metadata.distributions(name=one.name)))
 
 
 @cache
