@@ -1,26 +1,72 @@
-"""What users lean on, frozen: the recipe's options, their defaults and their help.
+"""What users lean on, frozen: options and their help, the flags of every command, and the names of results.
 
-A change here is a change for everyone who has written a recipe. If it is meant, renew the file with
+A change here is a change for everyone who has written a recipe, a script or a run's folder. If it is meant, renew the
+files with
 
-    python -m tests.test_golden
+    HF_HUB_OFFLINE=1 python -m tests.test_golden
 """
 
+import contextlib
+import io
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
-from prunus.pipeline.recipe import Recipe
+from prunus.cli import COMMANDS, main
+from prunus.pipeline.plan import make_plan
+from prunus.pipeline.recipe import Recipe, load_recipe
 
-SCHEMA = Path(__file__).parents[1] / "docs" / "recipe.schema.json"
+ROOT = Path(__file__).parents[1]
+SCHEMA = ROOT / "docs" / "recipe.schema.json"
+FLAGS = Path(__file__).parent / "golden" / "flags.json"
+NAMES = Path(__file__).parent / "golden" / "names.json"
+RECIPES = ("quickstart", "sapling", "llama-3.1-minitron-4b")  # of which nothing but the project itself is read
 
 
-def current() -> dict[str, Any]:
+def options() -> dict[str, Any]:
     return Recipe.model_json_schema()
 
 
+def flags() -> dict[str, list[str]]:
+    """The flags that each command's help has."""
+    found = {}
+    for command in COMMANDS:
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+            main([command, "--help"])
+        found[command] = sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z0-9.-]*[a-z0-9]", out.getvalue())))
+    return found
+
+
+def names() -> dict[str, list[str]]:
+    """The folders of every step, whose names are digests of all that decides a result."""
+    found = {}
+    where = Path.cwd()
+    os.chdir(ROOT)  # recipes name files beside them
+    try:
+        for name in RECIPES:
+            plan = make_plan(load_recipe(Path("recipes") / f"{name}.yaml"), Path("runs") / name, tentative=True)
+            found[name] = [f"{step.subject} {step.artifact.path.name}" for step in plan.steps]
+    finally:
+        os.chdir(where)
+    return found
+
+
 def test_the_options_are_those_that_are_published() -> None:
-    assert json.loads(SCHEMA.read_text()) == current()
+    assert json.loads(SCHEMA.read_text()) == options()
+
+
+def test_commands_have_the_flags_that_they_had() -> None:
+    assert json.loads(FLAGS.read_text()) == flags()
+
+
+def test_results_are_called_what_they_were_called() -> None:
+    assert json.loads(NAMES.read_text()) == names()
 
 
 if __name__ == "__main__":
-    SCHEMA.write_text(json.dumps(current(), indent=2, ensure_ascii=False) + "\n")
+    for file, content in ((SCHEMA, options()), (FLAGS, flags()), (NAMES, names())):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -152,7 +152,6 @@ def test_what_the_harness_lacks_is_found_before_any_work(plan, monkeypatch) -> N
     check._not_installed.cache_clear()
 
 
-
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
