@@ -19,8 +19,8 @@ from prunus.chat.config import ChatConfig
 from prunus.console import Console
 from prunus.errors import RecipeError
 from prunus.export.config import ExportConfig
+from prunus.export.plan import check_export
 from prunus.pipeline.checks import check_runtime
-from prunus.pipeline.exporting import check_export
 from prunus.pipeline.integrity import check_artifact
 from prunus.pipeline.machine import hardware
 from prunus.pipeline.steps import Given, Step, given_model

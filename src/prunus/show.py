@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from prunus.console import Console, human, human_bytes
+from prunus.costs import Cost
 from prunus.data.preview import Preview
 from prunus.evaluate.cost import task_costs
+from prunus.export.plan import unfitting
 from prunus.models.checkpoint import DTYPES, ITEM_BYTES
 from prunus.models.folder import ModelFolder
 from prunus.models.settings import named_dtype
 from prunus.models.shape import Shape
-from prunus.pipeline.estimate import Cost, cost_of
-from prunus.pipeline.exporting import unfitting
+from prunus.pipeline.estimate import cost_of
 from prunus.pipeline.plan import Plan
 from prunus.pipeline.steps import Step
 from prunus.publish.hub import Parcel

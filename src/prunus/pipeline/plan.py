@@ -17,6 +17,7 @@ from prunus.data.sources import check_source
 from prunus.errors import HubError, Mistakes, RecipeError
 from prunus.evaluate.check import check_chat, check_tasks, tasks_fingerprint
 from prunus.evaluate.config import EvaluateConfig
+from prunus.export.plan import check_export
 from prunus.fingerprint import digest
 from prunus.generate.config import GenerateConfig
 from prunus.generate.prompts import check_prompts
@@ -27,7 +28,6 @@ from prunus.models.shape import Shape
 from prunus.pipeline.aligning import is_model, of_student, of_teacher
 from prunus.pipeline.checks import check_cached, check_cut, check_length, check_runtime, check_texts
 from prunus.pipeline.cutting import check_via, cuts_of, given_task, scored
-from prunus.pipeline.exporting import check_export
 from prunus.pipeline.merging import in_order, merge_step, merged_of, merged_shape, shared
 from prunus.pipeline.recipe import Recipe, TeacherConfig
 from prunus.pipeline.references import find_references, note

@@ -9,7 +9,7 @@ from prunus.cli import main
 from prunus.config import parse
 from prunus.console import Console
 from prunus.errors import RecipeError
-from prunus.pipeline import exporting
+from prunus.export import plan as exporting
 from prunus.pipeline.estimate import cost_of
 from prunus.pipeline.plan import make_plan
 from prunus.pipeline.recipe import Recipe

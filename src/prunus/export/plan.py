@@ -1,4 +1,4 @@
-"""Export as a plan sees it: what a target has not is refused before any work, and what it will cost."""
+"""Export as a plan sees it: what a format does not have is refused before any work, and what it will cost."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from prunus.costs import Around, Cost
 from prunus.create.config import CreateConfig
 from prunus.errors import ModelError
 from prunus.export.config import ExportConfig
@@ -69,13 +70,13 @@ def _bytes_of(format_name: str, parameters: int) -> int:
     return int(parameters * {"onnx-fp32": 4, "onnx-int4": 0.6, "torchao-int8": 1}[format_name])
 
 
-def export_cost(config: ExportConfig, shape: Shape, context: int) -> tuple[int, float, int, int]:
-    """Tokens, floating-point operations, bytes of memory and of disk that exporting one model takes.
+def cost(config: ExportConfig, shape: Shape, around: Around) -> Cost:
+    """Estimate the export of one model.
 
     Each file is read by llama.cpp beside transformers in float32; the float32 file is there while it is looked at.
     """
-    files = len({"gguf-f32", *config.formats})
-    tokens = config.check_tokens * files
+    tokens = config.check_tokens * len({"gguf-f32", *config.formats})
     weights = 4 * shape.parameters
     disk = weights + sum(_bytes_of(name, shape.parameters) for name in config.formats)
-    return tokens, 2.0 * tokens * shape.flops_per_token(min(config.check_length, context)), 2 * weights, disk
+    length = min(config.check_length, shape.max_position_embeddings)
+    return Cost(tokens, 2.0 * tokens * shape.flops_per_token(length), 2 * weights, disk)

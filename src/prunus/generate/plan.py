@@ -1,0 +1,22 @@
+"""What it costs to let the teacher write."""
+
+from __future__ import annotations
+
+from prunus.costs import Around, Cost
+from prunus.generate.config import GenerateConfig
+from prunus.models.shape import Shape
+
+_WRITTEN = 16  # bytes a token: its id and its text, both as kept while at work and as saved
+
+
+def cost(config: GenerateConfig, shape: Shape, around: Around) -> Cost:
+    """Estimate it, every answer as long as it may be, without prompts, whose lengths are not known.
+
+    What a server does is done elsewhere.
+    """
+    length = config.max_new_tokens + (0 if config.prompts else config.prompt_tokens)
+    tokens = config.samples * length
+    if config.server.url:
+        return Cost(tokens, disk_bytes=tokens * _WRITTEN)
+    cache = around.portion(config.samples) * length * shape.kv_cache_bytes(4)
+    return Cost(tokens, tokens * shape.flops_per_token(length), shape.parameters * 4 + cache, tokens * _WRITTEN)
