@@ -31,13 +31,13 @@ from prunus.console import Console
 from prunus.evaluate.config import EvaluateConfig
 from prunus.evaluate.measure import read_items_of
 from prunus.evaluate.summary import Row, summarise
+from prunus.graph.steps import Step
 from prunus.models.locate import locate_model
 from prunus.pipeline.aligning import Alignment
 from prunus.pipeline.machine import hardware, versions
 from prunus.pipeline.plan import Plan, make_plan
 from prunus.pipeline.recipe import load_recipe
 from prunus.pipeline.run import execute, run_plan
-from prunus.pipeline.steps import Step
 
 TEACHER = "builtin:sapling"
 SHOWN = (("instruction_following", "prompt_strict"), ("roleplay", "consistent"), ("rag", "f1"), ("rag", "exact"),

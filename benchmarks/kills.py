@@ -58,13 +58,13 @@ RECIPE: dict[str, Any] = {
 }  # fmt: skip
 Target = tuple[str, str, str]
 NAMED: tuple[Target, ...] = (
-    ("prunus.pipeline.artifact", "Artifact.begin", "before"),
-    ("prunus.pipeline.artifact", "Artifact.begin", "after"),
+    ("prunus.graph.artifact", "Artifact.begin", "before"),
+    ("prunus.graph.artifact", "Artifact.begin", "after"),
     ("prunus.correct.step", "save_trained", "before"),
-    ("prunus.pipeline.artifact", "Artifact.finish", "before"),
-    ("prunus.pipeline.artifact", "replace_json", "after"),
-    ("prunus.pipeline.artifact", "Artifact._put_in_place", "before"),
-    ("prunus.pipeline.artifact", "Artifact._put_in_place", "after"),
+    ("prunus.graph.artifact", "Artifact.finish", "before"),
+    ("prunus.graph.artifact", "replace_json", "after"),
+    ("prunus.graph.artifact", "Artifact._put_in_place", "before"),
+    ("prunus.graph.artifact", "Artifact._put_in_place", "after"),
     ("prunus.models.checkpoint", "_write_all", "before"),
     ("prunus.models.checkpoint", "_write_all", "after"),
     ("prunus.distill.step", "train", "after"),

@@ -24,6 +24,8 @@ from prunus.evaluate.check import check_chat, check_tasks
 from prunus.evaluate.config import EvaluateConfig
 from prunus.generate.config import GenerateConfig
 from prunus.generate.prompts import check_prompts
+from prunus.graph.records import read_record
+from prunus.graph.steps import Given, Step, given_model, given_tokenizer
 from prunus.merging import Merge
 from prunus.models.folder import has_chat_template
 from prunus.models.locate import Located
@@ -34,9 +36,7 @@ from prunus.pipeline.cutting import given_task
 from prunus.pipeline.override import override, replace_at
 from prunus.pipeline.plan import given_data, given_prompts, make_plan
 from prunus.pipeline.recipe import Recipe, read_recipe
-from prunus.pipeline.records import read_record
 from prunus.pipeline.run import run_plan
-from prunus.pipeline.steps import Given, Step, given_model, given_tokenizer
 from prunus.pipeline.unpacking import find_model
 from prunus.prune.config import PruneConfig
 from prunus.results import Report, Verify, show_report

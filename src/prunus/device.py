@@ -20,10 +20,10 @@ from prunus.console import Console
 from prunus.errors import RecipeError
 from prunus.export.config import ExportConfig
 from prunus.export.plan import check_export
+from prunus.graph.integrity import check_artifact
+from prunus.graph.steps import Given, Step, given_model
 from prunus.pipeline.checks import check_runtime
-from prunus.pipeline.integrity import check_artifact
 from prunus.pipeline.machine import hardware
-from prunus.pipeline.steps import Given, Step, given_model
 from prunus.pipeline.unpacking import gguf_file, unpacking
 from prunus.runtime import Runtime
 from prunus.show import show_parcel, show_speeds

@@ -11,11 +11,11 @@ from prunus.config import parse
 from prunus.console import Console
 from prunus.errors import RecipeError
 from prunus.evaluate.config import EvaluateConfig
+from prunus.graph.steps import given_model
 from prunus.merge.alike import check_alike
 from prunus.merge.config import MergeConfig, name_of
 from prunus.models.folder import has_chat_template
 from prunus.pipeline.merging import check_fitness, given_fitness
-from prunus.pipeline.steps import given_model
 from prunus.single import Flat, Single, located
 from prunus.world.config import WORLD
 

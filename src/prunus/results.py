@@ -11,8 +11,8 @@ from tyro.conf import Positional, arg
 
 from prunus.console import Console, human_bytes
 from prunus.errors import ArtifactError
-from prunus.pipeline.integrity import check_artifact, damages, unexpected
-from prunus.pipeline.records import RECORD, read_record
+from prunus.graph.integrity import check_artifact, damages, unexpected
+from prunus.graph.records import RECORD, read_record
 from prunus.report.records import load_run
 from prunus.show import show_results
 

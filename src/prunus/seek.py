@@ -15,13 +15,13 @@ from prunus.data.config import DataConfig
 from prunus.errors import ArtifactError
 from prunus.evaluate.config import EvaluateConfig
 from prunus.files import read_object
+from prunus.graph.steps import Given, Step, given_model, given_tokenizer, tokens_step
 from prunus.pipeline.apart import check_apart
 from prunus.pipeline.checks import check_runtime
 from prunus.pipeline.cutting import given_task, scored
 from prunus.pipeline.searching import FOUND, check_search, search_cuts
 from prunus.pipeline.searching import Search as Planned
 from prunus.pipeline.shapes import ShapeSearch
-from prunus.pipeline.steps import Given, Step, given_model, given_tokenizer, tokens_step
 from prunus.pipeline.workshop import texts_of
 from prunus.score.config import ScoreConfig
 from prunus.show import show_search

@@ -12,13 +12,13 @@ from prunus.costs import Cost
 from prunus.data.preview import Preview
 from prunus.evaluate.cost import task_costs
 from prunus.export.plan import unfitting
+from prunus.graph.steps import Step
 from prunus.models.checkpoint import DTYPES, ITEM_BYTES
 from prunus.models.folder import ModelFolder
 from prunus.models.settings import named_dtype
 from prunus.models.shape import Shape
 from prunus.pipeline.estimate import cost_of
-from prunus.pipeline.plan import Plan
-from prunus.pipeline.steps import Step
+from prunus.pipeline.planned import Plan
 from prunus.publish.hub import Parcel
 from prunus.report import tasks
 from prunus.report.records import load_run

@@ -15,13 +15,13 @@ from prunus.console import Console
 from prunus.data.config import Source, TokensConfig
 from prunus.data.sources import check_source
 from prunus.errors import RecipeError
+from prunus.graph.locks import alone_at
+from prunus.graph.records import read_record
+from prunus.graph.steps import Given, Step, given_sources, given_tokenizer, tokens_step
 from prunus.models.folder import ModelFolder
 from prunus.models.locate import Located
 from prunus.pipeline.checks import check_length, check_runtime
-from prunus.pipeline.locks import alone_at
-from prunus.pipeline.records import read_record
 from prunus.pipeline.run import execute
-from prunus.pipeline.steps import Given, Step, given_sources, given_tokenizer, tokens_step
 from prunus.pipeline.unpacking import find_model
 from prunus.runtime import Runtime
 

@@ -12,9 +12,9 @@ from prunus.align.step import Inputs, run
 from prunus.data.config import ChatSource
 from prunus.data.template import PLAIN
 from prunus.errors import RecipeError
+from prunus.graph.steps import Given
 from prunus.models.load import load_tokenizer
 from prunus.pipeline.aligning import Alignment
-from prunus.pipeline.steps import Given
 from prunus.runtime import Runtime
 from tests.align.making import QUIET, metrics, rows, write
 from tests.tiny import load

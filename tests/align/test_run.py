@@ -13,7 +13,8 @@ from prunus.cli import main
 from prunus.console import Console
 from prunus.data.judged import Judged
 from prunus.errors import DataError, PrunusError
-from prunus.pipeline.plan import Plan, make_plan
+from prunus.pipeline.plan import make_plan
+from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import load_recipe
 from prunus.pipeline.run import run_plan
 from prunus.show import show_plan

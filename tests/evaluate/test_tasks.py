@@ -12,7 +12,8 @@ from prunus.errors import PrunusError
 from prunus.evaluate import check
 from prunus.evaluate.tasks import BASE, CODE, HARNESS
 from prunus.pipeline.override import override
-from prunus.pipeline.plan import Plan, make_plan
+from prunus.pipeline.plan import make_plan
+from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe, load_recipe
 from prunus.pipeline.run import run_plan
 from prunus.report.records import load_run

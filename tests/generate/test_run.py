@@ -11,7 +11,8 @@ from prunus.console import Console
 from prunus.data.tokens import Tokens
 from prunus.errors import PrunusError
 from prunus.pipeline.estimate import cost_of
-from prunus.pipeline.plan import Plan, make_plan
+from prunus.pipeline.plan import make_plan
+from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import run_plan
 from prunus.report.records import load_run

@@ -11,9 +11,9 @@ from prunus.cli import main
 from prunus.config import parse
 from prunus.console import Console
 from prunus.errors import ModelError, PlaceError, RunError
-from prunus.pipeline.artifact import Artifact
+from prunus.graph.artifact import Artifact
+from prunus.graph.locks import alone_at
 from prunus.pipeline.failures import storage_problem
-from prunus.pipeline.locks import alone_at
 from prunus.pipeline.plan import make_plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import run_plan

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from prunus.judging.config import HOLES
-from prunus.pipeline.artifact import Artifact
+from prunus.graph.artifact import Artifact
+from prunus.graph.records import HOLES
 
 KEY = "0000000a"
 OPERATIONS = ("rename", "replace", "unlink", "rmdir", "mkdir", "fsync", "open")

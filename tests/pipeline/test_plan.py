@@ -8,7 +8,8 @@ import pytest
 from prunus.config import parse
 from prunus.errors import DataError, HubError, PrunusError, RecipeError
 from prunus.pipeline.estimate import cost_of
-from prunus.pipeline.plan import Plan, make_plan
+from prunus.pipeline.plan import make_plan
+from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe, load_recipe
 from tests.pipeline.recipes import tiny_recipe
 

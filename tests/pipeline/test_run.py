@@ -15,8 +15,9 @@ from safetensors.numpy import load_file
 from prunus.config import parse
 from prunus.console import Console
 from prunus.errors import ArtifactError, TrainingError
-from prunus.pipeline.locks import alone_in
-from prunus.pipeline.plan import Plan, make_plan
+from prunus.graph.locks import alone_in
+from prunus.pipeline.plan import make_plan
+from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import run_plan
 from prunus.report.records import load_run

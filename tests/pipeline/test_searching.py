@@ -12,7 +12,8 @@ from prunus.config import parse
 from prunus.console import Console
 from prunus.models.folder import ModelFolder
 from prunus.pipeline import workshop
-from prunus.pipeline.plan import Plan, make_plan
+from prunus.pipeline.plan import make_plan
+from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import run_plan
 from prunus.prune.choose import layer_choices

@@ -13,7 +13,8 @@ from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError
 from prunus.evaluate.config import EvaluateConfig
 from prunus.files import read_object
-from prunus.pipeline.plan import Plan, make_plan
+from prunus.pipeline.plan import make_plan
+from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe
 from prunus.prune.config import HealConfig
 from prunus.score.config import ScoreConfig

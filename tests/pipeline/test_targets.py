@@ -10,7 +10,8 @@ from prunus.config import parse
 from prunus.console import Console
 from prunus.errors import PrunusError
 from prunus.pipeline.estimate import cost_of
-from prunus.pipeline.plan import Plan, make_plan
+from prunus.pipeline.plan import make_plan
+from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import run_plan
 from tests.pipeline.recipes import tiny_recipe

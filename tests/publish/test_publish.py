@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from prunus.cli import main
 from prunus.errors import RecipeError
-from prunus.pipeline.artifact import Artifact
+from prunus.graph.artifact import Artifact
 from prunus.publish.files import choose_files
 from prunus.publish.hub import make_parcel, send
 from prunus.publish.look import look_through

@@ -15,7 +15,7 @@ from transformers import TrainerControl, TrainerState
 from prunus.cli import main
 from prunus.console import Progress
 from prunus.errors import ArtifactError
-from prunus.pipeline.artifact import Artifact
+from prunus.graph.artifact import Artifact
 from prunus.runtime import Runtime
 from prunus.training.loop import ObjectiveTrainer
 from prunus.training.record import Recorder, last_checkpoint

@@ -24,7 +24,7 @@ from prunus.evaluate.intervals import ratio_interval
 from prunus.evaluate.measure import measure_tasks
 from prunus.evaluate.tasks import DERIVED
 from prunus.files import replace_json, replace_text
-from prunus.judging.config import HOLES
+from prunus.graph.records import HOLES
 from prunus.models.finite import finite_logits
 from prunus.models.folder import ModelFolder
 from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer

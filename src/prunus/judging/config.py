@@ -8,9 +8,6 @@ from pydantic import Field, model_validator
 
 from prunus.config import RUNTIME, Address, Config, Path
 
-HOLES = "judge_holes"
-"""The metric that says how many grades a judge has not given yet; a step with any is taken up again by the next run."""
-
 
 class JudgeConfig(Config):
     """A model that grades answers, at any server that speaks OpenAI's chat API."""

@@ -16,11 +16,11 @@ from prunus.data.preview import Preview, Reader, preview
 from prunus.data.template import read_template
 from prunus.errors import DataError, HubError, RecipeError
 from prunus.fingerprint import digest, fingerprint_files
+from prunus.graph.steps import Given, Step, given_model, given_sources
 from prunus.judging.prompts import judge_prompts
 from prunus.models.folder import has_chat_template
 from prunus.pipeline.checks import check_length
 from prunus.pipeline.recipe import Recipe
-from prunus.pipeline.steps import Given, Step, given_model, given_sources
 from prunus.pipeline.unpacking import find_model
 
 

@@ -11,8 +11,8 @@ from prunus.data.config import TokensConfig
 from prunus.data.mixture import check_some
 from prunus.distill.config import DistillConfig
 from prunus.errors import HubError, RecipeError, ShapeError
+from prunus.graph.steps import Given, Step
 from prunus.models.shape import PRUNABLE, Shape
-from prunus.pipeline.steps import Given, Step
 from prunus.prune.config import PruneConfig
 from prunus.runtime import Runtime
 from prunus.training.config import OptimizerConfig

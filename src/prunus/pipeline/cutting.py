@@ -11,8 +11,8 @@ from prunus.data.questions import read_questions
 from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError
 from prunus.fingerprint import fingerprint_files
+from prunus.graph.steps import Given, Step
 from prunus.models.shape import Shape
-from prunus.pipeline.steps import Given, Step
 from prunus.prune.config import PruneConfig
 from prunus.score.config import ScoreConfig, Statistic
 

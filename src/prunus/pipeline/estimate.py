@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from prunus.costs import Around, Cost, cost
-from prunus.pipeline.plan import Plan
-from prunus.pipeline.steps import Step
+from prunus.graph.steps import Step
+from prunus.pipeline.planned import Plan
 
 
 def cost_of(step: Step, plan: Plan) -> Cost:

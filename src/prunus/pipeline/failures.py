@@ -10,7 +10,7 @@ from os import strerror
 from pathlib import Path
 
 from prunus.errors import PlaceError, PrunusError, RunError
-from prunus.pipeline.steps import Step
+from prunus.graph.steps import Step
 
 _SHARED = ("data", "teacher", "search")
 """The subjects of steps that students are made from."""

@@ -10,6 +10,7 @@ from prunus.errors import HubError, ModelError, RecipeError, ShapeError, nearest
 from prunus.evaluate.config import EvaluateConfig
 from prunus.evaluate.items import read_items
 from prunus.evaluate.tasks import SKILLS
+from prunus.graph.steps import Given, Step, given_model, given_sources
 from prunus.merge.alike import check_alike, different_tokens
 from prunus.merge.config import EvolveConfig, MergeConfig, MergedConfig, name_of
 from prunus.merge.questions import asked, check_apart, read_tasks
@@ -19,7 +20,6 @@ from prunus.models.shape import Shape
 from prunus.pipeline.aligning import is_model
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.references import note
-from prunus.pipeline.steps import Given, Step, given_model, given_sources
 from prunus.pipeline.unpacking import ENDING, find_model
 
 _STAGES = {"pruned": "prune", "distilled": "distill"}

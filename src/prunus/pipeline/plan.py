@@ -5,11 +5,10 @@ Nothing here reads a weight or imports torch: shapes come from config.json and h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from prunus.create.config import CreateConfig
 from prunus.data.preview import Preview
@@ -21,6 +20,7 @@ from prunus.export.plan import check_export
 from prunus.fingerprint import digest
 from prunus.generate.config import GenerateConfig
 from prunus.generate.prompts import check_prompts
+from prunus.graph.steps import Given, Step, given_model, given_sources, given_tokenizer
 from prunus.models.families import family_of
 from prunus.models.folder import has_chat_template, shape_of_file
 from prunus.models.locate import Located
@@ -29,40 +29,14 @@ from prunus.pipeline.aligning import is_model, of_student, of_teacher
 from prunus.pipeline.checks import check_cached, check_cut, check_length, check_runtime, check_texts
 from prunus.pipeline.cutting import check_via, cuts_of, given_task, scored
 from prunus.pipeline.merging import in_order, merge_step, merged_of, merged_shape, shared
+from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe, TeacherConfig
 from prunus.pipeline.references import find_references, note
 from prunus.pipeline.searching import found_options, lookup, plan_search, waiting_of
-from prunus.pipeline.steps import Given, Step, given_model, given_sources, given_tokenizer
 from prunus.pipeline.students import cut_from, distill_config, prune_config, streams_of, student_steps
 from prunus.pipeline.suiting import suited
 from prunus.pipeline.unpacking import find_model, origin_in
 from prunus.targets.config import TargetsConfig
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A recipe made ready: steps in an order in which they can be done, and the shapes that they lead to.
-
-    Attributes:
-        references: The shapes of the other models that are measured, by their steps' subject.
-        unchecked: What a tentative plan could not look at, since the hub has it and cannot be reached.
-        waiting: The students whose shape the search decides, and has not yet; none of their steps is among these.
-        rest: Makes the plan anew when it has; None where nothing waits.
-        previews: What was seen of chat data, each source once.
-        origin: What the GGUF file says of itself that the teacher is in; empty for another teacher.
-    """
-
-    recipe: Recipe
-    root: Path
-    steps: tuple[Step, ...]
-    teacher: Shape
-    students: Mapping[str, Shape]
-    references: Mapping[str, Shape]
-    unchecked: tuple[str, ...] = ()
-    waiting: tuple[str, ...] = ()
-    rest: Callable[[], Plan] | None = None
-    previews: tuple[Preview, ...] = ()
-    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 def make_plan(recipe: Recipe, root: Path, tentative: bool = False) -> Plan:

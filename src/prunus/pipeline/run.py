@@ -9,22 +9,20 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prunus import processes
 from prunus.console import Console, duration
 from prunus.errors import ArtifactError, PlaceError, PrunusError, RecipeError
 from prunus.files import replace_json
+from prunus.graph.integrity import check_artifact
+from prunus.graph.locks import alone_at, alone_in
+from prunus.graph.steps import Step
 from prunus.pipeline.failures import Failures, ends_the_run, storage_problem
-from prunus.pipeline.integrity import check_artifact
-from prunus.pipeline.locks import alone_at, alone_in
 from prunus.pipeline.machine import hardware, peak_memory, reset_peak_memory, versions
-from prunus.pipeline.steps import Step
+from prunus.pipeline.planned import Plan
 from prunus.runtime import Runtime
 from prunus.training.config import OptimizerConfig
-
-if TYPE_CHECKING:
-    from prunus.pipeline.plan import Plan  # which searches, and so carries out steps
 
 MANIFEST = "run.json"
 

@@ -10,6 +10,8 @@ from typing import Any
 from prunus.errors import ArtifactError, RecipeError, ShapeError
 from prunus.files import read_object
 from prunus.fingerprint import digest
+from prunus.graph.records import remedy
+from prunus.graph.steps import Given, Step
 from prunus.models.folder import ModelFolder
 from prunus.models.shape import Shape
 from prunus.pipeline.apart import check_apart
@@ -18,9 +20,7 @@ from prunus.pipeline.cutting import between, cuts_of
 from prunus.pipeline.machine import hardware
 from prunus.pipeline.metering import check_budget
 from prunus.pipeline.recipe import Recipe
-from prunus.pipeline.records import remedy
 from prunus.pipeline.shapes import ShapeSearch
-from prunus.pipeline.steps import Given, Step
 from prunus.pipeline.timing import check_latency
 from prunus.pipeline.workshop import Texts, Workshop, space_of, texts_of
 from prunus.prune.config import PruneConfig

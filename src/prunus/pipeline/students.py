@@ -7,12 +7,12 @@ from pathlib import Path
 
 from prunus.data.config import TokensConfig
 from prunus.distill.config import DistillConfig, StatesConfig
+from prunus.graph.steps import Given, Step, given_sources, tokens_step
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.pipeline.aligning import is_model, of_student
 from prunus.pipeline.cutting import cut_steps, cuts_of
 from prunus.pipeline.merging import has_own_words
 from prunus.pipeline.recipe import Recipe
-from prunus.pipeline.steps import Given, Step, given_sources, tokens_step
 from prunus.prune.config import PruneConfig
 
 

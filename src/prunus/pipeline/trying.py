@@ -9,8 +9,8 @@ import os
 
 from prunus.child import answer
 from prunus.console import Console
+from prunus.graph.steps import Step
 from prunus.pipeline.run import execute
-from prunus.pipeline.steps import Step
 from prunus.runtime import Runtime
 
 _OTHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK",

@@ -14,11 +14,11 @@ from prunus.console import Console
 from prunus.errors import ArtifactError, ModelError
 from prunus.files import read_object, replace_json
 from prunus.fingerprint import digest
+from prunus.graph.steps import Given, Step
 from prunus.llamacpp.reading import read_gguf
 from prunus.models.folder import ModelFolder
 from prunus.models.locate import Located, locate_model
 from prunus.pipeline.run import execute
-from prunus.pipeline.steps import Given, Step
 from prunus.runtime import Runtime
 from prunus.unpack.config import UnpackConfig
 from prunus.unpack.origin import ORIGIN

@@ -19,14 +19,14 @@ from prunus.errors import ArtifactError
 from prunus.evaluate.config import EvaluateConfig
 from prunus.export.size import FileSizes
 from prunus.files import read_object
+from prunus.graph.integrity import check_artifact
+from prunus.graph.records import remedy
+from prunus.graph.steps import Given, Step, given_sources, tokens_step
 from prunus.models.folder import ModelFolder
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.pipeline.cutting import cut_steps
-from prunus.pipeline.integrity import check_artifact
 from prunus.pipeline.metering import block_of, refused
-from prunus.pipeline.records import remedy
 from prunus.pipeline.shapes import ShapeSearch
-from prunus.pipeline.steps import Given, Step, given_sources, tokens_step
 from prunus.pipeline.timing import latency_of
 from prunus.pipeline.trying import ensure
 from prunus.prune.choose import layer_choices

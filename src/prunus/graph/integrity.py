@@ -15,7 +15,7 @@ from prunus.console import Console
 from prunus.errors import ArtifactError
 from prunus.files import read_object, replace_json
 from prunus.fingerprint import checksum
-from prunus.pipeline.records import RECORD, read_record, remedy, seal
+from prunus.graph.records import RECORD, read_record, remedy, seal
 
 CARD = "README.md"
 _MEMORY = ".verified"

@@ -13,8 +13,8 @@ from prunus.data.config import Place, TokensConfig
 from prunus.data.sources import sources_fingerprint
 from prunus.errors import HubError
 from prunus.fingerprint import digest
+from prunus.graph.artifact import Artifact
 from prunus.models.locate import Located
-from prunus.pipeline.artifact import Artifact
 
 
 @dataclass(frozen=True)

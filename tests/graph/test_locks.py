@@ -8,7 +8,7 @@ import pytest
 
 from prunus.console import Console
 from prunus.errors import ArtifactError
-from prunus.pipeline.locks import alone_at, alone_in
+from prunus.graph.locks import alone_at, alone_in
 
 
 def test_a_place_is_held_by_one_and_given_back_without_a_trace(tmp_path: Path) -> None:

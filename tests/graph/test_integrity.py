@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from prunus.cli import main
 from prunus.console import Console
 from prunus.errors import ArtifactError
-from prunus.pipeline import integrity
-from prunus.pipeline.artifact import Artifact
-from prunus.pipeline.integrity import check_artifact
+from prunus.graph import integrity
+from prunus.graph.artifact import Artifact
+from prunus.graph.integrity import check_artifact
 from tests.fuzz import fuzz
 
 QUIET = Console(quiet=True)

@@ -26,9 +26,8 @@ from prunus.checkpoints import FOLDER as CHECKPOINTS
 from prunus.errors import ArtifactError
 from prunus.files import read_object, remove_unfinished, replace_json, sync
 from prunus.fingerprint import checksum
-from prunus.judging.config import HOLES
-from prunus.pipeline.integrity import remember
-from prunus.pipeline.records import RECORD, other_settings, read_record, remedy, seal
+from prunus.graph.integrity import remember
+from prunus.graph.records import HOLES, RECORD, other_settings, read_record, remedy, seal
 
 
 @dataclass(frozen=True)

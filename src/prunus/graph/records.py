@@ -13,6 +13,8 @@ from prunus.files import read_object
 from prunus.fingerprint import digest
 
 RECORD = "artifact.json"
+HOLES = "judge_holes"
+"""The metric that says how many grades a judge has not given yet; a step with any is taken up again by the next run."""
 
 
 class FileFacts(BaseModel):

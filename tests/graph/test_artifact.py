@@ -5,7 +5,7 @@ import pytest
 import xxhash
 
 from prunus.errors import ArtifactError
-from prunus.pipeline.artifact import Artifact
+from prunus.graph.artifact import Artifact
 
 
 def make(path: Path, key: str = "00000001") -> Artifact:
