@@ -11,6 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before its client is loaded: a test that r
 
 from hypothesis import settings
 
+from tests.pieces import in_pieces
 from tests.tiny import WORDS, make_model
 
 settings.register_profile("ci", derandomize=True, print_blob=True)  # a change is judged by the same examples every time
@@ -34,6 +35,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 more of them."""
     return write_documents(tmp_path_factory.mktemp("text") / "held_out.jsonl", 60, seed=2)
+
+
+@pytest.fixture
+def small_pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors of tiny models are in several pieces, as those of real ones are of themselves; see `in_pieces`."""
+    if "slow" not in request.keywords:
+        in_pieces(monkeypatch)
 
 
 def write_documents(file: Path, count: int, seed: int) -> Path:
