@@ -11,7 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before its client is loaded: a test that r
 
 from hypothesis import settings
 
-from tests.pieces import in_pieces
+from tests.pieces import SMALL, in_pieces
 from tests.tiny import WORDS, make_model
 
 settings.register_profile("ci", derandomize=True, print_blob=True)  # a change is judged by the same examples every time
@@ -38,10 +38,9 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def small_pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tensors of tiny models are in several pieces, as those of real ones are of themselves; see `in_pieces`."""
-    if "slow" not in request.keywords:
-        in_pieces(monkeypatch)
+def several_pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors are in several pieces: those of tiny models in small ones, those of real ones in the usual."""
+    in_pieces(monkeypatch, None if "slow" in request.keywords else SMALL)
 
 
 def write_documents(file: Path, count: int, seed: int) -> Path:

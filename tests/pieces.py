@@ -27,7 +27,7 @@ SMALL = 300
 WORKERS = 3
 
 
-def in_pieces(patch: pytest.MonkeyPatch, size: int | None = SMALL) -> None:
+def in_pieces(patch: pytest.MonkeyPatch, size: int | None) -> None:
     """Read, turn and write tensors in pieces of that size, or of their usual one, and several of them side by side.
 
     All pieces of a tensor are there before the first is written, as a writer is free to do: memory that is handed out

@@ -4,5 +4,5 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _small_pieces(small_pieces: None) -> None:
-    """See `small_pieces`."""
+def _several_pieces(several_pieces: None) -> None:
+    """See `several_pieces`."""
