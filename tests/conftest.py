@@ -11,6 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before its client is loaded: a test that r
 
 from hypothesis import settings
 
+from tests.pieces import SMALL, in_pieces
 from tests.tiny import WORDS, make_model
 
 settings.register_profile("ci", derandomize=True, print_blob=True)  # a change is judged by the same examples every time
@@ -34,6 +35,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 more of them."""
     return write_documents(tmp_path_factory.mktemp("text") / "held_out.jsonl", 60, seed=2)
+
+
+@pytest.fixture
+def several_pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors are in several pieces: those of tiny models in small ones, those of real ones in the usual."""
+    in_pieces(monkeypatch, None if "slow" in request.keywords else SMALL)
 
 
 def write_documents(file: Path, count: int, seed: int) -> Path:

@@ -19,7 +19,7 @@ from prunus.models.values import from_float, is_finite, to_float
 from prunus.prune.choose import Keep
 from prunus.prune.compensate import factor
 from prunus.prune.rank import Scores
-from prunus.prune.rotate import Rotation, apply, hidden_first
+from prunus.prune.rotate import Rotation, hidden_first, turning
 
 PIECE_BYTES = 512 << 10  # read at a time: within the cache, so that looking at values costs little
 _GAP = 64  # rows that are read along rather than jumped over
@@ -139,7 +139,7 @@ def _rotated(
     wide = np.float64 if info.dtype in ("F64", "F32") else np.float32
 
     def pieces() -> Iterator[bytes]:
-        raw = read()
+        raw, turned = read(), turning(place, rotation, wide)
         if hidden_first(place):
             raw = iter([b"".join(raw)])
         rows = np.broadcast_to(factors, (len(kept[0]),)).reshape(-1, *[1] * len(inner))
@@ -148,7 +148,7 @@ def _rotated(
             values = to_float(piece, info.dtype).reshape(-1, *inner)
             scaled = (values + offset) * rows[done : done + len(values)]
             done += len(values)
-            yield from_float(apply(scaled.astype(wide), place, rotation) - offset, info.dtype)
+            yield from_float(turned(scaled.astype(wide)) - offset, info.dtype)
 
     return TensorPlan(name, info.dtype, shape, pieces)
 

@@ -24,6 +24,7 @@ CLASSES = {
 """transformers' class of each model type: vLLM and others look for it."""
 
 _NO_WINDOW = 0
+_ROWS = 4096  # of two tensors that are compared at once
 _PARTIAL = ("phi3", "gpt_neox")  # heads are turned in part where a config says so
 
 
@@ -146,7 +147,8 @@ def _has_head(file: GgufFile) -> bool:
     if head is None or (head.shape, head.kind) != (embedding.shape, embedding.kind):
         return head is not None
     ours, theirs = head.stored(), embedding.stored()
-    return any((ours[i : i + 4096] != theirs[i : i + 4096]).any() for i in range(0, len(ours), 4096))
+    parts = (slice(start, start + _ROWS) for start in range(0, len(ours), _ROWS))
+    return any((ours[part] != theirs[part]).any() for part in parts)
 
 
 def _check_window(keys: Keys, context: int) -> None:
