@@ -49,7 +49,8 @@ class Progress:
         if self.total:
             parts[0] += f" / {human(self.total)}"
         parts[0] += f" {self.unit}"
-        parts += [f"{human(rate)} {self.unit}/s" if rate >= 1 else f"{human(60 * rate)} {self.unit}/min"] if rate else []
+        if rate:
+            parts.append(f"{human(rate)} {self.unit}/s" if rate >= 1 else f"{human(60 * rate)} {self.unit}/min")
         parts += [f"{name} {value:.4g}" for name, value in self.figures.items()]
         if self.total and rate:
             parts.append(f"{duration(max(self.total - self.done, 0) / rate)} left")
