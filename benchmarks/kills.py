@@ -159,7 +159,7 @@ def started(folder: Path, target: Target | None) -> subprocess.Popen[bytes]:
 
 def child(module: str, name: str, when: str) -> int:
     """The run, in a process that kills itself at a named function."""
-    from prunus.cli import main as prunus
+    from prunus.cli.main import main as prunus
 
     if module:
         owner: Any = importlib.import_module(module)

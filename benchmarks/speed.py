@@ -21,13 +21,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from prunus.bench.compare import compare
 from prunus.bench.config import BenchConfig
+from prunus.cli.render import show_speeds
 from prunus.console import Console
 from prunus.models.draw import draw_model
 from prunus.models.families import LLAMA
 from prunus.models.shape import Shape
 from prunus.pipeline.machine import hardware
 from prunus.runtime import Runtime
-from prunus.show import show_speeds
 
 TEACHER: dict[str, Any] = {"num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 14336}
 STUDENTS = {"depth": {"num_hidden_layers": 16}, "width": {"hidden_size": 3072, "intermediate_size": 9216}}

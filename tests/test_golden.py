@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from prunus.cli import COMMANDS, main
+from prunus.cli.main import COMMANDS, main
 from prunus.pipeline.plan import make_plan
 from prunus.pipeline.recipe import Recipe, load_recipe
 

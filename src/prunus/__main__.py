@@ -1,5 +1,5 @@
 """`python -m prunus` is `prunus`."""
 
-from prunus.cli import entry
+from prunus.cli.main import entry
 
 entry()

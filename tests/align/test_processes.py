@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prunus.cli import main
+from prunus.cli.main import main
 from tests.align.making import rows, write
 from tests.training.launching import assert_same, finish, launch
 

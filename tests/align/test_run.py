@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prunus.cli import main
+from prunus.cli.main import main
+from prunus.cli.render import show_plan
 from prunus.console import Console
 from prunus.data.judged import Judged
 from prunus.errors import DataError, PrunusError
@@ -17,7 +18,6 @@ from prunus.pipeline.plan import make_plan
 from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import load_recipe
 from prunus.pipeline.run import run_plan
-from prunus.show import show_plan
 from tests.align.making import rows
 from tests.align.making import write as write_rows
 from tests.pipeline.recipes import tiny_recipe, write

@@ -11,7 +11,7 @@ from prunus.bench.compare import compare
 from prunus.bench.config import BenchConfig
 from prunus.bench.engine import Timed
 from prunus.bench.speed import Model, measure, prompt_of, spread
-from prunus.cli import main
+from prunus.cli.main import main
 from prunus.console import Console
 from prunus.runtime import Runtime
 from tests.tiny import make_model

@@ -15,7 +15,7 @@ import pytest
 from prunus.chat.config import ChatConfig
 from prunus.chat.talk import talk
 from prunus.chat.voices import FolderVoice, GgufVoice, Message, voice_of
-from prunus.cli import main
+from prunus.cli.main import main
 from prunus.console import Console
 from prunus.errors import ModelError
 from prunus.export.gguf import write_gguf

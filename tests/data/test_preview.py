@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from prunus.cli.render import show_preview
 from prunus.console import Console
 from prunus.data.chat import conversations
 from prunus.data.config import ChatSource
@@ -15,7 +16,6 @@ from prunus.data.endings import ends_of
 from prunus.data.preview import SHOWN, Reader, preview
 from prunus.data.template import PLAIN, Dialogue, Template
 from prunus.models.load import load_tokenizer
-from prunus.show import show_preview
 from tests.align.making import rows, write
 
 TURNS = [{"role": role, "content": f"plum {i}"} for i, role in enumerate(["user", "assistant"] * 2)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from prunus.cli import main
+from prunus.cli.main import main
 from prunus.writing import client, local
 from tests.fake import serving
 

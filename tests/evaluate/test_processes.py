@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from prunus.cli import main
+from prunus.cli.main import main
 from tests.training.launching import finish, launch
 
 

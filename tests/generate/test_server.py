@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prunus.cli import main
+from prunus.cli.main import main
 from prunus.data.tokens import Tokens
 from prunus.errors import HubError
 from prunus.models.load import load_tokenizer

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from prunus.cli import main
+from prunus.cli.main import main
 from prunus.data.tokens import Tokens
 from prunus.errors import DataError, RecipeError
 from prunus.models.load import load_tokenizer

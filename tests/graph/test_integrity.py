@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunus.cli import main
+from prunus.cli.main import main
 from prunus.console import Console
 from prunus.errors import ArtifactError
 from prunus.graph import integrity

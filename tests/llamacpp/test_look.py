@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prunus.cli import main
+from prunus.cli.main import main
 from prunus.errors import ModelError
 from prunus.export.gguf import write_gguf
 from prunus.export.vocabulary import read_vocabulary

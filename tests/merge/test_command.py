@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from prunus.cli import main
+from prunus.cli.main import main
 from tests.tiny import load, make_model
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from prunus.cli import main
+from prunus.cli.main import main
 from prunus.config import parse
 from prunus.console import Console
 from prunus.models.folder import ModelFolder

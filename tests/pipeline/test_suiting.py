@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from prunus.align.config import AlignConfig
-from prunus.cli import main
+from prunus.cli.main import main
 from prunus.config import Config, Size, parse
 from prunus.correct.config import CorrectConfig
 from prunus.distill.config import DistillConfig

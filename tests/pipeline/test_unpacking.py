@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prunus.cli import main
+from prunus.cli.main import main
 from prunus.console import Console
 from prunus.errors import ModelError
 from prunus.models.checkpoint import WEIGHTS

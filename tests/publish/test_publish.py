@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from prunus.cli import main
+from prunus.cli.main import main
 from prunus.errors import RecipeError
 from prunus.graph.artifact import Artifact
 from prunus.publish.files import choose_files

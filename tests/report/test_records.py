@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prunus.cli.render import show_results
 from prunus.console import Console
 from prunus.errors import ArtifactError, PrunusError
 from prunus.report.card import write_cards
 from prunus.report.records import load_run
 from prunus.report.step import write_report
-from prunus.show import show_results
 from tests.fuzz import fuzz
 from tests.report.making import make_run
 

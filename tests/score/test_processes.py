@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from prunus.cli import main
+from prunus.cli.main import main
 
 
 def test_two_processes_score_as_one_does(teacher: Path, corpus: Path, tmp_path: Path) -> None:

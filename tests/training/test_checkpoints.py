@@ -12,7 +12,7 @@ import pytest
 from safetensors import SafetensorError
 from transformers import TrainerControl, TrainerState
 
-from prunus.cli import main
+from prunus.cli.main import main
 from prunus.console import Progress
 from prunus.errors import ArtifactError
 from prunus.graph.artifact import Artifact

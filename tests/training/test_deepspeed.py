@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from prunus.cli import main
+from prunus.cli.main import main
 from prunus.errors import ArtifactError, RecipeError
 from prunus.runtime import Runtime
 from prunus.training.deepspeed import check_shares, filled, read_settings

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from prunus.cli import main
+from prunus.cli.main import main
 from prunus.training.objectives import CrossEntropy
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from prunus.cli import main
+from prunus.cli.main import main
 from prunus.console import Console
 from prunus.runtime import Runtime
 from prunus.training import precision

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prunus.cli import main
+from prunus.cli.main import main
 from tests.training.launching import arguments, assert_same, finish, launch, make_pair
 
 

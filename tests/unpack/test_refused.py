@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunus.cli import main
+from prunus.cli.main import main
 from prunus.errors import ModelError, PrunusError
 from prunus.llamacpp.reading import read_gguf
 from prunus.unpack import step
@@ -161,7 +161,7 @@ def test_the_command_line(file: Path, tmp_path: Path, monkeypatch, capsys) -> No
 
 def test_no_torch_is_loaded_for_a_folder(file: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from prunus.cli import main\n"
+        "import sys; from prunus.cli.main import main\n"
         "assert main(sys.argv[1:]) == 0\n"
         "assert not {'torch', 'transformers'} & set(sys.modules), 'imported'"
     )

@@ -1,4 +1,4 @@
-"""What the command `merge` takes, and what it does."""
+"""The command `merge`: merge models of one shape."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from tyro.conf import AvoidSubcommands, Positional, arg
 
+from prunus.cli.base import Flat, Single, located
 from prunus.config import parse
 from prunus.console import Console
 from prunus.errors import RecipeError
@@ -16,7 +17,6 @@ from prunus.merge.alike import check_alike
 from prunus.merge.config import MergeConfig, name_of
 from prunus.models.folder import has_chat_template
 from prunus.pipeline.merging import check_fitness, given_fitness
-from prunus.single import Flat, Single, located
 from prunus.world.config import WORLD
 
 _FITNESS_SEED = 101  # of a world whose conversations few will have trained on

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from prunus.align.config import AlignConfig
+from prunus.cli.pages import page, spelled_out, words
 from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError
-from prunus.options import page, spelled_out, words
 from prunus.pipeline.recipe import Recipe
 
 VALUES: dict[str, Any] = {

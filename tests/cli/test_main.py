@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from prunus.cli import COMMANDS, main
+from prunus.cli.main import COMMANDS, main
 from tests.pipeline.recipes import tiny_recipe, write
 from tests.tiny import make_model
 
@@ -45,7 +45,7 @@ def test_every_command_explains_itself(command: str) -> None:
 def test_no_command_line_imports_torch(recipe: Path) -> None:
     code = (
         "import sys, contextlib\n"
-        "from prunus.cli import main\n"
+        "from prunus.cli.main import main\n"
         "with contextlib.suppress(SystemExit): main(sys.argv[1:])\n"
         "assert not {'torch', 'transformers'} & set(sys.modules), 'imported'"
     )
@@ -55,7 +55,7 @@ def test_no_command_line_imports_torch(recipe: Path) -> None:
 
 def test_cutting_needs_neither_torch_nor_transformers(teacher: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from prunus.cli import main\n"
+        "import sys; from prunus.cli.main import main\n"
         "assert main(sys.argv[1:]) == 0\n"
         "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules), 'imported'"
     )

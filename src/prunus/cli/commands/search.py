@@ -1,4 +1,4 @@
-"""The command that searches for a shape."""
+"""The command `search`: find a shape under a budget."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from prunus import processes
+from prunus.cli.base import Flat, Single, finished, located, sources_of
+from prunus.cli.render import show_search
 from prunus.config import parse
 from prunus.console import Console
 from prunus.data.config import DataConfig
@@ -24,8 +26,6 @@ from prunus.pipeline.searching import Search as Planned
 from prunus.pipeline.shapes import ShapeSearch
 from prunus.pipeline.workshop import texts_of
 from prunus.score.config import ScoreConfig
-from prunus.show import show_search
-from prunus.single import Flat, Single, finished, located, sources_of
 
 
 @dataclass(kw_only=True)

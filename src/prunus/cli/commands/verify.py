@@ -1,4 +1,4 @@
-"""The commands that look at what was made: the report of a run, and whether its files are as recorded."""
+"""The command `verify`: compare files with their recorded checksums."""
 
 from __future__ import annotations
 
@@ -11,49 +11,8 @@ from tyro.conf import Positional, arg
 
 from prunus.console import Console, human_bytes
 from prunus.errors import ArtifactError
-from prunus.graph.integrity import check_artifact, damages, unexpected
+from prunus.graph.integrity import damages, unexpected
 from prunus.graph.records import RECORD, read_record
-from prunus.report.records import load_run
-from prunus.show import show_results
-
-
-@dataclass(kw_only=True)
-class Report:
-    """Write the report of a run as one HTML page, and print its table."""
-
-    run: Annotated[Positional[str], arg(metavar="RUN")]
-    """The folder of the run."""
-    out: str | None = None
-    """The file to write; `report.html` in the run's folder if not given."""
-
-    def __call__(self, console: Console) -> None:
-        """Read the records, write the page."""
-        show_report(Path(self.run), self.out, console)
-
-
-def show_report(root: Path, out: str | None, console: Console) -> None:
-    """Write the report and the students' cards, and print the closing table.
-
-    A run that cannot be written to still gets a report elsewhere.
-
-    Raises:
-        ArtifactError: The folder holds no run, or a record in it is damaged.
-    """
-    from prunus.report.card import write_cards
-    from prunus.report.step import write_report
-
-    for result in load_run(root).results:
-        if "seal" in result.record:  # records of earlier versions have none
-            check_artifact(result.folder, console, text_only=True)
-    report = write_report(root, Path(out) if out else root / "report.html")
-    try:
-        write_cards(root)
-    except OSError as error:
-        if out is None:
-            raise
-        console.warn(f"the models' cards are not renewed: {error.filename}: {error.strerror}")
-    show_results(root, console)
-    console.say(f"report: {report}")
 
 
 @dataclass(kw_only=True)

@@ -1,0 +1,40 @@
+"""The command `align`: align a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import AvoidSubcommands, Positional, arg
+
+from prunus.align.config import AlignConfig
+from prunus.cli.base import Flat, Single, located
+from prunus.cli.render import show_preview
+from prunus.config import parse
+from prunus.console import Console
+from prunus.data.config import ChatSource
+from prunus.graph.steps import given_model, given_tokenizer
+from prunus.pipeline.aligning import Alignment
+
+
+@dataclass(kw_only=True)
+class Align(Single):
+    """Align a model by one method: SFT, RPO, DPO and its family, KTO, a reward model, or what it writes itself."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """The model's folder, its id on the hub, or a GGUF file."""
+    data: tuple[str, ...]
+    """Files or datasets of conversations, of pairs of answers, or of answers with labels."""
+    template: str | None = None
+    """A chat template (Jinja) in place of the model's own: a file, or `builtin:plain`."""
+    config: Annotated[AvoidSubcommands[AlignConfig], Flat]
+
+    def __call__(self, console: Console) -> None:
+        """Do it, round by round."""
+        model = located(self.model)
+        sources = tuple(parse(ChatSource, path, "--data") for path in self.data)
+        stages = Alignment((self.config.suited(model.folder.shape.size()),), sources, self.template)
+        for seen in stages.check(model.folder.context, given_tokenizer(model)).previews:
+            show_preview(seen, console)
+        self.do_all(list(stages.steps("align", given_model(model), None, Path(self.out).parent)), console)

@@ -1,0 +1,46 @@
+"""The command `bench`: time models side by side."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from prunus.bench.config import BenchConfig
+from prunus.cli.base import Flat
+from prunus.cli.given import check_recorded
+from prunus.cli.render import show_speeds
+from prunus.console import Console
+from prunus.errors import RecipeError
+from prunus.pipeline.machine import hardware
+from prunus.runtime import Runtime
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """Time models side by side: how fast they read and write, the memory that they take, and ratios to the first."""
+
+    models: Annotated[Positional[tuple[str, ...]], arg(metavar="FOLDER_OR_GGUF...")]
+    """Models' folders and GGUF files: the teacher first, then its students."""
+    json: str | None = None
+    """A file to write the figures to."""
+    config: Annotated[BenchConfig, Flat]
+    runtime: Runtime = field(default_factory=Runtime)
+
+    def __call__(self, console: Console) -> None:
+        """Measure and show."""
+        from prunus.bench.compare import compare
+
+        if not self.models:
+            raise RecipeError("which models? usage: prunus bench FOLDER_OR_GGUF...")
+        check_recorded(self.models, console)
+        with tempfile.TemporaryDirectory() as place:
+            rows = compare(self.models, self.config, self.runtime, Path(place), console)
+        show_speeds(rows, console)
+        if self.json is not None:
+            facts = {"hardware": hardware(), **self.config.model_dump(), "models": rows}
+            Path(self.json).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,48 @@
+"""The command `chat`: talk to a model in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from prunus.chat.config import ChatConfig
+from prunus.cli.base import Flat
+from prunus.cli.given import check_recorded, look_at_files
+from prunus.console import Console
+from prunus.runtime import Runtime
+
+
+@dataclass(kw_only=True)
+class Chat:
+    """Talk to a model in the terminal, or to two that are asked the same, side by side."""
+
+    model: Annotated[Positional[str], arg(metavar="FOLDER_OR_GGUF")]
+    """A model's folder, which transformers runs, or a GGUF file, which llama.cpp runs."""
+    second: Annotated[Positional[str | None], arg(metavar="SECOND")] = None
+    """Another one, such as the teacher."""
+    config: Annotated[ChatConfig, Flat]
+    runtime: Runtime = field(default_factory=Runtime)
+
+    def __call__(self, console: Console) -> None:
+        """Talk until an empty line."""
+        from prunus.chat.talk import HELP, talk
+        from prunus.chat.voices import voice_of
+
+        paths = [self.model, *([self.second] if self.second else [])]
+        check_recorded(paths, console)
+        look_at_files(paths, console)
+        voices = [voice_of(path, self.config, self.runtime) for path in paths]
+        console.say(HELP)
+        talk(voices, self.config, _typed(), console)
+
+
+def _typed() -> Iterator[str]:
+    """What is typed, a line at a time, until there is no more."""
+    while True:
+        try:
+            yield input("> ")
+        except EOFError:
+            return

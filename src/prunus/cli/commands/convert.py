@@ -1,0 +1,29 @@
+"""The command `convert`: make a plain folder out of a GGUF file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from prunus.cli.base import Flat, Single
+from prunus.console import Console
+from prunus.pipeline.checks import check_runtime
+from prunus.pipeline.unpacking import gguf_file, unpacking
+from prunus.unpack.config import UnpackConfig
+
+
+@dataclass(kw_only=True)
+class Convert(Single):
+    """Make a plain Hugging Face folder out of a GGUF file, and hold the folder against the file in llama.cpp."""
+
+    file: Annotated[Positional[str], arg(metavar="FILE")]
+    """The GGUF file; of a split one the first part."""
+    config: Annotated[UnpackConfig, Flat]
+
+    def __call__(self, console: Console) -> None:
+        """Do it."""
+        check_runtime(self.runtime, [])
+        self.do_all([unpacking(gguf_file(self.file, "FILE"), self.config, Path(self.out))], console)

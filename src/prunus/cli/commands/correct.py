@@ -1,0 +1,32 @@
+"""The command `correct`: continue training a teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from prunus.cli.base import Flat, Single, Text, located
+from prunus.console import Console
+from prunus.correct.config import CorrectConfig
+from prunus.errors import RecipeError
+from prunus.graph.steps import given_model
+
+
+@dataclass(kw_only=True)
+class Correct(Single):
+    """Train a teacher on with your text, by plain cross-entropy."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """The teacher's folder, its id on the hub, or a GGUF file."""
+    text: Annotated[Text, Flat]
+    config: Annotated[CorrectConfig, Flat]
+
+    def __call__(self, console: Console) -> None:
+        """Do it."""
+        if not self.config.tokens:
+            raise RecipeError("--tokens: 0 would leave the teacher as it is")
+        model = located(self.model)
+        stream = self.text.stream(model, "corpus", self.out)
+        self.do(self.config, {"model": given_model(model), "tokens": stream}, console)

@@ -1,0 +1,71 @@
+"""The command `distill`: distil a teacher into a student."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from prunus.cli.base import Flat, Single, Text, finished, located
+from prunus.console import Console
+from prunus.distill.config import DistillConfig
+from prunus.errors import RecipeError
+from prunus.generate.config import GenerateConfig
+from prunus.graph.records import read_record
+from prunus.graph.steps import Given, Step, given_model
+from prunus.models.locate import Located
+
+
+@dataclass(kw_only=True)
+class Distill(Single):
+    """Distil a teacher into a student, with your text or with the teacher's own."""
+
+    student: Annotated[Positional[str], arg(metavar="STUDENT")]
+    """The student's folder."""
+    teacher: str
+    """The teacher's folder, its id on the hub, or a GGUF file."""
+    corpus: tuple[str, ...] = ()
+    """Files of text (.jsonl, .json, .csv, .parquet, .txt), datasets on the hub, or `builtin:python`."""
+    column: str = "text"
+    """The column that holds the text."""
+    append_eos: bool = True
+    """End each document with the end-of-sequence token."""
+    generated: str | None = None
+    """The folder that `prunus generate` wrote, in place of --corpus; --data is then `teacher`."""
+    config: Annotated[DistillConfig, Flat]
+
+    def __call__(self, console: Console) -> None:
+        """Do it."""
+        if not self.config.tokens:
+            raise RecipeError("--tokens: 0 would leave the student as it is")
+        if bool(self.corpus) == bool(self.generated):
+            raise RecipeError("--corpus or --generated: give one of the two: text, or what `prunus generate` wrote")
+        if self.corpus and self.config.data == "teacher":
+            raise RecipeError("--data: teacher needs --generated, the folder that `prunus generate` wrote")
+        if self.config.targets == "cached":
+            raise RecipeError(
+                "--targets: cached is for recipes, whose plan asks the teacher first; allowed here: online"
+            )
+        student, teacher = located(self.student), located(self.teacher)
+        config, stream = self.config, self._stream(student, teacher, console)
+        if self.generated is not None:
+            config = config.model_copy(update={"data": "teacher"})
+        inputs: dict[str, Step | Given] = {
+            "student": given_model(student),
+            "teacher": given_model(teacher),
+            "tokens": stream,
+        }
+        self.do(config, inputs, console)
+
+    def _stream(self, student: Located, teacher: Located, console: Console) -> Step | Given:
+        """What is read: the text as the student's tokens, or what the teacher wrote."""
+        if self.generated is None:
+            text = Text(corpus=self.corpus, column=self.column, append_eos=self.append_eos)
+            return text.stream(student, "corpus", self.out)
+        written = finished(Path(self.generated), "--generated", GenerateConfig.kind)
+        record = read_record(Path(self.generated)) or {}
+        if record.get("inputs", {}).get("model") != given_model(teacher).fingerprint:
+            console.warn(f"--generated: another model than {self.teacher} wrote {self.generated}")
+        return written

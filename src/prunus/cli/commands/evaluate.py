@@ -1,0 +1,62 @@
+"""The command `evaluate`: measure a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from prunus.cli.base import Flat, Single, Text, finished, located
+from prunus.config import parse
+from prunus.console import Console
+from prunus.evaluate.check import check_chat, check_tasks
+from prunus.evaluate.config import EvaluateConfig
+from prunus.graph.steps import Given, Step, given_model
+from prunus.models.folder import has_chat_template
+from prunus.pipeline.checks import check_same_tokens
+from prunus.pipeline.plan import given_data
+
+
+@dataclass(kw_only=True)
+class Evaluate(Single):
+    """Measure a model on held-out text, beside its teacher."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """The model's folder, its id on the hub, or a GGUF file."""
+    teacher: str | None = None
+    """The teacher to hold it against."""
+    beside: str | None = None
+    """The folder of the teacher's own evaluation, whose answers to the tasks are paired with the model's."""
+    tasks: tuple[str, ...] = ()
+    """What to ask: names of tasks, or NAME=DATA with the path of a local copy."""
+    limit: int | None = None
+    """Ask the first so many items of each task."""
+    text: Annotated[Text, Flat]
+    config: Annotated[EvaluateConfig, Flat]
+
+    def __call__(self, console: Console) -> None:
+        """Do it."""
+        model = located(self.model)
+        stream = self.text.stream(model, "held_out", self.out)
+        inputs: dict[str, Step | Given] = {"model": given_model(model), "tokens": stream}
+        if self.teacher is not None:
+            teacher = located(self.teacher)
+            check_same_tokens(model.folder.shape, teacher.folder.shape, "--teacher")
+            inputs["teacher"] = given_model(teacher)
+        config = self._with_tasks()
+        check_tasks(config)
+        check_chat(config, has_chat_template(model.folder.path), self.model)
+        inputs |= given_data(config)
+        if self.beside is not None:
+            inputs["beside"] = finished(Path(self.beside), "--beside", EvaluateConfig.kind)
+        self.do(config, inputs, console)
+
+    def _with_tasks(self) -> EvaluateConfig:
+        """The options, with the tasks in them."""
+        tasks = {}
+        for task in self.tasks:
+            name, _, data = task.partition("=")
+            tasks[name] = {"data": data or None, "limit": self.limit}
+        return parse(EvaluateConfig, {**self.config.model_dump(), "tasks": tasks}, "--tasks")

@@ -1,0 +1,39 @@
+"""The command `export`: write a model as files that run on a device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from prunus.cli.base import Flat, Single, Text, located
+from prunus.console import Console
+from prunus.errors import RecipeError
+from prunus.export.config import ExportConfig
+from prunus.export.plan import check_export
+from prunus.graph.steps import Given, Step, given_model
+
+
+@dataclass(kw_only=True)
+class Export(Single):
+    """Write a model as files that run on a device, and hold each against it: GGUF for llama.cpp."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """The model's folder, its id on the hub, or a GGUF file."""
+    corpus: tuple[str, ...] = ()
+    """Held-out text to measure the files on; without it they are held against the model on made-up tokens."""
+    column: str = "text"
+    """The column that holds the text."""
+    config: Annotated[ExportConfig, Flat]
+
+    def __call__(self, console: Console) -> None:
+        """Do it."""
+        if not self.config.formats:
+            raise RecipeError("--formats: names none; such as --formats gguf-q4_k_m")
+        model = located(self.model)
+        check_export(self.config, model.folder.path, {"--formats": model.folder.shape})
+        inputs: dict[str, Step | Given] = {"model": given_model(model)}
+        if self.corpus:
+            inputs["tokens"] = Text(corpus=self.corpus, column=self.column).stream(model, "held_out", self.out)
+        self.do(self.config, inputs, console)

@@ -1,0 +1,46 @@
+"""The command `generate`: generate text with a teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from prunus.cli.base import Flat, Single, Text, located, sources_of
+from prunus.console import Console
+from prunus.errors import RecipeError
+from prunus.generate.config import GenerateConfig
+from prunus.generate.prompts import check_prompts
+from prunus.graph.steps import Given, Step, given_model
+from prunus.models.folder import has_chat_template
+from prunus.pipeline.plan import given_prompts
+
+
+@dataclass(kw_only=True)
+class Generate(Single):
+    """Let a teacher write text for its students to train on: it answers prompts, or goes on from your text."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """The teacher's folder, its id on the hub, or a GGUF file."""
+    corpus: tuple[str, ...] = ()
+    """Text whose documents' openings it goes on from."""
+    prompts: tuple[str, ...] = ()
+    """Files or datasets of prompts to answer instead: a column of texts, or of lists of {role, content}."""
+    column: str = "text"
+    """The column that holds the text or the prompts."""
+    config: Annotated[GenerateConfig, Flat]
+
+    def __call__(self, console: Console) -> None:
+        """Do it."""
+        if bool(self.corpus) == bool(self.prompts):
+            raise RecipeError("--corpus or --prompts: give one of the two: text to go on from, or prompts to answer")
+        model = located(self.model)
+        config = self.config.model_copy(update={"prompts": sources_of(self.prompts, self.column, "--prompts")})
+        config.check_context(model.folder.context, config.kind)
+        for source in config.prompts:
+            check_prompts(source, "--prompts", has_chat_template(model.folder.path))
+        inputs: dict[str, Step | Given] = {"model": given_model(model), **given_prompts(config)}
+        if self.corpus:
+            inputs["tokens"] = Text(corpus=self.corpus, column=self.column).stream(model, "corpus", self.out)
+        self.do(config, inputs, console)

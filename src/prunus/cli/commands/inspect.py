@@ -1,0 +1,34 @@
+"""The command `inspect`: show a model's shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from prunus.cli.render import show_inspection
+from prunus.console import Console
+from prunus.errors import RecipeError
+from prunus.pipeline.unpacking import find_model
+
+
+@dataclass(kw_only=True)
+class Inspect:
+    """Show a model's shape, parameters, bytes, KV cache and FLOPs, from its config and headers alone."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """A model's folder, its id on the hub, or a GGUF file."""
+    revision: str | None = None
+    """The commit on the hub."""
+    context: int | None = None
+    """Tokens of context to count FLOPs at; 4096, or the model's longest if that is less."""
+    json: bool = False
+    """Print JSON."""
+
+    def __call__(self, console: Console) -> None:
+        """Read and show."""
+        if self.context is not None and self.context < 1:
+            raise RecipeError(f"--context: {self.context}; it must be at least 1")
+        folder = find_model(self.model, self.revision, "MODEL", weights=False).folder
+        show_inspection(folder, self.context, self.json, console)

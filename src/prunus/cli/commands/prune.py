@@ -1,0 +1,55 @@
+"""The command `prune`: cut a student out of a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from prunus.cli.base import Flat, Single, Text, finished, located
+from prunus.console import Console
+from prunus.errors import RecipeError
+from prunus.graph.steps import Given, Step, given_model
+from prunus.pipeline.checks import check_cut
+from prunus.prune.config import PruneConfig
+from prunus.score.config import ScoreConfig
+
+
+@dataclass(kw_only=True)
+class Prune(Single):
+    """Cut a student out of a model, streaming: the model is never built."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """The model's folder, its id on the hub, or a GGUF file."""
+    scores: str | None = None
+    """The folder that `prunus score` wrote; not needed where chance decides."""
+    corpus: tuple[str, ...] = ()
+    """Text to cut the vocabulary by, for --vocab-size, or to heal by, for --heal and --importance.layers refit. With it
+    the student is compared with its teacher after the cut (--check-samples)."""
+    column: str = "text"
+    """The column that holds the text."""
+    config: Annotated[PruneConfig, Flat]
+
+    def __call__(self, console: Console) -> None:
+        """Do it."""
+        if self.config.like is not None:
+            raise RecipeError(f"--like: {self.config.like!r} names a student of a recipe, and here there is none")
+        if self.config.reads_text and not self.corpus:
+            raise RecipeError(
+                "--corpus: missing; --vocab-size keeps the tokens that a text has most, and --heal and `refit` read it"
+            )
+        model = located(self.model)
+        target = self.config.target(model.folder.shape, "prune")
+        check_cut(self.config, model.folder.shape, target, "prune")
+        read = self.config.statistics(model.folder.shape, target)
+        if read and self.scores is None:
+            names = ", ".join(sorted(read))
+            raise RecipeError(f"--scores: missing; `prunus score` makes them, and this cut reads {names}")
+        inputs: dict[str, Step | Given] = {"model": given_model(model)}
+        if self.corpus and self.config.takes_text:
+            inputs["tokens"] = Text(corpus=self.corpus, column=self.column).stream(model, "corpus", self.out)
+        if self.scores is not None:
+            inputs["scores"] = finished(Path(self.scores), "--scores", ScoreConfig.kind)
+        self.do(self.config.suited(target.size()), inputs, console)

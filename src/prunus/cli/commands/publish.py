@@ -1,0 +1,41 @@
+"""The command `publish`: show what would go to the hub, and send it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from prunus.cli.given import check_recorded
+from prunus.cli.render import show_parcel
+from prunus.console import Console
+
+
+@dataclass(kw_only=True)
+class Publish:
+    """Show what of a model's folder would go to the hub; with --upload, send it there in one commit."""
+
+    folder: Annotated[Positional[str], arg(metavar="FOLDER")]
+    """A model's folder with its card, such as the last one of a student."""
+    to: str
+    """The repository on the hub, such as `me/my-model`."""
+    upload: bool = False
+    """Send it. Without this nothing leaves the machine."""
+    public: bool = False
+    """Where the repository is made, make it public."""
+    message: str = "Upload by Prunus"
+    """The message of the commit."""
+
+    def __call__(self, console: Console) -> None:
+        """Choose, show, and send if asked to."""
+        from prunus.publish.hub import make_parcel, send
+
+        check_recorded([self.folder], console)
+        parcel = make_parcel(Path(self.folder), self.to)
+        show_parcel(parcel, console)
+        if self.upload:
+            console.say(f"published: {send(parcel, self.public, self.message)}")
+        else:
+            console.say("nothing was sent; --upload sends it")

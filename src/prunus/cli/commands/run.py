@@ -1,0 +1,49 @@
+"""The command `run`: carry out a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import AvoidSubcommands
+
+from prunus import processes
+from prunus.cli.base import Flat
+from prunus.cli.render import show_plan
+from prunus.cli.reported import show_report
+from prunus.console import Console
+from prunus.errors import PrunusError, RunError
+from prunus.pipeline.plan import make_plan
+from prunus.pipeline.recipe import Recipe
+from prunus.pipeline.run import run_plan
+
+
+@dataclass(kw_only=True)
+class Run:
+    """Carry out a recipe. Every option of the recipe can be set here as well; what is done already is kept."""
+
+    recipe: Annotated[AvoidSubcommands[Recipe], Flat]
+    out: str | None = None
+    """The folder of the run; `runs/NAME` if not given."""
+    dry_run: bool = False
+    """Show the plan and do nothing."""
+
+    def __call__(self, console: Console) -> None:
+        """Plan, then do, then report."""
+        plan = make_plan(self.recipe, Path(self.out or f"runs/{self.recipe.name}"), tentative=self.dry_run)
+        if self.dry_run:
+            show_plan(plan, console)
+            return
+        failed: RunError | None = None
+        try:
+            run_plan(plan, console)
+        except RunError as error:
+            failed = error
+        try:
+            if processes.rank() == 0:
+                show_report(plan.root, None, console)
+        except PrunusError as error:
+            raise error if failed is None else RunError(f"{failed}\n  report: {error}") from None
+        if failed is not None:
+            raise failed

@@ -1,0 +1,56 @@
+"""The command `serve`: serve a GGUF file on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from prunus.cli.given import check_recorded, look_at_files
+from prunus.console import Console
+from prunus.errors import RecipeError
+
+
+@dataclass(kw_only=True)
+class Serve:
+    """Serve a GGUF file by llama.cpp's server, with OpenAI's interface, to this machine alone (loopback)."""
+
+    file: Annotated[Positional[str], arg(metavar="GGUF")]
+    """The file."""
+    port: int = 8080
+    """The port; 0 for any that is free."""
+    context: int = 0
+    """The longest conversation, in tokens; 0 for what the model was made for."""
+    api_key: str | None = None
+    """A key that programs must send (`Authorization: Bearer KEY`). PRUNUS_SERVE_KEY in the environment gives it too,
+    out of sight of other users' process lists."""
+
+    def __call__(self, console: Console) -> None:
+        """Serve until it is interrupted."""
+        from prunus.llamacpp.gate import Gate
+        from prunus.llamacpp.server import start_server
+
+        if not 0 <= self.port < 65536:
+            raise RecipeError(f"--port: {self.port}; expected 0 to 65535")
+        if self.context < 0:
+            raise RecipeError(f"--context: {self.context}; expected 0 or more")
+        key = self.api_key if self.api_key is not None else os.environ.get("PRUNUS_SERVE_KEY")
+        if key is not None and not key.strip():
+            raise RecipeError("--api-key or PRUNUS_SERVE_KEY: the key is empty")
+        check_recorded([self.file], console)
+        gate = Gate(self.port, key)
+        server = start_server(Path(self.file).expanduser(), self.context)
+        look_at_files([self.file], console)
+        server.serve(gate)
+        with_key = "with the key" if key is not None else "to any program of this machine"
+        console.say(
+            f"serving {self.file} at {gate.address} (OpenAI's interface: /v1), {with_key}, and to no web page of "
+            "another site; Ctrl-C ends it"
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
