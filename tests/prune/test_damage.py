@@ -11,10 +11,12 @@ from safetensors.torch import load_file, save_file
 from prunus.console import Console
 from prunus.data.tokens import ENDS, FACTS, IDS, SIZES
 from prunus.errors import ModelError
+from prunus.models.folder import ModelFolder
 from prunus.prune.config import PruneConfig
 from prunus.prune.damage import Damage, measure_damage, unigram_nll
 from prunus.prune.step import Inputs, run
 from prunus.runtime import Runtime
+from tests.families import make_teacher
 from tests.tiny import load, make_model
 
 
@@ -156,3 +158,12 @@ def test_a_text_too_short_for_one_sequence_is_no_mistake(tmp_path: Path, tokens:
         np.save(short / name, np.array([100]))
     (short / FACTS).write_text('{"dtype": "uint16"}', encoding="utf-8")
     assert "kl" not in prune(folder, short, tmp_path / "unchecked")
+
+
+@pytest.mark.parametrize("model_type", ["mixtral", "qwen3_moe", "olmoe"])
+def test_experts_whose_rows_are_no_whole_16_bytes_run(model_type: str, tokens: Path, tmp_path: Path) -> None:
+    folder = make_teacher(tmp_path / "teacher", model_type)
+    assert "kl" in prune(folder, tokens, tmp_path / "out", intermediate_size=14, heal="none")
+    shape = ModelFolder(tmp_path / "out").shape
+    assert "rows of 14 values" in str(shape.odd_experts())
+    assert ModelFolder(folder).shape.odd_experts() is None

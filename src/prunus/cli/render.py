@@ -116,6 +116,8 @@ def show_plan(plan: Plan, console: Console) -> None:
     for name, shape in plan.students.items():
         if note := unfitting(plan.recipe.export, name, shape):
             console.warn(note)
+        if note := shape.odd_experts():
+            console.warn(f"students.{name}: {note}")
     for name in plan.waiting:
         console.say(f"students.{name}: its shape is decided by the search; its steps are planned when that has run")
     for seen in plan.previews:

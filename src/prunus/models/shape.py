@@ -25,6 +25,7 @@ PRUNABLE = (
 )
 """The dimensions that a student may have fewer of."""
 
+_EXPERT_ROW = 8  # values of 16 bits in 16 bytes
 _BLOCK = 64  # two blocks of Q8_0 and Q4_0; K-quants have 256
 
 
@@ -191,6 +192,17 @@ class Shape:
                 f"{where}.num_experts: {self.num_experts} are fewer than the {self.experts_per_token} that a token "
                 "goes through (num_experts_per_tok)"
             )
+
+    def odd_experts(self) -> str | None:
+        """What is to be said of experts whose rows torch's grouped product does not take, whole 16 bytes; or None."""
+        sizes = (self.hidden_size, self.intermediate_size) if self.num_experts else ()
+        odd = [str(size) for size in sizes if size % _EXPERT_ROW]
+        if not odd:
+            return None
+        return (
+            f"experts with rows of {' and '.join(odd)} values: transformers runs them at 16 bits only with "
+            f'experts_implementation="eager", which is slow; multiples of {_EXPERT_ROW} avoid it'
+        )
 
     def _in_blocks(self) -> str:
         """The nearest hidden size of whole blocks of quantised files, with as many heads as fit it, in words."""
