@@ -16,7 +16,8 @@ def recipe(tmp_path: Path, **changes):
 
 @pytest.mark.parametrize("file", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda file: file.name)
 def test_every_shipped_recipe_loads(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PRUNUS_DATA", "data")
+    for name in ("PRUNUS_DATA", "PRUNUS_MODELS"):
+        monkeypatch.setenv(name, "somewhere")
     assert load_recipe(file).name == file.stem
 
 
