@@ -51,11 +51,15 @@ def test_long_values_are_put_back_inside_texts_and_short_words_are_not(monkeypat
 
 @pytest.mark.parametrize("file", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda file: file.name)
 def test_a_recipe_is_recorded_as_it_is(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PRUNUS_DATA", "/somewhere/else")
+    values = {"PRUNUS_DATA": "/somewhere/else", "PRUNUS_MODELS": "/somewhere/quite/different"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
     recipe = load_recipe(file)
     recorded = json.dumps(recipe.recorded())
     assert "/somewhere" not in recorded
-    assert json.loads(recorded.replace("${PRUNUS_DATA}", "/somewhere/else")) == recipe.model_dump(mode="json")
+    for name, value in values.items():
+        recorded = recorded.replace(f"${{{name}}}", value)
+    assert json.loads(recorded) == recipe.model_dump(mode="json")
 
 
 def secret_recipe(tmp_path: Path) -> Recipe:
