@@ -35,7 +35,8 @@ from prunus.graph.steps import Step
 from prunus.models.locate import locate_model
 from prunus.pipeline.aligning import Alignment
 from prunus.pipeline.machine import hardware, versions
-from prunus.pipeline.plan import Plan, make_plan
+from prunus.pipeline.plan import make_plan
+from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import load_recipe
 from prunus.pipeline.run import execute, run_plan
 

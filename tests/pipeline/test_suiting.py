@@ -16,7 +16,7 @@ from prunus.files import read_object
 from prunus.pipeline.plan import make_plan
 from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe
-from prunus.prune.config import HealConfig
+from prunus.prune.heal_config import HealConfig
 from prunus.score.config import ScoreConfig
 from tests.tiny import make_model
 

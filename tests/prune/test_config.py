@@ -53,3 +53,12 @@ def test_shapes_that_cannot_be_cut(options, message: str) -> None:
 def test_options_that_mean_nothing(options) -> None:
     with pytest.raises(ValidationError):
         PruneConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("given", "refit"),
+    [({}, "auto"), ("none", "none"), ({"norms": True}, "none"), ({"refit": "auto", "depth": "linear"}, "none"),
+     ({"norms": True, "refit": "all"}, "all")],
+)  # fmt: skip
+def test_norms_and_depth_stand_in_place_of_a_refit_by_itself(given: object, refit: str) -> None:
+    assert PruneConfig.model_validate({"heal": given}).heal.refit == refit

@@ -14,7 +14,8 @@ from prunus.data.blocks import calibration_set
 from prunus.data.tokens import ENDS, FACTS, IDS, SIZES, Tokens
 from prunus.errors import ShapeError
 from prunus.models.folder import ModelFolder
-from prunus.prune.config import HealConfig, PruneConfig
+from prunus.prune.config import PruneConfig
+from prunus.prune.heal_config import HealConfig
 from prunus.prune.refit import Gram
 from prunus.prune.step import Inputs, run
 from prunus.runtime import Runtime

@@ -84,8 +84,8 @@ def _check_known(name: str, kind: str) -> None:
         raise RecipeError(f"{where}: lm-evaluation-harness is not installed; `pip install prunus[evaluate]` brings it")
     if installed and kind not in SKILLS and (missing := _not_installed("lm_eval")):
         raise RecipeError(
-            f"{where}: lm-evaluation-harness is here, and {', '.join(missing)}, which it needs, not; "
-            "`pip install prunus[evaluate]` brings all"
+            f"{where}: lm-evaluation-harness is installed without {', '.join(missing)}, which it needs; "
+            "`pip install prunus[evaluate]` installs it whole"
         )
     if kind in HARNESS:
         return

@@ -65,5 +65,5 @@ def start_server(file: Path, context: int) -> Server:
         native = xllamacpp.Server(options)
     except Exception as error:  # it says no more than that it failed
         raise ModelError(f"{file}: llama.cpp does not load it: {error}") from None
-    native.handle_metrics()  # answered by its loop: let go of before that one has begun, it would wait for it for ever
+    native.handle_metrics()  # its loop answers: closed before that has started, the server would wait for it for ever
     return Server(native, secret)

@@ -70,7 +70,7 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> PreTra
 
 def _run_experts(model: PreTrainedModel) -> None:
     """Experts whose rows torch's grouped product does not take, whole 16 bytes, run one after the other."""
-    for module in model.modules():
+    for module in model.modules() if getattr(model.config, "num_experts_per_tok", None) else ():
         stacked = [value for value in module.parameters(recurse=False) if value.ndim == 3]
         if any(value.shape[-1] * value.itemsize % 16 for value in stacked):
             model.set_experts_implementation("eager")

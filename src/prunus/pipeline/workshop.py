@@ -30,7 +30,7 @@ from prunus.pipeline.shapes import ShapeSearch
 from prunus.pipeline.timing import latency_of
 from prunus.pipeline.trying import ensure
 from prunus.prune.choose import layer_choices
-from prunus.prune.config import HealConfig
+from prunus.prune.heal_config import HealConfig
 from prunus.runtime import Runtime
 from prunus.score.config import ScoreConfig
 from prunus.search.budget import Meter

@@ -8,7 +8,8 @@ import numpy as np
 
 from prunus.data.blocks import calibration_set
 from prunus.data.tokens import Tokens
-from prunus.prune.config import HealConfig, PruneConfig
+from prunus.prune.config import PruneConfig
+from prunus.prune.heal_config import HealConfig
 
 _JUDGED = 8
 

@@ -6,16 +6,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from prunus.config import RUNTIME, Config, Length, Seed, Size, StepConfig
+from prunus.config import RUNTIME, Config, Seed, Size, StepConfig
 from prunus.errors import ShapeError
 from prunus.models.shape import PRUNABLE, Shape
+from prunus.prune.heal_config import HealConfig
 
 SCALABLE_ROPES = frozenset({"default", "linear", "llama3"})
 """Rotary positions that are a function of each pair's speed alone, and so follow a change of theta."""
-
-_LENGTH = 512
-_PER_INPUT = 32
-_FEWEST = 16
 
 RANKED = {
     "neurons": "intermediate_size",
@@ -86,62 +83,6 @@ class ImportanceConfig(Config):
             if found not in allowed:
                 raise ValueError(f"{axis}: {found!r} ranks no {axis}; allowed: {', '.join(allowed)}")
         return self
-
-
-class HealConfig(Config):
-    """What is done about a cut before any training, by passes over a few sequences. A word alone stands for `refit`."""
-
-    norms: bool = False
-    """Scale each norm's gain by one number, so that what it gives is as large as the teacher's."""
-    refit: Literal["auto", "none", "outputs", "all"] = "auto"
-    """Refit linears by least squares: those that write the residual stream (`outputs`), or those that read it as well
-    (`all`). `auto` scales norms and refits all, and keeps that where it brings the student nearer its teacher on
-    sequences that it was not fitted on. It does nothing where there is no text, the vocabulary is cut, the family or
-    the memory does not allow it, `method` is `minitron`, or `norms` or `depth` is given."""
-    depth: Literal["none", "linear", "magnitude"] = "none"
-    """What makes up for dropped layers: one `linear` map, folded into what the layer before them writes, or only their
-    `magnitude`, by which all that later layers write is divided. A refit of outputs does more than either."""
-    ridge: float = Field(default=0.1, gt=0)
-    """How strongly refitted weights are held to what they were, relative to the mean square of their inputs."""
-    samples: int = Field(default=0, ge=0)
-    """Sequences of the calibration set to heal by. 0 follows from the student: 32 tokens for each channel or neuron
-    that its widest linear reads."""
-    sequence_length: Length = 0
-    """Tokens of one of them; 0 is 512, or the model's context if that is less."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, raw: Any) -> Any:
-        """A word alone stands for a refit, and what else is asked for stands in place of `auto`."""
-        if isinstance(raw, str):
-            return {"refit": raw}
-        if isinstance(raw, dict) and (raw.get("norms") or raw.get("depth", "none") != "none"):
-            return {"refit": "none", **raw}
-        return raw
-
-    @model_validator(mode="after")
-    def _alone(self) -> HealConfig:
-        if self.refit == "auto" and (self.norms or self.depth != "none"):
-            raise ValueError(
-                "refit: auto leaves norms and depth to what is measured; allowed with them: none, outputs, all"
-            )
-        return self
-
-    def suited(self, size: Size) -> HealConfig:
-        """The same, with a calibration set that suits a student of that size."""
-        length = self.sequence_length or min(_LENGTH, size.context)
-        samples = self.samples or max(_PER_INPUT * size.widest // length, _FEWEST)
-        return self.model_copy(update={"sequence_length": length, "samples": samples})
-
-    @property
-    def decided(self) -> HealConfig:
-        """The same, with what `auto` tries."""
-        return self.model_copy(update={"norms": True, "refit": "all"}) if self.refit == "auto" else self
-
-    @property
-    def asked(self) -> bool:
-        """Whether anything is to be done, whatever it does to the student."""
-        return self.norms or self.refit in {"outputs", "all"} or self.depth != "none"
 
 
 class PruneConfig(StepConfig):

@@ -20,7 +20,7 @@ from prunus.models.axes import Family, parse_weight
 from prunus.models.norms import normalised
 from prunus.prune.activations import Side
 from prunus.prune.bridge import Bridge
-from prunus.prune.config import HealConfig
+from prunus.prune.heal_config import HealConfig
 from prunus.prune.refit import Gram, scale_products
 
 

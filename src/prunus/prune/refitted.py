@@ -19,10 +19,11 @@ from prunus.models.student import student_config
 from prunus.prune.activations import sides
 from prunus.prune.bridge import make_bridge
 from prunus.prune.choose import choose
-from prunus.prune.config import HealConfig, PruneConfig
+from prunus.prune.config import PruneConfig
 from prunus.prune.cut import cut
 from prunus.prune.damage import divergence
 from prunus.prune.heal import heal
+from prunus.prune.heal_config import HealConfig
 from prunus.runtime import Runtime
 
 

@@ -93,6 +93,8 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
             write_tensors(out, plans, on_progress=progress.update)
         write_config(out, settings)
         write_lineage(out, *_descent(inputs, _kept(keep), rotation))
+        if config.heal.asked and inputs.tokens is None:
+            raise ArtifactError("prune: heal fits weights to a corpus; there is none")
         if inputs.tokens is not None and config.heals(teacher.shape, target):
             from prunus.prune.healing import Made, heal_student
 
