@@ -26,19 +26,21 @@ from typing import Any
 import yaml
 
 from prunus.align.config import AlignConfig
+from prunus.align.plan import Alignment
 from prunus.config import parse
 from prunus.console import Console
 from prunus.evaluate.config import EvaluateConfig
 from prunus.evaluate.measure import read_items_of
 from prunus.evaluate.summary import Row, summarise
+from prunus.graph.hub import Hub
 from prunus.graph.steps import Step
 from prunus.models.locate import locate_model
-from prunus.pipeline.aligning import Alignment
 from prunus.pipeline.machine import hardware, versions
 from prunus.pipeline.plan import make_plan
 from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import load_recipe
 from prunus.pipeline.run import execute, run_plan
+from prunus.pipeline.unpacking import find_model
 
 TEACHER = "builtin:sapling"
 SHOWN = (("instruction_following", "prompt_strict"), ("roleplay", "consistent"), ("rag", "f1"), ("rag", "exact"),
@@ -129,14 +131,14 @@ def carry_out(plan: Plan, subject: str, stage: dict[str, Any], start: Step, cons
     """Do a stage, and ask each model that it makes; answers that another stage has of the same model are taken over."""
     steps = {step.name: step for step in plan.steps}
     asked = {name: given for name, given in steps["student evaluate"].inputs.items() if name != "model"}
-    stages = Alignment((parse(AlignConfig, stage, "stage"),), (), None)
+    stages = Alignment((parse(AlignConfig, stage, "stage"),), (), None, Hub(find_model))
     items = []
     for step in stages.steps(subject, start, steps["student evaluate"].inputs["teacher"], plan.root):
         console.heading(step.name, step.state())
         for folder in step.artifact.path.parent.glob(f"candidates-*-{step.artifact.key}"):
             if step.kind == "candidates" and not step.artifact.path.exists():
                 shutil.copytree(folder, step.artifact.path)
-                step.artifact.__dict__.pop("record", None)
+                step.artifact.forget()
         execute(step, plan.recipe.runtime, console)
         if step.kind == "align":
             measured = Step(

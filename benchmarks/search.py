@@ -27,7 +27,8 @@ from typing import Any
 from prunus.config import parse
 from prunus.console import Console
 from prunus.pipeline.machine import hardware, versions
-from prunus.pipeline.plan import Plan, make_plan
+from prunus.pipeline.plan import make_plan
+from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import run_plan
 from prunus.pipeline.searching import FOUND

@@ -47,7 +47,7 @@ def names() -> dict[str, list[str]]:
     os.chdir(ROOT)  # recipes name files beside them
     try:
         for name in RECIPES:
-            plan = make_plan(load_recipe(Path("recipes") / f"{name}.yaml"), Path("runs") / name, tentative=True)
+            plan = make_plan(load_recipe(Path("recipes") / f"{name}.yaml"), Path("runs") / name, preview=True)
             found[name] = [f"{step.subject} {step.artifact.path.name}" for step in plan.steps]
     finally:
         os.chdir(where)

@@ -60,6 +60,16 @@ Length = Annotated[int, Field(ge=0), AfterValidator(_no_lone_token)]
 """Tokens of a sequence; 0 leaves them to follow from the model."""
 
 
+def check_length(name: str, length: int, context: int) -> None:
+    """Refuse sequences that a model was not made for.
+
+    Raises:
+        RecipeError: Names the option and the longest that is allowed.
+    """
+    if length > context:
+        raise RecipeError(f"{name}.sequence_length: {length} is more than the model's context of {context} tokens")
+
+
 class Config(BaseModel):
     """A frozen set of options. The docstring under a field is its help, in recipes, flags and schema."""
 

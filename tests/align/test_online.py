@@ -8,13 +8,15 @@ import pytest
 
 from prunus.align import online
 from prunus.align.config import AlignConfig
+from prunus.align.plan import Alignment
 from prunus.align.step import Inputs, run
 from prunus.data.config import ChatSource
 from prunus.data.template import PLAIN
 from prunus.errors import RecipeError
+from prunus.graph.hub import Hub
 from prunus.graph.steps import Given
 from prunus.models.load import load_tokenizer
-from prunus.pipeline.aligning import Alignment
+from prunus.pipeline.unpacking import find_model
 from prunus.runtime import Runtime
 from tests.align.making import QUIET, metrics, rows, write
 from tests.tiny import load
@@ -51,8 +53,7 @@ def test_the_model_learns_from_its_own_answers(teacher, sources, tmp_path, monke
 
 def test_it_is_said_where_trl_is_missing(teacher: Path, sources, monkeypatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    stages = Alignment(
-        (AlignConfig(method="grpo", sequence_length=128, write={"max_new_tokens": 8}),), sources, "builtin:plain"
-    )
+    stage = AlignConfig(method="grpo", sequence_length=128, write={"max_new_tokens": 8})
+    stages = Alignment((stage,), sources, "builtin:plain", Hub(find_model))
     with pytest.raises(RecipeError, match=r"align.0.method: grpo needs TRL; `pip install 'prunus\[online\]'`"):
         stages.check(128, Given(teacher, ""))

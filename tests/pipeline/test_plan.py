@@ -172,10 +172,10 @@ def test_a_spoilt_teacher(plan, teacher, tmp_path, spoil, message: str) -> None:
 def test_a_recipe_can_be_planned_before_its_teacher_is_here(monkeypatch) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
     recipe = load_recipe("recipes/llama-3.1-minitron-4b.yaml")
-    made = make_plan(recipe, Path("runs/x"), tentative=True)
+    made = make_plan(recipe, Path("runs/x"), preview=True)
     assert made.students["width"].parameters == 4_512_746_496
     assert made.students["depth"].parameters == 4_540_469_248
-    assert len(made.unchecked) == 3
+    assert len(made.missing) == 3
     with pytest.raises(HubError, match=r"teacher\.path"):
         make_plan(recipe, Path("runs/x"))
 

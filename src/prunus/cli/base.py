@@ -10,20 +10,24 @@ from pathlib import Path
 from tyro.conf import arg
 
 from prunus import processes
-from prunus.config import StepConfig, parse
+from prunus.config import StepConfig, check_length, parse
 from prunus.console import Console
 from prunus.data.config import Source, TokensConfig
 from prunus.data.sources import check_source
 from prunus.errors import RecipeError
+from prunus.graph.hub import Hub
 from prunus.graph.locks import alone_at
 from prunus.graph.records import read_record
-from prunus.graph.steps import Given, Step, given_sources, given_tokenizer, tokens_step
+from prunus.graph.steps import Given, Step, given_tokenizer, tokens_step
 from prunus.models.folder import ModelFolder
 from prunus.models.locate import Located
-from prunus.pipeline.checks import check_length, check_runtime
 from prunus.pipeline.run import execute
 from prunus.pipeline.unpacking import find_model
 from prunus.runtime import Runtime
+from prunus.training.plan import check_runtime
+
+HUB = Hub(find_model)
+"""Where commands of one step find models and text."""
 
 Flat = arg(name="")
 """Marks a config whose options are the command's own flags."""
@@ -87,7 +91,8 @@ class Text:
         for source in sources:
             check_source(source, "--corpus")
         config = TokensConfig(append_eos=self.append_eos)
-        return tokens_step(config, given_sources(sources, "--corpus"), given_tokenizer(model), label, Path(out).parent)
+        given = HUB.given_sources(sources, "--corpus")
+        return tokens_step(config, given, given_tokenizer(model), label, Path(out).parent)
 
 
 def sources_of(paths: tuple[str, ...], column: str, flag: str) -> tuple[Source, ...]:
@@ -102,9 +107,7 @@ def located(path: str) -> Located:
         ModelError: It is not there, or its headers are not those that its config asks for.
         HubError: The hub does not give it.
     """
-    model = find_model(path, None, "MODEL")
-    model.folder.check()
-    return model
+    return HUB.model(path, "MODEL", check=True)
 
 
 def finished(folder: Path, flag: str, kind: str) -> Given:

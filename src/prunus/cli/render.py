@@ -122,7 +122,7 @@ def show_plan(plan: Plan, console: Console) -> None:
         console.say(f"students.{name}: its shape is decided by the search; its steps are planned when that has run")
     for seen in plan.previews:
         show_preview(seen, console)
-    for text in plan.unchecked:
+    for text in plan.missing:
         console.warn(f"not checked: {text}")
     todo = [
         cost

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prunus.correct.config import CorrectConfig
 from prunus.costs import Around, Cost
 from prunus.models.shape import Shape
-from prunus.training.cost import training_cost
+from prunus.training.plan import training_cost
 
 
 def cost(config: CorrectConfig, shape: Shape, around: Around) -> Cost:

@@ -137,6 +137,11 @@ class DistillConfig(GuideConfig, TrainingConfig):
         return self.has_teacher and self.targets == "online"
 
     @property
+    def reads_teacher(self) -> bool:
+        """Whether it trains on what the teacher writes."""
+        return self.tokens > 0 and self.data == "teacher"
+
+    @property
     def compares_states(self) -> bool:
         """Whether states are compared."""
         return self.has_teacher and self.states.weight != 0

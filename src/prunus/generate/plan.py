@@ -1,12 +1,21 @@
-"""What it costs to let the teacher write."""
+"""Generation as a plan sees it: its inputs, and what it costs."""
 
 from __future__ import annotations
 
 from prunus.costs import Around, Cost
 from prunus.generate.config import GenerateConfig
+from prunus.graph.hub import Hub
+from prunus.graph.steps import Given, Step
 from prunus.models.shape import Shape
 
 _WRITTEN = 16  # bytes a token: its id and its text, both as kept while at work and as saved
+
+
+def given_prompts(config: GenerateConfig, hub: Hub) -> dict[str, Step | Given]:
+    """The prompts that the teacher answers, as an input, where they are not the corpus's openings."""
+    if not config.prompts:
+        return {}
+    return {"prompts": hub.given_sources(config.prompts, "generate.prompts")}
 
 
 def cost(config: GenerateConfig, shape: Shape, around: Around) -> Cost:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from prunus.config import StepConfig
-from prunus.data.config import Place, TokensConfig
-from prunus.data.sources import sources_fingerprint
-from prunus.errors import HubError
+from prunus.data.config import TokensConfig
 from prunus.fingerprint import digest
 from prunus.graph.artifact import Artifact
 from prunus.models.locate import Located
@@ -85,16 +83,6 @@ class Step:
 def tokens_step(config: TokensConfig, sources: Given, tokenizer: Step | Given, label: str, root: Path) -> Step:
     """The step that tokenises some sources, under the label that it shows."""
     return Step("data", label, config, {"sources": sources, "tokenizer": tokenizer}, root)
-
-
-def given_sources(sources: Sequence[Place], where: str, tentative: bool = False) -> Given:
-    """Text from outside as an input; in a tentative plan by name alone where the hub cannot be reached."""
-    try:
-        return Given(sources, sources_fingerprint(sources, where))
-    except HubError:
-        if not tentative:
-            raise
-        return Given(sources, digest([[source.identity(), source.path] for source in sources]))
 
 
 def given_model(model: Located) -> Given:

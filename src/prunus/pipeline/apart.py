@@ -9,23 +9,24 @@ from pathlib import Path
 
 from prunus.data.config import DataConfig, Place, Source
 from prunus.data.sources import documents, is_in
-from prunus.errors import HubError, RecipeError
+from prunus.errors import RecipeError
 from prunus.evaluate.config import EvaluateConfig
 from prunus.fingerprint import digest
+from prunus.graph.hub import Hub
 from prunus.world.config import WORLD
 
 _LOOKED = 50_000  # documents of each text that are held against the other
 _SHOWN = 60
 
 
-def check_apart(text: Sequence[Source], data: DataConfig, evaluate: EvaluateConfig, tentative: bool = False) -> None:
+def check_apart(text: Sequence[Source], data: DataConfig, evaluate: EvaluateConfig, hub: Hub) -> None:
     """Refuse a ranking text that the evaluation reads as well: the same source, or the same document in both.
 
     Args:
         text: `search.text`; without any, the part of the corpus that is set aside.
         data: The recipe's text.
         evaluate: Its tasks' items are the evaluation's too.
-        tentative: Whether what the hub does not give is passed over.
+        hub: Where text comes from.
 
     Raises:
         RecipeError: Names the source, or the document.
@@ -43,13 +44,10 @@ def check_apart(text: Sequence[Source], data: DataConfig, evaluate: EvaluateConf
     pairs = [(one, other) for one in text or data.corpus for other in data.held_out]
     if pairs and all(one.path == other.path == WORLD and one.split != other.split for one, other in pairs):
         return  # whose splits have no name, value or tool in common
-    try:
+    shared = None
+    with hub.may_miss():
         known = {digest(found.strip()) for found in _evaluated(data)}
         shared = next((found for found in _ranked(text, data) if digest(found.strip()) in known), None)
-    except HubError:
-        if not tentative:
-            raise
-        return
     if shared is not None:
         name = "search.text" if text else "data.corpus, of which a part is set aside for the search,"
         raise RecipeError(

@@ -1,22 +1,80 @@
-"""What a plan and a single command refuse alike, before any work."""
+"""What a plan refuses before any work, beyond what each step refuses of itself."""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
-from prunus.config import StepConfig
+from prunus.align.plan import Alignment
+from prunus.config import check_length
 from prunus.data.config import TokensConfig
 from prunus.data.mixture import check_some
-from prunus.distill.config import DistillConfig
-from prunus.errors import HubError, RecipeError, ShapeError
+from prunus.data.preview import Preview
+from prunus.data.sources import check_source
+from prunus.errors import HubError, Mistakes
+from prunus.evaluate.check import check_chat, check_tasks
+from prunus.export.plan import check_export
+from prunus.generate.prompts import check_prompts
+from prunus.graph.hub import Hub
 from prunus.graph.steps import Given, Step
-from prunus.models.shape import PRUNABLE, Shape
-from prunus.prune.config import PruneConfig
-from prunus.runtime import Runtime
-from prunus.training.config import OptimizerConfig
-from prunus.training.deepspeed import read_settings
+from prunus.pipeline.recipe import Recipe
+from prunus.pipeline.students import Student
+from prunus.pipeline.teacher import Teacher
+
+
+def check_lengths(recipe: Recipe, context: int, mistakes: Mistakes) -> None:
+    """Note sequences that the teacher, whose context this is, was not made for."""
+    lengths = {
+        "correct": recipe.correct.sequence_length if recipe.correct.tokens else 0,
+        "score": recipe.score.sequence_length,
+        "evaluate": recipe.evaluate.sequence_length,
+    }
+    for name, student in recipe.students.items():
+        lengths[f"students.{name}.distill"] = student.distill.sequence_length if student.distill.tokens else 0
+    for name, length in lengths.items():
+        with mistakes.noted():
+            check_length(name, length, context)
+
+
+def check_files(recipe: Recipe, teacher: Teacher, students: Mapping[str, Student], mistakes: Mistakes) -> None:
+    """Note students that cannot be written as the files that are asked for."""
+    if recipe.export.formats and students:
+        shapes = {f"export.formats: students.{name}": student.shape for name, student in students.items()}
+        with mistakes.noted():
+            check_export(recipe.export, recipe.teacher.create or teacher.folder, shapes)
+
+
+def check_sources(recipe: Recipe, teacher: Teacher, hub: Hub, mistakes: Mistakes) -> None:
+    """Look at the first document of every source of text, and at the first prompt; note what cannot be used."""
+    for part in ("corpus", "held_out"):
+        for i, source in enumerate(getattr(recipe.data, part)):
+            with mistakes.noted(), hub.may_miss():
+                check_source(source, f"data.{part}.{i}")
+    if not any(student.distill.reads_teacher for student in recipe.students.values()):
+        return
+    with mistakes.noted():
+        recipe.generate.check_context(teacher.context, "generate")
+    for i, source in enumerate(recipe.generate.prompts):
+        with mistakes.noted(), hub.may_miss():
+            check_prompts(source, f"generate.prompts.{i}", teacher.may_chat)
+
+
+def check_alignments(alignments: Iterable[Alignment], teacher: Teacher, mistakes: Mistakes) -> list[Preview]:
+    """Look at the stages and at the first rows of their data; what was seen, each source once."""
+    previews: dict[Preview, None] = {}
+    for alignment in alignments:
+        if alignment.stages:
+            with mistakes.noted():
+                previews |= dict.fromkeys(alignment.check(teacher.context, teacher.tokenizer))
+    return list(previews)
+
+
+def check_evaluation(recipe: Recipe, teacher: Teacher, mistakes: Mistakes) -> None:
+    """Note tasks that cannot be measured, or not with this teacher."""
+    with mistakes.noted():
+        check_tasks(recipe.evaluate)
+    with mistakes.noted():
+        check_chat(recipe.evaluate, teacher.may_chat, "the teacher")
 
 
 def check_texts(steps: Iterable[Step]) -> None:
@@ -33,72 +91,3 @@ def check_texts(steps: Iterable[Step]) -> None:
                 with suppress(HubError):
                     check_some(sources.value, step.config, step.name)
             seen.add((sources.fingerprint, step.config.part))
-
-
-def check_runtime(runtime: Runtime, configs: Iterable[StepConfig]) -> None:
-    """Refuse trackers that are not installed, and a configuration of DeepSpeed's that a step cannot train under.
-
-    Raises:
-        RecipeError: Names what it is, and what is allowed.
-    """
-    for tracker in runtime.trackers:
-        if importlib.util.find_spec(tracker) is None:
-            raise RecipeError(f"runtime.trackers: {tracker} is not installed; `pip install {tracker}` brings it")
-    for config in configs:
-        if runtime.deepspeed and isinstance(config, OptimizerConfig) and getattr(config, "tokens", True):
-            read_settings(runtime.deepspeed, config.optimizer)
-
-
-def check_cut(config: PruneConfig, teacher: Shape, target: Shape, where: str) -> None:
-    """Refuse a student that would be its teacher.
-
-    Raises:
-        ShapeError: Nothing is cut.
-    """
-    if target == teacher and config.init == "teacher":
-        raise ShapeError(f"{where}: nothing is cut: give fewer of one of {', '.join(PRUNABLE)}, or drop_layers")
-
-
-def check_cached(config: DistillConfig, shares_vocabulary: bool, where: str) -> None:
-    """Refuse to train on targets that were kept what needs more of the teacher than they hold.
-
-    Raises:
-        RecipeError: Names the option, and what is allowed.
-    """
-    refused = {
-        f"loss: {config.loss}": (config.loss != "forward_kl", "loss: forward_kl"),
-        "states": (config.states.weight != 0, "states: none"),
-        f"token_weights: {config.token_weights}": (config.token_weights != "uniform", "token_weights: uniform"),
-        f"top_k: {config.top_k}": (config.top_k is not None, "no top_k, since targets.count says how many are kept"),
-        "data: student": (config.data == "student", "data: corpus or teacher"),
-        "prune.vocab_size": (not shares_vocabulary, "the teacher's own vocabulary"),
-    }
-    for option, (asked, allowed) in refused.items():
-        if asked:
-            raise RecipeError(
-                f"{where}.targets: cached keeps a few of the teacher's probabilities, and {option} needs more of it; "
-                f"allowed: {allowed}, or targets: online"
-            )
-
-
-def check_length(name: str, length: int, context: int) -> None:
-    """Refuse sequences that a model was not made for.
-
-    Raises:
-        RecipeError: Names the option and the longest that is allowed.
-    """
-    if length > context:
-        raise RecipeError(f"{name}.sequence_length: {length} is more than the model's context of {context} tokens")
-
-
-def check_same_tokens(model: Shape, teacher: Shape, where: str) -> None:
-    """Refuse a teacher that is to read a model's tokens and has another vocabulary.
-
-    Raises:
-        RecipeError: Gives both sizes, and what would work.
-    """
-    if model.vocab_size != teacher.vocab_size:
-        raise RecipeError(
-            f"{where}: it has {teacher.vocab_size} tokens and the model {model.vocab_size}, so they read a text as "
-            "other tokens, and sums over tokens do not compare; evaluate each without the other"
-        )

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import get_args
 
 from prunus.config import parse
-from prunus.data.questions import read_questions
 from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError
-from prunus.fingerprint import fingerprint_files
 from prunus.graph.steps import Given, Step
 from prunus.models.shape import Shape
 from prunus.prune.config import PruneConfig
 from prunus.score.config import ScoreConfig, Statistic
+from prunus.score.plan import given_task
 
 
 def scored(config: ScoreConfig, teacher: Shape, cuts: Sequence[tuple[PruneConfig, Shape]]) -> ScoreConfig:
@@ -33,19 +32,6 @@ def scored(config: ScoreConfig, teacher: Shape, cuts: Sequence[tuple[PruneConfig
     collect = tuple(name for name in known if name in {*config.collect, *read})
     blocks = tuple(sorted({*config.blocks, *dropped}))
     return parse(ScoreConfig, {**config.model_dump(), "collect": collect, "blocks": blocks}, "score")
-
-
-def given_task(config: ScoreConfig) -> dict[str, Step | Given]:
-    """The questions that layers are judged by, as an input, where there are any.
-
-    Raises:
-        DataError: They cannot be read.
-    """
-    if config.task is None or "accuracy" not in config.collect:
-        return {}
-    file = Path(config.task).expanduser()
-    read_questions(file, 1)
-    return {"task": Given(file, fingerprint_files([file]))}
 
 
 def cuts_of(config: PruneConfig, teacher: Shape, where: str) -> list[tuple[PruneConfig, Shape]]:

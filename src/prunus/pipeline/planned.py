@@ -19,7 +19,7 @@ class Plan:
 
     Attributes:
         references: The shapes of the other models that are measured, by their steps' subject.
-        unchecked: What a tentative plan could not look at, since the hub has it and cannot be reached.
+        missing: What a preview could not look at, since the hub has it and cannot be reached.
         waiting: The students whose shape the search decides, and has not yet; none of their steps is among these.
         rest: Makes the plan anew when it has; None where nothing waits.
         previews: What was seen of chat data, each source once.
@@ -32,7 +32,7 @@ class Plan:
     teacher: Shape
     students: Mapping[str, Shape]
     references: Mapping[str, Shape]
-    unchecked: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
     rest: Callable[[], Plan] | None = None
     previews: tuple[Preview, ...] = ()

@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from prunus.config import MAX_NAME
-from prunus.errors import HubError
+from prunus.config import MAX_NAME, check_length
 from prunus.evaluate.check import check_chat
+from prunus.graph.hub import Hub
 from prunus.models.folder import has_chat_template
 from prunus.models.locate import Located
-from prunus.pipeline.checks import check_length
 from prunus.pipeline.recipe import Recipe
-from prunus.pipeline.unpacking import find_model
 
 
-def find_references(recipe: Recipe, tentative: bool, unchecked: list[str]) -> dict[str, Located]:
+def find_references(recipe: Recipe, hub: Hub) -> dict[str, Located]:
     """The other models that are measured, by what their steps are called.
 
     Raises:
@@ -26,24 +24,12 @@ def find_references(recipe: Recipe, tentative: bool, unchecked: list[str]) -> di
     found: dict[str, Located] = {}
     for i, path in enumerate(recipe.evaluate.references):
         where = f"evaluate.references.{i}"
-        try:
-            model = find_model(path, None, where, weights=not tentative)
-        except HubError as error:
-            note(error, tentative, unchecked)
-            continue
-        if not (tentative and model.source):
-            model.folder.check()
-        check_chat(recipe.evaluate, has_chat_template(model.folder.path), f"{where}: {path}")
-        check_length(where, recipe.evaluate.sequence_length, model.folder.context)
-        name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(path).name)[:MAX_NAME].strip("-") or str(i)
-        if name in (*recipe.students, *found, "teacher", "data"):
-            name = f"{name}-{i}"
-        found[name] = model
+        with hub.may_miss():
+            model = hub.model(path, where, check=True)
+            check_chat(recipe.evaluate, has_chat_template(model.folder.path), f"{where}: {path}")
+            check_length(where, recipe.evaluate.sequence_length, model.folder.context)
+            name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(path).name)[:MAX_NAME].strip("-") or str(i)
+            if name in (*recipe.students, *found, "teacher", "data"):
+                name = f"{name}-{i}"
+            found[name] = model
     return found
-
-
-def note(error: HubError, tentative: bool, unchecked: list[str]) -> None:
-    """Leave for later what the hub does not give, where a plan is all that is wanted."""
-    if not tentative:
-        raise error
-    unchecked.append(str(error))

@@ -7,20 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prunus.config import check_length
 from prunus.errors import ArtifactError, RecipeError, ShapeError
 from prunus.files import read_object
 from prunus.fingerprint import digest
+from prunus.graph.hub import Hub
 from prunus.graph.records import remedy
 from prunus.graph.steps import Given, Step
 from prunus.models.folder import ModelFolder
 from prunus.models.shape import Shape
 from prunus.pipeline.apart import check_apart
-from prunus.pipeline.checks import check_length
 from prunus.pipeline.cutting import between, cuts_of
 from prunus.pipeline.machine import hardware
 from prunus.pipeline.metering import check_budget
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.shapes import ShapeSearch
+from prunus.pipeline.teacher import Teacher
 from prunus.pipeline.timing import check_latency
 from prunus.pipeline.workshop import Texts, Workshop, space_of, texts_of
 from prunus.prune.config import PruneConfig
@@ -70,9 +72,7 @@ class Search:
         yield Step("search", "search", self.config, {**given, "trials": made}, self.root)
 
 
-def plan_search(
-    recipe: Recipe, base: Step | Given, tokenizer: Step | Given, teacher: Shape, corpus: Step, tentative: bool
-) -> Search | None:
+def plan_search(recipe: Recipe, teacher: Teacher, corpus: Step, hub: Hub) -> Search | None:
     """The search of a recipe, checked; None where it has none.
 
     Raises:
@@ -81,15 +81,15 @@ def plan_search(
     config = recipe.search
     if config is None:
         return None
-    folder = base.value if isinstance(base, Given) and isinstance(base.value, Path) else None
-    check_search(config, teacher, folder, "search")
-    check_apart(config.text, recipe.data, recipe.evaluate, tentative)
+    folder = teacher.folder if isinstance(teacher.model, Given) else None
+    check_search(config, teacher.shape, folder, "search")
+    check_apart(config.text, recipe.data, recipe.evaluate, hub)
     for name, student in recipe.students.items():
         if student.prune.shape is not None and config.ways != ("once",):  # it may be cut in two steps as well
             between(config.distill.tokens // 2, student.distill, f"students.{name}.distill")
-    texts = texts_of(config, recipe.data, corpus.root, tentative)
-    cuts = search_cuts(config, teacher)
-    return Search(config, texts, tokenizer, corpus, recipe.score, recipe.runtime, cuts, corpus.root)
+    texts = texts_of(config, recipe.data, corpus.root, hub)
+    cuts = search_cuts(config, teacher.shape)
+    return Search(config, texts, teacher.tokenizer, corpus, recipe.score, recipe.runtime, cuts, corpus.root)
 
 
 def check_search(config: ShapeSearch, teacher: Shape, folder: Path | None, where: str) -> int | None:

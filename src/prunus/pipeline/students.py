@@ -1,19 +1,47 @@
-"""The steps of one student, from its cut to the file that runs."""
+"""The students of a recipe as a plan sees them: options, shapes and stages, each resolved once and checked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from prunus.data.config import TokensConfig
+from prunus.align.plan import Alignment
 from prunus.distill.config import DistillConfig, StatesConfig
-from prunus.graph.steps import Given, Step, given_sources, tokens_step
+from prunus.distill.plan import check_cached
+from prunus.errors import Mistakes, RecipeError
+from prunus.graph.hub import Hub
+from prunus.merge.config import MergedConfig
 from prunus.models.shape import PRUNABLE, Shape
-from prunus.pipeline.aligning import is_model, of_student
-from prunus.pipeline.cutting import cut_steps, cuts_of
-from prunus.pipeline.merging import has_own_words
+from prunus.pipeline.cutting import check_via
+from prunus.pipeline.merging import in_order, merged_shape
 from prunus.pipeline.recipe import Recipe
+from prunus.pipeline.teacher import Teacher
 from prunus.prune.config import PruneConfig
+from prunus.prune.plan import check_cut
+
+
+@dataclass(frozen=True)
+class Student:
+    """A student whose shape is known.
+
+    Attributes:
+        name: Its name in the recipe.
+        shape: The dimensions that it ends with; of an evolved path the deepest that it may have.
+        prune: How it is cut, with another student's shape in place of `like`.
+        distill: How it is distilled; one with random weights has no states in common with its teacher.
+        alignment: Its stages.
+        merge: How it is merged, where it is not cut.
+        own_tokens: Whether it reads other tokens than the teacher: its vocabulary is cut, or other models' students are
+            merged.
+    """
+
+    name: str
+    shape: Shape
+    prune: PruneConfig
+    distill: DistillConfig
+    alignment: Alignment
+    merge: MergedConfig | None
+    own_tokens: bool
 
 
 def prune_config(recipe: Recipe, name: str) -> PruneConfig:
@@ -25,80 +53,54 @@ def prune_config(recipe: Recipe, name: str) -> PruneConfig:
     return own.model_copy(update={**shape, "like": None})
 
 
-def distill_config(recipe: Recipe, name: str) -> DistillConfig:
-    """The student's own options; one that is drawn anew has no states in common with its teacher."""
+def alignment_of(recipe: Recipe, name: str, hub: Hub) -> Alignment:
+    """A student's stages; those that are the recipe's are called so, and their mistakes are told once."""
+    stages = recipe.students[name].align
+    where = "align" if stages == recipe.align else f"students.{name}.align"
+    return Alignment(stages, recipe.data.chat, recipe.data.template, hub, where)
+
+
+def find_students(
+    recipe: Recipe, teacher: Teacher, hub: Hub, waiting: Sequence[str], mistakes: Mistakes
+) -> dict[str, Student]:
+    """The students that do not wait for a search, in an order in which they can be made; mistakes are noted."""
+    found: dict[str, Student] = {}
+    for name in in_order(recipe):
+        merge = recipe.students[name].merge
+        if name in waiting or (merge is not None and mistakes.found):  # what it is merged from may have no shape
+            continue
+        with mistakes.noted():
+            found[name] = _student(recipe, name, teacher, found, hub)
+    return found
+
+
+def _student(recipe: Recipe, name: str, teacher: Teacher, others: Mapping[str, Student], hub: Hub) -> Student:
+    prune, merge = prune_config(recipe, name), recipe.students[name].merge
     distill = recipe.students[name].distill
-    if prune_config(recipe, name).init == "random":
-        return distill.model_copy(update={"states": StatesConfig(weight=0)})
-    return distill
-
-
-def cut_from(
-    recipe: Recipe, name: str, shape: Shape, given: Mapping[str, Step | Given], score: Step, root: Path
-) -> list[Step]:
-    """The steps that cut a student from the teacher, which has that shape; the last is the cut."""
-    config = prune_config(recipe, name)
-    if any(cut.statistics(shape, left) for cut, left in cuts_of(config, shape, name)):
-        given = {**given, "scores": score}
-    return cut_steps(name, config, shape, given, distill_config(recipe, name), recipe.score, root)
-
-
-def student_steps(
-    recipe: Recipe,
-    name: str,
-    pruned: Step,
-    teacher: Step | Given,
-    streams: tuple[Step, Step, Step],
-    guide: Mapping[str, Step | Given],
-    data: Mapping[str, Step | Given],
-    tentative: bool,
-) -> Iterator[Step]:
-    """What becomes of a student once it is cut or merged."""
-    config, distill = prune_config(recipe, name), distill_config(recipe, name)
-    corpus, held_out, written = streams
-    root, own_words = corpus.root, has_own_words(recipe, name)
-    beside: dict[str, Step | Given] = {"teacher": teacher, **data}
-    if own_words:  # another vocabulary: other tokens of the same text, so that sums over tokens do not compare
-        corpus, held_out = streams_of(recipe, root, pruned, f"-{name}", tentative)
-        beside = dict(data)
-        yield from (corpus, held_out)
-    if config.init == "teacher" or not distill.tokens:
-        first = "evaluate-merged" if pruned.kind == "merge" else "evaluate-pruned"
-        label = first if distill.tokens or recipe.students[name].align else "evaluate"
-        yield Step(name, label, recipe.evaluate, {"model": pruned, "tokens": held_out, **beside}, root)
-    last = pruned
-    if distill.tokens:
-        read = written if distill.data == "teacher" else corpus
-        inputs = {"student": pruned, **guide, "tokens": read}
-        last = Step(name, "distill", distill, inputs, root)
-        yield last
-    words = corpus.inputs["tokenizer"]
-    aligned = list(of_student(recipe, name, tentative).steps(name, last, teacher, root, words))
-    if distill.tokens:
-        label = "evaluate-distilled" if aligned else "evaluate"
-        yield Step(name, label, recipe.evaluate, {"model": last, "tokens": held_out, **beside}, root)
-    yield from aligned
-    models = list(filter(is_model, aligned))
-    if models:
-        last = models[-1]
-        yield Step(name, "evaluate", recipe.evaluate, {"model": last, "tokens": held_out, **beside}, root)
-    if recipe.export.formats:
-        yield Step(name, "export", recipe.export, {"model": last, "tokens": held_out}, root)
-
-
-def streams_of(recipe: Recipe, root: Path, tokenizer: Step | Given, suffix: str, tentative: bool) -> tuple[Step, Step]:
-    """The corpus and the held-out text; one text is parted by its documents' hashes where no second is given."""
-    data = recipe.data
-    joined = TokensConfig(append_eos=data.append_eos)
-    corpus = given_sources(data.corpus, "data.corpus", tentative)
-    if data.held_out:
-        held_out = given_sources(data.held_out, "data.held_out", tentative)
-        train, test = joined.model_copy(update={"max_tokens": data.max_tokens}), joined
+    if prune.init == "random":
+        distill = distill.model_copy(update={"states": StatesConfig(weight=0)})
+    if merge is None:
+        shape = prune.target(teacher.shape, f"students.{name}.prune")
+        own_tokens = prune.vocab_size is not None
+        _check(recipe, name, prune, distill, teacher.shape, shape)
     else:
-        held_out = corpus
-        parted = joined.model_copy(update={"held_out_fraction": data.held_out_fraction, "max_tokens": data.max_tokens})
-        train, test = (parted.model_copy(update={"part": part}) for part in ("train", "held_out"))
-    return (
-        tokens_step(train, corpus, tokenizer, f"corpus{suffix}", root),
-        tokens_step(test, held_out, tokenizer, f"held_out{suffix}", root),
-    )
+        shapes = {"teacher": teacher.shape, **{other: student.shape for other, student in others.items()}}
+        shape = merged_shape(recipe, name, shapes, teacher.may_chat, hub)
+        first = merge.of[0].partition(".")[0]
+        own_tokens = others[first].own_tokens if first in others else first != "teacher"
+    return Student(name, shape, prune, distill, alignment_of(recipe, name, hub), merge, own_tokens)
+
+
+def _check(recipe: Recipe, name: str, prune: PruneConfig, distill: DistillConfig, teacher: Shape, shape: Shape) -> None:
+    """Refuse a student that is cut, and cannot be cut or distilled so."""
+    where, given = f"students.{name}", recipe.students[name].distill
+    check_cut(prune, teacher, shape, f"{where}.prune")
+    check_via(prune, teacher, given, f"{where}.prune")
+    if prune.vocab_size is not None and distill.reads_teacher:
+        raise RecipeError(
+            f"{where}.distill.data: the teacher writes in its own vocabulary, and this student's is cut; "
+            "allowed: corpus"
+        )
+    given.states.pairs(teacher.num_hidden_layers, shape.num_hidden_layers, ())  # refuses layers that are not there
+    if distill.tokens and distill.targets == "cached":
+        check_cached(distill, prune.vocab_size is None, f"{where}.distill")

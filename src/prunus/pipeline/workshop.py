@@ -19,9 +19,10 @@ from prunus.errors import ArtifactError
 from prunus.evaluate.config import EvaluateConfig
 from prunus.export.size import FileSizes
 from prunus.files import read_object
+from prunus.graph.hub import Hub
 from prunus.graph.integrity import check_artifact
 from prunus.graph.records import remedy
-from prunus.graph.steps import Given, Step, given_sources, tokens_step
+from prunus.graph.steps import Given, Step, tokens_step
 from prunus.models.folder import ModelFolder
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.pipeline.cutting import cut_steps
@@ -57,17 +58,17 @@ class Texts:
         )
 
 
-def texts_of(config: ShapeSearch, data: DataConfig, root: Path, tentative: bool = False) -> Texts:
+def texts_of(config: ShapeSearch, data: DataConfig, root: Path, hub: Hub) -> Texts:
     """The texts of a search.
 
     Without a text of its own, as many documents as are held out are set aside of the others; with one, candidates are
     recovered on what everything else is trained on.
     """
-    corpus = given_sources(data.corpus, "data.corpus", tentative)
+    corpus = hub.given_sources(data.corpus, "data.corpus")
     parted = TokensConfig(append_eos=data.append_eos, held_out_fraction=data.held_out_fraction)
     if config.text:
         part = "all" if data.held_out else "train"
-        own = given_sources(config.text, "search.text", tentative)
+        own = hub.given_sources(config.text, "search.text")
         ranking = TokensConfig(append_eos=data.append_eos, max_tokens=2 * config.ranking_tokens), own
     else:
         part = "recovery"

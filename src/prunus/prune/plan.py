@@ -1,12 +1,23 @@
-"""What a cut costs."""
+"""A cut as a plan sees it: what is refused before any work, and what it costs."""
 
 from __future__ import annotations
 
 from prunus.costs import Around, Cost
-from prunus.models.shape import Shape
+from prunus.errors import ShapeError
+from prunus.models.shape import PRUNABLE, Shape
 from prunus.prune.config import PruneConfig
 
 _HEALING = 4  # forward passes that healing everything comes to: of each layer six parts, the next layer's input, fits
+
+
+def check_cut(config: PruneConfig, teacher: Shape, target: Shape, where: str) -> None:
+    """Refuse a student that would be its teacher.
+
+    Raises:
+        ShapeError: Nothing is cut.
+    """
+    if target == teacher and config.init == "teacher":
+        raise ShapeError(f"{where}: nothing is cut: give fewer of one of {', '.join(PRUNABLE)}, or drop_layers")
 
 
 def cost(config: PruneConfig, shape: Shape, around: Around) -> Cost:

@@ -1,10 +1,28 @@
-"""What scoring costs."""
+"""Scoring as a plan sees it: its inputs, and what it costs."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from prunus.costs import Around, Cost, held_bytes
+from prunus.data.questions import read_questions
+from prunus.fingerprint import fingerprint_files
+from prunus.graph.steps import Given, Step
 from prunus.models.shape import Shape
 from prunus.score.config import GRADIENTS, ScoreConfig
+
+
+def given_task(config: ScoreConfig) -> dict[str, Step | Given]:
+    """The questions that layers are judged by, as an input, where there are any.
+
+    Raises:
+        DataError: They cannot be read.
+    """
+    if config.task is None or "accuracy" not in config.collect:
+        return {}
+    file = Path(config.task).expanduser()
+    read_questions(file, 1)
+    return {"task": Given(file, fingerprint_files([file]))}
 
 
 def cost(config: ScoreConfig, shape: Shape, around: Around) -> Cost:

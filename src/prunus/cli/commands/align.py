@@ -9,13 +9,13 @@ from typing import Annotated
 from tyro.conf import AvoidSubcommands, Positional, arg
 
 from prunus.align.config import AlignConfig
-from prunus.cli.base import Flat, Single, located
+from prunus.align.plan import Alignment
+from prunus.cli.base import HUB, Flat, Single, located
 from prunus.cli.render import show_preview
 from prunus.config import parse
 from prunus.console import Console
 from prunus.data.config import ChatSource
 from prunus.graph.steps import given_model, given_tokenizer
-from prunus.pipeline.aligning import Alignment
 
 
 @dataclass(kw_only=True)
@@ -34,7 +34,7 @@ class Align(Single):
         """Do it, round by round."""
         model = located(self.model)
         sources = tuple(parse(ChatSource, path, "--data") for path in self.data)
-        stages = Alignment((self.config.suited(model.folder.shape.size()),), sources, self.template)
-        for seen in stages.check(model.folder.context, given_tokenizer(model)).previews:
+        stages = Alignment((self.config.suited(model.folder.shape.size()),), sources, self.template, HUB)
+        for seen in stages.check(model.folder.context, given_tokenizer(model)):
             show_preview(seen, console)
         self.do_all(list(stages.steps("align", given_model(model), None, Path(self.out).parent)), console)

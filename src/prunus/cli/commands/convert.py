@@ -10,8 +10,8 @@ from tyro.conf import Positional, arg
 
 from prunus.cli.base import Flat, Single
 from prunus.console import Console
-from prunus.pipeline.checks import check_runtime
 from prunus.pipeline.unpacking import gguf_file, unpacking
+from prunus.training.plan import check_runtime
 from prunus.unpack.config import UnpackConfig
 
 

@@ -13,10 +13,9 @@ from prunus.config import parse
 from prunus.console import Console
 from prunus.evaluate.check import check_chat, check_tasks
 from prunus.evaluate.config import EvaluateConfig
+from prunus.evaluate.plan import check_same_tokens, given_data
 from prunus.graph.steps import Given, Step, given_model
 from prunus.models.folder import has_chat_template
-from prunus.pipeline.checks import check_same_tokens
-from prunus.pipeline.plan import given_data
 
 
 @dataclass(kw_only=True)

@@ -7,14 +7,14 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from prunus.cli.base import Flat, Single, Text, located, sources_of
+from prunus.cli.base import HUB, Flat, Single, Text, located, sources_of
 from prunus.console import Console
 from prunus.errors import RecipeError
 from prunus.generate.config import GenerateConfig
+from prunus.generate.plan import given_prompts
 from prunus.generate.prompts import check_prompts
 from prunus.graph.steps import Given, Step, given_model
 from prunus.models.folder import has_chat_template
-from prunus.pipeline.plan import given_prompts
 
 
 @dataclass(kw_only=True)
@@ -40,7 +40,7 @@ class Generate(Single):
         config.check_context(model.folder.context, config.kind)
         for source in config.prompts:
             check_prompts(source, "--prompts", has_chat_template(model.folder.path))
-        inputs: dict[str, Step | Given] = {"model": given_model(model), **given_prompts(config)}
+        inputs: dict[str, Step | Given] = {"model": given_model(model), **given_prompts(config, HUB)}
         if self.corpus:
             inputs["tokens"] = Text(corpus=self.corpus, column=self.column).stream(model, "corpus", self.out)
         self.do(config, inputs, console)

@@ -7,16 +7,15 @@ from typing import Annotated, Any
 
 from tyro.conf import AvoidSubcommands, Positional, arg
 
-from prunus.cli.base import Flat, Single, located
+from prunus.cli.base import HUB, Flat, Single, located
 from prunus.config import parse
 from prunus.console import Console
 from prunus.errors import RecipeError
-from prunus.evaluate.config import EvaluateConfig
 from prunus.graph.steps import given_model
 from prunus.merge.alike import check_alike
 from prunus.merge.config import MergeConfig, name_of
+from prunus.merge.plan import check_fitness, given_fitness
 from prunus.models.folder import has_chat_template
-from prunus.pipeline.merging import check_fitness, given_fitness
 from prunus.world.config import WORLD
 
 _FITNESS_SEED = 101  # of a world whose conversations few will have trained on
@@ -45,9 +44,10 @@ class Merge(Single):
         config.check_fits(len(models), base is not None, models[0].folder.shape.num_hidden_layers, config.kind)
         check_alike([model.folder for model in models], base.folder if base else None, config.kind)
         if config.evolve.trials:
-            check_fitness(config.evolve, EvaluateConfig(), has_chat_template(models[0].folder.path), config.kind)
+            check_fitness(config.evolve, (), has_chat_template(models[0].folder.path), config.kind, HUB)
         inputs = {name_of(number): given_model(model) for number, model in enumerate(models)}
-        self.do(config, {**inputs, **({"base": given_model(base)} if base else {}), **given_fitness(config)}, console)
+        inputs |= {"base": given_model(base)} if base else {}
+        self.do(config, {**inputs, **given_fitness(config, HUB)}, console)
 
     def _with_tasks(self) -> MergeConfig:
         """The options, with the tasks in them."""

@@ -12,8 +12,8 @@ from prunus.cli.base import Flat, Single, Text, finished, located
 from prunus.console import Console
 from prunus.errors import RecipeError
 from prunus.graph.steps import Given, Step, given_model
-from prunus.pipeline.checks import check_cut
 from prunus.prune.config import PruneConfig
+from prunus.prune.plan import check_cut
 from prunus.score.config import ScoreConfig
 
 

@@ -31,7 +31,7 @@ class Run:
 
     def __call__(self, console: Console) -> None:
         """Plan, then do, then report."""
-        plan = make_plan(self.recipe, Path(self.out or f"runs/{self.recipe.name}"), tentative=self.dry_run)
+        plan = make_plan(self.recipe, Path(self.out or f"runs/{self.recipe.name}"), preview=self.dry_run)
         if self.dry_run:
             show_plan(plan, console)
             return

@@ -9,7 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from prunus import processes
-from prunus.cli.base import Flat, Single, finished, located, sources_of
+from prunus.cli.base import HUB, Flat, Single, finished, located, sources_of
 from prunus.cli.render import show_search
 from prunus.config import parse
 from prunus.console import Console
@@ -19,13 +19,14 @@ from prunus.evaluate.config import EvaluateConfig
 from prunus.files import read_object
 from prunus.graph.steps import Given, Step, given_model, given_tokenizer, tokens_step
 from prunus.pipeline.apart import check_apart
-from prunus.pipeline.checks import check_runtime
-from prunus.pipeline.cutting import given_task, scored
+from prunus.pipeline.cutting import scored
 from prunus.pipeline.searching import FOUND, check_search, search_cuts
 from prunus.pipeline.searching import Search as Planned
 from prunus.pipeline.shapes import ShapeSearch
 from prunus.pipeline.workshop import texts_of
 from prunus.score.config import ScoreConfig
+from prunus.score.plan import given_task
+from prunus.training.plan import check_runtime
 
 
 @dataclass(kw_only=True)
@@ -68,8 +69,8 @@ class Search(Single):
         )
         shape = model.folder.shape
         check_search(config, shape, model.folder.path, "search")
-        check_apart(config.text, data, EvaluateConfig())
-        texts = texts_of(config, data, Path(self.out).parent)
+        check_apart(config.text, data, EvaluateConfig(), HUB)
+        texts = texts_of(config, data, Path(self.out).parent, HUB)
         tokenizer = given_tokenizer(model)
         corpus = tokens_step(texts.recovery[0], texts.recovery[1], tokenizer, "recovery", texts.root)
         cuts = search_cuts(config, shape)
