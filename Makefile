@@ -11,8 +11,9 @@ INSTALLED := $(VENV)/.installed
 quickstart: $(INSTALLED)
 	$(BIN)/prunus run recipes/quickstart.yaml
 
+# A process a core, of one thread each: tests are small, and threads that share cores wait for one another.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 # Tests that hold for any input, with TIMES as many examples as in CI, drawn anew.
 TIMES ?= 20

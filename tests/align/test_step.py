@@ -173,7 +173,7 @@ def test_a_killed_stage_goes_on_to_the_same_end(teacher, data, tmp_path, monkeyp
         with pytest.raises(Killed):
             align(teacher, source(data, method), tmp_path / "killed", **options)
     asked = []
-    if step.AlignConfig(method=method).refers:
+    if step.AlignConfig(method=method).spec.refers:
         log_probs = step.Preference.log_probs
         monkeypatch.setattr(step.Preference, "log_probs", lambda self, *rest: asked.append(1) or log_probs(self, *rest))
     align(teacher, source(data, method), tmp_path / "killed", **options)

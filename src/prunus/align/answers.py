@@ -44,7 +44,7 @@ class Answers(Items):
         self.reference: np.ndarray | None = None
         self.count = len(tokens.ends)
         self.lengths = tokens.ends - tokens.starts
-        if config.method == "kto":
+        if config.spec.learns == "labels":
             self.partners = _partners(self.count, config.seed)
             self.lengths = np.asarray([len(self.sequence(i)[0]) for i in range(2 * self.count)])
             self.rows = np.arange(self.count)[:, None] + np.asarray([0, self.count])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from prunus.align.methods import METHODS, Method, Name, having
 from prunus.candidates.config import CandidatesConfig, WriteConfig
 from prunus.config import RUNTIME, Length, Size
 from prunus.conversations.config import ConversationsConfig, Wanted
@@ -13,55 +14,7 @@ from prunus.data.config import ChatSource
 from prunus.kd.config import GuideConfig
 from prunus.training.config import OptimizerConfig
 
-Method = Literal[
-    "sft", "rpo", "dpo", "cdpo", "ipo", "simpo", "orpo", "kto", "distil", "best_of_n", "spin", "steerlm", "reward",
-    "grpo", "rloo",
-]  # fmt: skip
-METHODS: tuple[Method, ...] = get_args(Method)
-LIKELIHOOD: tuple[Method, ...] = ("sft", "steerlm", "best_of_n", "distil")
-"""What learns to say an answer."""
-PAIRED: tuple[Method, ...] = ("rpo", "dpo", "cdpo", "ipo", "simpo", "orpo", "spin", "reward")
-"""What learns from two answers to a question."""
-ONLINE: tuple[Method, ...] = ("grpo", "rloo")
-"""What TRL trains, on answers that the model writes as it learns."""
-WRITTEN: tuple[Method, ...] = (*PAIRED, "best_of_n", *ONLINE)
-"""What can learn from answers that the model writes itself."""
-REFERRED: tuple[Method, ...] = ("rpo", "dpo", "cdpo", "ipo", "kto", "spin")
-"""What holds the model to a reference."""
-
-DEFAULTS: dict[str, dict[str, float]] = {
-    "learning_rate": {
-        **dict.fromkeys(METHODS, 1e-6),
-        **dict.fromkeys(LIKELIHOOD, 2e-5),
-        "reward": 1e-5,
-        "rpo": 9e-6,
-        "orpo": 8e-6,
-    },
-    "beta": {**dict.fromkeys(METHODS, 0.1), "rpo": 0.2, "simpo": 2.0, "grpo": 0.04, "rloo": 0.05},
-}
-"""What options are, by method, where nobody says: NeMo-Aligner's for `rpo`, the papers' for the others."""
-
 _LENGTH = 4096
-
-ANSWERS = {"best_of_n": 4, "spin": 1, "grpo": 8, "rloo": 8}
-"""How many answers the model writes to each prompt, with methods that cannot do without."""
-
-_OF = {
-    "eta": ("rpo",),
-    "distance": ("rpo",),
-    "label_smoothing": ("cdpo",),
-    "gamma": ("simpo",),
-    "odds_weight": ("orpo",),
-    "desirable_weight": ("kto",),
-    "undesirable_weight": ("kto",),
-    "reference": REFERRED,
-    "per_token": REFERRED,
-    "sft_weight": ("rpo", "dpo", "cdpo", "ipo", "simpo", "spin"),
-    "pack": ("sft", "steerlm", "best_of_n", "distil"),
-    "teacher": ("distil",),
-    "guide": ("distil",),
-}
-"""Whose each option is, where it is not everybody's."""
 
 
 class AlignConfig(OptimizerConfig):
@@ -70,7 +23,7 @@ class AlignConfig(OptimizerConfig):
     kind: ClassVar[str] = "align"
     revision: ClassVar[int] = 2
 
-    method: Method
+    method: Name
     """`sft`; of pairs `rpo`, `dpo`, `cdpo`, `ipo`, `simpo`, `orpo` and `reward`, which trains a reward model; of labels
     `kto`; `distil`, from an aligned teacher; `best_of_n` and `spin`, from what the model writes; `steerlm`, from
     attributes; or, with TRL, online reinforcement learning by `grpo` or `rloo`."""
@@ -135,28 +88,30 @@ class AlignConfig(OptimizerConfig):
         raw = {"method": raw} if isinstance(raw, str) else raw
         if not isinstance(raw, dict):
             return raw
-        own: dict[str, Any] = {}
-        for name, values in DEFAULTS.items():
-            if not raw.get(name) and raw.get("method") in METHODS:
-                own[name] = values[raw["method"]]
-        if raw.get("method") in ANSWERS:
+        method = METHODS.get(raw.get("method"))  # type: ignore[arg-type]  # which may be anything yet
+        if method is None:
+            return raw
+        own: dict[str, Any] = {name: getattr(method, name) for name in ("learning_rate", "beta") if not raw.get(name)}
+        if method.answers:
             write = raw.get("write") or {}
             write = write.model_dump() if isinstance(write, WriteConfig) else write
             if isinstance(write, dict) and not write.get("answers"):
-                own["write"] = {**write, "answers": ANSWERS[raw["method"]]}
+                own["write"] = {**write, "answers": method.answers}
         return {**raw, **own}
 
     @model_validator(mode="after")
     def _options_of_the_method(self) -> AlignConfig:
-        if self.write.answers and self.method not in WRITTEN:
-            raise ValueError(f"write.answers: is for {', '.join(WRITTEN)}, and this is {self.method}")
-        if self.method in ONLINE and (self.optimizer != "adamw" or self.write.reward != "check"):
+        method = self.spec
+        if self.write.answers and not method.may_write:
+            written = [name for name, one in METHODS.items() if one.may_write]
+            raise ValueError(f"write.answers: is for {', '.join(written)}, and this is {self.method}")
+        if method.learns == "online" and (self.optimizer != "adamw" or self.write.reward != "check"):
             raise ValueError(f"method: {self.method} is TRL's, with optimizer: adamw and write.reward: check alone")
         if self.method == "distil" and not self.guide.has_teacher:
             raise ValueError("guide.loss: cross_entropy has no teacher; method: sft learns so")
-        for name, methods in _OF.items():
-            if getattr(self, name) != type(self).model_fields[name].default and self.method not in methods:
-                raise ValueError(f"{name}: is for {', '.join(methods)}, and this is {self.method}")
+        for name, field in type(self).model_fields.items():
+            if getattr(self, name) != field.default and name not in method.options and having(name):
+                raise ValueError(f"{name}: is for {', '.join(having(name))}, and this is {self.method}")
         return self
 
     def suited(self, size: Size) -> Self:
@@ -164,11 +119,14 @@ class AlignConfig(OptimizerConfig):
         return self.model_copy(update={"sequence_length": self.sequence_length or min(_LENGTH, size.context)})
 
     @property
+    def spec(self) -> Method:
+        """What its method is."""
+        return METHODS[self.method]
+
+    @property
     def wanted(self) -> Wanted:
         """What the rows of its data must have."""
-        if self.method in ("rpo", "kto", "steerlm"):
-            return {"rpo": "rewards", "kto": "labels", "steerlm": "attributes"}[self.method]  # type: ignore[return-value]
-        return "pairs" if self.method in PAIRED else "answers"
+        return self.spec.rows
 
     @property
     def read(self) -> ConversationsConfig:
@@ -178,12 +136,11 @@ class AlignConfig(OptimizerConfig):
     @property
     def written(self) -> CandidatesConfig | None:
         """How its candidates are written, where the model writes before it learns."""
-        if not self.write.answers or self.method in ONLINE:
+        if not self.write.answers or self.spec.learns == "online":
             return None
-        beside = self.method == "spin"
-        return CandidatesConfig(write=self.write, beside=beside, sequence_length=self.sequence_length, seed=self.seed)
-
-    @property
-    def refers(self) -> bool:
-        """Whether it takes log-ratios to a reference."""
-        return self.method in REFERRED
+        return CandidatesConfig(
+            write=self.write,
+            beside=self.spec.against_data,
+            sequence_length=self.sequence_length,
+            seed=self.seed,
+        )

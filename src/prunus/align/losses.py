@@ -39,9 +39,9 @@ def cdpo(gap: torch.Tensor, beta: float, label_smoothing: float) -> torch.Tensor
     return (1 - label_smoothing) * dpo(gap, beta) + label_smoothing * dpo(-gap, beta)
 
 
-def ipo(gap: torch.Tensor, tau: float) -> torch.Tensor:
-    """(D - 1 / (2 τ))². Azar et al. 2023 (arXiv 2310.12036, equation 17)."""
-    return (gap - 1 / (2 * tau)).square()
+def ipo(gap: torch.Tensor, beta: float) -> torch.Tensor:
+    """(D - 1 / (2 τ))², τ being `beta`. Azar et al. 2023 (arXiv 2310.12036, equation 17)."""
+    return (gap - 1 / (2 * beta)).square()
 
 
 def rpo(
@@ -90,14 +90,14 @@ def orpo(
     rejected: torch.Tensor,
     chosen_lengths: torch.Tensor,
     rejected_lengths: torch.Tensor,
-    weight: float,
+    odds_weight: float,
 ) -> torch.Tensor:
     """-log P(c) + λ `odds_ratio`, with log P(y) = log π(y) / |y|.
 
     Hong et al. 2024 (arXiv 2403.07691, equations 3 to 7); without a reference.
     """
     c, r = chosen / chosen_lengths, rejected / rejected_lengths
-    return -c + weight * odds_ratio(c, r)
+    return -c + odds_weight * odds_ratio(c, r)
 
 
 def odds_ratio(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:

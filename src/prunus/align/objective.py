@@ -5,6 +5,8 @@ B items of a portion, S sequence
 
 from __future__ import annotations
 
+from inspect import signature
+
 import torch
 from transformers import PreTrainedModel
 
@@ -29,7 +31,7 @@ class Preference(Objective):
         super().__init__(model)
         self.options = config  # `config` would be taken for a model's
         self.kept: torch.Tensor  # of kto, which is to be the same after a kill: see `_baseline`
-        self.register_buffer("kept", torch.zeros(4, dtype=torch.float64) if config.method == "kto" else None)
+        self.register_buffer("kept", torch.zeros(4, dtype=torch.float64) if config.spec.learns == "labels" else None)
 
     def forward(  # type: ignore[override]
         self,
@@ -53,7 +55,7 @@ class Preference(Objective):
         """
         if rewards is None:
             return self.log_probs(input_ids, counts)
-        if self.options.method == "kto":
+        if self.options.spec.learns == "labels":
             assert reference is not None
             return self._kto(input_ids, counts, rewards, reference, progress)
         said, lengths = self.log_probs(input_ids, counts), counts.sum(dim=1)
@@ -75,26 +77,21 @@ class Preference(Objective):
         """The loss of each pair, [B]."""
         options = self.options
         (chosen, rejected), (long, short) = said.chunk(2), lengths.chunk(2)
-        if options.method in ("simpo", "orpo"):
-            text = losses.sft(chosen, long)
-            if options.method == "simpo":
-                loss = losses.simpo(chosen, rejected, long, short, options.beta, options.gamma)
-                self._note(chosen / long - rejected / short, simpo=loss, **self._text(text))
-                return loss + options.sft_weight * text
-            self._note(text.neg() - rejected / short, sft=text, odds_ratio=losses.odds_ratio(-text, rejected / short))
-            return losses.orpo(chosen, rejected, long, short, options.odds_weight)
-        assert reference is not None
-        if options.per_token:
-            said, reference = said / lengths, reference / lengths
-            chosen, rejected = said.chunk(2)
-        gap = losses.gap(chosen, rejected, *reference.chunk(2))
-        loss = gap_loss(options, gap, rewards.chunk(2)[0] - rewards.chunk(2)[1])
-        self._note(options.beta * gap, **{options.method: loss}, **self._text(-chosen))
-        return loss - options.sft_weight * chosen if options.sft_weight else loss
-
-    def _text(self, losses: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The term of the chosen answers' own likelihood, where it is one."""
-        return {"sft": losses} if self.options.sft_weight else {}
+        if reference is None:
+            loss = pair_loss(options, chosen=chosen, rejected=rejected, chosen_lengths=long, rejected_lengths=short)
+            margin, text = chosen / long - rejected / short, losses.sft(chosen, long)
+        else:
+            if options.per_token:
+                said, reference = said / lengths, reference / lengths
+                chosen, rejected = said.chunk(2)
+            gap = losses.gap(chosen, rejected, *reference.chunk(2))
+            loss = pair_loss(options, gap=gap, reward_gap=rewards.chunk(2)[0] - rewards.chunk(2)[1])
+            margin, text = options.beta * gap, -chosen
+        terms = {options.method: loss, **({"sft": text} if options.sft_weight else {})}
+        if options.method == "orpo":  # whose loss has two terms of its own
+            terms = {"sft": text, "odds_ratio": losses.odds_ratio(-text, rejected / short)}
+        self._note(margin, **terms)
+        return loss + options.sft_weight * text if options.sft_weight else loss
 
     def _note(self, margin: torch.Tensor, **terms: torch.Tensor) -> None:
         """Keep the terms of the loss [B], how far the chosen answers are ahead, and how many are."""
@@ -166,12 +163,8 @@ class Reward(Objective):
         return loss
 
 
-def gap_loss(config: AlignConfig, gap: torch.Tensor, reward_gap: torch.Tensor) -> torch.Tensor:
-    """The loss of each pair by its gap [B], and that of its rewards."""
-    if config.method == "rpo":
-        return losses.rpo(gap, reward_gap, config.beta, config.eta, config.distance)
-    if config.method == "cdpo":
-        return losses.cdpo(gap, config.beta, config.label_smoothing)
-    if config.method == "ipo":
-        return losses.ipo(gap, config.beta)
-    return losses.spin(gap, config.beta) if config.method == "spin" else losses.dpo(gap, config.beta)
+def pair_loss(config: AlignConfig, **tensors: torch.Tensor) -> torch.Tensor:
+    """The loss of each pair [B]: the method's formula in `losses`, given the tensors and options that it names."""
+    formula = getattr(losses, config.method)
+    given = {**dict(config), **tensors}
+    return formula(**{name: given[name] for name in signature(formula).parameters})

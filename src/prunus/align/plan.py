@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prunus.align.config import LIKELIHOOD, ONLINE, AlignConfig
+from prunus.align.config import AlignConfig
 from prunus.config import StepConfig, check_length
 from prunus.conversations.config import JUDGED
 from prunus.costs import Around, Cost, kept_bytes, trained_bytes
@@ -73,14 +73,14 @@ class Alignment:
         for number, stage in enumerate(self.stages):
             where = f"{self.where}.{number}"
             check_length(where, stage.sequence_length, context)
-            if stage.method in ONLINE and importlib.util.find_spec("trl") is None:
+            if stage.spec.learns == "online" and importlib.util.find_spec("trl") is None:
                 raise RecipeError(f"{where}.method: {stage.method} needs TRL; `pip install 'prunus[online]'` brings it")
             self._check_options(number, where)
             with self.hub.may_miss():
                 for i, source in enumerate(self.sources(number)):
                     place = f"{where}.data.{i}" if stage.data else f"data.chat.{i}"
                     check_first(stage, source, place)
-                    wanted = "prompts" if stage.write.answers and stage.method != "spin" else stage.wanted
+                    wanted = "prompts" if stage.write.answers and not stage.spec.against_data else stage.wanted
                     seen = preview(source, place, reader, wanted, stage.wanted in JUDGED)
                     found += [seen] if seen else []
         return found
@@ -97,7 +97,7 @@ class Alignment:
                 f"{where}.write.max_new_tokens: {stage.write.max_new_tokens} leaves no room for a prompt in "
                 f"sequence_length: {stage.sequence_length}"
             )
-        if stage.write.reward == "stage" and not any(one.method == "reward" for one in self.stages[:number]):
+        if stage.write.reward == "stage" and not any(one.spec.learns == "reward" for one in self.stages[:number]):
             raise RecipeError(f"{where}.write.reward: stage, and no stage before it has the method `reward`")
         judge_prompts(stage.write.judge, f"{where}.write.judge")
 
@@ -125,7 +125,7 @@ class Alignment:
             for turn in range(stage.rounds):
                 label = f"{number + 1}-{stage.method}" + (f"-round{turn + 1}" if stage.rounds > 1 else "")
                 data: dict[str, Step | Given] = {"sources": given}
-                if stage.method not in ONLINE:
+                if stage.spec.learns != "online":
                     read = _reading(stage, turn, text)
                     writes = {"model": model, **self._judge(stage, judge)}
                     asked = {"tokenizer": words} if stage.written is None else writes
@@ -136,14 +136,14 @@ class Alignment:
                 inputs = {"model": model, **data, **self._beside(stage, teacher, text)}
                 trained = Step(name, f"align-{label}", config, inputs, root)
                 yield trained
-                if stage.method == "reward":
+                if stage.spec.learns == "reward":
                     judge = trained
                 else:
                     model = trained
 
     def _judge(self, stage: AlignConfig, judge: Step | None) -> dict[str, Step | Given]:
         """The reward model of what is written, or the prompts of a judge, where one judges."""
-        if stage.write.reward == "check" or stage.method == "spin":
+        if stage.write.reward == "check" or stage.spec.against_data:
             return {}
         if stage.write.reward == "judge":
             own = stage.write.judge.prompts
@@ -180,7 +180,7 @@ def _reading(stage: AlignConfig, turn: int, template: str | None) -> StepConfig:
 
 def is_model(step: Step) -> bool:
     """Whether what a step makes is the aligned model as far as it is, and no reward model and no data."""
-    return isinstance(step.config, AlignConfig) and step.config.method != "reward"
+    return isinstance(step.config, AlignConfig) and step.config.spec.learns != "reward"
 
 
 def check_first(stage: AlignConfig, source: ChatSource, where: str) -> None:
@@ -194,7 +194,7 @@ def check_first(stage: AlignConfig, source: ChatSource, where: str) -> None:
         raise DataError(f"{where}: {source.path} holds no row")
     if not stage.write.answers:
         row.check_has(stage.wanted)
-    elif stage.write.reward == "check" and stage.method != "spin":
+    elif stage.write.reward == "check" and not stage.spec.against_data:
         row.check_has("checks")
 
 
@@ -205,6 +205,6 @@ def _has_template(tokenizer: Step | Given) -> bool:
 
 def cost(config: AlignConfig, shape: Shape, around: Around) -> Cost:
     """Estimate memory and disk alone: how much there is to learn from is known when it has been read."""
-    answers = 1 if config.method in LIKELIHOOD else 2
+    answers = 1 if config.spec.learns == "likelihood" else 2
     tokens = around.portion(config.batch_size) * config.sequence_length * answers
     return Cost(memory_bytes=trained_bytes(shape, tokens), disk_bytes=kept_bytes(shape))

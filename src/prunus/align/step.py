@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from prunus import processes
 from prunus.align.answers import Answers
-from prunus.align.config import LIKELIHOOD, ONLINE, AlignConfig
+from prunus.align.config import AlignConfig
 from prunus.align.objective import Preference, Reward
 from prunus.align.online import train_online
 from prunus.align.reference import reference_of
@@ -64,12 +64,12 @@ def run(config: AlignConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     """
     config = config.suited(ModelFolder(inputs.model).shape.size())
     torch.manual_seed(config.seed)
-    if config.method in ONLINE:
+    if config.spec.learns == "online":
         model, metrics = train_online(config, inputs.model, inputs.sources, inputs.template, out, runtime, console)
         difference = _save(config, CrossEntropy(model), inputs, out)
         return {**metrics, "reload_difference": difference}
     assert inputs.tokens is not None  # the plan gives a stream
-    if config.method in LIKELIHOOD:
+    if config.spec.learns == "likelihood":
         objective = _likelihood(config, inputs, runtime)
         items: Items = packed(config, inputs.tokens)
         place(objective, runtime)
@@ -96,20 +96,20 @@ def _preference(
 ) -> tuple[Objective, Answers]:
     """What learns from two answers, where it works, and what the reference says of them."""
     items = Answers(Tokens.open(stream), Judged.open(stream), config)
-    if config.method == "reward":
+    if config.spec.learns == "reward":
         judge = Reward(load_reward_model(inputs.model, loading_device(runtime), torch.float32, new=True))
         place(judge, runtime)
         return judge, items
     objective = Preference(load_model(inputs.model, loading_device(runtime), torch.float32), config)
     place(objective, runtime)
-    if config.refers:
+    if config.spec.refers:
         items.reference = _reference(config, inputs, objective, items, out, runtime, console)
     return objective, items
 
 
 def _save(config: AlignConfig, objective: Objective, inputs: Inputs, out: Path) -> float:
     """Write what was trained, with what goes along; see `save_trained`."""
-    if config.method == "reward":
+    if config.spec.learns == "reward":
         difference = _save_reward(objective, inputs.model, out)
     else:
         difference = save_trained(objective, inputs.model, out)
