@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from prunus.distill.config import DistillConfig
 from prunus.kd import losses
-from prunus.kd.beside import divergence_of
+from prunus.kd.divergences import divergence_of
 from prunus.kd.rows import sparse_forward_kl_rows
 from prunus.training.objectives import cross_entropy_rows
 

@@ -5,7 +5,6 @@ N tokens, V vocabulary
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +13,8 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from prunus.console import Console
-from prunus.kd import rows
 from prunus.kd.config import GuideConfig
+from prunus.kd.divergences import divergence_of, may_compile
 from prunus.kd.guided import GuidedTokens, mean_loss
 from prunus.kd.rows import Divergence
 from prunus.kd.vocabulary import SharedTokens
@@ -62,7 +61,7 @@ class Guided(Objective):
 
     def compile_loss(self, tokens: int, runtime: Runtime, console: Console) -> None:
         """See `Objective`."""
-        if self.options.top_k is None:  # which sorts, and asks what came out
+        if may_compile(self.options):
             table = read_head(self.model).weight
             vocabulary = len(table) if self.shared is None else len(self.shared.ours)
             logits = tokens * vocabulary
@@ -171,19 +170,3 @@ class TeacherTokens(GuidedTokens):
     def _teacher(self, tokens: slice) -> torch.Tensor:
         """The teacher's logits of a block [R, V]."""
         return self.logits[tokens.start - self.start : tokens.stop - self.start]
-
-
-def divergence_of(config: GuideConfig) -> Divergence:
-    """The rows of the loss that the options name."""
-    if config.loss in ("mse", "cosine"):
-        return rows.mean_squared_error_rows if config.loss == "mse" else rows.cosine_rows
-    if config.top_k is not None:
-        return partial(rows.top_k_rows, temperature=config.temperature, count=config.top_k)
-    if config.loss == "jensen_shannon":
-        return partial(rows.jensen_shannon_rows, temperature=config.temperature, beta=config.beta)
-    between = {
-        "forward_kl": rows.forward_kl_rows,
-        "reverse_kl": rows.reverse_kl_rows,
-        "total_variation": rows.total_variation_rows,
-    }
-    return partial(between[config.loss], temperature=config.temperature)

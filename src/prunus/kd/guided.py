@@ -8,12 +8,11 @@ from __future__ import annotations
 import torch
 
 from prunus.kd.config import GuideConfig
+from prunus.kd.divergences import LOSSES
 from prunus.models.head import Head
 from prunus.training.head import head_loss
 from prunus.training.objectives import TEXT, cross_entropy_rows, weighted
 
-UNSCALED = ("mse", "cosine")
-"""Losses that no temperature divides, and that its square does not multiply."""
 _NOTHING = 1e-12  # what weights sum to at least: a portion in which nothing counts has a loss of 0
 
 
@@ -62,7 +61,7 @@ class GuidedTokens:
         text = logits.clone() if mixed else logits[:0]
         losses = self.divergence(tokens, logits)
         given = None if self.weights is None else self.weights[tokens].to(self.counted.dtype)
-        square = 1.0 if self.config.loss in UNSCALED else self.config.temperature**2
+        square = self.config.temperature**2 if LOSSES[self.config.loss].scaled else 1.0
         self.sums[self.config.loss] += (losses.sum() if given is None else losses @ given) / square
         if mixed:
             likelihoods = cross_entropy_rows(text, self.labels[tokens])
