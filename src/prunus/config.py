@@ -123,12 +123,18 @@ class StepConfig(Config):
     """The options of a step.
 
     Attributes:
-        kind: The room that does the work, `prunus.<kind>.step`.
+        kind: What the step is called in records and folders.
         revision: Raised whenever the same options come to mean another result.
     """
 
     kind: ClassVar[str]
     revision: ClassVar[int]
+
+    @classmethod
+    def room(cls) -> str:
+        """The package that does the work, in its modules `plan` and `step`: where the class is that names the kind."""
+        owner = next(one for one in cls.__mro__ if "kind" in vars(one))
+        return owner.__module__.rpartition(".")[0]
 
     def suited(self, size: Size) -> Self:
         """The same, with what nobody gave as it suits a model of that size."""

@@ -50,11 +50,11 @@ def cost(config: StepConfig, shape: Shape, around: Around) -> Cost:
     """Estimate one step; nothing where its room says nothing.
 
     Args:
-        config: Its options, whose kind names the room.
+        config: Its options, whose class names the room.
         shape: The model that it makes or reads.
         around: What else it depends on.
     """
-    room = f"prunus.{config.kind}.plan"
+    room = f"{config.room()}.plan"
     if importlib.util.find_spec(room) is None:
         return Cost()
     found: Cost = importlib.import_module(room).cost(config, shape, around)

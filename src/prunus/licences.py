@@ -1,6 +1,6 @@
-"""Licences of models as the hub names them, and what they ask of who shares a model made from another.
+"""Licences of models by their names on the hub, and their conditions for sharing a derived model.
 
-A summary, to be held beside the licence's own text: it is no legal advice.
+A summary: the text of each licence prevails, and nothing here is legal advice.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*(\r?\n|\Z)", re.DOTALL | re
 
 @dataclass(frozen=True)
 class Licence:
-    """What a licence asks of a model made from one that is under it.
+    """A licence, and its conditions for a model derived from one under it.
 
     Attributes:
         identifier: The hub's name of it, such as `llama3.1`; empty where it is not known.
-        title: What people call it.
-        obligations: What it asks, a sentence each.
-        prefix: What the name of such a model has to begin with.
-        notice: What has to be shown with it.
+        title: Its common name.
+        obligations: Its conditions, a sentence each.
+        prefix: What the name of a derived model must begin with.
+        notice: What must be displayed with it.
         name: The hub's `license_name`, where the identifier is `other`.
         link: The hub's `license_link`.
     """
@@ -53,8 +53,8 @@ def _llama(version: str) -> Licence:
             'Display "Built with Llama" prominently where the model is made available.',
             'Begin the name of the model with "Llama".',
             "Pass on a copy of the licence and keep its attribution notice.",
-            "Keep to Meta's Acceptable Use Policy.",
-            "Ask Meta for a licence if the products had more than 700 million monthly active users at its release.",
+            "Comply with Meta's Acceptable Use Policy.",
+            "Request a licence from Meta if your products had more than 700 million monthly active users on the release date.",
         ),
         prefix="Llama",
         notice=(
@@ -70,7 +70,7 @@ KNOWN = {
         Licence(
             "apache-2.0",
             "Apache License 2.0",
-            ("Pass on the licence and any NOTICE file.", "Say that the files were changed."),
+            ("Pass on the licence and any NOTICE file.", "State that the files were changed."),
         ),
         Licence("mit", "MIT License", ("Pass on the copyright notice and the licence.",)),
         Licence(
@@ -78,8 +78,8 @@ KNOWN = {
             "Llama 2 Community License",
             (
                 "Pass on a copy of the licence and keep its attribution notice.",
-                "Do not use the model or what it writes to improve other large language models.",
-                "Keep to Meta's Acceptable Use Policy.",
+                "Do not use the model or its outputs to improve other large language models.",
+                "Comply with Meta's Acceptable Use Policy.",
             ),
             notice=(
                 "Llama 2 is licensed under the LLAMA 2 Community License, Copyright © Meta Platforms, Inc. All Rights "
@@ -91,18 +91,18 @@ KNOWN = {
             "gemma",
             "Gemma Terms of Use",
             (
-                "Pass on a copy of the terms, and their restrictions of use, to everyone who gets the model.",
-                "Say that the files were changed.",
+                "Give every recipient a copy of the terms, including the use restrictions.",
+                "State that the files were changed.",
             ),
             notice="Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms.",
         ),
         Licence(
             "cc-by-nc-4.0",
             "CC BY-NC 4.0",
-            ("Name the authors and say what was changed.", "Do not use it commercially."),
+            ("Credit the authors and state what was changed.", "No commercial use."),
         ),
-        Licence("cc-by-4.0", "CC BY 4.0", ("Name the authors and say what was changed.",)),
-        Licence("cc-by-sa-4.0", "CC BY-SA 4.0", ("Name the authors and say what was changed.", "Share it alike.")),
+        Licence("cc-by-4.0", "CC BY 4.0", ("Credit the authors and state what was changed.",)),
+        Licence("cc-by-sa-4.0", "CC BY-SA 4.0", ("Credit the authors and state what was changed.", "Share derivatives under the same licence.")),
     )
 }
 UNKNOWN = Licence("", "not known")
@@ -130,7 +130,7 @@ def licence_named(metadata: Mapping[str, Any]) -> Licence:
     known = KNOWN.get(identifier) or KNOWN.get(name)
     if known is not None:
         return known
-    return Licence(identifier, name or identifier, ("Read it: Prunus knows only its name.",), name=name, link=link)
+    return Licence(identifier, name or identifier, ("Read its text: Prunus does not know its conditions.",), name=name, link=link)
 
 
 def licence_of(folder: Path) -> Licence:

@@ -16,7 +16,7 @@ from prunus.models.locate import Located
 from prunus.pipeline.cutting import cut_steps, cuts_of, scored
 from prunus.pipeline.merging import merge_step
 from prunus.pipeline.recipe import Recipe
-from prunus.pipeline.searching import plan_search
+from prunus.pipeline.search.plan import plan_search
 from prunus.pipeline.students import Student
 from prunus.pipeline.teacher import Teacher
 from prunus.score.plan import given_task

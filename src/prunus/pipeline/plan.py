@@ -27,7 +27,7 @@ from prunus.pipeline.merging import merged_of
 from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.references import find_references
-from prunus.pipeline.searching import found_options, lookup, waiting_of
+from prunus.pipeline.search.plan import found_options, lookup, waiting_of
 from prunus.pipeline.students import alignment_of, find_students
 from prunus.pipeline.suiting import suited
 from prunus.pipeline.teacher import find_teacher

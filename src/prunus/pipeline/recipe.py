@@ -24,7 +24,7 @@ from prunus.export.config import ExportConfig
 from prunus.generate.config import GenerateConfig
 from prunus.merge.config import MergedConfig
 from prunus.models.shape import PRUNABLE
-from prunus.pipeline.shapes import ShapeSearch
+from prunus.pipeline.search.config import ShapeSearch
 from prunus.prune.config import PruneConfig
 from prunus.runtime import Runtime
 from prunus.score.config import ScoreConfig

@@ -175,7 +175,7 @@ def _read_by(step: Step) -> Iterator[Path]:
 
 def _work(step: Step, runtime: Runtime, console: Console) -> tuple[dict[str, float], PrunusError | None]:
     """This process's share of a step whose folder has been begun: its figures, or why it failed."""
-    room = importlib.import_module(f"prunus.{step.kind}.step")
+    room = importlib.import_module(f"{step.config.room()}.step")
     artifact, first = step.artifact, processes.rank() == 0
     if not first and not getattr(room, "PARALLEL", False):
         return {}, None

@@ -86,7 +86,7 @@ def card_texts(run: Run, name: str, model: Result, export: Result | None) -> dic
     common: dict[str, Any] = {
         "marker": MARKER, "title": title_of(run.name, name, licence), "family": shape.family.name,
         "parameters": human(shape.parameters), "own_teacher": not teacher, "licence": licence,
-        "teacher": teacher or "a teacher that its recipe makes",
+        "teacher": teacher or "a teacher made by the same recipe",
     }  # fmt: skip
     facts = _facts(run, name, model, export, shape)
     template = page.get_template("card.md.j2")
@@ -143,7 +143,7 @@ def _results(run: Run, name: str) -> str:
     scores = tasks.scores(run)
     return (
         text
-        + "\nIn tasks, shares in percent and others as they are, ± half of the interval:\n\n"
+        + "\nTasks: shares in percent, other scores unchanged; ± is half of the interval.\n\n"
         + _table(scores.header, own(scores.rows))
     )
 
@@ -202,7 +202,7 @@ def _made_by(run: Run, name: str) -> str:
         )
     if prune is not None:
         config = prune.record["config"]
-        parts.append("drawn anew in the shape of a cut" if config["init"] == "random" else "cut out of it")
+        parts.append("random weights in a pruned shape" if config["init"] == "random" else "pruned from it")
     if distill is not None:
         parts.append(f"then distilled on {human(distill.record['metrics']['tokens'])} tokens")
     if aligned := methods(run, name):

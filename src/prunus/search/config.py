@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -18,6 +18,9 @@ Axis = Literal[
     "num_key_value_heads",
     "vocab_size",
 ]
+FOUND = "search.json"
+"""The record of a search."""
+
 Way = Literal["once", "depth_first", "halfway"]
 
 
@@ -76,9 +79,6 @@ class Limit(Config):
 
 class SearchConfig(StepConfig):
     """Which shape: candidates under a budget, each cut and briefly recovered, and ranked by the loss after that."""
-
-    kind: ClassVar[str] = "search"
-    revision: ClassVar[int] = 3
 
     budget: tuple[Limit, ...] = ()
     """What a student may have at most: a text such as `q4_k_m file <= 2.0 GB, context 8192 in <= 3 GB`, or limits by

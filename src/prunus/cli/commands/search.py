@@ -18,14 +18,15 @@ from prunus.errors import ArtifactError
 from prunus.evaluate.config import EvaluateConfig
 from prunus.files import read_object
 from prunus.graph.steps import Given, Step, given_model, given_tokenizer, tokens_step
-from prunus.pipeline.apart import check_apart
 from prunus.pipeline.cutting import scored
-from prunus.pipeline.searching import FOUND, check_search, search_cuts
-from prunus.pipeline.searching import Search as Planned
-from prunus.pipeline.shapes import ShapeSearch
-from prunus.pipeline.workshop import texts_of
+from prunus.pipeline.search.config import ShapeSearch
+from prunus.pipeline.search.contamination import check_apart
+from prunus.pipeline.search.plan import Search as Planned
+from prunus.pipeline.search.plan import check_search, search_cuts
+from prunus.pipeline.search.workshop import texts_of
 from prunus.score.config import ScoreConfig
 from prunus.score.plan import given_task
+from prunus.search.config import FOUND
 from prunus.training.plan import check_runtime
 
 
@@ -77,7 +78,7 @@ class Search(Single):
         own_score = self.score.suited(size)
         score = scored(own_score, shape, cuts)
         place = Path(f"{self.out}-trials")
-        planned = Planned(config, texts, tokenizer, corpus, own_score, self.runtime, cuts, place)
+        planned = Planned(config, texts, tokenizer, corpus, own_score, cuts, place)
         teacher = given_model(model)
         scores: Step | Given
         if self.scores is not None:

@@ -9,11 +9,10 @@ import pytest
 from prunus.console import Console
 from prunus.models.folder import ModelFolder
 from prunus.models.shape import Shape
-from prunus.runtime import Runtime
+from prunus.pipeline.search.step import find
 from prunus.search.candidates import Candidate
-from prunus.search.config import SearchConfig
+from prunus.search.config import FOUND, SearchConfig
 from prunus.search.space import Space
-from prunus.search.step import FOUND, Inputs, run
 from tests.search.making import space_of
 
 
@@ -50,8 +49,8 @@ def test_candidates_take_the_places_and_no_more(
     teacher: Path, tmp_path: Path, generations: int, options: dict[str, Any], places: int
 ) -> None:
     config = SearchConfig(budget="non-embedding <= 50%", candidates=places, generations=generations, **options)
-    trials = Sized(ModelFolder(teacher).shape)
-    run(config, Inputs(teacher, teacher, teacher, trials), tmp_path, Runtime(), Console(quiet=True))
+    shape = ModelFolder(teacher).shape
+    find(config, Sized(shape), shape, None, tmp_path, Console(quiet=True))
     tried = json.loads((tmp_path / FOUND).read_text())["candidates"]
     dearest = 1 if not options else 3  # what the first shape takes, even where that is more than the places
     assert len(tried) <= max(places, dearest)

@@ -5,7 +5,7 @@ import pytest
 from prunus.config import parse
 from prunus.errors import RecipeError
 from prunus.models.folder import ModelFolder
-from prunus.pipeline.timing import _widths, check_latency, interpolated, latency_of
+from prunus.pipeline.search.latency import _widths, check_latency, interpolated, latency_of
 from prunus.runtime import Runtime
 from prunus.search.config import Limit
 from tests.search.making import shape_of
@@ -46,7 +46,7 @@ def test_noise_makes_no_larger_shape_faster() -> None:
 def test_a_table_is_measured_once(teacher, tmp_path, monkeypatch) -> None:
     made = []
     folder = ModelFolder(teacher)
-    monkeypatch.setattr("prunus.pipeline.timing.timed", lambda *_: made.append(1) or table_of(folder.shape))
+    monkeypatch.setattr("prunus.pipeline.search.latency.timed", lambda *_: made.append(1) or table_of(folder.shape))
     budget = (parse(Limit, {"what": "latency", "at_most": "20 ms"}, "test"),)
     first = latency_of(budget, folder, tmp_path, Runtime())(budget[0], folder.shape)
     assert latency_of(budget, folder, tmp_path, Runtime())(budget[0], folder.shape) == first

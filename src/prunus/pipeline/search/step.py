@@ -1,8 +1,8 @@
-"""The `search` step: candidates in a budget, each cut, recovered and measured, halved, and put down in one record."""
+"""The `search` step: candidates in a budget, each cut, recovered and measured by steps, halved, and put on record."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise, takewhile
 from pathlib import Path
@@ -14,19 +14,18 @@ from prunus import processes
 from prunus.console import Console
 from prunus.errors import ArtifactError
 from prunus.files import read_object, replace_json
-from prunus.models.folder import ModelFolder
 from prunus.models.shape import Shape
+from prunus.pipeline.search.config import ShapeSearch
+from prunus.pipeline.search.workshop import BEFORE, Trials, Workshop
 from prunus.runtime import Runtime
 from prunus.search.candidates import Candidate, candidates_of, in_turn, proportional
-from prunus.search.config import SearchConfig
+from prunus.search.config import FOUND, SearchConfig
 from prunus.search.evolve import breed
 from prunus.search.halving import rank_correlation, ranking, regret, rung_sizes, settled, survivors
 from prunus.search.pareto import front
 from prunus.search.space import key_of
-from prunus.search.trials import BEFORE, Trials
 
 PARALLEL = True
-FOUND = "search.json"
 
 
 @dataclass(frozen=True)
@@ -37,15 +36,15 @@ class Inputs:
         model: The teacher's folder.
         tokens: The stream that candidates are recovered on.
         ranking: The stream that they are ranked on.
-        trials: Who makes and measures them.
         scores: The teacher's scores, by which too many shapes are thinned.
+        trials: The same as steps, with all else that candidates are made of.
     """
 
     model: Path
     tokens: Path
     ranking: Path
+    scores: Path
     trials: Trials
-    scores: Path | None = None
 
 
 @dataclass
@@ -53,7 +52,7 @@ class _Search:
     """A search under way: what has been measured, rung by rung, by candidates' names."""
 
     config: SearchConfig
-    trials: Trials
+    workshop: Workshop
     console: Console
     teacher: Shape
     tried: dict[str, Candidate] = field(default_factory=dict)
@@ -69,10 +68,10 @@ class _Search:
         label = "search: before recovery" if rung == BEFORE else f"search: rung {rung + 1}"
         with self.console.progress(label, len(mine), "candidates") as progress:
             for i, name in enumerate(mine, start=1):
-                self.trials.measure(self.tried[name], rung)
+                self.workshop.measure(self.tried[name], rung)
                 progress.update(i)
         processes.wait()
-        found = {name: self.trials.measure(self.tried[name], rung) for name in names}
+        found = {name: self.workshop.measure(self.tried[name], rung) for name in names}
         self.rungs.setdefault(rung, {}).update(found)
 
     def add(self, shapes: Sequence[Shape]) -> list[str]:
@@ -94,7 +93,7 @@ class _Search:
     def other_layers(self, shape: Shape) -> list[tuple[int, ...]]:
         """The layers that go in place of those that the scores choose."""
         wanted = self.config.layer_choices > 1 and shape.num_hidden_layers < self.teacher.num_hidden_layers
-        return self.trials.layer_choices(shape)[1 : self.config.layer_choices] if wanted else []
+        return self.workshop.layer_choices(shape)[1 : self.config.layer_choices] if wanted else []
 
     def first_rung(self, shapes: Sequence[Shape]) -> None:
         """Cut and recover some shapes for the first time."""
@@ -104,7 +103,7 @@ class _Search:
 
     def evolve(self) -> None:
         """Fill the places that thinning left, generation by generation."""
-        space, draw = self.trials.space(self.teacher, fine=True), np.random.default_rng(self.config.seed)
+        space, draw = self.workshop.space(self.teacher, fine=True), np.random.default_rng(self.config.seed)
         for left in range(self.config.generations, 0, -1):
             places = max(0, self.config.candidates - len(self.tried)) // left
             order = ranking(self.losses(0))
@@ -131,11 +130,38 @@ class _Search:
         processes.wait()
         if processes.rank() == 0:
             for name in names:
-                self.trials.forget(self.tried[name], rung)
+                self.workshop.forget(self.tried[name], rung)
 
 
-def run(config: SearchConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
+def run(config: ShapeSearch, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
+    """Search, and write `search.json`; see `find`.
+
+    Raises:
+        RecipeError: No shape meets the budget.
+        PrunusError: As cutting and training raise.
+    """
+    workshop = Workshop(config, inputs.trials, runtime)
+    scores = read_object(inputs.scores / "scores.json", ArtifactError)
+    return find(config, workshop, workshop.teacher.shape, scores, out, console)
+
+
+def find(
+    config: SearchConfig,
+    workshop: Workshop,
+    teacher: Shape,
+    scores: Mapping[str, Any] | None,
+    out: Path,
+    console: Console,
+) -> dict[str, float]:
     """Search, and write `search.json`: every candidate with its figures and losses, the order of every rung, the best.
+
+    Args:
+        config: The options.
+        workshop: Makes and measures candidates.
+        teacher: The shape that is cut.
+        scores: The record of the teacher's scores, by which too many shapes are thinned; None takes them in turn.
+        out: The folder to write to.
+        console: Told what is found.
 
     Returns:
         How many shapes are in the budget, how many candidates were tried, the best one's loss after the last rung, and
@@ -143,14 +169,9 @@ def run(config: SearchConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
 
     Raises:
         RecipeError: No shape meets the budget.
-        PrunusError: As cutting and training raise.
     """
-    teacher = ModelFolder(inputs.model).shape
-    scores = None
-    if inputs.scores is not None:
-        scores = read_object(inputs.scores / "scores.json", ArtifactError)
-    shapes = inputs.trials.space(teacher).all()
-    search, order = _Search(config, inputs.trials, console, teacher), in_turn(teacher, shapes, scores)
+    shapes = workshop.space(teacher).all()
+    search, order = _Search(config, workshop, console, teacher), in_turn(teacher, shapes, scores)
     first = search.fitting(order, config.candidates)
     evolves = len(first) < len(shapes) and config.generations > 0
     if evolves:
@@ -178,8 +199,8 @@ def run(config: SearchConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
 
 def _found(search: _Search, last: int, shapes: Sequence[Shape]) -> dict[str, Any]:
     """The record of a search: plain values for JSON."""
-    config, trials = search.config, search.trials
-    space = trials.space(search.teacher)
+    config, workshop = search.config, search.workshop
+    space = workshop.space(search.teacher)
     rungs = [search.losses(rung) for rung in range(last + 1)]
     before = search.losses(BEFORE)
     final = {name: losses[name] for losses in rungs for name in losses}  # of each the last that it has
@@ -191,12 +212,12 @@ def _found(search: _Search, last: int, shapes: Sequence[Shape]) -> dict[str, Any
         "budget": [{"label": limit.label, "at_most": space.meter.bound(limit)} for limit in config.budget],
         "teacher": space.meter.figures(config.budget, search.teacher),
         "shapes": len(shapes),
-        "tokens": [trials.tokens(rung) for rung in range(last + 1)],
-        "best": {"name": best, "loss": rungs[-1][best], **trials.sizes(search.tried[best])},
+        "tokens": [workshop.tokens(rung) for rung in range(last + 1)],
+        "best": {"name": best, "loss": rungs[-1][best], **workshop.sizes(search.tried[best])},
         "proportional": next(
             name for name, one in search.tried.items() if one.shape == proportional(search.teacher, shapes)
         ),
-        "settled_at_tokens": trials.tokens(settled(rungs)),
+        "settled_at_tokens": workshop.tokens(settled(rungs)),
         "before": {
             "rank_correlation": rank_correlation(before, rungs[0]),
             "chosen": ranking(before)[0],
@@ -209,7 +230,7 @@ def _found(search: _Search, last: int, shapes: Sequence[Shape]) -> dict[str, Any
         "candidates": {
             name: {
                 "way": one.way,
-                "cut": trials.sizes(one),
+                "cut": workshop.sizes(one),
                 "dimensions": one.shape.dimensions(),
                 "figures": figures[name],
                 "before": search.rungs[BEFORE][name],

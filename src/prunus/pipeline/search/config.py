@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import model_validator
 
 from prunus.config import parse
@@ -13,6 +15,9 @@ from prunus.search.config import SearchConfig
 
 class ShapeSearch(SearchConfig):
     """Which shape: candidates under a budget, each cut and briefly recovered, and ranked by the loss after that."""
+
+    kind: ClassVar[str] = "search"
+    revision: ClassVar[int] = 3
 
     prune: PruneConfig = PruneConfig()
     """How candidates are cut, but for their sizes; and so is the student that takes the best."""

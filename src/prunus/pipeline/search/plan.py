@@ -1,4 +1,4 @@
-"""The search as a plan sees it: what is refused before any work, its steps, and its result as a student's cut."""
+"""The search as a plan sees it: what is refused before any work, its steps and their cost, and its result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prunus import costs
 from prunus.config import check_length
+from prunus.costs import Around, Cost
 from prunus.errors import ArtifactError, RecipeError, ShapeError
 from prunus.files import read_object
 from prunus.fingerprint import digest
@@ -16,21 +18,21 @@ from prunus.graph.records import remedy
 from prunus.graph.steps import Given, Step
 from prunus.models.folder import ModelFolder
 from prunus.models.shape import Shape
-from prunus.pipeline.apart import check_apart
 from prunus.pipeline.cutting import between, cuts_of
 from prunus.pipeline.machine import hardware
-from prunus.pipeline.metering import check_budget
 from prunus.pipeline.recipe import Recipe
-from prunus.pipeline.shapes import ShapeSearch
+from prunus.pipeline.search.config import ShapeSearch
+from prunus.pipeline.search.contamination import check_apart
+from prunus.pipeline.search.figures import check_budget
+from prunus.pipeline.search.latency import check_latency
+from prunus.pipeline.search.workshop import Texts, Trials, space_of, texts_of
 from prunus.pipeline.teacher import Teacher
-from prunus.pipeline.timing import check_latency
-from prunus.pipeline.workshop import Texts, Workshop, space_of, texts_of
 from prunus.prune.config import PruneConfig
 from prunus.runtime import Runtime
 from prunus.score.config import ScoreConfig
+from prunus.search.config import FOUND
+from prunus.search.halving import rung_sizes
 from prunus.search.space import sizes_of
-
-FOUND = "search.json"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,6 @@ class Search:
         tokenizer: Whose words the streams are in.
         corpus: The stream that everything else is trained on; candidates too, where the search has a text of its own.
         score: How what is cut in two steps is scored between them.
-        runtime: Where the work is done.
         cuts: Cuts that together read all that any candidate's cut reads of the teacher's scores.
         root: The folder that candidates' folders are in, below `search`.
     """
@@ -53,7 +54,6 @@ class Search:
     tokenizer: Step | Given
     corpus: Step
     score: ScoreConfig
-    runtime: Runtime
     cuts: Sequence[tuple[PruneConfig, Shape]]
     root: Path
 
@@ -66,7 +66,7 @@ class Search:
             yield recovery
         yield ranking
         given: dict[str, Step | Given] = {"model": teacher, "scores": scores, "tokens": recovery, "ranking": ranking}
-        trials = Workshop(self.config, given, self.texts, self.score, self.runtime, self.root)
+        trials = Trials(given, self.texts, self.score, self.root)
         timed = any(limit.what == "latency" for limit in self.config.budget)
         made = Given(trials, digest(["trials", self.score.identity(), hardware() if timed else None]))
         yield Step("search", "search", self.config, {**given, "trials": made}, self.root)
@@ -89,7 +89,7 @@ def plan_search(recipe: Recipe, teacher: Teacher, corpus: Step, hub: Hub) -> Sea
             between(config.distill.tokens // 2, student.distill, f"students.{name}.distill")
     texts = texts_of(config, recipe.data, corpus.root, hub)
     cuts = search_cuts(config, teacher.shape)
-    return Search(config, texts, teacher.tokenizer, corpus, recipe.score, recipe.runtime, cuts, corpus.root)
+    return Search(config, texts, teacher.tokenizer, corpus, recipe.score, cuts, corpus.root)
 
 
 def check_search(config: ShapeSearch, teacher: Shape, folder: Path | None, where: str) -> int | None:
@@ -159,3 +159,15 @@ def waiting_of(students: Mapping[str, PruneConfig]) -> list[str]:
 def lookup(steps: Sequence[Step]) -> Step | None:
     """The search among the steps of a plan."""
     return next((step for step in steps if step.kind == "search"), None)
+
+
+def cost(config: ShapeSearch, shape: Shape, around: Around) -> Cost:
+    """Estimate it as if every candidate were as large as the teacher: what fits the budget is known later.
+
+    Disk holds the weights of one rung, and of the one that is under way.
+    """
+    sizes = rung_sizes(config.candidates, config.eta, config.rungs)
+    each = [costs.cost(config.recovery(rung), around.teacher, around) for rung in range(len(sizes))]
+    tokens = sum(count * one.tokens for count, one in zip(sizes, each, strict=True))
+    flops = sum(count * one.flops for count, one in zip(sizes, each, strict=True))
+    return Cost(tokens, flops, each[0].memory_bytes, 2 * config.candidates * around.teacher.parameters * 4)

@@ -26,10 +26,10 @@ from prunus.graph.steps import Given, Step, tokens_step
 from prunus.models.folder import ModelFolder
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.pipeline.cutting import cut_steps
-from prunus.pipeline.metering import block_of, refused
-from prunus.pipeline.shapes import ShapeSearch
-from prunus.pipeline.timing import latency_of
-from prunus.pipeline.trying import ensure
+from prunus.pipeline.search.config import ShapeSearch
+from prunus.pipeline.search.figures import block_of, refused
+from prunus.pipeline.search.latency import latency_of
+from prunus.pipeline.search.worker import ensure
 from prunus.prune.choose import layer_choices
 from prunus.prune.heal_config import HealConfig
 from prunus.runtime import Runtime
@@ -37,8 +37,9 @@ from prunus.score.config import ScoreConfig
 from prunus.search.budget import Meter
 from prunus.search.candidates import Candidate
 from prunus.search.space import Space, sizes_of
-from prunus.search.trials import BEFORE
 
+BEFORE = -1
+"""The rung before any recovery."""
 _RESAMPLES = 200  # of the intervals on the ranking text, which decide nothing
 
 
@@ -78,25 +79,39 @@ def texts_of(config: ShapeSearch, data: DataConfig, root: Path, hub: Hub) -> Tex
 
 
 @dataclass(frozen=True)
+class Trials:
+    """What candidates are made of and from.
+
+    Attributes:
+        given: The teacher (`model`), its `scores`, and the streams `tokens` and `ranking`.
+        texts: What the streams are made of.
+        score: How a candidate that is cut in two steps is scored between them.
+        root: The folder of the run.
+    """
+
+    given: Mapping[str, Step | Given]
+    texts: Texts
+    score: ScoreConfig
+    root: Path
+
+
+@dataclass(frozen=True)
 class Workshop:
     """Makes and measures candidates out of ordinary steps, whose results lie in `search/NAME` of the run's folder."""
 
     config: ShapeSearch
-    given: Mapping[str, Step | Given]
-    texts: Texts
-    score: ScoreConfig
+    trials: Trials
     runtime: Runtime
-    root: Path
-    hands: list[Child] = field(default_factory=list)
+    workers: list[Child] = field(default_factory=list)
 
     @cached_property
     def teacher(self) -> ModelFolder:
         """The folder of what is cut."""
-        return ModelFolder(self.given["model"].value)
+        return ModelFolder(self.trials.given["model"].value)
 
     @cached_property
     def _space(self) -> Space:
-        return space_of(self.config, self.teacher, self.root, self.runtime)
+        return space_of(self.config, self.teacher, self.trials.root, self.runtime)
 
     def space(self, teacher: Shape, fine: bool = False) -> Space:
         """All that a candidate may be."""
@@ -108,7 +123,7 @@ class Workshop:
 
     def layer_choices(self, shape: Shape) -> list[tuple[int, ...]]:
         """The layers that a shape may do without, from what the scores choose on."""
-        scores = load_file(self.given["scores"].value / "scores.safetensors")
+        scores = load_file(self.trials.given["scores"].value / "scores.safetensors")
         drop = self.teacher.shape.num_hidden_layers - shape.num_hidden_layers
         return layer_choices(scores, self.config.prune, drop)
 
@@ -138,7 +153,7 @@ class Workshop:
             if processes.count() == 1:
                 ensure(last, self.runtime)
             else:
-                self._hand().ask("ensure", last)
+                self._worker().ask("ensure", last)
             last.artifact.forget()
         check_artifact(last.artifact.path, Console(quiet=True))
         file = last.artifact.path / "results.json"
@@ -157,34 +172,32 @@ class Workshop:
         """The steps up to the measurement after a rung: cut, recovered rung by rung, and measured."""
         config, name = self.config, f"search/{candidate.name}"
         sizes, teacher = self.sizes(candidate), self.teacher.shape
-        heal = (
-            config.prune.heal if config.prune.heal.asked else HealConfig(refit="none")
-        )  # a refit tried on each is long
+        heal = config.prune.heal if config.prune.heal.asked else HealConfig(refit="none")  # to try one on each is long
         cut = {**sizes["prune"], "via": sizes["via"], "heal": heal, "check_samples": 0}
         options = config.prune.model_copy(update=cut)
         words = options.vocab_size is not None
-        given = {key: one for key, one in self.given.items() if key != "ranking"}
-        steps = cut_steps(name, options, teacher, given, config.distill, self.score, self.root)
-        tokens, ranking = self.given["tokens"], self.given["ranking"]
+        given = {key: one for key, one in self.trials.given.items() if key != "ranking"}
+        steps = cut_steps(name, options, teacher, given, config.distill, self.trials.score, self.trials.root)
+        tokens, ranking = self.trials.given["tokens"], self.trials.given["ranking"]
         if words:
-            tokens, ranking = self.texts.streams(steps[-1], f"-{candidate.name}")
+            tokens, ranking = self.trials.texts.streams(steps[-1], f"-{candidate.name}")
         model = steps[-1]
         for number in range(rung + 1):
             recovery = config.recovery(number, between=bool(sizes["via"]))
-            inputs = {"student": model, "teacher": self.given["model"], "tokens": tokens}
-            model = Step(name, f"rung-{number + 1}", recovery, inputs, self.root)
+            inputs = {"student": model, "teacher": self.trials.given["model"], "tokens": tokens}
+            model = Step(name, f"rung-{number + 1}", recovery, inputs, self.trials.root)
             steps.append(model)
-        beside = {} if words else {"teacher": self.given["model"]}
+        beside = {} if words else {"teacher": self.trials.given["model"]}
         look = EvaluateConfig(
             sequence_length=config.distill.sequence_length, max_tokens=config.ranking_tokens, prompt_count=0,
             resamples=_RESAMPLES, seed=config.seed,
         )  # fmt: skip
         label = "ranked-cut" if rung == BEFORE else f"ranked-{rung + 1}"
-        return [*steps, Step(name, label, look, {"model": model, "tokens": ranking, **beside}, self.root)]
+        return [*steps, Step(name, label, look, {"model": model, "tokens": ranking, **beside}, self.trials.root)]
 
-    def _hand(self) -> Child:
+    def _worker(self) -> Child:
         """The process that does this one's share, on its own device."""
-        if not self.hands:
+        if not self.workers:
             runtime = self.runtime
             if runtime.device in ("auto", "cuda"):
                 import torch
@@ -192,8 +205,8 @@ class Workshop:
                 if torch.cuda.is_available():
                     device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
                     runtime = runtime.model_copy(update={"device": device})
-            self.hands.append(Child("prunus.pipeline.trying", "search", runtime))
-        return self.hands[0]
+            self.workers.append(Child("prunus.pipeline.search.worker", "search", runtime))
+        return self.workers[0]
 
 
 def space_of(config: ShapeSearch, teacher: ModelFolder, root: Path, runtime: Runtime) -> Space:

@@ -11,7 +11,7 @@ from prunus.cli.main import main
 from prunus.config import parse
 from prunus.console import Console
 from prunus.models.folder import ModelFolder
-from prunus.pipeline import workshop
+from prunus.pipeline.search import workshop
 from prunus.pipeline.plan import make_plan
 from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe

@@ -32,7 +32,7 @@ def ensure(step: Step, runtime: Runtime) -> None:
     execute(step, runtime, Console(quiet=True))
 
 
-class Trier:
+class Worker:
     """Does steps, in the process that this is."""
 
     def __init__(self, runtime: Runtime) -> None:
@@ -47,7 +47,7 @@ def main() -> None:
     """Answer a search that asks for steps."""
     for name in [name for name in os.environ if name in _OTHERS or name.startswith(("TORCHELASTIC_", "ACCELERATE_"))]:
         del os.environ[name]
-    answer(Trier)
+    answer(Worker)
 
 
 if __name__ == "__main__":
