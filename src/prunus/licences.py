@@ -54,7 +54,7 @@ def _llama(version: str) -> Licence:
             'Begin the name of the model with "Llama".',
             "Pass on a copy of the licence and keep its attribution notice.",
             "Comply with Meta's Acceptable Use Policy.",
-            "Request a licence from Meta if your products had more than 700 million monthly active users on the release date.",
+            "Request a licence from Meta if your products had over 700 million monthly active users at its release.",
         ),
         prefix="Llama",
         notice=(
@@ -102,7 +102,11 @@ KNOWN = {
             ("Credit the authors and state what was changed.", "No commercial use."),
         ),
         Licence("cc-by-4.0", "CC BY 4.0", ("Credit the authors and state what was changed.",)),
-        Licence("cc-by-sa-4.0", "CC BY-SA 4.0", ("Credit the authors and state what was changed.", "Share derivatives under the same licence.")),
+        Licence(
+            "cc-by-sa-4.0",
+            "CC BY-SA 4.0",
+            ("Credit the authors and state what was changed.", "Share derivatives under the same licence."),
+        ),
     )
 }
 UNKNOWN = Licence("", "not known")
@@ -130,7 +134,9 @@ def licence_named(metadata: Mapping[str, Any]) -> Licence:
     known = KNOWN.get(identifier) or KNOWN.get(name)
     if known is not None:
         return known
-    return Licence(identifier, name or identifier, ("Read its text: Prunus does not know its conditions.",), name=name, link=link)
+    return Licence(
+        identifier, name or identifier, ("Read its text: Prunus does not know its conditions.",), name=name, link=link
+    )
 
 
 def licence_of(folder: Path) -> Licence:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prunus.console import Console, human, human_bytes
+from prunus.console import Console, duration, human, human_bytes
 from prunus.costs import Cost
 from prunus.data.preview import Preview
 from prunus.evaluate.cost import task_costs
@@ -18,6 +18,7 @@ from prunus.models.folder import ModelFolder
 from prunus.models.settings import named_dtype
 from prunus.models.shape import Shape
 from prunus.pipeline.estimate import cost_of
+from prunus.pipeline.pace import seconds_of
 from prunus.pipeline.planned import Plan
 from prunus.publish.hub import Parcel
 from prunus.report import tasks
@@ -89,12 +90,14 @@ def show_plan(plan: Plan, console: Console) -> None:
     places = [step.artifact.path for step in plan.steps]
     again = [place in places[:number] for number, place in enumerate(places)]  # another student's step makes it
     costs = [Cost() if repeated else cost_of(step, plan) for step, repeated in zip(plan.steps, again, strict=True)]
-    for number, (step, cost) in enumerate(zip(plan.steps, costs, strict=True), start=1):
+    times = seconds_of(plan, costs)
+    for number, (step, cost, seconds) in enumerate(zip(plan.steps, costs, times, strict=True), start=1):
         figures = [human(cost.tokens), human(cost.flops), human_bytes(cost.memory_bytes), human_bytes(cost.disk_bytes)]
         shown = [figure if value else "" for figure, value in zip(figures, vars(cost).values(), strict=True)]
         state = "shared" if again[number - 1] else step.state()
-        rows.append([f"{number:2d} {step.name}", state, *shown, step.artifact.path.name])
-    console.table("Steps", ["step", "state", "tokens", "FLOPs", "memory", "disk", "folder"], rows)
+        time = duration(seconds) if seconds else ""
+        rows.append([f"{number:2d} {step.name}", state, time, *shown, step.artifact.path.name])
+    console.table("Steps", ["step", "state", "time", "tokens", "FLOPs", "memory", "disk", "folder"], rows)
     show_training(plan.steps, console)
     asked = task_costs(plan.recipe.evaluate)
     if asked:
@@ -130,10 +133,16 @@ def show_plan(plan: Plan, console: Console) -> None:
         if not repeated and not step.artifact.is_done()
     ]
     console.say(
-        f"to do: {len(todo)} of {len(set(places))} steps, {human(sum(cost.flops for cost in todo))} FLOPs, at most "
-        f"{human_bytes(max((cost.memory_bytes for cost in todo), default=0))} of memory besides the libraries, "
+        f"to do: {len(todo)} of {len(set(places))} steps, {_time(times)}{human(sum(cost.flops for cost in todo))} FLOPs, "
+        f"at most {human_bytes(max((cost.memory_bytes for cost in todo), default=0))} of memory besides the libraries, "
         f"{human_bytes(sum(cost.disk_bytes for cost in todo))} of disk; results go to {plan.root}"
     )
+
+
+def _time(times: Sequence[float | None]) -> str:
+    """What all steps take whose time is known."""
+    known = sum(seconds for seconds in times if seconds)
+    return f"about {duration(known)} on this machine where it is known, " if known else ""
 
 
 def show_preview(seen: Preview, console: Console) -> None:

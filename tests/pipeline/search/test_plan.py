@@ -11,11 +11,11 @@ from prunus.cli.main import main
 from prunus.config import parse
 from prunus.console import Console
 from prunus.models.folder import ModelFolder
-from prunus.pipeline.search import workshop
 from prunus.pipeline.plan import make_plan
 from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import run_plan
+from prunus.pipeline.search import workshop
 from prunus.prune.choose import layer_choices
 from prunus.prune.config import PruneConfig
 from prunus.report.step import write_report

@@ -1,0 +1,73 @@
+"""How long the steps of a plan will take on this machine, from their FLOPs.
+
+A kind of step that is done in this run already tells its own pace. For any other a product of the model's sizes is
+timed, which takes a tenth of a second and no torch, and a step reaches a share of that. Shares were measured on
+SmolLM2-135M with two cores (docs/decisions/0007).
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from prunus.costs import Cost
+from prunus.models.shape import Shape
+from prunus.pipeline.machine import hardware
+from prunus.pipeline.planned import Plan
+from prunus.runtime import Runtime
+
+_SHARE = 0.55
+_SHARES = {"score": 0.36}  # which sums up what it sees between products
+_ROWS = 512  # tokens of the timed product
+_TIMED = 0.1  # seconds
+_TELLING = 20.0  # seconds of a kind of steps from which on they tell its pace
+
+
+def seconds_of(plan: Plan, costs: Sequence[Cost]) -> list[float | None]:
+    """Seconds that each step will take; None of those that are done, and where nothing is known.
+
+    Args:
+        plan: The plan.
+        costs: Of each of its steps.
+    """
+    paces = _done(plan, costs)
+    machine = None if _on_gpu(plan.recipe.runtime) else _product(plan.teacher)
+    found: list[float | None] = []
+    for step, cost in zip(plan.steps, costs, strict=True):
+        pace = paces.get(step.kind) or (machine and machine * _SHARES.get(step.kind, _SHARE))
+        known = pace and cost.flops and not step.artifact.is_done()
+        found.append(cost.flops / pace if known and pace else None)
+    return found
+
+
+def _done(plan: Plan, costs: Sequence[Cost]) -> dict[str, float]:
+    """FLOP/s of each kind of steps that was done on this machine."""
+    flops: dict[str, float] = defaultdict(float)
+    seconds: dict[str, float] = defaultdict(float)
+    for step, cost in zip(plan.steps, costs, strict=True):
+        record = step.artifact.record if step.artifact.is_done() else None
+        if record and cost.flops and str(record["hardware"]).startswith(hardware()):
+            flops[step.kind] += cost.flops
+            seconds[step.kind] += float(record["seconds"])
+    return {kind: flops[kind] / taken for kind, taken in seconds.items() if taken >= _TELLING}
+
+
+def _on_gpu(runtime: Runtime) -> bool:
+    """Whether work will be done on a GPU, as far as that is known without torch."""
+    return runtime.device.startswith("cuda") or (runtime.device == "auto" and shutil.which("nvidia-smi") is not None)
+
+
+def _product(shape: Shape) -> float:
+    """FLOP/s of a product of hidden states with an MLP's weights in float32: the best of some."""
+    left = np.ones((_ROWS, shape.hidden_size), dtype=np.float32)
+    right = np.ones((shape.hidden_size, shape.intermediate_size), dtype=np.float32)
+    best, end = float("inf"), time.perf_counter() + _TIMED
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        left @ right
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * _ROWS * right.size / best
