@@ -133,8 +133,8 @@ def show_plan(plan: Plan, console: Console) -> None:
         if not repeated and not step.artifact.is_done()
     ]
     console.say(
-        f"to do: {len(todo)} of {len(set(places))} steps, {_time(times)}{human(sum(cost.flops for cost in todo))} FLOPs, "
-        f"at most {human_bytes(max((cost.memory_bytes for cost in todo), default=0))} of memory besides the libraries, "
+        f"to do: {len(todo)} of {len(set(places))} steps, {_time(times)}"
+        f"{human(sum(cost.flops for cost in todo))} FLOPs, at most {human_bytes(max((cost.memory_bytes for cost in todo), default=0))} of memory besides the libraries, "
         f"{human_bytes(sum(cost.disk_bytes for cost in todo))} of disk; results go to {plan.root}"
     )
 
