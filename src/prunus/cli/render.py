@@ -132,10 +132,11 @@ def show_plan(plan: Plan, console: Console) -> None:
         for step, cost, repeated in zip(plan.steps, costs, again, strict=True)
         if not repeated and not step.artifact.is_done()
     ]
+    flops, memory = sum(cost.flops for cost in todo), max((cost.memory_bytes for cost in todo), default=0)
+    disk = sum(cost.disk_bytes for cost in todo)
     console.say(
-        f"to do: {len(todo)} of {len(set(places))} steps, {_time(times)}"
-        f"{human(sum(cost.flops for cost in todo))} FLOPs, at most {human_bytes(max((cost.memory_bytes for cost in todo), default=0))} of memory besides the libraries, "
-        f"{human_bytes(sum(cost.disk_bytes for cost in todo))} of disk; results go to {plan.root}"
+        f"to do: {len(todo)} of {len(set(places))} steps, {_time(times)}{human(flops)} FLOPs, at most "
+        f"{human_bytes(memory)} of memory besides the libraries, {human_bytes(disk)} of disk; results go to {plan.root}"
     )
 
 
