@@ -138,7 +138,6 @@ def carry_out(plan: Plan, subject: str, stage: dict[str, Any], start: Step, cons
         for folder in step.artifact.path.parent.glob(f"candidates-*-{step.artifact.key}"):
             if step.kind == "candidates" and not step.artifact.path.exists():
                 shutil.copytree(folder, step.artifact.path)
-                step.artifact.forget()
         execute(step, plan.recipe.runtime, console)
         if step.kind == "align":
             measured = Step(

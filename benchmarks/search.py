@@ -31,9 +31,9 @@ from prunus.pipeline.plan import make_plan
 from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import run_plan
+from prunus.pipeline.search.config import FOUND
+from prunus.pipeline.search.halving import rank_correlation, ranking, regret
 from prunus.report.shapes import candidates
-from prunus.search.config import FOUND
-from prunus.search.halving import rank_correlation, ranking, regret
 
 DATA = Path(os.environ.get("PRUNUS_REAL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 SEEDS = (0, 1, 2)

@@ -17,7 +17,6 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ class Artifact:
         """Where it is made."""
         return self.path.with_name(self.path.name + ".partial")
 
-    @cached_property
+    @property
     def record(self) -> dict[str, Any] | None:
         """Its record, or None where it is not finished.
 
@@ -69,9 +68,10 @@ class Artifact:
         Raises:
             ArtifactError: A file is missing or of another size.
         """
-        if self.record is None:
+        record = self.record
+        if record is None:
             return False
-        for name, facts in self.record["files"].items():
+        for name, facts in record["files"].items():
             file = self.path / name
             if not _has_size(file, facts):
                 raise ArtifactError(f"{file}: missing or not {facts['bytes']} bytes; {remedy(self.path)}")
@@ -79,7 +79,8 @@ class Artifact:
 
     def has_holes(self) -> bool:
         """Whether it is there, but lacks what a judge did not say."""
-        return self.record is not None and _has_holes(self.record)
+        record = self.record
+        return record is not None and _has_holes(record)
 
     def is_whole(self) -> bool:
         """Whether it is there and lacks nothing."""
@@ -100,7 +101,6 @@ class Artifact:
         Raises:
             ArtifactError: The record cannot be read, or a result of other settings is in the way.
         """
-        self.forget()
         if self.record is not None:
             self._tidy()
         elif (record := self._finished_in_partial()) is not None:
@@ -122,7 +122,6 @@ class Artifact:
         replace_json(self.path / CLAIM, {"key": self.key, "reopened": True})
         self.path.rename(self.partial)
         self.begin()
-        self.forget()
 
     def abandon(self) -> None:
         """Remove what a failed step left, unless there is something in it to go on from."""
@@ -160,11 +159,6 @@ class Artifact:
             self.path.rename(self.partial)
             (self.partial / RECORD).unlink(missing_ok=True)
             shutil.rmtree(self.partial, ignore_errors=True)
-        self.forget()
-
-    def forget(self) -> None:
-        """Read the record anew when it is next used."""
-        self.__dict__.pop("record", None)
 
     def _claim(self) -> dict[str, Any]:
         """What the claim says; nothing where there is none, or none that can be read."""
@@ -211,7 +205,6 @@ class Artifact:
             self.path.rmdir()  # an empty folder that the user made
         self.partial.rename(self.path)
         sync(self.path.parent)
-        self.forget()
         self._tidy()
         remember(self.path, record)
 

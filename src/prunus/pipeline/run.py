@@ -96,7 +96,6 @@ def execute(step: Step, runtime: Runtime, console: Console) -> Path:
         first = processes.rank() == 0
         error = _begin(step, stack, console) if first else None
         _meet(step, error)
-        artifact.forget()
         if artifact.is_whole():
             return artifact.path
         start = time.monotonic()
@@ -104,7 +103,6 @@ def execute(step: Step, runtime: Runtime, console: Console) -> Path:
         _meet(step, error)  # nobody reads in the folder any more
         seconds = time.monotonic() - start
         _meet(step, _finish(step, metrics, seconds) if first else None)
-    artifact.forget()  # what the others saw of it is old
     gc.collect()
     console.say(f"done in {duration(seconds)}")
     return artifact.path

@@ -5,10 +5,10 @@ import pytest
 from prunus.config import parse
 from prunus.errors import RecipeError
 from prunus.models.folder import ModelFolder
+from prunus.pipeline.search.config import Limit
 from prunus.pipeline.search.latency import _widths, check_latency, interpolated, latency_of
 from prunus.runtime import Runtime
-from prunus.search.config import Limit
-from tests.search.making import shape_of
+from tests.pipeline.search.making import shape_of
 
 
 def seconds(shape) -> float:

@@ -9,11 +9,11 @@ import pytest
 from prunus.console import Console
 from prunus.models.folder import ModelFolder
 from prunus.models.shape import Shape
+from prunus.pipeline.search.candidates import Candidate
+from prunus.pipeline.search.config import FOUND, SearchConfig
+from prunus.pipeline.search.space import Space
 from prunus.pipeline.search.step import find
-from prunus.search.candidates import Candidate
-from prunus.search.config import FOUND, SearchConfig
-from prunus.search.space import Space
-from tests.search.making import space_of
+from tests.pipeline.search.making import space_of
 
 
 class Sized:

@@ -19,14 +19,13 @@ from prunus.evaluate.config import EvaluateConfig
 from prunus.files import read_object
 from prunus.graph.steps import Given, Step, given_model, given_tokenizer, tokens_step
 from prunus.pipeline.cutting import scored
-from prunus.pipeline.search.config import ShapeSearch
+from prunus.pipeline.search.config import FOUND, ShapeSearch
 from prunus.pipeline.search.contamination import check_apart
 from prunus.pipeline.search.plan import Search as Planned
 from prunus.pipeline.search.plan import check_search, search_cuts
 from prunus.pipeline.search.workshop import texts_of
 from prunus.score.config import ScoreConfig
 from prunus.score.plan import given_task
-from prunus.search.config import FOUND
 from prunus.training.plan import check_runtime
 
 

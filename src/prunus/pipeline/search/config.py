@@ -1,16 +1,158 @@
-"""The options of a search in a recipe: the search's own, and how its candidates are cut and recovered."""
+"""Options of the search for a shape: what is searched, and, in a recipe, how candidates are cut and recovered."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import Field, field_validator, model_validator
 
-from prunus.config import parse
+from prunus.config import Config, Seed, StepConfig, parse
+from prunus.data.config import Source
 from prunus.distill.config import DistillConfig
 from prunus.models.shape import PRUNABLE
+from prunus.pipeline.search.limits import from_yaml, quantity
 from prunus.prune.config import PruneConfig
-from prunus.search.config import SearchConfig
+
+Axis = Literal[
+    "num_hidden_layers",
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "vocab_size",
+]
+FOUND = "search.json"
+"""The record of a search."""
+
+Way = Literal["once", "depth_first", "halfway"]
+
+
+class Limit(Config):
+    """One thing that a student may have so much of. A text such as `q4_k_m file <= 2 GB` stands for it."""
+
+    what: Literal["parameters", "non_embedding_parameters", "file", "memory", "flops", "latency"]
+    """`file`, its bytes in `format`; `memory`, the weights with the KV cache of `batch` sequences of `context` tokens;
+    `flops` of a token's forward pass; `latency`, seconds to write a token, measured on this machine."""
+    at_most: float = Field(gt=0)
+    """Parameters, bytes, FLOPs or seconds, or a figure with a unit (`2 GB`, `4B`, `20 ms`); in percent, a share of the
+    teacher's own."""
+    of_teacher: bool = False
+    """Whether `at_most` is a share of the teacher's own figure."""
+    format: str | None = None
+    """The file's format, such as `gguf-q4_k_m` or `q4_k_m` alone; without it the weights of `memory` are in 16 bits."""
+    context: int | None = Field(default=None, ge=1)
+    """Tokens of context; the model's longest if not given, and at most 4096 for FLOPs."""
+    batch: int = Field(default=1, ge=1)
+    """Sequences whose KV cache is held at a time."""
+    engine: Literal["llama.cpp", "torch"] = "llama.cpp"
+    """What `latency` is measured in."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _units(cls, raw: Any) -> Any:
+        """A figure with its unit stands for a number."""
+        if isinstance(raw, dict) and isinstance(raw.get("at_most"), str) and isinstance(raw.get("what"), str):
+            return {**raw, **quantity(raw["at_most"], raw["what"])}
+        return raw
+
+    @field_validator("format")
+    @classmethod
+    def _prefixed(cls, name: str | None) -> str | None:
+        return name if name is None or name.startswith("gguf-") else f"gguf-{name.lower()}"
+
+    @model_validator(mode="after")
+    def _has_format(self) -> Limit:
+        if self.what == "file" and self.format is None:
+            raise ValueError("format: missing; a file has one, such as `q4_k_m file <= 2 GB`")
+        return self
+
+    @property
+    def label(self) -> str:
+        """What is limited, in words."""
+        kind = (self.format or "").removeprefix("gguf-")
+        if self.what == "file":
+            return f"{kind} file"
+        if self.what == "memory":
+            batch = f" batch {self.batch}" if self.batch > 1 else ""
+            return f"{kind + ' ' if kind else ''}context {self.context or 'whole'}{batch}"
+        if self.what == "latency":
+            return f"{self.engine} {kind + ' ' if kind else ''}decode"
+        return {"flops": "FLOPs per token", "parameters": "parameters"}.get(self.what, "non-embedding parameters")
+
+
+class SearchConfig(StepConfig):
+    """Which shape: candidates under a budget, each cut and briefly recovered, and ranked by the loss after that."""
+
+    budget: tuple[Limit, ...] = ()
+    """What a student may have at most: a text such as `q4_k_m file <= 2.0 GB, context 8192 in <= 3 GB`, or limits by
+    their options. All of them hold."""
+    within: float = Field(default=0.05, gt=0, lt=1)
+    """How far below the tightest limit a candidate may stay, as a share of it."""
+    axes: tuple[Axis, ...] = (
+        "num_hidden_layers",
+        "hidden_size",
+        "intermediate_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+    )
+    """Dimensions that may be cut; the others stay the teacher's."""
+    multiples: dict[Axis, int] = Field(default_factory=dict)
+    """What the sizes of an axis are multiples of. If not given, the block of the budget's format where that leaves a
+    choice, else a power of two; coarser where there would be more than 16 sizes, and evolution goes between them."""
+    least: float = Field(default=0.25, gt=0, lt=1)
+    """The smallest share of the teacher's size that an axis may be cut to."""
+    ways: tuple[Way, ...] = ("once",)
+    """How candidates are cut: at `once`; `depth_first`, and the width after a short distillation; or `halfway`, in two
+    steps on all axes with one between. Each is a candidate of its own, at the same tokens in all."""
+    layer_choices: int = Field(default=1, ge=1)
+    """Of a shape with fewer layers, how many choices of those that go are candidates: what `prune.drop_layers` chooses,
+    then the other of the block of least importance and the layers of least importance one by one, then further blocks.
+    What is missed least shows after recovery, as shapes do."""
+    candidates: int = Field(default=16, ge=2)
+    """How many are cut and recovered, at most, but for those of one shape. If more shapes fit, the scores thin them
+    out, layer count by layer count; half of the places are then left to evolution, if there are `generations`."""
+    generations: int = Field(default=2, ge=0)
+    """Rounds in which the better candidates are crossed and changed to fill the places that thinning left."""
+    rungs: int = Field(default=3, ge=1)
+    """Rounds of successive halving. The first has `distill.tokens`, each other `eta` times as many in all."""
+    eta: int = Field(default=2, ge=2)
+    """Of how many candidates one goes on to the next rung."""
+    rank_by: Literal["kl", "nll", "bits_per_byte"] | None = None
+    """What candidates are ranked by, on text that nobody trains on: KL to the teacher, unless the vocabulary is cut;
+    then bits per byte."""
+    ranking_tokens: int = Field(default=200_000, ge=2)
+    """Tokens of the text that candidates are ranked on."""
+    text: tuple[Source, ...] = ()
+    """Text to rank on. Without any, documents of the corpus are set aside by their hash. Never the evaluation's."""
+    seed: Seed = 0
+    """Seed of evolution, and of what the training of a candidate leaves to chance."""
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _read(cls, raw: Any) -> Any:
+        return from_yaml(raw)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SearchConfig:
+        if "vocab_size" in self.axes and self.rank_by == "kl":
+            raise ValueError("rank_by: kl compares equal vocabularies; with vocab_size among axes: bits_per_byte")
+        if self.layer_choices > 1 and "once" not in self.ways:
+            raise ValueError("layer_choices: they are for shapes that are cut at once; with them, ways: [once, ...]")
+        if self.layer_choices > 1 and "num_hidden_layers" not in self.axes:
+            raise ValueError("layer_choices: no layers go where num_hidden_layers is not among axes; name it, "
+                             "or leave layer_choices out")  # fmt: skip
+        if not self.axes:
+            raise ValueError("axes: names none; at least one dimension must be free")
+        return self
+
+    @property
+    def measure(self) -> str:
+        """What candidates are ranked by; less is better."""
+        return self.rank_by or ("bits_per_byte" if "vocab_size" in self.axes else "kl")
+
+    def tokens_at(self, rung: int, first: int) -> int:
+        """Tokens that a candidate has been recovered on after a rung, counted from 0."""
+        return first * self.eta**rung
 
 
 class ShapeSearch(SearchConfig):

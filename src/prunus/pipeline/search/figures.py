@@ -10,7 +10,7 @@ from prunus.export.metadata import check_shape
 from prunus.export.mixtures import TYPES
 from prunus.llamacpp.ggml import BLOCKS
 from prunus.models.shape import Shape
-from prunus.search.config import Limit
+from prunus.pipeline.search.config import Limit
 
 
 def check_budget(budget: Sequence[Limit], where: str) -> None:

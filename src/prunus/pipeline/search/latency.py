@@ -24,9 +24,9 @@ from prunus.models.draw import draw_model
 from prunus.models.folder import ModelFolder, copy_along
 from prunus.models.shape import Shape
 from prunus.pipeline.machine import hardware
+from prunus.pipeline.search.config import Limit
 from prunus.prune.config import PruneConfig
 from prunus.runtime import Runtime
-from prunus.search.config import Limit
 
 _SHARES = (0.25, 0.5, 0.75, 1.0)  # of the teacher's widths
 _DEPTHS = (2, 6)

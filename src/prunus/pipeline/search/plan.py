@@ -21,18 +21,17 @@ from prunus.models.shape import Shape
 from prunus.pipeline.cutting import between, cuts_of
 from prunus.pipeline.machine import hardware
 from prunus.pipeline.recipe import Recipe
-from prunus.pipeline.search.config import ShapeSearch
+from prunus.pipeline.search.config import FOUND, ShapeSearch
 from prunus.pipeline.search.contamination import check_apart
 from prunus.pipeline.search.figures import check_budget
+from prunus.pipeline.search.halving import rung_sizes
 from prunus.pipeline.search.latency import check_latency
+from prunus.pipeline.search.space import sizes_of
 from prunus.pipeline.search.workshop import Texts, Trials, space_of, texts_of
 from prunus.pipeline.teacher import Teacher
 from prunus.prune.config import PruneConfig
 from prunus.runtime import Runtime
 from prunus.score.config import ScoreConfig
-from prunus.search.config import FOUND
-from prunus.search.halving import rung_sizes
-from prunus.search.space import sizes_of
 
 
 @dataclass(frozen=True)

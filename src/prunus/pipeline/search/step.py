@@ -15,15 +15,14 @@ from prunus.console import Console
 from prunus.errors import ArtifactError
 from prunus.files import read_object, replace_json
 from prunus.models.shape import Shape
-from prunus.pipeline.search.config import ShapeSearch
+from prunus.pipeline.search.candidates import Candidate, candidates_of, in_turn, proportional
+from prunus.pipeline.search.config import FOUND, SearchConfig, ShapeSearch
+from prunus.pipeline.search.evolve import breed
+from prunus.pipeline.search.halving import rank_correlation, ranking, regret, rung_sizes, settled, survivors
+from prunus.pipeline.search.pareto import front
+from prunus.pipeline.search.space import key_of
 from prunus.pipeline.search.workshop import BEFORE, Trials, Workshop
 from prunus.runtime import Runtime
-from prunus.search.candidates import Candidate, candidates_of, in_turn, proportional
-from prunus.search.config import FOUND, SearchConfig
-from prunus.search.evolve import breed
-from prunus.search.halving import rank_correlation, ranking, regret, rung_sizes, settled, survivors
-from prunus.search.pareto import front
-from prunus.search.space import key_of
 
 PARALLEL = True
 

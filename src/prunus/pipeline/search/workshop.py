@@ -26,17 +26,17 @@ from prunus.graph.steps import Given, Step, tokens_step
 from prunus.models.folder import ModelFolder
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.pipeline.cutting import cut_steps
+from prunus.pipeline.search.budget import Meter
+from prunus.pipeline.search.candidates import Candidate
 from prunus.pipeline.search.config import ShapeSearch
 from prunus.pipeline.search.figures import block_of, refused
 from prunus.pipeline.search.latency import latency_of
+from prunus.pipeline.search.space import Space, sizes_of
 from prunus.pipeline.search.worker import ensure
 from prunus.prune.choose import layer_choices
 from prunus.prune.heal_config import HealConfig
 from prunus.runtime import Runtime
 from prunus.score.config import ScoreConfig
-from prunus.search.budget import Meter
-from prunus.search.candidates import Candidate
-from prunus.search.space import Space, sizes_of
 
 BEFORE = -1
 """The rung before any recovery."""
@@ -154,7 +154,6 @@ class Workshop:
                 ensure(last, self.runtime)
             else:
                 self._worker().ask("ensure", last)
-            last.artifact.forget()
         check_artifact(last.artifact.path, Console(quiet=True))
         file = last.artifact.path / "results.json"
         figures = read_object(file, ArtifactError).get("figures")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from prunus.console import human, human_bytes
 from prunus.models.shape import Shape
-from prunus.search.config import Limit
+from prunus.pipeline.search.config import Limit
 
 _FLOPS_CONTEXT = 4096  # where nobody says otherwise, as `prunus inspect` counts
 _CACHED = 2  # bytes of a value of the KV cache: 16 bits, in llama.cpp and in transformers alike

@@ -9,8 +9,8 @@ from math import prod
 
 from prunus.errors import RecipeError
 from prunus.models.shape import Shape
-from prunus.search.budget import Meter, told
-from prunus.search.config import Limit, SearchConfig
+from prunus.pipeline.search.budget import Meter, told
+from prunus.pipeline.search.config import Limit, SearchConfig
 
 WIDTHS = ("hidden_size", "intermediate_size", "vocab_size")
 _SIZES = 16  # of one axis, where nobody says what they are multiples of

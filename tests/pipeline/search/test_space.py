@@ -10,10 +10,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from prunus.errors import RecipeError
 from prunus.models.families import family_of
 from prunus.models.shape import Shape
-from prunus.search.config import SearchConfig
-from prunus.search.space import multiple_of, name_of, sizes_of
+from prunus.pipeline.search.config import SearchConfig
+from prunus.pipeline.search.space import multiple_of, name_of, sizes_of
 from tests.families import SPECIAL, config_of
-from tests.search.making import shape_of, space_of
+from tests.pipeline.search.making import shape_of, space_of
 from tests.tiny import SMALL
 
 

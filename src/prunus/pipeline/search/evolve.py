@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from prunus.models.shape import Shape
-from prunus.search.space import Space, key_of
+from prunus.pipeline.search.space import Space, key_of
 
 _TRIES = 200  # for each child that is wanted
 _REPAIRS = 24  # steps of other axes until it fits

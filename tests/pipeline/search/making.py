@@ -4,9 +4,9 @@ from typing import Any
 
 from prunus.models.families import LLAMA
 from prunus.models.shape import Shape
-from prunus.search.budget import Meter
-from prunus.search.config import SearchConfig
-from prunus.search.space import Space, sizes_of
+from prunus.pipeline.search.budget import Meter
+from prunus.pipeline.search.config import SearchConfig
+from prunus.pipeline.search.space import Space, sizes_of
 from tests.tiny import SMALL
 
 

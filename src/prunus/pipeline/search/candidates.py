@@ -11,8 +11,8 @@ from typing import Any, get_args
 import numpy as np
 
 from prunus.models.shape import Shape
-from prunus.search.config import Axis, Way
-from prunus.search.space import name_of
+from prunus.pipeline.search.config import Axis, Way
+from prunus.pipeline.search.space import name_of
 
 SCALED: tuple[Axis, ...] = get_args(Axis)
 _WAYS: dict[Way, str] = {"once": "", "depth_first": "-depth-first", "halfway": "-halfway"}

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunus.search.candidates import candidate, candidates_of, in_turn, lost, proportional
-from prunus.search.evolve import breed
-from prunus.search.halving import rank_correlation, ranking, regret, rung_sizes, settled, survivors
-from prunus.search.pareto import front
-from prunus.search.space import key_of, name_of
-from tests.search.making import shape_of, space_of
+from prunus.pipeline.search.candidates import candidate, candidates_of, in_turn, lost, proportional
+from prunus.pipeline.search.evolve import breed
+from prunus.pipeline.search.halving import rank_correlation, ranking, regret, rung_sizes, settled, survivors
+from prunus.pipeline.search.pareto import front
+from prunus.pipeline.search.space import key_of, name_of
+from tests.pipeline.search.making import shape_of, space_of
 
 SCORES = {
     "layers": {"block_influence": [0.4, 0.1, 0.2, 0.3]},

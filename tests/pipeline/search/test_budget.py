@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from prunus.search.config import Limit, SearchConfig
-from tests.search.making import meter_of, shape_of
+from prunus.pipeline.search.config import Limit, SearchConfig
+from tests.pipeline.search.making import meter_of, shape_of
 
 
 @pytest.mark.parametrize(
