@@ -1,0 +1,59 @@
+"""What Prunus overrides, sets or calls of other libraries that they do not promise: gone, it must be noticed here."""
+
+import importlib
+import inspect
+import re
+
+import pytest
+import torch
+import transformers.trainer
+
+from prunus.training.loop import ObjectiveTrainer
+
+CALLED = (
+    ("torch.distributed.distributed_c10d", "_get_default_store"),  # processes: the others are told through it
+    ("torch._dynamo", "mark_dynamic"),  # training.compiled: one code for all numbers of rows
+    ("transformers.utils.chat_template_utils", "render_jinja_template"),  # data.rendering: as a tokenizer renders
+)
+
+
+def overridden() -> list[str]:
+    return [name for name in vars(ObjectiveTrainer) if name.startswith("_") and not name.startswith("__")]
+
+
+def test_what_is_overridden_of_the_trainer_is_there_to_be_overridden() -> None:
+    assert overridden()
+    for name in overridden():
+        assert callable(getattr(transformers.Trainer, name, None)), f"transformers' Trainer has no {name} any more"
+
+
+def test_the_trainer_still_calls_what_is_overridden() -> None:
+    source = inspect.getsource(transformers.trainer)
+    for name in overridden():
+        assert re.search(rf"self\.{name}\b", source), f"transformers' Trainer calls {name} no more"
+
+
+@pytest.mark.parametrize(("module", "name"), CALLED)
+def test_what_is_called_is_there(module: str, name: str) -> None:
+    assert hasattr(importlib.import_module(module), name)
+
+
+def test_a_module_says_which_buffers_are_not_saved() -> None:
+    """What models.load casts around."""
+    module = torch.nn.Module()
+    module.register_buffer("table", torch.zeros(1), persistent=False)
+    assert module._non_persistent_buffers_set == {"table"}
+    assert "table" in module._buffers
+
+
+def test_the_trainer_leaves_a_shared_out_model_alone() -> None:
+    """What training.loop sets on an objective whose weights are shared out, so that they are not wrapped once more."""
+    assert "is_distributed_loading_by_transformers" in inspect.getsource(transformers.trainer)
+
+
+def test_the_harness_shares_its_requests_out_by_what_is_set() -> None:
+    pytest.importorskip("lm_eval")
+    from lm_eval.models.huggingface import HFLM
+
+    source = inspect.getsource(HFLM) + inspect.getsource(HFLM.__mro__[1])
+    assert all(name in source for name in ("_rank", "_world_size", "self.accelerator"))
