@@ -18,7 +18,7 @@ from prunus.export.names import ARCHITECTURES
 from prunus.export.step import text_beyond
 from prunus.export.vocabulary import read_vocabulary
 from prunus.llamacpp.running import Running
-from prunus.models.families import FAMILIES
+from prunus.models.families.table import FAMILIES
 from prunus.models.folder import ModelFolder
 from prunus.models.load import load_model, load_tokenizer
 from tests.families import SPECIAL, make_teacher
@@ -27,7 +27,7 @@ from tests.tiny import make_model
 pytest.importorskip("gguf", reason="the extra `gguf` is not installed")
 pytest.importorskip("xllamacpp", reason="the extra `gguf` is not installed")
 
-TYPES = [name for family in FAMILIES for name in family.model_types]
+TYPES = list(FAMILIES)
 LOADABLE: dict[str, dict[str, Any]] = {  # what llama.cpp has of each, where the tiny teachers have more
     "qwen3": {"attention_bias": False},
     "qwen3_moe": {"norm_topk_prob": True},
@@ -66,10 +66,9 @@ def changed(folder: Path, **values: Any) -> Path:
 
 def test_every_family_has_a_name_there() -> None:
     assert sorted(TYPES) == sorted(ARCHITECTURES)
-    for family in FAMILIES:
-        for kind in family.model_types:
-            modules = {key.rpartition(".")[0] for key in (*family.shared, *family.layered)}
-            assert modules <= set(ARCHITECTURES[kind].names)
+    for kind, family in FAMILIES.items():
+        modules = {key.rpartition(".")[0] for key in (*family.shared, *family.layered)}
+        assert modules <= set(ARCHITECTURES[kind].names)
 
 
 @pytest.mark.parametrize("model_type", TYPES)

@@ -13,7 +13,7 @@ from transformers import AutoConfig
 
 from prunus.errors import ModelError, ShapeError
 from prunus.models.compatible import with_older_names
-from prunus.models.families import family_of
+from prunus.models.families.table import family_of
 from prunus.models.folder import ModelFolder, write_config
 from prunus.models.positions import all_rope_parameters, rope_parameters, with_rope_resolved
 from prunus.prune.config import PruneConfig

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from prunus.console import Console
 from prunus.data.tokens import ENDS, FACTS, IDS, SIZES
 from prunus.errors import ShapeError
-from prunus.models.families import FAMILIES
+from prunus.models.families.table import FAMILIES
 from prunus.models.folder import ModelFolder
 from prunus.prune.config import PruneConfig
 from prunus.prune.step import Inputs, run
@@ -27,7 +27,7 @@ from prunus.score.step import run as run_score
 from tests.families import SPECIAL, kill, make_teacher
 from tests.tiny import load
 
-TYPES = [model_type for family in FAMILIES for model_type in family.model_types]
+TYPES = list(FAMILIES)
 QUIET = Console(quiet=True)
 TEXT = torch.from_numpy(np.random.default_rng(0).integers(3, 300, (2, 24)))
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from prunus.console import Console
 from prunus.expand.config import ExpandConfig
-from prunus.models.axes import Family, Place, positions
+from prunus.models.axes import positions
 from prunus.models.checkpoint import TensorInfo, TensorPlan, read_bytes, write_tensors
+from prunus.models.families.family import Family, Place
 from prunus.models.folder import ModelFolder, copy_along, write_config
 from prunus.models.shape import Shape
 from prunus.models.student import student_config

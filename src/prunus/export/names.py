@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from prunus.errors import RecipeError
-from prunus.models.axes import Family
+from prunus.models.families.family import Family
 
 EMBEDDINGS = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 ATTENTION = {

@@ -13,8 +13,8 @@ from prunus.errors import ModelError
 from prunus.export.layout import row_order
 from prunus.export.names import Architecture, architecture_of, name_there
 from prunus.export.positions import frequency_factors
-from prunus.models.axes import Place
 from prunus.models.checkpoint import TensorInfo, read_bytes
+from prunus.models.families.family import Place
 from prunus.models.folder import ModelFolder
 
 _PIECE = 1 << 18  # values that are turned at once: little enough to stay in the processor's cache

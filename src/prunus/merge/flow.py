@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from prunus.merge.stream import TYPES, Weights, read_tensor, to_bytes
-from prunus.models.axes import Family, Place
 from prunus.models.checkpoint import TensorInfo, TensorPlan, read_bytes
+from prunus.models.families.family import Family, Place
 from prunus.models.shape import Shape
 from prunus.models.student import student_config
 

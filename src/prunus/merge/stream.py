@@ -12,8 +12,8 @@ from prunus.errors import ModelError
 from prunus.fingerprint import digest
 from prunus.merge.config import MergeConfig, Module, PartConfig, numbers
 from prunus.merge.methods import added, average, dropped, elected, linear, model_stock, slerp, trimmed
-from prunus.models.axes import Family, Place
 from prunus.models.checkpoint import TensorInfo, TensorPlan, read_bytes
+from prunus.models.families.family import Family, Place
 
 TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 Weights = Mapping[str, TensorInfo]

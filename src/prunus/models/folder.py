@@ -12,10 +12,11 @@ from typing import Any
 
 from prunus.errors import ModelError
 from prunus.fingerprint import digest, fingerprint_files
-from prunus.models.axes import TIED, Family
+from prunus.models.axes import TIED
 from prunus.models.checkpoint import DTYPES, TensorInfo, read_tensors, same_bytes
 from prunus.models.compatible import make_compatible, with_older_names
-from prunus.models.families import family_of
+from prunus.models.families.family import Family
+from prunus.models.families.table import family_of
 from prunus.models.foreign import check_names, check_no_adapter, has_weights
 from prunus.models.settings import check_token_ids
 from prunus.models.shape import Shape

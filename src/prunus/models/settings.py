@@ -8,8 +8,8 @@ from math import isfinite
 from typing import Any
 
 from prunus.errors import ModelError
-from prunus.models.axes import Family
 from prunus.models.checkpoint import DTYPES
+from prunus.models.families.family import Family
 from prunus.models.positions import check_rope
 
 MAX_LAYERS = 10_000

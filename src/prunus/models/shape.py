@@ -9,7 +9,8 @@ from typing import Any
 
 from prunus.config import Size
 from prunus.errors import ModelError, ShapeError
-from prunus.models.axes import AXES, Family, Weight, parse_weight
+from prunus.models.axes import AXES, Weight, parse_weight
+from prunus.models.families.family import Family
 from prunus.models.positions import all_rope_parameters
 from prunus.models.settings import read_size
 

@@ -21,7 +21,7 @@ from prunus.fingerprint import digest
 from prunus.generate.config import GenerateConfig
 from prunus.generate.prompts import check_prompts
 from prunus.graph.steps import Given, Step, given_model, given_sources, given_tokenizer
-from prunus.models.families import family_of
+from prunus.models.families.table import family_of
 from prunus.models.folder import has_chat_template, shape_of_file
 from prunus.models.locate import Located
 from prunus.models.shape import Shape

@@ -13,7 +13,8 @@ from math import sqrt
 
 import numpy as np
 
-from prunus.models.axes import Place, Segment, segment_size
+from prunus.models.axes import Segment, segment_size
+from prunus.models.families.family import Place
 from prunus.models.shape import Shape
 from prunus.prune.rank import Scores
 

@@ -12,8 +12,9 @@ from math import prod
 import numpy as np
 
 from prunus.errors import ModelError
-from prunus.models.axes import Place, positions
+from prunus.models.axes import positions
 from prunus.models.checkpoint import ITEM_BYTES, TensorInfo, TensorPlan
+from prunus.models.families.family import Place
 from prunus.models.shape import Shape
 from prunus.models.values import from_float, is_finite, to_float
 from prunus.prune.choose import Keep

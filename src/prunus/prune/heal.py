@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunus.models.axes import Family, parse_weight
+from prunus.models.axes import parse_weight
+from prunus.models.families.family import Family
 from prunus.models.norms import normalised
 from prunus.prune.activations import Side
 from prunus.prune.bridge import Bridge

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunus.models.axes import Family, parse_weight
+from prunus.models.axes import parse_weight
+from prunus.models.families.family import Family
 from prunus.models.shape import Shape
 from prunus.score.config import GRADIENTS
 from prunus.score.importance import (

@@ -8,8 +8,9 @@ from prunus.errors import ModelError
 from prunus.export.metadata import ACTIVATIONS, DEFAULTS, REQUIRED
 from prunus.export.names import ARCHITECTURES
 from prunus.llamacpp.reading import GgufFile
-from prunus.models.axes import Family, parse_weight
-from prunus.models.families import FAMILIES
+from prunus.models.axes import parse_weight
+from prunus.models.families.family import Family
+from prunus.models.families.table import FAMILIES
 from prunus.unpack.keys import Keys
 from prunus.unpack.own import OWN
 from prunus.unpack.positions import rope_of
@@ -55,7 +56,7 @@ def settings_of(file: GgufFile) -> dict[str, Any]:
     keys = Keys(file)
     hidden, heads = keys.whole("embedding_length"), keys.whole("attention.head_count")
     kind = _model_type(file, keys, hidden, heads)
-    family = next(family for family in FAMILIES if kind in family.model_types)
+    family = FAMILIES[kind]
     sizes = _sizes(file, keys, family, hidden, heads)
     head_dim = sizes["head_dim"]
     config: dict[str, Any] = {"model_type": kind, "architectures": [CLASSES[kind]]}

@@ -12,7 +12,7 @@ from prunus.errors import ModelError, RecipeError
 from prunus.fingerprint import checksum, digest
 from prunus.llamacpp.reading import GgufFile, read_gguf
 from prunus.models.checkpoint import TensorPlan, write_tensors
-from prunus.models.families import family_of
+from prunus.models.families.table import family_of
 from prunus.models.folder import ModelFolder
 from prunus.models.shape import Shape
 from prunus.runtime import Runtime

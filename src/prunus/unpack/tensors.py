@@ -18,8 +18,8 @@ from prunus.export.names import Architecture, architecture_of, name_there
 from prunus.llamacpp.header import largest_type
 from prunus.llamacpp.parsing import GgufTensor
 from prunus.llamacpp.reading import GgufFile
-from prunus.models.axes import Place
 from prunus.models.checkpoint import DTYPES, TensorPlan
+from prunus.models.families.family import Place
 from prunus.models.shape import Shape
 from prunus.unpack.config import Dtype
 from prunus.unpack.narrowing import narrowed

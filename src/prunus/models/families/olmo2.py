@@ -1,0 +1,17 @@
+"""OLMo 2: norms after the sublayers in place of before, and norms over all heads of queries and of keys."""
+
+from dataclasses import replace
+
+from prunus.models.families.llama import FAMILY as LLAMA
+from prunus.models.families.parts import ATTENTION, ATTENTION_BIAS, GATED_MLP, POST_NORMS, WIDE_HEAD_NORMS
+
+FAMILY = replace(
+    LLAMA,
+    name="OLMo 2",
+    model_type="olmo2",
+    class_name="Olmo2ForCausalLM",
+    layered={**ATTENTION, **ATTENTION_BIAS, **WIDE_HEAD_NORMS, **POST_NORMS, **GATED_MLP},
+    divisible=(),
+    feeds={},
+    writers=("post_attention_layernorm", "post_feedforward_layernorm"),
+)
