@@ -34,9 +34,6 @@ TOKENIZER = (
 ALONG = (*TOKENIZER, "generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")
 """What a student takes over from its teacher unchanged."""
 
-BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias")
-"""Endings of tensors that old checkpoints hold and that are no weights."""
-
 
 @dataclass(frozen=True)
 class ModelFolder:
@@ -117,7 +114,7 @@ class ModelFolder:
         heads: list[tuple[str, TensorInfo]] = []
         for name, info in self.tensors.items():
             place = self.family.place(name)
-            if place is None and name.endswith(BUFFERS):
+            if place is None and name.endswith(self.family.buffers):
                 continue
             weight = name if place is None else self.family.name_of(place.key, place.layer, place.expert)
             if place is not None and place.weight.condition == TIED and not place.weight.exists(self.shape.flags):

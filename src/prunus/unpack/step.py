@@ -98,7 +98,7 @@ def understand(path: Path, config: UnpackConfig) -> Understood:
     shape = Shape.from_config(settings, family, str(path))
     shape.check_loadable(str(path))
     dtype = dtype_of(file, config.dtype)
-    plans = plan_weights(file, settings, shape, dtype)
+    plans = plan_weights(file, shape, dtype)
     tokenizer = read_tokenizer(file, shape.vocab_size)
     return Understood(file, full_config(settings, tokenizer, dtype), shape, tokenizer, plans)
 

@@ -8,10 +8,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from prunus.models.axes import Weight, parse_weight
+from prunus.models.axes import Segment, Weight, parse_weight
+from prunus.models.families.gguf import Gguf
+from prunus.models.families.rotary import Rotary
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")  # as loaders write numbers into names: no other digits, no zeros before
 _EXPERT = re.compile(rf"(?<=\.)(?:{_NUMBER.pattern})(?=\.)")
+
+QUERIES: Segment = ("heads", "head_dim")
+"""The part of a projection's outputs that is queries."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,18 @@ class Family:
         writers: Norms of a layer whose output is added to the residual stream.
         scaled_embedding: Whether embeddings are multiplied by the root of hidden_size.
         fixed_scale: Whether the scale of attention scores stands in config.json rather than following head_dim.
-        rotary: Whether heads are turned by their position, in halves.
+        rotary: How heads are turned by their position, in halves; None where they are not.
         prefix: What some checkpoints leave out before every name.
+        buffers: Endings of tensors that old checkpoints hold and that are no weights.
+        older_names: Keys of config.json that transformers 4 and other readers look for by another name, and that name.
+        query_norm: The norm over the heads of queries, the last that they pass; empty where there is none.
+        activation_key: What config.json calls the activation of the MLP.
+        epsilon_key: What it calls what norms add to the mean square.
+        epsilon: What transformers adds where config.json leaves it out.
+        window: The tokens of a sliding window where config.json leaves it out; None where no layer then slides.
+        slides: Whether all layers slide where a config.json that has no `layer_types` does not say whether.
+        gguf: How llama.cpp holds it; None where it does not.
+        onnx: Whether onnxruntime-genai's builder has it.
     """
 
     name: str
@@ -83,8 +98,18 @@ class Family:
     writers: tuple[str, ...] = ()
     scaled_embedding: bool = False
     fixed_scale: bool = False
-    rotary: bool = True
+    rotary: Rotary | None = field(default_factory=Rotary)
     prefix: str = ""
+    buffers: tuple[str, ...] = (".rotary_emb.inv_freq",)
+    older_names: Mapping[str, str] = field(default_factory=dict)
+    query_norm: str = ""
+    activation_key: str = "hidden_act"
+    epsilon_key: str = "rms_norm_eps"
+    epsilon: float = 1e-6
+    window: int | None = None
+    slides: bool = False
+    gguf: Gguf | None = None
+    onnx: bool = False
 
     def place(self, name: str) -> Place | None:
         """Where the weight of that full name stands in the table, or None where the table has no such name."""
@@ -134,6 +159,12 @@ class Family:
         """The norm whose output the weight `key` of the table is applied to, or None for one that reads no norm."""
         module = key.rpartition(".")[0]
         return next((norm for norm, readers in self.feeds.items() if module in readers), None)
+
+    def ends_queries(self, place: Place) -> bool:
+        """Whether a weight is the last that queries pass before their scores: their norm, or what projects them."""
+        if self.query_norm:
+            return place.key == f"{self.query_norm}.weight"
+        return place.weight.dims[0][0] == QUERIES
 
     def readers(self, axis: str) -> list[str]:
         """The modules of a layer whose input runs over `axis`: what scoring watches to see the axis at work."""

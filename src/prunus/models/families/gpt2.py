@@ -1,6 +1,7 @@
 """GPT-2: LayerNorm with biases, matrices stored [in, out], and learned positions."""
 
 from prunus.models.families.family import Family
+from prunus.models.families.gguf import Gguf
 from prunus.models.families.parts import WHOLE_HEADS
 
 FAMILY = Family(
@@ -44,7 +45,28 @@ FAMILY = Family(
     square=True,
     conv1d=True,
     layer_norm=True,
-    rotary=False,
+    rotary=None,
     feeds={"ln_1": ("attn.c_attn",), "ln_2": ("mlp.c_fc",), "transformer.ln_f": ("lm_head",)},
     prefix="transformer.",
+    buffers=(".attn.bias", ".attn.masked_bias"),
+    older_names={"n_positions": "n_ctx"},
+    activation_key="activation_function",
+    epsilon_key="layer_norm_epsilon",
+    epsilon=1e-5,
+    gguf=Gguf(
+        "gpt2",
+        {
+            "transformer.wte": "token_embd",
+            "transformer.wpe": "position_embd",
+            "transformer.ln_f": "output_norm",
+            "lm_head": "output",
+            "ln_1": "attn_norm",
+            "ln_2": "ffn_norm",
+            "attn.c_attn": "attn_qkv",
+            "attn.c_proj": "attn_output",
+            "mlp.c_fc": "ffn_up",
+            "mlp.c_proj": "ffn_down",
+        },
+        activations=("gelu_new",),
+    ),
 )

@@ -1,7 +1,22 @@
 """GPT-NeoX and Pythia: LayerNorm with biases, and queries, keys and values of each head side by side."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from prunus.models.families.family import Family
-from prunus.models.families.parts import WHOLE_HEADS
+from prunus.models.families.gguf import Gguf, Keys, Required, Sizes
+from prunus.models.families.parts import NAMED_PRE_NORMS, WHOLE_HEADS
+from prunus.models.families.rotary import Rotary
+
+
+def _write(config: Mapping[str, Any], sizes: Sizes) -> dict[str, bool]:
+    return {"use_parallel_residual": bool(config.get("use_parallel_residual", True))}
+
+
+def _read(keys: Keys, config: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    rope = {"partial_rotary_factor": 1.0, **config["rope_parameters"]}  # left out it would be a quarter
+    return {"use_parallel_residual": bool(keys.take("use_parallel_residual", True)), "rope_parameters": rope}
+
 
 FAMILY = Family(
     name="GPT-NeoX",
@@ -38,4 +53,27 @@ FAMILY = Family(
         "post_attention_layernorm": ("mlp.dense_h_to_4h",),
         "gpt_neox.final_layer_norm": ("embed_out",),
     },
+    rotary=Rotary(theta_key="rotary_emb_base", share=0.25, share_key="rotary_pct", partial=True),
+    buffers=(".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias"),
+    epsilon_key="layer_norm_eps",
+    epsilon=1e-5,
+    gguf=Gguf(
+        "gptneox",
+        {
+            "gpt_neox.embed_in": "token_embd",
+            "gpt_neox.final_layer_norm": "output_norm",
+            "embed_out": "output",
+            **NAMED_PRE_NORMS,
+            "attention.query_key_value": "attn_qkv",
+            "attention.dense": "attn_output",
+            "mlp.dense_h_to_4h": "ffn_up",
+            "mlp.dense_4h_to_h": "ffn_down",
+        },
+        untied=True,
+        biases=("attention_bias",),
+        activations=("gelu", "gelu_new", "gelu_fast"),
+        required=(Required("attention_bias", value=True, default=True),),
+        write=_write,
+        read=_read,
+    ),
 )

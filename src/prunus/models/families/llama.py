@@ -1,6 +1,7 @@
 """Llama 2, 3 and 3.x, and the many models of other names that are Llamas (SmolLM2, TinyLlama)."""
 
 from prunus.models.families.family import Family
+from prunus.models.families.gguf import Gguf
 from prunus.models.families.parts import (
     ATTENTION,
     ATTENTION_BIAS,
@@ -9,7 +10,9 @@ from prunus.models.families.parts import (
     GATED_MLP,
     LAYER,
     MLP_BIAS,
+    NAMED_USUAL,
     PRE_NORMS,
+    TURNED,
     UNTIED,
     WHOLE_HEADS,
 )
@@ -24,4 +27,6 @@ FAMILY = Family(
     flags=UNTIED,
     divisible=WHOLE_HEADS,
     feeds=FEEDS,
+    gguf=Gguf("llama", NAMED_USUAL, pairs=TURNED, biases=("attention_bias", "mlp_bias"), factors=True),
+    onnx=True,
 )

@@ -2,8 +2,28 @@
 
 from dataclasses import replace
 
+from prunus.models.families.gguf import Gguf
 from prunus.models.families.mistral import FAMILY as MISTRAL
-from prunus.models.families.parts import ATTENTION, PER_TOKEN, PRE_NORMS, TO_ATTENTION, TO_HEAD
+from prunus.models.families.parts import (
+    ATTENTION,
+    NAMED_ATTENTION,
+    NAMED_EMBEDDINGS,
+    NAMED_PRE_NORMS,
+    PER_TOKEN,
+    PRE_NORMS,
+    TO_ATTENTION,
+    TO_HEAD,
+    TURNED,
+    read_experts,
+)
+from prunus.models.families.rotary import Rotary
+
+_NAMED_EXPERTS = {
+    "block_sparse_moe.gate": "ffn_gate_inp",
+    "block_sparse_moe.experts.{experts}.w1": "ffn_gate_exps",
+    "block_sparse_moe.experts.{experts}.w3": "ffn_up_exps",
+    "block_sparse_moe.experts.{experts}.w2": "ffn_down_exps",
+}
 
 FAMILY = replace(
     MISTRAL,
@@ -30,4 +50,16 @@ FAMILY = replace(
         ),
         **TO_HEAD,
     },
+    rotary=Rotary(theta=1e6),
+    epsilon=1e-5,
+    window=None,
+    gguf=Gguf(
+        "llama",
+        {**NAMED_EMBEDDINGS, **NAMED_PRE_NORMS, **NAMED_ATTENTION, **_NAMED_EXPERTS},
+        pairs=TURNED,
+        factors=True,
+        read=read_experts,
+        recognised=lambda keys: bool(keys.get("expert_count")),
+    ),
+    onnx=False,
 )

@@ -2,8 +2,20 @@
 
 from dataclasses import replace
 
+from prunus.models.families.gguf import Gguf
 from prunus.models.families.llama import FAMILY as LLAMA
-from prunus.models.families.parts import ATTENTION, ATTENTION_BIAS, GATED_MLP, POST_NORMS, WIDE_HEAD_NORMS
+from prunus.models.families.parts import (
+    ATTENTION,
+    ATTENTION_BIAS,
+    GATED_MLP,
+    NAMED_ATTENTION,
+    NAMED_EMBEDDINGS,
+    NAMED_HEAD_NORMS,
+    NAMED_MLP,
+    NAMED_POST_NORMS,
+    POST_NORMS,
+    WIDE_HEAD_NORMS,
+)
 
 FAMILY = replace(
     LLAMA,
@@ -14,4 +26,13 @@ FAMILY = replace(
     divisible=(),
     feeds={},
     writers=("post_attention_layernorm", "post_feedforward_layernorm"),
+    query_norm="self_attn.q_norm",
+    epsilon=1e-5,
+    gguf=Gguf(
+        "olmo2",
+        {**NAMED_EMBEDDINGS, **NAMED_ATTENTION, **NAMED_HEAD_NORMS, **NAMED_POST_NORMS, **NAMED_MLP},
+        square=True,
+        untied=True,
+    ),
+    onnx=False,
 )

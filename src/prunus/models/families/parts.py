@@ -1,6 +1,10 @@
-"""Lines that the tables of several families share."""
+"""Lines of tables, and llama.cpp's names of modules, that several families share."""
 
 from __future__ import annotations
+
+from typing import Any
+
+from prunus.models.families.gguf import Keys, Sizes
 
 LAYER = "model.layers.{}."
 EMBEDDINGS = {
@@ -59,3 +63,39 @@ UNTIED = {"attention_bias": False, "mlp_bias": False, "tie_word_embeddings": Fal
 TIED = {**UNTIED, "tie_word_embeddings": True}
 PER_TOKEN = {"experts_per_token": ("num_experts_per_tok",)}
 WHOLE_HEADS = (("hidden_size", "num_attention_heads"),)
+
+NAMED_EMBEDDINGS = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+NAMED_PRE_NORMS = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
+NAMED_POST_NORMS = {
+    "post_attention_layernorm": "post_attention_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+NAMED_ATTENTION = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+}
+NAMED_HEAD_NORMS = {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"}
+NAMED_MLP = {"mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+NAMED_EXPERTS = {
+    "mlp.gate": "ffn_gate_inp",
+    "mlp.experts.{experts}.gate_proj": "ffn_gate_exps",
+    "mlp.experts.{experts}.up_proj": "ffn_up_exps",
+    "mlp.experts.{experts}.down_proj": "ffn_down_exps",
+}
+NAMED_USUAL = {**NAMED_EMBEDDINGS, **NAMED_PRE_NORMS, **NAMED_ATTENTION, **NAMED_MLP}
+TURNED = ("attn_q", "attn_k")
+
+
+def read_experts(keys: Keys, config: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    """Check what llama.cpp takes for granted of a family's experts, where a file says it too.
+
+    Raises:
+        ModelError: The file says otherwise.
+    """
+    if "norm_topk_prob" in config:
+        keys.only("expert_weights_norm", config["norm_topk_prob"])
+    keys.only("expert_weights_scale", 0.0, 1.0)
+    keys.only("interleave_moe_layer_step", 1)
+    return {}

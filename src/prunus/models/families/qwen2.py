@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from prunus.models.families.gguf import Gguf
 from prunus.models.families.mistral import FAMILY as MISTRAL
+from prunus.models.families.parts import NAMED_USUAL
 
 
 def _sliding_from(layer: int, config: Mapping[str, Any]) -> str:
@@ -26,4 +28,6 @@ FAMILY = replace(
         "self_attn.v_proj.bias": "(kv_heads head_dim)",
     },
     lists={"layer_types": _sliding_from},
+    slides=False,
+    gguf=Gguf("qwen2", NAMED_USUAL, square=True),
 )

@@ -4,13 +4,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from prunus.models.families.gguf import Gguf
 from prunus.models.families.llama import FAMILY as LLAMA
-from prunus.models.families.parts import TIED
+from prunus.models.families.parts import NAMED_USUAL, TIED, TURNED
+from prunus.models.families.rotary import Rotary
+
+_EVERY = 4  # the period of layers without rotary positions; fixed in llama.cpp
 
 
 def _rope_but_every(layer: int, config: Mapping[str, Any]) -> int:
     """Every fourth layer goes without rotary positions."""
-    return int((layer + 1) % (config.get("no_rope_layer_interval") or 4) != 0)
+    return int((layer + 1) % (config.get("no_rope_layer_interval") or _EVERY) != 0)
 
 
 def _sliding_without_rope(layer: int, config: Mapping[str, Any]) -> str:
@@ -21,6 +25,16 @@ def _sliding_without_rope(layer: int, config: Mapping[str, Any]) -> str:
     return "sliding_attention" if on and not rope else "full_attention"
 
 
+def _layer_fault(config: Mapping[str, Any]) -> str | None:
+    ropes = config.get("no_rope_layers")
+    if not ropes or list(map(int, ropes)) == [_rope_but_every(layer, {}) for layer in range(len(ropes))]:
+        return None
+    return (
+        f"no_rope_layers is {ropes}, and llama.cpp's smollm3 has every {_EVERY}th layer without; drop layers in blocks "
+        f"of {_EVERY}, or use the folder"
+    )
+
+
 FAMILY = replace(
     LLAMA,
     name="SmolLM3",
@@ -29,4 +43,6 @@ FAMILY = replace(
     flags=TIED,
     divisible=(),
     lists={"no_rope_layers": _rope_but_every, "layer_types": _sliding_without_rope},
+    rotary=Rotary(theta=2e6),
+    gguf=Gguf("smollm3", NAMED_USUAL, pairs=TURNED, layer_fault=_layer_fault),
 )
