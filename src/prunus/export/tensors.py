@@ -127,16 +127,15 @@ def _made(name: str, parts: list[tuple[Place, TensorInfo]], there: Gguf, folder:
     family, sizes = folder.family, folder.shape.sizes()
     parts = sorted(parts, key=lambda part: part[0].expert or 0)
     place, info = parts[0]
-    turned = family.conv1d and len(info.shape) == 2 and not (place.weight.has("vocab") or place.weight.has("positions"))
+    turned = family.is_transposed(place.weight)
     shape = info.shape[::-1] if turned else info.shape
-    gain = len(shape) == 1 and name.endswith(".weight")
     return Made(
         name,
         (len(parts), *shape) if place.expert is not None else shape,
         tuple(info for _, info in parts),
         row_order(place.weight, name, there, sizes, turned),
         turned,
-        family.gain_offset if gain else 0.0,
+        family.offset_of(place),
         _query_factor(place, there, folder),
     )
 

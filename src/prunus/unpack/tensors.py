@@ -70,16 +70,14 @@ def plan_weights(file: GgufFile, shape: Shape, dtype: str) -> list[TensorPlan]:
 
 def _plan(name: str, place: Place, source: GgufTensor, shape: Shape, there: Gguf, dtype: str) -> TensorPlan:
     family, sizes, size = shape.family, shape.sizes(), place.weight.shape(shape.sizes())
-    turned = family.conv1d and len(size) == 2 and not (place.weight.has("vocab") or place.weight.has("positions"))
+    turned = family.is_transposed(place.weight)
     wanted = size[::-1] if turned else size
     wanted = wanted if place.expert is None else (sizes["experts"], *wanted)
     if source.shape != wanted:
         raise ModelError(f"{source.file}: {source.name} is {list(source.shape)}; its keys ask for {list(wanted)}")
     order = row_order(place.weight, source.name, there, sizes, turned)
     back = None if order is None else np.argsort(order)
-    gain = len(size) == 1 and name.endswith(".weight")
-    offset = family.gain_offset if gain else 0.0
-    pieces = partial(_pieces, source, place.expert, back, turned, offset, dtype)
+    pieces = partial(_pieces, source, place.expert, back, turned, family.offset_of(place), dtype)
     return TensorPlan(name, DTYPES[dtype], size, pieces)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from prunus.models.axes import Segment, Weight, parse_weight
 from prunus.models.families.gguf import Gguf
@@ -17,6 +17,8 @@ _EXPERT = re.compile(rf"(?<=\.)(?:{_NUMBER.pattern})(?=\.)")
 
 QUERIES: Segment = ("heads", "head_dim")
 """The part of a projection's outputs that is queries."""
+
+Part = Literal["attention", "mlp", "other"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,25 @@ class Place:
     weight: Weight
     layer: int | None = None
     expert: int | None = None
+
+
+@dataclass(frozen=True)
+class Experts:
+    """How transformers keeps a layer's experts in memory: stacked, whatever a checkpoint calls them.
+
+    Attributes:
+        module: The module that holds router and experts; the other names stand in it.
+        router: The router's weight, [E, H].
+        stacked: The module of all experts.
+        gate_up: Its weight that gates and neurons are made by, [E, 2 mlp, H].
+        down: Its weight that reads the neurons, [E, H, mlp].
+    """
+
+    module: str
+    router: str
+    stacked: str
+    gate_up: str
+    down: str
 
 
 @dataclass(frozen=True)
@@ -68,6 +89,10 @@ class Family:
         buffers: Endings of tensors that old checkpoints hold and that are no weights.
         older_names: Keys of config.json that transformers 4 and other readers look for by another name, and that name.
         query_norm: The norm over the heads of queries, the last that they pass; empty where there is none.
+        experts: How transformers keeps experts in memory; None in families without.
+        residual_multiplier: The key of config.json by which all that layers write is multiplied; empty for none.
+        logit_divisor: The key by which logits are divided; empty for none.
+        logit_cap: The key of the value where logits saturate; empty for none.
         activation_key: What config.json calls the activation of the MLP.
         epsilon_key: What it calls what norms add to the mean square.
         epsilon: What transformers adds where config.json leaves it out.
@@ -103,6 +128,10 @@ class Family:
     buffers: tuple[str, ...] = (".rotary_emb.inv_freq",)
     older_names: Mapping[str, str] = field(default_factory=dict)
     query_norm: str = ""
+    experts: Experts | None = None
+    residual_multiplier: str = ""
+    logit_divisor: str = ""
+    logit_cap: str = ""
     activation_key: str = "hidden_act"
     epsilon_key: str = "rms_norm_eps"
     epsilon: float = 1e-6
@@ -166,6 +195,32 @@ class Family:
             return place.key == f"{self.query_norm}.weight"
         return place.weight.dims[0][0] == QUERIES
 
+    def outputs(self, weight: Weight) -> int:
+        """The dimension of a layer's weight that runs over what its module puts out."""
+        return 1 if self.conv1d and len(weight.dims) == 2 else 0
+
+    def is_transposed(self, weight: Weight) -> bool:
+        """Whether a weight is a matrix [in, out]; embeddings and heads never are."""
+        return self.conv1d and len(weight.dims) == 2 and not (weight.has("vocab") or weight.has("positions"))
+
+    def writes(self, place: Place) -> bool:
+        """Whether a layer's weight is the last before the residual stream: a matrix, its bias, or a norm after them."""
+        module = place.key.rpartition(".")[0]
+        if self.writers:
+            return module in self.writers
+        return module not in self.norms[0] and place.weight.dims[self.outputs(place.weight)] == (("hidden",),)
+
+    def offset_of(self, place: Place) -> float:
+        """What is added to a weight's stored values before they are used: to those of a norm's gain `gain_offset`."""
+        return self.gain_offset if _module(place.key) in (*self.norms[0], *self.norms[1]) else 0.0
+
+    def part_of(self, place: Place) -> Part:
+        """The part of a layer that a weight belongs to; norms between the parts, and what stands once, are `other`."""
+        name = place.key.partition(".")[0]
+        if place.layer is None or name in self.norms[0]:
+            return "other"
+        return "attention" if name in self._attention else "mlp"
+
     def readers(self, axis: str) -> list[str]:
         """The modules of a layer whose input runs over `axis`: what scoring watches to see the axis at work."""
         dim = 0 if self.conv1d else -1
@@ -175,6 +230,12 @@ class Family:
     def norms(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The modules that normalise, of a layer and standing once: they alone have vectors for weights."""
         return _vectors(self.layered), _vectors(self.shared)
+
+    @cached_property
+    def _attention(self) -> set[str]:
+        """The children of a layer that have heads."""
+        lines = {key: parse_weight(line) for key, line in self.layered.items()}
+        return {key.partition(".")[0] for key, weight in lines.items() if weight.has("heads") or weight.has("kv_heads")}
 
 
 def _module(key: str) -> str:

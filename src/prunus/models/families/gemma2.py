@@ -158,6 +158,7 @@ FAMILY = Family(
     writers=("post_attention_layernorm", "post_feedforward_layernorm"),
     scaled_embedding=True,
     fixed_scale=True,
+    logit_cap="final_logit_softcapping",
     activation_key="hidden_activation",
     window=_WINDOW,
     gguf=Gguf(

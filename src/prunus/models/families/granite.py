@@ -35,6 +35,8 @@ FAMILY = replace(
     class_name="GraniteForCausalLM",
     divisible=(),
     fixed_scale=True,
+    residual_multiplier="residual_multiplier",
+    logit_divisor="logits_scaling",
     gguf=Gguf(
         "granite",
         NAMED_USUAL,

@@ -11,6 +11,7 @@ from prunus.models.families.parts import (
     NAMED_PRE_NORMS,
     PER_TOKEN,
     PRE_NORMS,
+    STACKED,
     TO_ATTENTION,
     TO_HEAD,
     TURNED,
@@ -39,6 +40,7 @@ FAMILY = replace(
         "block_sparse_moe.experts.{experts}.w2.weight": "hidden mlp",
     },
     keys={"num_experts": ("num_local_experts",), **PER_TOKEN},
+    experts=STACKED,
     absent=(),
     defaults={"experts_per_token": lambda _: 2},
     feeds={

@@ -16,6 +16,7 @@ from prunus.models.families.parts import (
     NAMED_PRE_NORMS,
     PER_TOKEN,
     PRE_NORMS,
+    STACKED,
     WIDE_HEAD_NORMS,
     read_experts,
 )
@@ -28,6 +29,7 @@ FAMILY = replace(
     layered={**PRE_NORMS, **ATTENTION, **ATTENTION_BIAS, **WIDE_HEAD_NORMS, **EXPERTS},
     keys={"num_experts": ("num_experts", "num_local_experts"), **PER_TOKEN},
     older_names={"num_local_experts": "num_experts"},
+    experts=STACKED,
     absent=("head_dim",),
     defaults={"experts_per_token": lambda _: 8},
     square=True,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from prunus.models.families.family import Experts
 from prunus.models.families.gguf import Keys, Sizes
 
+QUERY, KEY, VALUE, OUTPUT = "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"
 LAYER = "model.layers.{}."
 EMBEDDINGS = {
     "model.embed_tokens.weight": "vocab hidden",
@@ -40,6 +42,7 @@ EXPERTS = {
     "mlp.experts.{experts}.up_proj.weight": "mlp hidden",
     "mlp.experts.{experts}.down_proj.weight": "hidden mlp",
 }
+STACKED = Experts("mlp", "gate.weight", "experts", "gate_up_proj", "down_proj")
 PRE_NORMS = {"input_layernorm.weight": "hidden", "post_attention_layernorm.weight": "hidden"}
 POST_NORMS = {"post_attention_layernorm.weight": "hidden", "post_feedforward_layernorm.weight": "hidden"}
 HEAD_NORMS = {"self_attn.q_norm.weight": "head_dim", "self_attn.k_norm.weight": "head_dim"}

@@ -18,6 +18,7 @@ from prunus.models.families.parts import (
     NAMED_PRE_NORMS,
     PER_TOKEN,
     PRE_NORMS,
+    STACKED,
     read_experts,
 )
 from prunus.models.families.qwen3 import FAMILY as QWEN3
@@ -39,6 +40,7 @@ FAMILY = replace(
         **PER_TOKEN,
     },
     older_names={"num_local_experts": "num_experts"},
+    experts=STACKED,
     absent=(),
     defaults={"experts_per_token": lambda _: 8},
     requires={"decoder_sparse_step": 1, "mlp_only_layers": []},
