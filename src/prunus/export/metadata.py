@@ -145,4 +145,4 @@ def model_keys(config: Config, shape: Shape) -> dict[str, Any]:
 
 def rounds_activation(family: Family) -> bool:
     """Whether llama.cpp reads the activation from a table in half precision: it does so for GELU."""
-    return family.gguf is not None and "silu" not in family.gguf.activations
+    return family.gguf is not None and family.gguf.activations[0].startswith("gelu")

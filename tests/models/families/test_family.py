@@ -1,11 +1,17 @@
+from collections.abc import Callable
+
 import pytest
 
 from prunus.models.axes import parse_weight
-from prunus.models.families.family import Family
+from prunus.models.families.family import Family, Place
+from prunus.models.families.gemma2 import FAMILY as GEMMA2
 from prunus.models.families.gpt2 import FAMILY as GPT2
 from prunus.models.families.llama import FAMILY as LLAMA
 from prunus.models.families.qwen3_moe import FAMILY as QWEN3_MOE
 from prunus.models.families.table import FAMILIES
+
+KINDS = ("weight", "bias")
+PARTS = ("attention", "mlp", "other")
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
@@ -59,3 +65,49 @@ def test_what_reads_the_stream_reads_one_norm_where_norms_stand_before(family: F
             assert (family.norm_before(key) is not None) == parse_weight(line).runs_over("hidden", reading), key
     over_heads = {"self_attn.q_norm", "self_attn.k_norm"}
     assert set(family.feeds) == {*family.norms[0], *family.norms[1]} - over_heads
+
+
+def keys_that(family: Family, holds: Callable[[Place], object]) -> set[str]:
+    places = [family.place(family.name_of(key, 1, 0)) for key in family.layered]
+    return {place.key for place in places if place is not None and holds(place)}
+
+
+def test_what_writes_to_the_stream() -> None:
+    biases = {"self_attn.o_proj.bias", "mlp.down_proj.bias"}
+    assert keys_that(LLAMA, LLAMA.writes) == {"self_attn.o_proj.weight", "mlp.down_proj.weight"} | biases
+    norms = {"post_attention_layernorm.weight", "post_feedforward_layernorm.weight"}
+    assert keys_that(GEMMA2, GEMMA2.writes) == norms
+    assert keys_that(GPT2, GPT2.writes) == {f"{part}.c_proj.{kind}" for part in ("attn", "mlp") for kind in KINDS}
+    assert keys_that(QWEN3_MOE, QWEN3_MOE.writes) == {
+        "self_attn.o_proj.weight", "self_attn.o_proj.bias", "mlp.experts.{experts}.down_proj.weight"
+    }  # fmt: skip
+
+
+def test_gains_alone_are_stored_less_something() -> None:
+    assert keys_that(GEMMA2, GEMMA2.offset_of) == {key for key in GEMMA2.layered if "norm" in key}
+    final = GEMMA2.place("model.norm.weight")
+    assert final is not None
+    assert GEMMA2.offset_of(final) == 1.0
+    assert not keys_that(LLAMA, LLAMA.offset_of)
+
+
+def test_parts_of_a_layer() -> None:
+    parts = {part: keys_that(GPT2, lambda place, part=part: GPT2.part_of(place) == part) for part in PARTS}
+    assert parts["attention"] == {f"attn.{name}.{kind}" for name in ("c_attn", "c_proj") for kind in KINDS}
+    assert parts["mlp"] == {f"mlp.{name}.{kind}" for name in ("c_fc", "c_proj") for kind in KINDS}
+    assert parts["other"] == {f"ln_{number}.{kind}" for number in (1, 2) for kind in KINDS}
+    head_norm = QWEN3_MOE.place("model.layers.0.self_attn.q_norm.weight")
+    embedding = QWEN3_MOE.place("model.embed_tokens.weight")
+    assert head_norm is not None
+    assert embedding is not None
+    assert [QWEN3_MOE.part_of(place) for place in (head_norm, embedding)] == ["attention", "other"]
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
+def test_one_weight_ends_the_queries(family: Family) -> None:
+    ending = {key.rpartition(".")[0] for key in keys_that(family, family.ends_queries)}
+    if family.query_norm:
+        assert ending == {family.query_norm}
+        assert family.query_norm in family.norms[0]
+    else:
+        assert not {name for name in family.norms[0] if "q_norm" in name}

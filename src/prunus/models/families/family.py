@@ -59,7 +59,7 @@ class Experts:
 
 @dataclass(frozen=True)
 class Family:
-    """The table of one family of models.
+    """All that Prunus knows of one family of models.
 
     Attributes:
         name: What to call it.

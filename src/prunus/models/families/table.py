@@ -14,15 +14,16 @@ from prunus.models.foreign import check_plain, describe_unknown
 from prunus.models.settings import check_settings
 
 
-def _found() -> Iterator[Family]:
+def find_families() -> Iterator[Family]:
+    """The `FAMILY` of each module of this folder that has one, in alphabetical order of the modules."""
     for module in sorted(found.name for found in pkgutil.iter_modules(families.__path__)):
         family = getattr(importlib.import_module(f"{families.__name__}.{module}"), "FAMILY", None)
         if family is not None:
             yield family
 
 
-FAMILIES: dict[str, Family] = {family.model_type: family for family in _found()}
-"""By `model_type`, in alphabetical order of their files."""
+FAMILIES: dict[str, Family] = {family.model_type: family for family in find_families()}
+"""By `model_type`."""
 
 
 def family_of(config: Mapping[str, Any], where: str) -> Family:
