@@ -10,7 +10,7 @@ from typing import Any
 
 from prunus.errors import ModelError
 from prunus.models.families.family import Family
-from prunus.models.families.gguf import Config, Gguf, Keys, Sizes
+from prunus.models.families.gguf import Config, Gguf, KeyReader, Sizes
 from prunus.models.families.parts import (
     ATTENTION,
     ATTENTION_BIAS,
@@ -62,7 +62,7 @@ def write_windows(rule: Rule, rotary: Rotary, config: Config, sizes: Sizes) -> d
     }
 
 
-def read_layers(rule: Rule, keys: Keys, layers: int) -> list[str]:
+def read_layers(rule: Rule, keys: KeyReader, layers: int) -> list[str]:
     """How each layer attends, from a period or a list; old files say nothing, and `rule` holds.
 
     Raises:
@@ -92,7 +92,7 @@ def query_factor(largest: int, config: Config, sizes: Sizes) -> float:
     return sqrt(query_divisor(largest, sizes) / float(config.get("query_pre_attn_scalar") or 256))
 
 
-def read_scale(largest: int, keys: Keys, sizes: Sizes) -> int:
+def read_scale(largest: int, keys: KeyReader, sizes: Sizes) -> int:
     """The `query_pre_attn_scalar` that llama.cpp takes for granted.
 
     Raises:
@@ -123,7 +123,7 @@ def _write(config: Config, sizes: Sizes) -> dict[str, Any]:
     return write_windows(_sliding_but_every_second, Rotary(), config, sizes) | caps
 
 
-def _read(keys: Keys, config: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+def _read(keys: KeyReader, config: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
     found: dict[str, Any] = {
         "layer_types": read_layers(_sliding_but_every_second, keys, sizes["num_hidden_layers"]),
         "query_pre_attn_scalar": read_scale(_LARGEST, keys, sizes),

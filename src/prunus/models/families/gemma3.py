@@ -6,7 +6,7 @@ from typing import Any
 
 from prunus.models.families.gemma2 import FAMILY as GEMMA2
 from prunus.models.families.gemma2 import NAMES, none_slides, query_factor, read_layers, read_scale, write_windows
-from prunus.models.families.gguf import Config, Gguf, Keys, Required, Sizes
+from prunus.models.families.gguf import Config, Gguf, KeyReader, Required, Sizes
 from prunus.models.families.parts import HEAD_NORMS, NAMED_HEAD_NORMS
 from prunus.models.families.rotary import Rotary
 
@@ -19,7 +19,7 @@ def _sliding_but_every_sixth(layer: int, config: Config) -> str:
     return "sliding_attention" if (layer + 1) % period else "full_attention"
 
 
-def _read(keys: Keys, config: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+def _read(keys: KeyReader, config: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
     theta = keys.number("rope.freq_base_swa", _ROTARY.sliding_theta)
     sliding = {"rope_type": "default", "rope_theta": theta}
     return {

@@ -14,7 +14,7 @@ Sizes = Mapping[str, int]
 """Dimensions by the names that a `Shape` has for them."""
 
 
-class Keys(Protocol):
+class KeyReader(Protocol):
     """The keys of a file without the architecture's name before them; each is taken once (see unpack/keys.py).
 
     Attributes:
@@ -101,7 +101,7 @@ class Gguf:
     fault: Callable[[Config], str | None] = _no_fault
     layer_fault: Callable[[Config], str | None] = _no_fault
     write: Callable[[Config, Sizes], dict[str, Any]] = _nothing
-    read: Callable[[Keys, dict[str, Any], Sizes], dict[str, Any]] = _nothing
+    read: Callable[[KeyReader, dict[str, Any], Sizes], dict[str, Any]] = _nothing
     recognised: Callable[[Mapping[str, Any]], bool] | None = None
 
     def name_of(self, key: str, layer: int | None) -> str:

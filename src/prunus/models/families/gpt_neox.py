@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prunus.models.families.family import Family
-from prunus.models.families.gguf import Gguf, Keys, Required, Sizes
+from prunus.models.families.gguf import Gguf, KeyReader, Required, Sizes
 from prunus.models.families.parts import NAMED_PRE_NORMS, WHOLE_HEADS
 from prunus.models.families.rotary import Rotary
 
@@ -13,7 +13,7 @@ def _write(config: Mapping[str, Any], sizes: Sizes) -> dict[str, bool]:
     return {"use_parallel_residual": bool(config.get("use_parallel_residual", True))}
 
 
-def _read(keys: Keys, config: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+def _read(keys: KeyReader, config: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
     rope = {"partial_rotary_factor": 1.0, **config["rope_parameters"]}  # left out it would be a quarter
     return {"use_parallel_residual": bool(keys.take("use_parallel_residual", True)), "rope_parameters": rope}
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from prunus.models.families.gguf import Gguf, Keys, Sizes
+from prunus.models.families.gguf import Gguf, KeyReader, Sizes
 from prunus.models.families.llama import FAMILY as LLAMA
 from prunus.models.families.parts import NAMED_USUAL, TURNED
 
@@ -18,7 +18,7 @@ def _write(config: Mapping[str, Any], sizes: Sizes) -> dict[str, float]:
     }
 
 
-def _read(keys: Keys, config: dict[str, Any], sizes: Sizes) -> dict[str, float]:
+def _read(keys: KeyReader, config: dict[str, Any], sizes: Sizes) -> dict[str, float]:
     """llama.cpp takes 0 for a multiplier that is not there."""
     return {
         "embedding_multiplier": keys.number("embedding_scale", 0.0) or 1.0,

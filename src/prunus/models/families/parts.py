@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from prunus.models.families.family import Experts
-from prunus.models.families.gguf import Keys, Sizes
+from prunus.models.families.gguf import KeyReader, Sizes
 
 QUERY, KEY, VALUE, OUTPUT = "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"
+"""The modules of attention in a Llama and its relatives."""
+
 LAYER = "model.layers.{}."
 EMBEDDINGS = {
     "model.embed_tokens.weight": "vocab hidden",
@@ -91,7 +93,7 @@ NAMED_USUAL = {**NAMED_EMBEDDINGS, **NAMED_PRE_NORMS, **NAMED_ATTENTION, **NAMED
 TURNED = ("attn_q", "attn_k")
 
 
-def read_experts(keys: Keys, config: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+def read_experts(keys: KeyReader, config: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
     """Check what llama.cpp takes for granted of a family's experts, where a file says it too.
 
     Raises:

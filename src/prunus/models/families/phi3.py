@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from prunus.models.families.gguf import Gguf, Keys, Sizes
+from prunus.models.families.gguf import Gguf, KeyReader, Sizes
 from prunus.models.families.mistral import FAMILY as MISTRAL
 from prunus.models.families.parts import NAMED_EMBEDDINGS, NAMED_PRE_NORMS, PRE_NORMS, TO_HEAD
 from prunus.models.families.rotary import Rotary
@@ -11,7 +11,7 @@ from prunus.models.families.rotary import Rotary
 _NO_WINDOW = 0
 
 
-def _read(keys: Keys, config: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+def _read(keys: KeyReader, config: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
     """Its window, which llama.cpp leaves aside and the model was trained with, and the context that it grew from."""
     context = sizes["max_position_embeddings"]
     window = keys.whole("attention.sliding_window", _NO_WINDOW)
