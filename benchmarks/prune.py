@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from prunus.models.checkpoint import TensorPlan, write_tensors
-from prunus.models.families import LLAMA
+from prunus.models.families.llama import FAMILY as LLAMA
 from prunus.models.shape import Shape
 from prunus.pipeline.machine import hardware
 

@@ -24,7 +24,7 @@ from prunus.bench.config import BenchConfig
 from prunus.cli.render import show_speeds
 from prunus.console import Console
 from prunus.models.draw import draw_model
-from prunus.models.families import LLAMA
+from prunus.models.families.llama import FAMILY as LLAMA
 from prunus.models.shape import Shape
 from prunus.pipeline.machine import hardware
 from prunus.runtime import Runtime

@@ -8,6 +8,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from prunus.models.families.table import FAMILIES
 from prunus.models.folder import ModelFolder
 from tests.tiny import save_tokenizer
 
@@ -61,7 +62,7 @@ def make_teacher(folder: Path, model_type: str) -> Path:
     config = config_of(model_type)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config)
-    gain = 0.0 if model_type.startswith("gemma") else 1.0
+    gain = 1.0 - FAMILIES[model_type].gain_offset
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn_like(parameter) * 0.3

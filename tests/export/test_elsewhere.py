@@ -1,6 +1,7 @@
 """ONNX and torchao, run for real where they are installed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from prunus.export import torchao
 from prunus.export.config import ExportConfig
 from prunus.export.installed import check_onnx
 from prunus.export.step import Inputs, run
+from prunus.models.families.table import FAMILIES
 from prunus.models.folder import ModelFolder
 from prunus.runtime import Runtime
 from tests.tiny import load, make_model
@@ -56,10 +58,10 @@ def test_int8_weights_are_reopened_bit_for_bit(tmp_path: Path, monkeypatch) -> N
     ("kind", "changes", "message"),
     [
         ("llama", {}, "head_dim is 4, and onnxruntime's attention wants a multiple of 16"),
-        ("gpt2", WIDE, "builder has no gpt2; it has llama"),
+        ("gpt2", WIDE, "builder has no gpt2; it has gemma2"),
     ],
 )
 def test_what_onnx_has_not_is_refused(tmp_path: Path, kind: str, changes: dict, message: str) -> None:
     shape = ModelFolder(make_model(tmp_path / "model", **changes)).shape
     with pytest.raises(RecipeError, match=message):
-        check_onnx(kind, shape, "export.formats")
+        check_onnx(replace(shape, family=FAMILIES[kind]), "export.formats")

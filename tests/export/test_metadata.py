@@ -4,7 +4,7 @@ import pytest
 from transformers import AutoConfig
 
 from prunus.export.metadata import model_keys
-from prunus.models.families import FAMILIES, family_of
+from prunus.models.families.table import FAMILIES, family_of
 from prunus.models.shape import Shape
 from tests.tiny import SMALL
 
@@ -14,7 +14,7 @@ SIZES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("model_type", [name for family in FAMILIES for name in family.model_types])
+@pytest.mark.parametrize("model_type", FAMILIES)
 def test_a_setting_that_a_config_leaves_out_is_transformers_default(model_type: str) -> None:
     sizes = {**SMALL, "max_position_embeddings": 8192, "pad_token_id": 0}
     whole = AutoConfig.for_model(**{**sizes, "model_type": model_type}).to_dict()

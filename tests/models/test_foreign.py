@@ -15,7 +15,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from prunus.errors import ModelError
 from prunus.models import checkpoint
 from prunus.models.checkpoint import INDEX, WEIGHTS
-from prunus.models.folder import BUFFERS, ModelFolder, copy_along, write_config
+from prunus.models.families.table import FAMILIES
+from prunus.models.folder import ModelFolder, copy_along, write_config
 from prunus.models.settings import MAX_LAYERS
 from tests.families import SPECIAL, config_of, make_teacher
 from tests.tiny import load
@@ -87,9 +88,15 @@ def test_weights_of_a_switch_that_is_off_are_not_dropped(copy: Path) -> None:
         ModelFolder(copy).check()
 
 
-def test_old_buffers_are_dropped_and_nothing_that_looks_like_them(copy: Path) -> None:
-    rewrite(copy, {f"model.layers.0{ending}": np.ones(2, dtype=np.float32) for ending in BUFFERS})
-    ModelFolder(copy).check()
+@pytest.mark.parametrize("model_type", ["gpt2", "gpt_neox", "qwen3"])
+def test_old_buffers_are_dropped(tmp_path: Path, model_type: str) -> None:
+    folder = make_teacher(tmp_path / "model", model_type)
+    family = FAMILIES[model_type]
+    rewrite(folder, {family.layer_name(0) + end: np.ones(2, dtype=np.float32) for end in family.buffers})
+    ModelFolder(folder).check()
+
+
+def test_nothing_that_looks_like_an_old_buffer_is_dropped(copy: Path) -> None:
     rewrite(copy, {"model.layers.0.self_attn.bias": np.ones(2, dtype=np.float32)})
     with pytest.raises(ModelError, match=r"self_attn.bias is not one"):
         ModelFolder(copy).check()

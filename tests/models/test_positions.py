@@ -13,7 +13,9 @@ from transformers import AutoConfig
 
 from prunus.errors import ModelError, ShapeError
 from prunus.models.compatible import with_older_names
-from prunus.models.families import family_of
+from prunus.models.families.llama import FAMILY as LLAMA
+from prunus.models.families.phi3 import FAMILY as PHI3
+from prunus.models.families.table import FAMILIES, family_of
 from prunus.models.folder import ModelFolder, write_config
 from prunus.models.positions import all_rope_parameters, rope_parameters, with_rope_resolved
 from prunus.prune.config import PruneConfig
@@ -82,15 +84,20 @@ def test_they_are_those_of_transformers(model_type: str, around: dict[str, Any],
         assert model_type == "phi3"
         assert "rope" in str(refused)
         return
-    assert all_rope_parameters(config) == expected
-    for written in (with_rope_resolved(config), with_older_names(config), with_older_names(with_older_names(config))):
-        assert all_rope_parameters(written) == expected
+    rotary = FAMILIES[model_type].rotary
+    assert all_rope_parameters(config, rotary) == expected
+    for written in (
+        with_rope_resolved(config, rotary),
+        with_older_names(config),
+        with_older_names(with_older_names(config)),
+    ):
+        assert all_rope_parameters(written, rotary) == expected
         assert of_transformers(written) == expected
 
 
 def test_phi3_calls_longrope_by_other_names() -> None:
     for name in ("su", "yarn", "longrope"):
-        found = rope_parameters({"model_type": "phi3", "rope_scaling": {"type": name}})
+        found = rope_parameters({"rope_scaling": {"type": name}}, PHI3.rotary)
         assert (found["rope_type"], found["original_max_position_embeddings"]) == ("longrope", 4096)
 
 
@@ -101,7 +108,7 @@ def test_a_trained_context_of_the_configs_own_comes_first(tmp_path: Path, own: i
     yarn = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 10_000.0, "original_max_position_embeddings": 16}
     config |= {"rope_parameters": yarn, **({} if own is None else {"original_max_position_embeddings": own})}
     (teacher / "config.json").write_text(json.dumps(config))
-    assert rope_parameters(config)["original_max_position_embeddings"] == used
+    assert rope_parameters(config, LLAMA.rotary)["original_max_position_embeddings"] == used
     expected = load(teacher).model.rotary_emb.inv_freq
     write_config(teacher, ModelFolder(teacher).config)
     (teacher / "config.json").write_text(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from prunus.errors import ModelError, ShapeError
-from prunus.models.families import LLAMA
+from prunus.models.families.llama import FAMILY as LLAMA
 from prunus.models.shape import Shape
 from tests.tiny import SMALL
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from prunus.errors import ArtifactError
-from prunus.models.families import LLAMA
+from prunus.models.families.llama import FAMILY as LLAMA
 from prunus.models.shape import Shape
 from prunus.prune.choose import best, best_groups, best_heads, choose, choose_layers, layer_choices, partners
 from prunus.prune.config import PruneConfig

@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from prunus.errors import ShapeError
-from prunus.models.families import LLAMA
+from prunus.models.families.llama import FAMILY as LLAMA
 from prunus.models.shape import Shape
 from prunus.prune.config import PruneConfig
 from tests.tiny import SMALL

@@ -13,23 +13,15 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from prunus.console import Console
-from prunus.data.tokens import ENDS, FACTS, IDS, SIZES
 from prunus.errors import ShapeError
-from prunus.models.families import FAMILIES
+from prunus.models.families.table import FAMILIES
 from prunus.models.folder import ModelFolder
 from prunus.prune.config import PruneConfig
-from prunus.prune.step import Inputs, run
-from prunus.runtime import Runtime
-from prunus.score.config import ScoreConfig
-from prunus.score.step import Inputs as ScoreInputs
-from prunus.score.step import run as run_score
+from tests.cutting import TEXT, logits, plain, prune, score
 from tests.families import SPECIAL, kill, make_teacher
 from tests.tiny import load
 
-TYPES = [model_type for family in FAMILIES for model_type in family.model_types]
-QUIET = Console(quiet=True)
-TEXT = torch.from_numpy(np.random.default_rng(0).integers(3, 300, (2, 24)))
+TYPES = list(FAMILIES)
 
 
 @pytest.fixture(scope="module")
@@ -37,47 +29,6 @@ def teachers(tmp_path_factory) -> dict[str, Path]:
     """A teacher of each family; not to be changed."""
     root = tmp_path_factory.mktemp("teachers")
     return {model_type: make_teacher(root / model_type, model_type) for model_type in TYPES}
-
-
-def prune(teacher: Path, out: Path, scores: Path | None = None, **options: Any) -> Path:
-    out.mkdir(parents=True)
-    importance = "random" if scores is None else "activation"
-    run(
-        PruneConfig(**{"importance": importance, "method": "minitron", **options}),
-        Inputs(teacher, scores),
-        out,
-        Runtime(),
-        QUIET,
-    )
-    return out
-
-
-def score(teacher: Path, folder: Path, **options: Any) -> Path:
-    """Scores of a teacher on random tokens."""
-    tokens, out = folder / "tokens", folder / "scores"
-    tokens.mkdir()
-    out.mkdir()
-    np.random.default_rng(1).integers(3, 300, 8 * 24).astype(np.uint16).tofile(tokens / IDS)
-    np.save(tokens / ENDS, np.array([8 * 24]))
-    np.save(tokens / SIZES, np.array([8 * 24]))
-    (tokens / FACTS).write_text(json.dumps({"dtype": "uint16"}))
-    run_score(
-        ScoreConfig(samples=8, sequence_length=24, **options), ScoreInputs(teacher, tokens), out, Runtime(), QUIET
-    )
-    return out
-
-
-def logits(folder: Path) -> torch.Tensor:
-    with torch.no_grad():
-        return plain(folder)(TEXT, use_cache=False).logits
-
-
-def plain(folder: Path) -> Any:
-    """The model in float64, its experts one after the other: the fast kernel for them knows no float64."""
-    model = load(folder)
-    if getattr(model.config, "num_experts_per_tok", None):
-        model.set_experts_implementation("eager")
-    return model.double()
 
 
 def test_every_table_has_a_teacher_here() -> None:

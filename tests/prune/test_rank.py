@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from prunus.errors import ArtifactError
-from prunus.models.families import LLAMA
+from prunus.models.families.llama import FAMILY as LLAMA
 from prunus.models.shape import Shape
 from prunus.prune.config import ImportanceConfig, Ranking
 from prunus.prune.rank import layer_losses, rank

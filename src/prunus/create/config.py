@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from prunus.config import Seed, StepConfig
+from prunus.models.families.llama import FAMILY
 from prunus.world.rows import MARKS
 
 
@@ -58,8 +59,8 @@ class CreateConfig(StepConfig):
         keys = set(type(self).model_fields) - {"tokenizer_documents", "split_digits", "chat", "attention", "seed"}
         return {
             **self.model_dump(include=keys),
-            "model_type": "llama",
-            "architectures": ["LlamaForCausalLM"],
+            "model_type": FAMILY.model_type,
+            "architectures": [FAMILY.class_name],
             "head_dim": self.hidden_size // self.num_attention_heads,
             "hidden_act": "silu",
             "rms_norm_eps": 1e-5,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from prunus.models.families.llama import FAMILY
+from prunus.models.families.parts import KEY, OUTPUT, QUERY, VALUE
+
 _OUTPUT_SHARE = 0.5
 """How much of what a head reads it writes back."""
 
@@ -23,17 +26,17 @@ def make_mimetic(model: Any) -> None:
     """
     import torch
 
+    groups = model.config.num_attention_heads // model.config.num_key_value_heads
+    size = model.config.head_dim
     with torch.no_grad():
-        for layer in model.model.layers:
-            attention = layer.self_attn
-            groups, size = attention.num_key_value_groups, attention.head_dim
-            keys, values = (
-                torch.randn_like(attention.k_proj.weight) * model.config.hidden_size**-0.5 for _ in range(2)
-            )
-            attention.k_proj.weight.copy_(keys)
-            attention.q_proj.weight.copy_(_of_each_query(keys, groups, size))
-            attention.v_proj.weight.copy_(values)
-            attention.o_proj.weight.copy_(_of_each_query(values, groups, size).T * _OUTPUT_SHARE / groups)
+        for i in range(model.config.num_hidden_layers):
+            layer = model.get_submodule(FAMILY.layer_name(i))
+            query, key, value, output = (layer.get_submodule(name).weight for name in (QUERY, KEY, VALUE, OUTPUT))
+            keys, values = (torch.randn_like(key) * model.config.hidden_size**-0.5 for _ in range(2))
+            key.copy_(keys)
+            query.copy_(_of_each_query(keys, groups, size))
+            value.copy_(values)
+            output.copy_(_of_each_query(values, groups, size).T * _OUTPUT_SHARE / groups)
 
 
 def _of_each_query(rows: Any, groups: int, size: int) -> Any:

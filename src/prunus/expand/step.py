@@ -11,8 +11,9 @@ import numpy as np
 
 from prunus.console import Console
 from prunus.expand.config import ExpandConfig
-from prunus.models.axes import Family, Place, positions
+from prunus.models.axes import positions
 from prunus.models.checkpoint import TensorInfo, TensorPlan, read_bytes, write_tensors
+from prunus.models.families.family import Place
 from prunus.models.folder import ModelFolder, copy_along, write_config
 from prunus.models.shape import Shape
 from prunus.models.student import student_config
@@ -74,22 +75,9 @@ def _plans(
         origin = None if place.layer is None else origins[place.layer]
         info = tensors[family.name_of(place.key, origin, place.expert)]
         copied = place.layer is not None and origin in origins[: place.layer]
-        idle = copied and _writes(place, family)
+        idle = copied and family.writes(place)
         yield TensorPlan(name, info.dtype, weight.shape(target.sizes()),
                          partial(_pieces, info, place, model, target, idle, [seed, number]))  # fmt: skip
-
-
-def _writes(place: Place, family: Family) -> bool:
-    """Whether a weight is the last before the residual stream: where it is nothing, so is what the layer adds."""
-    module = place.key.rpartition(".")[0]
-    if family.writers:
-        return module in family.writers
-    return module not in family.norms[0] and place.weight.dims[_output(place, family)] == (("hidden",),)
-
-
-def _output(place: Place, family: Family) -> int:
-    """The dimension of a weight that runs over what it puts out."""
-    return 1 if family.conv1d and len(place.weight.dims) == 2 else 0
 
 
 def _pieces(
@@ -98,19 +86,14 @@ def _pieces(
     """One tensor of the larger model: the smaller one's is a cut of it, by the first neurons."""
     family, shape = target.family, place.weight.shape(target.sizes())
     if idle:
-        yield from_float(np.full(shape, -family.gain_offset if _is_gain(place, family) else 0.0), info.dtype)
+        yield from_float(np.full(shape, -family.offset_of(place)), info.dtype)
         return
     if shape == info.shape:
         yield read_bytes(info)
         return
     held = to_float(read_bytes(info), info.dtype).reshape(info.shape)
-    reads = any("mlp" in segment for segment in place.weight.dims[_output(place, family)])
+    reads = any("mlp" in segment for segment in place.weight.dims[family.outputs(place.weight)])
     values = np.random.default_rng(seed).normal(0.0, held.std(), shape) if reads else np.zeros(shape)
     members = {axis: np.arange(size) for axis, size in model.sizes().items()}
     values[np.ix_(*positions(place.weight, target.sizes(), members.__getitem__))] = held
     yield from_float(values, info.dtype)
-
-
-def _is_gain(place: Place, family: Family) -> bool:
-    """Whether a weight is what a norm multiplies by."""
-    return place.key.removesuffix(".weight") in family.norms[0]

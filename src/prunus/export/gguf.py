@@ -16,9 +16,8 @@ import numpy as np
 
 from prunus.console import human
 from prunus.errors import ArtifactError, ModelError
-from prunus.export.metadata import model_keys
+from prunus.export.metadata import gguf_of, model_keys
 from prunus.export.mixtures import FILE_TYPES, Choice, choose
-from prunus.export.names import architecture_of
 from prunus.export.tensors import Made, plan_tensors, widened
 from prunus.export.vocabulary import Vocabulary
 from prunus.llamacpp import ggml
@@ -99,7 +98,7 @@ def laid_out(folder: ModelFolder, format_name: str) -> tuple[list[Made], list[Ch
 def keys_of(folder: ModelFolder, vocabulary: Vocabulary, format_name: str) -> dict[str, Any]:
     """What the header says: the model's dimensions and settings, and its tokenizer."""
     shape = folder.shape
-    name = architecture_of(str(folder.config["model_type"]), str(folder.path)).name
+    name = gguf_of(folder.family, str(folder.path)).architecture
     keys: dict[str, Any] = {
         "general.architecture": name,
         "general.type": "model",

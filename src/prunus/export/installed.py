@@ -7,15 +7,11 @@ from collections.abc import Iterable
 
 from prunus.errors import RecipeError
 from prunus.llamacpp import ggml
+from prunus.models.families.table import FAMILIES
 from prunus.models.shape import Shape
 
 NEEDED = {"gguf": ("gguf", "xllamacpp"), "onnx": ("onnx", "onnx_ir", "onnxruntime_genai"), "torchao": ("torchao",)}
 """For each kind of format the modules that it needs; the extra that brings them has its name."""
-
-ONNX_FAMILIES = (
-    "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "smollm3", "granite",
-)  # fmt: skip
-"""The families that the builder has."""
 
 _HEADS = 16  # onnxruntime's attention wants head_dim in multiples of it
 _OWN_CODE = ("gguf-q6_k", "gguf-q5_k_m", "gguf-q4_k_m")
@@ -45,15 +41,16 @@ def check_formats(formats: Iterable[str], where: str) -> None:
             )
 
 
-def check_onnx(model_type: str, shape: Shape, where: str) -> None:
+def check_onnx(shape: Shape, where: str) -> None:
     """Refuse what the builder or onnxruntime has not, before any work.
 
     Raises:
         RecipeError: Names it, and what would work.
     """
-    if model_type not in ONNX_FAMILIES:
+    if not shape.family.onnx:
+        known = ", ".join(name for name, family in FAMILIES.items() if family.onnx)
         raise RecipeError(
-            f"{where}: onnxruntime-genai's builder has no {model_type}; it has {', '.join(ONNX_FAMILIES)}. What works: "
+            f"{where}: onnxruntime-genai's builder has no {shape.family.model_type}; it has {known}. What works: "
             "torchao-int8, or the plain folder"
         )
     if shape.head_dim % _HEADS:

@@ -13,21 +13,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from prunus.export.names import Architecture
 from prunus.models.axes import Segment, Weight
+from prunus.models.families.gguf import Gguf
 
-_TURNED = ("attn_q.", "attn_k.", "attn_q_norm.", "attn_k_norm.")
 
-
-def row_order(
-    weight: Weight, name: str, architecture: Architecture, sizes: Mapping[str, int], conv1d: bool
-) -> np.ndarray | None:
+def row_order(weight: Weight, name: str, there: Gguf, sizes: Mapping[str, int], conv1d: bool) -> np.ndarray | None:
     """The numbers of the rows (outputs, whichever dimension they are) in llama.cpp's order; None for as they are.
 
     Args:
         weight: The table's line.
         name: llama.cpp's name of it.
-        architecture: How llama.cpp holds the family.
+        there: How llama.cpp holds the family.
         sizes: Of every axis.
         conv1d: Whether outputs are the second dimension of a matrix.
     """
@@ -39,7 +35,7 @@ def row_order(
     numbers = np.arange(int(np.prod(shape))).reshape(shape)
     if _has_thirds_inside(segment):
         return np.moveaxis(numbers, segment.index(3), 0).reshape(-1)
-    if architecture.pairs and segment[-1] == "head_dim" and any(part in name for part in _TURNED):
+    if name.split(".")[-2] in there.pairs:
         halves = numbers.reshape(*shape[:-1], 2, shape[-1] // 2)
         return np.swapaxes(halves, -1, -2).reshape(-1)
     return None

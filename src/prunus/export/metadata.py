@@ -6,37 +6,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from prunus.errors import RecipeError
-from prunus.export.names import ARCHITECTURES, architecture_of
 from prunus.export.positions import check_positions, rope_keys, trained_context
+from prunus.models.families.family import Family
+from prunus.models.families.gguf import Gguf
+from prunus.models.families.table import FAMILIES
 from prunus.models.positions import rope_parameters
 from prunus.models.shape import Shape
 
 Config = Mapping[str, Any]
 
-ACTIVATIONS = {
-    "gemma2": ("gelu_pytorch_tanh", "gelu"),  # transformers takes the second for the first in Gemma
-    "gemma3_text": ("gelu_pytorch_tanh",),
-    "gpt2": ("gelu_new",),
-    "gpt_neox": ("gelu", "gelu_new", "gelu_fast"),
-}
-REQUIRED: dict[str, dict[str, Any]] = {
-    "qwen3_moe": {"norm_topk_prob": True},
-    "olmoe": {"norm_topk_prob": False, "clip_qkv": None},
-    "gemma3_text": {"final_logit_softcapping": None, "attn_logit_softcapping": None},
-    "gpt_neox": {"attention_bias": True},
-}
-"""Values that llama.cpp takes for granted."""
 
-DEFAULTS: dict[str, Any] = {"norm_topk_prob": False, "attention_bias": True}
-"""What transformers takes them for where a config leaves them out."""
+def gguf_of(family: Family, where: str) -> Gguf:
+    """How llama.cpp holds a family.
 
-_RMS_EPSILON = dict.fromkeys(("mixtral", "olmo2", "olmoe", "phi3"), 1e-5)  # where a config has none; 1e-6 elsewhere
-GEMMA2_CAPS = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
-"""The same, of the one family that has soft caps."""
-
-_WINDOWS = dict.fromkeys(("mistral", "qwen2", "qwen3", "qwen3_moe"), 4096)  # the same
-
-_NO_ROPE_EVERY = 4  # the period of SmolLM3's layers without rotary positions, fixed there
+    Raises:
+        RecipeError: It does not.
+    """
+    if family.gguf is None:
+        known = [name for name, other in FAMILIES.items() if other.gguf is not None]
+        raise RecipeError(
+            f"{where}: llama.cpp has no {family.model_type} that Prunus can write; it has {', '.join(known)}. "
+            "What works for any model: the plain folder, which transformers and vLLM load"
+        )
+    return family.gguf
 
 
 def check_model(config: Config, shape: Shape, where: str) -> None:
@@ -46,7 +38,9 @@ def check_model(config: Config, shape: Shape, where: str) -> None:
         RecipeError: Names what it is, and what would work.
     """
     check_shape(config, shape, where)
-    check_layers(config, where)
+    fault = gguf_of(shape.family, where).layer_fault(config)
+    if fault is not None:
+        raise RecipeError(f"{where}: {fault}")
 
 
 def check_shape(config: Config, shape: Shape, where: str) -> None:
@@ -60,51 +54,32 @@ def check_shape(config: Config, shape: Shape, where: str) -> None:
     Raises:
         RecipeError: Names what it is, and what would work.
     """
-    kind = str(config["model_type"])
-    there = architecture_of(kind, where)
-    check_positions(config, shape, where, there.factors)
+    there = gguf_of(shape.family, where)
+    check_positions(config, shape, where)
     if there.square and shape.hidden_size != shape.num_attention_heads * shape.head_dim:
         raise RecipeError(
             f"{where}: hidden_size is {shape.hidden_size}, and llama.cpp takes it for num_attention_heads x head_dim = "
             f"{shape.num_attention_heads * shape.head_dim} in {shape.family.name}; cut both alike, or use the folder"
         )
-    if there.pairs and rope_parameters(config)["partial_rotary_factor"] != 1.0:
-        raise RecipeError(f"{where}: heads are turned in part, and llama.cpp's {there.name} turns them whole")
     for flag in ("attention_bias", "mlp_bias"):
         if shape.flags.get(flag) and flag not in there.biases:
-            raise RecipeError(f"{where}: {flag} is true, and llama.cpp's {there.name} has no such biases")
+            raise RecipeError(f"{where}: {flag} is true, and llama.cpp's {there.architecture} has no such biases")
     if there.windows and not shape.flags["tie_word_embeddings"]:
-        raise RecipeError(f"{where}: tie_word_embeddings is false, and llama.cpp's {there.name} ties them")
-    for key, value in REQUIRED.get(kind, {}).items():
-        if config.get(key, DEFAULTS.get(key)) != value:
+        raise RecipeError(f"{where}: tie_word_embeddings is false, and llama.cpp's {there.architecture} ties them")
+    for needed in there.required:
+        if config.get(needed.key, needed.default) != needed.value:
             raise RecipeError(
-                f"{where}: {key} is {config.get(key)!r}; llama.cpp's {there.name} computes {value!r} alone"
+                f"{where}: {needed.key} is {config.get(needed.key)!r}; llama.cpp's {there.architecture} computes "
+                f"{needed.value!r} alone"
             )
-    if kind == "gemma2" and not all(config.get(f"{name}_logit_softcapping", 1) for name in ("attn", "final")):
-        raise RecipeError(f"{where}: logits without a soft cap, which llama.cpp's gemma2 always has")
+    fault = there.fault(config)
+    if fault is not None:
+        raise RecipeError(f"{where}: {fault}")
     activation = config.get("hidden_activation") or config.get("hidden_act") or config.get("activation_function")
-    allowed = ACTIVATIONS.get(kind, ("silu", "swish"))
-    if activation is not None and activation not in allowed:
-        raise RecipeError(f"{where}: hidden_act is {activation!r}; llama.cpp's {there.name} has {allowed[0]}")
-
-
-def check_layers(config: Config, where: str) -> None:
-    """Refuse an order of layers that llama.cpp has not: known once the layers are chosen.
-
-    Raises:
-        RecipeError: Names the layers and what would work.
-    """
-    kinds = config.get("layer_types")
-    if kinds is not None and "sliding_attention" not in kinds and ARCHITECTURES[str(config["model_type"])].windows:
-        raise RecipeError(f"{where}: no layer slides any more, and llama.cpp has no such Gemma; keep one that does")
-    ropes = config.get("no_rope_layers")
-    if config["model_type"] == "smollm3" and ropes:
-        wanted = [int((layer + 1) % _NO_ROPE_EVERY != 0) for layer in range(len(ropes))]
-        if list(map(int, ropes)) != wanted:
-            raise RecipeError(
-                f"{where}: no_rope_layers is {ropes}, and llama.cpp's smollm3 has every {_NO_ROPE_EVERY}th layer "
-                f"without; drop layers in blocks of {_NO_ROPE_EVERY}, or use the folder"
-            )
+    if activation is not None and activation not in there.activations:
+        raise RecipeError(
+            f"{where}: hidden_act is {activation!r}; llama.cpp's {there.architecture} has {there.activations[0]}"
+        )
 
 
 def checked_context(config: Config, shape: Shape) -> int:
@@ -122,7 +97,9 @@ def stretched_context(config: Config, shape: Shape) -> int | None:
 
     transformers takes them when the text is longer, llama.cpp when the context that it was started with is.
     """
-    rope = rope_parameters(config) if shape.family.rotary else {"rope_type": "default"}
+    if shape.family.rotary is None:
+        return None
+    rope = rope_parameters(config, shape.family.rotary)
     if rope["rope_type"] != "longrope":
         return None
     trained = trained_context(config, rope)
@@ -131,25 +108,22 @@ def stretched_context(config: Config, shape: Shape) -> int | None:
 
 def file_context(config: Config, shape: Shape) -> int:
     """The context that stands in the file: the model's, or the window that llama.cpp does not know of."""
-    return min(shape.max_position_embeddings, windowed_context(config) or shape.max_position_embeddings)
+    return min(shape.max_position_embeddings, windowed_context(config, shape.family) or shape.max_position_embeddings)
 
 
-def windowed_context(config: Config) -> int | None:
+def windowed_context(config: Config, family: Family) -> int | None:
     """The window beyond which llama.cpp would see more than the model does, where it knows of no windows."""
-    if ARCHITECTURES[str(config["model_type"])].windows:
+    if family.gguf is not None and family.gguf.windows:
         return None
     kinds = config.get("layer_types")
-    if kinds is not None:
-        slides = "sliding_attention" in kinds
-    else:  # Mistral and Phi-3 slide wherever they name a window
-        slides = bool(config.get("use_sliding_window", config["model_type"] in ("mistral", "mixtral", "phi3")))
-    window = config.get("sliding_window", _WINDOWS.get(str(config["model_type"])))
+    slides = config.get("use_sliding_window", family.slides) if kinds is None else "sliding_attention" in kinds
+    window = config.get("sliding_window", family.window)
     return int(window) if slides and window else None
 
 
 def model_keys(config: Config, shape: Shape) -> dict[str, Any]:
     """What stands in the file of a model's shape and arithmetic, by llama.cpp's names without the architecture's."""
-    kind, family = str(config["model_type"]), shape.family
+    family = shape.family
     keys: dict[str, Any] = {
         "context_length": file_context(config, shape),
         "embedding_length": shape.hidden_size,
@@ -161,49 +135,14 @@ def model_keys(config: Config, shape: Shape) -> dict[str, Any]:
         "attention.value_length": shape.head_dim,
         "vocab_size": shape.vocab_size,
     }
-    keys |= _norms(config, family.layer_norm)
-    if family.rotary:
-        keys |= rope_keys(config, shape)
+    kind = "layer_norm" if family.layer_norm else "layer_norm_rms"
+    keys[f"attention.{kind}_epsilon"] = float(config.get(family.epsilon_key, family.epsilon))
+    keys |= rope_keys(config, shape)
     if shape.num_experts:
         keys |= {"expert_count": shape.num_experts, "expert_used_count": shape.experts_per_token}
-    if kind == "qwen3_moe":
-        keys["expert_feed_forward_length"] = shape.intermediate_size
-    if kind == "gpt_neox":
-        keys["use_parallel_residual"] = bool(config.get("use_parallel_residual", True))
-    if kind == "granite":
-        keys |= {
-            "embedding_scale": float(config.get("embedding_multiplier", 1.0)),
-            "residual_scale": float(config.get("residual_multiplier", 1.0)),
-            "attention.scale": float(config.get("attention_multiplier", 1.0)),
-            "logit_scale": float(config.get("logits_scaling", 1.0)),
-        }
-    if ARCHITECTURES[kind].windows:
-        keys |= _gemma(config, shape)
-    return keys
+    return keys | gguf_of(family, "export").write(config, shape.dimensions())
 
 
-def _norms(config: Config, layer_norm: bool) -> dict[str, float]:
-    if layer_norm:
-        epsilon = config.get("layer_norm_epsilon", config.get("layer_norm_eps", 1e-5))
-        return {"attention.layer_norm_epsilon": float(epsilon)}
-    default = _RMS_EPSILON.get(str(config["model_type"]), 1e-6)
-    return {"attention.layer_norm_rms_epsilon": float(config.get("rms_norm_eps", default))}
-
-
-def _gemma(config: Config, shape: Shape) -> dict[str, Any]:
-    kinds = config.get("layer_types")
-    if kinds is None:
-        rule = shape.family.lists["layer_types"]
-        kinds = [rule(layer, config) for layer in range(shape.num_hidden_layers)]
-    keys: dict[str, Any] = {
-        "attention.sliding_window": int(config.get("sliding_window") or 4096),
-        "attention.sliding_window_pattern": [kind == "sliding_attention" for kind in kinds],
-        "rope.freq_base_swa": float(rope_parameters(config, "sliding_attention")["rope_theta"]),
-    }
-    caps = GEMMA2_CAPS if config["model_type"] == "gemma2" else {}
-    return keys | {key: float(config.get(key, cap)) for key, cap in caps.items()}
-
-
-def rounds_activation(config: Config) -> bool:
+def rounds_activation(family: Family) -> bool:
     """Whether llama.cpp reads the activation from a table in half precision: it does so for GELU."""
-    return str(config["model_type"]) in ACTIVATIONS
+    return family.gguf is not None and family.gguf.activations[0].startswith("gelu")

@@ -41,7 +41,7 @@ def check_export(config: ExportConfig, teacher: Path | CreateConfig | None, shap
     )
     for where, shape in shapes.items():
         if any(name.startswith("onnx-") for name in config.formats):
-            check_onnx(str(raw["model_type"]), shape, where)
+            check_onnx(shape, where)
         if any(name in TYPES for name in config.formats):
             check_shape(raw, shape, where)
     if any(name in TYPES for name in config.formats) and isinstance(teacher, Path):

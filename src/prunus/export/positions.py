@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from prunus.errors import RecipeError
+from prunus.models.families.family import Family
+from prunus.models.families.table import FAMILIES
 from prunus.models.positions import rope_parameters
 from prunus.models.shape import Shape
 
@@ -18,34 +20,41 @@ BY_FACTORS = ("llama3", "longrope")
 _ROUNDED = 256  # llama.cpp makes every context a multiple of this
 
 
-def check_positions(config: Config, shape: Shape, where: str, factors: bool) -> None:
+def check_positions(config: Config, shape: Shape, where: str) -> None:
     """Refuse rotary positions that cannot be told.
 
     Args:
         config: The contents of config.json.
         shape: Its dimensions.
         where: The name of the option, for messages.
-        factors: Whether llama.cpp reads factors of single frequencies for this family.
 
     Raises:
         RecipeError: Names the type and those that can.
     """
-    if not shape.family.rotary:
+    rotary, there = shape.family.rotary, shape.family.gguf
+    if rotary is None:
         return
-    rope = rope_parameters(config)
+    rope = rope_parameters(config, rotary)
     kind = rope["rope_type"]
     betas = float(rope.get("beta_fast") or 32), float(rope.get("beta_slow") or 1)
     if kind == "yarn" and (betas != (32.0, 1.0) or rope.get("mscale")):
         raise RecipeError(f"{where}: yarn with beta_fast, beta_slow or mscale of its own; llama.cpp has 32 and 1")
     if kind not in KNOWN:
         raise RecipeError(f"{where}: rotary positions are {kind!r}; Prunus can tell llama.cpp of {', '.join(KNOWN)}")
-    if kind in BY_FACTORS and not factors:
+    if kind in BY_FACTORS and not _reads_factors(shape.family):
+        reading = ", ".join(family.name for family in FAMILIES.values() if _reads_factors(family))
         raise RecipeError(
-            f"{where}: rotary positions are {kind!r}, and llama.cpp reads their factors in Llama, Mistral, Mixtral, "
-            f"Granite and Phi-3, not in {shape.family.name}. What works: the plain folder"
+            f"{where}: rotary positions are {kind!r}, and llama.cpp reads their factors in {reading}, not in "
+            f"{shape.family.name}. What works: the plain folder"
         )
+    if rope["partial_rotary_factor"] != 1.0 and there is not None and there.pairs:
+        raise RecipeError(f"{where}: heads are turned in part, and llama.cpp's {there.architecture} turns them whole")
     if kind == "longrope":
-        _check_longrope(config, rope, rotary_dimensions(config, shape) // 2, where)
+        _check_longrope(config, rope, rotary_dimensions(rope, shape) // 2, where)
+
+
+def _reads_factors(family: Family) -> bool:
+    return family.gguf is not None and family.gguf.factors
 
 
 def _check_longrope(config: Config, rope: Config, pairs: int, where: str) -> None:
@@ -60,17 +69,19 @@ def _check_longrope(config: Config, rope: Config, pairs: int, where: str) -> Non
         )
 
 
-def rotary_dimensions(config: Config, shape: Shape) -> int:
+def rotary_dimensions(rope: Config, shape: Shape) -> int:
     """How many dimensions of a head are turned."""
-    return int(shape.head_dim * rope_parameters(config)["partial_rotary_factor"])
+    return int(shape.head_dim * rope["partial_rotary_factor"])
 
 
 def rope_keys(config: Config, shape: Shape) -> dict[str, Any]:
-    """What stands in the file of positions, by llama.cpp's names without the architecture's."""
-    rope = rope_parameters(config)
+    """What stands in the file of positions, by llama.cpp's names without the architecture's; nothing without rotary."""
+    if shape.family.rotary is None:
+        return {}
+    rope = rope_parameters(config, shape.family.rotary)
     keys: dict[str, Any] = {
         "rope.freq_base": float(rope["rope_theta"]),
-        "rope.dimension_count": rotary_dimensions(config, shape),
+        "rope.dimension_count": rotary_dimensions(rope, shape),
     }
     kind, trained = rope["rope_type"], trained_context(config, rope)
     if kind == "linear":
@@ -94,9 +105,11 @@ def rope_keys(config: Config, shape: Shape) -> dict[str, Any]:
 
 def frequency_factors(config: Config, shape: Shape) -> dict[str, np.ndarray]:
     """What each frequency is divided by, as tensors of the file, where one number does not say it."""
-    rope = rope_parameters(config)
+    if shape.family.rotary is None:
+        return {}
+    rope = rope_parameters(config, shape.family.rotary)
     if rope["rope_type"] == "llama3":
-        return {"rope_freqs.weight": llama3_factors(rope, rotary_dimensions(config, shape))}
+        return {"rope_freqs.weight": llama3_factors(rope, rotary_dimensions(rope, shape))}
     if rope["rope_type"] == "longrope":
         return {
             f"rope_factors_{name}.weight": np.array(rope[f"{name}_factor"], dtype=np.float32)

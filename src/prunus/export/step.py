@@ -62,7 +62,7 @@ def run(config: ExportConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
     results: dict[str, Any] = {}
     check_formats(config.formats, "export.formats")
     if any(name.startswith("onnx-") for name in config.formats):
-        check_onnx(str(folder.config["model_type"]), folder.shape, "export.formats: onnx")
+        check_onnx(folder.shape, "export.formats: onnx")
     ggufs: list[str] = [name for name in config.formats if name.startswith("gguf-")]
     if ggufs:
         results |= _ggufs(ggufs, config, folder, reference, out, console)
@@ -89,7 +89,7 @@ def _ggufs(
 ) -> dict[str, Any]:
     """Prove the layout in float32, in a file that goes again unless it was asked for; then write the others."""
     check_model(folder.config, folder.shape, f"export.formats: {formats[0]}")
-    window = windowed_context(folder.config)
+    window = windowed_context(folder.config, folder.family)
     if window is not None and window < folder.context:
         console.warn(
             f"export: layers attend in a window of {window} tokens, which llama.cpp does not know of in "
@@ -118,7 +118,7 @@ def _ggufs(
         with console.progress(f"write {file.name}", None, "bytes") as progress:
             written = write_gguf(folder, vocabulary, name, file, progress.update)
         if name == PROOF:
-            figures = prove(file, reference, config.new_tokens, rounds_activation(folder.config), approximate)
+            figures = prove(file, reference, config.new_tokens, rounds_activation(folder.family), approximate)
             if figures["other_ends"]:
                 console.warn(
                     f"export: llama.cpp also ends an answer at {', '.join(map(repr, figures['other_ends']))}, which it "

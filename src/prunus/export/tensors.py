@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from prunus.errors import ModelError
 from prunus.export.layout import row_order
-from prunus.export.names import Architecture, architecture_of, name_there
+from prunus.export.metadata import gguf_of
 from prunus.export.positions import frequency_factors
-from prunus.models.axes import Place
 from prunus.models.checkpoint import TensorInfo, read_bytes
+from prunus.models.families.family import Place
+from prunus.models.families.gguf import Gguf
 from prunus.models.folder import ModelFolder
 
 _PIECE = 1 << 18  # values that are turned at once: little enough to stay in the processor's cache
@@ -107,12 +107,12 @@ def plan_tensors(folder: ModelFolder) -> list[Made]:
     Raises:
         RecipeError: llama.cpp has no such family.
     """
-    there = architecture_of(str(folder.config["model_type"]), str(folder.path))
+    there = gguf_of(folder.family, str(folder.path))
     grouped: dict[str, list[tuple[Place, TensorInfo]]] = {}
     for name, info in folder.tensors.items():
         place = folder.family.place(name)
         if place is not None and place.weight.exists(folder.shape.flags):
-            grouped.setdefault(name_there(there, folder.family, place.key, place.layer), []).append((place, info))
+            grouped.setdefault(there.name_of(place.key, place.layer), []).append((place, info))
     made = [_made(name, parts, there, folder) for name, parts in grouped.items()]
     names = {one.name for one in made}
     if there.untied and "output.weight" not in names:
@@ -123,41 +123,28 @@ def plan_tensors(folder: ModelFolder) -> list[Made]:
     return sorted(made, key=_order)
 
 
-def _made(name: str, parts: list[tuple[Place, TensorInfo]], there: Architecture, folder: ModelFolder) -> Made:
+def _made(name: str, parts: list[tuple[Place, TensorInfo]], there: Gguf, folder: ModelFolder) -> Made:
     family, sizes = folder.family, folder.shape.sizes()
     parts = sorted(parts, key=lambda part: part[0].expert or 0)
     place, info = parts[0]
-    turned = family.conv1d and len(info.shape) == 2 and not (place.weight.has("vocab") or place.weight.has("positions"))
+    turned = family.is_transposed(place.weight)
     shape = info.shape[::-1] if turned else info.shape
-    gain = len(shape) == 1 and name.endswith(".weight")
     return Made(
         name,
         (len(parts), *shape) if place.expert is not None else shape,
         tuple(info for _, info in parts),
         row_order(place.weight, name, there, sizes, turned),
         turned,
-        family.gain_offset if gain else 0.0,
-        _query_factor(folder.config, folder, name),
+        family.offset_of(place),
+        _query_factor(place, there, folder),
     )
 
 
-def _query_factor(config: dict[str, Any], folder: ModelFolder, name: str) -> float:
-    """What makes up for an attention scale that llama.cpp does not ask for, on what it is applied to: Gemma's queries.
-
-    It divides them by the root of `query_scale`, where transformers has `query_pre_attn_scalar`.
-    """
-    kind, shape = str(config["model_type"]), folder.shape
-    last = "attn_q_norm.weight" if "gemma3" in kind else "attn_q.weight"
-    if not kind.startswith("gemma") or not name.endswith(last):
+def _query_factor(place: Place, there: Gguf, folder: ModelFolder) -> float:
+    """What makes up for an attention scale that llama.cpp does not ask for, on what it is applied to: queries."""
+    if there.query_factor is None or not folder.family.ends_queries(place):
         return 1.0
-    there = query_scale(kind, shape.num_hidden_layers, shape.hidden_size, shape.num_attention_heads, shape.head_dim)
-    return math.sqrt(there / float(config.get("query_pre_attn_scalar") or 256))
-
-
-def query_scale(kind: str, layers: int, hidden: int, heads: int, head_dim: int) -> float:
-    """What llama.cpp divides Gemma's queries by the root of: head_dim, and in the two largest hidden / heads."""
-    largest = (kind, layers) in (("gemma2", 46), ("gemma3_text", 62))
-    return hidden / heads if largest else float(head_dim)
+    return there.query_factor(folder.config, folder.shape.dimensions())
 
 
 def _order(tensor: Made) -> tuple[int, int]:

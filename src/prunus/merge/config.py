@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from prunus.config import Config, Path, Seed, StepConfig
 from prunus.data.config import ChatSource
 from prunus.errors import RecipeError
+from prunus.models.families.family import Part
 from prunus.world.config import WORLD
 
 Method = Literal[
@@ -21,7 +22,6 @@ WEIGHTED = ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties")
 SPARSE = ("ties", "dare_linear", "dare_ties")
 NORMALIZED = ("linear", "ties")
 """Methods that divide by the sum of the weights unless told otherwise, as mergekit has it."""
-Module = Literal["attention", "mlp", "other"]
 
 PUBLIC = (
     "mmlu", "hellaswag", "arc_challenge", "arc_easy", "winogrande", "piqa", "truthfulqa", "lambada", "gsm8k", "mbpp",
@@ -40,7 +40,7 @@ class PartConfig(Config):
     """Names of weights, with `*` for anything, such as `*.mlp.*` or `model.embed_tokens.weight`."""
     layers: str | None = None
     """Layers, such as `0-3,7`; all, and what stands outside them, if not given."""
-    module: Module | None = None
+    module: Part | None = None
     """`attention`, `mlp`, or `other`: norms, embeddings and head."""
     weights: tuple[float, ...] = ()
     """One a model, in their order."""

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from prunus.merge.stream import TYPES, Weights, read_tensor, to_bytes
-from prunus.models.axes import Family, Place
 from prunus.models.checkpoint import TensorInfo, TensorPlan, read_bytes
+from prunus.models.families.family import Family, Place
 from prunus.models.shape import Shape
 from prunus.models.student import student_config
 
@@ -36,23 +36,8 @@ def flowing(path: Path, scales: Sequence[float], models: Sequence[Weights], fami
     for position, (step, scale) in enumerate(zip(path, scales or [1.0] * len(path), strict=True)):
         for place, info in layers[step]:
             name = family.name_of(place.key, position, place.expert)
-            plans.append(_copied(name, info, scale if writes(place, family) else 1.0, offset_of(place, family)))
+            plans.append(_copied(name, info, scale if family.writes(place) else 1.0, family.offset_of(place)))
     return [*shared, *plans]
-
-
-def writes(place: Place, family: Family) -> bool:
-    """Whether a layer's weight is one of those whose output is added to the residual stream."""
-    module, _, kind = place.key.rpartition(".")
-    if family.writers:  # a norm stands between them and the stream
-        return module in family.writers
-    if len(place.weight.dims) == 2:
-        return place.weight.runs_over("hidden", 1 if family.conv1d else 0)
-    return kind == "bias" and place.weight.has("hidden") and module not in family.norms[0]
-
-
-def offset_of(place: Place, family: Family) -> float:
-    """What is added to a stored gain before it multiplies."""
-    return family.gain_offset if family.writers and place.key.endswith("norm.weight") else 0.0
 
 
 def flow_config(config: Mapping[str, Any], shape: Shape, path: Path) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from prunus.merge.config import MIN_WEIGHT, SPARSE, EvolveConfig, FlowConfig, MergeConfig, Module, PartConfig
+from prunus.merge.config import MIN_WEIGHT, SPARSE, EvolveConfig, FlowConfig, MergeConfig, PartConfig
+from prunus.models.families.family import Part
 
-_MODULES: tuple[Module, ...] = ("attention", "mlp", "other")
+_MODULES: tuple[Part, ...] = ("attention", "mlp", "other")
 _SCALES = (0.25, 2.0)
 _TAKEN = 0.25  # where the first model's layers start; the others start as far below 0
 _DENSITIES = (0.05, 1.0)

@@ -66,7 +66,7 @@ def settled(folder: ModelFolder) -> dict[str, Any]:
     named = [name for name in known if name not in passed]
     shape = {name: size for name, size in folder.shape.dimensions().items() if name != "max_position_embeddings"}
     windows = _windows(loaded, folder.context) if "sliding_window" in known else {}
-    rope = _rope(loaded) if family.rotary else {}
+    rope = _rope(loaded) if family.rotary is not None else {}
     if any(value in _BY_CONTEXT for key, value in rope.items() if key.endswith("rope_type")):
         shape["max_position_embeddings"] = folder.context
     return {

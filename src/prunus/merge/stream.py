@@ -10,10 +10,10 @@ from torch import Tensor
 
 from prunus.errors import ModelError
 from prunus.fingerprint import digest
-from prunus.merge.config import MergeConfig, Module, PartConfig, numbers
+from prunus.merge.config import MergeConfig, PartConfig, numbers
 from prunus.merge.methods import added, average, dropped, elected, linear, model_stock, slerp, trimmed
-from prunus.models.axes import Family, Place
 from prunus.models.checkpoint import TensorInfo, TensorPlan, read_bytes
+from prunus.models.families.family import Family
 
 TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 Weights = Mapping[str, TensorInfo]
@@ -30,26 +30,24 @@ def merged(config: MergeConfig, models: Sequence[Weights], base: Weights | None,
                 return
             tensors = [read_tensor(model[name]) for model in models]
             below = read_tensor(base[name]) if base is not None else None
-            yield to_bytes(name, combine(config, name, family.place(name), tensors, below), info.dtype)
+            yield to_bytes(name, combine(config, name, family, tensors, below), info.dtype)
 
         return TensorPlan(name, info.dtype, info.shape, pieces)
 
     return [plan(name, info) for name, info in models[0].items()]
 
 
-def combine(
-    config: MergeConfig, name: str, place: Place | None, tensors: Sequence[Tensor], base: Tensor | None
-) -> Tensor:
+def combine(config: MergeConfig, name: str, family: Family, tensors: Sequence[Tensor], base: Tensor | None) -> Tensor:
     """One weight of the merged model, in float32 or float64.
 
     Args:
         config: The method, and its values by parts.
         name: The weight's name; with the seed it decides what `dare` drops.
-        place: Where it stands in the family's table.
+        family: Its table.
         tensors: It, of each model.
         base: It, of the base, where the method has one.
     """
-    own = [part for part in config.parts if holds(part, name, place)]
+    own = [part for part in config.parts if holds(part, name, family)]
     count, normalize = len(tensors), config.normalizes
     weights = next((p.weights for p in reversed(own) if p.weights), config.weights) or (1.0,) * count
     densities = next((p.densities for p in reversed(own) if p.densities), config.densities) or (0.5,) * count
@@ -75,24 +73,15 @@ def combine(
     return add(base, deltas, weights, config.scale, normalize)
 
 
-def holds(part: PartConfig, name: str, place: Place | None) -> bool:
+def holds(part: PartConfig, name: str, family: Family) -> bool:
     """Whether a part of the model has a weight."""
+    place = family.place(name)
     layer = place.layer if place else None
     return (
         fnmatchcase(name, part.match)
         and (part.layers is None or layer in numbers(part.layers))
-        and (part.module is None or part.module == module_of(place))
+        and (part.module is None or part.module == (family.part_of(place) if place else "other"))
     )
-
-
-def module_of(place: Place | None) -> Module:
-    """The kind of module that a weight belongs to."""
-    if place is None or place.layer is None:
-        return "other"
-    module = place.key.partition(".")[0]
-    if "norm" in module or module.startswith("ln_"):
-        return "other"
-    return "attention" if "att" in module else "mlp"
 
 
 def read_tensor(info: TensorInfo) -> Tensor:

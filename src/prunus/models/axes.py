@@ -10,17 +10,17 @@ A weight is described by one line, its dimensions from left to right:
     "vocab hidden if not tie_word_embeddings"
 
 Layers and experts are axes that stand in names: a layer's weights are listed once, and `{experts}` in a name is the
-expert's number. Every cut, count and check is derived from these lines. No weight is ever named anywhere else.
+expert's number. Every cut, count and check is derived from these lines.
+The tables stand in models/families, a file each. No weight is named anywhere else.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cache, cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -41,8 +41,6 @@ TIED = "tie_word_embeddings"
 
 Segment = tuple[str | int, ...]
 _PRODUCT = r"(?:\([^()]+\)|\w+)"
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")  # as loaders write numbers into names: no other digits, no zeros before
-_EXPERT = re.compile(rf"(?<=\.)(?:{_NUMBER.pattern})(?=\.)")
 _DIMENSION = re.compile(rf"{_PRODUCT}(?:\+{_PRODUCT})*")
 
 
@@ -126,142 +124,3 @@ def parse_weight(line: str) -> Weight:
 
 def _segment(text: str) -> Segment:
     return tuple(int(item) if item.isdigit() else item for item in text.strip("()").split())
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a weight of a checkpoint stands in its family's table.
-
-    Attributes:
-        key: Its name in the table, without the layer's prefix, such as `mlp.experts.{experts}.up_proj.weight`.
-        weight: The table's line.
-        layer: The number of its layer, or None.
-        expert: The number of its expert, or None.
-    """
-
-    key: str
-    weight: Weight
-    layer: int | None = None
-    expert: int | None = None
-
-
-@dataclass(frozen=True)
-class Family:
-    """The table of one family of models.
-
-    Attributes:
-        name: What to call it.
-        model_types: The `model_type` values of config.json that it covers.
-        layer: The prefix of a layer's weights, with `{}` for the layer's number.
-        shared: Weights that stand once, by name.
-        layered: Weights of each layer, by the name after the prefix.
-        keys: What config.json calls a size, where that is not `Shape`'s name; the first of several that is there.
-        absent: Sizes that its config.json has no key for.
-        defaults: Sizes that its config.json may leave out, from the rest of it.
-        flags: The defaults of the boolean keys that the table's conditions ask for.
-        requires: Values that config.json must have (or leave out) for the table to be right.
-        divisible: Pairs of sizes of which the first must be a multiple of the second, or stock transformers refuses.
-        square: Whether hidden_size must be heads x head_dim.
-        lists: Keys that hold one entry a layer and are cut with the layers, with what a missing one stands for.
-        conv1d: Whether matrices are [in, out], as GPT-2 keeps them, rather than [out, in].
-        layer_norm: Whether norms take the mean away (LayerNorm); else they are RMSNorms.
-        gain_offset: What is added to a norm's stored gain: 1 in Gemma.
-        feeds: For each norm over the residual stream that stands before what reads it, the modules that do; empty in
-            families that normalise what is written instead.
-        writers: Norms of a layer whose output is added to the residual stream.
-        scaled_embedding: Whether embeddings are multiplied by the root of hidden_size.
-        fixed_scale: Whether the scale of attention scores stands in config.json rather than following head_dim.
-        rotary: Whether heads are turned by their position, in halves.
-        prefix: What some checkpoints leave out before every name.
-    """
-
-    name: str
-    model_types: tuple[str, ...]
-    layer: str
-    shared: Mapping[str, str]
-    layered: Mapping[str, str]
-    keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    absent: tuple[str, ...] = ("num_experts",)
-    defaults: Mapping[str, Callable[[Mapping[str, Any]], int]] = field(default_factory=dict)
-    flags: Mapping[str, bool] = field(default_factory=dict)
-    requires: Mapping[str, Any] = field(default_factory=dict)
-    divisible: tuple[tuple[str, str], ...] = ()
-    square: bool = False
-    lists: Mapping[str, Callable[[int, Mapping[str, Any]], Any]] = field(default_factory=dict)
-    conv1d: bool = False
-    layer_norm: bool = False
-    gain_offset: float = 0.0
-    feeds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    writers: tuple[str, ...] = ()
-    scaled_embedding: bool = False
-    fixed_scale: bool = False
-    rotary: bool = True
-    prefix: str = ""
-
-    def place(self, name: str) -> Place | None:
-        """Where the weight of that full name stands in the table, or None where the table has no such name."""
-        if self.prefix and not name.startswith(self.prefix) and (name not in self.shared):
-            name = self.prefix + name
-        if name in self.shared:
-            return Place(name, parse_weight(self.shared[name]))
-        head, _, tail = self.layer.partition("{}")
-        layer, dot, rest = name.removeprefix(head).partition(tail)
-        if not (name.startswith(head) and dot and _NUMBER.fullmatch(layer)):
-            return None
-        if rest in self.layered and "{" not in rest:
-            return Place(rest, parse_weight(self.layered[rest]), int(layer))
-        expert = _EXPERT.search(rest)
-        key = "" if expert is None else f"{rest[: expert.start()]}{{experts}}{rest[expert.end() :]}"
-        if expert is None or key not in self.layered:
-            return None
-        return Place(key, parse_weight(self.layered[key]), int(layer), int(expert[0]))
-
-    def name_of(self, key: str, layer: int | None = None, expert: int | None = None) -> str:
-        """The full name of a weight of the table."""
-        return (self.layer.format(layer) if layer is not None else "") + key.replace("{experts}", str(expert))
-
-    def tied_to(self, name: str) -> str:
-        """The embedding that the head of that name is tied to: the first weight of the same dimensions."""
-        dims = parse_weight(self.shared[name]).dims
-        return next(key for key, line in self.shared.items() if parse_weight(line).dims == dims)
-
-    def layer_name(self, layer: int) -> str:
-        """The module of a layer."""
-        return self.layer.format(layer).rstrip(".")
-
-    def names(self, sizes: Mapping[str, int], layers: int) -> Iterator[tuple[str, Weight]]:
-        """Every name that the table stands for, with its line, whether or not a condition holds."""
-        for key, line in self.shared.items():
-            yield key, parse_weight(line)
-        for layer in range(layers):
-            for key, line in self.layered.items():
-                for expert in range(sizes["experts"]) if "{experts}" in key else [None]:
-                    yield self.name_of(key, layer, expert), parse_weight(line)
-
-    def config_keys(self, size: str) -> tuple[str, ...]:
-        """What config.json may call a size of a `Shape`."""
-        return () if size in self.absent else self.keys.get(size, (size,))
-
-    def norm_before(self, key: str) -> str | None:
-        """The norm whose output the weight `key` of the table is applied to, or None for one that reads no norm."""
-        module = key.rpartition(".")[0]
-        return next((norm for norm, readers in self.feeds.items() if module in readers), None)
-
-    def readers(self, axis: str) -> list[str]:
-        """The modules of a layer whose input runs over `axis`: what scoring watches to see the axis at work."""
-        dim = 0 if self.conv1d else -1
-        return [_module(key) for key, line in self.layered.items() if parse_weight(line).runs_over(axis, dim)]
-
-    @cached_property
-    def norms(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The modules that normalise, of a layer and standing once: they alone have vectors for weights."""
-        return _vectors(self.layered), _vectors(self.shared)
-
-
-def _module(key: str) -> str:
-    return key.removesuffix(".weight")
-
-
-def _vectors(table: Mapping[str, str]) -> tuple[str, ...]:
-    found = [key for key, line in table.items() if len(parse_weight(line).dims) == 1 and key.endswith(".weight")]
-    return tuple(_module(key) for key in found)

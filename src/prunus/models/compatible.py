@@ -12,15 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from prunus.models.families.rotary import Rotary
+from prunus.models.families.table import FAMILIES
 from prunus.models.positions import with_rope_resolved
 from prunus.models.texts import read_model_json
 
 _CODE = ("auto_map", "custom_pipelines")
 _CLASSES = {"TokenizersBackend": "PreTrainedTokenizerFast"}
 _NOT_SCALING = ("rope_theta", "partial_rotary_factor")
-_RENAMED = {"num_local_experts": "num_experts", "n_positions": "n_ctx"}
-_RENAMED_IN = ("qwen3_moe", "olmoe", "gpt2")
-_SHARE = {"gpt_neox": ("rotary_pct", "rotary_emb_base")}
 
 
 def with_older_names(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,13 +27,15 @@ def with_older_names(config: Mapping[str, Any]) -> dict[str, Any]:
 
     What points at code is left out: no code goes along.
 
-    Gemma's sliding layers have a theta of their own, `rope_local_base_freq`.
+    Where sliding layers have a theta of their own, it is `rope_local_base_freq`.
     """
-    result = with_rope_resolved(config) if config.get("rope_parameters") else dict(config)
+    family = FAMILIES.get(str(config.get("model_type")))
+    rotary = (family and family.rotary) or Rotary()
+    result = with_rope_resolved(config, rotary) if config.get("rope_parameters") else dict(config)
     for key in _CODE:
         result.pop(key, None)
-    for new, old in _RENAMED.items():
-        if config.get("model_type") in _RENAMED_IN and new in config:
+    for new, old in family.older_names.items() if family else ():
+        if new in config:
             result[old] = config[new]
     rope = result.get("rope_parameters")
     if not rope:
@@ -42,10 +43,9 @@ def with_older_names(config: Mapping[str, Any]) -> dict[str, Any]:
     if "sliding_attention" in rope:
         result["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
     rope = rope.get("full_attention", rope)
-    share, theta = _SHARE.get(str(config.get("model_type")), ("partial_rotary_factor", "rope_theta"))
-    result[theta] = result["rope_theta"] = rope["rope_theta"]
+    result[rotary.theta_key] = result["rope_theta"] = rope["rope_theta"]
     if "partial_rotary_factor" in rope:
-        result[share] = rope["partial_rotary_factor"]
+        result[rotary.share_key] = rope["partial_rotary_factor"]
     if rope["rope_type"] != "default":
         result["rope_scaling"] = {key: value for key, value in rope.items() if key not in _NOT_SCALING}
     return result

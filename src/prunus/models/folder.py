@@ -12,10 +12,11 @@ from typing import Any
 
 from prunus.errors import ModelError
 from prunus.fingerprint import digest, fingerprint_files
-from prunus.models.axes import TIED, Family
+from prunus.models.axes import TIED
 from prunus.models.checkpoint import DTYPES, TensorInfo, read_tensors, same_bytes
 from prunus.models.compatible import make_compatible, with_older_names
-from prunus.models.families import family_of
+from prunus.models.families.family import Family
+from prunus.models.families.table import family_of
 from prunus.models.foreign import check_names, check_no_adapter, has_weights
 from prunus.models.settings import check_token_ids
 from prunus.models.shape import Shape
@@ -32,9 +33,6 @@ TOKENIZER = (
 )
 ALONG = (*TOKENIZER, "generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")
 """What a student takes over from its teacher unchanged."""
-
-BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias")
-"""Endings of tensors that old checkpoints hold and that are no weights."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ class ModelFolder:
         heads: list[tuple[str, TensorInfo]] = []
         for name, info in self.tensors.items():
             place = self.family.place(name)
-            if place is None and name.endswith(BUFFERS):
+            if place is None and name.endswith(self.family.buffers):
                 continue
             weight = name if place is None else self.family.name_of(place.key, place.layer, place.expert)
             if place is not None and place.weight.condition == TIED and not place.weight.exists(self.shape.flags):

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from prunus.errors import ModelError
+from prunus.models.families.table import FAMILIES
 
 _PROBE = 8  # tokens that tell whether a head is understood
 
@@ -23,8 +24,8 @@ class Head:
     Attributes:
         weight: W [V, H].
         bias: b [V].
-        scale: What logits are multiplied by, such as Granite's 1 / logits_scaling.
-        cap: Where logits saturate, such as Gemma's final_logit_softcapping.
+        scale: What logits are multiplied by, Granite's 1 / logits_scaling.
+        cap: Where logits saturate, Gemma's final_logit_softcapping.
     """
 
     weight: torch.Tensor
@@ -66,13 +67,10 @@ def read_head(model: PreTrainedModel) -> Head:
     module = model.get_output_embeddings()
     if module is None:
         raise ModelError(f"{type(model).__name__}: has no LM head that transformers names")
-    scaling = getattr(config, "logits_scaling", None)
-    return Head(
-        module.weight,
-        getattr(module, "bias", None),
-        1 / scaling if scaling else 1.0,
-        getattr(config, "final_logit_softcapping", None),
-    )
+    family = FAMILIES.get(config.model_type)
+    divisor = getattr(config, family.logit_divisor) if family and family.logit_divisor else 1.0
+    cap = getattr(config, family.logit_cap) if family and family.logit_cap else None
+    return Head(module.weight, getattr(module, "bias", None), 1 / divisor, cap)
 
 
 @torch.no_grad()

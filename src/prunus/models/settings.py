@@ -8,8 +8,8 @@ from math import isfinite
 from typing import Any
 
 from prunus.errors import ModelError
-from prunus.models.axes import Family
 from prunus.models.checkpoint import DTYPES
+from prunus.models.families.family import Family
 from prunus.models.positions import check_rope
 
 MAX_LAYERS = 10_000
@@ -36,8 +36,8 @@ def check_settings(config: Mapping[str, Any], family: Family, where: str) -> Non
     for key, value in config.items():
         if isinstance(value, float) and not isfinite(value):
             raise ModelError(f"{where}: config.json: {key} is {value!r}; expected a finite number")
-    if family.rotary:
-        check_rope(config, where)
+    if family.rotary is not None:
+        check_rope(config, family.rotary, where)
     for key, least in _LEAST.items():
         if config.get(key) is not None:
             check_whole(key, config[key], least, MAX_SIZE, where)

@@ -27,7 +27,8 @@ def student_config(config: Mapping[str, Any], teacher: Shape, target: Shape, lay
             values = [rule(layer, config) for layer in range(teacher.num_hidden_layers)]
         if values is not None:
             result[key] = [values[layer] for layer in layers]
-    if teacher.head_dim != target.head_dim:
+    rotary = target.family.rotary
+    if rotary is not None and teacher.head_dim != target.head_dim:
         # pair i of a head turns by theta^(-2i / head_dim); with fewer dimensions it then turns as it did
-        result = with_rope_resolved(result, theta_power=target.head_dim / teacher.head_dim)
+        result = with_rope_resolved(result, rotary, theta_power=target.head_dim / teacher.head_dim)
     return result

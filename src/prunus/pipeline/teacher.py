@@ -11,7 +11,7 @@ from prunus.errors import RecipeError
 from prunus.fingerprint import digest
 from prunus.graph.hub import Hub
 from prunus.graph.steps import Given, Step, given_model, given_tokenizer
-from prunus.models.families import family_of
+from prunus.models.families.table import family_of
 from prunus.models.folder import has_chat_template, shape_of_file
 from prunus.models.shape import Shape
 from prunus.pipeline.recipe import Recipe, TeacherConfig

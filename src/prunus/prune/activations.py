@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from prunus.models.axes import Family
+from prunus.models.families.family import Family
 from prunus.models.folder import ModelFolder
 from prunus.models.load import device_of, inference_dtype, load_model
 from prunus.runtime import Runtime

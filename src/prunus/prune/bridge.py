@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from prunus.models.axes import Place, parse_weight
+from prunus.models.axes import parse_weight
+from prunus.models.families.family import Place
 from prunus.models.shape import Shape
 from prunus.prune.choose import Keep
 from prunus.prune.compensate import norm_factor, query_factor

@@ -13,12 +13,11 @@ from math import sqrt
 
 import numpy as np
 
-from prunus.models.axes import Place, Segment, segment_size
+from prunus.models.axes import segment_size
+from prunus.models.families.family import Place
 from prunus.models.shape import Shape
 from prunus.prune.rank import Scores
 
-QUERIES: Segment = ("heads", "head_dim")
-QUERY_NORM = "self_attn.q_norm.weight"
 DEAD = 1e-6
 """The share of the energy that counts as none."""
 
@@ -60,12 +59,12 @@ def query_factor(place: Place, teacher: Shape, target: Shape) -> float | np.ndar
     """√(d' / d) where the queries last pass, so that scores divided by √d' are those that were divided by √d."""
     if teacher.head_dim == target.head_dim or teacher.family.fixed_scale:
         return 1.0
-    ratio = sqrt(target.head_dim / teacher.head_dim)
-    if QUERY_NORM in teacher.family.layered:
-        return ratio if place.key == QUERY_NORM else 1.0
-    segments = place.weight.dims[0]
-    if segments[0] != QUERIES:
+    if not teacher.family.ends_queries(place):
         return 1.0
+    ratio = sqrt(target.head_dim / teacher.head_dim)
+    if teacher.family.query_norm:
+        return ratio
+    segments = place.weight.dims[0]
     sizes = target.sizes()
     return np.concatenate([np.full(segment_size(s, sizes), ratio if i == 0 else 1.0) for i, s in enumerate(segments)])
 

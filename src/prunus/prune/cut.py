@@ -12,8 +12,9 @@ from math import prod
 import numpy as np
 
 from prunus.errors import ModelError
-from prunus.models.axes import Place, positions
+from prunus.models.axes import positions
 from prunus.models.checkpoint import ITEM_BYTES, TensorInfo, TensorPlan
+from prunus.models.families.family import Place
 from prunus.models.shape import Shape
 from prunus.models.values import from_float, is_finite, to_float
 from prunus.prune.choose import Keep
@@ -57,7 +58,7 @@ def cut(
         if renamed is not None:
             kept = indices(place, teacher.sizes(), keep)
             factors = factor(place, teacher, target, scores, kept[0])
-            offset = teacher.family.gain_offset if len(info.shape) == 1 else 0.0
+            offset = teacher.family.offset_of(place)
             read: Read = partial(_pieces, info, kept)
             if residual and keep.partners and gives_queries(place, teacher):
                 others = indices(place, teacher.sizes(), replace(keep, layered=keep.layered | {"heads": keep.partners}))
@@ -95,7 +96,7 @@ Read = Callable[[], Iterator[bytes]]
 
 def gives_queries(place: Place, teacher: Shape) -> bool:
     """Whether a weight or bias makes query heads: those that make keys and values with them count, norms do not."""
-    outputs = place.weight.dims[1 if teacher.family.conv1d and len(place.weight.dims) == 2 else 0]
+    outputs = place.weight.dims[teacher.family.outputs(place.weight)]
     is_norm = place.key.rpartition(".")[0] in teacher.family.norms[0]
     return not is_norm and any("heads" in segment for segment in outputs)
 

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunus.models.axes import Family, parse_weight
+from prunus.models.axes import parse_weight
+from prunus.models.families.family import Family
 from prunus.models.norms import normalised
 from prunus.prune.activations import Side
 from prunus.prune.bridge import Bridge
@@ -280,5 +281,6 @@ def is_linear(layer: nn.Module, name: str) -> bool:
 
 
 def residual_multiplier(side: Side) -> float:
-    """What Granite multiplies by all that its layers write."""
-    return float(getattr(side.model.config, "residual_multiplier", 1.0))
+    """What all that the layers write is multiplied by."""
+    key = side.family.residual_multiplier
+    return float(getattr(side.model.config, key)) if key else 1.0

@@ -24,7 +24,7 @@ from math import sqrt
 
 import numpy as np
 
-from prunus.models.axes import Family, Place
+from prunus.models.families.family import Family, Place
 from prunus.models.shape import Shape
 from prunus.prune.compensate import DEAD
 

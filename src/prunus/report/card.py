@@ -17,7 +17,7 @@ from prunus.environment import as_used
 from prunus.errors import ArtifactError
 from prunus.files import read_object, replace_text
 from prunus.licences import Licence, licence_named, licence_of
-from prunus.models.families import family_of
+from prunus.models.families.table import family_of
 from prunus.models.locate import BUILTINS, locate_model
 from prunus.models.shape import Shape
 from prunus.report import tasks

@@ -8,7 +8,7 @@ section 2.2 and table 13), which aggregates over the sequence first, then over t
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -89,19 +89,25 @@ def routing_values(inputs: torch.Tensor, router: torch.Tensor) -> torch.Tensor:
     return F.linear(inputs, router).float().softmax(dim=-1)
 
 
-def expert_squares(experts: Any, tokens: torch.Tensor, routed: torch.Tensor) -> torch.Tensor:
+def expert_squares(
+    gate_up: torch.Tensor,
+    activation: Callable[[torch.Tensor], torch.Tensor],
+    tokens: torch.Tensor,
+    routed: torch.Tensor,
+) -> torch.Tensor:
     """Σ a² of each expert's neurons over the tokens that go through it: [E, mlp] in float64.
 
     Args:
-        experts: The experts of a layer, as transformers keeps them: `gate_up_proj` [E, 2 mlp, H] and `act_fn`.
+        gate_up: What makes gates and neurons of all experts, [E, 2 mlp, H].
+        activation: What gates go through.
         tokens: [B * S, H].
         routed: [B * S, experts per token], the experts of each token.
     """
     rows = []
-    for expert, weight in enumerate(experts.gate_up_proj):
+    for expert, weight in enumerate(gate_up):
         through = tokens[(routed == expert).any(dim=-1)]
         gate, up = F.linear(through, weight).chunk(2, dim=-1)
-        rows.append((experts.act_fn(gate) * up).float().square().sum(dim=0, dtype=torch.float64))
+        rows.append((activation(gate) * up).float().square().sum(dim=0, dtype=torch.float64))
     return torch.stack(rows)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from prunus.models.axes import Family
+from prunus.models.families.family import Family
 from prunus.score.importance import squared_errors
 from prunus.training.objectives import cross_entropy
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunus.models.axes import Family, parse_weight
+from prunus.models.axes import parse_weight
+from prunus.models.families.family import Experts, Family
 from prunus.models.shape import Shape
 from prunus.score.config import GRADIENTS
 from prunus.score.importance import (
@@ -110,8 +111,8 @@ class Statistics:
         for i in range(self.shape.num_hidden_layers):
             layer = model.get_submodule(family.layer_name(i))
             yield layer.register_forward_pre_hook(self._keep_input, with_kwargs=True)
-            if self.shape.num_experts:
-                yield from self._expert_hooks(layer, i)
+            if family.experts is not None:
+                yield from self._expert_hooks(layer, i, family.experts)
             else:
                 for name in family.readers("mlp"):
                     yield layer.get_submodule(name).register_forward_pre_hook(self._on_input("neurons", i))
@@ -172,19 +173,20 @@ class Statistics:
     def _products(self, axis: str, i: int, products: torch.Tensor) -> None:
         self.sums[f"{axis}.gradients"][:, i] += taylor_terms(products)
 
-    def _expert_hooks(self, layer: nn.Module, i: int) -> Iterator[Any]:
-        mixture = layer.get_submodule("mlp")  # transformers keeps the router and the experts of every family there
-        router = mixture.get_parameter("gate.weight")
+    def _expert_hooks(self, layer: nn.Module, i: int, names: Experts) -> Iterator[Any]:
+        mixture = layer.get_submodule(names.module)
+        router = mixture.get_parameter(names.router)
         squares = self.sums["neurons.squares"][i]
 
         def route(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
             self._moments("experts", i, routing_values(args[0].detach(), router))
 
-        def add(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            squares.add_(expert_squares(module, args[0].detach(), args[1]))
+        def add(module: Any, args: tuple[torch.Tensor, ...]) -> None:
+            gate_up = module.get_parameter(names.gate_up)
+            squares.add_(expert_squares(gate_up, module.act_fn, args[0].detach(), args[1]))
 
         yield mixture.register_forward_pre_hook(route)
-        yield mixture.get_submodule("experts").register_forward_pre_hook(add)
+        yield mixture.get_submodule(names.stacked).register_forward_pre_hook(add)
 
     def _keep_input(self, _: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> None:
         self._stream.append((args[0] if args else kwargs["hidden_states"]).detach())

@@ -220,11 +220,12 @@ def _kept(measure: Measure, criterion: str, state: dict[str, torch.Tensor], chec
 
 def reader_norms(model: PreTrainedModel, shape: Shape) -> torch.Tensor:
     """The L2 norm of the column that each neuron is read by: [L, mlp], or [L, E, mlp] in a mixture of experts."""
-    rows = []
+    rows, experts = [], shape.family.experts
     for i in range(shape.num_hidden_layers):
         layer = model.get_submodule(shape.family.layer_name(i))
-        if shape.num_experts:
-            rows.append(layer.get_parameter("mlp.experts.down_proj").float().norm(dim=1))  # [E, hidden, mlp]
+        if experts is not None:
+            down = layer.get_parameter(f"{experts.module}.{experts.stacked}.{experts.down}")
+            rows.append(down.float().norm(dim=1))
         else:
             (name,) = shape.family.readers("mlp")
             weight = layer.get_parameter(f"{name}.weight")

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
-from prunus.models.families import family_of
+from prunus.models.families.table import family_of
 
 
 def shard(module: nn.Module, arithmetic: torch.dtype) -> None:

@@ -166,4 +166,4 @@ def _in_transformers(file: Path, folder: ModelFolder, reference: Reference, mark
         )
         return
     model = load_model(folder.path, torch.device("cpu"), torch.float32)
-    prove(file, replace(reference, model=model), _NEW_TOKENS, rounds_activation(folder.config), marks)
+    prove(file, replace(reference, model=model), _NEW_TOKENS, rounds_activation(folder.family), marks)

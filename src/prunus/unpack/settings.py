@@ -5,27 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from prunus.errors import ModelError
-from prunus.export.metadata import ACTIVATIONS, DEFAULTS, REQUIRED
-from prunus.export.names import ARCHITECTURES
 from prunus.llamacpp.reading import GgufFile
-from prunus.models.axes import Family, parse_weight
-from prunus.models.families import FAMILIES
+from prunus.models.axes import parse_weight
+from prunus.models.families.family import Family
+from prunus.models.families.gguf import Gguf
+from prunus.models.families.table import FAMILIES
 from prunus.unpack.keys import Keys
-from prunus.unpack.own import OWN
 from prunus.unpack.positions import rope_of
-
-CLASSES = {
-    "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "mixtral": "MixtralForCausalLM",
-    "granite": "GraniteForCausalLM", "smollm3": "SmolLM3ForCausalLM", "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM", "qwen3_moe": "Qwen3MoeForCausalLM", "olmoe": "OlmoeForCausalLM",
-    "olmo2": "Olmo2ForCausalLM", "gemma2": "Gemma2ForCausalLM", "gemma3_text": "Gemma3ForCausalLM",
-    "phi3": "Phi3ForCausalLM", "gpt_neox": "GPTNeoXForCausalLM", "gpt2": "GPT2LMHeadModel",
-}  # fmt: skip
-"""transformers' class of each model type: vLLM and others look for it."""
 
 _NO_WINDOW = 0
 _ROWS = 4096  # of two tensors that are compared at once
-_PARTIAL = ("phi3", "gpt_neox")  # heads are turned in part where a config says so
 
 
 def check_kind(file: GgufFile) -> None:
@@ -41,7 +30,7 @@ def check_kind(file: GgufFile) -> None:
         raise ModelError(f"{file.path}: general.type is {kind!r:.40}, not a model")
     if not name:
         raise ModelError(f"{file.path}: no GGUF file of a language model: it names no general.architecture")
-    known = sorted({there.name for there in ARCHITECTURES.values()})
+    known = sorted({there.architecture for _, there in _held()})
     if name not in known:
         raise ModelError(f"{file.path}: general.architecture is {name!r:.40}; Prunus reads {', '.join(known)}")
 
@@ -54,39 +43,39 @@ def settings_of(file: GgufFile) -> dict[str, Any]:
     """
     keys = Keys(file)
     hidden, heads = keys.whole("embedding_length"), keys.whole("attention.head_count")
-    kind = _model_type(file, keys, hidden, heads)
-    family = next(family for family in FAMILIES if kind in family.model_types)
+    family, there = _family_of(file, keys, hidden, heads)
     sizes = _sizes(file, keys, family, hidden, heads)
-    head_dim = sizes["head_dim"]
-    config: dict[str, Any] = {"model_type": kind, "architectures": [CLASSES[kind]]}
+    config: dict[str, Any] = {"model_type": family.model_type, "architectures": [family.class_name]}
     for size, value in sizes.items():
         config |= dict.fromkeys(family.config_keys(size)[:1], value)
-    if ARCHITECTURES[kind].square and head_dim * heads == hidden:
+    if there.square and sizes["head_dim"] * heads == hidden:
         config.pop("head_dim", None)  # stock configs of these leave it out
-    config |= _norms(keys, family, kind)
+    kind = "layer_norm" if family.layer_norm else "layer_norm_rms"
+    config[family.epsilon_key] = keys.number(f"attention.{kind}_epsilon")
     config |= _flags(file, family)
-    activation = "hidden_activation" if kind.startswith("gemma") else "hidden_act"
-    config["activation_function" if kind == "gpt2" else activation] = ACTIVATIONS.get(kind, ("silu",))[0]
-    config |= {key: value for key, value in REQUIRED.get(kind, {}).items() if key in DEFAULTS}
-    if family.rotary:
+    config[family.activation_key] = there.activations[0]
+    config |= {needed.key: needed.value for needed in there.required if needed.value is not None}
+    if family.rotary is not None:
         context = sizes["max_position_embeddings"]
-        config["rope_parameters"] = rope_of(file, keys, head_dim, context, kind in _PARTIAL)
-    if kind in OWN:
-        config |= OWN[kind](keys, config, sizes)
+        config["rope_parameters"] = rope_of(file, keys, sizes["head_dim"], context, family.rotary.partial)
+    config |= there.read(keys, config, sizes)
     keys.only("attention.causal", True)
     _check_window(keys, sizes["max_position_embeddings"])
     keys.check_all_taken()
     return config
 
 
-def _model_type(file: GgufFile, keys: Keys, hidden: int, heads: int) -> str:
-    """The model type: of several that llama.cpp holds alike, one that has what the file has."""
-    name = file.architecture
-    if name == "llama" and keys.left.get("expert_count"):
-        return "mixtral"
-    if name == "llama" and heads and hidden % heads:
-        return "mistral"  # transformers has no such Llama
-    return next(kind for kind, there in ARCHITECTURES.items() if there.name == name)
+def _held() -> list[tuple[Family, Gguf]]:
+    """The families that llama.cpp holds, and how."""
+    return [(family, family.gguf) for family in FAMILIES.values() if family.gguf is not None]
+
+
+def _family_of(file: GgufFile, keys: Keys, hidden: int, heads: int) -> tuple[Family, Gguf]:
+    """The family: of several that llama.cpp holds alike, the one that has what the file has."""
+    told = {**keys.left, "embedding_length": hidden, "attention.head_count": heads}
+    alike = [(family, there) for family, there in _held() if there.architecture == file.architecture]
+    special = [pair for pair in alike if pair[1].recognised is not None and pair[1].recognised(told)]
+    return special[0] if special else next(pair for pair in alike if pair[1].recognised is None)
 
 
 def _sizes(file: GgufFile, keys: Keys, family: Family, hidden: int, heads: int) -> dict[str, int]:
@@ -122,13 +111,6 @@ def _sizes(file: GgufFile, keys: Keys, family: Family, hidden: int, heads: int) 
     if experts:
         sizes |= {"num_experts": experts, "experts_per_token": keys.whole("expert_used_count")}
     return sizes
-
-
-def _norms(keys: Keys, family: Family, kind: str) -> dict[str, Any]:
-    if not family.layer_norm:
-        return {"rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon")}
-    name = "layer_norm_epsilon" if kind == "gpt2" else "layer_norm_eps"
-    return {name: keys.number("attention.layer_norm_epsilon")}
 
 
 def _flags(file: GgufFile, family: Family) -> dict[str, bool]:

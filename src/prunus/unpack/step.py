@@ -12,7 +12,7 @@ from prunus.errors import ModelError, RecipeError
 from prunus.fingerprint import checksum, digest
 from prunus.llamacpp.reading import GgufFile, read_gguf
 from prunus.models.checkpoint import TensorPlan, write_tensors
-from prunus.models.families import family_of
+from prunus.models.families.table import family_of
 from prunus.models.folder import ModelFolder
 from prunus.models.shape import Shape
 from prunus.runtime import Runtime
@@ -98,7 +98,7 @@ def understand(path: Path, config: UnpackConfig) -> Understood:
     shape = Shape.from_config(settings, family, str(path))
     shape.check_loadable(str(path))
     dtype = dtype_of(file, config.dtype)
-    plans = plan_weights(file, settings, shape, dtype)
+    plans = plan_weights(file, shape, dtype)
     tokenizer = read_tokenizer(file, shape.vocab_size)
     return Understood(file, full_config(settings, tokenizer, dtype), shape, tokenizer, plans)
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from prunus.errors import ModelError
 from prunus.export.layout import row_order
-from prunus.export.names import Architecture, architecture_of, name_there
+from prunus.export.metadata import gguf_of
 from prunus.llamacpp.header import largest_type
 from prunus.llamacpp.parsing import GgufTensor
 from prunus.llamacpp.reading import GgufFile
-from prunus.models.axes import Place
 from prunus.models.checkpoint import DTYPES, TensorPlan
+from prunus.models.families.family import Place
+from prunus.models.families.gguf import Gguf
 from prunus.models.shape import Shape
 from prunus.unpack.config import Dtype
 from prunus.unpack.narrowing import narrowed
@@ -35,13 +35,12 @@ def dtype_of(file: GgufFile, wanted: Dtype) -> str:
     return _OWN.get(largest_type(file) or "", "bfloat16") if wanted == "auto" else wanted
 
 
-def plan_weights(file: GgufFile, config: dict[str, Any], shape: Shape, dtype: str) -> list[TensorPlan]:
+def plan_weights(file: GgufFile, shape: Shape, dtype: str) -> list[TensorPlan]:
     """Every weight of the folder, in the order of the family's table.
 
     Args:
         file: The file.
-        config: The config.json of the folder.
-        shape: Its dimensions.
+        shape: The dimensions of the folder.
         dtype: The type of the folder's weights, by torch's name.
 
     Raises:
@@ -49,12 +48,12 @@ def plan_weights(file: GgufFile, config: dict[str, Any], shape: Shape, dtype: st
             that the `gguf` package cannot turn into numbers.
     """
     family, where = shape.family, str(file.path)
-    there = architecture_of(str(config["model_type"]), where)
+    there = gguf_of(family, where)
     plans, used = [], {name for name in FACTORS if there.factors}
     for name, _ in shape.weights():
         place = family.place(name)
         assert place is not None  # the name is the table's
-        key = name_there(there, family, place.key, place.layer)
+        key = there.name_of(place.key, place.layer)
         source = file.tensors.get(key)
         if source is None:
             raise ModelError(f"{where}: the tensor {key} is missing, from which {name} is made")
@@ -69,18 +68,16 @@ def plan_weights(file: GgufFile, config: dict[str, Any], shape: Shape, dtype: st
     return plans
 
 
-def _plan(name: str, place: Place, source: GgufTensor, shape: Shape, there: Architecture, dtype: str) -> TensorPlan:
+def _plan(name: str, place: Place, source: GgufTensor, shape: Shape, there: Gguf, dtype: str) -> TensorPlan:
     family, sizes, size = shape.family, shape.sizes(), place.weight.shape(shape.sizes())
-    turned = family.conv1d and len(size) == 2 and not (place.weight.has("vocab") or place.weight.has("positions"))
+    turned = family.is_transposed(place.weight)
     wanted = size[::-1] if turned else size
     wanted = wanted if place.expert is None else (sizes["experts"], *wanted)
     if source.shape != wanted:
         raise ModelError(f"{source.file}: {source.name} is {list(source.shape)}; its keys ask for {list(wanted)}")
     order = row_order(place.weight, source.name, there, sizes, turned)
     back = None if order is None else np.argsort(order)
-    gain = len(size) == 1 and name.endswith(".weight")
-    offset = family.gain_offset if gain else 0.0
-    pieces = partial(_pieces, source, place.expert, back, turned, offset, dtype)
+    pieces = partial(_pieces, source, place.expert, back, turned, family.offset_of(place), dtype)
     return TensorPlan(name, DTYPES[dtype], size, pieces)
 
 

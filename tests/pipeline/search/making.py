@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from prunus.models.families import LLAMA
+from prunus.models.families.llama import FAMILY as LLAMA
 from prunus.models.shape import Shape
 from prunus.pipeline.search.budget import Meter
 from prunus.pipeline.search.config import SearchConfig

@@ -8,7 +8,7 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from prunus.errors import RecipeError
-from prunus.models.families import family_of
+from prunus.models.families.table import family_of
 from prunus.models.shape import Shape
 from prunus.pipeline.search.config import SearchConfig
 from prunus.pipeline.search.space import multiple_of, name_of, sizes_of

@@ -1,0 +1,32 @@
+"""Llama 2, 3 and 3.x, and the many models of other names that are Llamas (SmolLM2, TinyLlama)."""
+
+from prunus.models.families.family import Family
+from prunus.models.families.gguf import Gguf
+from prunus.models.families.parts import (
+    ATTENTION,
+    ATTENTION_BIAS,
+    EMBEDDINGS,
+    FEEDS,
+    GATED_MLP,
+    LAYER,
+    MLP_BIAS,
+    NAMED_USUAL,
+    PRE_NORMS,
+    TURNED,
+    UNTIED,
+    WHOLE_HEADS,
+)
+
+FAMILY = Family(
+    name="Llama",
+    model_type="llama",
+    class_name="LlamaForCausalLM",
+    layer=LAYER,
+    shared=EMBEDDINGS,
+    layered={**PRE_NORMS, **ATTENTION, **ATTENTION_BIAS, **GATED_MLP, **MLP_BIAS},
+    flags=UNTIED,
+    divisible=WHOLE_HEADS,
+    feeds=FEEDS,
+    gguf=Gguf("llama", NAMED_USUAL, pairs=TURNED, biases=("attention_bias", "mlp_bias"), factors=True),
+    onnx=True,
+)

@@ -1,0 +1,106 @@
+"""Lines of tables, and llama.cpp's names of modules, that several families share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prunus.models.families.family import Experts
+from prunus.models.families.gguf import KeyReader, Sizes
+
+QUERY, KEY, VALUE, OUTPUT = "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"
+"""The modules of attention in a Llama and its relatives."""
+
+LAYER = "model.layers.{}."
+EMBEDDINGS = {
+    "model.embed_tokens.weight": "vocab hidden",
+    "model.norm.weight": "hidden",
+    "lm_head.weight": "vocab hidden if not tie_word_embeddings",
+}
+ATTENTION = {
+    "self_attn.q_proj.weight": "(heads head_dim) hidden",
+    "self_attn.k_proj.weight": "(kv_heads head_dim) hidden",
+    "self_attn.v_proj.weight": "(kv_heads head_dim) hidden",
+    "self_attn.o_proj.weight": "hidden (heads head_dim)",
+}
+ATTENTION_BIAS = {
+    "self_attn.q_proj.bias": "(heads head_dim) if attention_bias",
+    "self_attn.k_proj.bias": "(kv_heads head_dim) if attention_bias",
+    "self_attn.v_proj.bias": "(kv_heads head_dim) if attention_bias",
+    "self_attn.o_proj.bias": "hidden if attention_bias",
+}
+GATED_MLP = {
+    "mlp.gate_proj.weight": "mlp hidden",
+    "mlp.up_proj.weight": "mlp hidden",
+    "mlp.down_proj.weight": "hidden mlp",
+}
+MLP_BIAS = {
+    "mlp.gate_proj.bias": "mlp if mlp_bias",
+    "mlp.up_proj.bias": "mlp if mlp_bias",
+    "mlp.down_proj.bias": "hidden if mlp_bias",
+}
+EXPERTS = {
+    "mlp.gate.weight": "experts hidden",
+    "mlp.experts.{experts}.gate_proj.weight": "mlp hidden",
+    "mlp.experts.{experts}.up_proj.weight": "mlp hidden",
+    "mlp.experts.{experts}.down_proj.weight": "hidden mlp",
+}
+STACKED = Experts("mlp", "gate.weight", "experts", "gate_up_proj", "down_proj")
+PRE_NORMS = {"input_layernorm.weight": "hidden", "post_attention_layernorm.weight": "hidden"}
+POST_NORMS = {"post_attention_layernorm.weight": "hidden", "post_feedforward_layernorm.weight": "hidden"}
+HEAD_NORMS = {"self_attn.q_norm.weight": "head_dim", "self_attn.k_norm.weight": "head_dim"}
+WIDE_HEAD_NORMS = {
+    "self_attn.q_norm.weight": "(heads head_dim)",
+    "self_attn.k_norm.weight": "(kv_heads head_dim)",
+}
+TO_ATTENTION = {"input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")}
+TO_HEAD = {"model.norm": ("lm_head",)}
+FEEDS = {**TO_ATTENTION, "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"), **TO_HEAD}
+FEEDS_EXPERTS = {
+    **TO_ATTENTION,
+    "post_attention_layernorm": (
+        "mlp.gate",
+        "mlp.experts.{experts}.gate_proj",
+        "mlp.experts.{experts}.up_proj",
+    ),
+    **TO_HEAD,
+}
+UNTIED = {"attention_bias": False, "mlp_bias": False, "tie_word_embeddings": False}
+TIED = {**UNTIED, "tie_word_embeddings": True}
+PER_TOKEN = {"experts_per_token": ("num_experts_per_tok",)}
+WHOLE_HEADS = (("hidden_size", "num_attention_heads"),)
+
+NAMED_EMBEDDINGS = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+NAMED_PRE_NORMS = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
+NAMED_POST_NORMS = {
+    "post_attention_layernorm": "post_attention_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+NAMED_ATTENTION = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+}
+NAMED_HEAD_NORMS = {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"}
+NAMED_MLP = {"mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+NAMED_EXPERTS = {
+    "mlp.gate": "ffn_gate_inp",
+    "mlp.experts.{experts}.gate_proj": "ffn_gate_exps",
+    "mlp.experts.{experts}.up_proj": "ffn_up_exps",
+    "mlp.experts.{experts}.down_proj": "ffn_down_exps",
+}
+NAMED_USUAL = {**NAMED_EMBEDDINGS, **NAMED_PRE_NORMS, **NAMED_ATTENTION, **NAMED_MLP}
+TURNED = ("attn_q", "attn_k")
+
+
+def read_experts(keys: KeyReader, config: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+    """Check what llama.cpp takes for granted of a family's experts, where a file says it too.
+
+    Raises:
+        ModelError: The file says otherwise.
+    """
+    if "norm_topk_prob" in config:
+        keys.only("expert_weights_norm", config["norm_topk_prob"])
+    keys.only("expert_weights_scale", 0.0, 1.0)
+    keys.only("interleave_moe_layer_step", 1)
+    return {}

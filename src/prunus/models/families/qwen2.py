@@ -1,0 +1,33 @@
+"""Qwen2 and 2.5: biases on queries, keys and values; later layers may attend in a window."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from prunus.models.families.gguf import Gguf
+from prunus.models.families.mistral import FAMILY as MISTRAL
+from prunus.models.families.parts import NAMED_USUAL
+
+
+def _sliding_from(layer: int, config: Mapping[str, Any]) -> str:
+    """Layers from max_window_layers on slide, where sliding is switched on."""
+    on = config.get("use_sliding_window", False) and config.get("sliding_window") is not None
+    first = config.get("max_window_layers")
+    return "sliding_attention" if on and layer >= (28 if first is None else first) else "full_attention"
+
+
+FAMILY = replace(
+    MISTRAL,
+    name="Qwen2",
+    model_type="qwen2",
+    class_name="Qwen2ForCausalLM",
+    layered={
+        **MISTRAL.layered,
+        "self_attn.q_proj.bias": "(heads head_dim)",
+        "self_attn.k_proj.bias": "(kv_heads head_dim)",
+        "self_attn.v_proj.bias": "(kv_heads head_dim)",
+    },
+    lists={"layer_types": _sliding_from},
+    slides=False,
+    gguf=Gguf("qwen2", NAMED_USUAL, square=True),
+)

@@ -1,0 +1,50 @@
+"""The families that Prunus knows: every module of this folder that has a `FAMILY`."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from prunus.errors import ModelError, nearest
+from prunus.models import families
+from prunus.models.families.family import Family
+from prunus.models.foreign import check_plain, describe_unknown
+from prunus.models.settings import check_settings
+
+
+def find_families() -> Iterator[Family]:
+    """The `FAMILY` of each module of this folder that has one, in alphabetical order of the modules."""
+    for module in sorted(found.name for found in pkgutil.iter_modules(families.__path__)):
+        family = getattr(importlib.import_module(f"{families.__name__}.{module}"), "FAMILY", None)
+        if family is not None:
+            yield family
+
+
+FAMILIES: dict[str, Family] = {family.model_type: family for family in find_families()}
+"""By `model_type`."""
+
+
+def family_of(config: Mapping[str, Any], where: str) -> Family:
+    """The family of a model's config.json.
+
+    Args:
+        config: The contents of config.json.
+        where: The folder, for the message.
+
+    Raises:
+        ModelError: None has its `model_type`, its weights are quantised, or it is another variant.
+    """
+    model_type = config.get("model_type")
+    if not model_type or not isinstance(model_type, str):
+        raise ModelError(f"{where}: config.json names no model_type")
+    check_plain(config, where)
+    if model_type in FAMILIES:
+        check_settings(config, FAMILIES[model_type], where)
+        return FAMILIES[model_type]
+    foreign = describe_unknown(config)
+    raise ModelError(
+        f"{where}: no axis table for model_type {model_type!r:.80}"
+        + (f": {foreign}" if foreign else f"{nearest(model_type, FAMILIES)}; there are: {', '.join(FAMILIES)}")
+    )
