@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
@@ -58,6 +59,11 @@ def _no_lone_token(length: int) -> int:
 
 Length = Annotated[int, Field(ge=0), AfterValidator(_no_lone_token)]
 """Tokens of a sequence; 0 leaves them to follow from the model."""
+
+
+def help_of(text: str) -> str:
+    """Help that is made from a table, in lines as long as those of a docstring under a field."""
+    return textwrap.fill(text, 113)
 
 
 class Config(BaseModel):

@@ -9,7 +9,6 @@ from pathlib import Path
 from prunus.errors import HubError, ModelError, RecipeError, ShapeError, nearest
 from prunus.evaluate.config import EvaluateConfig
 from prunus.evaluate.items import read_items
-from prunus.evaluate.tasks import SKILLS
 from prunus.graph.steps import Given, Step, given_model, given_sources
 from prunus.merge.alike import check_alike, different_tokens
 from prunus.merge.config import EvolveConfig, MergeConfig, MergedConfig, name_of
@@ -21,6 +20,7 @@ from prunus.pipeline.aligning import is_model
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.references import note
 from prunus.pipeline.unpacking import ENDING, find_model
+from prunus.verify.skills import SKILLS
 
 _STAGES = {"pruned": "prune", "distilled": "distill"}
 _SHARED = ("prune", "distill", "evaluate", "conversations")
