@@ -12,7 +12,7 @@ from prunus.evaluate.config import EvaluateConfig
 from prunus.evaluate.cost import task_costs
 from prunus.evaluate.items import read_items
 from prunus.evaluate.scoring import score
-from prunus.evaluate.tasks import HARNESS, base_tasks
+from prunus.evaluate.tasks import HARNESS, HarnessTask, base_tasks
 from prunus.verify.reward import reward
 from prunus.verify.skills import SKILLS
 from prunus.writing.answers import Answer
@@ -28,9 +28,14 @@ def examples() -> tuple[str, str]:
     return task, skill
 
 
+def line(text: str) -> dict[str, HarnessTask]:
+    """An entry of the table, as it is read there."""
+    return eval(f"{{{text}}}", vars(tasks))
+
+
 def test_a_task_is_a_line(examples: tuple[str, str], tmp_path: Path, monkeypatch) -> None:
     base = base_tasks(run_code=True)
-    ((name, task),) = eval(f"{{{examples[0]}}}", vars(tasks)).items()
+    ((name, task),) = line(examples[0]).items()
     assert name not in HARNESS
     monkeypatch.setitem(HARNESS, name, task)
     data = tmp_path / "rows.jsonl"
@@ -68,8 +73,8 @@ def test_every_skill_and_key_is_in_the_docs() -> None:
         assert all(f"`{key}`" in PAGE for key in skill.keys)
 
 
-def test_the_definitions_are_where_the_harness_has_them() -> None:
+def test_the_definitions_are_where_the_harness_has_them(examples: tuple[str, str]) -> None:
     lm_eval = pytest.importorskip("lm_eval.tasks")
-    for name, task in HARNESS.items():
+    for name, task in {**HARNESS, **line(examples[0])}.items():
         if task.definition:
             assert list(Path(lm_eval.__file__).parent.glob(task.definition.format(part="*"))), name
