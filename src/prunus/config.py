@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
@@ -68,6 +69,11 @@ def check_length(name: str, length: int, context: int) -> None:
     """
     if length > context:
         raise RecipeError(f"{name}.sequence_length: {length} is more than the model's context of {context} tokens")
+
+
+def help_of(text: str) -> str:
+    """Help that is made from a table, in lines as long as those of a docstring under a field."""
+    return textwrap.fill(text, 113)
 
 
 class Config(BaseModel):

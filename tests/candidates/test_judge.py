@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from prunus import client
 from prunus.candidates.config import WriteConfig
 from prunus.candidates.rewards import Asked, by_judge
 from prunus.data.chat import conversations
@@ -16,7 +17,6 @@ from prunus.data.tokens import Tokens
 from prunus.errors import DataError, HubError
 from prunus.judging import judge as room
 from prunus.judging.config import JudgeConfig
-from prunus.writing import client
 from tests.align.making import QUIET, rows, write
 from tests.candidates.test_step import ask
 from tests.fake import Fake, serving

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from prunus import client
 from prunus.cli.main import main
-from prunus.writing import client, local
+from prunus.writing import local
 from tests.fake import serving
 
 

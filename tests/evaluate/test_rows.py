@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from prunus.errors import DataError
-from prunus.evaluate.rows import local_rows, mmlu_rows
+from prunus.evaluate.rows import local_parts
 
 
 @pytest.mark.parametrize(
@@ -33,30 +33,25 @@ from prunus.evaluate.rows import local_rows, mmlu_rows
         ("lambada_openai", {"context": "a plum", "continuation": "tree"}, {"text": "a plum tree"}),
         ("hellaswag", {"ctx_a": "x", "label": 1}, {"ctx_a": "x", "label": 1}),
         ("piqa", {"goal": "x"}, {"goal": "x"}),
+        ("a task that the table has not", {"x": 1}, {"x": 1}),
     ],
 )
 def test_rows_get_the_columns_of_the_hub(tmp_path: Path, kind: str, row: dict, wanted: dict) -> None:
     (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
-    assert local_rows(kind, str(tmp_path / "x.jsonl"), "tasks.x") == [wanted]
+    assert list(local_parts(kind, str(tmp_path / "x.jsonl"), "tasks.x")) == [("", [wanted], [])]
 
 
 def test_rows_in_no_known_form_are_told(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"text": "x"}\n')
     with pytest.raises(DataError, match=r"tasks.x.data: .* a row is not in a form of piqa: KeyError"):
-        local_rows("piqa", str(tmp_path / "x.jsonl"), "tasks.x")
+        list(local_parts("piqa", str(tmp_path / "x.jsonl"), "tasks.x"))
 
 
-def test_mmlu_comes_by_subject_with_names_or_without(tmp_path: Path) -> None:
+def test_a_folder_is_in_the_tasks_own_form_where_it_has_one(tmp_path: Path) -> None:
     for part in ("test", "dev"):
         (tmp_path / part).mkdir()
-    (tmp_path / "test" / "law_test.csv").write_text("question,choice0,choice1,choice2,choice3,answer\nq,a,b,c,d,2\n")
-    with pytest.raises(DataError, match="law_dev.csv: there is no such file; it holds the worked examples"):
-        list(mmlu_rows(str(tmp_path), "tasks.mmlu"))
-    (tmp_path / "dev" / "law_dev.csv").write_text('"p, q",a,b,c,d,D\n')
-    ((subject, rows, shown),) = mmlu_rows(str(tmp_path), "tasks.mmlu")
-    assert subject == "law"
-    assert rows == [{"question": "q", "choices": ["a", "b", "c", "d"], "answer": 2}]
-    assert shown == [{"question": "p, q", "choices": ["a", "b", "c", "d"], "answer": 3}]
-    (tmp_path / "dev" / "law_dev.csv").write_text("p,a,b,c,d,E\n")
-    with pytest.raises(DataError, match="a line is not a question, its choices and A, B, C or D"):
-        list(mmlu_rows(str(tmp_path), "tasks.mmlu"))
+        (tmp_path / part / f"law_{part}.csv").write_text("q,a,b,c,d,C\n")
+    row = {"question": "q", "choices": ["a", "b", "c", "d"], "answer": 2}
+    assert list(local_parts("mmlu", str(tmp_path), "tasks.mmlu")) == [("law", [row], [row])]
+    (tmp_path / "rows.jsonl").write_text('{"goal": "x"}\n')
+    assert list(local_parts("piqa", str(tmp_path), "tasks.piqa")) == [("", [{"goal": "x"}], [])]

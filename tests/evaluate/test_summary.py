@@ -126,7 +126,7 @@ def test_what_no_float_holds_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("metric", "bounded", "unit"),
     [
-        ("acc", True, "share"), ("judge", False, "grade"), ("judge_turn_2", True, "grade"), ("nll", False, "nats"),
+        ("acc", True, "share"), ("nll", False, "nats"),
         ("perplexity", True, "perplexity"), ("bits_per_byte", True, "bits"), ("bleu", False, "points"),
     ],
 )  # fmt: skip

@@ -6,8 +6,8 @@ from prunus.config import parse
 from prunus.errors import RecipeError
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
 from prunus.evaluate.items import Item, read_items
-from prunus.evaluate.scoring import FIRST, score
-from prunus.evaluate.tasks import SKILLS
+from prunus.evaluate.scoring import score
+from prunus.verify.skills import SKILLS
 from prunus.world.config import WorldConfig
 from prunus.world.make import held_out
 from prunus.world.rows import rendered
@@ -23,7 +23,7 @@ def test_references_have_full_marks_and_those_of_others_have_not(skill: str) -> 
     items = of_world(skill, 60)
     made = held_out(WorldConfig(), skill, 60)
     texts = [rendered([*i.messages, i.reference], i.tools).rsplit("<|assistant|>", 1)[1] for i in made]
-    metric = "consistent" if skill == "roleplay" else FIRST[skill][0]
+    metric = "consistent" if skill == "roleplay" else SKILLS[skill].first[0]
     answers = [Answer([1], text, "stop") for text in texts]
     own = [score(item, skill, [[answer]], "x")[metric][0] for item, answer in zip(items, answers, strict=True)]
     other = [score(item, skill, [[answer]], "x")[metric][0] for item, answer in zip(items[1:], answers, strict=False)]

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from prunus import client
 from prunus.cli.main import main
 from prunus.data.tokens import Tokens
 from prunus.errors import HubError
 from prunus.models.load import load_tokenizer
-from prunus.writing import client, server
+from prunus.writing import server
 from tests.fake import Fake, serving
 from tests.generate.making import generate, make_stream, with_template, write_rows
 

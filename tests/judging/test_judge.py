@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from prunus import client
 from prunus.console import Console
 from prunus.errors import DataError
 from prunus.evaluate.items import Item
@@ -15,7 +16,6 @@ from prunus.judging import judge as room
 from prunus.judging.config import JudgeConfig
 from prunus.judging.judge import Judge
 from prunus.judging.prompts import PROMPTS, judge_prompts, rating
-from prunus.writing import client
 from prunus.writing.answers import Answer
 from tests.fake import Fake, serving
 from tests.real import DATA, real

@@ -1,12 +1,19 @@
 """Each method against its equation, written out value by value in float64."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from prunus.errors import RecipeError
 from prunus.merge import methods
+from prunus.merge.config import MergeConfig
+from prunus.merge.method import MergeMethod
+from prunus.merge.methods import METHODS
+from prunus.merge.stream import combine
 
 SHAPE = (5, 7)
 
@@ -114,3 +121,51 @@ def test_model_stock_is_the_point_nearest_to_the_base() -> None:
 def test_model_stock_keeps_the_base_of_opposites() -> None:
     base, delta = draw(2)
     torch.testing.assert_close(methods.model_stock(base, [base + delta, base - delta]), base)
+
+
+def test_the_docs_have_the_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "merge.md").read_text()
+    found = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \| (.*) \|$", page.split("## Methods")[1], re.MULTILINE)
+    assert found[1:] == [  # behind the table's head
+        (name, method.result, ", ".join(f"`{option}`" for option in method.options), method.source)
+        for name, method in METHODS.items()
+    ]
+
+
+def test_the_options_of_the_table_are_those_of_the_config() -> None:
+    for method in METHODS.values():
+        fields = {option.partition(".")[0] for option in method.options} - {"base"}
+        assert fields <= MergeConfig.model_fields.keys()
+
+
+OTHERS = {"weights": (2.0, 1.0), "densities": (0.9, 0.2), "t": 0.9, "decay": 0.3, "scale": 2.0, "seed": 1}
+"""A value of each option that is not its default."""
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.merge])
+def test_a_method_reads_the_options_that_the_table_says(name: str) -> None:
+    base, *both = draw(3)
+    below = base if METHODS[name].based else None
+
+    def merged(**options) -> torch.Tensor:
+        return combine(MergeConfig(method=name, **options), "w", None, both, below)
+
+    start = {"weights": (0.5, 1.5)} if METHODS[name].weighted else {}
+    for option, value in OTHERS.items():
+        changed = not torch.equal(merged(**start), merged(**start | {option: value}))
+        assert changed == (option in METHODS[name].options), option
+    unlike = [merged(**start | {"weights": (2.0, 1.0), "normalize": value}) for value in (True, False)]
+    assert torch.equal(*unlike) == ("normalize" not in METHODS[name].options)
+
+
+def test_a_new_entry_is_a_method(monkeypatch) -> None:
+    """What follows from an entry: the tensors, the need of a base, and what can be evolved."""
+    new = MergeMethod(lambda one: one.origin + max(one.deltas, key=torch.norm), "the farthest", ("base",), "nobody")
+    monkeypatch.setitem(METHODS, "model_stock", new)
+    base, *both = draw(3)
+    config = MergeConfig(method="model_stock")
+    torch.testing.assert_close(combine(config, "w", None, both, base), max(both, key=lambda one: (one - base).norm()))
+    with pytest.raises(RecipeError, match=r"merge.base: missing"):
+        config.check_fits(2, False, 4, "merge")
+    with pytest.raises(ValueError, match="model_stock has nothing to evolve"):
+        MergeConfig(method="model_stock", evolve={"trials": 3})

@@ -12,13 +12,12 @@ from prunus.console import Console
 from prunus.errors import ModelError, RecipeError
 from prunus.merge.config import MergeConfig
 from prunus.merge.fitness import Fitness
+from prunus.merge.methods import METHODS
 from prunus.merge.step import Inputs, run
 from prunus.models.checkpoint import WEIGHTS
 from prunus.runtime import Runtime
 from tests.families import SPECIAL, make_teacher
 from tests.tiny import load, make_model
-
-METHODS = ("linear", "average", "slerp", "task_arithmetic", "ties", "dare_linear", "dare_ties", "model_stock")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +30,7 @@ def merge(out: Path, models: list[Path], base: Path | None = None, **options) ->
     config = MergeConfig.model_validate(options)
     out.mkdir(exist_ok=True)
     inputs = {f"model_{i}" if i else "model": path for i, path in enumerate(models)}
-    run(config, Inputs(base=base if config.based else None, **inputs), out, Runtime(), Console(quiet=True))
+    run(config, Inputs(base=base if config.definition.based else None, **inputs), out, Runtime(), Console(quiet=True))
     return out
 
 
@@ -39,7 +38,7 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / WEIGHTS)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.merge])
 def test_equal_models_merge_to_themselves(method: str, three: list[Path], tmp_path: Path) -> None:
     model, _, base = three
     dropped = {"densities": [1.0, 1.0]}

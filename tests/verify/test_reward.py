@@ -28,6 +28,13 @@ ROLE = {"facts": [["Mira"], ["baker", "bread maker"]], "contradictions": ["smith
         ("a plum", CALLS, 0.0),
         ("there is no such tree", {"calls": []}, 1.0),
         ('pick(tree="fig")', {"calls": []}, 0.0),
+        ("", {"calls": []}, 0.0),
+        ('{"name": "pick", "argu', {"calls": []}, 0.0),
+        ("there is no such tree", {"calls": None}, 1.0),
+        ('pick(tree="fig")', {"calls": "any"}, 1.0),
+        ("a fig", {"calls": "any"}, 0.0),
+        ("", {"answers": ["the"]}, 0.0),
+        ("Mira, a smith", {"facts": ["Mira"], "contradictions": ["smith"]}, 0.5),
         ("Well I am Mira the baker", ROLE, 1.0),
         ("I am Mira", {"facts": ["Mira"]}, 1.0),
         ("Well", {"manner": ["begins with", "well"]}, 1.0),
@@ -43,7 +50,13 @@ def test_half_a_role_is_worth_something_and_less() -> None:
     assert whole > half > none == 0
 
 
-@pytest.mark.parametrize("check", [{}, {"colour": 1}, {"calls": 3}, {"instruction_id_list": ["x:y"], "kwargs": [{}]}])
+@pytest.mark.parametrize(
+    "check",
+    [
+        {}, {"colour": 1}, {"judge": True}, {"calls": 3}, {"manner": ["sings", "x"]},
+        {"instruction_id_list": ["x:y"], "kwargs": [{}]},
+    ],
+)  # fmt: skip
 def test_a_check_that_cannot_be_read_names_the_row(check: dict) -> None:
     with pytest.raises(DataError, match=r"x.jsonl, row 2: its check|no_such|x:y"):
         reward("plum", check, TOOLS, "x.jsonl, row 2")

@@ -14,6 +14,7 @@ from prunus import processes
 from prunus.console import Console
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
 from prunus.evaluate.items import Item
+from prunus.verify.calls import as_function
 from prunus.writing.answers import Answer, Kept
 from prunus.writing.config import Writing
 from prunus.writing.prompts import PLAIN, PLAIN_STOP, Prompt, batches, rendered, shows_tools
@@ -97,12 +98,6 @@ class Asker:
             tools = None
         text, ids = rendered(messages, self.tokenizer, f"tasks.{name}: item {item.id}", tools, template)
         return Prompt(number, ids, text)
-
-
-def as_function(tool: dict[str, Any]) -> dict[str, Any]:
-    """`{name, description, parameters}`, out of its `{type: function, function: ...}` if it is in one."""
-    function = tool.get("function", tool)
-    return function if isinstance(function, dict) else tool
 
 
 def as_tool(function: dict[str, Any]) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from packaging.requirements import Requirement
 from prunus.errors import RecipeError, nearest
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
 from prunus.evaluate.items import files_of, read_items
-from prunus.evaluate.rows import local_rows, mmlu_rows
-from prunus.evaluate.tasks import HARNESS, SKILLS
+from prunus.evaluate.rows import local_parts
+from prunus.evaluate.tasks import HARNESS
 from prunus.fingerprint import digest, fingerprint_files
 from prunus.judging.prompts import judge_prompts
+from prunus.verify.skills import SKILLS
 from prunus.world.config import REVISION, WORLD
 
 
@@ -33,10 +34,8 @@ def check_tasks(config: EvaluateConfig) -> None:
             read_items(task, kind, f"evaluate.tasks.{name}")
             continue
         _check_known(name, kind)
-        if task.data is not None and kind == "mmlu" and Path(task.data).expanduser().is_dir():
-            list(mmlu_rows(task.data, f"evaluate.tasks.{name}"))
-        elif task.data is not None:
-            local_rows(kind, task.data, f"evaluate.tasks.{name}")
+        if task.data is not None:
+            list(local_parts(kind, task.data, f"evaluate.tasks.{name}"))
 
 
 def check_chat(config: EvaluateConfig, has_template: bool, who: str) -> None:

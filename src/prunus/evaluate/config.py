@@ -7,20 +7,23 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from prunus.config import MAX_NAME, RUNTIME, Config, Length, Path, Seed, Size, StepConfig
-from prunus.evaluate.tasks import BASE, CODE, SKILLS
+from prunus.config import MAX_NAME, RUNTIME, Config, Length, Path, Seed, Size, StepConfig, help_of
+from prunus.evaluate.tasks import HARNESS, base_tasks
 from prunus.judging.config import JudgeConfig
+from prunus.verify.skills import SKILLS
 from prunus.world.config import WORLD, WorldConfig
 
 _LENGTH = 2048
+_KIND = help_of(
+    f"What it is: {', '.join(f'`{name}`' for name in SKILLS)}, or a task of lm-evaluation-harness; its name in the "
+    "recipe if not given."
+)
 
 
 class TaskConfig(Config):
     """One task: where its items are, and how many are asked."""
 
-    kind: str | None = None
-    """What it is: `instruction_following`, `roleplay`, `rag`, `function_calling`, or a task of lm-evaluation-harness;
-    its name in the recipe if not given."""
+    kind: str | None = Field(default=None, description=_KIND)
     data: Path | None = None
     """A local file or folder of its items, or `builtin:world`, the held-out part of the built-in world. A skill needs
     one; the harness fetches its own from the hub without."""
@@ -123,7 +126,7 @@ class EvaluateConfig(StepConfig):
             kind = task.kind or name
             if kind in SKILLS and task.data is None:
                 raise ValueError(f"tasks.{name}.data: missing; {kind} needs a file of items, or `builtin:world`")
-            if kind in CODE and not self.run_code:
+            if kind in HARNESS and HARNESS[kind].code and not self.run_code:
                 raise ValueError(f"tasks.{name}: runs what the model writes; allow it with run_code: true")
         return self
 
@@ -134,7 +137,7 @@ class EvaluateConfig(StepConfig):
     def asked(self) -> dict[str, TaskConfig]:
         """The tasks, with `base` in its parts; one that is named besides keeps its own options."""
         base = self.tasks.get("base")
-        parts = {} if base is None else dict.fromkeys((*BASE, *(CODE if self.run_code else ())), base)
+        parts = {} if base is None else dict.fromkeys(base_tasks(self.run_code), base)
         return {**parts, **{name: task for name, task in self.tasks.items() if name != "base"}}
 
     @property

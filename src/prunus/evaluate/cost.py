@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
 from prunus.evaluate.items import Item, read_items
-from prunus.evaluate.rows import local_rows, mmlu_rows
-from prunus.evaluate.tasks import HARNESS, SKILLS
+from prunus.evaluate.rows import local_parts
+from prunus.evaluate.tasks import HARNESS
+from prunus.verify.skills import SKILLS
 
 _BYTES = 4  # of text to a token, about
-_CHOICES = {
-    "mmlu": 4,
-    "hellaswag": 4,
-    "arc_challenge": 4,
-    "arc_easy": 4,
-    "winogrande": 2,
-    "piqa": 2,
-    "truthfulqa_mc2": 6,
-}
 
 
 @dataclass(frozen=True)
@@ -60,15 +51,11 @@ def _of_harness(task: TaskConfig, kind: str, where: str) -> TaskCost:
     """A task of the harness: each choice of a question is read behind all worked examples."""
     if task.data is None:
         return TaskCost()
-    if kind == "mmlu" and Path(task.data).expanduser().is_dir():
-        parts = [rows for _, rows, _ in mmlu_rows(task.data, where)]
-    else:
-        parts = [local_rows(kind, task.data, where)]
-    rows = [row for part in parts for row in part[: task.limit]]
+    rows = [row for _, part, _ in local_parts(kind, task.data, where) for row in part[: task.limit]]
     known = HARNESS.get(kind)
     shots = task.num_fewshot if task.num_fewshot is not None else known.num_fewshot if known else 0
     sizes = [len(json.dumps(row, ensure_ascii=False).encode()) // _BYTES for row in rows]
-    mean, choices = sum(sizes) // max(len(sizes), 1), _CHOICES.get(kind, 1)
+    mean, choices = sum(sizes) // max(len(sizes), 1), known.choices if known else 1
     each = [size + shots * mean + (task.max_new_tokens if known and known.generates else 0) for size in sizes]
     return TaskCost(len(rows), sum(each) * choices, max(each, default=0))
 

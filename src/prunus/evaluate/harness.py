@@ -20,22 +20,11 @@ from transformers import PreTrainedModel
 from prunus import processes
 from prunus.errors import DataError, HubError, NotFiniteError
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
-from prunus.evaluate.rows import local_rows, mmlu_rows
-from prunus.evaluate.scoring import Scores
+from prunus.evaluate.rows import local_parts
 from prunus.evaluate.summary import CHANCE, Row
 from prunus.evaluate.tasks import DERIVED, HARNESS
+from prunus.verify.skill import Scores
 
-_BUILTIN = {  # in the harness's folder of tasks
-    "mmlu": "mmlu/default/mmlu_{part}.yaml",
-    "hellaswag": "hellaswag/hellaswag.yaml",
-    "arc_challenge": "arc/arc_challenge.yaml",
-    "arc_easy": "arc/arc_easy.yaml",
-    "winogrande": "winogrande/default.yaml",
-    "piqa": "piqa/piqa.yaml",
-    "truthfulqa_mc2": "truthfulqa/truthfulqa_mc2.yaml",
-    "lambada_openai": "lambada/lambada_openai.yaml",
-    "gsm8k": "gsm8k/gsm8k.yaml",
-}
 _SHORT = 512  # tokens of context in which the harness's usual answer of 256 leaves no room for a question
 _FILTERS = ("strict-match", "none", "create_test")  # of several ways to read an answer, the one that counts
 
@@ -209,11 +198,8 @@ def _no_means(rows: list[Row], reported: dict[str, Any]) -> set[str]:
 
 def _local_tasks(kind: str, data: str, folder: Path, where: str) -> Iterator[str]:
     """Write a task, or one for each of its parts, that is the harness's own on local rows; give their names."""
-    if kind == "mmlu" and Path(data).expanduser().is_dir():
-        for part, rows, shown in mmlu_rows(data, where):
-            yield _write_task(kind, part, folder, rows, shown)
-    else:
-        yield _write_task(kind, "", folder, local_rows(kind, data, where), [])
+    for part, rows, shown in local_parts(kind, data, where):
+        yield _write_task(kind, part, folder, rows, shown)
 
 
 def _write_task(kind: str, part: str, folder: Path, rows: list[Row], shown: list[Row]) -> str:
@@ -241,7 +227,8 @@ def _definition(kind: str, part: str) -> Path:
     """The harness's own definition of a task."""
     import lm_eval.tasks
 
-    if kind in _BUILTIN:
-        return Path(lm_eval.tasks.__file__).parent / _BUILTIN[kind].format(part=part)
+    known = HARNESS.get(kind)
+    if known and known.definition:
+        return Path(lm_eval.tasks.__file__).parent / known.definition.format(part=part)
     index = lm_eval.tasks.TaskManager().task_index
     return Path(index[kind]["yaml_path"] if isinstance(index[kind], dict) else index[kind].yaml_path)

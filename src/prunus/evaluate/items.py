@@ -1,26 +1,20 @@
-"""Items of the four skills: what is asked, and what an answer is checked by; see docs/evaluate.md for the form."""
+"""Items of the skills: what is asked, and what an answer is checked by; see docs/evaluate.md for the form."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from prunus.data.values import read_rows
 from prunus.errors import DataError, nearest
 from prunus.evaluate import forms
 from prunus.evaluate.config import TaskConfig
-from prunus.world.config import WORLD, Skill, WorldConfig
+from prunus.verify.skills import SKILLS
+from prunus.world.config import SKILLS as SKILLS_OF_WORLD
+from prunus.world.config import WORLD, WorldConfig
 from prunus.world.make import held_out
-
-CHECKS = {
-    "instruction_following": ("instruction_id_list",),
-    "rag": ("answers",),
-    "function_calling": ("calls",),
-    "roleplay": ("facts", "manner", "judge"),
-}
-"""What a check may hold, by skill; at least one of these."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ def read_items(task: TaskConfig, skill: str, where: str) -> list[Item]:
 
     Args:
         task: Where they are, and how many of each file and group are wanted.
-        skill: Which of `CHECKS`.
+        skill: Which of `SKILLS`.
         where: The option's path, for messages.
 
     Raises:
@@ -75,9 +69,16 @@ def read_items(task: TaskConfig, skill: str, where: str) -> list[Item]:
 
 
 def _of_world(task: TaskConfig, skill: str, where: str) -> list[Item]:
-    """What the small world holds out of a skill."""
+    """What the small world holds out of a skill.
+
+    Raises:
+        DataError: It has nothing of that skill.
+    """
+    if skill not in SKILLS_OF_WORLD:
+        has = ", ".join(SKILLS_OF_WORLD)
+        raise DataError(f"{where}.data: {WORLD} holds no {skill}, and has {has}; give a file of items")
     world = task.world or WorldConfig()
-    asked = held_out(world, cast("Skill", skill), min(task.limit or world.held_out_items, world.held_out_items))
+    asked = held_out(world, skill, min(task.limit or world.held_out_items, world.held_out_items))
     rows = ({"messages": one.messages, "tools": one.tools, "check": one.check} for one in asked)
     return [_item(row, number, skill, f"{where}.data: {WORLD}") for number, row in enumerate(rows, start=1)]
 
@@ -124,7 +125,8 @@ def _item(row: dict[str, Any], number: int, skill: str, where: str) -> Item:
     messages, check = row.get("messages"), row.get("check")
     if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) and "role" in m for m in messages):
         raise DataError(f"{where}: messages: a list of {{role, content}} that ends where an answer is due is wanted")
-    if not isinstance(check, dict) or not any(name in check for name in CHECKS[skill]):
-        raise DataError(f"{where}: check: for {skill} one of {', '.join(CHECKS[skill])} is wanted")
+    keys = (*SKILLS[skill].keys, *(("judge",) if SKILLS[skill].judged else ()))
+    if not isinstance(check, dict) or not any(key in check for key in keys):
+        raise DataError(f"{where}: check: for {skill} one of {', '.join(keys)} is wanted")
     name = str(row.get("id", number))
     return Item(name, messages, check, row.get("tools") or [], row.get("then") or [], row.get("group"))

@@ -15,12 +15,12 @@ from prunus.errors import DataError, NotFiniteError, PrunusError
 from prunus.evaluate.ask import Asker
 from prunus.evaluate.config import EvaluateConfig, TaskConfig
 from prunus.evaluate.harness import Harness
-from prunus.evaluate.scoring import FIRST
 from prunus.evaluate.skills import ask_skill
 from prunus.evaluate.summary import Row, hidden_loss, summarise
-from prunus.evaluate.tasks import HARNESS, SKILLS, unit_of
+from prunus.evaluate.tasks import HARNESS, unit_of
 from prunus.files import read_json_lines, replace_text
 from prunus.keys import hide
+from prunus.verify.skills import SKILLS
 
 ITEMS = "items.jsonl"
 
@@ -121,11 +121,12 @@ def _ask(
 def _nature(name: str, task: TaskConfig, figures: dict[str, Any], rows: list[Row]) -> dict[str, Any]:
     """The metric that counts and what it is counted in, and whether the task is answered in words."""
     kind = task.kind or name
-    known = HARNESS.get(kind)
-    names = FIRST.get(kind) or (known.metrics if known else tuple(figures["metrics"]))
+    skill, known = SKILLS.get(kind), HARNESS.get(kind)
+    names = skill.first if skill else known.metrics if known else tuple(figures["metrics"])
     first = next((metric for metric in names if metric in figures["metrics"]), None)
-    items = (row["scores"].get(first, (0, 1)) for row in rows)
-    unit = unit_of(first, all(0 <= total <= count for total, count in items)) if first else None
-    return {
-        "kind": kind, "first": first, "unit": unit, "generates": kind in SKILLS or bool(known and known.generates)
-    }  # fmt: skip
+    unit = None
+    if first:
+        items = (row["scores"].get(first, (0, 1)) for row in rows)
+        bounded = all(0 <= total <= count for total, count in items)
+        unit = skill.metrics[first] if skill else unit_of(first, bounded)
+    return {"kind": kind, "first": first, "unit": unit, "generates": bool(skill or (known and known.generates))}

@@ -10,9 +10,9 @@ from prunus.evaluate.check import tasks_fingerprint
 from prunus.evaluate.config import EvaluateConfig
 from prunus.evaluate.cost import task_costs
 from prunus.evaluate.items import Item, read_items
-from prunus.evaluate.tasks import SKILLS
 from prunus.graph.steps import Given, Step
 from prunus.models.shape import Shape
+from prunus.verify.skills import SKILLS
 
 
 def check_same_tokens(model: Shape, teacher: Shape, where: str) -> None:

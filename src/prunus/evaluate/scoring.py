@@ -1,41 +1,16 @@
-"""What an answer is worth: sums and counts for each metric, so that any mean of them has its interval.
-
-A score is a pair (sum, count): 3 of 4 instructions followed is (3, 4), a right answer (1, 1).
-"""
+"""What an item is worth: the scores of its answers by its skill, and how they are written."""
 
 from __future__ import annotations
 
 from collections import Counter
 from math import comb
-from typing import Any
 
 from prunus.errors import DataError
-from prunus.evaluate.ask import TOO_LONG, as_function
+from prunus.evaluate.ask import TOO_LONG
 from prunus.evaluate.items import Item
-from prunus.verify.answers import answered
-from prunus.verify.calls import match
-from prunus.verify.instructions import verdict
-from prunus.verify.persona import consistent, mentions
-from prunus.verify.syntax import parse
+from prunus.verify.skill import Scores
+from prunus.verify.skills import SKILLS
 from prunus.writing.answers import Answer
-
-Scores = dict[str, tuple[float, float]]
-
-FIRST = {
-    "instruction_following": ("prompt_strict",),
-    "rag": ("f1",),
-    "function_calling": ("right",),
-    "roleplay": ("judge", "consistent"),
-}
-"""The metric that counts of each skill; of several the first that is there."""
-
-BINARY = {
-    "instruction_following": "prompt_strict",
-    "rag": "exact",
-    "function_calling": "right",
-    "roleplay": "consistent",
-}
-"""What a sample is right by, for pass@k."""
 
 HEALTH = ("length", "cut_off", "empty", "too_long", "repetition")
 """How writing goes, whatever is written: tokens of an answer; the share of answers that were cut off, are empty, or
@@ -58,8 +33,9 @@ def score(item: Item, skill: str, samples: list[list[Answer]], where: str) -> Sc
     mean = {
         name: (sum(one[name][0] for one in each) / count, sum(one[name][1] for one in each) / count) for name in each[0]
     }
-    if count > 1 and BINARY[skill] in mean:
-        right = sum(one[BINARY[skill]][0] == 1 for one in each)
+    binary = SKILLS[skill].binary
+    if count > 1 and binary in mean:
+        right = sum(one[binary][0] == 1 for one in each)
         ks = sorted({1, *(2**i for i in range(1, count.bit_length())), count})
         mean |= {f"pass@{k}": (pass_at(count, right, k), 1.0) for k in ks if k <= count}
     return mean
@@ -67,7 +43,7 @@ def score(item: Item, skill: str, samples: list[list[Answer]], where: str) -> Sc
 
 def _checked(item: Item, skill: str, answer: Answer) -> Scores:
     """What a check says; a question that could not be put is not answered, even where silence would be right."""
-    scores: Scores = CHECKERS[skill](item, answer.text)
+    scores = SKILLS[skill].score(answer.text, item.check, item.tools)
     return scores if answer is not TOO_LONG else {name: (0.0, count) for name, (_, count) in scores.items()}
 
 
@@ -87,50 +63,3 @@ def health(answers: list[Answer]) -> Scores:
         "too_long": (sum(answer.finish == "too long" for answer in answers), turns),
         "repetition": (sum(len(of) - len(Counter(of)) for of in grams), sum(map(len, grams))),
     }
-
-
-def _instructions(item: Item, answer: str) -> Scores:
-    found = verdict(answer, item.check["instruction_id_list"], item.check["kwargs"])
-    return {
-        "prompt_strict": (float(all(found.strict)), 1),
-        "prompt_loose": (float(all(found.loose)), 1),
-        "instruction_strict": (sum(found.strict), len(found.strict)),
-        "instruction_loose": (sum(found.loose), len(found.loose)),
-    }
-
-
-def _rag(item: Item, answer: str) -> Scores:
-    f1, exact = answered(answer, item.check["answers"])
-    return {"f1": (f1, 1), "exact": (exact, 1)}
-
-
-def _calls(item: Item, answer: str) -> Scores:
-    wanted, calls = item.check["calls"], parse(answer)
-    if wanted == "any":
-        return {"right": (float(bool(calls)), 1)}
-    return {"right": (float(match(calls, [as_function(tool) for tool in item.tools], wanted)), 1)}
-
-
-def _persona(item: Item, answer: str) -> Scores:
-    check = item.check
-    scores: Scores = {}
-    if "facts" in check:
-        facts = [[fact] if isinstance(fact, str) else fact for fact in check["facts"]]
-        scores["consistent"] = (float(consistent(answer, facts, check.get("contradictions", ()))), 1)
-    if "manner" in check:
-        scores["manner"] = (float(_in_manner(answer, *check["manner"])), 1)
-    return scores
-
-
-def _in_manner(answer: str, manner: str, text: str) -> bool:
-    """Whether an answer begins or ends with a text, marks apart."""
-    words = answer.split()
-    size = len(text.split())
-    if manner not in ("begins with", "ends with"):
-        raise ValueError(f"manner: {manner!r}; allowed: begins with, ends with")
-    return mentions(" ".join(words[:size] if manner == "begins with" else words[-size:]), [text])
-
-
-CHECKERS: dict[str, Any] = {
-    "instruction_following": _instructions, "rag": _rag, "function_calling": _calls, "roleplay": _persona
-}  # fmt: skip

@@ -9,7 +9,8 @@ import numpy as np
 
 from prunus.evaluate.config import EvaluateConfig
 from prunus.evaluate.intervals import mcnemar, paired_difference, ratio_interval, standard_error
-from prunus.evaluate.tasks import DERIVED, GRADE, SHARE, Derived
+from prunus.evaluate.tasks import DERIVED, Derived
+from prunus.verify.skill import GRADE, SHARE
 
 Row = dict[str, Any]
 """One item of a task: `id`, `group`, and `scores`, a pair (sum, count) for each metric."""

@@ -1,51 +1,72 @@
-"""What can be measured: tasks of lm-evaluation-harness as the Minitron paper sets them, and four skills of our own."""
+"""What can be measured by lm-evaluation-harness: its tasks as the Minitron paper sets them, and units of metrics.
+
+The skills, which are checked by rules of our own, are in `prunus.verify.skills`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from prunus.evaluate.columns import Row, arc, lambada, piqa, winogrande
+from prunus.evaluate.mmlu import mmlu_rows
+from prunus.verify.skill import SHARE
+
 _LARGEST = 709.0  # nats, above which the exponential is no float
-SKILLS = ("instruction_following", "roleplay", "rag", "function_calling")
-"""Answered in words and checked by `prunus.verify`, or by a judge."""
 
 
 @dataclass(frozen=True)
-class Known:
+class HarnessTask:
     """How a task of the harness is set.
 
     Attributes:
         num_fewshot: Worked examples before each question (Minitron, arXiv 2407.14679, section 4).
         metrics: What is kept of what the harness reports, the first being the one that counts.
+        definition: Its file in the harness's folder of tasks, `{part}` standing for a part's name; looked up in the
+            harness's index if not given, which takes it many seconds to make.
+        choices: Answers that are read to each question.
+        columns: Gives a row of a local copy the columns that the task has on the hub; raises LookupError, TypeError,
+            ValueError or AttributeError for a row of another form. None where copies have them.
+        folder: Reads a folder in the task's own form, by its path and the option's: each part's name, rows and worked
+            examples. None where it has none.
+        base: Whether `base` stands for it, among others.
         generates: Whether it is answered in words.
         code: Whether its answers are run.
     """
 
     num_fewshot: int
     metrics: tuple[str, ...]
+    definition: str | None = None
+    choices: int = 1
+    columns: Callable[[Row], Row] | None = None
+    folder: Callable[[str, str], Iterator[tuple[str, list[Row], list[Row]]]] | None = None
+    base: bool = False
     generates: bool = False
     code: bool = False
 
 
+_NORM = ("acc_norm", "acc")  # accuracy by the choices' lengths, and without
+
 HARNESS = {
-    "mmlu": Known(5, ("acc",)),
-    "hellaswag": Known(10, ("acc_norm", "acc")),
-    "arc_challenge": Known(25, ("acc_norm", "acc")),
-    "arc_easy": Known(0, ("acc_norm", "acc")),
-    "winogrande": Known(5, ("acc",)),
-    "piqa": Known(0, ("acc_norm", "acc")),
-    "truthfulqa_mc2": Known(0, ("acc",)),
-    "lambada_openai": Known(0, ("acc", "perplexity")),
-    "gsm8k": Known(5, ("exact_match",), generates=True),
-    "mbpp": Known(0, ("pass_at_1",), generates=True, code=True),
-    "humaneval": Known(0, ("pass@1",), generates=True, code=True),
+    "mmlu": HarnessTask(5, ("acc",), "mmlu/default/mmlu_{part}.yaml", 4, folder=mmlu_rows, base=True),
+    "hellaswag": HarnessTask(10, _NORM, "hellaswag/hellaswag.yaml", 4, base=True),
+    "arc_challenge": HarnessTask(25, _NORM, "arc/arc_challenge.yaml", 4, arc, base=True),
+    "arc_easy": HarnessTask(0, _NORM, "arc/arc_easy.yaml", 4, arc),
+    "winogrande": HarnessTask(5, ("acc",), "winogrande/default.yaml", 2, winogrande, base=True),
+    "piqa": HarnessTask(0, _NORM, "piqa/piqa.yaml", 2, piqa, base=True),
+    "truthfulqa_mc2": HarnessTask(0, ("acc",), "truthfulqa/truthfulqa_mc2.yaml", 6, base=True),
+    "lambada_openai": HarnessTask(0, ("acc", "perplexity"), "lambada/lambada_openai.yaml", columns=lambada, base=True),
+    "gsm8k": HarnessTask(5, ("exact_match",), "gsm8k/gsm8k.yaml", base=True, generates=True),
+    "mbpp": HarnessTask(0, ("pass_at_1",), base=True, generates=True, code=True),
+    "humaneval": HarnessTask(0, ("pass@1",), base=True, generates=True, code=True),
 }
 """Those whose settings are known here; any other is set as the harness sets it."""
 
-BASE = tuple(name for name, known in HARNESS.items() if name != "arc_easy" and not known.code)
-"""What `base` stands for; where code may be run also `CODE`."""
-CODE = tuple(name for name, known in HARNESS.items() if known.code)
+
+def base_tasks(run_code: bool) -> list[str]:
+    """The tasks that `base` stands for: the Minitron paper's; those that run code where that is allowed."""
+    return [name for name, task in HARNESS.items() if task.base and (run_code or not task.code)]
 
 
 @dataclass(frozen=True)
@@ -77,20 +98,16 @@ DERIVED = {
 """Figures by their names in the harness, whose items are log-likelihoods. Items keep the negative log-likelihood, in
 nats, under the name of its mean: `nll` of each answer, or that of a text over its words or bytes."""
 
-GRADE, NATS, PERPLEXITY, BITS, SHARE, POINTS = "grade", "nats", "perplexity", "bits", "share", "points"
+NATS, PERPLEXITY, BITS, POINTS = "nats", "perplexity", "bits", "points"
 
 
 def unit_of(metric: str, bounded: bool) -> str:
-    """The unit of a metric.
-
-    A judge's `grade` is from 1 to 10, a `share` from 0 to 1; the scale of `points` is the metric's choice.
+    """The unit of a metric of the harness: a `share` is from 0 to 1; the scale of `points` is the metric's choice.
 
     Args:
         metric: Its name.
         bounded: Whether it is between 0 and 1 for every item.
     """
-    if metric.startswith("judge"):
-        return GRADE
     if metric in {derived.mean for derived in DERIVED.values()}:
         return NATS
     if metric in DERIVED:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from prunus.client import Client, RefusedError, Server, shown_answer
 from prunus.console import Console
 from prunus.errors import DataError, HubError
 from prunus.files import read_json_lines
 from prunus.fingerprint import digest
 from prunus.judging.config import JudgeConfig
 from prunus.judging.prompts import Asked, rating
-from prunus.writing.client import Client, RefusedError, Server, shown_answer
 
 KEY = "PRUNUS_JUDGE_KEY"
 SAVED = "judgements.jsonl"

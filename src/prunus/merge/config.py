@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from prunus.config import Config, Path, Seed, StepConfig
+from prunus.config import Config, Path, Seed, StepConfig, help_of
 from prunus.data.config import ChatSource
 from prunus.errors import RecipeError
+from prunus.merge.method import MergeMethod
+from prunus.merge.methods import METHODS
 from prunus.models.families.family import Part
 from prunus.world.config import WORLD
 
-Method = Literal[
-    "linear", "average", "slerp", "task_arithmetic", "ties", "dare_linear", "dare_ties", "model_stock", "flow"
-]
-BASED = ("task_arithmetic", "ties", "dare_linear", "dare_ties", "model_stock")
-"""Methods that merge differences to a model that all descend from."""
-WEIGHTED = ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties")
-SPARSE = ("ties", "dare_linear", "dare_ties")
-NORMALIZED = ("linear", "ties")
-"""Methods that divide by the sum of the weights unless told otherwise, as mergekit has it."""
+if TYPE_CHECKING:
+    Method = str
+else:
+    Method = Literal[tuple(METHODS)]
 
 PUBLIC = (
     "mmlu", "hellaswag", "arc_challenge", "arc_easy", "winogrande", "piqa", "truthfulqa", "lambada", "gsm8k", "mbpp",
@@ -31,6 +28,8 @@ PUBLIC = (
 _HELD_OUT = ("test", "validation", "valid", "val", "dev", "held_out")
 Share = Annotated[float, Field(gt=0, le=1)]
 MIN_WEIGHT = 0.01  # of evolved weights that are divided by their sum
+_NORMALIZING = [f"`{name}`" for name, method in METHODS.items() if method.normalizes]
+_NAMED = [f"`{name}`" + (f" ({method.note})" if method.note else "") for name, method in METHODS.items()]
 
 
 class PartConfig(Config):
@@ -153,9 +152,7 @@ class MergeConfig(StepConfig):
     kind: ClassVar[str] = "merge"
     revision: ClassVar[int] = 1
 
-    method: Method = "linear"
-    """`linear` (a weighted mean), `average` (of checkpoints), `slerp` (two models), `task_arithmetic`, `ties`,
-    `dare_linear`, `dare_ties`, `model_stock`, or `flow` (layers of several models, one after the other)."""
+    method: Method = Field(default="linear", description=help_of(f"{', '.join(_NAMED[:-1])}, or {_NAMED[-1]}."))
     weights: tuple[float, ...] = ()
     """One a model, in their order; all 1 if not given."""
     densities: tuple[Share, ...] = ()
@@ -166,8 +163,9 @@ class MergeConfig(StepConfig):
     """For `average`, how much less each checkpoint counts than the one that is given after it; 1 counts all alike."""
     scale: float = 1.0
     """What the merged differences are multiplied by before they are added to the base; the papers' lambda."""
-    normalize: bool | None = None
-    """Divide by the sum of the weights; if not given, `linear` and `ties` do."""
+    normalize: bool | None = Field(
+        default=None, description=f"Divide by the sum of the weights; if not given, {' and '.join(_NORMALIZING)} do."
+    )
     parts: tuple[PartConfig, ...] = ()
     """Other values for some layers, modules or weights."""
     flow: FlowConfig = FlowConfig()
@@ -184,19 +182,20 @@ class MergeConfig(StepConfig):
             raise ValueError(f"evolve.space: {self.evolve.space} does not go with method: {self.method}")
         if self.method == "flow" and not self.flow.layers and not evolves_flow:
             raise ValueError("flow.layers: missing; method: flow goes through them")
-        if self.evolve.trials and self.method in ("average", "model_stock"):
+        evolvable = evolves_flow or self.definition.weighted or self.definition.interpolates
+        if self.evolve.trials and not evolvable:
             raise ValueError(f"evolve: {self.method} has nothing to evolve")
         return self
 
     @property
-    def based(self) -> bool:
-        """Whether a base is needed."""
-        return self.method in BASED
+    def definition(self) -> MergeMethod:
+        """The method, as the table has it."""
+        return METHODS[self.method]
 
     @property
     def normalizes(self) -> bool:
         """Whether sums are divided by the sum of the weights."""
-        return self.method in NORMALIZED if self.normalize is None else self.normalize
+        return self.definition.normalizes if self.normalize is None else self.normalize
 
     def check_fits(self, models: int, has_base: bool, layers: int, where: str) -> None:
         """Refuse another number of models, or of layers, than the options are for.
@@ -204,12 +203,13 @@ class MergeConfig(StepConfig):
         Raises:
             RecipeError: Names the option.
         """
-        if models < 2 and not (self.method == "flow" or (self.method == "task_arithmetic" and has_base)):
+        based = self.definition.based
+        if models < 2 and not (self.definition.single and (has_base or not based)):
             raise RecipeError(f"{where}: {models} model; {self.method} merges at least 2")
-        if self.method == "slerp" and models != 2:
-            raise RecipeError(f"{where}.method: slerp goes from one model to another, and there are {models}")
-        if self.based != has_base:
-            word = "missing; it is what all models descend from" if self.based else "given, and nothing is asked of it"
+        if self.definition.interpolates and models != 2:
+            raise RecipeError(f"{where}.method: {self.method} goes from one model to another, and there are {models}")
+        if based != has_base:
+            word = "missing; it is what all models descend from" if based else "given, and nothing is asked of it"
             raise RecipeError(f"{where}.base: {word} (method: {self.method})")
         self._check_values(models, layers, where)
         for model, layer in self.flow.path():
@@ -221,11 +221,12 @@ class MergeConfig(StepConfig):
 
     def _check_values(self, models: int, layers: int, where: str) -> None:
         whole = PartConfig(weights=self.weights, densities=self.densities)
+        whole_mean = self.definition.weighted and not self.definition.based and self.normalizes
         for place, part in ((where, whole), *((f"{where}.parts.{i}", part) for i, part in enumerate(self.parts))):
             for name, found in (("weights", part.weights), ("densities", part.densities)):
                 if found and len(found) != models:
                     raise RecipeError(f"{place}.{name}: {len(found)} for {models} models; give one a model")
-            if self.method == "linear" and self.normalizes and part.weights and not sum(part.weights):
+            if whole_mean and part.weights and not sum(part.weights):
                 raise RecipeError(f"{place}.weights: they sum to 0, and are divided by their sum")
             if part.layers and max(numbers(part.layers)) >= layers:
                 raise RecipeError(f"{place}.layers: {part.layers}, and there are {layers} layers, from 0")

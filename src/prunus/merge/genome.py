@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from prunus.merge.config import MIN_WEIGHT, SPARSE, EvolveConfig, FlowConfig, MergeConfig, PartConfig
+from prunus.merge.config import MIN_WEIGHT, EvolveConfig, FlowConfig, MergeConfig, PartConfig
 from prunus.models.families.family import Part
 
 _MODULES: tuple[Part, ...] = ("attention", "mlp", "other")
@@ -56,7 +56,7 @@ class Genome:
         low, high = self.evolve.bounds
         if self.config.normalizes:
             low = max(low, MIN_WEIGHT)  # of which one divides by the sum
-        each = [(0.0, 1.0)] if self.config.method == "slerp" else [(low, high)] * self.models
+        each = [(0.0, 1.0)] if self.config.definition.interpolates else [(low, high)] * self.models
         if self._has_densities:
             each += [_DENSITIES] * self.models
         return np.array(each * len(self.parts()))
@@ -84,17 +84,17 @@ class Genome:
 
     @property
     def _has_densities(self) -> bool:
-        return self.evolve.densities and self.config.method in SPARSE
+        return self.evolve.densities and self.config.definition.sparse
 
     def _given(self) -> list[float]:
-        if self.config.method == "slerp":
+        if self.config.definition.interpolates:
             return [self.config.t]
         weights = list(self.config.weights) or [1.0] * self.models
         densities = list(self.config.densities) or [0.5] * self.models
         return [*weights, *(densities if self._has_densities else [])]
 
     def _values(self, row: list[float]) -> dict[str, Any]:
-        if self.config.method == "slerp":
+        if self.config.definition.interpolates:
             return {"t": row[0]}
         densities = {"densities": row[self.models :]} if self._has_densities else {}
         return {"weights": row[: self.models], **densities}

@@ -11,7 +11,7 @@ from torch import Tensor
 from prunus.errors import ModelError
 from prunus.fingerprint import digest
 from prunus.merge.config import MergeConfig, PartConfig, numbers
-from prunus.merge.methods import added, average, dropped, elected, linear, model_stock, slerp, trimmed
+from prunus.merge.method import Operands
 from prunus.models.checkpoint import TensorInfo, TensorPlan, read_bytes
 from prunus.models.families.family import Family
 
@@ -48,29 +48,21 @@ def combine(config: MergeConfig, name: str, family: Family, tensors: Sequence[Te
         base: It, of the base, where the method has one.
     """
     own = [part for part in config.parts if holds(part, name, family)]
-    count, normalize = len(tensors), config.normalizes
-    weights = next((p.weights for p in reversed(own) if p.weights), config.weights) or (1.0,) * count
-    densities = next((p.densities for p in reversed(own) if p.densities), config.densities) or (0.5,) * count
-    if config.method == "linear":
-        return linear(tensors, weights, normalize)
-    if config.method == "average":
-        return average(tensors, config.decay)
-    if config.method == "slerp":
-        t = next((p.t for p in reversed(own) if p.t is not None), config.t)
-        return slerp(tensors[0], tensors[1], t)
-    assert base is not None  # `check_fits` asked for it
-    if config.method == "model_stock":
-        return model_stock(base, tensors)
-    deltas = [tensor - base for tensor in tensors]
-    if config.method == "ties":
-        deltas = [trimmed(delta, density) for delta, density in zip(deltas, densities, strict=True)]
-    elif config.method in ("dare_linear", "dare_ties"):
-        deltas = [
-            dropped(delta, density, _chance(config.seed, name, k))
-            for k, (delta, density) in enumerate(zip(deltas, densities, strict=True))
-        ]
-    add = elected if config.method in ("ties", "dare_ties") else added
-    return add(base, deltas, weights, config.scale, normalize)
+    count = len(tensors)
+    operands = Operands(
+        tensors,
+        base,
+        next((p.weights for p in reversed(own) if p.weights), config.weights) or (1.0,) * count,
+        next((p.densities for p in reversed(own) if p.densities), config.densities) or (0.5,) * count,
+        next((p.t for p in reversed(own) if p.t is not None), config.t),
+        config.decay,
+        config.scale,
+        config.normalizes,
+        lambda model: _chance(config.seed, name, model),
+    )
+    merge = config.definition.merge
+    assert merge is not None  # whole layers are `flow.flowing`'s
+    return merge(operands)
 
 
 def holds(part: PartConfig, name: str, family: Family) -> bool:

@@ -8,7 +8,7 @@ A possible answer is `{function: {parameter: [values]}}`; `""` among the values 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prunus.verify.syntax import Call
@@ -19,7 +19,13 @@ _TYPES: dict[str, type] = {
 }  # fmt: skip
 
 
-def match(calls: Sequence[Call], functions: Sequence[dict[str, Any]], answers: Sequence[dict[str, Any]]) -> bool:
+def as_function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`{name, description, parameters}`, out of its `{type: function, function: ...}` if it is in one."""
+    function = tool.get("function", tool)
+    return function if isinstance(function, dict) else tool
+
+
+def match(calls: Sequence[Call], functions: Sequence[Mapping[str, Any]], answers: Sequence[dict[str, Any]]) -> bool:
     """Whether calls are, in any order, those of the possible answers: each of them once, and nothing besides.
 
     Args:
@@ -40,7 +46,7 @@ def match(calls: Sequence[Call], functions: Sequence[dict[str, Any]], answers: S
     return True
 
 
-def fits(call: Call, function: dict[str, Any], possible: dict[str, list[Any]]) -> bool:
+def fits(call: Call, function: Mapping[str, Any], possible: dict[str, list[Any]]) -> bool:
     """Whether a call is of a function, with every argument of the right type and among the possible values."""
     parameters = function.get("parameters", {})
     properties, given = parameters.get("properties", {}), call.arguments

@@ -38,5 +38,23 @@ def consistent(answer: str, facts: Sequence[Sequence[str]], contradictions: Sequ
     return held and not mentions(answer, contradictions) and not out_of_role(answer)
 
 
+def in_manner(answer: str, manner: str, text: str) -> bool:
+    """Whether an answer begins or ends with a text, marks apart.
+
+    Args:
+        answer: What the persona says.
+        manner: `begins with` or `ends with`.
+        text: With what.
+
+    Raises:
+        ValueError: The manner is another.
+    """
+    words = answer.split()
+    size = len(text.split())
+    if manner not in ("begins with", "ends with"):
+        raise ValueError(f"manner: {manner!r}; allowed: begins with, ends with")
+    return mentions(" ".join(words[:size] if manner == "begins with" else words[-size:]), [text])
+
+
 def _plain(text: str) -> str:
     return " ".join(text.lower().replace("’", "'").split())

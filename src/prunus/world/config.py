@@ -9,8 +9,9 @@ from pydantic import Field, field_validator, model_validator
 from prunus.config import Config, Seed
 from prunus.errors import nearest
 
-Skill = Literal["instruction_following", "roleplay", "rag", "function_calling"]
-SKILLS: tuple[Skill, ...] = get_args(Skill)
+MIXTURE: dict[str, float] = {"instruction_following": 1.0, "roleplay": 1.0, "rag": 2.0, "function_calling": 2.0}
+"""The skills that the world has scenes of, by their names in `prunus.verify.skills`, and their shares by default."""
+SKILLS = tuple(MIXTURE)
 KINDS: tuple[str, ...] = (*SKILLS, "copying", "stories")
 """What a mixture may hold: the skills; pure copying, from which they are learnt faster; and stories on request."""
 Difficulty = Literal["easy", "medium", "hard"]
@@ -22,8 +23,6 @@ WORLD = "builtin:world"
 """What it is called where text or items are wanted."""
 REVISION = 3
 """Raised whenever the same options come to mean other text."""
-
-MIXTURE: dict[str, float] = {"instruction_following": 1.0, "roleplay": 1.0, "rag": 2.0, "function_calling": 2.0}
 
 
 class WorldConfig(Config):

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from prunus.world import calls, copying, instructions, rag, roleplay, stories
-from prunus.world.config import KINDS, Difficulty, Part, Skill, WorldConfig
+from prunus.world.config import KINDS, Difficulty, Part, WorldConfig
 from prunus.world.items import Message, Scene
 from prunus.world.stories import chant, story
 
@@ -29,14 +29,14 @@ class Item:
     """A question that is held out.
 
     Attributes:
-        skill: Which of the four.
+        skill: Which.
         messages: All before the answer.
         tools: JSON schemas of the tools at hand.
         reference: An answer that is right, as a message.
         check: What an answer is judged by; see `Turn`.
     """
 
-    skill: Skill
+    skill: str
     messages: list[Message]
     tools: list[dict[str, Any]]
     reference: Message
@@ -62,7 +62,7 @@ def conversations(config: WorldConfig) -> Iterator[dict[str, Any]]:
         number += 1
 
 
-def held_out(config: WorldConfig, skill: Skill, count: int) -> list[Item]:
+def held_out(config: WorldConfig, skill: str, count: int) -> list[Item]:
     """Items of one skill whose names, values, tools and combinations no conversation shows."""
     items = []
     for number in range(count):

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from prunus.client import BadAnswerError, Client, Server, shown_answer
 from prunus.writing.answers import Answer
-from prunus.writing.client import BadAnswerError, Client, Server, shown_answer
 from prunus.writing.config import Writing
 from prunus.writing.prompts import Prompt
 

@@ -8,18 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prunus import client
+from prunus.client import BadAnswerError, Server
 from prunus.console import Console
 from prunus.errors import HubError
 from prunus.judging import judge as judging
 from prunus.judging.config import JudgeConfig
 from prunus.judging.judge import Judge, _verdict
 from prunus.models.load import load_tokenizer
-from prunus.writing import client, server
-from prunus.writing.client import BadAnswerError, Server
+from prunus.writing import server
 from prunus.writing.config import ServerConfig, Writing
 from prunus.writing.prompts import Prompt
+from tests.bad import ANSWERED, KEY, MODES, misbehaving, said
 from tests.fuzz import fuzz
-from tests.writing.bad import ANSWERED, KEY, MODES, misbehaving, said
 
 QUIET = Console(quiet=True)
 PATIENCE = 0.4
