@@ -27,14 +27,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from distill import BATCH, SAME, STUDENT, Step, peers, status, stepping, timed
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from distill import BATCH, SAME, STUDENT, Step, peers, status, stepping, timed
-from prunus.align.answers import sequences
-from prunus.align.config import AlignConfig
-from prunus.align.objective import Preference
 from prunus.data.tokens import Tokens
 from prunus.pipeline.machine import hardware, versions
+from prunus.steps.align.answers import sequences
+from prunus.steps.align.config import AlignConfig
+from prunus.steps.align.objective import Preference
 from prunus.training.objectives import CrossEntropy
 from prunus.training.packed import Packed
 

@@ -25,13 +25,8 @@ from typing import Any
 
 import yaml
 
-from prunus.align.config import AlignConfig
-from prunus.align.plan import Alignment
 from prunus.config import parse
 from prunus.console import Console
-from prunus.evaluate.config import EvaluateConfig
-from prunus.evaluate.measure import read_items_of
-from prunus.evaluate.summary import Row, summarise
 from prunus.graph.hub import Hub
 from prunus.graph.steps import Step
 from prunus.models.locate import locate_model
@@ -41,6 +36,11 @@ from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import load_recipe
 from prunus.pipeline.run import execute, run_plan
 from prunus.pipeline.unpacking import find_model
+from prunus.steps.align.config import AlignConfig
+from prunus.steps.align.plan import Alignment
+from prunus.steps.evaluate.config import EvaluateConfig
+from prunus.steps.evaluate.measure import read_items_of
+from prunus.steps.evaluate.summary import Row, summarise
 
 TEACHER = "builtin:sapling"
 SHOWN = (("instruction_following", "prompt_strict"), ("roleplay", "consistent"), ("rag", "f1"), ("rag", "exact"),

@@ -34,10 +34,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Trainer
 
 from prunus.console import Console
 from prunus.data.tokens import Tokens
-from prunus.distill.config import DistillConfig
-from prunus.distill.objective import make_objective
 from prunus.pipeline.machine import hardware, versions
 from prunus.runtime import Runtime
+from prunus.steps.distill.config import DistillConfig
+from prunus.steps.distill.objective import make_objective
 from prunus.training.loop import train
 
 TEACHER = {"hidden_size": 288, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 6}

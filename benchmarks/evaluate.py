@@ -23,12 +23,12 @@ from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from prunus.evaluate.config import EvaluateConfig, TaskConfig
-from prunus.evaluate.harness import Harness
-from prunus.evaluate.summary import summarise
 from prunus.models.folder import ModelFolder
 from prunus.models.load import load_model, load_tokenizer
 from prunus.pipeline.machine import hardware, versions
+from prunus.steps.evaluate.config import EvaluateConfig, TaskConfig
+from prunus.steps.evaluate.harness import Harness
+from prunus.steps.evaluate.summary import summarise
 
 TASKS = ("hellaswag", "arc_easy", "piqa", "winogrande", "lambada_openai")
 

@@ -18,9 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from prune import make_checkpoint
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from prune import make_checkpoint
 from prunus.pipeline.machine import hardware
 
 ROUNDS = 3
@@ -33,7 +33,7 @@ COPY = (
 )
 WRITE = (
     "import sys; from pathlib import Path\n"
-    "from prunus.export.gguf import write_gguf; from prunus.export.vocabulary import read_vocabulary\n"
+    "from prunus.steps.export.gguf import write_gguf; from prunus.steps.export.vocabulary import read_vocabulary\n"
     "from prunus.models.folder import ModelFolder\n"
     "folder = ModelFolder(Path(sys.argv[1]))\n"
     "write_gguf(folder, read_vocabulary(folder.path, folder.shape.vocab_size), sys.argv[3], Path(sys.argv[2]))"

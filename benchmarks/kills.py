@@ -60,20 +60,20 @@ Target = tuple[str, str, str]
 NAMED: tuple[Target, ...] = (
     ("prunus.graph.artifact", "Artifact.begin", "before"),
     ("prunus.graph.artifact", "Artifact.begin", "after"),
-    ("prunus.correct.step", "save_trained", "before"),
+    ("prunus.steps.correct.step", "save_trained", "before"),
     ("prunus.graph.artifact", "Artifact.finish", "before"),
     ("prunus.graph.artifact", "replace_json", "after"),
     ("prunus.graph.artifact", "Artifact._put_in_place", "before"),
     ("prunus.graph.artifact", "Artifact._put_in_place", "after"),
     ("prunus.models.checkpoint", "_write_all", "before"),
     ("prunus.models.checkpoint", "_write_all", "after"),
-    ("prunus.distill.step", "train", "after"),
-    ("prunus.distill.step", "save_trained", "before"),
-    ("prunus.distill.step", "save_trained", "after"),
+    ("prunus.steps.distill.step", "train", "after"),
+    ("prunus.steps.distill.step", "save_trained", "before"),
+    ("prunus.steps.distill.step", "save_trained", "after"),
     ("prunus.training.record", "keep_only", "before"),
-    ("prunus.align.step", "save_trained", "before"),
-    ("prunus.align.step", "save_trained", "after"),
-    ("prunus.export.gguf", "_write", "after"),
+    ("prunus.steps.align.step", "save_trained", "before"),
+    ("prunus.steps.align.step", "save_trained", "after"),
+    ("prunus.steps.export.gguf", "_write", "after"),
 )
 """Where a process kills itself: module, name in it, and whether before the call or after it."""
 TIMES = {"seconds", "peak_memory_bytes", "tokens_per_second", "efficiency", "seal", "files", "hardware"}

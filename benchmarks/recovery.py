@@ -31,20 +31,20 @@ from prunus.data.step import Inputs as DataInputs
 from prunus.data.step import run as tokenise
 from prunus.data.tokens import Tokens
 from prunus.data.windows import first_windows
-from prunus.distill.config import DistillConfig
-from prunus.distill.objective import make_objective
-from prunus.evaluate.heldout import batches, measure, padded
 from prunus.models.folder import ModelFolder
 from prunus.models.lineage import read_lineage
 from prunus.models.load import load_model
 from prunus.pipeline.machine import hardware, versions
-from prunus.prune.config import PruneConfig
-from prunus.prune.step import Inputs as PruneInputs
-from prunus.prune.step import run as prune
 from prunus.runtime import Runtime
-from prunus.score.config import ScoreConfig
-from prunus.score.step import Inputs as ScoreInputs
-from prunus.score.step import run as score
+from prunus.steps.distill.config import DistillConfig
+from prunus.steps.distill.objective import make_objective
+from prunus.steps.evaluate.heldout import batches, measure, padded
+from prunus.steps.prune.config import PruneConfig
+from prunus.steps.prune.step import Inputs as PruneInputs
+from prunus.steps.prune.step import run as prune
+from prunus.steps.score.config import ScoreConfig
+from prunus.steps.score.step import Inputs as ScoreInputs
+from prunus.steps.score.step import run as score
 from prunus.training.loop import train
 
 PAPER = {"optimizer": "adamw", "states": "none"}

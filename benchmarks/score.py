@@ -23,8 +23,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from prunus.models.families.llama import FAMILY as LLAMA
 from prunus.models.shape import Shape
 from prunus.pipeline.machine import hardware, versions
-from prunus.score.statistics import Statistics
-from prunus.score.step import forward_and_backward
+from prunus.steps.score.statistics import Statistics
+from prunus.steps.score.step import forward_and_backward
 from prunus.training.objectives import CrossEntropy
 
 CONFIG = {

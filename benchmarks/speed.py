@@ -19,8 +19,6 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from prunus.bench.compare import compare
-from prunus.bench.config import BenchConfig
 from prunus.cli.render import show_speeds
 from prunus.console import Console
 from prunus.models.draw import draw_model
@@ -28,6 +26,8 @@ from prunus.models.families.llama import FAMILY as LLAMA
 from prunus.models.shape import Shape
 from prunus.pipeline.machine import hardware
 from prunus.runtime import Runtime
+from prunus.tools.bench.compare import compare
+from prunus.tools.bench.config import BenchConfig
 
 TEACHER: dict[str, Any] = {"num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 14336}
 STUDENTS = {"depth": {"num_hidden_layers": 16}, "width": {"hidden_size": 3072, "intermediate_size": 9216}}

@@ -9,12 +9,12 @@ import torch
 
 from prunus.console import Console
 from prunus.data.tokens import ENDS, FACTS, IDS, SIZES
-from prunus.prune.config import PruneConfig
-from prunus.prune.step import Inputs, run
 from prunus.runtime import Runtime
-from prunus.score.config import ScoreConfig
-from prunus.score.step import Inputs as ScoreInputs
-from prunus.score.step import run as run_score
+from prunus.steps.prune.config import PruneConfig
+from prunus.steps.prune.step import Inputs, run
+from prunus.steps.score.config import ScoreConfig
+from prunus.steps.score.step import Inputs as ScoreInputs
+from prunus.steps.score.step import run as run_score
 from tests.tiny import load
 
 QUIET = Console(quiet=True)

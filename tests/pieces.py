@@ -10,14 +10,14 @@ from prunus.models import checkpoint
 from prunus.models.checkpoint import TensorPlan
 
 CONSTANTS = (
-    "prunus.export.tensors._PIECE",
+    "prunus.steps.export.tensors._PIECE",
     "prunus.fingerprint._READ_BYTES",
     "prunus.models.checkpoint._COMPARED_BYTES",
     "prunus.models.values._CACHED",
-    "prunus.prune.cut.PIECE_BYTES",
-    "prunus.unpack.settings._ROWS",
-    "prunus.unpack.tensors._PIECE",
-    "prunus.unpack.widened._PIECE",
+    "prunus.steps.prune.cut.PIECE_BYTES",
+    "prunus.steps.unpack.settings._ROWS",
+    "prunus.steps.unpack.tensors._PIECE",
+    "prunus.steps.unpack.widened._PIECE",
 )
 """All that say how much of a tensor or of a file of weights is in memory at a time: bytes, values or rows."""
 

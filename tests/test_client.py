@@ -12,13 +12,13 @@ from prunus import client
 from prunus.client import BadAnswerError, Server
 from prunus.console import Console
 from prunus.errors import HubError
+from prunus.inference import server
+from prunus.inference.config import ServerConfig, Writing
+from prunus.inference.prompts import Prompt
 from prunus.judging import judge as judging
 from prunus.judging.config import JudgeConfig
 from prunus.judging.judge import Judge, _verdict
 from prunus.models.load import load_tokenizer
-from prunus.writing import server
-from prunus.writing.config import ServerConfig, Writing
-from prunus.writing.prompts import Prompt
 from tests.bad import ANSWERED, KEY, MODES, misbehaving, said
 from tests.fuzz import fuzz
 

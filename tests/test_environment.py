@@ -10,10 +10,10 @@ from prunus import environment
 from prunus.config import Config
 from prunus.environment import as_used, as_written, expand
 from prunus.errors import RecipeError
-from prunus.evaluate.config import EvaluateConfig
 from prunus.graph.steps import Given, Step
 from prunus.judging.config import JudgeConfig
 from prunus.pipeline.recipe import Recipe, load_recipe
+from prunus.steps.evaluate.config import EvaluateConfig
 from tests.pipeline.recipes import tiny_recipe, write
 
 ROOT = Path(__file__).parents[1]

@@ -13,17 +13,17 @@ from prunus.data.config import Source, TokensConfig
 from prunus.data.step import Inputs as DataInputs
 from prunus.data.step import run as tokenise
 from prunus.errors import ModelError
-from prunus.evaluate import step as evaluate
-from prunus.evaluate.config import EvaluateConfig
-from prunus.evaluate.heldout import check_sums
-from prunus.generate import step as generate
-from prunus.generate.config import GenerateConfig
 from prunus.models.finite import finite_logits, not_finite
 from prunus.runtime import Runtime
-from prunus.score import step as score
-from prunus.score.config import ScoreConfig
-from prunus.targets import step as targets
-from prunus.targets.config import TargetsConfig
+from prunus.steps.evaluate import step as evaluate
+from prunus.steps.evaluate.config import EvaluateConfig
+from prunus.steps.evaluate.heldout import check_sums
+from prunus.steps.generate import step as generate
+from prunus.steps.generate.config import GenerateConfig
+from prunus.steps.score import step as score
+from prunus.steps.score.config import ScoreConfig
+from prunus.steps.targets import step as targets
+from prunus.steps.targets.config import TargetsConfig
 from tests.tiny import load, make_model
 
 UP = "model.layers.2.mlp.up_proj.weight"

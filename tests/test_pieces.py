@@ -13,25 +13,25 @@ import xxhash
 from safetensors.torch import load_file
 
 from prunus.console import Console
-from prunus.expand.config import ExpandConfig
-from prunus.expand.step import Inputs as ExpandInputs
-from prunus.expand.step import run as run_expand
 from prunus.fingerprint import checksum
 from prunus.llamacpp.reading import read_gguf
 from prunus.models.checkpoint import WEIGHTS, TensorInfo, same_bytes
 from prunus.models.folder import ModelFolder
-from prunus.prune.config import PruneConfig
-from prunus.prune.step import Inputs as PruneInputs
-from prunus.prune.step import run as run_prune
 from prunus.runtime import Runtime
-from prunus.unpack.settings import settings_of
-from prunus.unpack.widened import write_widened
+from prunus.steps.expand.config import ExpandConfig
+from prunus.steps.expand.step import Inputs as ExpandInputs
+from prunus.steps.expand.step import run as run_expand
+from prunus.steps.prune.config import PruneConfig
+from prunus.steps.prune.step import Inputs as PruneInputs
+from prunus.steps.prune.step import run as run_prune
+from prunus.steps.unpack.settings import settings_of
+from prunus.steps.unpack.widened import write_widened
 from tests.families import make_teacher
-from tests.merge.test_step import merge
 from tests.pieces import in_pieces
-from tests.prune.test_families import score
+from tests.steps.merge.test_step import merge
+from tests.steps.prune.test_families import score
+from tests.steps.unpack.files import file_of, folder_of, rewritten
 from tests.tiny import load, make_model
-from tests.unpack.files import file_of, folder_of, rewritten
 
 pytest.importorskip("gguf", reason="the extra `gguf` is not installed")
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from prunus.align.config import AlignConfig
 from prunus.cli.pages import page, spelled_out, words
-from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError
 from prunus.pipeline.recipe import Recipe
+from prunus.steps.align.config import AlignConfig
+from prunus.steps.distill.config import DistillConfig
 
 VALUES: dict[str, Any] = {
     "teacher": {"path": "x"},

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from prunus.data.template import Dialogue, Script
 from prunus.errors import DataError
 from tests.data.templates import CHATML
 from tests.fuzz import fuzz
+from tests.real import DATA
 
-REAL = Path(os.environ.get("PRUNUS_REAL_DATA", Path(__file__).parents[3] / "shared" / "data")) / "chat"
+REAL = DATA / "chat"
 ASK, SAY = {"role": "user", "content": "plum?"}, {"role": "assistant", "content": "plum."}
 NO = {"role": "assistant", "content": "no."}
 RULE = {"role": "system", "content": "be brief"}

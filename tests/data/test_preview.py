@@ -16,7 +16,7 @@ from prunus.data.endings import ends_of
 from prunus.data.preview import SHOWN, Reader, preview
 from prunus.data.template import PLAIN, Dialogue, Template
 from prunus.models.load import load_tokenizer
-from tests.align.making import rows, write
+from tests.steps.align.making import rows, write
 
 TURNS = [{"role": role, "content": f"plum {i}"} for i, role in enumerate(["user", "assistant"] * 2)]
 

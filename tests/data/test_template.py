@@ -7,8 +7,8 @@ import pytest
 
 from prunus.data.template import PLAIN, Dialogue, Template, read_template
 from prunus.errors import DataError, ModelError
+from prunus.inference.prompts import rendered
 from prunus.models.load import load_tokenizer
-from prunus.writing.prompts import rendered
 
 SAYS = "{{ m.content }}<END>"
 MARKED = (

@@ -10,13 +10,13 @@ import pytest
 from prunus import client
 from prunus.console import Console
 from prunus.errors import DataError
-from prunus.evaluate.items import Item
-from prunus.evaluate.skills import questions
+from prunus.inference.answers import Answer
 from prunus.judging import judge as room
 from prunus.judging.config import JudgeConfig
 from prunus.judging.judge import Judge
 from prunus.judging.prompts import PROMPTS, judge_prompts, rating
-from prunus.writing.answers import Answer
+from prunus.steps.evaluate.items import Item
+from prunus.steps.evaluate.skills import questions
 from tests.fake import Fake, serving
 from tests.real import DATA, real
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from prunus.distill.config import DistillConfig
 from prunus.kd import losses
 from prunus.kd.divergences import divergence_of
 from prunus.kd.rows import sparse_forward_kl_rows
+from prunus.steps.distill.config import DistillConfig
 from prunus.training.objectives import cross_entropy_rows
 
 Formula = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

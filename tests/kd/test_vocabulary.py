@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from prunus.distill.config import DistillConfig
-from prunus.distill.objective import make_objective
 from prunus.errors import ModelError
 from prunus.kd.losses import forward_kl
 from prunus.kd.vocabulary import SharedTokens, shared_tokens
+from prunus.steps.distill.config import DistillConfig
+from prunus.steps.distill.objective import make_objective
 from tests.tiny import load, make_model
 
 TEACHER = {"a": 0, "b": 1, "c": 2, "d": 3}

@@ -1,7 +1,6 @@
 """A look at a GGUF file: a sound one goes without a word, and what is wrong with others is told in plain words."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,17 @@ import pytest
 
 from prunus.cli.main import main
 from prunus.errors import ModelError
-from prunus.export.gguf import write_gguf
-from prunus.export.vocabulary import read_vocabulary
 from prunus.llamacpp import look
 from prunus.llamacpp.look import look_at
 from prunus.llamacpp.running import Running
 from prunus.models.folder import ModelFolder
 from prunus.models.load import load_tokenizer
 from prunus.models.locate import locate_model
+from prunus.steps.export.gguf import write_gguf
+from prunus.steps.export.vocabulary import read_vocabulary
+from tests.real import DATA
 from tests.tiny import make_model
 
-DATA = Path(os.environ.get("PRUNUS_REAL_DATA") or Path(__file__).parents[3] / "shared" / "data")
 pytest.importorskip("gguf", reason="the extra `gguf` is not installed")
 pytest.importorskip("xllamacpp", reason="the extra `gguf` is not installed")
 

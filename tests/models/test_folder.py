@@ -11,7 +11,7 @@ from prunus.errors import HubError, ModelError
 from prunus.models.folder import ModelFolder
 from prunus.models.locate import locate_model
 from prunus.models.student import student_config
-from prunus.prune.config import PruneConfig
+from prunus.steps.prune.config import PruneConfig
 from tests.families import COMMON, SPECIAL
 from tests.fuzz import fuzz
 

@@ -18,7 +18,7 @@ from prunus.models.families.phi3 import FAMILY as PHI3
 from prunus.models.families.table import FAMILIES, family_of
 from prunus.models.folder import ModelFolder, write_config
 from prunus.models.positions import all_rope_parameters, rope_parameters, with_rope_resolved
-from prunus.prune.config import PruneConfig
+from prunus.steps.prune.config import PruneConfig
 from tests.families import COMMON, SPECIAL
 from tests.tiny import load, make_model
 

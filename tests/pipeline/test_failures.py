@@ -112,7 +112,7 @@ def test_a_shared_step_and_a_full_disk_end_the_run(recipe, tmp_path, monkeypatch
 
 
 def test_a_figure_that_is_not_finite_is_no_result(teacher, corpus, tmp_path, monkeypatch, capsys) -> None:
-    module = pytest.importorskip("prunus.score.step")
+    module = pytest.importorskip("prunus.steps.score.step")
     monkeypatch.setattr(module, "run", lambda *_: {"samples": float("nan")})
     words = ["score", teacher, "--corpus", corpus, "--sequence-length", "16", "--out", tmp_path / "scores"]
     assert main([str(word) for word in words]) == 2

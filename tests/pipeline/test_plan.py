@@ -142,7 +142,7 @@ def test_trackers_that_are_not_installed(plan, monkeypatch) -> None:
 
 
 def test_what_the_harness_lacks_is_found_before_any_work(plan, monkeypatch) -> None:
-    from prunus.evaluate import check
+    from prunus.steps.evaluate import check
 
     needed = ["numpy>=1", "no-such-package>=2", "another-one; extra == 'more'", "third; python_version < '3'"]
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())

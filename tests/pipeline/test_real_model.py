@@ -20,21 +20,21 @@ from prunus.data.config import Source, TokensConfig
 from prunus.data.step import Inputs as DataInputs
 from prunus.data.step import run as tokenise
 from prunus.data.tokens import Tokens
-from prunus.distill.config import DistillConfig
-from prunus.distill.step import Inputs as DistillInputs
-from prunus.distill.step import run as distill
-from prunus.export.config import ExportConfig
-from prunus.export.step import Inputs as ExportInputs
-from prunus.export.step import run as export
 from prunus.llamacpp.reading import read_gguf
 from prunus.models.folder import copy_along
-from prunus.prune.config import PruneConfig
-from prunus.prune.step import Inputs as PruneInputs
-from prunus.prune.step import run as prune
 from prunus.runtime import Runtime
-from prunus.score.config import ScoreConfig
-from prunus.score.step import Inputs as ScoreInputs
-from prunus.score.step import run as score
+from prunus.steps.distill.config import DistillConfig
+from prunus.steps.distill.step import Inputs as DistillInputs
+from prunus.steps.distill.step import run as distill
+from prunus.steps.export.config import ExportConfig
+from prunus.steps.export.step import Inputs as ExportInputs
+from prunus.steps.export.step import run as export
+from prunus.steps.prune.config import PruneConfig
+from prunus.steps.prune.step import Inputs as PruneInputs
+from prunus.steps.prune.step import run as prune
+from prunus.steps.score.config import ScoreConfig
+from prunus.steps.score.step import Inputs as ScoreInputs
+from prunus.steps.score.step import run as score
 from prunus.training.sequences import Sequences
 from tests.llama import Llama, Seen, read_llama
 from tests.real import real_model

@@ -5,19 +5,19 @@ from typing import Any
 
 import pytest
 
-from prunus.align.config import AlignConfig
 from prunus.cli.main import main
 from prunus.config import Config, Size, parse
-from prunus.correct.config import CorrectConfig
-from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError
-from prunus.evaluate.config import EvaluateConfig
 from prunus.files import read_object
 from prunus.pipeline.plan import make_plan
 from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe
-from prunus.prune.heal_config import HealConfig
-from prunus.score.config import ScoreConfig
+from prunus.steps.align.config import AlignConfig
+from prunus.steps.correct.config import CorrectConfig
+from prunus.steps.distill.config import DistillConfig
+from prunus.steps.evaluate.config import EvaluateConfig
+from prunus.steps.prune.heal_config import HealConfig
+from prunus.steps.score.config import ScoreConfig
 from tests.tiny import make_model
 
 

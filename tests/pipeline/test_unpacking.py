@@ -17,7 +17,7 @@ from prunus.pipeline.run import run_plan
 from prunus.pipeline.unpacking import find_model, known_content
 from prunus.report.card import write_cards
 from tests.pipeline.recipes import tiny_recipe, write
-from tests.unpack.files import file_of, rewritten
+from tests.steps.unpack.files import file_of, rewritten
 
 pytest.importorskip("gguf", reason="the extra `gguf` is not installed")
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from prunus.errors import ArtifactError
-from prunus.prune.config import PruneConfig
 from prunus.report.records import load_run
 from prunus.report.step import write_report
 from prunus.report.table import HEADER, comparison
+from prunus.steps.prune.config import PruneConfig
 
 FIGURES = ("nll", "perplexity", "bits_per_byte", "kl", "agreement", "nll_increase")
 

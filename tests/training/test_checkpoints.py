@@ -67,7 +67,7 @@ def test_a_disk_that_is_full_when_the_result_is_saved_loses_no_step(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("prunus.distill.step.save_trained", full)
+        patch.setattr("prunus.steps.distill.step.save_trained", full)
         assert distil(student, teacher, corpus, out) == 2
     message = capsys.readouterr().err
     assert "No space left on device" in message or "bytes free" in message

@@ -28,7 +28,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_the_step(
         seen.append(Broken(model))
         return seen[-1]
 
-    monkeypatch.setattr("prunus.correct.step.CrossEntropy", broken)
+    monkeypatch.setattr("prunus.steps.correct.step.CrossEntropy", broken)
     words = [
         "correct",
         teacher,

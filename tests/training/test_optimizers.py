@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from prunus.distill.config import DistillConfig
+from prunus.steps.distill.config import DistillConfig
 from prunus.training.optimizers import MuonWithAdamW
 from tests.tiny import load, make_model
 

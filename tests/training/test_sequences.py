@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from prunus.correct.config import CorrectConfig
 from prunus.data.tokens import Tokens
 from prunus.errors import ArtifactError
+from prunus.steps.correct.config import CorrectConfig
 from prunus.training.objectives import CrossEntropy
 from prunus.training.record import last_checkpoint
 from prunus.training.sequences import Sequences

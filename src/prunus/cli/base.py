@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tyro.conf import arg
 
-from prunus import processes
+from prunus import distributed
 from prunus.config import StepConfig, check_length, parse
 from prunus.console import Console
 from prunus.data.config import Source, TokensConfig
@@ -63,7 +63,7 @@ class Single:
         out = Path(self.out)
         *before, last = steps
         last = replace(last, place=out)
-        with alone_at(out) if processes.rank() == 0 else nullcontext():
+        with alone_at(out) if distributed.rank() == 0 else nullcontext():
             for part in [*before, last]:
                 console.heading(part.label, f"{part.artifact.path}  {part.state()}")
                 execute(part, self.runtime, console)

@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 import tyro
 from pydantic import ValidationError
 
-from prunus import processes
+from prunus import distributed
 from prunus.cli.pages import spelled_out
 from prunus.config import explain
 from prunus.console import Console
@@ -27,7 +27,7 @@ def execute(name: str, arguments: list[str]) -> None:
         SystemExit: Options cannot be parsed (2), or help was asked for (0).
     """
     command = getattr(importlib.import_module(f"prunus.cli.commands.{name}"), name.capitalize())
-    console = Console(quiet=processes.rank() > 0)
+    console = Console(quiet=distributed.rank() > 0)
     own = get_type_hints(command)
     if "recipe" in own:
         from prunus.cli.recipe import with_recipe

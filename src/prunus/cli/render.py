@@ -10,8 +10,6 @@ from typing import Any
 from prunus.console import Console, duration, human, human_bytes
 from prunus.costs import Cost
 from prunus.data.preview import Preview
-from prunus.evaluate.cost import task_costs
-from prunus.export.plan import unfitting
 from prunus.graph.steps import Step
 from prunus.models.checkpoint import DTYPES, ITEM_BYTES
 from prunus.models.folder import ModelFolder
@@ -20,11 +18,13 @@ from prunus.models.shape import Shape
 from prunus.pipeline.estimate import cost_of
 from prunus.pipeline.pace import seconds_of
 from prunus.pipeline.planned import Plan
-from prunus.publish.hub import Parcel
 from prunus.report import tasks
 from prunus.report.records import load_run
 from prunus.report.shapes import candidates, movement
 from prunus.report.table import HEADER, comparison
+from prunus.steps.evaluate.cost import task_costs
+from prunus.steps.export.plan import unfitting
+from prunus.tools.publish.hub import Parcel
 from prunus.training.config import TrainingConfig
 
 _CONTEXT = 4096

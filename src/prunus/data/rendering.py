@@ -16,9 +16,9 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from prunus.child import Child, answer
 from prunus.data.turns import LEARNT, Turns
 from prunus.errors import DataError, ExportError
+from prunus.worker import Child, answer
 
 CPU_SECONDS = 20.0
 """What a template may take for one conversation, in processor time, so that a busy machine refuses nothing."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prunus.child import Child, answer
+from prunus.worker import Child, answer
 
 
 class Running(Child):

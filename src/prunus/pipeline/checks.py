@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
-from prunus.align.plan import Alignment
 from prunus.config import check_length
 from prunus.data.config import TokensConfig
 from prunus.data.mixture import check_some
 from prunus.data.preview import Preview
 from prunus.data.sources import check_source
 from prunus.errors import HubError, Mistakes
-from prunus.evaluate.check import check_chat, check_tasks
-from prunus.export.plan import check_export
-from prunus.generate.prompts import check_prompts
 from prunus.graph.hub import Hub
 from prunus.graph.steps import Given, Step
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.students import Student
 from prunus.pipeline.teacher import Teacher
+from prunus.steps.align.plan import Alignment
+from prunus.steps.evaluate.check import check_chat, check_tasks
+from prunus.steps.export.plan import check_export
+from prunus.steps.generate.prompts import check_prompts
 
 
 def check_lengths(recipe: Recipe, context: int, mistakes: Mistakes) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import get_args
 
 from prunus.config import parse
-from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError
 from prunus.graph.steps import Given, Step
 from prunus.models.shape import Shape
-from prunus.prune.config import PruneConfig
-from prunus.score.config import ScoreConfig, Statistic
-from prunus.score.plan import given_task
+from prunus.steps.distill.config import DistillConfig
+from prunus.steps.prune.config import PruneConfig
+from prunus.steps.score.config import ScoreConfig, Statistic
+from prunus.steps.score.plan import given_task
 
 
 def scored(config: ScoreConfig, teacher: Shape, cuts: Sequence[tuple[PruneConfig, Shape]]) -> ScoreConfig:

@@ -6,10 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from prunus.align.plan import Alignment, is_model
 from prunus.data.config import TokensConfig
-from prunus.evaluate.plan import given_data
-from prunus.generate.plan import given_prompts
 from prunus.graph.hub import Hub
 from prunus.graph.steps import Given, Step, given_model, given_tokenizer, tokens_step
 from prunus.models.locate import Located
@@ -19,8 +16,11 @@ from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.search.plan import plan_search
 from prunus.pipeline.students import Student
 from prunus.pipeline.teacher import Teacher
-from prunus.score.plan import given_task
-from prunus.targets.config import TargetsConfig
+from prunus.steps.align.plan import Alignment, is_model
+from prunus.steps.evaluate.plan import given_data
+from prunus.steps.generate.plan import given_prompts
+from prunus.steps.score.plan import given_task
+from prunus.steps.targets.config import TargetsConfig
 
 _SHARED = ("prune", "distill", "evaluate", "conversations")
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prunus.align.plan import is_model
 from prunus.errors import ModelError, RecipeError, nearest
-from prunus.evaluate.plan import skill_items
 from prunus.graph.hub import Hub
 from prunus.graph.steps import Given, Step
-from prunus.merge.alike import check_alike, different_tokens
-from prunus.merge.config import MergedConfig, name_of
-from prunus.merge.plan import check_fitness, given_fitness, one_shape
-from prunus.merge.questions import asked
 from prunus.models.folder import ModelFolder
 from prunus.models.shape import Shape
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.unpacking import ENDING
+from prunus.steps.align.plan import is_model
+from prunus.steps.evaluate.plan import skill_items
+from prunus.steps.merge.alike import check_alike, different_tokens
+from prunus.steps.merge.config import MergedConfig, name_of
+from prunus.steps.merge.plan import check_fitness, given_fitness, one_shape
+from prunus.steps.merge.questions import asked
 
 _STAGES = {"pruned": "prune", "distilled": "distill"}
 

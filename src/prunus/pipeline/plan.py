@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from prunus.align.plan import Alignment
 from prunus.errors import Mistakes
 from prunus.graph.hub import Hub
 from prunus.models.locate import Located
@@ -32,6 +31,7 @@ from prunus.pipeline.students import alignment_of, find_students
 from prunus.pipeline.suiting import suited
 from prunus.pipeline.teacher import find_teacher
 from prunus.pipeline.unpacking import find_model, origin_in
+from prunus.steps.align.plan import Alignment
 from prunus.training.plan import check_runtime
 
 

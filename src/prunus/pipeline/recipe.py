@@ -10,25 +10,25 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from prunus import config as base
-from prunus.align.config import AlignConfig
 from prunus.config import Config, parse
-from prunus.correct.config import CorrectConfig
-from prunus.create.config import CreateConfig
 from prunus.data.config import DataConfig
-from prunus.distill.config import DistillConfig
 from prunus.environment import expand
 from prunus.errors import RecipeError
-from prunus.evaluate.config import EvaluateConfig
-from prunus.expand.config import ExpandConfig
-from prunus.export.config import ExportConfig
-from prunus.generate.config import GenerateConfig
-from prunus.merge.config import MergedConfig
 from prunus.models.shape import PRUNABLE
 from prunus.pipeline.search.config import ShapeSearch
-from prunus.prune.config import PruneConfig
 from prunus.runtime import Runtime
-from prunus.score.config import ScoreConfig
-from prunus.targets.config import KeptConfig
+from prunus.steps.align.config import AlignConfig
+from prunus.steps.correct.config import CorrectConfig
+from prunus.steps.create.config import CreateConfig
+from prunus.steps.distill.config import DistillConfig
+from prunus.steps.evaluate.config import EvaluateConfig
+from prunus.steps.expand.config import ExpandConfig
+from prunus.steps.export.config import ExportConfig
+from prunus.steps.generate.config import GenerateConfig
+from prunus.steps.merge.config import MergedConfig
+from prunus.steps.prune.config import PruneConfig
+from prunus.steps.score.config import ScoreConfig
+from prunus.steps.targets.config import KeptConfig
 from prunus.yaml12 import read_yaml
 
 SEEDED = ("correct", "score", "generate", "distill", "evaluate", "export")

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 from prunus.config import MAX_NAME, check_length
-from prunus.evaluate.check import check_chat
 from prunus.graph.hub import Hub
 from prunus.models.folder import has_chat_template
 from prunus.models.locate import Located
 from prunus.pipeline.recipe import Recipe
+from prunus.steps.evaluate.check import check_chat
 
 
 def find_references(recipe: Recipe, hub: Hub) -> dict[str, Located]:

@@ -11,7 +11,7 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
-from prunus import processes
+from prunus import distributed
 from prunus.console import Console, duration
 from prunus.errors import ArtifactError, PlaceError, PrunusError, RecipeError
 from prunus.files import replace_json
@@ -47,7 +47,7 @@ def run_plan(plan: Plan, console: Console) -> Plan:
     for step in plan.steps:
         _check_processes(step)
     plan.root.mkdir(parents=True, exist_ok=True)
-    with alone_in(plan.root) if processes.rank() == 0 else nullcontext():
+    with alone_in(plan.root) if distributed.rank() == 0 else nullcontext():
         _carry_out(plan, failures, console)
         while plan.rest is not None:
             plan = plan.rest()
@@ -90,10 +90,10 @@ def execute(step: Step, runtime: Runtime, console: Console) -> Path:
         PrunusError: As the step raises.
     """
     _check_processes(step)
-    processes.join()
+    distributed.join()
     artifact = step.artifact
     with ExitStack() as stack:
-        first = processes.rank() == 0
+        first = distributed.rank() == 0
         error = _begin(step, stack, console) if first else None
         _meet(step, error)
         if artifact.is_whole():
@@ -140,11 +140,11 @@ def _meet(step: Step, error: PrunusError | None) -> None:
         PrunusError: The error of this process, or what another's was.
     """
     try:
-        text = processes.outcome(str(error) if error is not None else None)
+        text = distributed.outcome(str(error) if error is not None else None)
     except TimeoutError:
         assert error is not None  # it failed here
         raise error from None
-    processes.wait()
+    distributed.wait()
     if error is not None:
         raise error
     if text is not None:
@@ -154,10 +154,10 @@ def _meet(step: Step, error: PrunusError | None) -> None:
 def _check_processes(step: Step) -> None:
     """Refuse a batch that the processes cannot share."""
     config = step.config
-    if isinstance(config, OptimizerConfig) and config.batch_size % processes.count() and not step.artifact.is_done():
+    if isinstance(config, OptimizerConfig) and config.batch_size % distributed.count() and not step.artifact.is_done():
         raise RecipeError(
-            f"{step.name}: batch_size: {config.batch_size} sequences cannot be shared by {processes.count()} processes "
-            "alike; allowed: a multiple of their number"
+            f"{step.name}: batch_size: {config.batch_size} sequences cannot be shared by {distributed.count()} "
+            "processes alike; allowed: a multiple of their number"
         )
 
 
@@ -174,7 +174,7 @@ def _read_by(step: Step) -> Iterator[Path]:
 def _work(step: Step, runtime: Runtime, console: Console) -> tuple[dict[str, float], PrunusError | None]:
     """This process's share of a step whose folder has been begun: its figures, or why it failed."""
     room = importlib.import_module(f"{step.config.room()}.step")
-    artifact, first = step.artifact, processes.rank() == 0
+    artifact, first = step.artifact, distributed.rank() == 0
     if not first and not getattr(room, "PARALLEL", False):
         return {}, None
     reset_peak_memory()
@@ -225,7 +225,7 @@ def _finish(step: Step, metrics: dict[str, float], seconds: float) -> PrunusErro
 
 def _write_manifest(plan: Plan, failures: Failures) -> None:
     """Say which folders belong to the run as it is now, and which steps failed; the report reads it."""
-    if processes.rank():
+    if distributed.rank():
         return
     steps = [
         {"subject": step.subject, "label": step.label, "kind": step.kind, "folder": _relative(step, plan.root)}

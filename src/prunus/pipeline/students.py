@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from prunus.align.plan import Alignment
-from prunus.distill.config import DistillConfig, StatesConfig
-from prunus.distill.plan import check_cached
 from prunus.errors import Mistakes, RecipeError
 from prunus.graph.hub import Hub
-from prunus.merge.config import MergedConfig
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.pipeline.cutting import check_via
 from prunus.pipeline.merging import in_order, merged_shape
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.teacher import Teacher
-from prunus.prune.config import PruneConfig
-from prunus.prune.plan import check_cut
+from prunus.steps.align.plan import Alignment
+from prunus.steps.distill.config import DistillConfig, StatesConfig
+from prunus.steps.distill.plan import check_cached
+from prunus.steps.merge.config import MergedConfig
+from prunus.steps.prune.config import PruneConfig
+from prunus.steps.prune.plan import check_cut
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from prunus.create.config import CreateConfig
 from prunus.errors import RecipeError
 from prunus.fingerprint import digest
 from prunus.graph.hub import Hub
@@ -15,6 +14,7 @@ from prunus.models.families.table import family_of
 from prunus.models.folder import has_chat_template, shape_of_file
 from prunus.models.shape import Shape
 from prunus.pipeline.recipe import Recipe, TeacherConfig
+from prunus.steps.create.config import CreateConfig
 
 
 @dataclass(frozen=True)

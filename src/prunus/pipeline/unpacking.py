@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from prunus import processes
+from prunus import distributed
 from prunus.console import Console
 from prunus.errors import ArtifactError, ModelError
 from prunus.files import read_object, replace_json
@@ -20,9 +20,9 @@ from prunus.models.folder import ModelFolder
 from prunus.models.locate import Located, locate_model
 from prunus.pipeline.run import execute
 from prunus.runtime import Runtime
-from prunus.unpack.config import UnpackConfig
-from prunus.unpack.origin import ORIGIN
-from prunus.unpack.step import content_of
+from prunus.steps.unpack.config import UnpackConfig
+from prunus.steps.unpack.origin import ORIGIN
+from prunus.steps.unpack.step import content_of
 
 ENDING = ".gguf"
 _MEMORY = "known.json"
@@ -54,7 +54,7 @@ def find_model(path: str, revision: str | None, where: str, weights: bool = True
     if whole.artifact.record is not None and whole.artifact.is_done():
         return Located(ModelFolder(whole.value), source)
     step = whole if weights else unpacking(file, UnpackConfig(check=False, weights=False))
-    console = Console(quiet=not weights or processes.rank() > 0)
+    console = Console(quiet=not weights or distributed.rank() > 0)
     console.say(f"{where}: {file.name} is unpacked once, into {whole.value}")
     return Located(ModelFolder(execute(step, Runtime(), console)), source)
 

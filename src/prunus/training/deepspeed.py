@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prunus import processes
+from prunus import distributed
 from prunus.errors import ArtifactError, RecipeError
 
 _FILLED = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
@@ -68,8 +68,8 @@ def check_shares(checkpoint: str | None) -> None:
         ArtifactError: Says how many it takes.
     """
     shares = len(list(Path(checkpoint).glob(f"global_step*/{_SHARES}"))) if checkpoint else 0
-    if shares not in (0, processes.count()):
+    if shares not in (0, distributed.count()):
         raise ArtifactError(
             f"{checkpoint}: was written by {shares} processes under DeepSpeed, and takes as many to go on; there are "
-            f"{processes.count()}"
+            f"{distributed.count()}"
         )

@@ -17,7 +17,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import WEIGHTS_NAME
 
-from prunus import processes
+from prunus import distributed
 from prunus.checkpoints import FOLDER as CHECKPOINTS
 from prunus.checkpoints import done_with
 from prunus.console import Console
@@ -71,7 +71,7 @@ class ObjectiveTrainer(Trainer):
         """
         losses = torch.stack([loss for _, loss in self.portions]).tolist()
         bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
-        if not processes.any_of(bad is not None):
+        if not distributed.any_of(bad is not None):
             return
         where = f"the loss is not finite at step {self.state.global_step + 1}, in another process"
         if bad is not None:
@@ -90,14 +90,14 @@ class ObjectiveTrainer(Trainer):
         """
         norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        if processes.any_of(not math.isfinite(whole.item())):
+        if distributed.any_of(not math.isfinite(whole.item())):
             raise TrainingError(f"the gradient is not finite at step {self.state.global_step + 1}; {_NOT_TAKEN}")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what the objective saw since the last line, as means over all processes' portions."""
         if "loss" in logs:
-            means = {name: torch.stack(seen).mean() / processes.count() for name, seen in self.figures.items()}
-            processes.add_up(means.values())
+            means = {name: torch.stack(seen).mean() / distributed.count() for name, seen in self.figures.items()}
+            distributed.add_up(means.values())
             logs |= {name: mean.item() for name, mean in means.items()}
             self.figures.clear()
         super().log(logs, start_time)
@@ -215,7 +215,7 @@ def fit(
         first = items.collate([items[i] for i in range(portion_of(config, runtime))])
         return {name: value for name, value in first.items() if name != "numbers"}
 
-    objective.compile_loss(items.steps * items.tokens_per_step // processes.count(), runtime, console)
+    objective.compile_loss(items.steps * items.tokens_per_step // distributed.count(), runtime, console)
     arithmetic = training_dtype(objective, portion, runtime, console)
     engine = None if settings is None else filled(settings, arithmetic is torch.bfloat16)
     arguments = _arguments(config, items, out / CHECKPOINTS, runtime, arithmetic, engine)
@@ -235,8 +235,8 @@ def fit(
         checkpoint = last_checkpoint(out / CHECKPOINTS, owner)
         check_shares(checkpoint)
         train_on(trainer, recorder, checkpoint)
-    processes.wait()
-    if processes.rank() == 0:
+    distributed.wait()
+    if distributed.rank() == 0:
         done_with(out)
     objective.model.eval()
     return recorder.summary()
@@ -244,7 +244,7 @@ def fit(
 
 def loading_device(runtime: Runtime) -> torch.device:
     """Where to load what is to be trained: its device, or the CPU where each process then takes a share to its own."""
-    return torch.device("cpu") if processes.share_weights(runtime.shard) else device_of(runtime)
+    return torch.device("cpu") if distributed.share_weights(runtime.shard) else device_of(runtime)
 
 
 def save_trained(objective: Objective, source: Path, out: Path) -> float:
@@ -279,9 +279,9 @@ def whole_model(objective: Objective, begin: Callable[[], PreTrainedModel]) -> P
         begin: Loads what training began with, to be filled where the weights are shared out.
     """
     if not is_sharded(objective):
-        return objective.model if processes.rank() == 0 else None
+        return objective.model if distributed.rank() == 0 else None
     weights = gathered(objective.state_dict())
-    if processes.rank():
+    if distributed.rank():
         return None
     model = begin()
     load_whole(model, {name.removeprefix("model."): value for name, value in weights.items()})
@@ -293,7 +293,7 @@ def place(objective: Objective, runtime: Runtime) -> None:
     if runtime.gradient_checkpointing:
         objective.model.gradient_checkpointing_enable({"use_reentrant": False})
     modules = [objective, *objective.companions]
-    if processes.share_weights(runtime.shard):
+    if distributed.share_weights(runtime.shard):
         for module in modules:
             shard(module, inference_dtype(runtime, device_of(runtime)))
         objective.is_distributed_loading_by_transformers = True  # the Trainer is not to wrap it once more
@@ -313,7 +313,7 @@ def _tensorboard(runtime: Runtime, out: Path) -> list[TensorBoardCallback]:
 
 def portion_of(config: OptimizerConfig, runtime: Runtime) -> int:
     """How many sequences go through the model at a time."""
-    share = config.batch_size // processes.count()
+    share = config.batch_size // distributed.count()
     return max(n for n in range(1, runtime.device_batch_size + 1) if share % n == 0)
 
 
@@ -330,7 +330,7 @@ def _arguments(
         output_dir=str(folder),
         max_steps=items.steps,
         per_device_train_batch_size=portion,
-        gradient_accumulation_steps=config.batch_size // processes.count() // portion,
+        gradient_accumulation_steps=config.batch_size // distributed.count() // portion,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": config.min_rate_share},
@@ -345,7 +345,7 @@ def _arguments(
         use_cpu=device.type == "cpu",
         deepspeed=engine,
         ddp_find_unused_parameters=False,  # an objective goes through all that it trains
-        ddp_backend="gloo" if device.type == "cpu" and processes.count() > 1 else None,
+        ddp_backend="gloo" if device.type == "cpu" and distributed.count() > 1 else None,
         dataloader_num_workers=runtime.workers,
         dataloader_pin_memory=device.type == "cuda",
         logging_steps=max(1, items.steps // _LOGGED),

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from prunus import processes
+from prunus import distributed
 from prunus.console import Progress
 from prunus.errors import ArtifactError, TrainingError
 from prunus.files import read_text, replace_text, sync
@@ -101,9 +101,9 @@ class Recorder(TrainerCallback):
         """Take up the record where the checkpoint of a step left it, without what was written after that."""
         if self.file.is_file():
             self.lines = [line for line in _whole_lines(self.file) if line["step"] <= step]
-        if processes.rank() == 0:
+        if distributed.rank() == 0:
             replace_text(self.file, "".join(json.dumps(line) + "\n" for line in self.lines))
-        processes.wait()  # until all have read what the first replaces
+        distributed.wait()  # until all have read what the first replaces
         self.saved = self.started = time.monotonic()
         self.first_step = step
         self.progress.update(step * self.tokens_per_step)
@@ -112,13 +112,13 @@ class Recorder(TrainerCallback):
         """Move the line, and save if it is time; always at the end, until the result itself is recorded."""
         self.progress.update(state.global_step * self.tokens_per_step)
         due = time.monotonic() - self.saved >= self.interval
-        if state.global_step == state.max_steps or processes.agree(due):
+        if state.global_step == state.max_steps or distributed.agree(due):
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Mark the checkpoint as whole, and remove the one before; the first process does, when all have written."""
-        processes.wait()
-        if processes.rank() == 0:
+        distributed.wait()
+        if distributed.rank() == 0:
             checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
             now, last = time.monotonic(), state.global_step == state.max_steps
             if self.synced is None or last or now - self.synced[0] >= _SYNC_SECONDS:
@@ -164,7 +164,7 @@ class Recorder(TrainerCallback):
 
     def _write(self, text: str, mode: str) -> None:
         """Write into the file; of several processes the first does."""
-        if processes.rank() == 0:
+        if distributed.rank() == 0:
             with self.file.open(mode, encoding="utf-8") as file:
                 file.write(text)
 

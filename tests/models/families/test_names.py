@@ -12,12 +12,12 @@ from prunus.models.families.table import FAMILIES
 ROOT = Path(prunus.__file__).parent
 OWN = ROOT / "models/families"
 ALLOWED = {
-    "export/pretokenizers.py": "llama.cpp's names of pre-tokenizers",
-    "export/vocabulary.py": "llama.cpp's kinds of tokenizers",
+    "steps/export/pretokenizers.py": "llama.cpp's names of pre-tokenizers",
+    "steps/export/vocabulary.py": "llama.cpp's kinds of tokenizers",
     "licences.py": "names of licences",
-    "unpack/bytelevel.py": "llama.cpp's names of pre-tokenizers",
-    "unpack/special.py": "llama.cpp's kinds of tokenizers",
-    "unpack/tokenizer.py": "llama.cpp's kinds of tokenizers, and its rule by the name of a file",
+    "steps/unpack/bytelevel.py": "llama.cpp's names of pre-tokenizers",
+    "steps/unpack/special.py": "llama.cpp's kinds of tokenizers",
+    "steps/unpack/tokenizer.py": "llama.cpp's kinds of tokenizers, and its rule by the name of a file",
 }
 """Files in which a name of a family says something else."""
 

@@ -16,9 +16,9 @@ from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import run_plan
 from prunus.pipeline.search import workshop
-from prunus.prune.choose import layer_choices
-from prunus.prune.config import PruneConfig
 from prunus.report.step import write_report
+from prunus.steps.prune.choose import layer_choices
+from prunus.steps.prune.config import PruneConfig
 from tests.conftest import write_documents
 from tests.pipeline.recipes import tiny_recipe, write
 from tests.tiny import make_model

@@ -8,14 +8,14 @@ from typing import Annotated
 
 from tyro.conf import AvoidSubcommands, Positional, arg
 
-from prunus.align.config import AlignConfig
-from prunus.align.plan import Alignment
 from prunus.cli.base import HUB, Flat, Single, located
 from prunus.cli.render import show_preview
 from prunus.config import parse
 from prunus.console import Console
 from prunus.data.config import ChatSource
 from prunus.graph.steps import given_model, given_tokenizer
+from prunus.steps.align.config import AlignConfig
+from prunus.steps.align.plan import Alignment
 
 
 @dataclass(kw_only=True)

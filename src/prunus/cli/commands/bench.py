@@ -10,7 +10,6 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from prunus.bench.config import BenchConfig
 from prunus.cli.base import Flat
 from prunus.cli.given import check_recorded
 from prunus.cli.render import show_speeds
@@ -18,6 +17,7 @@ from prunus.console import Console
 from prunus.errors import RecipeError
 from prunus.pipeline.machine import hardware
 from prunus.runtime import Runtime
+from prunus.tools.bench.config import BenchConfig
 
 
 @dataclass(kw_only=True)
@@ -33,7 +33,7 @@ class Bench:
 
     def __call__(self, console: Console) -> None:
         """Measure and show."""
-        from prunus.bench.compare import compare
+        from prunus.tools.bench.compare import compare
 
         if not self.models:
             raise RecipeError("which models? usage: prunus bench FOLDER_OR_GGUF...")

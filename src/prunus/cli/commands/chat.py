@@ -8,11 +8,11 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from prunus.chat.config import ChatConfig
 from prunus.cli.base import Flat
 from prunus.cli.given import check_recorded, look_at_files
 from prunus.console import Console
 from prunus.runtime import Runtime
+from prunus.tools.chat.config import ChatConfig
 
 
 @dataclass(kw_only=True)
@@ -28,8 +28,8 @@ class Chat:
 
     def __call__(self, console: Console) -> None:
         """Talk until an empty line."""
-        from prunus.chat.talk import HELP, talk
-        from prunus.chat.voices import voice_of
+        from prunus.tools.chat.talk import HELP, talk
+        from prunus.tools.chat.voices import voice_of
 
         paths = [self.model, *([self.second] if self.second else [])]
         check_recorded(paths, console)

@@ -11,8 +11,8 @@ from tyro.conf import Positional, arg
 from prunus.cli.base import Flat, Single
 from prunus.console import Console
 from prunus.pipeline.unpacking import gguf_file, unpacking
+from prunus.steps.unpack.config import UnpackConfig
 from prunus.training.plan import check_runtime
-from prunus.unpack.config import UnpackConfig
 
 
 @dataclass(kw_only=True)

@@ -9,9 +9,9 @@ from tyro.conf import Positional, arg
 
 from prunus.cli.base import Flat, Single, Text, located
 from prunus.console import Console
-from prunus.correct.config import CorrectConfig
 from prunus.errors import RecipeError
 from prunus.graph.steps import given_model
+from prunus.steps.correct.config import CorrectConfig
 
 
 @dataclass(kw_only=True)

@@ -10,12 +10,12 @@ from tyro.conf import Positional, arg
 
 from prunus.cli.base import Flat, Single, Text, finished, located
 from prunus.console import Console
-from prunus.distill.config import DistillConfig
 from prunus.errors import RecipeError
-from prunus.generate.config import GenerateConfig
 from prunus.graph.records import read_record
 from prunus.graph.steps import Given, Step, given_model
 from prunus.models.locate import Located
+from prunus.steps.distill.config import DistillConfig
+from prunus.steps.generate.config import GenerateConfig
 
 
 @dataclass(kw_only=True)

@@ -11,11 +11,11 @@ from tyro.conf import Positional, arg
 from prunus.cli.base import Flat, Single, Text, finished, located
 from prunus.config import parse
 from prunus.console import Console
-from prunus.evaluate.check import check_chat, check_tasks
-from prunus.evaluate.config import EvaluateConfig
-from prunus.evaluate.plan import check_same_tokens, given_data
 from prunus.graph.steps import Given, Step, given_model
 from prunus.models.folder import has_chat_template
+from prunus.steps.evaluate.check import check_chat, check_tasks
+from prunus.steps.evaluate.config import EvaluateConfig
+from prunus.steps.evaluate.plan import check_same_tokens, given_data
 
 
 @dataclass(kw_only=True)

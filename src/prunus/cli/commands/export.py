@@ -10,9 +10,9 @@ from tyro.conf import Positional, arg
 from prunus.cli.base import Flat, Single, Text, located
 from prunus.console import Console
 from prunus.errors import RecipeError
-from prunus.export.config import ExportConfig
-from prunus.export.plan import check_export
 from prunus.graph.steps import Given, Step, given_model
+from prunus.steps.export.config import ExportConfig
+from prunus.steps.export.plan import check_export
 
 
 @dataclass(kw_only=True)

@@ -10,11 +10,11 @@ from tyro.conf import Positional, arg
 from prunus.cli.base import HUB, Flat, Single, Text, located, sources_of
 from prunus.console import Console
 from prunus.errors import RecipeError
-from prunus.generate.config import GenerateConfig
-from prunus.generate.plan import given_prompts
-from prunus.generate.prompts import check_prompts
 from prunus.graph.steps import Given, Step, given_model
 from prunus.models.folder import has_chat_template
+from prunus.steps.generate.config import GenerateConfig
+from prunus.steps.generate.plan import given_prompts
+from prunus.steps.generate.prompts import check_prompts
 
 
 @dataclass(kw_only=True)

@@ -12,10 +12,10 @@ from prunus.config import parse
 from prunus.console import Console
 from prunus.errors import RecipeError
 from prunus.graph.steps import given_model
-from prunus.merge.alike import check_alike
-from prunus.merge.config import MergeConfig, name_of
-from prunus.merge.plan import check_fitness, given_fitness
 from prunus.models.folder import has_chat_template
+from prunus.steps.merge.alike import check_alike
+from prunus.steps.merge.config import MergeConfig, name_of
+from prunus.steps.merge.plan import check_fitness, given_fitness
 from prunus.world.config import WORLD
 
 _FITNESS_SEED = 101  # of a world whose conversations few will have trained on

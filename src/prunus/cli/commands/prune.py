@@ -12,9 +12,9 @@ from prunus.cli.base import Flat, Single, Text, finished, located
 from prunus.console import Console
 from prunus.errors import RecipeError
 from prunus.graph.steps import Given, Step, given_model
-from prunus.prune.config import PruneConfig
-from prunus.prune.plan import check_cut
-from prunus.score.config import ScoreConfig
+from prunus.steps.prune.config import PruneConfig
+from prunus.steps.prune.plan import check_cut
+from prunus.steps.score.config import ScoreConfig
 
 
 @dataclass(kw_only=True)

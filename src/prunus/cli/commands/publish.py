@@ -30,7 +30,7 @@ class Publish:
 
     def __call__(self, console: Console) -> None:
         """Choose, show, and send if asked to."""
-        from prunus.publish.hub import make_parcel, send
+        from prunus.tools.publish.hub import make_parcel, send
 
         check_recorded([self.folder], console)
         parcel = make_parcel(Path(self.folder), self.to)

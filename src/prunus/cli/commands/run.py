@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import AvoidSubcommands
 
-from prunus import processes
+from prunus import distributed
 from prunus.cli.base import Flat
 from prunus.cli.render import show_plan
 from prunus.cli.reported import show_report
@@ -41,7 +41,7 @@ class Run:
         except RunError as error:
             failed = error
         try:
-            if processes.rank() == 0:
+            if distributed.rank() == 0:
                 show_report(plan.root, None, console)
         except PrunusError as error:
             raise error if failed is None else RunError(f"{failed}\n  report: {error}") from None

@@ -10,8 +10,8 @@ from tyro.conf import Positional, arg
 from prunus.cli.base import Flat, Single, Text, located
 from prunus.console import Console
 from prunus.graph.steps import Given, Step, given_model
-from prunus.score.config import ScoreConfig
-from prunus.score.plan import given_task
+from prunus.steps.score.config import ScoreConfig
+from prunus.steps.score.plan import given_task
 
 
 @dataclass(kw_only=True)

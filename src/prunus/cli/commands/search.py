@@ -8,14 +8,13 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from prunus import processes
+from prunus import distributed
 from prunus.cli.base import HUB, Flat, Single, finished, located, sources_of
 from prunus.cli.render import show_search
 from prunus.config import parse
 from prunus.console import Console
 from prunus.data.config import DataConfig
 from prunus.errors import ArtifactError
-from prunus.evaluate.config import EvaluateConfig
 from prunus.files import read_object
 from prunus.graph.steps import Given, Step, given_model, given_tokenizer, tokens_step
 from prunus.pipeline.cutting import scored
@@ -24,8 +23,9 @@ from prunus.pipeline.search.contamination import check_apart
 from prunus.pipeline.search.plan import Search as Planned
 from prunus.pipeline.search.plan import check_search, search_cuts
 from prunus.pipeline.search.workshop import texts_of
-from prunus.score.config import ScoreConfig
-from prunus.score.plan import given_task
+from prunus.steps.evaluate.config import EvaluateConfig
+from prunus.steps.score.config import ScoreConfig
+from prunus.steps.score.plan import given_task
 from prunus.training.plan import check_runtime
 
 
@@ -87,5 +87,5 @@ class Search(Single):
         before = [corpus, *([scores] if isinstance(scores, Step) else [])]
         after = [step for step in planned.steps(teacher, scores) if step.fingerprint != corpus.fingerprint]
         self.do_all([*before, *after], console)
-        if processes.rank() == 0:
+        if distributed.rank() == 0:
             show_search(read_object(Path(self.out) / FOUND, ArtifactError), console)

@@ -8,10 +8,10 @@ from pydantic import Field, field_validator, model_validator
 
 from prunus.config import Config, Seed, StepConfig, parse
 from prunus.data.config import Source
-from prunus.distill.config import DistillConfig
 from prunus.models.shape import PRUNABLE
 from prunus.pipeline.search.limits import from_yaml, quantity
-from prunus.prune.config import PruneConfig
+from prunus.steps.distill.config import DistillConfig
+from prunus.steps.prune.config import PruneConfig
 
 Axis = Literal[
     "num_hidden_layers",

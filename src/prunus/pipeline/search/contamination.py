@@ -10,9 +10,9 @@ from pathlib import Path
 from prunus.data.config import DataConfig, Place, Source
 from prunus.data.sources import documents, is_in
 from prunus.errors import RecipeError
-from prunus.evaluate.config import EvaluateConfig
 from prunus.fingerprint import digest
 from prunus.graph.hub import Hub
+from prunus.steps.evaluate.config import EvaluateConfig
 from prunus.world.config import WORLD
 
 _LOOKED = 50_000  # documents of each text that are held against the other

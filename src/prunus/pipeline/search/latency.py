@@ -14,8 +14,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from prunus import processes
-from prunus.bench.config import BenchConfig
+from prunus import distributed
 from prunus.console import Console
 from prunus.errors import ArtifactError, RecipeError, ShapeError
 from prunus.files import read_object, replace_json
@@ -25,8 +24,9 @@ from prunus.models.folder import ModelFolder, copy_along
 from prunus.models.shape import Shape
 from prunus.pipeline.machine import hardware
 from prunus.pipeline.search.config import Limit
-from prunus.prune.config import PruneConfig
 from prunus.runtime import Runtime
+from prunus.steps.prune.config import PruneConfig
+from prunus.tools.bench.config import BenchConfig
 
 _SHARES = (0.25, 0.5, 0.75, 1.0)  # of the teacher's widths
 _DEPTHS = (2, 6)
@@ -53,11 +53,11 @@ def latency_of(
         if limit.what == "latency":
             key = digest([limit.engine, limit.format, limit.context, teacher.config, hardware()])[:8]
             file = folder / f"latency-{key}.json"
-            if processes.rank() == 0 and not file.is_file():
+            if distributed.rank() == 0 and not file.is_file():
                 folder.mkdir(parents=True, exist_ok=True)
                 table = timed(limit, teacher, runtime)
                 replace_json(file, {"hardware": hardware(), "table": table})
-            processes.wait()
+            distributed.wait()
             tables[limit] = _read(file)
     return lambda limit, shape: interpolated(tables[limit], shape)
 
@@ -95,7 +95,7 @@ def timed(limit: Limit, teacher: ModelFolder, runtime: Runtime) -> Table:
     Returns:
         For each its `layers`, `per_layer` (parameters), `embedding` (parameters) and `seconds` a token.
     """
-    from prunus.bench.compare import compare
+    from prunus.tools.bench.compare import compare
 
     shapes = [
         shape.with_dimensions({"num_hidden_layers": depth}) for shape in _widths(teacher.shape) for depth in _DEPTHS

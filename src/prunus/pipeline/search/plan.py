@@ -29,9 +29,9 @@ from prunus.pipeline.search.latency import check_latency
 from prunus.pipeline.search.space import sizes_of
 from prunus.pipeline.search.workshop import Texts, Trials, space_of, texts_of
 from prunus.pipeline.teacher import Teacher
-from prunus.prune.config import PruneConfig
 from prunus.runtime import Runtime
-from prunus.score.config import ScoreConfig
+from prunus.steps.prune.config import PruneConfig
+from prunus.steps.score.config import ScoreConfig
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from prunus import processes
+from prunus import distributed
 from prunus.console import Console
 from prunus.errors import ArtifactError
 from prunus.files import read_object, replace_json
@@ -63,13 +63,13 @@ class _Search:
 
     def measure(self, names: Sequence[str], rung: int) -> None:
         """Measure candidates after a rung, each process its share; all then look up what the others found."""
-        mine = list(names)[processes.rank() :: processes.count()]
+        mine = list(names)[distributed.rank() :: distributed.count()]
         label = "search: before recovery" if rung == BEFORE else f"search: rung {rung + 1}"
         with self.console.progress(label, len(mine), "candidates") as progress:
             for i, name in enumerate(mine, start=1):
                 self.workshop.measure(self.tried[name], rung)
                 progress.update(i)
-        processes.wait()
+        distributed.wait()
         found = {name: self.workshop.measure(self.tried[name], rung) for name in names}
         self.rungs.setdefault(rung, {}).update(found)
 
@@ -126,8 +126,8 @@ class _Search:
 
     def forget(self, names: Sequence[str], rung: int) -> None:
         """Let go of weights that nobody goes on from; what was measured stays."""
-        processes.wait()
-        if processes.rank() == 0:
+        distributed.wait()
+        if distributed.rank() == 0:
             for name in names:
                 self.workshop.forget(self.tried[name], rung)
 
@@ -182,7 +182,7 @@ def find(
         search.evolve()
     last = search.halve()
     found = _found(search, last, shapes)
-    if processes.rank() == 0:
+    if distributed.rank() == 0:
         replace_json(out / FOUND, found)
     console.say(f"best: {found['best']['name']}")
     facts = {

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 
-from prunus.child import answer
 from prunus.console import Console
 from prunus.graph.steps import Step
 from prunus.pipeline.run import execute
 from prunus.runtime import Runtime
+from prunus.worker import answer
 
 _OTHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK",
            "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # fmt: skip

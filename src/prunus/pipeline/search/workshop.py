@@ -11,13 +11,10 @@ from typing import Any
 
 from safetensors.numpy import load_file
 
-from prunus import processes
-from prunus.child import Child
+from prunus import distributed
 from prunus.console import Console
 from prunus.data.config import DataConfig, TokensConfig
 from prunus.errors import ArtifactError
-from prunus.evaluate.config import EvaluateConfig
-from prunus.export.size import FileSizes
 from prunus.files import read_object
 from prunus.graph.hub import Hub
 from prunus.graph.integrity import check_artifact
@@ -33,10 +30,13 @@ from prunus.pipeline.search.figures import block_of, refused
 from prunus.pipeline.search.latency import latency_of
 from prunus.pipeline.search.space import Space, sizes_of
 from prunus.pipeline.search.worker import ensure
-from prunus.prune.choose import layer_choices
-from prunus.prune.heal_config import HealConfig
 from prunus.runtime import Runtime
-from prunus.score.config import ScoreConfig
+from prunus.steps.evaluate.config import EvaluateConfig
+from prunus.steps.export.size import FileSizes
+from prunus.steps.prune.choose import layer_choices
+from prunus.steps.prune.heal_config import HealConfig
+from prunus.steps.score.config import ScoreConfig
+from prunus.worker import Child
 
 BEFORE = -1
 """The rung before any recovery."""
@@ -150,7 +150,7 @@ class Workshop:
         """A candidate's figures on the ranking text after a rung; it is cut and recovered first where it was not."""
         *_, last = self.chain(candidate, rung)
         if not last.artifact.is_done():
-            if processes.count() == 1:
+            if distributed.count() == 1:
                 ensure(last, self.runtime)
             else:
                 self._worker().ask("ensure", last)

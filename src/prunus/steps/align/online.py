@@ -1,0 +1,165 @@
+"""Online reinforcement learning by TRL's trainers: the model answers as it learns, and each answer gets a reward.
+
+The loop and the losses are TRL's: GRPO (Shao et al. 2024, arXiv 2402.03300) and RLOO (Ahmadian et al. 2024, arXiv
+2402.14740). What is asked, what an answer is worth, records and checkpoints are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers.trainer_callback import PrinterCallback
+
+from prunus import distributed
+from prunus.checkpoints import FOLDER as CHECKPOINTS
+from prunus.checkpoints import done_with
+from prunus.console import Console
+from prunus.data.chat import Conversation, conversations
+from prunus.data.config import ChatSource
+from prunus.errors import DataError
+from prunus.fingerprint import digest
+from prunus.inference.prompts import rendered
+from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
+from prunus.runtime import Runtime
+from prunus.steps.align.config import AlignConfig
+from prunus.training.packed import count_steps
+from prunus.training.record import Recorder, last_checkpoint, train_on
+from prunus.verify.reward import reward
+
+_LOGGED = 200  # points of a curve
+
+
+def train_online(
+    config: AlignConfig,
+    model: Path,
+    sources: tuple[ChatSource, ...],
+    template: str | None,
+    out: Path,
+    runtime: Runtime,
+    console: Console,
+) -> tuple[PreTrainedModel, dict[str, float]]:
+    """Train a model on its own answers to the prompts of chat data, judged by each row's check.
+
+    Args:
+        config: The options; `write` says how answers are written.
+        model: The folder to start from.
+        sources: Rows with checks.
+        template: The chat template; the tokenizer's own if not given.
+        out: Gets `metrics.jsonl`, and `checkpoints/`, which stay until the step's result is recorded.
+        runtime: Device, portions, time between checkpoints.
+        console: Shows the progress.
+
+    Returns:
+        The trained model, and the last loss, tokens written at most, and tokens per second.
+
+    Raises:
+        DataError: A row has no check, or there are fewer prompts than a step has.
+    """
+    from datasets import Dataset
+
+    tokenizer = load_tokenizer(model)
+    asked = _asked(config, sources, tokenizer, template)
+    rows = [row for row, _ in asked]
+    steps = count_steps(len(asked), config.batch_size, config.epochs)
+    per_step = config.batch_size * config.write.answers * config.write.max_new_tokens
+    trained = load_model(model, device_of(runtime), torch.float32)
+    texts = _as_read([text for _, text in asked], tokenizer)
+    data = Dataset.from_list([{"prompt": text, "number": number} for number, text in enumerate(texts)])
+    with console.progress(config.method, steps * per_step, "tokens") as progress:
+        owner = digest(config.identity())
+        recorder = Recorder(out / "metrics.jsonl", per_step, progress, runtime, owner)
+        kind, arguments = _trainer(config, steps, out / CHECKPOINTS, runtime)
+        trainer = kind(
+            model=trained,
+            reward_funcs=[_judge(rows)],
+            args=arguments,
+            train_dataset=data,
+            processing_class=tokenizer,
+            callbacks=[recorder],
+        )
+        trainer.remove_callback(PrinterCallback)
+        train_on(trainer, recorder, last_checkpoint(out / CHECKPOINTS, owner))
+    distributed.wait()
+    if distributed.rank() == 0:
+        done_with(out)
+    return trained.eval(), recorder.summary()
+
+
+def _asked(
+    config: AlignConfig, sources: tuple[ChatSource, ...], tokenizer: Any, template: str | None
+) -> list[tuple[Conversation, str]]:
+    """Each row with its prompt as text; those that leave no room for an answer are passed over."""
+    room = config.sequence_length - config.write.max_new_tokens
+    found = []
+    for number, source in enumerate(sources):
+        for row in conversations(source, f"data.chat.{number}"):
+            row.check_has("checks")
+            text, ids = rendered(row.asks(), tokenizer, row.where, row.tools, template)
+            if len(ids) <= room:
+                found.append((row, text))
+    if not found:
+        raise DataError(f"align.write: no prompt is left; all are longer than the {room} tokens there are for them")
+    return found
+
+
+def _as_read(texts: list[str], tokenizer: Any) -> list[str]:
+    """Prompts without the token that the tokenizer puts before every text."""
+    added = tokenizer("")["input_ids"]
+    begins = bool(added) and added[0] == tokenizer.bos_token_id
+    return [text.removeprefix(tokenizer.bos_token) if begins else text for text in texts]
+
+
+def _judge(rows: list[Conversation]) -> Callable[..., list[float]]:
+    """The reward of answers, as TRL asks for it."""
+
+    def check(completions: list[str], number: list[int], **_: Any) -> list[float]:
+        several = [(answer, rows[i]) for answer, i in zip(completions, number, strict=True)]
+        return [reward(answer, row.check or {}, row.tools or (), row.where) for answer, row in several]
+
+    return check
+
+
+def _trainer(config: AlignConfig, steps: int, folder: Path, runtime: Runtime) -> tuple[Any, Any]:
+    """TRL's trainer of the method, and its arguments."""
+    import trl
+
+    kind, arguments = {
+        "grpo": (trl.GRPOTrainer, trl.GRPOConfig),
+        "rloo": (trl.RLOOTrainer, trl.RLOOConfig),
+    }[config.method]
+    device = device_of(runtime)
+    share = config.batch_size * config.write.answers // distributed.count()
+    portion = max(n for n in range(1, runtime.device_batch_size + 1) if share % n == 0)
+    return kind, arguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=portion,
+        gradient_accumulation_steps=share // portion,
+        num_generations=config.write.answers,
+        max_completion_length=config.write.max_new_tokens,
+        temperature=config.write.temperature,
+        top_p=config.write.top_p,
+        beta=config.beta,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": config.min_rate_share},
+        warmup_steps=int(config.warmup * steps),
+        weight_decay=config.weight_decay,
+        adam_beta1=config.adam_beta1,
+        adam_beta2=config.adam_beta2,
+        max_grad_norm=config.max_grad_norm,
+        seed=config.seed,
+        bf16=inference_dtype(runtime, device) is torch.bfloat16,
+        use_cpu=device.type == "cpu",
+        gradient_checkpointing=runtime.gradient_checkpointing,
+        logging_steps=max(1, steps // _LOGGED),
+        logging_nan_inf_filter=False,
+        save_strategy="no",  # the recorder asks for checkpoints by the clock
+        save_total_limit=None,  # the recorder removes old ones, when the new one is whole
+        report_to=[tracker for tracker in runtime.trackers if tracker != "tensorboard"] or "none",
+        disable_tqdm=True,
+    )

@@ -1,0 +1,203 @@
+"""The `candidates` step: a model answers prompts several times, and each answer gets a reward."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prunus import distributed
+from prunus.checkpoints import done_with
+from prunus.console import Console
+from prunus.data.chat import conversations
+from prunus.data.config import ChatSource
+from prunus.data.endings import ends_of
+from prunus.data.judged import Judged
+from prunus.data.stream import Stream
+from prunus.data.template import Dialogue, Template
+from prunus.data.tokenizing import prefix_of
+from prunus.data.tokens import IDS
+from prunus.errors import DataError
+from prunus.inference.answers import Answer, Kept
+from prunus.inference.config import Writing
+from prunus.inference.prompts import Prompt, batches, rendered
+from prunus.inference.write import write_all
+from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
+from prunus.models.token_rows import rows_of
+from prunus.runtime import Runtime
+from prunus.steps.candidates.config import CandidatesConfig
+from prunus.steps.candidates.rewards import Asked, by_judge, by_model, by_rule
+
+PARALLEL = True
+WRITTEN = "candidates.jsonl"
+
+Document = tuple[Asked, str, list[int], str]
+"""A question, an answer as text and as tokens, and how that came to its end."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The model that writes, the sources of prompts, and the reward model where one judges.
+
+    Attributes:
+        prompts: The file of a judge's prompts; only there so that what it holds decides the result's name.
+    """
+
+    model: Path
+    sources: tuple[ChatSource, ...]
+    reward: Path | None = None
+    prompts: Any = None
+
+
+def run(config: CandidatesConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
+    """Answer the last question of every row, together with the other processes if there are any.
+
+    Writes `candidates.jsonl` (prompt, answer, finish, reward, source), and a stream with `judged.npz` as the
+    `conversations` step does; and `judgements.jsonl`, where a judge grades.
+
+    Returns:
+        Documents and tokens; prompts, their mean reward, the mean of the best of each, and how many were passed over;
+        and how many answers no grade could be had for, if any.
+
+    Raises:
+        DataError: A row is of no known form, or lacks the check that it is to be rewarded by.
+        ModelError: A model cannot be loaded, or has no chat template.
+        HubError: The judge does not answer; all that was written and graded is kept.
+    """
+    tokenizer = load_tokenizer(inputs.model)
+    template = Template(tokenizer, config.template, ends_of(inputs.model, tokenizer))
+    asked, too_long = prompts_of(config, inputs, template)
+    if too_long:
+        console.warn(f"{too_long} prompts passed over, which leave no room for {config.write.max_new_tokens} tokens")
+    count = config.write.answers
+    prompts = [Prompt(number * count + i, one.ids, one.text) for number, one in enumerate(asked) for i in range(count)]
+    kept = Kept(out, "candidates")
+    distributed.wait()  # until all have seen what is there
+    device = device_of(runtime)
+    write = config.write
+    options = Writing(
+        write.max_new_tokens, write.temperature, write.top_p, config.seed, server=write.server, where="align.write"
+    )
+    with console.progress("write", len(prompts), "answers") as progress:
+        write_all(
+            batches(prompts, runtime.device_batch_size)[distributed.rank() :: distributed.count()],
+            options,
+            lambda: load_model(inputs.model, device, inference_dtype(runtime, device)).requires_grad_(False),
+            tokenizer,
+            kept,
+            progress,
+        )
+    distributed.wait()
+    kept.find()
+    answers = [[kept.read(number * count + i) for i in range(count)] for number in range(len(asked))]
+    documents = list(_documents(config, asked, answers, template))
+    rewards = _rewards(config, inputs, documents, out, template, runtime, console)
+    metrics: dict[str, float] = {}
+    if rewards is not None:
+        metrics = {**_save(config, inputs, asked, documents, rewards, out, template), "passed_over": too_long}
+        done_with(out)
+    return metrics
+
+
+def _rewards(
+    config: CandidatesConfig, inputs: Inputs, documents: list[Document], out: Path, template: Template,
+    runtime: Runtime, console: Console,
+) -> np.ndarray | None:  # fmt: skip
+    """What each document is worth, NaN where nobody can tell; the first process alone is told.
+
+    A reward model is asked by all of them together.
+    """
+    texts = [(one, text) for one, text, _, _ in documents]
+    first = distributed.rank() == 0
+    if config.beside:
+        return np.asarray([float(finish == "given") for _, _, _, finish in documents]) if first else None
+    if inputs.reward is not None:
+        found = by_model(texts, inputs.reward, template, runtime)
+        return found if first else None
+    if not first:
+        return None
+    if config.write.judge.url is not None:
+        return by_judge(texts, config.write.judge, out, console)
+    return by_rule(texts)
+
+
+def prompts_of(config: CandidatesConfig, inputs: Inputs, template: Template) -> tuple[list[Asked], int]:
+    """What is asked, and how many rows leave no room for an answer."""
+    found: list[Asked] = []
+    too_long = 0
+    room = config.sequence_length - config.write.max_new_tokens
+    for number, source in enumerate(inputs.sources):
+        for row in conversations(source, f"data.chat.{number}"):
+            if not config.beside and inputs.reward is None and config.write.judge.url is None:
+                row.check_has("checks")
+            text, ids = rendered(row.asks(), template.tokenizer, row.where, row.tools, template.text)
+            if len(ids) <= room:
+                found.append(Asked(row, text, ids))
+            else:
+                too_long += 1
+    if not found:
+        raise DataError(
+            f"align.write: no prompt is left; {too_long} are longer than the {room} tokens there are for them"
+        )
+    return found, too_long
+
+
+def _save(
+    config: CandidatesConfig, inputs: Inputs, asked: list[Asked], documents: list[Document], rewards: np.ndarray,
+    out: Path, template: Template,
+) -> dict[str, float]:  # fmt: skip
+    """Write all answers with their rewards, and count; those that nobody can tell the worth of are left out."""
+    known = np.isfinite(rewards)
+    left_out = int((~known).sum())
+    documents, rewards = [one for one, is_known in zip(documents, known, strict=True) if is_known], rewards[known]
+    places = {id(one): number for number, one in enumerate(asked)}
+    groups = np.asarray([places[id(one)] for one, *_ in documents])
+    with (out / IDS).open("wb") as file, (out / WRITTEN).open("w", encoding="utf-8") as lines:
+        stream = Stream(file, max(len(template.tokenizer), rows_of(inputs.model) or 0), prefix_of(template.tokenizer))
+        for (one, text, ids, finish), reward in zip(documents, rewards.tolist(), strict=True):
+            stream.write(one.text + text, [*one.ids, *ids], [(len(one.ids), len(one.ids) + len(ids))])
+            line = {"prompt": one.text, "answer": text, "finish": finish, "reward": reward, "source": one.row.where}
+            lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+    if config.beside:
+        groups = np.repeat(np.arange(len(groups) // 2), 2)
+    judged = Judged(groups, rewards, not config.beside, config.beside)
+    judged.save(out)
+    best = rewards[judged.best()]
+    facts = stream.finish(out)
+    return {
+        "documents": facts["documents"],
+        "tokens": facts["tokens"],
+        "prompts": len(asked),
+        "reward": float(rewards.mean()),
+        "best_reward": float(best.mean()),
+        **({"ungraded": left_out} if left_out else {}),
+    }
+
+
+def _documents(
+    config: CandidatesConfig, asked: list[Asked], answers: list[list[Answer]], template: Template
+) -> Iterator[Document]:
+    """Each answer as text and tokens, and how it came to its end; beside each, where wanted, the one that is given."""
+    for one, several in zip(asked, answers, strict=True):
+        if not config.beside:
+            for answer in several:
+                yield one, answer.text, answer.ids, answer.finish
+            continue
+        text, ids = given_answer(one, template)
+        for answer in several:
+            if answer.ids != ids:  # nothing can be learnt from equals
+                yield one, text, ids, "given"
+                yield one, answer.text, answer.ids, answer.finish
+
+
+def given_answer(one: Asked, template: Template) -> tuple[str, list[int]]:
+    """The data's own last answer, as text and as the tokens that stand behind the prompt."""
+    row = one.row
+    (read,) = template.render([Dialogue(row.where, row.messages, row.tools, len(row.asks()))])
+    start, end = read.answers[0][0], read.answers[-1][1]
+    ids = read.ids[start:end]
+    return str(template.tokenizer.decode(ids, skip_special_tokens=True)), ids

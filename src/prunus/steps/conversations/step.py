@@ -1,0 +1,142 @@
+"""The `conversations` step: chat data as a stream of tokens, in which every row has been found fit to learn from.
+
+A pair is two documents, the chosen one first.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from prunus.console import Console
+from prunus.data.chat import Conversation, Turns, conversations, with_attributes
+from prunus.data.config import ChatSource
+from prunus.data.endings import Ended, ends_of
+from prunus.data.judged import Judged
+from prunus.data.stream import Stream
+from prunus.data.template import Dialogue, Rendered, Template
+from prunus.data.tokenizing import prefix_of
+from prunus.data.tokens import IDS
+from prunus.errors import DataError
+from prunus.models.load import load_tokenizer
+from prunus.models.token_rows import rows_of
+from prunus.runtime import Runtime
+from prunus.steps.conversations.config import JUDGED, PAIRED, ConversationsConfig
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The sources, and the folder whose tokenizer reads them."""
+
+    sources: tuple[ChatSource, ...]
+    tokenizer: Path
+
+
+def run(config: ConversationsConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
+    """Read all rows into `out`, in their order.
+
+    Writes a stream as the `data` step does, with `answers.npy`; and `judged.npz` of pairs and labels.
+
+    Returns:
+        Documents, their tokens, the tokens of answers, and how many rows were dropped.
+
+    Raises:
+        DataError: A row cannot be used; names the row. Or no answer ends with a token that ends one.
+        ModelError: There is no chat template.
+    """
+    tokenizer = load_tokenizer(inputs.tokenizer)
+    ends = {end: str(tokenizer.convert_ids_to_tokens(end)) for end in ends_of(inputs.tokenizer, tokenizer)}
+    template = Template(tokenizer, config.template, ends)
+    worth: list[tuple[float, ...]] = []
+    unread: dict[str, dict[str, None]] = {}
+    ended = Ended(ends)
+    dropped = counted = 0
+    with (out / IDS).open("wb") as file, console.progress("read", None, "tokens") as progress:
+        stream = Stream(file, max(len(tokenizer), rows_of(inputs.tokenizer) or 0), prefix_of(tokenizer))
+        for row, versions in rendered(config, inputs.sources, template):
+            unread.setdefault(row.source, {}).update(dict.fromkeys(row.unread))
+            if len(versions) > 1 and versions[0].ids == versions[1].ids:
+                raise DataError(f"{row.where}: chosen and rejected are equal as the chat template shows them")
+            if not _fits(config, row, versions):
+                dropped += 1
+                continue
+            for version in versions:
+                stream.write(version.text, version.ids, version.answers)
+                counted += version.counted
+                for _, end in version.answers:
+                    ended.add(version.ids[end - 1])
+            worth.append(rewards_of(config, row))
+            progress.update(stream.tokens)
+    if not worth:
+        raise DataError(
+            f"conversations: none is left of {dropped}; all are longer than {config.sequence_length} tokens"
+            if dropped
+            else f"conversations: {', '.join(source.path for source in inputs.sources)} holds no row"
+        )
+    if dropped:
+        console.warn(f"{dropped} rows are longer than sequence_length: {config.sequence_length} tokens, and dropped")
+    for source, names in unread.items():
+        if names:
+            console.say(f"{source}: nothing reads the columns {', '.join(names)}")
+    if (note := ended.check()) is not None:
+        console.warn(note)
+    if config.wanted in JUDGED:
+        paired = config.wanted in PAIRED
+        groups = np.repeat(np.arange(len(worth)), 2 if paired else 1)
+        Judged(groups, np.asarray(worth).ravel(), config.wanted == "rewards", paired).save(out)
+    return {**stream.finish(out), "answer_tokens": counted, "dropped": dropped}
+
+
+def rendered(
+    config: ConversationsConfig, sources: tuple[ChatSource, ...], template: Template
+) -> Iterator[tuple[Conversation, list[Rendered]]]:
+    """Each row with its one conversation as tokens, or, of a pair, its two."""
+    rows: deque[Conversation] = deque()
+
+    def dialogues() -> Iterator[Dialogue]:
+        for number, source in enumerate(sources):
+            for row in conversations(source, f"data.chat.{number}"):
+                row.check_has(config.wanted)
+                rows.append(row)
+                for turns in versions_of(config, row):
+                    yield Dialogue(row.where, turns, row.tools, row.prompt if config.wanted in JUDGED else 0)
+
+    found = template.render(dialogues())
+    for first in found:
+        yield rows.popleft(), [first, next(found)] if config.wanted in PAIRED else [first]
+
+
+def versions_of(config: ConversationsConfig, row: Conversation) -> list[Turns]:
+    """What is to be read of a row: its conversation, or, of a pair, both."""
+    if config.wanted in PAIRED:
+        assert row.rejected is not None  # `check_has` has seen to it
+        return [row.messages, row.rejected]
+    if config.wanted == "attributes":
+        return [with_attributes(row.messages, row.attributes or {})]
+    return [row.messages]
+
+
+def rewards_of(config: ConversationsConfig, row: Conversation) -> tuple[float, ...]:
+    """What the answers of a row are worth; see `Judged`."""
+    if config.wanted in PAIRED:
+        return row.rewards if config.wanted == "rewards" and row.rewards is not None else (1.0, 0.0)
+    return (float(bool(row.desirable)),)
+
+
+def _fits(config: ConversationsConfig, row: Conversation, versions: list[Rendered]) -> bool:
+    """Whether a row is short enough.
+
+    Raises:
+        DataError: It is not, and that is to be refused.
+    """
+    longest = max(len(version.ids) for version in versions)
+    if longest > config.sequence_length and config.longer == "refuse":
+        raise DataError(
+            f"{row.where}: {longest} tokens are more than sequence_length: {config.sequence_length}; allowed: a "
+            "greater one, up to the model's context, or `longer: drop`"
+        )
+    return longest <= config.sequence_length

@@ -1,0 +1,48 @@
+"""The `correct` step: the teacher goes on learning on the recipe's own text, by plain cross-entropy.
+
+NVIDIA had not the data that Llama was trained on, and found that a teacher that first sees the distillation data guides
+better: its student's loss was over 6 % lower (arXiv 2408.11796, section 2 and figure 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from prunus.console import Console
+from prunus.data.tokens import Tokens
+from prunus.models.folder import ModelFolder
+from prunus.models.load import load_model
+from prunus.runtime import Runtime
+from prunus.steps.correct.config import CorrectConfig
+from prunus.training.loop import loading_device, save_trained, train
+from prunus.training.objectives import CrossEntropy
+
+PARALLEL = True
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The teacher's folder, and the stream of its tokens."""
+
+    model: Path
+    tokens: Path
+
+
+def run(config: CorrectConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
+    """Train the teacher on, and write the corrected one to `out`.
+
+    Returns:
+        The last loss (nats per token), tokens and tokens per second, and `reload_difference`.
+
+    Raises:
+        DataError: The stream does not fill one sequence.
+        TrainingError: The loss is not finite.
+    """
+    config = config.suited(ModelFolder(inputs.model).shape.size())
+    torch.manual_seed(config.seed)
+    objective = CrossEntropy(load_model(inputs.model, loading_device(runtime), torch.float32))
+    metrics = train(objective, Tokens.open(inputs.tokens), config, out, runtime, console, "correct")
+    return {**metrics, "reload_difference": save_trained(objective, inputs.model, out)}

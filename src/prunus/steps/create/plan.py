@@ -1,0 +1,12 @@
+"""What making a teacher costs."""
+
+from __future__ import annotations
+
+from prunus.costs import Around, Cost
+from prunus.models.shape import Shape
+from prunus.steps.create.config import CreateConfig
+
+
+def cost(config: CreateConfig, shape: Shape, around: Around) -> Cost:
+    """Estimate it: its weights."""
+    return Cost(disk_bytes=shape.parameters * 4)

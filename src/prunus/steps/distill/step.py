@@ -1,0 +1,81 @@
+"""The `distill` step: the student learns what the teacher says of the corpus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from prunus import distributed
+from prunus.console import Console
+from prunus.data.targets import Targets
+from prunus.data.tokens import Tokens
+from prunus.errors import RecipeError
+from prunus.kd.vocabulary import shared_by
+from prunus.models.folder import ModelFolder
+from prunus.models.lineage import copy_lineage, read_lineage
+from prunus.models.load import device_of, inference_dtype, load_model
+from prunus.runtime import Runtime
+from prunus.steps.distill.config import DistillConfig
+from prunus.steps.distill.objective import make_objective
+from prunus.training.loop import loading_device, save_trained, train
+
+PARALLEL = True
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The folders of student and teacher, and the stream of tokens that both read.
+
+    In place of a teacher there may be targets, where the teacher has read the stream already.
+    """
+
+    student: Path
+    tokens: Path
+    teacher: Path | None = None
+    targets: Path | None = None
+
+
+def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
+    """Distil the teacher into the student, and write the result to `out` in the student's own type.
+
+    Returns:
+        The last loss (the sum of its terms), tokens and tokens per second, and `reload_difference`.
+
+    Raises:
+        DataError: The stream does not fill one sequence.
+        TrainingError: The loss is not finite.
+        ModelError: The student has tokens that the teacher has not, or states are to be compared and it was not cut
+            from this teacher.
+        RecipeError: The student is to write and its weights are shared out over processes, or states of a layer are to
+            be compared that is not there; or there is neither teacher nor targets.
+    """
+    if config.has_teacher and (inputs.teacher if config.runs_teacher else inputs.targets) is None:
+        wanted = "a teacher" if config.runs_teacher else "the folder that a `targets` step wrote"
+        raise RecipeError(f"distill.targets: {config.targets} needs {wanted} among its inputs")
+    above = None if inputs.teacher is None else ModelFolder(inputs.teacher).shape
+    config = config.suited(ModelFolder(inputs.student).shape.size(above))
+    device = loading_device(runtime)
+    if config.data == "student" and distributed.share_weights(runtime.shard):
+        raise RecipeError("distill.data: student: a student whose weights are shared out cannot write; without shard")
+    lineage = None
+    if config.reads_lineage and inputs.teacher is not None:
+        shape = ModelFolder(inputs.teacher).shape
+        lineage = read_lineage(inputs.student, shape.hidden_size, shape.num_hidden_layers)
+    shared = None
+    if config.runs_teacher and inputs.teacher is not None:
+        shared = shared_by(inputs.student, inputs.teacher)
+    torch.manual_seed(config.seed)
+    model = load_model(inputs.student, device, torch.float32)
+    teacher = None
+    if config.runs_teacher and inputs.teacher is not None:
+        teacher = load_model(inputs.teacher, device, inference_dtype(runtime, device_of(runtime))).requires_grad_(False)
+    objective = make_objective(config, model, teacher, lineage, shared)
+    targets = None if inputs.targets is None else Targets.open(inputs.targets).items
+    stream = Tokens.open(inputs.tokens)
+    metrics = train(objective, stream, config, out, runtime, console, "distill", extra=targets)
+    difference = save_trained(objective, inputs.student, out)
+    if distributed.rank() == 0:
+        copy_lineage(inputs.student, out)
+    return {**metrics, "reload_difference": difference}

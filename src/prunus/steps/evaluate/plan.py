@@ -1,0 +1,57 @@
+"""An evaluation as a plan sees it: what is refused before any work, its inputs, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prunus.costs import Around, Cost
+from prunus.errors import RecipeError
+from prunus.graph.steps import Given, Step
+from prunus.models.shape import Shape
+from prunus.steps.evaluate.check import tasks_fingerprint
+from prunus.steps.evaluate.config import EvaluateConfig
+from prunus.steps.evaluate.cost import task_costs
+from prunus.steps.evaluate.items import Item, read_items
+from prunus.verify.skills import SKILLS
+
+
+def check_same_tokens(model: Shape, teacher: Shape, where: str) -> None:
+    """Refuse a teacher that is to read a model's tokens and has another vocabulary.
+
+    Raises:
+        RecipeError: Gives both sizes, and what would work.
+    """
+    if model.vocab_size != teacher.vocab_size:
+        raise RecipeError(
+            f"{where}: it has {teacher.vocab_size} tokens and the model {model.vocab_size}, so they read a text as "
+            "other tokens, and sums over tokens do not compare; evaluate each without the other"
+        )
+
+
+def skill_items(config: EvaluateConfig) -> Iterator[Item]:
+    """Every item of the skills that are measured.
+
+    Raises:
+        DataError: Data that cannot be read.
+    """
+    for name, task in config.asked().items():
+        if (task.kind or name) in SKILLS:
+            yield from read_items(task, task.kind or name, f"evaluate.tasks.{name}")
+
+
+def given_data(config: EvaluateConfig) -> dict[str, Step | Given]:
+    """What the tasks' local data hold, as an input, where there are any."""
+    found = tasks_fingerprint(config)
+    return {} if found is None else {"data": Given(None, found)}
+
+
+def cost(config: EvaluateConfig, shape: Shape, around: Around) -> Cost:
+    """Estimate held-out text by both models, and items of tasks by one. What the harness fetches is not known."""
+    models = [shape, *([around.teacher] if "teacher" in around.inputs else [])]
+    tasks = task_costs(config).values()
+    asked = sum(task.tokens for task in tasks)
+    longest = min(max((task.longest for task in tasks), default=0), shape.max_position_embeddings)
+    flops = sum(config.max_tokens * model.flops_per_token(config.sequence_length) for model in models)
+    cache = around.device_batch_size * longest * shape.kv_cache_bytes(4)
+    memory = sum(model.parameters * 4 for model in models) + cache
+    return Cost(config.max_tokens + asked, flops + asked * shape.flops_per_token(max(longest, 2)), memory, 0)

@@ -1,0 +1,244 @@
+"""A GGUF file, written in one pass: header and keys by the `gguf` package, then one piece of one tensor at a time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prunus.console import human
+from prunus.errors import ArtifactError, ModelError
+from prunus.llamacpp import ggml
+from prunus.models.folder import ModelFolder
+from prunus.steps.export.metadata import gguf_of, model_keys
+from prunus.steps.export.mixtures import FILE_TYPES, Choice, choose
+from prunus.steps.export.tensors import Made, plan_tensors, widened
+from prunus.steps.export.vocabulary import Vocabulary
+
+ALIGNED = 32
+"""Bytes that header and tensors are filled up to a multiple of."""
+_STORED = {"F32": ggml.F32, "F16": ggml.F16, "BF16": ggml.BF16}
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written.
+
+    Attributes:
+        nbytes: The file's size.
+        tensors: How many there are.
+        types: How many of each type.
+        fallen_back: Tensors whose rows do not fit the type that the format has for them.
+        extra_bytes: What those take more than they would have.
+    """
+
+    nbytes: int
+    tensors: int
+    types: dict[str, int]
+    fallen_back: list[str]
+    extra_bytes: int
+
+
+def write_gguf(
+    folder: ModelFolder,
+    vocabulary: Vocabulary,
+    format_name: str,
+    file: Path,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> Written:
+    """Write a model as one GGUF file. It stands under its name only when it is whole.
+
+    Args:
+        folder: The model.
+        vocabulary: Its tokenizer.
+        format_name: Such as `gguf-q4_k_m`.
+        file: Where to.
+        on_progress: Is told the bytes of tensors written so far.
+
+    Raises:
+        ArtifactError: The disk has no room.
+        ModelError: A value is not finite, or too large for the type.
+    """
+    tensors, choices = laid_out(folder, format_name)
+    sizes = [tensor_bytes(tensor, choice.kind) for tensor, choice in zip(tensors, choices, strict=True)]
+    free = shutil.disk_usage(file.parent).free
+    if sum(sizes) > free:
+        raise ArtifactError(f"{file}: the disk has {free} bytes free, and the file needs {sum(sizes)}")
+    partial = file.with_name(file.name + ".partial")
+    try:
+        _write(partial, keys_of(folder, vocabulary, format_name), tensors, choices, sizes, on_progress)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+    return _told(tensors, choices, file)
+
+
+def laid_out(folder: ModelFolder, format_name: str) -> tuple[list[Made], list[Choice]]:
+    """The tensors of a file, and the type of each."""
+    tensors, shape = plan_tensors(folder), folder.shape
+    choices = choose(
+        format_name,
+        [tensor.name for tensor in tensors],
+        [tensor.shape[-1] for tensor in tensors],
+        [len(tensor.shape) for tensor in tensors],
+        shape.num_hidden_layers,
+        shape.num_experts,
+    )
+    return tensors, choices
+
+
+def keys_of(folder: ModelFolder, vocabulary: Vocabulary, format_name: str) -> dict[str, Any]:
+    """What the header says: the model's dimensions and settings, and its tokenizer."""
+    shape = folder.shape
+    name = gguf_of(folder.family, str(folder.path)).architecture
+    keys: dict[str, Any] = {
+        "general.architecture": name,
+        "general.type": "model",
+        "general.name": _title(shape.family.name, vocabulary.tokens) + f" {human(shape.parameters)}",
+        "general.size_label": human(shape.parameters),
+        "general.file_type": np.uint32(FILE_TYPES[format_name]),
+        "general.quantization_version": np.uint32(2),
+    }
+    keys |= {f"{name}.{key}": value for key, value in model_keys(folder.config, shape).items()}
+    return keys | vocabulary.keys()
+
+
+def _title(family: str, tokens: list[str]) -> str:
+    """A family's name. llama.cpp looks for Phi-3's own tokens in any file whose name has `phi-3` in it."""
+    if "Phi-3" not in family:
+        return family
+    own = {"</s>", "<unk>", "<s>", "<|endoftext|>"} <= set(tokens)
+    return family if own else family.replace("Phi-3", "Phi 3")
+
+
+def _write(
+    file: Path,
+    keys: Mapping[str, Any],
+    tensors: list[Made],
+    choices: list[Choice],
+    sizes: list[int],
+    on_progress: Callable[[float], None],
+) -> None:
+    from gguf import GGMLQuantizationType, GGUFWriter
+
+    writer = GGUFWriter(file, keys["general.architecture"])
+    for key, value in keys.items():
+        if key != "general.architecture":
+            _add(writer, key, value)
+    for tensor, choice, size in zip(tensors, choices, sizes, strict=True):
+        raw = GGMLQuantizationType(choice.kind)
+        writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), size, raw)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    out, done = writer.fout[0], 0
+    out.write(bytes(-out.tell() % ALIGNED))
+    with ThreadPoolExecutor(ggml.workers()) as pool:
+        for tensor, choice, size in zip(tensors, choices, sizes, strict=True):
+            written = 0
+            for encoded in _encoded(tensor, choice.kind, pool):
+                written += out.write(encoded.data)
+            if written != size:
+                raise ModelError(f"{file}: {tensor.name} came to {written} bytes, not {size}")
+            out.write(bytes(-size % ALIGNED))
+            done += size
+            on_progress(done)
+    out.flush()
+    os.fsync(out.fileno())
+    writer.close()
+
+
+def _add(writer: Any, key: str, value: Any) -> None:
+    if isinstance(value, str):
+        writer.add_string(key, value)
+    elif isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    elif isinstance(value, (int, np.integer)):
+        writer.add_uint32(key, int(value))
+    else:
+        writer.add_array(key, value)
+
+
+def _encoded(tensor: Made, kind: int, pool: ThreadPoolExecutor) -> Iterator[np.ndarray]:
+    """The tensor's bytes in order, a few pieces at a time, by several threads."""
+
+    def encode(piece: np.ndarray) -> np.ndarray:
+        return encoded(piece, tensor, kind)
+
+    pieces = tensor.pieces()
+    while together := list(islice(pieces, ggml.workers())):  # no more than this is in memory
+        yield from pool.map(encode, together)
+
+
+def encoded(piece: np.ndarray, tensor: Made, kind: int) -> np.ndarray:
+    """Rows as the checkpoint stores them, as bytes of a type of ggml's.
+
+    Raises:
+        ModelError: A value is not finite, or is not so any more.
+    """
+    if tensor.untouched and _STORED.get(tensor.dtype) == kind:
+        return piece.view(np.uint8)
+    values = widened(piece)
+    if not tensor.untouched:
+        values = (values + np.float32(tensor.offset)) * np.float32(tensor.factor)
+    if kind == ggml.F32:
+        return values.view(np.uint8)
+    if kind == ggml.F16 and not np.abs(values).max(initial=0) < 65520:  # from there on it rounds to infinity
+        raise ModelError(
+            f"{tensor.name}: a value is larger than float16 holds, or not finite; use gguf-bf16 or gguf-f32"
+        )
+    if kind in (ggml.F16, ggml.BF16):
+        return in_half(values, kind).view(np.uint8)
+    if not np.isfinite(values).all():
+        raise ModelError(f"{tensor.name}: a value is not finite")
+    if ggml.can_quantise():
+        return ggml.quantise(np.ascontiguousarray(values), kind)
+    from gguf import GGMLQuantizationType, quants
+
+    return quants.quantize(values, GGMLQuantizationType(kind))
+
+
+def in_half(values: np.ndarray, kind: int) -> np.ndarray:
+    """Float32 as 16 bits, rounded to the nearest: by the processor's own instructions, or by numpy."""
+    narrowed = ggml.narrow(np.ascontiguousarray(values), kind)
+    return narrowed if narrowed is not None else _narrowed(values, kind)
+
+
+def _narrowed(values: np.ndarray, kind: int) -> np.ndarray:
+    """The same by numpy."""
+    if kind == ggml.F16:
+        return values.astype(np.float16)
+    bits = values.view(np.uint32)
+    return ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
+
+
+def tensor_bytes(tensor: Made, kind: int) -> int:
+    """Bytes of a tensor in a type, without what fills it up."""
+    return prod(tensor.shape[:-1]) * ggml.row_bytes(kind, tensor.shape[-1])
+
+
+def _told(tensors: list[Made], choices: list[Choice], file: Path) -> Written:
+    types: dict[str, int] = {}
+    fallen, extra = [], 0.0
+    for tensor, choice in zip(tensors, choices, strict=True):
+        types[ggml.NAMES[choice.kind]] = types.get(ggml.NAMES[choice.kind], 0) + 1
+        if choice.kind != choice.wanted:
+            fallen.append(tensor.name)
+            values, size = ggml.BLOCKS[choice.wanted]
+            extra += tensor_bytes(tensor, choice.kind) - prod(tensor.shape) * size / values
+    return Written(file.stat().st_size, len(tensors), types, fallen, int(extra))
+
+
+def format_label(format_name: str) -> str:
+    """What llama.cpp's users call a format, such as `Q4_K_M`."""
+    return format_name.removeprefix("gguf-").upper()

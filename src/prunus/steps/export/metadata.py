@@ -1,0 +1,148 @@
+"""A model's config.json as llama.cpp keeps it, and what it has no word for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prunus.errors import RecipeError
+from prunus.models.families.family import Family
+from prunus.models.families.gguf import Gguf
+from prunus.models.families.table import FAMILIES
+from prunus.models.positions import rope_parameters
+from prunus.models.shape import Shape
+from prunus.steps.export.positions import check_positions, rope_keys, trained_context
+
+Config = Mapping[str, Any]
+
+
+def gguf_of(family: Family, where: str) -> Gguf:
+    """How llama.cpp holds a family.
+
+    Raises:
+        RecipeError: It does not.
+    """
+    if family.gguf is None:
+        known = [name for name, other in FAMILIES.items() if other.gguf is not None]
+        raise RecipeError(
+            f"{where}: llama.cpp has no {family.model_type} that Prunus can write; it has {', '.join(known)}. "
+            "What works for any model: the plain folder, which transformers and vLLM load"
+        )
+    return family.gguf
+
+
+def check_model(config: Config, shape: Shape, where: str) -> None:
+    """Refuse a model that llama.cpp would compute otherwise.
+
+    Raises:
+        RecipeError: Names what it is, and what would work.
+    """
+    check_shape(config, shape, where)
+    fault = gguf_of(shape.family, where).layer_fault(config)
+    if fault is not None:
+        raise RecipeError(f"{where}: {fault}")
+
+
+def check_shape(config: Config, shape: Shape, where: str) -> None:
+    """The same as far as it is known before layers are chosen.
+
+    Args:
+        config: The contents of config.json.
+        shape: Its dimensions, or those that a student will have.
+        where: The name of the option, for messages.
+
+    Raises:
+        RecipeError: Names what it is, and what would work.
+    """
+    there = gguf_of(shape.family, where)
+    check_positions(config, shape, where)
+    if there.square and shape.hidden_size != shape.num_attention_heads * shape.head_dim:
+        raise RecipeError(
+            f"{where}: hidden_size is {shape.hidden_size}, and llama.cpp takes it for num_attention_heads x head_dim = "
+            f"{shape.num_attention_heads * shape.head_dim} in {shape.family.name}; cut both alike, or use the folder"
+        )
+    for flag in ("attention_bias", "mlp_bias"):
+        if shape.flags.get(flag) and flag not in there.biases:
+            raise RecipeError(f"{where}: {flag} is true, and llama.cpp's {there.architecture} has no such biases")
+    if there.windows and not shape.flags["tie_word_embeddings"]:
+        raise RecipeError(f"{where}: tie_word_embeddings is false, and llama.cpp's {there.architecture} ties them")
+    for needed in there.required:
+        if config.get(needed.key, needed.default) != needed.value:
+            raise RecipeError(
+                f"{where}: {needed.key} is {config.get(needed.key)!r}; llama.cpp's {there.architecture} computes "
+                f"{needed.value!r} alone"
+            )
+    fault = there.fault(config)
+    if fault is not None:
+        raise RecipeError(f"{where}: {fault}")
+    activation = config.get("hidden_activation") or config.get("hidden_act") or config.get("activation_function")
+    if activation is not None and activation not in there.activations:
+        raise RecipeError(
+            f"{where}: hidden_act is {activation!r}; llama.cpp's {there.architecture} has {there.activations[0]}"
+        )
+
+
+def checked_context(config: Config, shape: Shape) -> int:
+    """The longest text on which a file and its model are to say the same.
+
+    That is the model's context, or the window of its layers where llama.cpp does not know of it, or with longrope the
+    context that it was trained on first: beyond that other factors hold (`stretched_context`).
+    """
+    context = file_context(config, shape)
+    return min(context, stretched_context(config, shape) or context)
+
+
+def stretched_context(config: Config, shape: Shape) -> int | None:
+    """The context beyond which longrope takes its long factors, where a file's context goes beyond.
+
+    transformers takes them when the text is longer, llama.cpp when the context that it was started with is.
+    """
+    if shape.family.rotary is None:
+        return None
+    rope = rope_parameters(config, shape.family.rotary)
+    if rope["rope_type"] != "longrope":
+        return None
+    trained = trained_context(config, rope)
+    return trained if trained < file_context(config, shape) else None
+
+
+def file_context(config: Config, shape: Shape) -> int:
+    """The context that stands in the file: the model's, or the window that llama.cpp does not know of."""
+    return min(shape.max_position_embeddings, windowed_context(config, shape.family) or shape.max_position_embeddings)
+
+
+def windowed_context(config: Config, family: Family) -> int | None:
+    """The window beyond which llama.cpp would see more than the model does, where it knows of no windows."""
+    if family.gguf is not None and family.gguf.windows:
+        return None
+    kinds = config.get("layer_types")
+    slides = config.get("use_sliding_window", family.slides) if kinds is None else "sliding_attention" in kinds
+    window = config.get("sliding_window", family.window)
+    return int(window) if slides and window else None
+
+
+def model_keys(config: Config, shape: Shape) -> dict[str, Any]:
+    """What stands in the file of a model's shape and arithmetic, by llama.cpp's names without the architecture's."""
+    family = shape.family
+    keys: dict[str, Any] = {
+        "context_length": file_context(config, shape),
+        "embedding_length": shape.hidden_size,
+        "block_count": shape.num_hidden_layers,
+        "feed_forward_length": shape.intermediate_size,
+        "attention.head_count": shape.num_attention_heads,
+        "attention.head_count_kv": shape.num_key_value_heads,
+        "attention.key_length": shape.head_dim,
+        "attention.value_length": shape.head_dim,
+        "vocab_size": shape.vocab_size,
+    }
+    kind = "layer_norm" if family.layer_norm else "layer_norm_rms"
+    keys[f"attention.{kind}_epsilon"] = float(config.get(family.epsilon_key, family.epsilon))
+    keys |= rope_keys(config, shape)
+    if shape.num_experts:
+        keys |= {"expert_count": shape.num_experts, "expert_used_count": shape.experts_per_token}
+    return keys | gguf_of(family, "export").write(config, shape.dimensions())
+
+
+def rounds_activation(family: Family) -> bool:
+    """Whether llama.cpp reads the activation from a table in half precision: it does so for GELU."""
+    return family.gguf is not None and family.gguf.activations[0].startswith("gelu")

@@ -1,0 +1,68 @@
+"""ONNX for onnxruntime-genai, by its own model builder, and held against the model in onnxruntime."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prunus.console import Console
+from prunus.errors import ExportError
+from prunus.steps.export.check import Reference
+from prunus.steps.export.compare import Agreement
+
+PRECISIONS = {"onnx-fp32": ("fp32", ()), "onnx-int4": ("int4", ("int4_algo_config=k_quant_mixed",))}
+"""The builder's word for each format, and its options: of its 4-bit kinds the mixed one loses least."""
+
+EXACT = 1e-4
+"""Of a float32 file: the largest difference between two logits that is usual, in units of their standard deviation."""
+
+
+def export_onnx(name: str, folder: Path, out: Path, reference: Reference, console: Console) -> dict[str, Any]:
+    """Write one format into a folder of its own, and measure it.
+
+    Returns:
+        The file's folder, its size, and figures as of a GGUF file.
+
+    Raises:
+        ExportError: The builder fails, or a float32 file does not say what the model says.
+    """
+    target = out / name
+    target.mkdir()
+    precision, options = PRECISIONS[name]
+    command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(folder), "-o", str(target)]
+    command += ["-p", precision, "-e", "cpu", "-c", str(target / "cache")]
+    command += ["--extra_options", *options] if options else []
+    console.say(f"write {name}: onnxruntime-genai's builder")
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    built = subprocess.run(command, capture_output=True, text=True, check=False, env=offline)
+    if built.returncode:
+        last = built.stderr.strip().splitlines()
+        raise ExportError(f"{name}: onnxruntime-genai's builder fails: {last[-1] if last else 'it does not say why'}")
+    found = _agreement(target, reference)
+    if name == "onnx-fp32" and not found.is_rounding(EXACT):
+        raise ExportError(
+            f"{name}: in float32, onnxruntime's logits differ from transformers' by {found.difference:.3g}, and "
+            f"rounding accounts for {EXACT * found.spread:.2g}"
+        )
+    nbytes = sum(file.stat().st_size for file in target.glob("*.onnx*"))
+    return {"file": name, "nbytes": nbytes, **found.figures(reference.is_text)}
+
+
+def _agreement(target: Path, reference: Reference) -> Agreement:
+    import onnxruntime_genai
+
+    model = onnxruntime_genai.Model(str(target))
+    found = Agreement()
+    for window in reference.windows:
+        options = onnxruntime_genai.GeneratorParams(model)
+        options.set_search_options(max_length=len(window), do_sample=False)
+        generator = onnxruntime_genai.Generator(model, options)
+        generator.append_tokens(np.asarray([window], dtype=np.int32))
+        logits = np.array(generator.get_output("logits"))[0]
+        found.add(np.asarray(window, dtype=np.int64), reference.logits(window), logits)
+    return found

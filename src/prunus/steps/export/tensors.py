@@ -1,0 +1,152 @@
+"""The tensors of a GGUF file, each as what it is made of: planned from headers, then read and turned piece by piece."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from prunus.errors import ModelError
+from prunus.models.checkpoint import TensorInfo, read_bytes
+from prunus.models.families.family import Place
+from prunus.models.families.gguf import Gguf
+from prunus.models.folder import ModelFolder
+from prunus.steps.export.layout import row_order
+from prunus.steps.export.metadata import gguf_of
+from prunus.steps.export.positions import frequency_factors
+
+_PIECE = 1 << 18  # values that are turned at once: little enough to stay in the processor's cache
+_STORED = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+
+
+@dataclass(frozen=True)
+class Made:
+    """A tensor of the file.
+
+    Attributes:
+        name: llama.cpp's.
+        shape: Rows last but one, their length last.
+        sources: The checkpoint's tensors that it is made of, one after the other: one, or all experts of a layer.
+        order: The numbers of its rows in llama.cpp's order, or None.
+        turned: Whether the checkpoint has it as [in, out].
+        offset: Added to every value: what a family leaves out of a norm's gain.
+        factor: What every value is then multiplied by.
+        constant: The values themselves, where no weight holds them.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    sources: tuple[TensorInfo, ...] = ()
+    order: np.ndarray | None = None
+    turned: bool = False
+    offset: float = 0.0
+    factor: float = 1.0
+    constant: np.ndarray | None = None
+
+    @property
+    def dtype(self) -> str:
+        """The type that it is stored in, by safetensors' name."""
+        return self.sources[0].dtype if self.sources else "F32"
+
+    @property
+    def untouched(self) -> bool:
+        """Whether its values are the checkpoint's own."""
+        return self.offset == 0.0 and self.factor == 1.0
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """Its rows in order, as the checkpoint stores them (bfloat16 as its bits), a few at a time: [n, columns]."""
+        columns = self.shape[-1]
+        rows = max(1, _PIECE // columns)
+        if self.constant is not None:
+            yield self.constant.reshape(-1, columns)
+        for info in self.sources:
+            yield from self._whole(info, rows) if self.order is not None or self.turned else _streamed(info, rows)
+
+    def _whole(self, info: TensorInfo, rows: int) -> Iterator[np.ndarray]:
+        """Rows in another order: of the few tensors that have one, all of one is read."""
+        values = np.frombuffer(read_bytes(info), _STORED[info.dtype]).reshape(info.shape)
+        values = values.T if self.turned and values.ndim == 2 else values
+        if values.ndim == 1:
+            yield (values if self.order is None else values[self.order])[None]
+            return
+        for start in range(0, len(values), rows):
+            part = slice(start, start + rows)
+            yield np.ascontiguousarray(values[part] if self.order is None else values[self.order[part]])
+
+
+def _streamed(info: TensorInfo, rows: int) -> Iterator[np.ndarray]:
+    columns = info.shape[-1]
+    stored = _STORED[info.dtype]
+    left = math.prod(info.shape) // columns
+    with info.file.open("rb", buffering=0) as handle:
+        handle.seek(info.data)
+        while left:
+            values = np.empty((min(rows, left), columns), dtype=stored)
+            view = memoryview(values.reshape(-1).view(np.uint8).data)
+            while view:
+                count = handle.readinto(view)
+                if not count:
+                    raise ModelError(f"{info.file}: cut short inside {info.name}")
+                view = view[count:]
+            yield values
+            left -= len(values)
+
+
+def widened(values: np.ndarray) -> np.ndarray:
+    """Stored values as float32."""
+    if values.dtype != np.uint16:
+        return values.astype(np.float32, copy=False)
+    return np.left_shift(values, 16, dtype=np.uint32).view(np.float32)
+
+
+def plan_tensors(folder: ModelFolder) -> list[Made]:
+    """Every tensor of the file, in the order of the layers.
+
+    Raises:
+        RecipeError: llama.cpp has no such family.
+    """
+    there = gguf_of(folder.family, str(folder.path))
+    grouped: dict[str, list[tuple[Place, TensorInfo]]] = {}
+    for name, info in folder.tensors.items():
+        place = folder.family.place(name)
+        if place is not None and place.weight.exists(folder.shape.flags):
+            grouped.setdefault(there.name_of(place.key, place.layer), []).append((place, info))
+    made = [_made(name, parts, there, folder) for name, parts in grouped.items()]
+    names = {one.name for one in made}
+    if there.untied and "output.weight" not in names:
+        shared = next(one for one in made if one.name == "token_embd.weight")
+        made.append(Made("output.weight", shared.shape, shared.sources))
+    factors = frequency_factors(folder.config, folder.shape)
+    made += [Made(name, values.shape, constant=values) for name, values in factors.items()]
+    return sorted(made, key=_order)
+
+
+def _made(name: str, parts: list[tuple[Place, TensorInfo]], there: Gguf, folder: ModelFolder) -> Made:
+    family, sizes = folder.family, folder.shape.sizes()
+    parts = sorted(parts, key=lambda part: part[0].expert or 0)
+    place, info = parts[0]
+    turned = family.is_transposed(place.weight)
+    shape = info.shape[::-1] if turned else info.shape
+    return Made(
+        name,
+        (len(parts), *shape) if place.expert is not None else shape,
+        tuple(info for _, info in parts),
+        row_order(place.weight, name, there, sizes, turned),
+        turned,
+        family.offset_of(place),
+        _query_factor(place, there, folder),
+    )
+
+
+def _query_factor(place: Place, there: Gguf, folder: ModelFolder) -> float:
+    """What makes up for an attention scale that llama.cpp does not ask for, on what it is applied to: queries."""
+    if there.query_factor is None or not folder.family.ends_queries(place):
+        return 1.0
+    return there.query_factor(folder.config, folder.shape.dimensions())
+
+
+def _order(tensor: Made) -> tuple[int, int]:
+    parts = tensor.name.split(".")
+    return (1, int(parts[1])) if parts[0] == "blk" else (2 if parts[0].startswith("output") else 0, 0)

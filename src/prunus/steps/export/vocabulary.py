@@ -1,0 +1,187 @@
+"""A tokenizer, as transformers loads it, in the form that llama.cpp keeps: tokens with kinds, merges or scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from prunus.errors import ExportError, ModelError, PrunusError, RecipeError
+from prunus.steps.export.pretokenizers import byte_level, parts_of, space_prefix
+from prunus.steps.export.special import Special, read_special
+from prunus.steps.export.unigram import read_unigram
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+"""Kinds of tokens, as the format numbers them."""
+
+_NEVER = -1e9  # the score of a token that no merge makes
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer, ready to be written.
+
+    Attributes:
+        model: `gpt2` for a byte-level BPE, `llama` for one like sentencepiece's, `t5` for a Unigram.
+        pre: The pre-tokenizer.
+        tokens: Every token by its number.
+        types: The kind of each.
+        scores: What merges are chosen by, the highest first, where the model is `llama`; log-probabilities of tokens
+            where it is `t5`.
+        merges: The merges in order, where it is `gpt2`.
+        special: Special tokens, ends and chat templates.
+        space_prefix: Whether a space is put before a text.
+        doubled: Whether transformers puts none before a text that begins with one, where llama.cpp does.
+        merge_spaces: Whether of several spaces one stays, where the model is `t5`.
+        charsmap: sentencepiece's table of characters, where it is.
+    """
+
+    model: str
+    pre: str
+    tokens: list[str]
+    types: list[int]
+    scores: list[float] = field(default_factory=list)
+    merges: list[str] = field(default_factory=list)
+    special: Special = field(default_factory=Special)
+    space_prefix: bool = False
+    doubled: bool = False
+    merge_spaces: bool = False
+    charsmap: bytes = b""
+
+    def keys(self) -> dict[str, Any]:
+        """What stands of it in the file."""
+        found: dict[str, Any] = {
+            "tokenizer.ggml.model": self.model,
+            "tokenizer.ggml.pre": self.pre,
+            "tokenizer.ggml.tokens": self.tokens,
+            "tokenizer.ggml.token_type": self.types,
+            "tokenizer.ggml.add_space_prefix": self.space_prefix,
+            **self.special.keys(),
+        }
+        if self.scores:
+            found["tokenizer.ggml.scores"] = self.scores
+        if self.model == "t5":
+            found["tokenizer.ggml.remove_extra_whitespaces"] = self.merge_spaces
+        if self.charsmap:
+            found["tokenizer.ggml.precompiled_charsmap"] = self.charsmap
+        if self.merges:
+            found["tokenizer.ggml.merges"] = self.merges
+        return found
+
+
+def read_vocabulary(folder: Path, size: int) -> Vocabulary:
+    """Read the tokenizer of a model's folder, as transformers loads it.
+
+    Args:
+        folder: The model's folder.
+        size: Rows of the embedding; rows that the tokenizer has no token for are filled up.
+
+    Raises:
+        RecipeError: There is none, or llama.cpp has no equal of it.
+        ExportError: It has a part that is not known here.
+    """
+    from prunus.models.load import load_tokenizer  # imports torch
+
+    try:
+        loaded = load_tokenizer(folder)
+    except ModelError as error:
+        raise RecipeError(f"{error}; GGUF is written from the tokenizer that transformers loads") from None
+    if not loaded.is_fast:
+        raise RecipeError(
+            f"{folder}: {type(loaded).__name__} is a slow tokenizer; GGUF is written from one that has a tokenizer.json"
+        )
+    tokenizer = json.loads(loaded.backend_tokenizer.to_str())  # in full, whatever the file leaves out
+    try:
+        found = _vocabulary(tokenizer, size, str(folder))
+        special = read_special(loaded, folder, size)
+    except PrunusError:
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"{folder}: its tokenizer has a part that Prunus cannot write as GGUF: {type(error).__name__}: {error}"
+        ) from error
+    if found.model == "t5":
+        special = special.with_unknown(found.types.index(UNKNOWN))
+    return replace(found, special=special)
+
+
+def _vocabulary(tokenizer: Mapping[str, Any], size: int, where: str) -> Vocabulary:
+    """All of it but what is special.
+
+    Raises:
+        RecipeError: llama.cpp has no equal of it.
+    """
+    model = tokenizer["model"]
+    if model["type"] not in ("BPE", "Unigram"):
+        raise RecipeError(
+            f"{where}: a {model['type']} tokenizer; Prunus writes GGUF from a BPE, byte-level or with byte fallback, "
+            "and from a Unigram. What works: the plain folder"
+        )
+    metaspace = any(part["type"] == "Metaspace" for part in parts_of(tokenizer.get("pre_tokenizer")))
+    if model["type"] == "Unigram":
+        unigram = read_unigram(tokenizer, where)
+        tokens, types = _tokens(tokenizer, size, spaced=False)
+        types[unigram.unknown] = UNKNOWN
+        own_scores = [float(score) for _, score in model["vocab"]][:size]
+        return Vocabulary(
+            "t5", "default", tokens, types, own_scores + [_NEVER] * (size - len(own_scores)),
+            space_prefix=unigram.space_prefix, merge_spaces=unigram.merge_spaces, charsmap=unigram.charsmap,
+            doubled=metaspace and unigram.space_prefix and not unigram.merge_spaces,
+        )  # fmt: skip
+    if _is_byte_level(tokenizer):
+        pre = byte_level(tokenizer, where)
+        tokens, types = _tokens(tokenizer, size, spaced=False)
+        return Vocabulary("gpt2", pre, tokens, types, merges=[" ".join(pair) for pair in merges_of(model)])
+    if not model.get("byte_fallback"):
+        raise RecipeError(f"{where}: a BPE that is neither byte-level nor falls back to bytes; llama.cpp has no such")
+    prefix = space_prefix(tokenizer, where)
+    tokens, types = _tokens(tokenizer, size, spaced=True)
+    scores = _scores(model, tokens)
+    return Vocabulary("llama", "default", tokens, types, scores, space_prefix=prefix, doubled=metaspace and prefix)
+
+
+def merges_of(model: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The merges of a BPE, in either of the two forms that files have them in."""
+    return [tuple(pair.split(" ", 1)) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]  # type: ignore[misc]
+
+
+def numbers_of(model: Mapping[str, Any]) -> dict[str, int]:
+    """The number of every token of a BPE or a Unigram."""
+    vocab = model["vocab"]
+    return dict(vocab) if isinstance(vocab, Mapping) else {text: i for i, (text, _) in enumerate(vocab)}
+
+
+def _is_byte_level(tokenizer: Mapping[str, Any]) -> bool:
+    return any(part["type"] == "ByteLevel" for part in parts_of(tokenizer.get("pre_tokenizer")))
+
+
+def _tokens(tokenizer: Mapping[str, Any], size: int, spaced: bool) -> tuple[list[str], list[int]]:
+    """Every token and its kind, filled up to `size`."""
+    tokens, types = [f"[PAD{i}]" for i in range(size)], [UNUSED] * size
+    unknown = tokenizer["model"].get("unk_token")
+    for text, number in numbers_of(tokenizer["model"]).items():
+        if number < size:
+            tokens[number] = text
+            types[number] = BYTE if spaced and _is_byte(text) else NORMAL
+    for added in tokenizer.get("added_tokens", []):
+        number = added["id"]
+        if number < size:
+            tokens[number] = added["content"]
+            types[number] = CONTROL if added["special"] else USER_DEFINED
+            if spaced and added["content"] == unknown:
+                types[number] = UNKNOWN
+    return tokens, types
+
+
+def _is_byte(text: str) -> bool:
+    return len(text) == 6 and text.startswith("<0x") and text.endswith(">")
+
+
+def _scores(model: Mapping[str, Any], tokens: list[str]) -> list[float]:
+    """What sentencepiece would choose merges by: a token that is merged earlier has the higher score."""
+    ranks: dict[str, int] = {}
+    for rank, (left, right) in enumerate(merges_of(model)):
+        ranks.setdefault(left + right, rank)
+    return [-float(ranks[token]) if token in ranks else _NEVER if len(token) > 1 else 0.0 for token in tokens]

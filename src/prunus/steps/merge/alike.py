@@ -1,0 +1,130 @@
+"""Whether models can be merged at all: the same weights, the same settings, the same tokens, the same template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prunus.errors import ModelError
+from prunus.fingerprint import fingerprint_files
+from prunus.models.folder import TOKENIZER, ModelFolder, matching
+
+_SHOWN = 8
+
+
+def check_alike(models: Sequence[ModelFolder], base: ModelFolder | None, where: str) -> list[str]:
+    """Refuse models that differ in more than the values of their weights.
+
+    Settings are compared by what they amount to, not by how they are spelt. The base may have another chat template,
+    or none: the merged model has the first model's. So it is with the longest context, where nothing is computed from
+    it.
+
+    Args:
+        models: What is to be merged.
+        base: What they descend from, if it is asked for.
+        where: The option's path, for messages.
+
+    Returns:
+        A line for each difference that is allowed, and what the merged model has.
+
+    Raises:
+        ModelError: Names every weight that only one of two models has or that has another shape there, the setting, the
+            tokens, or the template.
+    """
+    first, *others = models
+    first.check()
+    notes = []
+    for other in [*others, *([base] if base is not None else [])]:
+        other.check()
+        pair = f"{where}: {other.path} and {first.path} cannot be merged"
+        faults = different_weights(first, other) or different_settings(first, other)
+        faults = faults or different_tokens(first.path, other.path)
+        if other is not base:
+            faults = faults or different_templates(first.path, other.path)
+        if faults:
+            more = f"\n  and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+            raise ModelError(f"{pair}:" + "".join(f"\n  {fault}" for fault in faults[:_SHOWN]) + more)
+        if other.context != first.context:
+            notes.append(
+                f"max_position_embeddings: {other.context} in {other.path}, {first.context} in {first.path}; the "
+                f"merged model has {first.context}, as the first"
+            )
+    return notes
+
+
+def different_weights(first: ModelFolder, other: ModelFolder) -> list[str]:
+    """A line for every weight that the two do not both have in one shape."""
+    mine, theirs = first.weights, other.weights
+    if first.family != other.family:
+        return [f"one is a {other.family.name}, the other a {first.family.name}"]
+    lines = []
+    for name in [*mine, *(name for name in theirs if name not in mine)]:
+        here, there = (list(found[name].shape) if name in found else "not there" for found in (mine, theirs))
+        if here != there:
+            lines.append(f"{name}: {there} and {here}")
+    return lines
+
+
+def different_settings(first: ModelFolder, other: ModelFolder) -> list[str]:
+    """A line for every setting of config.json that makes the same weights compute something else."""
+    from prunus.steps.merge.settings import settled  # imports torch
+
+    mine, theirs = settled(first), settled(other)
+    return [
+        f"config.json: {key}: {theirs.get(key)!r} and {mine.get(key)!r}"
+        for key in sorted(mine.keys() | theirs.keys())
+        if mine.get(key) != theirs.get(key)
+    ]
+
+
+def different_tokens(first: Path, other: Path) -> list[str]:
+    """A line for every token that the two number differently, or for what else their tokenizers differ in."""
+    if not all((folder / "tokenizer.json").is_file() for folder in (first, other)):
+        kinds = [pattern for pattern in TOKENIZER if not pattern.startswith(("tokenizer*", "chat_template", "special"))]
+        marks = [fingerprint_files(matching(folder, (*kinds, "tokenizer.json"))) for folder in (first, other)]
+        return [] if marks[0] == marks[1] else ["their tokenizers' files differ"]
+    from prunus.models.load import load_tokenizer  # imports torch
+
+    mine, theirs = (json.loads(load_tokenizer(folder).backend_tokenizer.to_str()) for folder in (first, other))
+    here, there = _numbered(mine), _numbered(theirs)
+    lines = [
+        f"token {token!r}: {there.get(token, 'not there')} and {here.get(token, 'not there')}"
+        for token in [*here, *(token for token in there if token not in here)]
+        if here.get(token) != there.get(token)
+    ]
+    parts = ("normalizer", "pre_tokenizer", "decoder")
+    lines += [f"tokenizer.json: {part} differs" for part in parts if _cutting(mine[part]) != _cutting(theirs[part])]
+    same_merges = mine["model"].get("merges") == theirs["model"].get("merges")
+    return lines or ([] if same_merges else ["tokenizer.json: model.merges differs"])
+
+
+def different_templates(first: Path, other: Path) -> list[str]:
+    """A line for every chat template, by name, that the two do not have alike."""
+    mine, theirs = (_templates(folder) for folder in (first, other))
+    names = [name for name in sorted(mine.keys() | theirs.keys()) if mine.get(name) != theirs.get(name)]
+    return [
+        f"their chat templates differ ({name}); give both the same (chat_template.jinja), or align one by the other's"
+        for name in names
+    ]
+
+
+def _templates(folder: Path) -> dict[str, str]:
+    from prunus.models.load import chat_templates, load_tokenizer  # imports torch
+
+    return chat_templates(load_tokenizer(folder)) if matching(folder, TOKENIZER) else {}
+
+
+def _cutting(part: Any) -> Any:
+    """What of a part decides how a text is cut: offsets are told otherwise by `trim_offsets`, and nothing else."""
+    if isinstance(part, dict):
+        return {key: _cutting(value) for key, value in part.items() if key != "trim_offsets"}
+    return [_cutting(item) for item in part] if isinstance(part, list) else part
+
+
+def _numbered(tokenizer: Mapping[str, Any]) -> dict[str, int]:
+    """Every token with its number."""
+    vocabulary = tokenizer["model"]["vocab"]
+    numbered = dict(vocabulary) if isinstance(vocabulary, dict) else {token[0]: i for i, token in enumerate(vocabulary)}
+    return {**numbered, **{one["content"]: one["id"] for one in tokenizer["added_tokens"]}}

@@ -1,0 +1,271 @@
+"""Options of merging: by what method, with which weights where, through which layers, and how all that is evolved."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from prunus.config import Config, Path, Seed, StepConfig, help_of
+from prunus.data.config import ChatSource
+from prunus.errors import RecipeError
+from prunus.models.families.family import Part
+from prunus.steps.merge.method import MergeMethod
+from prunus.steps.merge.methods import METHODS
+from prunus.world.config import WORLD
+
+if TYPE_CHECKING:
+    Method = str
+else:
+    Method = Literal[tuple(METHODS)]
+
+PUBLIC = (
+    "mmlu", "hellaswag", "arc_challenge", "arc_easy", "winogrande", "piqa", "truthfulqa", "lambada", "gsm8k", "mbpp",
+    "humaneval", "ifeval", "bfcl", "squad", "mt-bench", "mt_bench", "mtbench", "chatrag",
+)  # fmt: skip
+"""What files of test sets that people compare models by are called."""
+_HELD_OUT = ("test", "validation", "valid", "val", "dev", "held_out")
+Share = Annotated[float, Field(gt=0, le=1)]
+MIN_WEIGHT = 0.01  # of evolved weights that are divided by their sum
+_NORMALIZING = [f"`{name}`" for name, method in METHODS.items() if method.normalizes]
+_NAMED = [f"`{name}`" + (f" ({method.note})" if method.note else "") for name, method in METHODS.items()]
+
+
+class PartConfig(Config):
+    """Other values for a part of the model. Of several parts that hold a weight, the last one counts."""
+
+    match: str = "*"
+    """Names of weights, with `*` for anything, such as `*.mlp.*` or `model.embed_tokens.weight`."""
+    layers: str | None = None
+    """Layers, such as `0-3,7`; all, and what stands outside them, if not given."""
+    module: Part | None = None
+    """`attention`, `mlp`, or `other`: norms, embeddings and head."""
+    weights: tuple[float, ...] = ()
+    """One a model, in their order."""
+    densities: tuple[Share, ...] = ()
+    """One a model, in their order."""
+    t: float | None = None
+    """The place on slerp's arc."""
+
+    @model_validator(mode="after")
+    def _readable(self) -> PartConfig:
+        if self.layers is not None:
+            numbers(self.layers)
+        return self
+
+
+class FlowConfig(Config):
+    """A path through the layers of several models, written as one plain model."""
+
+    layers: tuple[str, ...] = ()
+    """Stretches of the path in order, each a model's place from 0, a colon and layers: `0:0-3` `1:2-5`. Embeddings,
+    last norm and head are the first model's."""
+    scales: tuple[float, ...] = ()
+    """What each layer of the path adds to the residual stream is multiplied by this; 1 if not given."""
+
+    @model_validator(mode="after")
+    def _readable(self) -> FlowConfig:
+        path = self.path()
+        if self.scales and len(self.scales) != len(path):
+            raise ValueError(f"scales: {len(self.scales)} for {len(path)} layers; give one a layer")
+        return self
+
+    def path(self) -> list[tuple[int, int]]:
+        """The path as pairs of model and layer."""
+        found = []
+        for stretch in self.layers:
+            model, colon, layers = stretch.partition(":")
+            if not colon or not model.isdigit():
+                raise ValueError(f"layers: {stretch!r} is no model's place, a colon and layers, such as `0:0-3`")
+            found += [(int(model), layer) for layer in numbers(layers)]
+        return found
+
+
+class EvolveConfig(Config):
+    """Evolution of what else would be set by hand (Akiba et al. 2024, arXiv 2403.13187), by CMA-ES."""
+
+    trials: int = Field(default=0, ge=0)
+    """Models that are merged and tried; 0 for no evolution."""
+    space: Literal["parameters", "flow"] = "parameters"
+    """What is evolved: weights and densities of the method, or the path through the layers and its scales."""
+    tasks: dict[str, ChatSource] = Field(default_factory=dict)
+    """Conversations with checks, by the task's name, in the forms of docs/align.md. Fitness is the mean over tasks of
+    the mean reward of the answers to them. They must not be what `evaluate` asks."""
+    items: int = Field(default=32, ge=1)
+    """Conversations of each task that every trial is asked."""
+    finalists: int = Field(default=4, ge=1)
+    """The best trials that are asked as many further conversations before one is chosen."""
+    max_new_tokens: int = Field(default=96, ge=1)
+    """Tokens of an answer, at most."""
+    per: tuple[Literal["layer", "module"], ...] = ("layer", "module")
+    """What has a weight of its own: each layer, each kind of module, both, or (empty) only each model."""
+    groups: int | None = Field(default=None, ge=1)
+    """Groups of neighbouring layers that share theirs; each layer is one if not given."""
+    densities: bool = False
+    """Evolve densities too, where the method has any."""
+    bounds: tuple[float, float] = (0.0, 1.5)
+    """The least and the largest weight."""
+    repeats: int = Field(default=1, ge=1)
+    """In the space of flows, how often a path may come by all layers."""
+    max_layers: int | None = Field(default=None, ge=1)
+    """In the space of flows, the longest path; as many as one model has if not given."""
+    sigma: float = Field(default=0.25, gt=0)
+    """Standard deviation of the first trials."""
+    population: int | None = Field(default=None, ge=3)
+    """Trials of a generation; 4 + 3 ln(dimensions), as CMA-ES has it, if not given."""
+    i_am_tuning_on_the_test_set: bool = False
+    """Allow tasks out of a test set or out of what `evaluate` asks. What is then reported says nothing of any other
+    data."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> EvolveConfig:
+        if self.bounds[0] >= self.bounds[1]:
+            raise ValueError(f"bounds: {self.bounds[0]} is not below {self.bounds[1]}")
+        return self
+
+    def check_public(self, where: str) -> None:
+        """Refuse tasks that are read from a part that is held out, or that bear the name of a public test set.
+
+        Raises:
+            RecipeError: Names the task.
+        """
+        if self.i_am_tuning_on_the_test_set:
+            return
+        for name, source in self.tasks.items():
+            bare = PurePath(source.path).name.lower()
+            known = next((one for one in PUBLIC if one in f"{bare} {source.name or ''}".lower()), None)
+            named = known is not None and source.path != WORLD and "train" not in bare
+            if source.split in _HELD_OUT or (named and not _on_hub(source)):
+                what = (
+                    f"split {source.split!r}" if source.split in _HELD_OUT else f"{source.path}, which says {known!r}"
+                )
+                raise RecipeError(
+                    f"{where}.tasks.{name}: {what}: models are compared by that, and evolution would fit it; give "
+                    "training data, or say i_am_tuning_on_the_test_set: true"
+                )
+
+
+class MergeConfig(StepConfig):
+    """How models of one shape become one."""
+
+    kind: ClassVar[str] = "merge"
+    revision: ClassVar[int] = 1
+
+    method: Method = Field(default="linear", description=help_of(f"{', '.join(_NAMED[:-1])}, or {_NAMED[-1]}."))
+    weights: tuple[float, ...] = ()
+    """One a model, in their order; all 1 if not given."""
+    densities: tuple[Share, ...] = ()
+    """Share of each model's differences that is kept, for `ties` (the largest) and `dare` (drawn); 0.5 if not given."""
+    t: float = Field(default=0.5, ge=0, le=1)
+    """For `slerp`, the place on the arc: 0 is the first model, 1 the second."""
+    decay: float = Field(default=1.0, gt=0, le=1)
+    """For `average`, how much less each checkpoint counts than the one that is given after it; 1 counts all alike."""
+    scale: float = 1.0
+    """What the merged differences are multiplied by before they are added to the base; the papers' lambda."""
+    normalize: bool | None = Field(
+        default=None, description=f"Divide by the sum of the weights; if not given, {' and '.join(_NORMALIZING)} do."
+    )
+    parts: tuple[PartConfig, ...] = ()
+    """Other values for some layers, modules or weights."""
+    flow: FlowConfig = FlowConfig()
+    """The path, for `flow`."""
+    evolve: EvolveConfig = EvolveConfig()
+    """Search by evolution, from these values."""
+    seed: Seed = 0
+    """Of what `dare` drops, and of evolution."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> MergeConfig:
+        evolves_flow = self.evolve.trials > 0 and self.evolve.space == "flow"
+        if evolves_flow != (self.method == "flow") and self.evolve.trials:
+            raise ValueError(f"evolve.space: {self.evolve.space} does not go with method: {self.method}")
+        if self.method == "flow" and not self.flow.layers and not evolves_flow:
+            raise ValueError("flow.layers: missing; method: flow goes through them")
+        evolvable = evolves_flow or self.definition.weighted or self.definition.interpolates
+        if self.evolve.trials and not evolvable:
+            raise ValueError(f"evolve: {self.method} has nothing to evolve")
+        return self
+
+    @property
+    def definition(self) -> MergeMethod:
+        """The method, as the table has it."""
+        return METHODS[self.method]
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether sums are divided by the sum of the weights."""
+        return self.definition.normalizes if self.normalize is None else self.normalize
+
+    def check_fits(self, models: int, has_base: bool, layers: int, where: str) -> None:
+        """Refuse another number of models, or of layers, than the options are for.
+
+        Raises:
+            RecipeError: Names the option.
+        """
+        based = self.definition.based
+        if models < 2 and not (self.definition.single and (has_base or not based)):
+            raise RecipeError(f"{where}: {models} model; {self.method} merges at least 2")
+        if self.definition.interpolates and models != 2:
+            raise RecipeError(f"{where}.method: {self.method} goes from one model to another, and there are {models}")
+        if based != has_base:
+            word = "missing; it is what all models descend from" if based else "given, and nothing is asked of it"
+            raise RecipeError(f"{where}.base: {word} (method: {self.method})")
+        self._check_values(models, layers, where)
+        for model, layer in self.flow.path():
+            if model >= models or layer >= layers:
+                raise RecipeError(
+                    f"{where}.flow.layers: layer {layer} of model {model}, and there are {models} models of {layers} "
+                    "layers, both from 0"
+                )
+
+    def _check_values(self, models: int, layers: int, where: str) -> None:
+        whole = PartConfig(weights=self.weights, densities=self.densities)
+        whole_mean = self.definition.weighted and not self.definition.based and self.normalizes
+        for place, part in ((where, whole), *((f"{where}.parts.{i}", part) for i, part in enumerate(self.parts))):
+            for name, found in (("weights", part.weights), ("densities", part.densities)):
+                if found and len(found) != models:
+                    raise RecipeError(f"{place}.{name}: {len(found)} for {models} models; give one a model")
+            if whole_mean and part.weights and not sum(part.weights):
+                raise RecipeError(f"{place}.weights: they sum to 0, and are divided by their sum")
+            if part.layers and max(numbers(part.layers)) >= layers:
+                raise RecipeError(f"{place}.layers: {part.layers}, and there are {layers} layers, from 0")
+
+
+class MergedConfig(MergeConfig):
+    """A student that is merged from others."""
+
+    of: tuple[Path, ...] = Field(min_length=1)
+    """What is merged, in order: students by name, as they are at last, or `NAME.pruned`, `NAME.distilled`; `teacher`;
+    or models by folder (`./NAME` where a student is called so) or id on the hub."""
+    base: Path | None = None
+    """What they descend from, for methods that ask for it; written as in `of`, such as `NAME.distilled`."""
+
+    def options(self) -> MergeConfig:
+        """The step's own options."""
+        return MergeConfig.model_validate(self.model_dump(exclude={"of", "base"}))
+
+
+def numbers(text: str) -> list[int]:
+    """The numbers that `0-3,7` stands for, in its order.
+
+    Raises:
+        ValueError: It is of another form.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
+            raise ValueError(f"layers: {text!r} is no list of layers, such as `0-3,7`")
+        found += range(int(first), int(last if dash else first) + 1)
+    return found
+
+
+def name_of(number: int) -> str:
+    """What the step's input of a model is called, by the model's place from 0."""
+    return f"model_{number}" if number else "model"
+
+
+def _on_hub(source: ChatSource) -> bool:
+    """Whether a source has splits of its own, of which a training one is named."""
+    return "." not in PurePath(source.path).name and source.path.count("/") == 1

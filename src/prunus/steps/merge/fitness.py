@@ -1,0 +1,75 @@
+"""What a merged model is worth: its answers to conversations with checks, by rule, task by task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prunus.data.chat import Conversation
+from prunus.errors import DataError
+from prunus.inference.config import Writing
+from prunus.inference.local import answers
+from prunus.inference.prompts import Prompt, batches, rendered
+from prunus.models.load import load_model
+from prunus.runtime import Runtime
+from prunus.steps.merge.config import EvolveConfig
+from prunus.verify.reward import reward
+
+
+@dataclass
+class Fitness:
+    """Who asks.
+
+    Attributes:
+        tasks: Conversations by task, as `questions.read_tasks` gives them.
+        tokenizer: Of all models.
+        evolve: How many are asked, and how long answers may be.
+        context: Tokens that the models were made for.
+        device: Where.
+        dtype: In what type.
+        runtime: In what portions.
+    """
+
+    tasks: dict[str, list[Conversation]]
+    tokenizer: Any
+    evolve: EvolveConfig
+    context: int
+    device: torch.device
+    dtype: torch.dtype
+    runtime: Runtime
+
+    def of(self, folder: Path, part: int) -> dict[str, float]:
+        """The mean reward of a model's likeliest answers, by task; see `prunus.verify.reward`.
+
+        Args:
+            folder: The model's.
+            part: 0 asks the conversations of every trial, 1 those of the finalists.
+
+        Raises:
+            DataError: A prompt leaves no room for an answer, or a check cannot be read.
+            ModelError: The model cannot be loaded.
+        """
+        rows = [(name, row) for name, several in self.tasks.items() for row in self._part(several, part)]
+        prompts = [self._prompt(number, row) for number, (_, row) in enumerate(rows)]
+        model = load_model(folder, self.device, self.dtype).requires_grad_(False)
+        writing = Writing(self.evolve.max_new_tokens, where="merge.evolve")
+        rewards: dict[str, list[float]] = {name: [] for name in self.tasks}
+        portions = batches(prompts, self.runtime.device_batch_size)
+        for number, answer in answers(portions, writing, model, self.tokenizer):
+            name, row = rows[number]
+            rewards[name].append(reward(answer.text, row.check or {}, row.tools or (), row.where))
+        return {name: sum(several) / len(several) for name, several in rewards.items()}
+
+    def _part(self, rows: Sequence[Conversation], part: int) -> Sequence[Conversation]:
+        return rows[part * self.evolve.items : (part + 1) * self.evolve.items]
+
+    def _prompt(self, number: int, row: Conversation) -> Prompt:
+        text, ids = rendered(row.asks(), self.tokenizer, row.where, row.tools)
+        room = self.context - self.evolve.max_new_tokens
+        if len(ids) > room:
+            raise DataError(f"{row.where}: {len(ids)} tokens, and {room} leave room for an answer")
+        return Prompt(number, ids, text)

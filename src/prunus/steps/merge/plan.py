@@ -1,0 +1,67 @@
+"""A merge as a plan sees it: what is refused before any work, its inputs, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from math import prod
+
+from prunus.costs import Around, Cost
+from prunus.errors import RecipeError, ShapeError
+from prunus.graph.hub import Hub
+from prunus.graph.steps import Given, Step
+from prunus.models.shape import Shape
+from prunus.steps.merge.config import EvolveConfig, MergeConfig
+from prunus.steps.merge.questions import check_apart, read_tasks
+
+
+def one_shape(shapes: Mapping[str, Shape]) -> Shape:
+    """The shape of models that all have the same, by what they are called."""
+    (first_name, first), *others = shapes.items()
+    for other_name, other in others:
+        mine, theirs = dict(first.tensors()), dict(other.tensors())
+        names = [weight for weight in {**mine, **theirs} if mine.get(weight) != theirs.get(weight)]
+        if names:
+            pairs = [f"{name}: {theirs.get(name, 'not there')} and {mine.get(name, 'not there')}" for name in names[:8]]
+            more = [f"and {len(names) - 8} more"] if len(names) > 8 else []
+            raise ShapeError("\n  ".join([f"{other_name} and {first_name} have other shapes:", *pairs, *more]))
+    return first
+
+
+def check_fitness(evolve: EvolveConfig, reported: Collection[str], has_template: bool, where: str, hub: Hub) -> None:
+    """Read the conversations of fitness, and refuse those that are reported.
+
+    Args:
+        evolve: The options.
+        reported: Every conversation that the evaluation asks, as `questions.asked` names it.
+        has_template: Whether the models have a chat template.
+        where: The option's path, for messages.
+        hub: Where conversations come from.
+
+    Raises:
+        RecipeError: They are of a test set, or among those reported; or no model could read them.
+        DataError: They cannot be used.
+        HubError: The hub does not give them.
+    """
+    place = f"{where}.evolve"
+    evolve.check_public(place)
+    if not has_template:
+        raise RecipeError(f"{place}.tasks: conversations, and the models' tokenizer has no chat template")
+    with hub.may_miss():
+        check_apart(read_tasks(evolve, place), reported, evolve, place)
+
+
+def given_fitness(config: MergeConfig, hub: Hub) -> dict[str, Step | Given]:
+    """What the conversations of fitness hold, as an input, where evolution asks any."""
+    if not config.evolve.trials:
+        return {}
+    return {"data": hub.given_sources(tuple(config.evolve.tasks.values()), "merge.evolve.tasks")}
+
+
+def cost(config: MergeConfig, shape: Shape, around: Around) -> Cost:
+    """Estimate one weight of every model in memory; of an evolution the longest answers of all trials."""
+    evolve, weights = config.evolve, shape.parameters * 4
+    if not evolve.trials:
+        largest = max(prod(size) for _, size in shape.tensors())
+        return Cost(memory_bytes=len(around.inputs) * 4 * largest, disk_bytes=weights)
+    tokens = (evolve.trials + evolve.finalists + 1) * len(evolve.tasks) * evolve.items * evolve.max_new_tokens
+    return Cost(tokens, tokens * shape.flops_per_token(evolve.max_new_tokens), weights, 2 * weights)

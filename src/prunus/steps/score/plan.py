@@ -1,0 +1,40 @@
+"""Scoring as a plan sees it: its inputs, and what it costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prunus.costs import Around, Cost, held_bytes
+from prunus.data.questions import read_questions
+from prunus.fingerprint import fingerprint_files
+from prunus.graph.steps import Given, Step
+from prunus.models.shape import Shape
+from prunus.steps.score.config import GRADIENTS, ScoreConfig
+
+
+def given_task(config: ScoreConfig) -> dict[str, Step | Given]:
+    """The questions that layers are judged by, as an input, where there are any.
+
+    Raises:
+        DataError: They cannot be read.
+    """
+    if config.task is None or "accuracy" not in config.collect:
+        return {}
+    file = Path(config.task).expanduser()
+    read_questions(file, 1)
+    return {"task": Given(file, fingerprint_files([file]))}
+
+
+def cost(config: ScoreConfig, shape: Shape, around: Around) -> Cost:
+    """Estimate it: passes over the calibration set, and over a few sequences without each block of layers."""
+    per_token, tokens = shape.flops_per_token(config.sequence_length), config.samples * config.sequence_length
+    backward = bool(GRADIENTS & set(config.collect))
+    passes = 1 + backward  # backward to the activations alone costs another forward
+    layers = shape.num_hidden_layers
+    removals = sum(layers - block + 1 for block in config.blocks if block < layers)
+    losses = removals * ("lm_loss" in config.collect)
+    if "logit_nmse" in config.collect:  # each beside the whole model
+        losses += 2 * (removals + layers * (layers + 1) // 2 - 1)
+    few = min(config.layer_samples, config.samples) * config.sequence_length * losses
+    held = held_bytes(shape, around.portion(config.samples) * config.sequence_length) if backward else 0
+    return Cost(tokens + few, (tokens * passes + few) * per_token, shape.parameters * 4 + held, 0)

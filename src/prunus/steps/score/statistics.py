@@ -1,0 +1,195 @@
+"""Statistics of a model at work: hooks on the modules that a family's axis table names, summed over batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from prunus.models.axes import parse_weight
+from prunus.models.families.family import Experts, Family
+from prunus.models.shape import Shape
+from prunus.steps.score.config import GRADIENTS
+from prunus.steps.score.importance import (
+    covariance,
+    energies,
+    expert_squares,
+    gradient_covariance,
+    head_norms,
+    head_products,
+    moments,
+    over_sequence,
+    routing_values,
+    stream_cosines,
+    taylor_terms,
+)
+
+SEQUENCE = ("mean", "l2", "variance")
+_STRIDE = 4  # of so many positions one goes into the covariance, which then costs little beside the forward pass
+
+
+class Statistics:
+    """Sums over calibration batches, all filled by the same passes.
+
+    Attributes:
+        sums: By name:
+            `neurons.<how>` [2, L, mlp], `heads.<how>` [2, L, heads], `channels.<how>` [2, norms, hidden] and, where
+            there are any, `experts.<how>` [2, L, E]: `moments` of `over_sequence` by each way that is collected. The
+            norms are those of each layer that run over the residual stream, then the final one; experts are scored by
+            their router's probabilities.
+            `neurons.squares` [L, E, mlp]: in a mixture of experts, of an expert's neurons the squares over the tokens
+            that go through it, in place of the moments.
+            `neurons.gradients` [2, L, mlp], `heads.gradients`, `channels.gradients`: `taylor_terms`.
+            `covariance` [hidden, hidden]: of what the norms over the residual stream read, all of them together.
+            `gradient_covariance` [hidden, hidden]: the same of the loss's gradients by it.
+            `energy.<norm>` [L, C] or [C]: `energies` of what each norm reads.
+            `cosines` [L + 1, L + 1]: `stream_cosines`.
+            `counts` [2]: sequences and tokens that went in.
+        shape: Of the model.
+    """
+
+    def __init__(self, shape: Shape, collect: tuple[str, ...], device: torch.device) -> None:
+        self.shape, self.collect, self.device = shape, collect, device
+        self.hows = [how for how in SEQUENCE if how in collect]
+        layers, sizes = shape.num_hidden_layers, shape.sizes()
+        layered, shared = shape.family.norms
+        axes = {name: parse_weight(shape.family.layered[f"{name}.weight"]) for name in layered}
+        self.over_stream = [name for name in layered if axes[name].has("hidden")]
+        self.norms = layers * len(self.over_stream) + len(shared)
+        self.sums: dict[str, torch.Tensor] = {}
+        members = {"heads": (layers, shape.num_attention_heads), "channels": (self.norms, shape.hidden_size)}
+        if shape.num_experts:
+            self._add("neurons.squares", layers, shape.num_experts, shape.intermediate_size)
+            members["experts"] = (layers, shape.num_experts)
+        else:
+            members["neurons"] = (layers, shape.intermediate_size)
+        for axis, size in members.items():
+            for how in self.hows:
+                self._add(f"{axis}.{how}", 2, *size)
+            if "gradients" in collect and axis != "experts":
+                self._add(f"{axis}.gradients", 2, *size)
+        for name in ("covariance", "gradient_covariance"):
+            if name in collect:
+                self._add(name, shape.hidden_size, shape.hidden_size)
+        for name in layered:
+            self._add(f"energy.{name}", layers, *axes[name].shape(sizes))
+        for name in shared:
+            self._add(f"energy.{name}", shape.hidden_size)
+        self._add("cosines", layers + 1, layers + 1)
+        self._add("counts", 2)
+        self._stream: list[torch.Tensor] = []
+
+    @property
+    def backward(self) -> bool:
+        """Whether a backward pass is wanted."""
+        return bool(GRADIENTS & set(self.collect))
+
+    def _add(self, name: str, *size: int) -> None:
+        self.sums[name] = torch.zeros(*size, dtype=torch.float64, device=self.device)
+
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Fill the sums with every forward pass of `model` for as long as the context is open."""
+        handles = list(self._hooks(model, self.shape.family))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def end_batch(self) -> None:
+        """Add what needs a whole forward pass: the cosines between layers."""
+        stream = torch.stack(self._stream)
+        self.sums["cosines"] += stream_cosines(stream)
+        self.sums["counts"] += torch.tensor([stream.shape[1], stream.shape[1] * stream.shape[2]], device=self.device)
+        self._stream.clear()
+
+    def _hooks(self, model: nn.Module, family: Family) -> Iterator[Any]:
+        for i in range(self.shape.num_hidden_layers):
+            layer = model.get_submodule(family.layer_name(i))
+            yield layer.register_forward_pre_hook(self._keep_input, with_kwargs=True)
+            if family.experts is not None:
+                yield from self._expert_hooks(layer, i, family.experts)
+            else:
+                for name in family.readers("mlp"):
+                    yield layer.get_submodule(name).register_forward_pre_hook(self._on_input("neurons", i))
+            for name in family.readers("heads"):
+                yield layer.get_submodule(name).register_forward_pre_hook(self._on_heads(i))
+            for name in family.norms[0]:
+                row = i * len(self.over_stream) + self.over_stream.index(name) if name in self.over_stream else None
+                yield from self._norm_hooks(layer.get_submodule(name), self.sums[f"energy.{name}"][i], row)
+            if i == self.shape.num_hidden_layers - 1:
+                yield layer.register_forward_hook(self._keep_output)
+        for j, name in enumerate(reversed(family.norms[1]), start=1):
+            yield from self._norm_hooks(model.get_submodule(name), self.sums[f"energy.{name}"], self.norms - j)
+
+    def _norm_hooks(self, module: nn.Module, energy: torch.Tensor, row: int | None) -> Iterator[Any]:
+        """Watch a norm; `row` is its place among those over the residual stream, None for one that is not."""
+        centred = self.shape.family.layer_norm
+
+        def reads(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            energy.add_(energies(args[0].detach(), centred))
+            x = args[0].detach()[:, ::_STRIDE]
+            if row is not None and "covariance" in self.sums:
+                self.sums["covariance"].add_(covariance(x, centred))
+            if row is not None and "gradient_covariance" in self.sums:
+                args[0].register_hook(lambda g: self._gradients(x, g[:, ::_STRIDE]))
+
+        yield module.register_forward_pre_hook(reads)
+        if row is not None:
+            yield module.register_forward_hook(lambda *call: self._members("channels", row, call[-1]))
+
+    def _on_input(self, axis: str, i: int) -> Callable[..., None]:
+        return lambda _, args: self._members(axis, i, args[0])
+
+    def _on_heads(self, i: int) -> Callable[..., None]:
+        dim = self.shape.head_dim
+
+        def hook(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            heads = args[0].detach()
+            self._moments("heads", i, head_norms(heads, dim))
+            if "gradients" in self.collect:
+                args[0].register_hook(lambda g: self._products("heads", i, head_products(heads, g.detach(), dim)))
+
+        return hook
+
+    def _members(self, axis: str, i: int, values: torch.Tensor) -> None:
+        kept = values.detach()
+        self._moments(axis, i, kept)
+        if "gradients" in self.collect:
+            values.register_hook(lambda g: self._products(axis, i, kept.float() * g.detach().float()))
+
+    def _moments(self, axis: str, i: int, values: torch.Tensor) -> None:
+        for how in self.hows:
+            self.sums[f"{axis}.{how}"][:, i] += moments(over_sequence(values, how))
+
+    def _gradients(self, x: torch.Tensor, gradients: torch.Tensor) -> None:
+        centred = self.shape.family.layer_norm
+        self.sums["gradient_covariance"] += gradient_covariance(x, gradients, centred)
+
+    def _products(self, axis: str, i: int, products: torch.Tensor) -> None:
+        self.sums[f"{axis}.gradients"][:, i] += taylor_terms(products)
+
+    def _expert_hooks(self, layer: nn.Module, i: int, names: Experts) -> Iterator[Any]:
+        mixture = layer.get_submodule(names.module)
+        router = mixture.get_parameter(names.router)
+        squares = self.sums["neurons.squares"][i]
+
+        def route(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            self._moments("experts", i, routing_values(args[0].detach(), router))
+
+        def add(module: Any, args: tuple[torch.Tensor, ...]) -> None:
+            gate_up = module.get_parameter(names.gate_up)
+            squares.add_(expert_squares(gate_up, module.act_fn, args[0].detach(), args[1]))
+
+        yield mixture.register_forward_pre_hook(route)
+        yield mixture.get_submodule(names.stacked).register_forward_pre_hook(add)
+
+    def _keep_input(self, _: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> None:
+        self._stream.append((args[0] if args else kwargs["hidden_states"]).detach())
+
+    def _keep_output(self, _: nn.Module, args: Any, output: Any) -> None:
+        self._stream.append((output[0] if isinstance(output, tuple) else output).detach())

@@ -1,0 +1,135 @@
+"""The `targets` step: the teacher reads once what its students will train on, and what it says is kept, made small.
+
+B batch, S sequence, V vocabulary, K kept tokens
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from prunus import distributed
+from prunus.checkpoints import done_with
+from prunus.console import Console
+from prunus.data.blocks import Blocks
+from prunus.data.targets import Writing
+from prunus.data.tokens import Tokens, schedule
+from prunus.models.finite import not_finite
+from prunus.models.head import check_head, read_head
+from prunus.models.load import device_of, inference_dtype, load_model
+from prunus.runtime import Runtime
+from prunus.steps.targets.choose import Choice, chances, drawn, top_k
+from prunus.steps.targets.config import TargetsConfig
+from prunus.training.head import buffer, products
+
+PARALLEL = True
+_ROWS = 128  # positions whose probabilities exist at a time
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The model that is asked, and the stream of tokens."""
+
+    model: Path
+    tokens: Path
+
+
+def run(config: TargetsConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
+    """Keep what the model says of all blocks that training will read, together with the other processes if any.
+
+    Writes `numbers.npy`, `ids.npy` and, of `top_k`, `log_probabilities.npy`; see `data.targets.Targets`.
+
+    Returns:
+        Sequences, their tokens, bytes kept for a token, and how much the teacher gives to the tokens kept, on average.
+
+    Raises:
+        DataError: The stream does not fill one sequence.
+        ModelError: The model cannot be loaded, makes its logits in a way of its own, or gives NaN or infinity.
+    """
+    tokens, device = Tokens.open(inputs.tokens), device_of(runtime)
+    blocks = Blocks(tokens, config.sequence_length)
+    numbers = np.unique(schedule(len(blocks), config.sequences, config.seed))
+    model = load_model(inputs.model, device, inference_dtype(runtime, device)).requires_grad_(False)
+    check_head(model)
+    writing = _begin(config, out, numbers, len(read_head(model).weight))
+    size = runtime.device_batch_size  # portions are the same whatever is done already and whoever does the rest
+    portions = [slice(start, min(start + size, len(numbers))) for start in range(0, len(numbers), size)]
+    todo = [rows for rows in portions[distributed.rank() :: distributed.count()] if not writing.done(rows)]
+    with console.progress("targets", sum(rows.stop - rows.start for rows in todo), "sequences") as progress:
+        for done, rows in enumerate(todo, start=1):
+            writing.write(rows, *_portion(model, blocks, config, numbers[rows]))
+            progress.update(sum(rows.stop - rows.start for rows in todo[:done]))
+    distributed.wait()
+    count = len(numbers) * config.sequence_length
+    metrics = {
+        "sequences": len(numbers),
+        "tokens": count,
+        "bytes_per_token": writing.nbytes / count,
+        "kept_mass": float(writing.mass.mean(dtype=np.float64)),
+    }
+    distributed.wait()  # until all have read it
+    if distributed.rank() == 0:
+        done_with(out)
+    return metrics
+
+
+def _begin(config: TargetsConfig, out: Path, numbers: np.ndarray, vocabulary: int) -> Writing:
+    """Room for all rows, made by the first process and mapped by all."""
+    writing = Writing(out, numbers)
+    weighed = config.keep == "top_k"
+    if distributed.rank() == 0:
+        count = min(config.count, vocabulary) if weighed else config.count
+        writing.begin(config.sequence_length, count, vocabulary, weighed)
+    distributed.wait()
+    writing.open()
+    return writing
+
+
+@torch.no_grad()
+def _portion(
+    model: PreTrainedModel, blocks: Blocks, config: TargetsConfig, numbers: np.ndarray
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """What is kept of some blocks, by their numbers [B], and the mean mass kept of each [B]."""
+    length = config.sequence_length
+    ids = torch.from_numpy(blocks.batch(numbers)).to(model.device)
+    positions = None
+    if not config.attend_across_documents:
+        apart = np.stack([blocks.positions(int(number)) for number in numbers])
+        positions = torch.from_numpy(apart).to(model.device)
+    hidden = model.base_model(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state.flatten(0, 1)
+    head = read_head(model)
+    logits = buffer(hidden, len(head.weight))
+    chosen: list[Choice] = []
+    lots = _lots(config, numbers)
+    for start in range(0, len(hidden), len(logits)):
+        chunk = hidden[start : start + len(logits)]
+        products(chunk, head, logits[: len(chunk)])
+        for first in range(0, len(chunk), _ROWS):
+            rows = slice(first, min(first + _ROWS, len(chunk)))
+            chosen.append(_choose(logits[rows], lots[start + rows.start : start + rows.stop], config))
+    kept = [torch.cat([choice.ids for choice in chosen])]
+    if config.keep == "top_k":
+        kept.append(torch.cat([choice.log_probabilities for choice in chosen if choice.log_probabilities is not None]))
+    mass = torch.cat([choice.mass for choice in chosen]).view(len(numbers), -1).mean(dim=1)
+    for number, row, whole in zip(numbers.tolist(), ids, torch.isfinite(mass).tolist(), strict=True):
+        if not whole:
+            raise not_finite(model, f"its distribution on sequence {number} of the text", row[None])
+    return [values.view(len(numbers), length, -1).cpu().numpy() for values in kept], mass.float().cpu().numpy()
+
+
+def _lots(config: TargetsConfig, numbers: np.ndarray) -> np.ndarray:
+    """What tokens are drawn with, [B * S, K]; of no width where none is."""
+    count = config.count if config.keep == "samples" else 0
+    return np.concatenate([chances(config.seed, int(n), config.sequence_length, count) for n in numbers])
+
+
+def _choose(logits: torch.Tensor, lots: np.ndarray, config: TargetsConfig) -> Choice:
+    """What is kept of logits [R, V]."""
+    if config.keep == "top_k":
+        return top_k(logits, config.count, config.temperature)
+    wide = np.float32 if logits.device.type == "mps" else np.float64
+    return drawn(logits, torch.from_numpy(lots.astype(wide)).to(logits.device), config.temperature)

@@ -1,0 +1,104 @@
+"""Export in a recipe: planned, refused before any work where a target has not what it takes, done and recorded."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from prunus.cli.main import main
+from prunus.config import parse
+from prunus.console import Console
+from prunus.errors import RecipeError
+from prunus.pipeline.estimate import cost_of
+from prunus.pipeline.plan import make_plan
+from prunus.pipeline.recipe import Recipe
+from prunus.pipeline.run import run_plan
+from prunus.report.card import write_cards
+from prunus.steps.export import plan as exporting
+from tests.families import make_teacher
+from tests.pipeline.recipes import tiny_recipe
+
+pytest.importorskip("gguf", reason="the extra `gguf` is not installed")
+pytest.importorskip("xllamacpp", reason="the extra `gguf` is not installed")
+
+
+def recipe_for(teacher: Path, corpus: Path, held_out: Path, *formats: str, **changes) -> Recipe:
+    export = {"formats": list(formats), "check_tokens": 64, "check_length": 32, "new_tokens": 4}
+    students = {"depth": {"prune": {"num_hidden_layers": 2, "importance": "random", "drop_layers": "single"}}}
+    changes = {"correct": {}, "distill": {"tokens": 0}, "students": students, "export": export, **changes}
+    return parse(Recipe, tiny_recipe(teacher, corpus, held_out, **changes), "test")
+
+
+def test_a_student_is_exported_and_recorded(teacher: Path, corpus: Path, held_out: Path, tmp_path: Path) -> None:
+    plan = make_plan(recipe_for(teacher, corpus, held_out, "gguf-q8_0"), tmp_path / "run")
+    step = plan.steps[-1]
+    assert step.name == "depth export"
+    assert step.config.seed == 3
+    cost = cost_of(step, plan)
+    assert cost.disk_bytes > 5 * plan.students["depth"].parameters
+    run_plan(plan, Console(quiet=True))
+    record = json.loads((step.artifact.path / "artifact.json").read_text())
+    assert set(record["files"]) >= {"model-Q8_0.gguf", "export.json"}
+    assert record["metrics"]["gguf-q8_0.kl"] < 0.1
+    cards = write_cards(plan.root)
+    assert [card.parent.name.partition("-")[0] for card in cards] == ["prune", "export"]
+    assert "model-Q8_0.gguf" in cards[0].read_text()
+    assert step.artifact.is_done()  # a card takes nothing from what was recorded
+
+
+def test_a_plan_tells_of_rows_that_fit_no_block(teacher: Path, corpus: Path, held_out: Path, tmp_path: Path) -> None:
+    recipe = recipe_for(teacher, corpus, held_out, "gguf-f16", "gguf-q4_k_m")
+    shape = make_plan(recipe, tmp_path / "run").students["depth"]
+    note = exporting.unfitting(recipe.export, "depth", shape)
+    assert note is not None
+    assert note.startswith("students.depth: rows of 32, 48 fit no block of gguf-q4_k_m (256 values)")
+    wide = shape.with_dimensions({"hidden_size": 256, "intermediate_size": 512, "head_dim": 32})
+    assert exporting.unfitting(recipe.export, "depth", wide) is None
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "message"),
+    [
+        ("qwen3", {}, "students.depth: attention_bias is true, and llama.cpp's qwen3 has no such biases"),
+        (
+            "olmo2",
+            {"students": {"odd": {"prune": {"num_attention_heads": 2}}}},
+            "students.odd: hidden_size is 32, and llama.cpp takes it for num_attention_heads x head_dim = 16",
+        ),
+    ],
+)
+def test_what_llama_cpp_has_not_is_refused_before_any_work(
+    corpus: Path, held_out: Path, tmp_path: Path, model_type: str, changes: dict, message: str
+) -> None:
+    teacher = make_teacher(tmp_path / "teacher", model_type)
+    with pytest.raises(RecipeError, match=message):
+        make_plan(recipe_for(teacher, corpus, held_out, "gguf-f16", **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tokenizer_that_llama_cpp_has_not_is_refused_before_any_work(
+    corpus: Path, held_out: Path, tmp_path: Path
+) -> None:
+    teacher = make_teacher(tmp_path / "teacher", "llama")
+    tokenizer = json.loads((teacher / "tokenizer.json").read_text())
+    tokenizer["normalizer"] = {"type": "Lowercase"}
+    (teacher / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(RecipeError, match="its normalizer is Lowercase"):
+        make_plan(recipe_for(teacher, corpus, held_out, "gguf-f16"), tmp_path / "run")
+
+
+def test_what_is_not_installed_is_told(
+    teacher: Path, corpus: Path, held_out: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setitem(exporting.check_formats.__globals__, "NEEDED", {"gguf": ("no_such_module",)})
+    with pytest.raises(RecipeError, match=r"gguf-f16 needs no_such_module.*pip install 'prunus\[gguf\]'"):
+        make_plan(recipe_for(teacher, corpus, held_out, "gguf-f16"), tmp_path / "run")
+
+
+def test_the_command(teacher: Path, held_out: Path, tmp_path: Path, capsys) -> None:
+    options = ["--formats", "gguf-q8_0", "--check-tokens", "64", "--check-length", "32", "--out", str(tmp_path / "out")]
+    assert main(["export", str(teacher), "--corpus", str(held_out), *options]) == 0
+    assert "perplexity" in capsys.readouterr().out
+    assert (tmp_path / "out" / "model-Q8_0.gguf").is_file()
+    assert main(["export", str(teacher), "--out", str(tmp_path / "none")]) == 2
+    assert "--formats: names none" in capsys.readouterr().err

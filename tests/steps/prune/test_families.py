@@ -1,0 +1,210 @@
+"""What holds for every family that has a table, and for the next one as soon as it has one."""
+
+import json
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from prunus.errors import ShapeError
+from prunus.models.families.table import FAMILIES
+from prunus.models.folder import ModelFolder
+from prunus.steps.prune.config import PruneConfig
+from tests.cutting import TEXT, logits, plain, prune, score
+from tests.families import SPECIAL, kill, make_teacher
+from tests.tiny import load
+
+TYPES = list(FAMILIES)
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory) -> dict[str, Path]:
+    """A teacher of each family; not to be changed."""
+    root = tmp_path_factory.mktemp("teachers")
+    return {model_type: make_teacher(root / model_type, model_type) for model_type in TYPES}
+
+
+def test_every_table_has_a_teacher_here() -> None:
+    assert sorted(TYPES) == sorted(SPECIAL)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_the_table_names_the_checkpoint(teachers, model_type: str) -> None:
+    folder = ModelFolder(teachers[model_type])
+    folder.check()
+    stored = {name: value.shape for name, value in load_file(folder.path / "model.safetensors").items()}
+    assert dict(folder.shape.tensors()) == stored
+    assert folder.shape.parameters == sum(p.numel() for p in load(folder.path).parameters())
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_keeping_everything_keeps_every_byte(teachers, tmp_path, model_type: str) -> None:
+    teacher = teachers[model_type]
+    out = prune(teacher, tmp_path / "out")
+    before, after = load_file(teacher / "model.safetensors"), load_file(out / "model.safetensors")
+    assert before.keys() == after.keys()
+    for name in before:
+        assert before[name].tobytes() == after[name].tobytes(), name
+    assert torch.equal(logits(out), logits(teacher))
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_student_is_what_the_stock_classes_build(teachers, tmp_path_factory, model_type: str, data) -> None:
+    teacher = ModelFolder(teachers[model_type])
+    shape = teacher.shape
+    options: dict[str, Any] = {
+        "num_hidden_layers": data.draw(st.integers(1, 4)),
+        "intermediate_size": data.draw(st.integers(1, 24)),
+        "hidden_size": data.draw(st.sampled_from([8, 16, 24, 32])),
+    }
+    if not shape.family.square:
+        options["num_key_value_heads"] = data.draw(st.sampled_from([1, 2]))
+        options["head_dim"] = data.draw(st.sampled_from([2, 4, 8]))
+    if shape.num_experts:
+        options["num_experts"] = data.draw(st.integers(2, 6))
+    out = prune(teacher.path, tmp_path_factory.mktemp("any") / "out", **options)
+    model, info = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    with torch.device("meta"):
+        built = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(out))
+    assert {n: p.shape for n, p in built.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
+    student = ModelFolder(out).shape
+    assert student.parameters == sum(p.numel() for p in model.parameters())
+    assert student.parameters == sum(prod(v.shape) for v in load_file(out / "model.safetensors").values())
+    for key, value in options.items():
+        assert getattr(student, key) == value
+    assert model.config.tie_word_embeddings == shape.flags["tie_word_embeddings"]
+    assert logits(out).isfinite().all()
+
+
+def dead_members(teacher: Path, axis: str) -> tuple[dict[str, Any], dict[str, int]]:
+    """Members to kill, other ones in each layer, and the options that cut as many."""
+    draw = np.random.default_rng(4)
+    shape = ModelFolder(teacher).shape
+    layers = range(shape.num_hidden_layers)
+    group = shape.num_attention_heads // shape.num_key_value_heads
+    if axis == "mlp":
+        return {"mlp": [draw.permutation(24)[:10] for _ in layers]}, {"intermediate_size": 14}
+    if axis == "hidden":
+        return {"hidden": draw.permutation(32)[:8].tolist()}, {"hidden_size": 24}
+    if axis == "head_dim":  # the slowest pairs
+        return {"head_dim": [2, 3, 6, 7]}, {"head_dim": 4}
+    if axis == "heads":
+        dead = [[g * group + int(draw.integers(group)) for g in range(shape.num_key_value_heads)] for _ in layers]
+        return {"heads": dead}, {"num_attention_heads": shape.num_attention_heads - shape.num_key_value_heads}
+    kv = [[int(draw.integers(shape.num_key_value_heads))] for _ in layers]
+    heads = [[g * group + i for g in row for i in range(group)] for row in kv]
+    return {"kv_heads": kv, "heads": heads}, {"num_key_value_heads": shape.num_key_value_heads - 1}
+
+
+@pytest.mark.parametrize("axis", ["mlp", "hidden", "heads", "kv_heads", "head_dim"])
+@pytest.mark.parametrize("model_type", TYPES)
+def test_cutting_what_is_dead_changes_nothing(tmp_path, model_type: str, axis: str) -> None:
+    teacher = make_teacher(tmp_path / "teacher", model_type)
+    family = ModelFolder(teacher).family
+    if family.square and axis in ("heads", "kv_heads", "head_dim"):
+        pytest.skip(f"{family.name} has heads x head_dim = hidden_size: its heads go with its channels")
+    dead, options = dead_members(teacher, axis)
+    if family.square and axis == "hidden":
+        every = ModelFolder(teacher).shape.num_hidden_layers
+        dead |= {"heads": [[1]] * every, "kv_heads": [[1]] * every}
+        options["num_attention_heads"] = 3
+    kill(teacher, dead)
+    out = prune(teacher, tmp_path / "out", score(teacher, tmp_path), **options)
+    assert ModelFolder(out).shape.parameters < ModelFolder(teacher).shape.parameters
+    tolerance = 1e-11 if axis == "mlp" else 3e-5  # rescaled gains are rounded to float32
+    torch.testing.assert_close(logits(out), logits(teacher), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    "model_type", [t for t in TYPES if "num_experts" in SPECIAL[t] or "num_local_experts" in SPECIAL[t]]
+)
+def test_cutting_experts_that_no_token_reaches_changes_nothing(tmp_path, model_type: str) -> None:
+    teacher = make_teacher(tmp_path / "teacher", model_type)
+    tensors = load_file(teacher / "model.safetensors")
+    tensors["model.embed_tokens.weight"][:, 0] = 6.0
+    dead = {}
+    for name, tensor in tensors.items():
+        if name.endswith(("o_proj.weight", "down_proj.weight", "w2.weight", "post_attention_layernorm.weight")):
+            tensor[0] = name.endswith("norm.weight")  # channel 0 stays as positive as it was embedded
+        if name.endswith("gate.weight"):
+            layer = int(name.split(".")[2])
+            dead[layer] = [(layer + i) % 6 for i in range(2)]
+            tensor[:, 0] = 0
+            tensor[dead[layer]] = 0
+            tensor[dead[layer], 0] = -1e4
+    save_file(tensors, teacher / "model.safetensors", metadata={"format": "pt"})
+    out = prune(teacher, tmp_path / "out", score(teacher, tmp_path), num_experts=4)
+    kept = json.loads((out / "kept.json").read_text())["per_layer"]
+    assert all(set(row["experts"]).isdisjoint(dead[layer]) for layer, row in enumerate(kept))
+    torch.testing.assert_close(logits(out), logits(teacher), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_depth_leaves_the_other_layers_as_they_were(teachers, tmp_path, model_type: str) -> None:
+    teacher = teachers[model_type]
+    stripped = tmp_path / "stripped"  # a config as older transformers wrote it: without per-layer lists
+    stripped.mkdir()
+    for file in teacher.iterdir():
+        (stripped / file.name).write_bytes(file.read_bytes())
+    config = json.loads((teacher / "config.json").read_text())
+    for key in ("layer_types", "no_rope_layers"):
+        config.pop(key, None)
+    config |= {key: value for key, value in SPECIAL[model_type].items() if "pattern" in key or "interval" in key}
+    (stripped / "config.json").write_text(json.dumps(config))
+    for source in (teacher, stripped):
+        out = prune(source, tmp_path / f"out-{source.name}", drop_layers=(0, 2))
+        model = plain(teacher)
+        family = ModelFolder(teacher).family
+        parent = model.get_submodule(family.layer.split(".{}")[0])
+        kept = [parent[1], parent[3]]
+        inner = next(m for m in model.modules() if any(child is parent for child in m.children()))
+        for name, child in list(inner.named_children()):
+            if child is parent:
+                setattr(inner, name, torch.nn.ModuleList(kept))
+        for i, layer in enumerate(kept):
+            for module in layer.modules():
+                if hasattr(module, "layer_idx"):
+                    module.layer_idx = i
+        for key in ("layer_types", "no_rope_layers"):
+            if getattr(model.config, key, None):
+                setattr(model.config, key, [getattr(model.config, key)[i] for i in (1, 3)])
+        model.config.num_hidden_layers = 2
+        with torch.no_grad():
+            expected = model(TEXT, use_cache=False).logits
+        torch.testing.assert_close(logits(out), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "options", "message"),
+    [
+        ("gpt2", {"hidden_size": 20}, "20 is not num_attention_heads x head_dim = 2 x 8"),
+        ("gpt2", {"num_attention_heads": 2}, r"32 is not num_attention_heads x head_dim = 2 x 8"),
+        ("gpt_neox", {"head_dim": 4}, "GPT-NeoX has no head_dim of its own"),
+        ("gemma2", {"hidden_size": 18}, "no multiple of num_attention_heads = 4"),
+        ("llama", {"head_dim": 3}, "odd"),
+        ("mixtral", {"num_experts": 1}, "fewer than the 2 that a token goes through"),
+        ("llama", {"num_experts": 1}, "num_experts: 1 is more than the teacher's 0"),
+    ],
+)
+def test_shapes_that_a_family_does_not_have(teachers, model_type, options, message: str) -> None:
+    with pytest.raises(ShapeError, match=message):
+        PruneConfig(**options).target(ModelFolder(teachers[model_type]).shape, "prune")
+
+
+def test_rotary_positions_that_cannot_be_kept(tmp_path) -> None:
+    teacher = make_teacher(tmp_path / "teacher", "llama")
+    config = json.loads((teacher / "config.json").read_text())
+    config["rope_parameters"] = {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1e4}
+    (teacher / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ShapeError, match="rotary positions are yarn"):
+        PruneConfig(head_dim=4).target(ModelFolder(teacher).shape, "prune")

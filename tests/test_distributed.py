@@ -1,0 +1,27 @@
+"""What the environment of a process says of the others."""
+
+import os
+
+import pytest
+
+from prunus import distributed
+
+
+@pytest.mark.parametrize(
+    ("world", "launched", "asked", "shares"),
+    [("2", "true", False, True), ("2", None, True, True), ("2", None, False, False), ("1", "true", True, False)],
+)
+def test_weights_are_shared_where_options_or_the_launcher_say_so(
+    monkeypatch: pytest.MonkeyPatch, world: str, launched: str | None, asked: bool, shares: bool
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", world)
+    monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
+    if launched:
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", launched)
+    distributed._launched_to_share.cache_clear()
+    try:
+        assert [distributed.share_weights(asked) for _ in range(2)] == [shares, shares]
+        if world != "1" and launched and not asked:
+            assert "ACCELERATE_USE_FSDP" not in os.environ, "accelerate must not share out once more"
+    finally:
+        distributed._launched_to_share.cache_clear()
