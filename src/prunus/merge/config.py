@@ -14,7 +14,7 @@ from prunus.merge.method import MergeMethod
 from prunus.merge.methods import METHODS
 from prunus.world.config import WORLD
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # type checkers refuse a Literal that is computed
     Method = str
 else:
     Method = Literal[tuple(METHODS)]
