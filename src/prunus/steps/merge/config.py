@@ -15,7 +15,7 @@ from prunus.steps.merge.method import MergeMethod
 from prunus.steps.merge.methods import METHODS
 from prunus.world.config import WORLD
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # type checkers refuse a Literal that is computed
     Method = str
 else:
     Method = Literal[tuple(METHODS)]
