@@ -24,6 +24,7 @@ from prunus.steps.export.vocabulary import read_vocabulary
 from tests.cutting import logits, prune, score
 from tests.families import COMMON, SPECIAL, config_of, kill, make_teacher
 from tests.tiny import load
+from tests.unpack.files import folder_of
 
 PAGE = Path(__file__).parents[3] / "docs/families.md"
 
@@ -81,3 +82,7 @@ def test_it_is_exported(family: Family, tmp_path: Path) -> None:
     found = prove(file, reference, 8, rounds_activation(family))
     assert found["greedy_tokens_alike"] == 8
     assert found["kl"] < 1e-5
+    again = load_file(folder_of(file, tmp_path / "again") / "model.safetensors")
+    before = load_file(folder.path / "model.safetensors")
+    assert again.keys() == before.keys()
+    assert all(np.array_equal(again[name], before[name]) for name in before)

@@ -68,6 +68,8 @@ class Family:
         layer: The prefix of a layer's weights, with `{}` for the layer's number.
         shared: Weights that stand once, by name.
         layered: Weights of each layer, by the name after the prefix.
+        prefix: What some checkpoints leave out before every name.
+        buffers: Endings of tensors that old checkpoints hold and that are no weights.
         keys: What config.json calls a size, where that is not `Shape`'s name; the first of several that is there.
         absent: Sizes that its config.json has no key for.
         defaults: Sizes that its config.json may leave out, from the rest of it.
@@ -76,28 +78,26 @@ class Family:
         divisible: Pairs of sizes of which the first must be a multiple of the second, or stock transformers refuses.
         square: Whether hidden_size must be heads x head_dim.
         lists: Keys that hold one entry a layer and are cut with the layers, with what a missing one stands for.
+        older_names: Keys of config.json that transformers 4 and other readers look for by another name, and that name.
+        activation_key: What config.json calls the activation of the MLP.
+        epsilon_key: What it calls what norms add to the mean square.
+        epsilon: What transformers adds where config.json leaves it out.
+        window: The tokens of a sliding window where config.json leaves it out; None where no layer then slides.
+        slides: Whether all layers slide where a config.json that has no `layer_types` does not say whether.
         conv1d: Whether matrices are [in, out], as GPT-2 keeps them, rather than [out, in].
         layer_norm: Whether norms take the mean away (LayerNorm); else they are RMSNorms.
         gain_offset: What is added to a norm's stored gain: 1 in Gemma.
         feeds: For each norm over the residual stream that stands before what reads it, the modules that do; empty in
             families that normalise what is written instead.
         writers: Norms of a layer whose output is added to the residual stream.
+        query_norm: The norm over the heads of queries, the last that they pass; empty where there is none.
         scaled_embedding: Whether embeddings are multiplied by the root of hidden_size.
         fixed_scale: Whether the scale of attention scores stands in config.json rather than following head_dim.
         rotary: How heads are turned by their position, in halves; None where they are not.
-        prefix: What some checkpoints leave out before every name.
-        buffers: Endings of tensors that old checkpoints hold and that are no weights.
-        older_names: Keys of config.json that transformers 4 and other readers look for by another name, and that name.
-        query_norm: The norm over the heads of queries, the last that they pass; empty where there is none.
-        experts: How transformers keeps experts in memory; None in families without.
         residual_multiplier: The key of config.json by which all that layers write is multiplied; empty for none.
         logit_divisor: The key by which logits are divided; empty for none.
         logit_cap: The key of the value where logits saturate; empty for none.
-        activation_key: What config.json calls the activation of the MLP.
-        epsilon_key: What it calls what norms add to the mean square.
-        epsilon: What transformers adds where config.json leaves it out.
-        window: The tokens of a sliding window where config.json leaves it out; None where no layer then slides.
-        slides: Whether all layers slide where a config.json that has no `layer_types` does not say whether.
+        experts: How transformers keeps experts in memory; None in families without.
         gguf: How llama.cpp holds it; None where it does not.
         onnx: Whether onnxruntime-genai's builder has it.
     """
@@ -108,6 +108,8 @@ class Family:
     layer: str
     shared: Mapping[str, str]
     layered: Mapping[str, str]
+    prefix: str = ""
+    buffers: tuple[str, ...] = (".rotary_emb.inv_freq",)
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     absent: tuple[str, ...] = ("num_experts",)
     defaults: Mapping[str, Callable[[Mapping[str, Any]], int]] = field(default_factory=dict)
@@ -116,27 +118,25 @@ class Family:
     divisible: tuple[tuple[str, str], ...] = ()
     square: bool = False
     lists: Mapping[str, Callable[[int, Mapping[str, Any]], Any]] = field(default_factory=dict)
-    conv1d: bool = False
-    layer_norm: bool = False
-    gain_offset: float = 0.0
-    feeds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    writers: tuple[str, ...] = ()
-    scaled_embedding: bool = False
-    fixed_scale: bool = False
-    rotary: Rotary | None = field(default_factory=Rotary)
-    prefix: str = ""
-    buffers: tuple[str, ...] = (".rotary_emb.inv_freq",)
     older_names: Mapping[str, str] = field(default_factory=dict)
-    query_norm: str = ""
-    experts: Experts | None = None
-    residual_multiplier: str = ""
-    logit_divisor: str = ""
-    logit_cap: str = ""
     activation_key: str = "hidden_act"
     epsilon_key: str = "rms_norm_eps"
     epsilon: float = 1e-6
     window: int | None = None
     slides: bool = False
+    conv1d: bool = False
+    layer_norm: bool = False
+    gain_offset: float = 0.0
+    feeds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    writers: tuple[str, ...] = ()
+    query_norm: str = ""
+    scaled_embedding: bool = False
+    fixed_scale: bool = False
+    rotary: Rotary | None = field(default_factory=Rotary)
+    residual_multiplier: str = ""
+    logit_divisor: str = ""
+    logit_cap: str = ""
+    experts: Experts | None = None
     gguf: Gguf | None = None
     onnx: bool = False
 
