@@ -1,6 +1,7 @@
 """Model cards: what the hub reads, what a licence asks, and results that stand in the records."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from prunus.errors import ArtifactError, RecipeError
 from prunus.licences import KNOWN, UNKNOWN, front_matter, licence_named, licence_of
 from prunus.report.card import MARKER, title_of, write_cards
+from prunus.steps.export.targets import FORMATS
 from tests.pipeline.recipes import tiny_recipe
 
 FIGURE = {"value": 3.5, "low": 3.4, "high": 3.6}
@@ -80,7 +82,7 @@ def test_a_card_in_the_students_last_folder_and_in_its_export(run: Path) -> None
     assert {"prunus", "gguf"} <= set(facts["tags"])
     assert "# Llama-stories-width" in text
     assert "**Built with Llama. Llama 3.1 is licensed under the Llama 3.1 Community License" in text
-    assert "- Keep to Meta's Acceptable Use Policy." in text
+    assert "- Comply with Meta's Acceptable Use Policy." in text
     assert "0.250 ± 0.050" in text
     assert "then distilled on 5M tokens, then aligned by rpo" in text
     assert "| hidden_size | 32 | 16 |" in text
@@ -92,8 +94,14 @@ def test_cards_of_folders_in_an_export(run: Path) -> None:
     export = run / "width" / "export-12345678"
     figures = {"nbytes": 1_500_000, "kl": 0.02, "top1": 0.95, "tokens": 4096}
     facts = {
-        "onnx-int4": {"file": "onnx-int4", **figures, "perplexity": 9.5, "perplexity_of_model": 9.25},
-        "torchao-int8": {"file": "torchao-int8", **figures},
+        "onnx-int4": {
+            "file": "onnx-int4",
+            **asdict(FORMATS["onnx-int4"].parts["onnx-int4"]),
+            **figures,
+            "perplexity": 9.5,
+            "perplexity_of_model": 9.25,
+        },
+        "torchao-int8": {"file": "torchao-int8", **asdict(FORMATS["torchao-int8"].parts["torchao-int8"]), **figures},
     }
     (export / "export.json").write_text(json.dumps(facts))
     for name in facts:
@@ -133,7 +141,7 @@ def test_a_student_that_was_cut_alone_is_called_no_model_to_use(run: Path) -> No
     (run / "run.json").write_text(json.dumps(manifest))
     (card,) = write_cards(run)
     assert card.parent.name == "prune-12345678"
-    assert "no model to use" in card.read_text()
+    assert "not meant for use" in card.read_text()
 
 
 def test_no_run_is_told(tmp_path: Path) -> None:

@@ -41,25 +41,6 @@ class ModelFolder:
 
     path: Path
 
-    @classmethod
-    def to_be(cls, path: Path, config: Mapping[str, Any], shape: Shape, dtype: str | None = None) -> ModelFolder:
-        """A folder as it will be: what headers will say of a shape, before there are any weights.
-
-        Args:
-            path: Where it would stand.
-            config: The config.json of what it is cut from; its sizes and per-layer lists are cut to the shape's.
-            shape: The dimensions.
-            dtype: The type of its weights, by the format's name; None where nobody asks for them.
-        """
-        folder, layers = cls(path), shape.num_hidden_layers
-        lists = [key for key in (*shape.family.lists, "layer_types") if isinstance(config.get(key), list)]
-        settings = {**config, **shape.config_values(config), **{key: config[key][:layers] for key in lists}}
-        folder.__dict__.update(config=settings, family=shape.family, shape=shape)
-        if dtype is not None:
-            tensors = {name: TensorInfo(name, dtype, size, path, 0) for name, size in shape.tensors()}
-            folder.__dict__["tensors"] = tensors
-        return folder
-
     @cached_property
     def config(self) -> dict[str, Any]:
         """The contents of config.json.
@@ -195,6 +176,45 @@ class ModelFolder:
         if not files:
             raise ModelError(f"{self.path}: there is no tokenizer (tokenizer.json or the like)")
         return digest([fingerprint_files(files), self.config.get("eos_token_id")])
+
+
+@dataclass(frozen=True)
+class PlannedFolder(ModelFolder):
+    """A folder as it will be: what its config and its headers will say, before there are any weights.
+
+    Attributes:
+        path: Where it would stand.
+        source: The config.json of what it is cut from; its sizes and per-layer lists are cut to the shape's.
+        dimensions: The shape.
+        stored: The type of its weights, by the format's name.
+    """
+
+    source: Mapping[str, Any]
+    dimensions: Shape
+    stored: str
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The contents of config.json."""
+        layers = self.dimensions.num_hidden_layers
+        names = (*self.dimensions.family.lists, "layer_types")
+        lists = {key: self.source[key][:layers] for key in names if isinstance(self.source.get(key), list)}
+        return {**self.source, **self.dimensions.config_values(self.source), **lists}
+
+    @property
+    def family(self) -> Family:
+        """Its family."""
+        return self.dimensions.family
+
+    @property
+    def shape(self) -> Shape:
+        """Its dimensions."""
+        return self.dimensions
+
+    @cached_property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """Its tensors by name."""
+        return {name: TensorInfo(name, self.stored, size, self.path, 0) for name, size in self.shape.tensors()}
 
 
 def has_chat_template(folder: Path) -> bool:

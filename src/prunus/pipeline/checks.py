@@ -10,7 +10,8 @@ from prunus.data.config import TokensConfig
 from prunus.data.mixture import check_some
 from prunus.data.preview import Preview
 from prunus.data.sources import check_source
-from prunus.errors import HubError, Mistakes
+from prunus.errors import HubError, Mistakes, ModelError
+from prunus.files import read_object
 from prunus.graph.hub import Hub
 from prunus.graph.steps import Given, Step
 from prunus.pipeline.recipe import Recipe
@@ -40,8 +41,12 @@ def check_files(recipe: Recipe, teacher: Teacher, students: Mapping[str, Student
     """Note students that cannot be written as the files that are asked for."""
     if recipe.export.formats and students:
         shapes = {f"export.formats: students.{name}": student.shape for name, student in students.items()}
+        made, folder = recipe.teacher.create, teacher.folder
         with mistakes.noted():
-            check_export(recipe.export, recipe.teacher.create or teacher.folder, shapes)
+            config = made.model_config_json() if made is not None else None
+            if folder is not None:
+                config = read_object(folder / "config.json", ModelError)
+            check_export(recipe.export, config, folder, shapes)
 
 
 def check_sources(recipe: Recipe, teacher: Teacher, hub: Hub, mistakes: Mistakes) -> None:

@@ -96,7 +96,7 @@ def card_texts(run: Run, name: str, model: Result, export: Result | None) -> dic
     texts[export.folder] = template.render(metadata=dump_yaml(_of_files(metadata)), exported=True, **common, **facts)
     for part, own in parts_of(export):
         text = page.get_template("part.md.j2").render(
-            metadata=dump_yaml(part_metadata(part, metadata)), name=part, **common, **own
+            metadata=dump_yaml(part_metadata(part, own["library"], metadata)), name=part, **common, **own
         )
         texts[export.folder / part] = text
     return texts

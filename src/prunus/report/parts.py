@@ -8,26 +8,17 @@ from typing import Any
 from prunus.console import human_bytes
 from prunus.report.records import Result
 
-_WHAT = {
-    "onnx-fp32": "The float32 ONNX form, for onnxruntime-genai,",
-    "onnx-int4": "The ONNX form with 4-bit weights, for onnxruntime-genai,",
-    "torchao-int8": "The form with int8 weights (one scale a row), by torchao for transformers,",
-}
-
 
 def parts_of(export: Result) -> Iterator[tuple[str, dict[str, Any]]]:
     """The formats of an export that are folders, each with what its card is filled with."""
     for name, facts in export.json("export.json").items():
-        if name in _WHAT and (export.folder / name).is_dir():
-            yield (
-                name,
-                {"what": _WHAT[name], "onnx": name.startswith("onnx"), "figures": _figures(facts), **_count(facts)},
-            )
+        if "what" in facts and (export.folder / name).is_dir():
+            own = {"what": facts["what"], "library": facts["library"], "figures": _figures(facts)}
+            yield name, {**own, **_count(facts)}
 
 
-def part_metadata(name: str, parent: dict[str, Any]) -> dict[str, Any]:
-    """The YAML of a format's folder, out of that of the student's card."""
-    library = "onnxruntime-genai" if name.startswith("onnx") else "transformers"
+def part_metadata(name: str, library: str, parent: dict[str, Any]) -> dict[str, Any]:
+    """The YAML of a format's folder that a library loads, out of that of the student's card."""
     tags = [tag for tag in parent["tags"] if tag not in ("gguf", "onnx", "torchao")]
     return {**parent, "library_name": library, "tags": [*tags, *name.split("-")]}
 

@@ -14,8 +14,8 @@ from prunus.models.folder import ModelFolder
 from prunus.runtime import Runtime
 from prunus.steps.export import torchao
 from prunus.steps.export.config import ExportConfig
-from prunus.steps.export.installed import check_onnx
 from prunus.steps.export.step import Inputs, run
+from prunus.steps.export.targets import TARGETS
 from tests.tiny import load, make_model
 
 WIDE = {"head_dim": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 64, "intermediate_size": 128}
@@ -64,4 +64,4 @@ def test_int8_weights_are_reopened_bit_for_bit(tmp_path: Path, monkeypatch) -> N
 def test_what_onnx_has_not_is_refused(tmp_path: Path, kind: str, changes: dict, message: str) -> None:
     shape = ModelFolder(make_model(tmp_path / "model", **changes)).shape
     with pytest.raises(RecipeError, match=message):
-        check_onnx(replace(shape, family=FAMILIES[kind]), "export.formats")
+        TARGETS["onnx"].check({}, replace(shape, family=FAMILIES[kind]), "export.formats")

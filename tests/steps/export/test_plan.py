@@ -1,6 +1,7 @@
 """Export in a recipe: planned, refused before any work where a target has not what it takes, done and recorded."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import run_plan
 from prunus.report.card import write_cards
 from prunus.steps.export import plan as exporting
+from prunus.steps.export.targets import FORMATS
 from tests.families import make_teacher
 from tests.pipeline.recipes import tiny_recipe
 
@@ -90,7 +92,7 @@ def test_a_tokenizer_that_llama_cpp_has_not_is_refused_before_any_work(
 def test_what_is_not_installed_is_told(
     teacher: Path, corpus: Path, held_out: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setitem(exporting.check_formats.__globals__, "NEEDED", {"gguf": ("no_such_module",)})
+    monkeypatch.setitem(FORMATS, "gguf-f16", replace(FORMATS["gguf-f16"], needs=("no_such_module",)))
     with pytest.raises(RecipeError, match=r"gguf-f16 needs no_such_module.*pip install 'prunus\[gguf\]'"):
         make_plan(recipe_for(teacher, corpus, held_out, "gguf-f16"), tmp_path / "run")
 

@@ -32,7 +32,7 @@ class Export(Single):
         if not self.config.formats:
             raise RecipeError("--formats: names none; such as --formats gguf-q4_k_m")
         model = located(self.model)
-        check_export(self.config, model.folder.path, {"--formats": model.folder.shape})
+        check_export(self.config, model.folder.config, model.folder.path, {"--formats": model.folder.shape})
         inputs: dict[str, Step | Given] = {"model": given_model(model)}
         if self.corpus:
             inputs["tokens"] = Text(corpus=self.corpus, column=self.column).stream(model, "held_out", self.out)

@@ -20,7 +20,7 @@ from prunus.errors import ArtifactError, RecipeError, ShapeError
 from prunus.files import read_object, replace_json
 from prunus.fingerprint import digest
 from prunus.models.draw import draw_model
-from prunus.models.folder import ModelFolder, copy_along
+from prunus.models.folder import ModelFolder, PlannedFolder, copy_along
 from prunus.models.shape import Shape
 from prunus.pipeline.machine import hardware
 from prunus.pipeline.search.config import Limit
@@ -168,5 +168,5 @@ def _widths(teacher: Shape) -> list[Shape]:
 
 def _drawable(teacher: ModelFolder, shape: Shape) -> dict[str, Any]:
     """The config.json of a shape, which may be deeper than the teacher."""
-    settings = ModelFolder.to_be(teacher.path, teacher.config, shape).config
+    settings = PlannedFolder(teacher.path, teacher.config, shape, "F32").config
     return {key: value for key, value in settings.items() if not (isinstance(value, list) and key == "layer_types")}

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from prunus.config import Seed, StepConfig
+from prunus.steps.export.targets import FORMATS
 
-Format = Literal[
-    "gguf-f32",
-    "gguf-f16",
-    "gguf-bf16",
-    "gguf-q8_0",
-    "gguf-q6_k",
-    "gguf-q5_k_m",
-    "gguf-q4_k_m",
-    "gguf-q4_0",
-    "onnx-fp32",
-    "onnx-int4",
-    "torchao-int8",
-]
+if TYPE_CHECKING:
+    Format = str
+else:
+    Format = Literal[tuple(FORMATS)]
 
 
 class ExportConfig(StepConfig):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from prunus.console import Console
 from prunus.errors import ExportError
-from prunus.steps.export.check import Reference
+from prunus.steps.export.check import Job, Reference
 from prunus.steps.export.compare import Agreement
 
 PRECISIONS = {"onnx-fp32": ("fp32", ()), "onnx-int4": ("int4", ("int4_algo_config=k_quant_mixed",))}
@@ -22,8 +23,17 @@ EXACT = 1e-4
 """Of a float32 file: the largest difference between two logits that is usual, in units of their standard deviation."""
 
 
-def export_onnx(name: str, folder: Path, out: Path, reference: Reference, console: Console) -> dict[str, Any]:
-    """Write one format into a folder of its own, and measure it.
+def export(formats: Sequence[str], job: Job, console: Console) -> dict[str, Any]:
+    """Write each format into a folder of its own, and measure it: its record.
+
+    Raises:
+        ExportError: The builder fails, or a float32 file does not say what the model says.
+    """
+    return {name: _export(name, job.folder.path, job.out, job.reference, console) for name in formats}
+
+
+def _export(name: str, folder: Path, out: Path, reference: Reference, console: Console) -> dict[str, Any]:
+    """One format.
 
     Returns:
         The file's folder, its size, and figures as of a GGUF file.

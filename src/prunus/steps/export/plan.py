@@ -7,25 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from prunus.costs import Around, Cost
-from prunus.errors import ModelError
-from prunus.files import read_object
 from prunus.llamacpp.ggml import BLOCKS
 from prunus.models.shape import Shape
-from prunus.steps.create.config import CreateConfig
 from prunus.steps.export.config import ExportConfig
-from prunus.steps.export.installed import check_formats, check_onnx
-from prunus.steps.export.metadata import check_shape
-from prunus.steps.export.mixtures import TYPES, bytes_of
-from prunus.steps.export.vocabulary import read_vocabulary
+from prunus.steps.export.mixtures import TYPES
+from prunus.steps.export.targets import FORMATS, TARGETS, by_target, check_formats
 
 
-def check_export(config: ExportConfig, teacher: Path | CreateConfig | None, shapes: Mapping[str, Shape]) -> None:
+def check_export(
+    config: ExportConfig, teacher: Mapping[str, Any] | None, tokenizer: Path | None, shapes: Mapping[str, Shape]
+) -> None:
     """Refuse formats that are not installed, and families, shapes and tokenizers that a target has not.
 
     Args:
         config: The options.
-        teacher: The folder whose config and tokenizer the students take over, or what makes it; None where the hub has
-            it and cannot be reached.
+        teacher: The config.json that students take over; None where the hub has it and cannot be reached.
+        tokenizer: The folder of the tokenizer that they take over; None where it is not here, or is made by Prunus,
+            whose tokenizers every target has.
         shapes: What is to be exported, by the option that asks for it.
 
     Raises:
@@ -34,19 +32,13 @@ def check_export(config: ExportConfig, teacher: Path | CreateConfig | None, shap
     check_formats(config.formats, "export.formats")
     if teacher is None:
         return
-    raw: dict[str, Any] = (
-        teacher.model_config_json()
-        if isinstance(teacher, CreateConfig)
-        else read_object(teacher / "config.json", ModelError)
-    )
+    targets = [TARGETS[kind] for kind in by_target(config.formats)]
     for where, shape in shapes.items():
-        if any(name.startswith("onnx-") for name in config.formats):
-            check_onnx(shape, where)
-        if any(name in TYPES for name in config.formats):
-            check_shape(raw, shape, where)
-    if any(name in TYPES for name in config.formats) and isinstance(teacher, Path):
-        # one that is made has a byte-level tokenizer like GPT-2's
-        read_vocabulary(teacher, next(iter(shapes.values())).vocab_size)
+        for target in targets:
+            target.check(teacher, shape, where)
+    if tokenizer is not None:
+        for target in targets:
+            target.check_tokenizer(tokenizer, next(iter(shapes.values())).vocab_size)
 
 
 def unfitting(config: ExportConfig, name: str, shape: Shape) -> str | None:
@@ -63,13 +55,6 @@ def unfitting(config: ExportConfig, name: str, shape: Shape) -> str | None:
     return None
 
 
-def _bytes_of(format_name: str, parameters: int) -> int:
-    """About how many bytes a format takes."""
-    if format_name in TYPES:
-        return bytes_of(format_name, parameters)
-    return int(parameters * {"onnx-fp32": 4, "onnx-int4": 0.6, "torchao-int8": 1}[format_name])
-
-
 def cost(config: ExportConfig, shape: Shape, around: Around) -> Cost:
     """Estimate the export of one model.
 
@@ -77,6 +62,6 @@ def cost(config: ExportConfig, shape: Shape, around: Around) -> Cost:
     """
     tokens = config.check_tokens * len({"gguf-f32", *config.formats})
     weights = 4 * shape.parameters
-    disk = weights + sum(_bytes_of(name, shape.parameters) for name in config.formats)
+    disk = weights + sum(FORMATS[name].nbytes[name](shape.parameters) for name in config.formats)
     length = min(config.check_length, shape.max_position_embeddings)
     return Cost(tokens, 2.0 * tokens * shape.flops_per_token(length), 2 * weights, disk)

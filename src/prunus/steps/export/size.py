@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from prunus.llamacpp import ggml
-from prunus.models.folder import ModelFolder
+from prunus.models.folder import PlannedFolder
 from prunus.models.shape import Shape
 from prunus.steps.export.gguf import ALIGNED, keys_of
 from prunus.steps.export.mixtures import choose
@@ -63,7 +63,7 @@ class FileSizes:
         key = tuple(shape.with_dimensions({"num_hidden_layers": 1}).dimensions().values())
         if key not in self._planned:
             one = shape.with_dimensions({"num_hidden_layers": 1})
-            self._planned[key] = plan_tensors(ModelFolder.to_be(self.path, self.config, one, _DTYPE))
+            self._planned[key] = plan_tensors(PlannedFolder(self.path, self.config, one, _DTYPE))
         first = "blk.0."
         found = []
         for made in self._planned[key]:
@@ -75,7 +75,7 @@ class FileSizes:
 
     def _keys(self, format_name: str, shape: Shape) -> int:
         """Bytes of the keys: the tokenizer's are counted once."""
-        folder = ModelFolder.to_be(self.path, self.config, shape)
+        folder = PlannedFolder(self.path, self.config, shape, _DTYPE)
         words = self._vocabulary
         if shape.vocab_size < self.shape.vocab_size:
             count = shape.vocab_size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +17,11 @@ from prunus.errors import DataError
 from prunus.models.folder import ModelFolder, copy_along
 from prunus.models.load import device_of, load_model, load_tokenizer
 from prunus.runtime import Runtime
-from prunus.steps.export.check import LAST, Reference, judge, prove
+from prunus.steps.export.check import LAST, Job, Reference
 from prunus.steps.export.config import ExportConfig
-from prunus.steps.export.gguf import format_label, write_gguf
-from prunus.steps.export.installed import check_formats, check_onnx
-from prunus.steps.export.metadata import (
-    check_model,
-    checked_context,
-    file_context,
-    rounds_activation,
-    stretched_context,
-    windowed_context,
-)
-from prunus.steps.export.onnx import export_onnx
-from prunus.steps.export.pretokenizers import APPROXIMATE
-from prunus.steps.export.vocabulary import read_vocabulary
+from prunus.steps.export.metadata import checked_context, file_context, stretched_context
+from prunus.steps.export.targets import FORMATS, TARGETS, by_target, check_formats
 
-PROOF = "gguf-f32"
 RESULTS = "export.json"
 
 
@@ -57,22 +45,18 @@ def run(config: ExportConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
     """
     folder = ModelFolder(inputs.model)
     folder.check()
-    reference = _reference(config, inputs, folder, runtime)
+    job = Job(config, folder, _reference(config, inputs, folder, runtime), out)
     copy_along(inputs.model, out)
-    results: dict[str, Any] = {}
     check_formats(config.formats, "export.formats")
-    if any(name.startswith("onnx-") for name in config.formats):
-        check_onnx(folder.shape, "export.formats: onnx")
-    ggufs: list[str] = [name for name in config.formats if name.startswith("gguf-")]
-    if ggufs:
-        results |= _ggufs(ggufs, config, folder, reference, out, console)
+    results: dict[str, Any] = {}
+    targets = by_target(config.formats)
+    for kind in targets:
+        TARGETS[kind].check(folder.config, folder.shape, f"export.formats: {kind}")
+    for kind, names in targets.items():
+        results |= TARGETS[kind].export(names, job, console)
     for name in config.formats:
-        if name.startswith("onnx-"):
-            results[name] = export_onnx(name, inputs.model, out, reference, console)
-        if name.startswith("torchao-"):
-            from prunus.steps.export.torchao import export_torchao
-
-            results[name] = export_torchao(inputs.model, out, reference, console)
+        if part := FORMATS[name].parts.get(name):
+            results[name] |= asdict(part)
     (out / RESULTS).write_text(json.dumps(results, indent=2) + "\n")
     for name in config.formats:
         console.say(_line(name, results[name]))
@@ -82,68 +66,6 @@ def run(config: ExportConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
         for figure in ("nbytes", "kl", "perplexity")
         if figure in results[name]
     }
-
-
-def _ggufs(
-    formats: list[str], config: ExportConfig, folder: ModelFolder, reference: Reference, out: Path, console: Console
-) -> dict[str, Any]:
-    """Prove the layout in float32, in a file that goes again unless it was asked for; then write the others."""
-    check_model(folder.config, folder.shape, f"export.formats: {formats[0]}")
-    window = windowed_context(folder.config, folder.family)
-    if window is not None and window < folder.context:
-        console.warn(
-            f"export: layers attend in a window of {window} tokens, which llama.cpp does not know of in "
-            f"{folder.shape.family.name}; the file's context is {window} tokens in place of {folder.context}"
-        )
-    trained = stretched_context(folder.config, folder.shape)
-    if trained is not None:
-        console.warn(
-            f"export: longrope; llama.cpp takes long_factor for every text once it is started with a context of more "
-            f"than {trained} tokens, where transformers takes short_factor for texts up to that. For those, start it "
-            f"with `-c {trained}`"
-        )
-    vocabulary = read_vocabulary(folder.path, folder.shape.vocab_size)
-    if vocabulary.doubled:
-        console.warn("export: a text that begins with a space has one more of them in llama.cpp than in transformers")
-    reference = replace(reference, ends=vocabulary.special.ends)
-    approximate = vocabulary.pre in APPROXIMATE
-    if approximate:
-        console.warn(
-            f"export: llama.cpp's {vocabulary.pre} cuts words with combining marks (Hindi, Thai) otherwise than "
-            "transformers; other texts are checked to be cut alike"
-        )
-    results: dict[str, Any] = {}
-    for name in [PROOF, *(name for name in formats if name != PROOF)]:
-        file = out / f"model-{format_label(name)}.gguf"
-        with console.progress(f"write {file.name}", None, "bytes") as progress:
-            written = write_gguf(folder, vocabulary, name, file, progress.update)
-        if name == PROOF:
-            figures = prove(file, reference, config.new_tokens, rounds_activation(folder.family), approximate)
-            if figures["other_ends"]:
-                console.warn(
-                    f"export: llama.cpp also ends an answer at {', '.join(map(repr, figures['other_ends']))}, which it "
-                    "knows by their text; transformers goes on there"
-                )
-        else:
-            figures = judge(file, name, reference)
-        if name in formats:
-            results[name] = {"file": file.name, **asdict(written), **figures}
-            _tell_fallbacks(name, results[name], console)
-        else:
-            file.unlink()
-            results["proof"] = figures
-    return results
-
-
-def _tell_fallbacks(name: str, result: dict[str, Any], console: Console) -> None:
-    fallen = result["fallen_back"]
-    if fallen:
-        share = result["extra_bytes"] / result["nbytes"]
-        console.warn(
-            f"{format_label(name)}: the rows of {len(fallen)} of {result['tensors']} tensors fit no block of it, and "
-            f"they are kept in more bits: {human_bytes(result['extra_bytes'])}, {share:.0%} of the file. Widths in "
-            "multiples of 256 (of 32 for Q8_0) avoid that"
-        )
 
 
 def _reference(config: ExportConfig, inputs: Inputs, folder: ModelFolder, runtime: Runtime) -> Reference:

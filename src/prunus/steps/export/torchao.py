@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,18 +12,18 @@ from prunus.console import Console
 from prunus.errors import ExportError
 from prunus.models.compatible import make_compatible
 from prunus.models.folder import copy_along
-from prunus.steps.export.check import Reference
+from prunus.steps.export.check import Job
 from prunus.steps.export.compare import Agreement
 
 LIMIT = 0.1
 """KL in nats per token that int8 weights may cost: far more than they do where nothing is wrong."""
 
 
-def export_torchao(folder: Path, out: Path, reference: Reference, console: Console) -> dict[str, Any]:
+def export(formats: Sequence[str], job: Job, console: Console) -> dict[str, Any]:
     """Write the model with int8 weights (one scale a row) into `torchao-int8`, reopen it, and measure it.
 
     Returns:
-        Its folder, its size, and figures as of a GGUF file.
+        The record of the format: its folder, its size, and figures as of a GGUF file.
 
     Raises:
         ExportError: Reopened, it says something else, or nonsense.
@@ -31,7 +31,7 @@ def export_torchao(folder: Path, out: Path, reference: Reference, console: Conso
     from torchao.quantization import Int8WeightOnlyConfig
     from transformers import AutoModelForCausalLM, TorchAoConfig
 
-    target = out / "torchao-int8"
+    folder, target = job.folder.path, job.out / "torchao-int8"
     target.mkdir()
     console.say("write torchao-int8")
     settings = TorchAoConfig(Int8WeightOnlyConfig())
@@ -43,14 +43,14 @@ def export_torchao(folder: Path, out: Path, reference: Reference, console: Conso
     make_compatible(target)
     reopened = AutoModelForCausalLM.from_pretrained(target, device_map="cpu", local_files_only=True).eval()
     found = Agreement()
-    for window in reference.windows:
+    for window in job.reference.windows:
         ids = torch.from_numpy(np.asarray(window, dtype=np.int64))[None]
         with torch.no_grad():
             kept, read = (one(ids, use_cache=False).logits[0].float() for one in (model, reopened))
         if not torch.equal(kept, read):
             raise ExportError(f"torchao-int8: reopened, its logits differ by {(kept - read).abs().max().item():.3g}")
-        found.add(np.asarray(window, dtype=np.int64), reference.logits(window), read.numpy())
+        found.add(np.asarray(window, dtype=np.int64), job.reference.logits(window), read.numpy())
     if not found.mean_kl <= LIMIT:
         raise ExportError(f"torchao-int8: KL to the model is {found.mean_kl:.3g} nats per token")
     nbytes = sum(file.stat().st_size for file in target.glob("*.safetensors"))
-    return {"file": target.name, "nbytes": nbytes, **found.figures(reference.is_text)}
+    return {"torchao-int8": {"file": target.name, "nbytes": nbytes, **found.figures(job.reference.is_text)}}

@@ -16,8 +16,8 @@ from prunus.models.folder import ModelFolder
 from prunus.models.locate import locate_runnable
 from prunus.runtime import Runtime
 from prunus.steps.export.gguf import format_label, write_gguf
-from prunus.steps.export.installed import check_formats
 from prunus.steps.export.metadata import check_model
+from prunus.steps.export.targets import check_formats
 from prunus.steps.export.vocabulary import read_vocabulary
 from prunus.tools.bench.config import BenchConfig
 from prunus.tools.bench.engine import Transformers
