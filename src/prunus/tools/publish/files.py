@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from prunus.steps.export.targets import TARGETS
 from prunus.tools.publish.look import Looked, look_through
 
 KINDS = (
@@ -23,7 +24,7 @@ KINDS = (
 """The names of what a model is made of. The rest of a folder (records, metrics, checkpoints, code) stays."""
 
 _GOES = re.compile("|".join(f"({kind})" for kind in KINDS))
-_PARTS = re.compile(r"(onnx|torchao)-[\w.-]+")
+_PARTS = frozenset(name for target in TARGETS.values() for name in target.parts)
 """Folders of an export, which go with what a model is made of in them."""
 
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
@@ -67,7 +68,7 @@ def choose_files(folder: Path) -> Choice:
 
 
 def _goes(name: Path) -> bool:
-    here = len(name.parts) == 1 or (len(name.parts) == 2 and _PARTS.fullmatch(name.parts[0]) is not None)
+    here = len(name.parts) == 1 or (len(name.parts) == 2 and name.parts[0] in _PARTS)
     return here and _GOES.fullmatch(name.name) is not None
 
 
