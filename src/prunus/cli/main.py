@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _execute(name: str, arguments: list[str]) -> int:
     try:
-        importlib.import_module("prunus.cli.parse").execute(name, arguments)
+        importlib.import_module("prunus.cli.execute").execute(name, arguments)
     except PrunusError as error:
         print(f"error: {hide(str(error))}", file=sys.stderr)
         return 2
