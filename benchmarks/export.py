@@ -33,7 +33,7 @@ COPY = (
 )
 WRITE = (
     "import sys; from pathlib import Path\n"
-    "from prunus.steps.export.gguf import write_gguf; from prunus.steps.export.vocabulary import read_vocabulary\n"
+    "from prunus.gguf.writer import write_gguf; from prunus.gguf.vocabulary import read_vocabulary\n"
     "from prunus.models.folder import ModelFolder\n"
     "folder = ModelFolder(Path(sys.argv[1]))\n"
     "write_gguf(folder, read_vocabulary(folder.path, folder.shape.vocab_size), sys.argv[3], Path(sys.argv[2]))"

@@ -73,7 +73,7 @@ NAMED: tuple[Target, ...] = (
     ("prunus.training.record", "keep_only", "before"),
     ("prunus.steps.align.step", "save_trained", "before"),
     ("prunus.steps.align.step", "save_trained", "after"),
-    ("prunus.steps.export.gguf", "_write", "after"),
+    ("prunus.gguf.writer", "_write", "after"),
 )
 """Where a process kills itself: module, name in it, and whether before the call or after it."""
 TIMES = {"seconds", "peak_memory_bytes", "tokens_per_second", "efficiency", "seal", "files", "hardware"}

@@ -10,7 +10,7 @@ from prunus.models import checkpoint
 from prunus.models.checkpoint import TensorPlan
 
 CONSTANTS = (
-    "prunus.steps.export.tensors._PIECE",
+    "prunus.gguf.tensors._PIECE",
     "prunus.fingerprint._READ_BYTES",
     "prunus.models.checkpoint._COMPARED_BYTES",
     "prunus.models.values._CACHED",

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from prunus.errors import RecipeError
+from prunus.gguf.vocabulary import read_vocabulary
+from prunus.gguf.writer import write_gguf
 from prunus.llamacpp.gate import MAX_BODY, Gate
 from prunus.llamacpp.server import start_server
 from prunus.models.folder import ModelFolder
-from prunus.steps.export.gguf import write_gguf
-from prunus.steps.export.vocabulary import read_vocabulary
 from tests.tiny import make_model
 
 SECRET = "behind"

@@ -9,14 +9,14 @@ import pytest
 
 from prunus.cli.main import main
 from prunus.errors import ModelError
+from prunus.gguf.vocabulary import read_vocabulary
+from prunus.gguf.writer import write_gguf
 from prunus.llamacpp import look
 from prunus.llamacpp.look import look_at
 from prunus.llamacpp.running import Running
 from prunus.models.folder import ModelFolder
 from prunus.models.load import load_tokenizer
 from prunus.models.locate import locate_model
-from prunus.steps.export.gguf import write_gguf
-from prunus.steps.export.vocabulary import read_vocabulary
 from tests.real import DATA
 from tests.tiny import make_model
 

@@ -11,16 +11,16 @@ import torch
 from safetensors.numpy import load_file
 from transformers import AutoConfig
 
+from prunus.gguf.check import Reference, prove
+from prunus.gguf.metadata import check_model, checked_context, model_keys, rounds_activation
+from prunus.gguf.vocabulary import read_vocabulary
+from prunus.gguf.writer import write_gguf
 from prunus.models import families
 from prunus.models.families.family import Family
 from prunus.models.families.table import FAMILIES, find_families
 from prunus.models.folder import ModelFolder
 from prunus.models.load import load_model, load_tokenizer
 from prunus.models.shape import Shape
-from prunus.steps.export.check import Reference, prove
-from prunus.steps.export.gguf import write_gguf
-from prunus.steps.export.metadata import check_model, checked_context, model_keys, rounds_activation
-from prunus.steps.export.vocabulary import read_vocabulary
 from tests.cutting import logits, prune, score
 from tests.families import COMMON, SPECIAL, config_of, kill, make_teacher
 from tests.tiny import load

@@ -12,8 +12,8 @@ from prunus.models.families.table import FAMILIES
 ROOT = Path(prunus.__file__).parent
 OWN = ROOT / "models/families"
 ALLOWED = {
-    "steps/export/pretokenizers.py": "llama.cpp's names of pre-tokenizers",
-    "steps/export/vocabulary.py": "llama.cpp's kinds of tokenizers",
+    "gguf/pretokenizers.py": "llama.cpp's names of pre-tokenizers",
+    "gguf/vocabulary.py": "llama.cpp's kinds of tokenizers",
     "licences.py": "names of licences",
     "steps/unpack/bytelevel.py": "llama.cpp's names of pre-tokenizers",
     "steps/unpack/special.py": "llama.cpp's kinds of tokenizers",

@@ -12,12 +12,11 @@ from prunus.data.config import Source, TokensConfig
 from prunus.data.step import Inputs as DataInputs
 from prunus.data.step import run as tokenise
 from prunus.errors import ExportError, RecipeError
+from prunus.gguf import check, mixtures, writer
+from prunus.gguf.compare import ENLARGED, Agreement, first_departure
 from prunus.llamacpp import ggml
 from prunus.models.locate import locate_model
 from prunus.runtime import Runtime
-from prunus.steps.export import check, mixtures
-from prunus.steps.export import gguf as writer
-from prunus.steps.export.compare import ENLARGED, Agreement, first_departure
 from prunus.steps.export.config import ExportConfig
 from prunus.steps.export.step import Inputs, run
 from tests.real import DATA

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from prunus.console import Console
+from prunus.gguf.vocabulary import read_vocabulary
+from prunus.gguf.writer import write_gguf
 from prunus.models.folder import ModelFolder
 from prunus.runtime import Runtime
-from prunus.steps.export.gguf import write_gguf
-from prunus.steps.export.vocabulary import read_vocabulary
 from prunus.steps.unpack.config import UnpackConfig
 from prunus.steps.unpack.step import Inputs, run
 
@@ -30,10 +30,10 @@ def rewritten(
 ) -> Path:
     """A file again, with other keys (None takes one away), without some tensors, or with more of them."""
     import numpy as np
-    from gguf import GGMLQuantizationType, GGUFWriter
 
+    from gguf import GGMLQuantizationType, GGUFWriter
+    from prunus.gguf.writer import _add
     from prunus.llamacpp.reading import read_gguf
-    from prunus.steps.export.gguf import _add
 
     source = read_gguf(file)
     told = {**source.keys, **(keys or {})}

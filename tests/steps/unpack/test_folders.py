@@ -15,7 +15,7 @@ from prunus.steps.unpack import proof
 from prunus.steps.unpack.config import UnpackConfig
 from prunus.steps.unpack.step import understand
 from tests.families import SPECIAL, make_teacher
-from tests.steps.export.test_tensors import LOADABLE, ROPES, TYPES, VARIANTS, changed, longrope
+from tests.gguf.test_tensors import LOADABLE, ROPES, TYPES, VARIANTS, changed, longrope
 from tests.steps.unpack.files import file_of, folder_of
 from tests.tiny import make_model
 
@@ -100,7 +100,6 @@ def test_longrope(tmp_path: Path, model_type: str, changes: dict) -> None:
 def test_numbers_of_every_format(tmp_path: Path, format_name: str) -> None:
     pytest.importorskip("xllamacpp", reason="K-quants need llama.cpp's quantiser")
     from gguf import GGMLQuantizationType, quants
-
     from prunus.llamacpp.reading import read_gguf
 
     sizes = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 32, "num_hidden_layers": 2}

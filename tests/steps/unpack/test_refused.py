@@ -20,7 +20,7 @@ from prunus.steps.unpack import step
 from prunus.steps.unpack.config import UnpackConfig
 from tests.families import make_teacher
 from tests.fuzz import fuzz
-from tests.steps.export.test_tensors import ROPES, changed
+from tests.gguf.test_tensors import ROPES, changed
 from tests.steps.unpack.files import file_of, folder_of, rewritten
 
 pytest.importorskip("gguf", reason="the extra `gguf` is not installed")

@@ -8,14 +8,14 @@ import pytest
 from tokenizers import AddedToken
 
 from prunus.errors import ModelError
+from prunus.gguf.check import PROBES
+from prunus.gguf.vocabulary import read_vocabulary
 from prunus.models.load import chat_templates, load_tokenizer
-from prunus.steps.export.check import PROBES
-from prunus.steps.export.vocabulary import read_vocabulary
 from prunus.steps.unpack.bytelevel import byte_level_of
 from prunus.steps.unpack.merges import merges_of_scores
-from tests.steps.export.test_unigram import KINDS, make, pieces_of_probes
-from tests.steps.export.test_unigram import TEXTS as UNIGRAM_TEXTS
-from tests.steps.export.test_vocabulary import BYTE_LEVEL, SIZE, byte_level, model_with, sentencepiece, with_bos
+from tests.gguf.test_unigram import KINDS, make, pieces_of_probes
+from tests.gguf.test_unigram import TEXTS as UNIGRAM_TEXTS
+from tests.gguf.test_vocabulary import BYTE_LEVEL, SIZE, byte_level, model_with, sentencepiece, with_bos
 from tests.steps.unpack.files import file_of, folder_of
 
 pytest.importorskip("gguf", reason="the extra `gguf` is not installed")

@@ -15,12 +15,12 @@ import pytest
 from prunus.cli.main import main
 from prunus.console import Console
 from prunus.errors import ModelError
+from prunus.gguf.vocabulary import read_vocabulary
+from prunus.gguf.writer import write_gguf
 from prunus.llamacpp.gate import Gate
 from prunus.llamacpp.server import start_server
 from prunus.models.folder import ModelFolder
 from prunus.runtime import Runtime
-from prunus.steps.export.gguf import write_gguf
-from prunus.steps.export.vocabulary import read_vocabulary
 from prunus.tools.chat.config import ChatConfig
 from prunus.tools.chat.talk import talk
 from prunus.tools.chat.voices import FolderVoice, GgufVoice, Message, voice_of

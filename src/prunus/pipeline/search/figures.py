@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prunus.errors import RecipeError, nearest
+from prunus.gguf.metadata import check_shape
+from prunus.gguf.mixtures import TYPES
 from prunus.llamacpp.ggml import BLOCKS
 from prunus.models.shape import Shape
 from prunus.pipeline.search.config import Limit
-from prunus.steps.export.metadata import check_shape
-from prunus.steps.export.mixtures import TYPES
 
 
 def check_budget(budget: Sequence[Limit], where: str) -> None:

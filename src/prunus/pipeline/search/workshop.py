@@ -16,6 +16,7 @@ from prunus.console import Console
 from prunus.data.config import DataConfig, TokensConfig
 from prunus.errors import ArtifactError
 from prunus.files import read_object
+from prunus.gguf.size import FileSizes
 from prunus.graph.hub import Hub
 from prunus.graph.integrity import check_artifact
 from prunus.graph.records import remedy
@@ -32,7 +33,6 @@ from prunus.pipeline.search.space import Space, sizes_of
 from prunus.pipeline.search.worker import ensure
 from prunus.runtime import Runtime
 from prunus.steps.evaluate.config import EvaluateConfig
-from prunus.steps.export.size import FileSizes
 from prunus.steps.prune.choose import layer_choices
 from prunus.steps.prune.heal_config import HealConfig
 from prunus.steps.score.config import ScoreConfig

@@ -13,8 +13,9 @@ import numpy as np
 
 from prunus.console import Console
 from prunus.errors import ExportError
-from prunus.steps.export.check import Job, Reference
-from prunus.steps.export.compare import Agreement
+from prunus.gguf.check import Reference
+from prunus.gguf.compare import Agreement
+from prunus.steps.export.job import Job
 
 PRECISIONS = {"onnx-fp32": ("fp32", ()), "onnx-int4": ("int4", ("int4_algo_config=k_quant_mixed",))}
 """The builder's word for each format, and its options: of its 4-bit kinds the mixed one loses least."""

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from prunus.costs import Around, Cost
+from prunus.gguf.mixtures import TYPES
 from prunus.llamacpp.ggml import BLOCKS
 from prunus.models.shape import Shape
 from prunus.steps.export.config import ExportConfig
-from prunus.steps.export.mixtures import TYPES
 from prunus.steps.export.targets import FORMATS, TARGETS, by_target, check_formats
 
 

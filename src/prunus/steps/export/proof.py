@@ -7,11 +7,12 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from prunus.console import Console, human_bytes
-from prunus.steps.export.check import Job, judge, prove
-from prunus.steps.export.gguf import format_label, write_gguf
-from prunus.steps.export.metadata import check_model, rounds_activation, stretched_context, windowed_context
-from prunus.steps.export.pretokenizers import APPROXIMATE
-from prunus.steps.export.vocabulary import read_vocabulary
+from prunus.gguf.check import judge, prove
+from prunus.gguf.metadata import check_model, rounds_activation, stretched_context, windowed_context
+from prunus.gguf.pretokenizers import APPROXIMATE
+from prunus.gguf.vocabulary import read_vocabulary
+from prunus.gguf.writer import format_label, write_gguf
+from prunus.steps.export.job import Job
 
 PROOF = "gguf-f32"
 

@@ -14,12 +14,13 @@ from prunus.console import Console, human_bytes
 from prunus.data.tokens import Tokens
 from prunus.data.windows import first_windows
 from prunus.errors import DataError
+from prunus.gguf.check import LAST, Reference
+from prunus.gguf.metadata import checked_context, file_context, stretched_context
 from prunus.models.folder import ModelFolder, copy_along
 from prunus.models.load import device_of, load_model, load_tokenizer
 from prunus.runtime import Runtime
-from prunus.steps.export.check import LAST, Job, Reference
 from prunus.steps.export.config import ExportConfig
-from prunus.steps.export.metadata import checked_context, file_context, stretched_context
+from prunus.steps.export.job import Job
 from prunus.steps.export.targets import FORMATS, TARGETS, by_target, check_formats
 
 RESULTS = "export.json"

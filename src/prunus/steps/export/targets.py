@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from prunus.errors import RecipeError
+from prunus.gguf.metadata import check_shape
+from prunus.gguf.mixtures import TYPES, bytes_of
+from prunus.gguf.vocabulary import read_vocabulary
 from prunus.llamacpp import ggml
 from prunus.models.families.table import FAMILIES
 from prunus.models.shape import Shape
-from prunus.steps.export.metadata import check_shape
-from prunus.steps.export.mixtures import TYPES, bytes_of
-from prunus.steps.export.vocabulary import read_vocabulary
 
 _HEADS = 16  # onnxruntime's attention wants head_dim in multiples of it
 _OWN_CODE = ("gguf-q6_k", "gguf-q5_k_m", "gguf-q4_k_m")

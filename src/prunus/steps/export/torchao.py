@@ -10,10 +10,10 @@ import torch
 
 from prunus.console import Console
 from prunus.errors import ExportError
+from prunus.gguf.compare import Agreement
 from prunus.models.compatible import make_compatible
 from prunus.models.folder import copy_along
-from prunus.steps.export.check import Job
-from prunus.steps.export.compare import Agreement
+from prunus.steps.export.job import Job
 
 LIMIT = 0.1
 """KL in nats per token that int8 weights may cost: far more than they do where nothing is wrong."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunus.errors import ModelError
-from prunus.steps.export.pretokenizers import BYTE_LEVEL
+from prunus.gguf.pretokenizers import BYTE_LEVEL
 
 _ALIKE = {
     "gpt-2": ("phi-2", "mpt", "olmo", "exaone4", "gigachat", "a.x-4.0", "mellum", "modern-bert", "jais", "trillion",

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from prunus.errors import ModelError
-from prunus.steps.export.pretokenizers import SPACE
-from prunus.steps.export.special import Special
-from prunus.steps.export.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN
+from prunus.gguf.pretokenizers import SPACE
+from prunus.gguf.special import Special
+from prunus.gguf.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN
 from prunus.steps.unpack.bytelevel import ByteLevel
 from prunus.steps.unpack.keys import listed
 from prunus.steps.unpack.merges import merges_of_scores

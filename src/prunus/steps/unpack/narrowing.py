@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from prunus.errors import ModelError
+from prunus.gguf.writer import in_half
 from prunus.llamacpp import ggml
 from prunus.llamacpp.parsing import GgufTensor
-from prunus.steps.export.gguf import in_half
 
 _HALVES = {"float16": ggml.F16, "bfloat16": ggml.BF16}
 _EXPONENTS = {"float16": np.uint16(0x7C00), "bfloat16": np.uint16(0x7F80)}

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from prunus.errors import ModelError
+from prunus.gguf.positions import llama3_factors
 from prunus.llamacpp.reading import GgufFile
-from prunus.steps.export.positions import llama3_factors
 from prunus.steps.unpack.keys import Keys
 
 FREQUENCIES, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"

@@ -22,16 +22,16 @@ import torch
 
 from prunus.console import Console, human_bytes
 from prunus.errors import ExportError
+from prunus.gguf.check import PROBES, TOLERANCE, Reference, check_tokens, prove
+from prunus.gguf.compare import Agreement
+from prunus.gguf.metadata import check_model, checked_context, file_context, rounds_activation
+from prunus.gguf.pretokenizers import APPROXIMATE
+from prunus.gguf.vocabulary import read_vocabulary
+from prunus.gguf.writer import write_gguf
 from prunus.llamacpp.reading import read_gguf
 from prunus.llamacpp.running import Running
 from prunus.models.folder import ModelFolder
 from prunus.models.load import load_model, load_tokenizer
-from prunus.steps.export.check import PROBES, TOLERANCE, Reference, check_tokens, prove
-from prunus.steps.export.compare import Agreement
-from prunus.steps.export.gguf import write_gguf
-from prunus.steps.export.metadata import check_model, checked_context, file_context, rounds_activation
-from prunus.steps.export.pretokenizers import APPROXIMATE
-from prunus.steps.export.vocabulary import read_vocabulary
 from prunus.steps.unpack.tokenizer import Read
 from prunus.steps.unpack.widened import write_widened
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from prunus.errors import ModelError
-from prunus.steps.export.special import Special
-from prunus.steps.export.vocabulary import CONTROL
+from prunus.gguf.special import Special
+from prunus.gguf.vocabulary import CONTROL
 
 _MISSING = {
     "llama": {"bos": 1, "eos": 2, "unknown": 0},

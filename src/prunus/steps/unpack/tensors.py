@@ -12,6 +12,8 @@ from functools import partial
 import numpy as np
 
 from prunus.errors import ModelError
+from prunus.gguf.layout import row_order
+from prunus.gguf.metadata import gguf_of
 from prunus.llamacpp.header import largest_type
 from prunus.llamacpp.parsing import GgufTensor
 from prunus.llamacpp.reading import GgufFile
@@ -19,8 +21,6 @@ from prunus.models.checkpoint import DTYPES, TensorPlan
 from prunus.models.families.family import Place
 from prunus.models.families.gguf import Gguf
 from prunus.models.shape import Shape
-from prunus.steps.export.layout import row_order
-from prunus.steps.export.metadata import gguf_of
 from prunus.steps.unpack.config import Dtype
 from prunus.steps.unpack.narrowing import narrowed
 from prunus.steps.unpack.positions import FACTORS

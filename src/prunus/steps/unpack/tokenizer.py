@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunus.errors import ModelError
+from prunus.gguf.special import Special
+from prunus.gguf.vocabulary import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from prunus.llamacpp.reading import GgufFile
-from prunus.steps.export.special import Special
-from prunus.steps.export.vocabulary import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from prunus.steps.unpack.bytelevel import byte_level_of
 from prunus.steps.unpack.keys import listed
 from prunus.steps.unpack.models import byte_level_model, sentencepiece_model, unigram_model

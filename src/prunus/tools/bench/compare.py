@@ -9,16 +9,16 @@ from typing import Any
 
 from prunus.console import Console
 from prunus.errors import RecipeError
+from prunus.gguf.metadata import check_model
+from prunus.gguf.vocabulary import read_vocabulary
+from prunus.gguf.writer import format_label, write_gguf
 from prunus.llamacpp.header import read_header
 from prunus.llamacpp.look import look_at
 from prunus.llamacpp.running import Running
 from prunus.models.folder import ModelFolder
 from prunus.models.locate import locate_runnable
 from prunus.runtime import Runtime
-from prunus.steps.export.gguf import format_label, write_gguf
-from prunus.steps.export.metadata import check_model
 from prunus.steps.export.targets import check_formats
-from prunus.steps.export.vocabulary import read_vocabulary
 from prunus.tools.bench.config import BenchConfig
 from prunus.tools.bench.engine import Transformers
 from prunus.tools.bench.speed import Model, measure, prompt_of, weights_of

@@ -3,9 +3,9 @@
 import pytest
 from transformers import AutoConfig
 
+from prunus.gguf.metadata import model_keys
 from prunus.models.families.table import FAMILIES, family_of
 from prunus.models.shape import Shape
-from prunus.steps.export.metadata import model_keys
 from tests.tiny import SMALL
 
 SIZES = {

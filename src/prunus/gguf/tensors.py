@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunus.errors import ModelError
+from prunus.gguf.layout import row_order
+from prunus.gguf.metadata import gguf_of
+from prunus.gguf.positions import frequency_factors
 from prunus.models.checkpoint import TensorInfo, read_bytes
 from prunus.models.families.family import Place
 from prunus.models.families.gguf import Gguf
 from prunus.models.folder import ModelFolder
-from prunus.steps.export.layout import row_order
-from prunus.steps.export.metadata import gguf_of
-from prunus.steps.export.positions import frequency_factors
 
 _PIECE = 1 << 18  # values that are turned at once: little enough to stay in the processor's cache
 _STORED = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}

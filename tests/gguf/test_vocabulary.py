@@ -9,14 +9,14 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import PreTrainedTokenizerFast
 
 from prunus.errors import ExportError, RecipeError
+from prunus.gguf import vocabulary
+from prunus.gguf.check import PROBES, Reference, check_tokens
+from prunus.gguf.pretokenizers import APPROXIMATE, GPT2, GPT4O, LLAMA3, QWEN2, TEKKEN
+from prunus.gguf.vocabulary import BYTE, CONTROL, UNKNOWN, UNUSED, USER_DEFINED, read_vocabulary
+from prunus.gguf.writer import write_gguf
 from prunus.llamacpp.running import Running
 from prunus.models.folder import ModelFolder
 from prunus.models.load import load_model, load_tokenizer
-from prunus.steps.export import vocabulary
-from prunus.steps.export.check import PROBES, Reference, check_tokens
-from prunus.steps.export.gguf import write_gguf
-from prunus.steps.export.pretokenizers import APPROXIMATE, GPT2, GPT4O, LLAMA3, QWEN2, TEKKEN
-from prunus.steps.export.vocabulary import BYTE, CONTROL, UNKNOWN, UNUSED, USER_DEFINED, read_vocabulary
 from tests.real import DATA
 from tests.tiny import make_model
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from prunus.gguf.size import FileSizes
+from prunus.gguf.vocabulary import read_vocabulary
+from prunus.gguf.writer import write_gguf
 from prunus.models.folder import ModelFolder
-from prunus.steps.export.gguf import write_gguf
-from prunus.steps.export.size import FileSizes
-from prunus.steps.export.vocabulary import read_vocabulary
 from tests.families import make_teacher
 from tests.tiny import make_model
 

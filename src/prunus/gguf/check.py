@@ -20,10 +20,8 @@ from tokenizers.models import Unigram
 from transformers import PreTrainedModel
 
 from prunus.errors import ExportError
+from prunus.gguf.compare import ENLARGED, TABLE, Agreement, first_departure
 from prunus.llamacpp.running import Running
-from prunus.models.folder import ModelFolder
-from prunus.steps.export.compare import ENLARGED, TABLE, Agreement, first_departure
-from prunus.steps.export.config import ExportConfig
 
 TOLERANCE = 5e-4
 """Of a float32 file: the largest difference between two logits, in units of the logits' standard deviation.
@@ -115,23 +113,6 @@ class Reference:
     def context(self) -> int:
         """The longest window."""
         return max(len(window) for window in self.windows)
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is exported, and where to.
-
-    Attributes:
-        config: The options.
-        folder: The model's.
-        reference: What the model says, loaded.
-        out: The folder of the files.
-    """
-
-    config: ExportConfig
-    folder: ModelFolder
-    reference: Reference
-    out: Path
 
 
 def _half(values: torch.Tensor) -> torch.Tensor:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from prunus.errors import RecipeError
+from prunus.gguf.positions import check_positions, rope_keys, trained_context
 from prunus.models.families.family import Family
 from prunus.models.families.gguf import Gguf
 from prunus.models.families.table import FAMILIES
 from prunus.models.positions import rope_parameters
 from prunus.models.shape import Shape
-from prunus.steps.export.positions import check_positions, rope_keys, trained_context
 
 Config = Mapping[str, Any]
 

@@ -12,14 +12,14 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from prunus.errors import ExportError, RecipeError
+from prunus.gguf import unigram, vocabulary
+from prunus.gguf.check import PROBES
+from prunus.gguf.vocabulary import NORMAL, UNKNOWN, UNUSED, read_vocabulary
+from prunus.gguf.writer import write_gguf
 from prunus.llamacpp.running import Running
 from prunus.models.folder import ModelFolder
 from prunus.models.load import load_tokenizer
-from prunus.steps.export import unigram, vocabulary
-from prunus.steps.export.check import PROBES
-from prunus.steps.export.gguf import write_gguf
-from prunus.steps.export.vocabulary import NORMAL, UNKNOWN, UNUSED, read_vocabulary
-from tests.steps.export.test_vocabulary import DATA, SIZE, SPECIAL, hold, model_with, with_bos
+from tests.gguf.test_vocabulary import DATA, SIZE, SPECIAL, hold, model_with, with_bos
 
 TEXTS = (
     " a text that begins with a space",

@@ -16,12 +16,12 @@ import numpy as np
 
 from prunus.console import human
 from prunus.errors import ArtifactError, ModelError
+from prunus.gguf.metadata import gguf_of, model_keys
+from prunus.gguf.mixtures import FILE_TYPES, Choice, choose
+from prunus.gguf.tensors import Made, plan_tensors, widened
+from prunus.gguf.vocabulary import Vocabulary
 from prunus.llamacpp import ggml
 from prunus.models.folder import ModelFolder
-from prunus.steps.export.metadata import gguf_of, model_keys
-from prunus.steps.export.mixtures import FILE_TYPES, Choice, choose
-from prunus.steps.export.tensors import Made, plan_tensors, widened
-from prunus.steps.export.vocabulary import Vocabulary
 
 ALIGNED = 32
 """Bytes that header and tensors are filled up to a multiple of."""

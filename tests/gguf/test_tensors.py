@@ -11,16 +11,16 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from prunus.errors import ExportError, ModelError, RecipeError
+from prunus.gguf import check, gguf, layout, positions
+from prunus.gguf.check import Reference, prove
+from prunus.gguf.metadata import check_model, checked_context, rounds_activation
+from prunus.gguf.vocabulary import read_vocabulary
+from prunus.gguf.writer import write_gguf
 from prunus.llamacpp.running import Running
 from prunus.models.families.table import FAMILIES
 from prunus.models.folder import ModelFolder
 from prunus.models.load import load_model, load_tokenizer
-from prunus.steps.export import check, gguf, layout, positions
-from prunus.steps.export.check import Reference, prove
-from prunus.steps.export.gguf import write_gguf
-from prunus.steps.export.metadata import check_model, checked_context, rounds_activation
 from prunus.steps.export.step import text_beyond
-from prunus.steps.export.vocabulary import read_vocabulary
 from tests.families import SPECIAL, make_teacher
 from tests.tiny import make_model
 
@@ -129,7 +129,7 @@ def test_positions_that_are_scaled(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", ROPES)
 def test_positions_that_are_not_told_are_caught(tmp_path: Path, monkeypatch, kind: str) -> None:
     model = changed(make_model(tmp_path / "model", head_dim=8), rope_parameters=ROPES[kind])
-    monkeypatch.setattr("prunus.steps.export.tensors.frequency_factors", lambda *_: {})
+    monkeypatch.setattr("prunus.gguf.tensors.frequency_factors", lambda *_: {})
     told = gguf.model_keys
     monkeypatch.setattr(
         gguf, "model_keys", lambda *args: {k: v for k, v in told(*args).items() if not k.startswith("rope.scaling")}
@@ -181,7 +181,7 @@ def test_factors_of_longrope_that_are_not_told_are_caught(tmp_path: Path, monkey
     told = positions.frequency_factors
     name = f"rope_factors_{lost}.weight"
     monkeypatch.setattr(
-        "prunus.steps.export.tensors.frequency_factors",
+        "prunus.gguf.tensors.frequency_factors",
         lambda *args: {key: np.ones_like(old) if key == name else old for key, old in told(*args).items()},
     )
     message = "after 288 tokens differ" if lost == "long" else "logits differ"
@@ -214,7 +214,7 @@ def test_a_wrong_file_is_caught(special, tmp_path: Path, monkeypatch, fault: str
         "window": {"attention.sliding_window_pattern": [False, True] * 2},
     }
     if fault == "rows":
-        monkeypatch.setattr("prunus.steps.export.tensors.row_order", lambda *_: None)
+        monkeypatch.setattr("prunus.gguf.tensors.row_order", lambda *_: None)
     if fault == "heads":
         order = layout.row_order
 
@@ -222,7 +222,7 @@ def test_a_wrong_file_is_caught(special, tmp_path: Path, monkeypatch, fault: str
             rows = order(weight, name, *rest)
             return np.roll(rows, 8) if "attn_q." in name else rows
 
-        monkeypatch.setattr("prunus.steps.export.tensors.row_order", swapped)
+        monkeypatch.setattr("prunus.gguf.tensors.row_order", swapped)
     monkeypatch.setattr(gguf, "model_keys", lambda *args: told(*args) | wrong.get(fault, {}))
     with pytest.raises(ExportError, match="does not compute what the model computes"):
         proof(model, tmp_path)

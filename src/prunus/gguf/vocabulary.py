@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from prunus.errors import ExportError, ModelError, PrunusError, RecipeError
-from prunus.steps.export.pretokenizers import byte_level, parts_of, space_prefix
-from prunus.steps.export.special import Special, read_special
-from prunus.steps.export.unigram import read_unigram
+from prunus.gguf.pretokenizers import byte_level, parts_of, space_prefix
+from prunus.gguf.special import Special, read_special
+from prunus.gguf.unigram import read_unigram
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Kinds of tokens, as the format numbers them."""

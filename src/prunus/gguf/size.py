@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from prunus.gguf.mixtures import choose
+from prunus.gguf.tensors import Made, plan_tensors
+from prunus.gguf.vocabulary import Vocabulary, read_vocabulary
+from prunus.gguf.writer import ALIGNED, keys_of
 from prunus.llamacpp import ggml
 from prunus.models.folder import PlannedFolder
 from prunus.models.shape import Shape
-from prunus.steps.export.gguf import ALIGNED, keys_of
-from prunus.steps.export.mixtures import choose
-from prunus.steps.export.tensors import Made, plan_tensors
-from prunus.steps.export.vocabulary import Vocabulary, read_vocabulary
 
 _HEAD = 4 + 4 + 8 + 8  # magic, version, and how many tensors and keys there are
 _LENGTH, _KIND = 8, 4  # bytes of a length, and of the number of a type

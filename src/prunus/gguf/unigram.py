@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunus.errors import RecipeError
-from prunus.steps.export.pretokenizers import SPACE, parts_of
+from prunus.gguf.pretokenizers import SPACE, parts_of
 
 _PREPENDED = {"type": "Prepend", "prepend": SPACE}
 _REPLACED = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}

@@ -14,13 +14,13 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from prunus.errors import ExportError, PrunusError, RecipeError
+from prunus.gguf.check import Reference, check_ends
+from prunus.gguf.special import read_special
+from prunus.gguf.vocabulary import read_vocabulary
+from prunus.gguf.writer import write_gguf
 from prunus.llamacpp.running import Running
 from prunus.models.folder import ModelFolder
 from prunus.models.load import load_model, load_tokenizer
-from prunus.steps.export.check import Reference, check_ends
-from prunus.steps.export.gguf import write_gguf
-from prunus.steps.export.special import read_special
-from prunus.steps.export.vocabulary import read_vocabulary
 from tests.fuzz import fuzz
 from tests.tiny import make_model
 
