@@ -16,6 +16,12 @@ _HOMES = {
     "write_report": "prunus.report.step",
 }
 
+_VERBS = (
+    "score", "search", "prune", "generate", "correct", "distill", "align", "merge", "evaluate", "export", "convert",
+)  # fmt: skip
+"""The commands of one step, as functions."""
+_HOMES |= dict.fromkeys(_VERBS, "prunus.verbs")
+
 __all__ = list(_HOMES)
 
 
