@@ -157,13 +157,11 @@ def sources_fingerprint(sources: Sequence[Place], where: str) -> str:
     return digest([[source.identity(), source_fingerprint(source, f"{where}.{i}")] for i, source in enumerate(sources)])
 
 
-def is_held_out(text: str, fraction: float) -> bool:
-    """Whether a document falls on the held-out side: decided by its own hash, so equal texts stay on one side."""
-    return _place_of(text) < fraction
-
-
 def is_in(part: str, text: str, fraction: float) -> bool:
-    """Whether a document belongs to a part of the text, as `TokensConfig.part` names them."""
+    """Whether a document belongs to a part of the text, as `TokensConfig.part` names them.
+
+    Its own hash decides, so that equal texts are in the same part.
+    """
     place = _place_of(text)
     if part == "ranking":
         return fraction <= place < 2 * fraction

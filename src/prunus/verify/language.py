@@ -58,9 +58,6 @@ _WORDS = {
 }  # fmt: skip
 _KNOWN = {script: {code: set(words.split()) for code, words in of.items()} for script, of in _WORDS.items()}
 
-LANGUAGES = tuple(sorted({*_SCRIPTS.values(), *(code for of in _WORDS.values() for code in of)}))
-"""The codes (ISO 639-1, and zh-cn) that `detect` can answer."""
-
 
 def detect(text: str) -> str | None:
     """The code of the language that most of a text's letters and commonest words belong to; None without letters."""
