@@ -94,7 +94,7 @@ def test_a_recipe(file: Path, corpus: Path, held_out: Path, tmp_path: Path, cach
     assert manifest["origin"]["name"] == "Tiny One"
     (card,) = write_cards(plan.root)
     text = card.read_text()
-    assert "made by Prunus from the GGUF file `tiny one.gguf` (Tiny One)" in text
+    assert "made with Prunus from the GGUF file `tiny one.gguf` (Tiny One)" in text
     assert "license: apache-2.0" in text
 
 

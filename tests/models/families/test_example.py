@@ -23,8 +23,8 @@ from prunus.models.load import load_model, load_tokenizer
 from prunus.models.shape import Shape
 from tests.cutting import logits, prune, score
 from tests.families import COMMON, SPECIAL, config_of, kill, make_teacher
+from tests.steps.unpack.files import folder_of
 from tests.tiny import load
-from tests.unpack.files import folder_of
 
 PAGE = Path(__file__).parents[3] / "docs/families.md"
 

@@ -108,12 +108,12 @@ def test_two_processes_write_as_one_does(teacher, stream, tmp_path, monkeypatch)
     out = tmp_path / "two"
     out.mkdir()
     begin = step._begin
-    monkeypatch.setattr(step.processes, "wait", lambda: None)
-    monkeypatch.setattr(step.processes, "count", lambda: 2)
+    monkeypatch.setattr(step.distributed, "wait", lambda: None)
+    monkeypatch.setattr(step.distributed, "count", lambda: 2)
     with monkeypatch.context() as second:
         numbers = np.load(tmp_path / "one" / "numbers.npy")
         begin(step.TargetsConfig(sequence_length=16, sequences=10, **SAMPLES), out, numbers, 300)
-        second.setattr(step.processes, "rank", lambda: 1)
+        second.setattr(step.distributed, "rank", lambda: 1)
         ask(teacher, stream, out, **SAMPLES)
     ask(teacher, stream, out, **SAMPLES)
     assert_alike(tmp_path / "one", out)
