@@ -241,13 +241,13 @@ def _cut(text: str) -> str:
 _SHOWN = 200  # characters of a value that a message repeats
 _BRANCH = re.compile(r"(literal|tuple|list)\[")  # which side of a union pydantic tried: no key of anyone's
 _WORDS = {
-    "tuple_type": "a list is wanted",
-    "dict_type": "a mapping is wanted",
-    "model_type": "a mapping of options is wanted",
-    "string_type": "text is wanted",
-    "int_parsing": "a whole number is wanted, such as 1_000_000",
-    "int_from_float": "a whole number is wanted, such as 1_000_000",
-    "too_short": "at least 1 is wanted",
+    "tuple_type": "expected a list",
+    "dict_type": "expected a mapping",
+    "model_type": "expected a mapping of options",
+    "string_type": "expected text",
+    "int_parsing": "expected a whole number, such as 1_000_000",
+    "int_from_float": "expected a whole number, such as 1_000_000",
+    "too_short": "expected at least 1",
 }
 
 

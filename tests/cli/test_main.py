@@ -75,7 +75,7 @@ def test_the_help_of_a_recipe_with_mistakes_names_them(recipe: Path) -> None:
     result = prunus("run", recipe, "--help")
     assert result.returncode == 0
     assert "--help distill" in result.stdout
-    assert "distill.tokens: a whole number is wanted" in result.stdout
+    assert "distill.tokens: expected a whole number" in result.stdout
 
 
 def test_a_word_stands_for_a_section_on_the_command_line(recipe: Path) -> None:

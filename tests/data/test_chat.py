@@ -173,7 +173,7 @@ def test_attributes() -> None:
 
 
 WRONG = [
-    ({"text": "plum"}, "has the columns text; wanted are messages"),
+    ({"text": "plum"}, "has the columns text; expected messages"),
     ({"messages": [ASK]}, "the assistant has no turn; roles: user"),
     ({"messages": [ASK, {**SAY, "content": " "}]}, "the assistant says nothing"),
     ({"messages": [ASK, {**SAY, "content": ""}, ASK, SAY]}, "turn 2: the assistant says nothing"),
@@ -207,9 +207,9 @@ WRONG = [
     ({"messages": [ASK, SAY], "tools": 5}, "tools holds 5"),
     ({"messages": [ASK, SAY], "tools": [{"type": "function", "function": 5}]}, "tools holds"),
     ({"messages": [RULE, ASK, SAY], "system": "be long"}, "`system` holds 'be long', and the system turn 'be brief'"),
-    ({"messages": [ASK, SAY], "system": 5}, "system is 5; text is wanted"),
-    ({"instruction": "x", "output": "y", "history": 5}, "history is 5; pairs of question and answer"),
-    ({"instruction": "x", "input": 3, "output": "y"}, "the input is 3; text is wanted"),
+    ({"messages": [ASK, SAY], "system": 5}, "system is 5; expected text"),
+    ({"instruction": "x", "output": "y", "history": 5}, "history is 5; expected pairs of question and answer"),
+    ({"instruction": "x", "input": 3, "output": "y"}, "the input is 3; expected text"),
     ({"messages": "[" * 500}, "nested deeper than 100 levels|not JSON"),
     ({"messages": "[" * 500 + "]" * 500}, "nested deeper than 100 levels"),
     ({"messages": [ASK, SAY], "tools": "[" * 100_000 + "]" * 100_000}, "nested deeper than 100 levels"),
@@ -221,10 +221,10 @@ WRONG = [
     ({"prompt": "x", "chosen": "[INST] a [/INST] b", "rejected": "c"}, "chosen begins with a turn of its own"),
     ({"chosen": "\n\nHuman: a\n\nAssistant:", "rejected": "\n\nHuman: a\n\nAssistant: b"}, "assistant says nothing"),
     ({"messages": [{"role": "assistent", "content": "x"}]}, r"turn 1: the role is 'assistent' \(did you mean"),
-    ({"messages": [{"role": "user", "content": 3}]}, "turn 1: the content is 3; text is wanted"),
+    ({"messages": [{"role": "user", "content": 3}]}, "turn 1: the content is 3; expected text"),
     ({"messages": "plum"}, "'plum' is no list of messages"),
     ({"messages": []}, r"\[\] is no list of messages"),
-    ({"messages": ["plum"]}, r"turn 1 is str; \{role, content\}"),
+    ({"messages": ["plum"]}, r"turn 1 is str; expected \{role, content\}"),
     ({"messages": [ASK, {"from": "function_call", "value": "pick plums"}]}, "'pick plums' is no call of a function"),
     ({"messages": [ASK, SAY], "tools": "pick"}, "tools holds 'pick'"),
     ({"prompt": " ", "completion": "x"}, "the prompt is empty"),
@@ -236,14 +236,14 @@ WRONG = [
     ({"chosen": [ASK], "rejected": [ASK, NO]}, "chosen: the assistant has no turn"),
     ({"prompt": "x", "chosen": "y", "rejected": "z", "chosen_reward": 1}, "one of chosen_reward and"),
     ({"prompt": "x", "chosen": "y", "rejected": "z", "chosen_reward": math.nan, "rejected_reward": 1},
-     "chosen_reward is nan; a finite number"),
+     "chosen_reward is nan; expected a finite number"),
     ({"prompt": "x", "chosen": "y", "rejected": "z", "chosen_reward": 2, "rejected_reward": math.inf},
      "rejected_reward is inf"),
     ({"prompt": "x", "chosen": "y", "rejected": "z", "chosen_reward": "good", "rejected_reward": 0},
      "chosen_reward is 'good'"),
-    ({"messages": [ASK, SAY], "label": "yes"}, "label is 'yes'; true, where the answer is wanted"),
-    ({"messages": [ASK, SAY], "attributes": {"humor": "very"}}, "attributes is .* numbers by name are wanted"),
-    ({"instruction": "x", "output": "y", "history": ["a"]}, "history holds 'a'; pairs of question and answer"),
+    ({"messages": [ASK, SAY], "label": "yes"}, "label is 'yes'; expected true"),
+    ({"messages": [ASK, SAY], "attributes": {"humor": "very"}}, "attributes is .* expected numbers by name"),
+    ({"instruction": "x", "output": "y", "history": ["a"]}, "history holds 'a'; expected pairs of question and answer"),
 ]  # fmt: skip
 
 

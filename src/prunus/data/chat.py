@@ -144,14 +144,14 @@ def conversation(
     check_answered(turns, where)
     check = parsed(found.take("check"), where)
     if check is not None and not isinstance(check, Mapping):
-        raise DataError(f"{where}: check is {check!r:.60}; a mapping is wanted")
+        raise DataError(f"{where}: check is {check!r:.60}; expected a mapping")
     tools, attributes = read_tools(found.take("tools"), where), _attributes(found.take("attributes"), where)
     label = found.take("label")
     result = Conversation(where, turns, tools, attributes=attributes, check=without_unset(check), unread=found.unread())
     if label is not None:
         label = _LABELS.get(label.strip().lower(), label) if isinstance(label, str) else label
         if not isinstance(label, (bool, int)) or label not in (0, 1):
-            raise DataError(f"{where}: label is {label!r:.60}; true, where the answer is wanted, or false")
+            raise DataError(f"{where}: label is {label!r:.60}; expected true (a good answer) or false")
         result = replace(result, desirable=bool(label), prompt=len(result.asks()))
     return result
 
@@ -177,7 +177,7 @@ class _Form:
             if turns is not None:
                 return self._begun(turns)
         raise DataError(
-            f"{self.where} has the columns {', '.join(map(str, found.row))!s:.300}; wanted are messages, "
+            f"{self.where} has the columns {', '.join(map(str, found.row))!s:.300}; expected messages, "
             "conversations, prompt and completion, instruction and output, or chosen and rejected; `columns` says what "
             "yours are called"
         )
@@ -220,7 +220,7 @@ class _Form:
         if not prompt.strip():
             raise DataError(f"{self.where}: the prompt is empty")
         if more and not isinstance(more, str):
-            raise DataError(f"{self.where}: the input is {more!r:.60}; text is wanted")
+            raise DataError(f"{self.where}: the input is {more!r:.60}; expected text")
         turns = None if more else transcript(prompt, f"{self.where}, prompt")
         if turns is None:
             return [{"role": "user", "content": f"{prompt}\n{more}" if more else prompt}]
@@ -242,14 +242,14 @@ class _Form:
             begun = asked[:1] if asked and asked[0]["role"] == "system" and turns[0]["role"] == "user" else []
             return self._begun([*begun, *turns])
         if turns[0]["role"] == "assistant" and asked and asked[-1]["role"] == "assistant":
-            raise DataError(f"{where}: the turn before it is the assistant's, too; a question is wanted there")
+            raise DataError(f"{where}: the turn before it is the assistant's, too; expected a question there")
         return self._begun([*asked, *turns])
 
     def _begun(self, turns: Turns) -> Turns:
         """Turns behind the system message and the history that columns give."""
         text, where = self.found.take("system"), self.where
         if text is not None and not isinstance(text, str):
-            raise DataError(f"{where}: system is {text!r:.60}; text is wanted")
+            raise DataError(f"{where}: system is {text!r:.60}; expected text")
         own = turns[:1] if turns and turns[0]["role"] == "system" else []
         if text and text.strip():
             if own and own[0]["content"].strip() != text.strip():
@@ -268,13 +268,13 @@ class _Form:
         if not history:
             return []
         if not isinstance(history, (list, tuple)):
-            raise DataError(f"{self.where}: history is {history!r:.60}; pairs of question and answer are wanted")
+            raise DataError(f"{self.where}: history is {history!r:.60}; expected pairs of question and answer")
         if all(isinstance(turn, Mapping) for turn in history):
             return self._turns(history)
         turns: Turns = []
         for pair in history:
             if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
-                raise DataError(f"{self.where}: history holds {pair!r:.60}; pairs of question and answer are wanted")
+                raise DataError(f"{self.where}: history holds {pair!r:.60}; expected pairs of question and answer")
             turns += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
         return turns
 
@@ -313,7 +313,7 @@ def check_answered(turns: Turns, where: str, shared: int = 0) -> None:
     before = turns[: min(shared, learnt[0]) if shared else learnt[0]]
     if not any(turn["role"] == "user" for turn in before):
         raise DataError(
-            f"{where}: the assistant answers before the user asks anything; a prompt is wanted (`columns: {{prompt: "
+            f"{where}: the assistant answers before the user asks anything; expected a prompt (`columns: {{prompt: "
             "...}` says which column it is), or a turn of the user before the answer"
         )
 
@@ -333,7 +333,7 @@ def _reward(value: Any, name: str, where: str) -> float | None:
     except (TypeError, ValueError, OverflowError):
         reward = math.nan
     if not math.isfinite(reward):
-        raise DataError(f"{where}: {name} is {value!r:.60}; a finite number is wanted")
+        raise DataError(f"{where}: {name} is {value!r:.60}; expected a finite number")
     return reward
 
 
@@ -346,7 +346,7 @@ def _attributes(value: Any, where: str) -> dict[str, float] | None:
             value = dict(part.split(":", 1) for part in value.split(",") if ":" in part)
         found = {str(name).strip(): float(number) for name, number in dict(without_unset(value)).items()}
     except (TypeError, ValueError, OverflowError):
-        raise DataError(f"{where}: attributes is {value!r:.60}; numbers by name are wanted") from None
+        raise DataError(f"{where}: attributes is {value!r:.60}; expected numbers by name") from None
     if not all(map(math.isfinite, found.values())):
-        raise DataError(f"{where}: attributes is {value!r:.60}; finite numbers are wanted")
+        raise DataError(f"{where}: attributes is {value!r:.60}; expected finite numbers")
     return found

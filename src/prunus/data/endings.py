@@ -26,7 +26,7 @@ def named_ends(folder: Path) -> set[int]:
             if end is None:
                 continue
             if isinstance(end, bool) or not isinstance(end, int):
-                raise ModelError(f"{file}: eos_token_id is {named!r:.60}; an id, or a list of ids, is wanted")
+                raise ModelError(f"{file}: eos_token_id is {named!r:.60}; expected an id, or a list of ids")
             found.add(end)
     return found
 

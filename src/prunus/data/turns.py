@@ -52,7 +52,7 @@ def read_turns(value: Any, where: str, filled: bool = False) -> Turns:
 
 def _turn(turn: Any, where: str, filled: bool) -> dict[str, Any]:
     if not isinstance(turn, Mapping):
-        raise DataError(f"{where} is {type(turn).__name__}; {{role, content}} or {{from, value}} is wanted")
+        raise DataError(f"{where} is {type(turn).__name__}; expected {{role, content}} or {{from, value}}")
     kept = {key: value for key, value in turn.items() if value is not None}
     given = [kept.pop(key) for key in ("tool_calls", "function_call") if without_unset(kept.get(key))]
     kept = {key: without_unset(value) for key, value in kept.items() if key not in ("tool_calls", "function_call")}
@@ -107,7 +107,7 @@ def _text(content: Any, where: str) -> str:
                 raise DataError(f"{where}: a part of the content is {kind!r:.60}; only parts of text are read")
         return "".join(part["text"] for part in content)
     if not isinstance(content, str):
-        raise DataError(f"{where}: the content is {content!r:.60}; text is wanted")
+        raise DataError(f"{where}: the content is {content!r:.60}; expected text")
     return content
 
 
@@ -118,7 +118,7 @@ def _calls(value: Any, where: str, filled: bool) -> Turns:
     for call in value if isinstance(value, list) else [value]:
         found = call.get("function", call) if isinstance(call, Mapping) else None
         if not isinstance(found, Mapping) or not isinstance(found.get("name"), str):
-            raise DataError(f"{where}: {value!r:.80} is no call of a function; {{name, arguments}} is wanted")
+            raise DataError(f"{where}: {value!r:.80} is no call of a function; expected {{name, arguments}}")
         arguments = _arguments(found, where)
         made = {"name": found["name"], "arguments": without_unset(arguments) if filled else arguments}
         identity = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
@@ -135,7 +135,7 @@ def _arguments(call: Mapping[str, Any], where: str) -> Mapping[str, Any]:
         raise DataError(
             f"{where}: a call of {call['name']!r:.60} has "
             + (f"{', '.join(other)!r:.60}" if other else f"the arguments {given!r:.80}")
-            + "; {name, arguments} is wanted, where arguments is an object"
+            + "; expected {name, arguments}, where arguments is an object"
         )
     return arguments
 
@@ -155,7 +155,7 @@ def read_tools(value: Any, where: str) -> Turns | None:
         made = kept if isinstance(kept, dict) and "function" in kept else {"type": "function", "function": kept}
         schema = made["function"]
         if not isinstance(schema, Mapping) or not isinstance(schema.get("name"), str):
-            raise DataError(f"{where}: tools holds {tool!r:.60}; JSON schemas of functions, with names, are wanted")
+            raise DataError(f"{where}: tools holds {tool!r:.60}; expected JSON schemas of functions, with names")
         tools.append(made)
     return tools
 

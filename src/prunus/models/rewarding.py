@@ -38,8 +38,8 @@ def load_reward_model(folder: Path, device: torch.device, dtype: torch.dtype, ne
     missing = set(info["missing_keys"]) - ({"score.weight"} if new else set())
     if missing or model.config.num_labels != 1 or not isinstance(getattr(model, "score", None), nn.Linear):
         raise ModelError(
-            f"{folder}: is no reward model: a sequence classifier with one label and a last layer `score` is wanted, "
-            f"and it has {model.config.num_labels} labels{', and not ' + ', '.join(sorted(missing)) if missing else ''}"
+            f"{folder}: is not a reward model: expected a sequence classifier with one label and a last layer `score`; "
+            f"it has {model.config.num_labels} labels{', and not ' + ', '.join(sorted(missing)) if missing else ''}"
         )
     check_holds(model, folder)
     if new:

@@ -26,7 +26,7 @@ def reward(answer: str, check: Check, tools: Tools, where: str) -> float:
     skill = next((one for one in SKILLS.values() if any(key in check for key in one.keys)), None)
     if skill is None:
         known = (key for one in SKILLS.values() for key in one.keys)
-        raise DataError(f"{where}: its check has {', '.join(check)}; wanted: {', '.join(known)}")
+        raise DataError(f"{where}: its check has {', '.join(check)}; expected: {', '.join(known)}")
     try:
         return skill.reward(skill.score(answer, check, tools), answer, check)
     except (LookupError, TypeError, AttributeError, ValueError) as error:

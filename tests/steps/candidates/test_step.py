@@ -100,7 +100,7 @@ def test_a_reward_model_judges(teacher: Path, checked: Path, tmp_path: Path) -> 
     assert len(set(rewards)) > 6
     one = ask(teacher, checked, tmp_path / "one", portion=1, reward_model=tmp_path / "judge")
     assert [line["reward"] for line in one] == pytest.approx(rewards, abs=1e-4)
-    with pytest.raises(ModelError, match="is no reward model|cannot be a reward model"):
+    with pytest.raises(ModelError, match="is not a reward model|cannot be a reward model"):
         ask(teacher, checked, tmp_path / "wrong", reward_model=teacher)
 
 
@@ -111,7 +111,7 @@ def test_what_cannot_be_asked(teacher: Path, tmp_path: Path) -> None:
     given[1]["check"] = {"colour": "red"}
     given[0]["check"] = CHECK
     given[2]["check"] = CHECK
-    with pytest.raises(DataError, match="row 2: its check has colour; wanted: instruction_id_list"):
+    with pytest.raises(DataError, match="row 2: its check has colour; expected: instruction_id_list"):
         ask(teacher, write(tmp_path / "b.jsonl", given), tmp_path / "out")
     long = [{"prompt": "plum " * 60, "completion": "x", "check": CHECK}]
     with pytest.raises(DataError, match="no prompt is left; 1 are longer than the 56 tokens"):

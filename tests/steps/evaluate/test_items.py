@@ -96,10 +96,10 @@ def test_bfcl_in_all_its_categories(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"messages": ASK, "check": {"answer": ["x"]}}, r"x.jsonl, item 1: check: for rag one of answers is wanted"),
-        ({"messages": [], "check": {"answers": []}}, r"messages: a list of \{role, content\} that ends"),
+        ({"messages": ASK, "check": {"answer": ["x"]}}, r"x.jsonl, item 1: check: for rag, expected one of answers"),
+        ({"messages": [], "check": {"answers": []}}, r"messages: expected a list of \{role, content\} that ends"),
         ({"mesages": ASK, "check": {"answers": []}}, r"unknown key 'mesages' \(did you mean `messages`"),
-        ({"text": "x"}, r"rows have text; wanted are items"),
+        ({"text": "x"}, r"rows have text; expected items"),
         ({"instruction_id_list": []}, r"a row is not in the form of the others: KeyError\('kwargs'\)"),
     ],
 )

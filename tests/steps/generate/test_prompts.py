@@ -88,8 +88,8 @@ def test_sources_are_read_in_turn_or_by_weight(teacher, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (3, "row 1: 'messages' holds int; text, or a list of {role, content}, is wanted"),
-        ([{"from": "human", "value": "a"}], "row 1: a turn is {.*}; {role: text, content: text} is wanted"),
+        (3, "row 1: 'messages' holds int; expected text, or a list of {role, content}"),
+        ([{"from": "human", "value": "a"}], "row 1: a turn is {.*}; expected {role: text, content: text}"),
         (["a", "b"], "row 1: a turn is {str}"),
         ([ANSWER], "row 1: nothing stands before the answer"),
         ([{"role": "tool", "content": "x"}], "row 1: the chat template refuses it: no tools"),

@@ -47,7 +47,7 @@ def to_items(rows: list[Row], file: Path, gold: dict[str, Any], where: str) -> l
     form = next((form for key, form in forms.items() if key in rows[0]), None)
     if form is None:
         raise DataError(
-            f"{where}: {file}: rows have {', '.join(rows[0])}; wanted are items (messages, check), or the form of "
+            f"{where}: {file}: rows have {', '.join(rows[0])}; expected items (messages, check), or the form of "
             "IFEval, MT-Bench, SQuAD, ChatRAG-Bench or BFCL"
         )
     try:

@@ -124,9 +124,9 @@ def _item(row: dict[str, Any], number: int, skill: str, where: str) -> Item:
             raise DataError(f"{where}: unknown key {key!r}{nearest(key, known)}; allowed: {', '.join(known)}")
     messages, check = row.get("messages"), row.get("check")
     if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) and "role" in m for m in messages):
-        raise DataError(f"{where}: messages: a list of {{role, content}} that ends where an answer is due is wanted")
+        raise DataError(f"{where}: messages: expected a list of {{role, content}} that ends where an answer is due")
     keys = (*SKILLS[skill].keys, *(("judge",) if SKILLS[skill].judged else ()))
     if not isinstance(check, dict) or not any(key in check for key in keys):
-        raise DataError(f"{where}: check: for {skill} one of {', '.join(keys)} is wanted")
+        raise DataError(f"{where}: check: for {skill}, expected one of {', '.join(keys)}")
     name = str(row.get("id", number))
     return Item(name, messages, check, row.get("tools") or [], row.get("then") or [], row.get("group"))

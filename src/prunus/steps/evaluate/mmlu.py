@@ -21,7 +21,7 @@ def mmlu_rows(data: str, where: str) -> Iterator[tuple[str, list[Row], list[Row]
     root = Path(data).expanduser()
     files = sorted((root / "test").glob("*_test.csv"))
     if not files:
-        raise DataError(f"{where}.data: {root}: folders `test` and `dev` of SUBJECT_test.csv and _dev.csv are wanted")
+        raise DataError(f"{where}.data: {root}: expected folders `test` and `dev` of SUBJECT_test.csv and _dev.csv")
     for file in files:
         subject = file.name.removesuffix("_test.csv")
         shown = root / "dev" / f"{subject}_dev.csv"

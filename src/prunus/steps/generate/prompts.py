@@ -98,8 +98,7 @@ def conversations(source: Source, where: str) -> Iterator[tuple[int, str | Turns
             continue
         if not isinstance(value, (str, list)):
             raise DataError(
-                f"{here}: {source.column!r} holds {type(value).__name__}; text, or a list of "
-                "{role, content}, is wanted"
+                f"{here}: {source.column!r} holds {type(value).__name__}; expected text, or a list of {{role, content}}"
             )
         yield row, value if isinstance(value, str) else _until_the_answer(value, here)
         found = True
@@ -113,12 +112,12 @@ def _until_the_answer(turns: list[Any], where: str) -> Turns:
         if not isinstance(turn, dict) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):
             kind = type(turn).__name__
             found = ", ".join(f"{k}: {type(v).__name__}" for k, v in turn.items()) if isinstance(turn, dict) else kind
-            raise DataError(f"{where}: a turn is {{{found}}}; {{role: text, content: text}} is wanted")
+            raise DataError(f"{where}: a turn is {{{found}}}; expected {{role: text, content: text}}")
     kept = list(turns)
     while kept and kept[-1]["role"] == "assistant":
         kept.pop()
     if not kept:
-        raise DataError(f"{where}: nothing stands before the answer; a turn of the user is wanted")
+        raise DataError(f"{where}: nothing stands before the answer; expected a turn of the user")
     return [{key: value for key, value in turn.items() if value is not None} for turn in kept]
 
 
