@@ -101,7 +101,7 @@ def test_a_late_change_redoes_only_what_depends_on_it(done: Plan) -> None:
     plan = make_plan(parse(Recipe, raw, "test"), done.root)
     states = {step.name: step.state() for step in plan.steps}
     assert {name for name, state in states.items() if state != "done"} == {"depth distill", "depth evaluate"}
-    assert states["depth distill"].startswith("to do again")
+    assert states["depth distill"].startswith("stale")
     run_plan(plan, QUIET)
     assert len(set(done.root.rglob("artifact.json")) - before) == 2
 
@@ -132,7 +132,7 @@ def test_a_run_killed_in_training_goes_on_and_ends_with_the_same_bits(teacher, c
     assert complete
     assert complete[-1] < 300
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "to finish" in output
+    assert "incomplete" in output
     steps = [
         json.loads(line)["step"] for line in next(root.glob("width/distill-*/metrics.jsonl")).read_text().splitlines()
     ]

@@ -73,11 +73,11 @@ class Step:
     def state(self) -> str:
         """`done`, or why it is to be done."""
         if self.artifact.is_done():
-            return "to judge again: the judge did not answer" if self.artifact.has_holes() else "done"
+            return "needs judging" if self.artifact.has_holes() else "done"
         if self.artifact.has_begun():
-            return "to finish"
+            return "incomplete"
         before = list(self.artifact.path.parent.glob(f"{self.label}-????????"))
-        return "to do again: settings or inputs changed" if before else "to do"
+        return "stale (settings or inputs changed)" if before else "to do"
 
 
 def tokens_step(config: TokensConfig, sources: Given, tokenizer: Step | Given, label: str, root: Path) -> Step:

@@ -41,7 +41,7 @@ def test_the_next_run_fills_the_holes(
         fake.failures = []
         fake.asked.clear()
         second = run()
-        assert "to judge again: the judge did not answer" in capsys.readouterr().out
+        assert "needs judging" in capsys.readouterr().out
         assert (second["judge"]["graded"], second["judge"]["hole"]) == (6, None)
         assert second["metrics"]["judge"]["value"] == 7
         assert len(asked) == 1

@@ -111,7 +111,7 @@ def test_a_command_that_its_server_left_goes_on(teacher, corpus, fake, tmp_path,
     before = len(fake.asked)
     assert main(words) == 0
     assert len(fake.asked) - before == 6 - kept
-    assert "to finish" in capsys.readouterr().out
+    assert "incomplete" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         main([*words[:-1], str(tmp_path / "other"), "--server.url", "localhost"])
     assert "String should match pattern '^https?://" in capsys.readouterr().err
