@@ -6,14 +6,20 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test fuzz lint format clean
+.PHONY: quickstart test quick fuzz lint format clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/prunus run recipes/quickstart.yaml
 
 # A process a core, of one thread each: tests are small, and threads that share cores wait for one another.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	$(PYTEST)
+
+# All but whole runs and what starts processes of its own.
+quick: lint
+	$(PYTEST) --ignore=tests/pipeline --ignore=tests/cli --ignore-glob='*_processes.py' --ignore-glob='*_run.py'
 
 # Tests that hold for any input, with TIMES as many examples as in CI, drawn anew.
 TIMES ?= 20
