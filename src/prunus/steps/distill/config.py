@@ -35,7 +35,8 @@ class StatesConfig(Config):
     """Weight of the states' loss at the start of training. `dynamic`: as large as the logits' loss at every step (arXiv
     2407.14679, section 3). 0: compare logits only (the papers' choice for width)."""
     decay: Literal["linear", "none"] = "linear"
-    """`linear`: the weight falls to 0 at the end of training, so that only the logits count. `none`: it is constant."""
+    """`linear`: the weight falls to 0 over the training, so that at the end only the logits count. `none`: it is
+    constant."""
     layers: Literal["kept", "late"] | tuple[str, ...] = "kept"
     """Layers to compare. `kept`: the input of every layer that the student kept. `late`: the output of one late layer,
     the papers' 29 of 32 and 13 of 16 scaled to both depths. Or pairs `TEACHER:STUDENT`, such as `29:13`."""

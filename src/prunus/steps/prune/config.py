@@ -63,8 +63,8 @@ class ImportanceConfig(Config):
     """Experts, by their router probabilities: `activation` or `random`."""
     layers: Literal["block_influence", "lm_loss", "accuracy", "logit_nmse", "refit", "random"] = "block_influence"
     """Layers and blocks of layers. `block_influence`: how little they turn the residual stream. `lm_loss` (also ranks
-    by perplexity), `accuracy`, `logit_nmse`: effect of removing them. `refit`, for blocks: KL to the teacher without
-    the block, with all other linear layers refitted on as much text as `prune.heal` uses. `random`."""
+    by perplexity), `accuracy` on `score.task`, `logit_nmse`: effect of removing them. `refit`, for blocks: KL to the
+    teacher without the block, with all other linear layers refitted on as much text as `prune.heal` uses. `random`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -113,8 +113,9 @@ class PruneConfig(StepConfig):
     importance: ImportanceConfig = ImportanceConfig()
     """Criterion by which units are ranked, for each axis."""
     head_residual: float = Field(default=0.0, ge=-1, le=1)
-    """Head residual: each of the last query heads kept adds this fraction of its difference to the pruned head that it
-    is paired with. 1: as printed in arXiv 2407.14679, section 2.2. Below 0: it moves towards the pruned head."""
+    """Head residual r: each of the last query heads kept changes from W to W + r (W - W'), where W' is the pruned head
+    that it is paired with. 1: as printed in arXiv 2407.14679, section 2.2. Below 0: heads move towards the pruned
+    ones."""
     method: Literal["auto", "minitron", "rotate"] = "auto"
     """How the residual stream is cut. `minitron`: keep the best channels unchanged (arXiv 2407.14679). `rotate`: first
     rotate the stream to its principal axes, by one orthogonal matrix for the whole network. `auto`: rotate if the
