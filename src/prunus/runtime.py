@@ -12,32 +12,32 @@ Tracker = Literal["tensorboard", "trackio", "wandb"]
 
 
 class Runtime(Config):
-    """Where the work is done. None of this is part of a result's identity."""
+    """Where and how work is done. None of it is part of a result's fingerprint."""
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    """`auto` (CUDA where there is any, else the CPU), `cpu`, `cuda`, `cuda:1` or `mps`."""
+    """`auto` (CUDA if available, else the CPU), `cpu`, `cuda`, `cuda:1` or `mps`."""
     precision: Literal["auto", "float32", "bfloat16", "probe"] = "auto"
-    """Arithmetic; `auto` is bfloat16 on CUDA that has it, else float32; `probe` trains in what is faster here, which a
-    few passes tell before training, and is `auto` otherwise."""
+    """Compute type. `auto`: bfloat16 on CUDA devices that support it, else float32. `probe`: before training, time a
+    few passes and train in the faster type; otherwise as `auto`."""
     compile: bool | Literal["auto"] = "auto"
-    """Whether losses by a teacher are compiled by `torch.compile`, which halves their time and takes a C++ compiler;
-    `auto` does where it pays (on a CPU, from 20 billion logits on: 160,000 tokens of a vocabulary of 128k) and it
-    works."""
+    """Compile the loss against the teacher with `torch.compile`: halves its time, needs a C++ compiler. `auto`: on a
+    CPU, if it works and the run has at least 20 billion logits (160,000 tokens at a vocabulary of 128k)."""
     device_batch_size: int = Field(default=8, ge=1)
-    """Sequences that one device holds at a time; gradients accumulate up to the step's batch size."""
+    """Micro-batch: sequences that one device processes at a time. Gradients accumulate up to `batch_size`."""
     shard: bool = False
-    """Of several processes, give each a share of the weights, gradients and optimizer state of student and teacher
-    (FSDP2) in place of a copy; also where `accelerate launch` was told to use FSDP."""
+    """With several processes, shard the weights, gradients and optimizer state of student and teacher (FSDP2) instead
+    of replicating them. Also on when `accelerate launch` is configured for FSDP."""
     deepspeed: Path | None = None
-    """A configuration of DeepSpeed's (JSON, ZeRO up to stage 2) to train under, in place of plain copies."""
+    """DeepSpeed configuration file to train with (JSON, ZeRO up to stage 2), instead of plain replication."""
     gradient_checkpointing: bool = False
-    """Compute activations of the trained model again in the backward pass in place of keeping them."""
+    """Recompute the trained model's activations in the backward pass instead of storing them: less memory, more
+    time."""
     workers: int = Field(default=0, ge=0)
-    """Processes that load data besides the main one."""
+    """Data-loading processes in addition to the main one."""
     trackers: tuple[Tracker, ...] = ()
-    """Experiment trackers to report training to, besides `metrics.jsonl`."""
+    """Experiment trackers that training reports to, in addition to `metrics.jsonl`."""
     checkpoint_minutes: float = Field(default=5.0, ge=0)
-    """Minutes between training checkpoints; what a killed run can lose."""
+    """Minutes between training checkpoints: the most work that a killed run can lose."""
 
     @model_validator(mode="after")
     def _one_way_to_share(self) -> Runtime:

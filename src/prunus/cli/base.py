@@ -38,7 +38,7 @@ class Single:
     """What the commands of one step share."""
 
     out: str
-    """The folder to write to. Tokenised text is kept beside it, in `data`, for other commands to use."""
+    """Folder to write to. Tokenised text is stored next to it, in `data`, and reused by other commands."""
     runtime: Runtime = field(default_factory=Runtime)
 
     def do(self, config: StepConfig, inputs: Mapping[str, Step | Given], console: Console) -> None:
@@ -77,9 +77,9 @@ class Text:
     """Text for a command of one step."""
 
     corpus: tuple[str, ...]
-    """Files of text (.jsonl, .json, .csv, .parquet, .txt), datasets on the hub, or `builtin:python`."""
+    """Text files (.jsonl, .json, .csv, .parquet, .txt), datasets on the hub, or `builtin:python`."""
     column: str = "text"
-    """The column that holds the text."""
+    """Column that holds the text."""
     append_eos: bool = True
     """End each document with the end-of-sequence token."""
 

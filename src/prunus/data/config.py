@@ -15,16 +15,16 @@ class Place(Config):
     """Where rows are read from."""
 
     path: Path
-    """A local file (.jsonl, .json, .csv, .parquet or .txt; also as .gz, .bz2, .xz or .zst), never a pattern of names; a
-    dataset's id on the hub, `builtin:python`, or `builtin:world`."""
+    """Local file (.jsonl, .json, .csv, .parquet or .txt; also .gz, .bz2, .xz or .zst; no glob patterns), dataset id on
+    the hub, `builtin:python`, or `builtin:world`."""
     name: str | None = None
-    """The configuration of a dataset that has several; of `builtin:world` `stories`, `chants` or `chat`."""
+    """Configuration of a dataset that has several. For `builtin:world`: `stories`, `chants` or `chat`."""
     split: str = "train"
-    """The split of a dataset on the hub, or of `builtin:world`: `train` or `held_out`."""
+    """Split of a dataset on the hub, or of `builtin:world` (`train` or `held_out`)."""
     revision: str | None = None
-    """The commit of a dataset on the hub; the newest if not given."""
+    """Commit of a dataset on the hub. If unset: the newest."""
     world: WorldConfig | None = None
-    """Which world `builtin:world` is; the default one if not given."""
+    """Options of `builtin:world`. If unset: the default world."""
 
     @model_validator(mode="before")
     @classmethod
@@ -37,38 +37,38 @@ class Source(Place):
     """One source of text."""
 
     column: str = "text"
-    """The column that holds the text."""
+    """Column that holds the text."""
     weight: float | None = Field(default=None, gt=0)
-    """Share of the tokens, relative to the other sources'. Without weights all of every source is taken."""
+    """Share of the tokens, relative to the other sources. If no source has a weight, all of every source is read."""
 
 
 class ChatSource(Place):
-    """One source of conversations, of pairs of answers, or of answers with labels, in the forms of docs/align.md."""
+    """One source of conversations, of preference pairs, or of answers with labels, in the forms of docs/align.md."""
 
     columns: Mapping[str, str] = Field(default_factory=dict)
-    """What its columns are called, where that is none of the usual names, such as `{messages: dialog}`."""
+    """Column names that differ from the usual ones, such as `{messages: dialog}`."""
     limit: int | None = Field(default=None, ge=1)
-    """Read so many rows at most."""
+    """Read at most this many rows."""
 
 
 class DataConfig(Config):
-    """The text that a recipe trains on, and the text that it is judged by."""
+    """Text to train on, and text to evaluate on."""
 
     corpus: tuple[Source, ...] = Field(min_length=1)
     """Text for correction, scoring and distillation."""
     chat: tuple[ChatSource, ...] = ()
-    """Conversations for alignment, for every stage that names none of its own."""
+    """Conversations for alignment: the default of every stage that sets no `data`."""
     template: Path | None = None
-    """A chat template (Jinja) in place of the model's own: a file, or `builtin:plain`. Aligned models keep it."""
+    """Chat template (Jinja) that replaces the model's: a file, or `builtin:plain`. Aligned models keep it."""
     held_out: tuple[Source, ...] = ()
-    """Text for evaluation. Without any, a part of the corpus is held out, chosen by each document's hash."""
+    """Text for evaluation. If unset: a part of the corpus, held out by each document's hash."""
     held_out_fraction: float = Field(default=0.02, gt=0, lt=1)
-    """Share of the corpus's documents that is held out where `held_out` names no source."""
+    """Fraction of the corpus's documents to hold out if `held_out` names no source."""
     append_eos: bool = True
-    """End each document with the tokenizer's end-of-sequence token, or the one that config.json names, where there is
-    one and the tokenizer has not ended it itself."""
+    """End each document with an end-of-sequence token: the tokenizer's, else that of config.json, if there is one and
+    the tokenizer does not add it already."""
     max_tokens: int | None = Field(default=None, ge=1)
-    """Stop reading the corpus after so many tokens."""
+    """Stop reading the corpus after this many tokens."""
 
     @model_validator(mode="after")
     def _all_or_none_weighted(self) -> DataConfig:
@@ -85,11 +85,11 @@ class TokensConfig(StepConfig):
     revision: ClassVar[int] = 2
 
     part: Literal["all", "train", "held_out", "ranking", "recovery"] = "all"
-    """Which documents to keep: all, or one side of the split by hash; of a search, as many as are held out, of the
-    others, to rank by (`ranking`), and what is neither (`recovery`)."""
+    """Documents to keep: all, or one side of the split by hash. For a search: `ranking`, another part of the size of
+    the held-out one, to rank on; and `recovery`, the documents in neither."""
     held_out_fraction: float = 0.02
-    """Share of the documents on the held-out side."""
+    """Fraction of the documents on the held-out side."""
     append_eos: bool = True
     """End each document with the end-of-sequence token."""
     max_tokens: int | None = None
-    """Stop after so many tokens."""
+    """Stop after this many tokens."""

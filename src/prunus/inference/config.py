@@ -11,17 +11,18 @@ from prunus.config import RUNTIME, Address, Config
 
 
 class ServerConfig(Config):
-    """A server that speaks OpenAI's completions API, such as vLLM's, to write in place of transformers."""
+    """A server with OpenAI's completions API, such as vLLM's, that generates instead of transformers."""
 
     url: Address | None = None
-    """Its address, such as `http://localhost:8000/v1`; without one, transformers writes. The key that it wants is read
-    from the environment variable PRUNUS_API_KEY."""
+    """Base URL, such as `http://localhost:8000/v1`. If unset, transformers generates. The API key is read from the
+    environment variable PRUNUS_API_KEY."""
     model: str | None = None
-    """The teacher's name there. What is served must be the teacher, after its correction if there is one."""
+    """Model name at the server. It must serve the model that would generate here: for `generate` the teacher, after its
+    correction if there is one."""
     timeout: Annotated[float, RUNTIME] = Field(default=600.0, gt=0)
-    """Seconds to wait for one answer, to its last byte."""
+    """Seconds to wait for one complete answer."""
     concurrency: Annotated[int, RUNTIME] = Field(default=16, ge=1)
-    """Requests under way at a time."""
+    """Concurrent requests."""
 
     @model_validator(mode="after")
     def _both(self) -> ServerConfig:

@@ -10,21 +10,22 @@ from prunus.config import RUNTIME, Address, Config, Path
 
 
 class JudgeConfig(Config):
-    """A model that grades answers, at any server that speaks OpenAI's chat API."""
+    """A model that grades answers, at any server with OpenAI's chat API."""
 
     url: Address | None = None
-    """Its address, such as `https://api.openai.com/v1`. The key that it wants is read from the environment variable
+    """Base URL, such as `https://api.openai.com/v1`. The API key is read from the environment variable
     PRUNUS_JUDGE_KEY."""
     model: str | None = None
-    """Its name there."""
+    """The judge's model name at the server."""
     prompts: Path | None = None
-    """A file of judge prompts in MT-Bench's form, in place of our own wording. Published figures come by those."""
+    """File of judge prompts in MT-Bench's format, replacing the built-in ones. Published scores were made with
+    FastChat's file of them."""
     max_new_tokens: int = Field(default=1024, ge=1)
-    """Tokens of a verdict, at most."""
+    """Longest verdict, in tokens."""
     timeout: Annotated[float, RUNTIME] = Field(default=120.0, gt=0)
-    """Seconds to wait for one verdict, to its last byte."""
+    """Seconds to wait for one complete verdict."""
     concurrency: Annotated[int, RUNTIME] = Field(default=8, ge=1)
-    """Requests under way at a time."""
+    """Concurrent requests."""
 
     @model_validator(mode="after")
     def _both(self) -> JudgeConfig:

@@ -12,22 +12,23 @@ Loss = Literal["forward_kl", "reverse_kl", "jensen_shannon", "total_variation", 
 
 
 class GuideConfig(Config):
-    """What the student is to do with what its teacher says of every token."""
+    """The per-token loss between student and teacher."""
 
     loss: Loss = "forward_kl"
-    """How the student's distribution is held to the teacher's: `forward_kl` (arXiv 2407.14679, table 15: the best of
-    the losses tried), `reverse_kl`, `jensen_shannon`, `total_variation`; `mse` or `cosine` of the logits; or
-    `cross_entropy`, which learns the text alone, as a model trained without a teacher does."""
+    """Distillation loss between the two distributions: `forward_kl` (best of those tried in arXiv 2407.14679, table
+    15), `reverse_kl`, `jensen_shannon`, `total_variation`; `mse` or `cosine` of the logits; or `cross_entropy` on the
+    text alone, without a teacher."""
     temperature: float = Field(default=1.0, gt=0)
-    """Divides both models' logits before the softmax; the loss is then multiplied by its square."""
+    """Divides both models' logits before the softmax. The loss is multiplied by its square."""
     beta: float = Field(default=0.5, gt=0, lt=1)
-    """The teacher's share in the mixture that `jensen_shannon` compares both with."""
+    """Weight of the teacher in the mixture of `jensen_shannon`."""
     top_k: int | None = Field(default=None, ge=1)
-    """Compare the teacher's so many likeliest tokens and the rest as one; with `forward_kl`. All if not given."""
+    """Use only the teacher's `top_k` most likely tokens; the remaining mass forms one bucket. For `forward_kl`. If
+    unset: all tokens."""
     cross_entropy_weight: float = Field(default=0.0, ge=0)
-    """What the text's own cross-entropy is multiplied by, beside the loss."""
+    """Weight of the text's cross-entropy, added to the loss."""
     token_weights: Literal["uniform", "teacher_entropy"] = "uniform"
-    """Whether all tokens count alike, or each by the entropy of what the teacher says there."""
+    """`uniform`, or weight each token by the entropy of the teacher's prediction there (`teacher_entropy`)."""
 
     @property
     def has_teacher(self) -> bool:

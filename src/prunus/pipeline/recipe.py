@@ -37,20 +37,20 @@ _RESERVED = ("teacher", "data", "search")
 
 
 class TeacherConfig(Config):
-    """The model to make small."""
+    """The model that students are made from."""
 
     path: base.Path | None = Field(default=None, min_length=1)
-    """A local folder, a model's id on the hub, a GGUF file, or `builtin:sapling`."""
+    """Local folder, model id on the hub, GGUF file, or `builtin:sapling`."""
     revision: str | None = None
-    """The commit of a model on the hub; the newest if not given."""
+    """Commit of a model on the hub. If unset: the newest."""
     config: base.Path | None = None
-    """A config.json to plan by for as long as the model itself is not here."""
+    """A config.json to plan with while the model itself is not available."""
     create: CreateConfig | None = None
-    """Make a new teacher instead; `correct` then trains it from its random weights."""
+    """Create a new teacher instead. Its random weights are then trained by `correct`."""
     expand: ExpandConfig | None = None
-    """Give it more layers or neurons first, that change nothing until `correct` or `align` trains them."""
+    """Add layers or neurons first. They change no output until `correct` or `align` trains them."""
     align: tuple[AlignConfig, ...] = ()
-    """How the teacher itself is aligned, stage by stage, after its correction and before anything else."""
+    """Alignment of the teacher itself, stage by stage: after its correction and before anything else."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> TeacherConfig:
@@ -64,51 +64,51 @@ class TeacherConfig(Config):
 
 
 class StudentConfig(Config):
-    """One student. What it leaves out of `distill`, and `align` as a whole, is the recipe's own."""
+    """One student. Unset `distill` options, and an unset `align`, are inherited from the recipe."""
 
     prune: PruneConfig = PruneConfig()
-    """What is cut."""
+    """What to cut, and how."""
     merge: MergedConfig | None = None
-    """Merge it from other students instead. It is then distilled and aligned only where it says so itself."""
+    """Merge it from other students instead. It is then distilled and aligned only by its own `distill` and `align`."""
     distill: DistillConfig
-    """How it is healed."""
+    """How it is distilled."""
     align: tuple[AlignConfig, ...] = ()
-    """How it is aligned after that, stage by stage."""
+    """Alignment after distillation, stage by stage."""
 
 
 class Recipe(Config):
     """A whole run."""
 
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=base.MAX_NAME)
-    """What to call it in the report; the file's name if not given."""
+    """Name in the report. If unset: the file's name."""
     seed: base.Seed = 0
-    """Seed of every step that names none of its own."""
+    """Seed of every step that sets no seed of its own."""
     teacher: TeacherConfig
-    """The model to make small."""
+    """The model that students are made from."""
     data: DataConfig
-    """The text."""
+    """Text to train and to evaluate on."""
     correct: CorrectConfig = CorrectConfig()
-    """Teacher correction; off unless it has tokens."""
+    """Teacher correction. Off unless `tokens` is set."""
     score: ScoreConfig = ScoreConfig()
-    """Importance."""
+    """Scoring of layers, channels, heads, neurons and experts."""
     generate: GenerateConfig = GenerateConfig()
-    """What the teacher writes, for students with `distill.data: teacher`."""
+    """Text written by the teacher, for students with `distill.data: teacher`."""
     targets: KeptConfig = KeptConfig()
-    """What is kept of what the teacher says, for students with `distill.targets: cached`."""
+    """Which of the teacher's predictions are stored, for students with `distill.targets: cached`."""
     search: ShapeSearch | None = None
-    """Finding a shape under a budget, for students with `prune: {shape: search.best}`."""
+    """Search for a shape under a budget, for students with `prune: {shape: search.best}`."""
     students: dict[str, StudentConfig] = Field(min_length=1)
     """The students, by name."""
     distill: DistillConfig
-    """Distillation, for every student that says nothing else."""
+    """Distillation. Every student inherits the options that it does not set."""
     align: tuple[AlignConfig, ...] = ()
-    """Alignment, stage by stage, for every student that says nothing else."""
+    """Alignment, stage by stage, for every student that sets no `align`."""
     evaluate: EvaluateConfig = EvaluateConfig()
-    """Measurement."""
+    """Evaluation."""
     export: ExportConfig = ExportConfig()
-    """Files that run on a device, of every student; none unless it names formats."""
+    """Export of every student to files that run on a device. Off unless `formats` is set."""
     runtime: Runtime = Runtime()
-    """Where the work is done; no part of any result's name."""
+    """Where and how work is done. Not part of any result's fingerprint."""
 
     @model_validator(mode="before")
     @classmethod

@@ -11,29 +11,29 @@ from prunus.training import pace
 
 
 class OptimizerConfig(StepConfig):
-    """How much at a time, and how fast."""
+    """Batch size, learning rate and optimiser."""
 
     batch_size: int = Field(default=0, ge=0)
-    """Sequences of one optimiser step, over all devices. 0 follows from `tokens` and the model: steps of 2,048 tokens
-    for a run of 500 thousand, of 400 thousand for one of a billion, and no fewer than four times the hidden size."""
+    """Sequences per optimiser step, over all devices. 0: follows from `tokens` and the model's size: 2,048 tokens per
+    step for a run of 500 thousand, 400 thousand for one of a billion, and at least four times the hidden size."""
     learning_rate: float = Field(default=0.0, ge=0)
-    """Peak learning rate. 0 follows from the model: 0.3 / hidden_size for a student of half of its teacher's parameters
-    (1e-4 at 3072, as in arXiv 2408.11796), and down to a tenth of that for one that is nearer to its teacher."""
+    """Peak learning rate. 0: follows from the model's size: 0.3 / hidden_size for a student with half of its teacher's
+    parameters (1e-4 at 3072, as in arXiv 2408.11796), down to a tenth of that for one that is closer to its teacher."""
     min_learning_rate: float | None = Field(default=None, ge=0)
-    """Learning rate at the end of the cosine; a tenth of the peak if not given."""
+    """Learning rate at the end of the cosine schedule. If unset: a tenth of the peak."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """`adamw`, or `muon` for the matrices of the layers, with AdamW for embeddings, head and gains; Muon's steps are
+    """`adamw`; or `muon` for the matrices of the layers, with AdamW for embeddings, head and gains. Muon's updates are
     scaled to the size of AdamW's, so learning rates carry over."""
     weight_decay: float = Field(default=0.1, ge=0)
-    """Decoupled weight decay, on matrices only."""
+    """Decoupled weight decay, applied to matrices only."""
     muon_momentum: float = Field(default=0.95, ge=0, lt=1)
-    """Muon's momentum, Nesterov's kind; lower where there are few steps."""
+    """Nesterov momentum of Muon. Lower it for runs of few steps."""
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
-    """AdamW's first momentum."""
+    """AdamW's β1, the decay of the first moment."""
     adam_beta2: float = Field(default=0.95, ge=0, lt=1)
-    """AdamW's second momentum."""
+    """AdamW's β2, the decay of the second moment."""
     max_grad_norm: float = Field(default=1.0, gt=0)
-    """Gradients are scaled down to this norm."""
+    """Gradient clipping: the largest norm of the gradients."""
     seed: Seed = 0
     """Seed of the order of the data."""
 
@@ -52,23 +52,23 @@ class OptimizerConfig(StepConfig):
 
 
 class TrainingConfig(OptimizerConfig):
-    """How long, on what of the text."""
+    """How long to train, and on which part of the text."""
 
     rate_share: ClassVar[float] = 1.0
-    """What of a student's learning rate is taken where none is given."""
+    """Fraction of a student's learning rate that is used if none is given."""
 
     tokens: int = Field(ge=0)
-    """Tokens to train on; the corpus is gone through as often as that takes. 0 leaves the step out."""
+    """Tokens to train on; the corpus is repeated as often as needed. 0: skip the step."""
     sequence_length: Length = 0
-    """Tokens of one sequence. 0 follows from `tokens` and the model's context: 256 for 500 thousand, 8192 for 100
+    """Tokens per sequence. 0: follows from `tokens` and the model's context: 256 for 500 thousand tokens, 8192 for 100
     million."""
     warmup_steps: int | None = Field(default=None, ge=0)
-    """Steps over which the learning rate rises from 0; a twentieth of them if not given, and at most 40."""
+    """Warm-up: steps over which the learning rate rises from 0. If unset: a twentieth of all steps, at most 40."""
     attend_across_documents: bool = True
-    """Whether tokens of a sequence see those of the documents before theirs, as in the papers; otherwise each document
-    has positions and attention of its own."""
+    """Let tokens attend to earlier documents of the same sequence, as in the papers. If false, each document has its
+    own positions and attention."""
     learn_prompts: bool = False
-    """Whether prompts count for the loss where the text is answers to prompts; of other text all counts."""
+    """Include prompt tokens in the loss. Applies to prompt-answer data only; in other text all tokens count."""
 
     @property
     def steps(self) -> int:

@@ -29,19 +29,19 @@ class WorldConfig(Config):
     """A small world of generated text, in which four skills exist in miniature."""
 
     difficulty: Difficulty = "easy"
-    """How many passages, tools, arguments and constraints there are at a time, and how many ways of saying a thing."""
+    """How many passages, tools, arguments and constraints appear at a time, and how varied the phrasing is."""
     mixture: dict[str, Share] = MIXTURE
-    """Conversations of each skill, of pure `copying`, and of `stories`, relative to the others."""
+    """Relative frequency of conversations by kind: each skill, pure `copying`, and `stories`."""
     turns: int = Field(default=3, ge=1)
-    """Questions of one training conversation at most; held-out items have one."""
+    """Most questions in one training conversation. Held-out items have one."""
     documents: int = Field(default=20_000, ge=1)
-    """Stories, or chants, of the training split."""
+    """Stories, or chants, in the training split."""
     conversations: int = Field(default=60_000, ge=1)
-    """Conversations of the training split."""
+    """Conversations in the training split."""
     held_out_items: int = Field(default=500, ge=1)
-    """Items of each skill, and stories, that are held out."""
+    """Held-out items of each skill, and held-out stories."""
     seed: Seed = 0
-    """Seed of everything: the same seed is the same world, word for word."""
+    """Seed of the whole world. The same seed gives the same text, word for word."""
 
     @model_validator(mode="before")
     @classmethod

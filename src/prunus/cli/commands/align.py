@@ -20,14 +20,14 @@ from prunus.steps.align.plan import Alignment
 
 @dataclass(kw_only=True)
 class Align(Single):
-    """Align a model by one method: SFT, RPO, DPO and its family, KTO, a reward model, or what it writes itself."""
+    """Align a model by one method: SFT, preference methods, a reward model, or training on its own answers."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The model's folder, its id on the hub, or a GGUF file."""
+    """Model folder, id on the hub, or GGUF file."""
     data: tuple[str, ...]
-    """Files or datasets of conversations, of pairs of answers, or of answers with labels."""
+    """Files or datasets of conversations, of preference pairs, or of answers with labels."""
     template: str | None = None
-    """A chat template (Jinja) in place of the model's own: a file, or `builtin:plain`."""
+    """Chat template (Jinja) that replaces the model's: a file, or `builtin:plain`."""
     config: Annotated[AvoidSubcommands[AlignConfig], Flat]
 
     def __call__(self, console: Console) -> None:

@@ -22,12 +22,12 @@ from prunus.tools.bench.config import BenchConfig
 
 @dataclass(kw_only=True)
 class Bench:
-    """Time models side by side: how fast they read and write, the memory that they take, and ratios to the first."""
+    """Compare models in speed of prompt processing and generation, and in memory, with ratios to the first."""
 
     models: Annotated[Positional[tuple[str, ...]], arg(metavar="FOLDER_OR_GGUF...")]
-    """Models' folders and GGUF files: the teacher first, then its students."""
+    """Model folders and GGUF files: the teacher first, then its students."""
     json: str | None = None
-    """A file to write the figures to."""
+    """File to write the figures to, as JSON."""
     config: Annotated[BenchConfig, Flat]
     runtime: Runtime = field(default_factory=Runtime)
 

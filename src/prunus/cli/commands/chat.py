@@ -17,12 +17,12 @@ from prunus.tools.chat.config import ChatConfig
 
 @dataclass(kw_only=True)
 class Chat:
-    """Talk to a model in the terminal, or to two that are asked the same, side by side."""
+    """Chat with a model in the terminal, or with two side by side that get the same messages."""
 
     model: Annotated[Positional[str], arg(metavar="FOLDER_OR_GGUF")]
-    """A model's folder, which transformers runs, or a GGUF file, which llama.cpp runs."""
+    """Model folder (run by transformers) or GGUF file (run by llama.cpp)."""
     second: Annotated[Positional[str | None], arg(metavar="SECOND")] = None
-    """Another one, such as the teacher."""
+    """A second model, such as the teacher."""
     config: Annotated[ChatConfig, Flat]
     runtime: Runtime = field(default_factory=Runtime)
 

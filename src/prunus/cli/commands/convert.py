@@ -17,13 +17,13 @@ from prunus.training.plan import check_runtime
 
 @dataclass(kw_only=True)
 class Convert(Single):
-    """Make a plain Hugging Face folder out of a GGUF file, and hold the folder against the file in llama.cpp."""
+    """Convert a GGUF file to a plain Hugging Face folder, and verify the folder against the file in llama.cpp."""
 
     file: Annotated[Positional[str], arg(metavar="FILE")]
-    """The GGUF file; of a split one the first part."""
+    """GGUF file; of a split one, the first part."""
     config: Annotated[UnpackConfig, Flat]
 
     def __call__(self, console: Console) -> None:
-        """Do it."""
+        """Run the step."""
         check_runtime(self.runtime, [])
         self.do_all([unpacking(gguf_file(self.file, "FILE"), self.config, Path(self.out))], console)

@@ -16,15 +16,15 @@ from prunus.steps.correct.config import CorrectConfig
 
 @dataclass(kw_only=True)
 class Correct(Single):
-    """Train a teacher on with your text, by plain cross-entropy."""
+    """Continue training a teacher on your text, by plain cross-entropy (teacher correction)."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The teacher's folder, its id on the hub, or a GGUF file."""
+    """The teacher: folder, id on the hub, or GGUF file."""
     text: Annotated[Text, Flat]
     config: Annotated[CorrectConfig, Flat]
 
     def __call__(self, console: Console) -> None:
-        """Do it."""
+        """Run the step."""
         if not self.config.tokens:
             raise RecipeError("--tokens: 0 would leave the teacher as it is")
         model = located(self.model)

@@ -20,24 +20,24 @@ from prunus.steps.generate.config import GenerateConfig
 
 @dataclass(kw_only=True)
 class Distill(Single):
-    """Distil a teacher into a student, with your text or with the teacher's own."""
+    """Distil a teacher into a student, on your text or on text that the teacher generated."""
 
     student: Annotated[Positional[str], arg(metavar="STUDENT")]
-    """The student's folder."""
+    """Folder of the student."""
     teacher: str
-    """The teacher's folder, its id on the hub, or a GGUF file."""
+    """The teacher: folder, id on the hub, or GGUF file."""
     corpus: tuple[str, ...] = ()
-    """Files of text (.jsonl, .json, .csv, .parquet, .txt), datasets on the hub, or `builtin:python`."""
+    """Text files (.jsonl, .json, .csv, .parquet, .txt), datasets on the hub, or `builtin:python`."""
     column: str = "text"
-    """The column that holds the text."""
+    """Column that holds the text."""
     append_eos: bool = True
     """End each document with the end-of-sequence token."""
     generated: str | None = None
-    """The folder that `prunus generate` wrote, in place of --corpus; --data is then `teacher`."""
+    """Folder written by `prunus generate`, instead of --corpus. Implies --data teacher."""
     config: Annotated[DistillConfig, Flat]
 
     def __call__(self, console: Console) -> None:
-        """Do it."""
+        """Run the step."""
         if not self.config.tokens:
             raise RecipeError("--tokens: 0 would leave the student as it is")
         if bool(self.corpus) == bool(self.generated):

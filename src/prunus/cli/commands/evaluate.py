@@ -20,23 +20,23 @@ from prunus.steps.evaluate.plan import check_same_tokens, given_data
 
 @dataclass(kw_only=True)
 class Evaluate(Single):
-    """Measure a model on held-out text, beside its teacher."""
+    """Evaluate a model on held-out text and tasks, paired with its teacher."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The model's folder, its id on the hub, or a GGUF file."""
+    """Model folder, id on the hub, or GGUF file."""
     teacher: str | None = None
-    """The teacher to hold it against."""
+    """The teacher to compare with: folder, id on the hub, or GGUF file."""
     beside: str | None = None
-    """The folder of the teacher's own evaluation, whose answers to the tasks are paired with the model's."""
+    """Folder of the teacher's evaluation, whose answers to the tasks are paired with the model's."""
     tasks: tuple[str, ...] = ()
-    """What to ask: names of tasks, or NAME=DATA with the path of a local copy."""
+    """Tasks to evaluate: names, or NAME=DATA with the path of a local copy."""
     limit: int | None = None
-    """Ask the first so many items of each task."""
+    """Evaluate only the first items of each task, at most this many."""
     text: Annotated[Text, Flat]
     config: Annotated[EvaluateConfig, Flat]
 
     def __call__(self, console: Console) -> None:
-        """Do it."""
+        """Run the step."""
         model = located(self.model)
         stream = self.text.stream(model, "held_out", self.out)
         inputs: dict[str, Step | Given] = {"model": given_model(model), "tokens": stream}

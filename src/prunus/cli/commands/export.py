@@ -17,18 +17,18 @@ from prunus.steps.export.plan import check_export
 
 @dataclass(kw_only=True)
 class Export(Single):
-    """Write a model as files that run on a device, and hold each against it: GGUF for llama.cpp."""
+    """Export a model to files that run on a device (GGUF, ONNX, torchao), and verify each against the model."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The model's folder, its id on the hub, or a GGUF file."""
+    """Model folder, id on the hub, or GGUF file."""
     corpus: tuple[str, ...] = ()
-    """Held-out text to measure the files on; without it they are held against the model on made-up tokens."""
+    """Held-out text to compare files and model on. If unset: random tokens."""
     column: str = "text"
-    """The column that holds the text."""
+    """Column that holds the text."""
     config: Annotated[ExportConfig, Flat]
 
     def __call__(self, console: Console) -> None:
-        """Do it."""
+        """Run the step."""
         if not self.config.formats:
             raise RecipeError("--formats: names none; such as --formats gguf-q4_k_m")
         model = located(self.model)

@@ -19,20 +19,20 @@ from prunus.steps.generate.prompts import check_prompts
 
 @dataclass(kw_only=True)
 class Generate(Single):
-    """Let a teacher write text for its students to train on: it answers prompts, or goes on from your text."""
+    """Generate training text with a teacher: answers to prompts, or continuations of your text."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The teacher's folder, its id on the hub, or a GGUF file."""
+    """The teacher: folder, id on the hub, or GGUF file."""
     corpus: tuple[str, ...] = ()
-    """Text whose documents' openings it goes on from."""
+    """Text whose documents' openings the teacher continues."""
     prompts: tuple[str, ...] = ()
     """Files or datasets of prompts to answer instead: a column of texts, or of lists of {role, content}."""
     column: str = "text"
-    """The column that holds the text or the prompts."""
+    """Column that holds the text or the prompts."""
     config: Annotated[GenerateConfig, Flat]
 
     def __call__(self, console: Console) -> None:
-        """Do it."""
+        """Run the step."""
         if bool(self.corpus) == bool(self.prompts):
             raise RecipeError("--corpus or --prompts: give one of the two: text to go on from, or prompts to answer")
         model = located(self.model)

@@ -18,11 +18,11 @@ class Inspect:
     """Show a model's shape, parameters, bytes, KV cache and FLOPs, from its config and headers alone."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """A model's folder, its id on the hub, or a GGUF file."""
+    """Model folder, id on the hub, or GGUF file."""
     revision: str | None = None
-    """The commit on the hub."""
+    """Commit on the hub."""
     context: int | None = None
-    """Tokens of context to count FLOPs at; 4096, or the model's longest if that is less."""
+    """Context length to count FLOPs at, in tokens. If unset: 4096, or the model's maximum if that is less."""
     json: bool = False
     """Print JSON."""
 

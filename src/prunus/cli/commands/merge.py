@@ -23,19 +23,19 @@ _FITNESS_SEED = 101  # of a world whose conversations few will have trained on
 
 @dataclass(kw_only=True)
 class Merge(Single):
-    """Merge models of one shape into one, streaming; by weights that are given, or that evolution finds."""
+    """Merge models of one shape into one, a weight at a time, with given settings or by evolution."""
 
     models: Annotated[Positional[tuple[str, ...]], arg(metavar="MODEL")]
-    """The folders of the models, or their ids on the hub, in order."""
+    """Folders or hub ids of the models, in order."""
     base: str | None = None
-    """What they descend from, for methods that ask for it."""
+    """Common ancestor of the models, for methods that need one."""
     tasks: tuple[str, ...] = ()
-    """What evolution is fit for: NAME=DATA, a file of conversations with checks; or a skill's name, which stands for
+    """Tasks that evolution optimises: NAME=DATA, a file of conversations with checks; or the name of a skill, for
     training conversations of `builtin:world`."""
     config: Annotated[AvoidSubcommands[MergeConfig], Flat]
 
     def __call__(self, console: Console) -> None:
-        """Do it."""
+        """Run the step."""
         models = [located(path) for path in self.models]
         base = located(self.base) if self.base is not None else None
         if not models:

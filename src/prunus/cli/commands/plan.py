@@ -12,6 +12,6 @@ from prunus.cli.commands.run import Run
 
 @dataclass(kw_only=True)
 class Plan(Run):
-    """Check a recipe and show what it would do: the steps, the students' shapes, tokens, FLOPs, memory and disk."""
+    """Check a recipe and show its steps, the students' shapes, tokens, FLOPs, memory and disk."""
 
     dry_run: Annotated[bool, tyro.conf.Suppress] = True

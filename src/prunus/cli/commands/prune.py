@@ -19,21 +19,21 @@ from prunus.steps.score.config import ScoreConfig
 
 @dataclass(kw_only=True)
 class Prune(Single):
-    """Cut a student out of a model, streaming: the model is never built."""
+    """Prune a model to a student. The cut is streamed: it never loads the whole model."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The model's folder, its id on the hub, or a GGUF file."""
+    """Model folder, id on the hub, or GGUF file."""
     scores: str | None = None
-    """The folder that `prunus score` wrote; not needed where chance decides."""
+    """Folder written by `prunus score`. Not needed if all choices are random."""
     corpus: tuple[str, ...] = ()
-    """Text to cut the vocabulary by, for --vocab-size, or to heal by, for --heal and --importance.layers refit. With it
-    the student is compared with its teacher after the cut (--check-samples)."""
+    """Text for --vocab-size (token counts), for --heal, and for --importance.layers refit. If given, the student is
+    also compared with its teacher after the cut (--check-samples)."""
     column: str = "text"
-    """The column that holds the text."""
+    """Column that holds the text."""
     config: Annotated[PruneConfig, Flat]
 
     def __call__(self, console: Console) -> None:
-        """Do it."""
+        """Run the step."""
         if self.config.like is not None:
             raise RecipeError(f"--like: {self.config.like!r} names a student of a recipe, and here there is none")
         if self.config.reads_text and not self.corpus:

@@ -15,18 +15,18 @@ from prunus.console import Console
 
 @dataclass(kw_only=True)
 class Publish:
-    """Show what of a model's folder would go to the hub; with --upload, send it there in one commit."""
+    """Show which files of a model's folder would be published on the hub; with --upload, publish them in one commit."""
 
     folder: Annotated[Positional[str], arg(metavar="FOLDER")]
-    """A model's folder with its card, such as the last one of a student."""
+    """Model folder with its card, such as the last one of a student."""
     to: str
-    """The repository on the hub, such as `me/my-model`."""
+    """Repository on the hub, such as `me/my-model`."""
     upload: bool = False
-    """Send it. Without this nothing leaves the machine."""
+    """Upload the files. Without this, nothing is sent."""
     public: bool = False
-    """Where the repository is made, make it public."""
+    """If the repository is created, make it public."""
     message: str = "Upload by Prunus"
-    """The message of the commit."""
+    """Commit message."""
 
     def __call__(self, console: Console) -> None:
         """Choose, show, and send if asked to."""

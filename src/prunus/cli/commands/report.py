@@ -17,9 +17,9 @@ class Report:
     """Write the report of a run as one HTML page, and print its table."""
 
     run: Annotated[Positional[str], arg(metavar="RUN")]
-    """The folder of the run."""
+    """Folder of the run."""
     out: str | None = None
-    """The file to write; `report.html` in the run's folder if not given."""
+    """File to write. If unset: `report.html` in the run's folder."""
 
     def __call__(self, console: Console) -> None:
         """Read the records, write the page."""

@@ -21,11 +21,11 @@ from prunus.pipeline.run import run_plan
 
 @dataclass(kw_only=True)
 class Run:
-    """Carry out a recipe. Every option of the recipe can be set here as well; what is done already is kept."""
+    """Carry out a recipe. Finished steps are kept, and every option of the recipe can also be set as a flag."""
 
     recipe: Annotated[AvoidSubcommands[Recipe], Flat]
     out: str | None = None
-    """The folder of the run; `runs/NAME` if not given."""
+    """Folder of the run. If unset: `runs/NAME`."""
     dry_run: bool = False
     """Show the plan and do nothing."""
 

@@ -16,15 +16,15 @@ from prunus.steps.score.plan import given_task
 
 @dataclass(kw_only=True)
 class Score(Single):
-    """Score the layers, channels, heads and neurons of a model by forward passes over your text."""
+    """Score the layers, channels, heads and neurons of a model on your text."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """The model's folder, its id on the hub, or a GGUF file."""
+    """Model folder, id on the hub, or GGUF file."""
     text: Annotated[Text, Flat]
     config: Annotated[ScoreConfig, Flat]
 
     def __call__(self, console: Console) -> None:
-        """Do it."""
+        """Run the step."""
         model = located(self.model)
         stream = self.text.stream(model, "corpus", self.out)
         inputs: dict[str, Step | Given] = {"model": given_model(model), "tokens": stream, **given_task(self.config)}

@@ -31,29 +31,29 @@ from prunus.training.plan import check_runtime
 
 @dataclass(kw_only=True)
 class Search(Single):
-    """Find the shape in a budget that is best after recovery: candidates are cut, briefly distilled, and halved."""
+    """Find the best shape under a budget: candidates are pruned, briefly distilled, ranked and halved."""
 
     model: Annotated[Positional[str], arg(metavar="TEACHER")]
-    """The teacher's folder, its id on the hub, or a GGUF file."""
+    """The teacher: folder, id on the hub, or GGUF file."""
     budget: str
-    """What a student may have at most, such as `q4_k_m file <= 2.0 GB, context 8192 in <= 3 GB`."""
+    """Limits of a student, such as `q4_k_m file <= 2.0 GB, context 8192 in <= 3 GB`."""
     corpus: tuple[str, ...]
-    """Text to recover candidates on; without --text, documents of it are set aside to rank on."""
+    """Text to distil candidates on. Without --text, some of its documents are set aside to rank on."""
     text: tuple[str, ...] = ()
-    """Text to rank on."""
+    """Text to rank candidates on."""
     evaluation: tuple[str, ...] = ()
-    """Text that students will be judged by, if it is known: it is refused to rank on any of it."""
+    """Text that students will be evaluated on, if known. Ranking on any of it is refused."""
     column: str = "text"
-    """The column that holds the text."""
+    """Column that holds the text."""
     append_eos: bool = True
     """End each document with the end-of-sequence token."""
     scores: str | None = None
-    """The folder that `prunus score` wrote; without it the teacher is scored first, as --score says."""
+    """Folder written by `prunus score`. If unset: score the teacher first, with the options of --score."""
     score: ScoreConfig = field(default_factory=ScoreConfig)
     config: Annotated[ShapeSearch, Flat]
 
     def __call__(self, console: Console) -> None:
-        """Do it."""
+        """Run the step."""
         check_runtime(self.runtime, [self.config.distill])
         model = located(self.model)
         own = sources_of(self.text, self.column, "--text")

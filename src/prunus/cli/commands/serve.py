@@ -18,17 +18,17 @@ from prunus.errors import RecipeError
 
 @dataclass(kw_only=True)
 class Serve:
-    """Serve a GGUF file by llama.cpp's server, with OpenAI's interface, to this machine alone (loopback)."""
+    """Serve a GGUF file with llama.cpp's server and an OpenAI-compatible API, on localhost only."""
 
     file: Annotated[Positional[str], arg(metavar="GGUF")]
-    """The file."""
+    """GGUF file."""
     port: int = 8080
-    """The port; 0 for any that is free."""
+    """Port. 0: any free one."""
     context: int = 0
-    """The longest conversation, in tokens; 0 for what the model was made for."""
+    """Context length, in tokens. 0: the model's maximum."""
     api_key: str | None = None
-    """A key that programs must send (`Authorization: Bearer KEY`). PRUNUS_SERVE_KEY in the environment gives it too,
-    out of sight of other users' process lists."""
+    """API key that clients must send (`Authorization: Bearer KEY`). Can also be set as PRUNUS_SERVE_KEY in the
+    environment, which keeps it out of process lists."""
 
     def __call__(self, console: Console) -> None:
         """Serve until it is interrupted."""

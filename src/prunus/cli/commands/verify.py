@@ -17,10 +17,10 @@ from prunus.graph.records import RECORD, read_record
 
 @dataclass(kw_only=True)
 class Verify:
-    """Read every file of a run's results, or of one result, and name those that are damaged, missing or unexpected."""
+    """Read every file of a run, or of one result, and report files that are damaged, missing or unexpected."""
 
     run: Annotated[Positional[str], arg(metavar="RUN")]
-    """The folder of a run, or of one result of it."""
+    """Folder of a run, or of one of its results."""
 
     def __call__(self, console: Console) -> None:
         """Read, compare, tell.

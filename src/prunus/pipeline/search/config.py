@@ -28,24 +28,25 @@ Way = Literal["once", "depth_first", "halfway"]
 
 
 class Limit(Config):
-    """One thing that a student may have so much of. A text such as `q4_k_m file <= 2 GB` stands for it."""
+    """One limit of a budget. Shorthand: a text such as `q4_k_m file <= 2 GB`."""
 
     what: Literal["parameters", "non_embedding_parameters", "file", "memory", "flops", "latency"]
-    """`file`, its bytes in `format`; `memory`, the weights with the KV cache of `batch` sequences of `context` tokens;
-    `flops` of a token's forward pass; `latency`, seconds to write a token, measured on this machine."""
+    """What is limited. `file`: bytes of the file in `format`. `memory`: bytes of the weights and of the KV cache for
+    `batch` sequences of `context` tokens. `flops`: FLOPs of the forward pass, per token. `latency`: seconds to generate
+    one token, measured on this machine."""
     at_most: float = Field(gt=0)
-    """Parameters, bytes, FLOPs or seconds, or a figure with a unit (`2 GB`, `4B`, `20 ms`); in percent, a share of the
-    teacher's own."""
+    """Largest value: parameters, bytes, FLOPs or seconds, or a number with a unit (`2 GB`, `4B`, `20 ms`). A percentage
+    is a share of the teacher's value."""
     of_teacher: bool = False
-    """Whether `at_most` is a share of the teacher's own figure."""
+    """Treat `at_most` as a share of the teacher's value."""
     format: str | None = None
-    """The file's format, such as `gguf-q4_k_m` or `q4_k_m` alone; without it the weights of `memory` are in 16 bits."""
+    """File format, such as `gguf-q4_k_m` or just `q4_k_m`. If unset, `memory` counts weights in 16 bits."""
     context: int | None = Field(default=None, ge=1)
-    """Tokens of context; the model's longest if not given, and at most 4096 for FLOPs."""
+    """Context length in tokens. If unset: the model's longest; for `flops`, at most 4096."""
     batch: int = Field(default=1, ge=1)
-    """Sequences whose KV cache is held at a time."""
+    """Sequences whose KV cache is in memory at the same time."""
     engine: Literal["llama.cpp", "torch"] = "llama.cpp"
-    """What `latency` is measured in."""
+    """Engine that `latency` is measured in."""
 
     @model_validator(mode="before")
     @classmethod
@@ -81,13 +82,13 @@ class Limit(Config):
 
 
 class SearchConfig(StepConfig):
-    """Which shape: candidates under a budget, each cut and briefly recovered, and ranked by the loss after that."""
+    """Search for a shape: candidates under a budget are cut, briefly recovered, and ranked by their loss after that."""
 
     budget: tuple[Limit, ...] = ()
-    """What a student may have at most: a text such as `q4_k_m file <= 2.0 GB, context 8192 in <= 3 GB`, or limits by
-    their options. All of them hold."""
+    """Limits of a student, all of which must hold: a text such as `q4_k_m file <= 2.0 GB, context 8192 in <= 3 GB`, or
+    a list of limits with their options."""
     within: float = Field(default=0.05, gt=0, lt=1)
-    """How far below the tightest limit a candidate may stay, as a share of it."""
+    """Tolerance: how far below the tightest limit a candidate may fall, as a fraction of that limit."""
     axes: tuple[Axis, ...] = (
         "num_hidden_layers",
         "hidden_size",
@@ -95,37 +96,42 @@ class SearchConfig(StepConfig):
         "num_attention_heads",
         "num_key_value_heads",
     )
-    """Dimensions that may be cut; the others stay the teacher's."""
+    """Dimensions that may be cut. The others keep the teacher's size."""
     multiples: dict[Axis, int] = Field(default_factory=dict)
-    """What the sizes of an axis are multiples of. If not given, the block of the budget's format where that leaves a
-    choice, else a power of two; coarser where there would be more than 16 sizes, and evolution goes between them."""
+    """Step size of each axis: sizes are multiples of it. If unset: the block size of the budget's format if that leaves
+    enough sizes, else a power of two; coarser where an axis would have more than 16 sizes (evolution also tries those
+    between)."""
     least: float = Field(default=0.25, gt=0, lt=1)
-    """The smallest share of the teacher's size that an axis may be cut to."""
+    """Smallest size of an axis, as a fraction of the teacher's size."""
     ways: tuple[Way, ...] = ("once",)
-    """How candidates are cut: at `once`; `depth_first`, and the width after a short distillation; or `halfway`, in two
-    steps on all axes with one between. Each is a candidate of its own, at the same tokens in all."""
+    """Cutting schedules to try, each as a candidate of its own with the same total tokens. `once`: one cut.
+    `depth_first`: layers, a short distillation, then width. `halfway`: all axes half of the way, a short distillation,
+    then the rest."""
     layer_choices: int = Field(default=1, ge=1)
-    """Of a shape with fewer layers, how many choices of those that go are candidates: what `prune.drop_layers` chooses,
-    then the other of the block of least importance and the layers of least importance one by one, then further blocks.
-    What is missed least shows after recovery, as shapes do."""
+    """How many sets of dropped layers to try for each shape with fewer layers: first what `prune.drop_layers` chooses,
+    then the other of `contiguous` and `single`, then further blocks. Only recovery shows which layers are missed least
+    (docs/search.md)."""
     candidates: int = Field(default=16, ge=2)
-    """How many are cut and recovered, at most, but for those of one shape. If more shapes fit, the scores thin them
-    out, layer count by layer count; half of the places are then left to evolution, if there are `generations`."""
+    """How many candidates to cut and recover at most; only a single shape with several variants may exceed it. If more
+    fit, they are thinned by the teacher's scores, depth by depth, and half of the places are left to evolution if there
+    are `generations`."""
     generations: int = Field(default=2, ge=0)
-    """Rounds in which the better candidates are crossed and changed to fill the places that thinning left."""
+    """Generations of evolution: better candidates are crossed and mutated to fill the places that thinning left
+    free."""
     rungs: int = Field(default=3, ge=1)
-    """Rounds of successive halving. The first has `distill.tokens`, each other `eta` times as many in all."""
+    """Rounds of successive halving. The first trains each candidate on `distill.tokens`; each later one on `eta` times
+    as many, counted in total."""
     eta: int = Field(default=2, ge=2)
-    """Of how many candidates one goes on to the next rung."""
+    """Halving factor: one in `eta` candidates advances to the next rung."""
     rank_by: Literal["kl", "nll", "bits_per_byte"] | None = None
-    """What candidates are ranked by, on text that nobody trains on: KL to the teacher, unless the vocabulary is cut;
-    then bits per byte."""
+    """Metric that candidates are ranked by, on text that nothing trains on. If unset: KL to the teacher, or bits per
+    byte if the vocabulary is cut."""
     ranking_tokens: int = Field(default=200_000, ge=2)
     """Tokens of the text that candidates are ranked on."""
     text: tuple[Source, ...] = ()
-    """Text to rank on. Without any, documents of the corpus are set aside by their hash. Never the evaluation's."""
+    """Text to rank on, never the evaluation's. If unset: documents of the corpus, set aside by their hash."""
     seed: Seed = 0
-    """Seed of evolution, and of what the training of a candidate leaves to chance."""
+    """Seed of evolution and of the candidates' training."""
 
     @field_validator("budget", mode="before")
     @classmethod
@@ -156,16 +162,16 @@ class SearchConfig(StepConfig):
 
 
 class ShapeSearch(SearchConfig):
-    """Which shape: candidates under a budget, each cut and briefly recovered, and ranked by the loss after that."""
+    """Search for a shape: candidates under a budget are cut, briefly recovered, and ranked by their loss after that."""
 
     kind: ClassVar[str] = "search"
     revision: ClassVar[int] = 3
 
     prune: PruneConfig = PruneConfig()
-    """How candidates are cut, but for their sizes; and so is the student that takes the best."""
+    """How candidates are cut, except for their sizes. The student that takes the best shape is cut the same way."""
     distill: DistillConfig
-    """How candidates are recovered: what the recipe's `distill` says, but for `tokens`, which are those of the first
-    rung, `data` and `targets`."""
+    """How candidates are recovered. Unset options are inherited from the recipe's `distill`, except `tokens` (those of
+    the first rung), `data` and `targets`."""
 
     @model_validator(mode="after")
     def _recovers(self) -> ShapeSearch:

@@ -24,62 +24,63 @@ class AlignConfig(OptimizerConfig):
     revision: ClassVar[int] = 2
 
     method: Name
-    """`sft`; of pairs `rpo`, `dpo`, `cdpo`, `ipo`, `simpo`, `orpo` and `reward`, which trains a reward model; of labels
-    `kto`; `distil`, from an aligned teacher; `best_of_n` and `spin`, from what the model writes; `steerlm`, from
-    attributes; or, with TRL, online reinforcement learning by `grpo` or `rloo`."""
+    """Training method. `sft`. From preference pairs: `rpo`, `dpo`, `cdpo`, `ipo`, `simpo`, `orpo`, or `reward` (trains
+    a reward model). From labels: `kto`. From an aligned teacher: `distil`. From the model's answers: `best_of_n`,
+    `spin`. From attributes: `steerlm`. Online RL, with TRL: `grpo`, `rloo`."""
     data: tuple[ChatSource, ...] = ()
-    """Where to learn from; the recipe's `data.chat` if not given."""
+    """Training data. If unset: the recipe's `data.chat`."""
     epochs: float = Field(default=1.0, gt=0)
-    """How often the data is gone through."""
+    """Passes over the data."""
     rounds: int = Field(default=1, ge=1)
-    """How often the stage is done; each round starts from, and refers to, the model of the round before."""
+    """Repetitions of the stage. Each round starts from the model of the round before, which is also its default
+    reference."""
     sequence_length: Length = 0
-    """Tokens of a conversation, at most; 0 is 4096, or the model's context if that is less."""
+    """Longest conversation, in tokens. 0: 4096, or the model's context if that is shorter."""
     longer: Literal["refuse", "drop"] = "refuse"
-    """What to do with longer ones."""
+    """What to do with longer conversations."""
     write: WriteConfig = WriteConfig()
-    """What the model writes before it learns: the prompts of the data, answered several times. `best_of_n` learns the
-    best of them, `spin` sets each behind the data's own answer, methods of pairs take the best and the worst."""
+    """Generate answers to the prompts of the data before training. `best_of_n` trains on the best of them, methods of
+    pairs on the best and the worst; `spin` takes them as rejected, the data's answers as chosen."""
     pack: bool = True
-    """Whether as many conversations stand in a sequence as fit, each with positions and attention of its own."""
+    """Pack as many conversations into a sequence as fit, each with its own positions and attention."""
     batch_size: int = Field(default=64, ge=1)
-    """Sequences of one optimiser step, or pairs, or answers with labels, over all devices."""
+    """Sequences, pairs or labelled answers per optimiser step, over all devices."""
     learning_rate: float = Field(default=0.0, gt=0)
-    """Peak learning rate. 0 is the method's own: 2e-5 for `sft` and its like, 9e-6 for `rpo`, 8e-6 for `orpo`, 1e-5 for
-    `reward`, 1e-6 for the others."""
+    """Peak learning rate. 0: follows from the method: 2e-5 for `sft`, `distil`, `best_of_n` and `steerlm`, 9e-6 for
+    `rpo`, 8e-6 for `orpo`, 1e-5 for `reward`, 1e-6 for the others."""
     min_learning_rate: float = Field(default=0.0, ge=0)
-    """Learning rate at the end of the cosine."""
+    """Learning rate at the end of the cosine schedule."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
-    """Share of the steps over which the learning rate rises from 0."""
+    """Warm-up: fraction of the steps over which the learning rate rises from 0."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Decoupled weight decay, on matrices only."""
+    """Decoupled weight decay, applied to matrices only."""
     beta: float = Field(default=0.0, gt=0)
-    """What the log-ratio to the reference is multiplied by: β, or τ of `ipo`. 0 is the method's own: 0.2 for `rpo`, 2
-    for `simpo`, whose log-probabilities are per token, 0.1 for the others."""
+    """Factor of the log-ratio to the reference: β, or τ of `ipo`. 0: follows from the method: 0.2 for `rpo`, 2 for
+    `simpo` (log-probabilities per token), 0.04 for `grpo`, 0.05 for `rloo`, 0.1 for the others."""
     eta: float = Field(default=1.0, gt=0)
-    """What rewards are multiplied by, with `rpo`."""
+    """`rpo`: factor of the rewards."""
     distance: Literal["backward_kl", "forward_kl", "squared"] = "backward_kl"
-    """How `rpo` holds the model's gap to that of the rewards."""
+    """`rpo`: distance between the model's reward gap and the gap of the given rewards."""
     label_smoothing: float = Field(default=0.1, ge=0, lt=0.5)
-    """How likely it is that a pair is the wrong way round, with `cdpo`."""
+    """`cdpo`: probability that chosen and rejected are swapped in a pair."""
     gamma: float = Field(default=0.5, ge=0)
-    """The margin that `simpo` wants."""
+    """`simpo`: target margin."""
     odds_weight: float = Field(default=0.1, gt=0)
-    """What `orpo` multiplies the odds ratio's loss by."""
+    """`orpo`: weight of the odds-ratio loss."""
     desirable_weight: float = Field(default=1.0, gt=0)
-    """What wanted answers count for, with `kto`."""
+    """`kto`: weight of answers labelled true."""
     undesirable_weight: float = Field(default=1.0, gt=0)
-    """What unwanted answers count for, with `kto`."""
+    """`kto`: weight of answers labelled false."""
     per_token: bool = False
-    """Divide log-probabilities by the answer's length, the model's and the reference's."""
+    """Divide log-probabilities by the answer's length, for the model and the reference."""
     sft_weight: float = Field(default=0.0, ge=0)
-    """What -log π(chosen) is multiplied by, beside a loss of pairs; per token with `per_token`."""
+    """Weight of -log π(chosen), added to the loss of methods of pairs; per token with `per_token`."""
     reference: Annotated[str | None, RUNTIME] = None
-    """The model that log-ratios are taken to; the one that the stage, or the round, starts from if not given."""
+    """Model that log-ratios are taken to. If unset: the model that the stage, or the round, starts from."""
     guide: GuideConfig = GuideConfig()
-    """How `distil` holds the model to its teacher, on what the assistant says."""
+    """`distil`: loss against the teacher, on the assistant's tokens."""
     teacher: Annotated[str | None, RUNTIME] = None
-    """The aligned teacher of `distil`; in a recipe the recipe's own if not given."""
+    """`distil`: the aligned teacher. If unset in a recipe: the recipe's teacher."""
 
     @model_validator(mode="before")
     @classmethod

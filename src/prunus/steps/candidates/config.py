@@ -12,23 +12,24 @@ from prunus.judging.config import JudgeConfig
 
 
 class WriteConfig(Config):
-    """What a stage of alignment has the model write, before it learns from that."""
+    """Answers that the model generates before a stage of alignment trains on them."""
 
     answers: int = Field(default=0, ge=0)
-    """Answers to each prompt; 0 has it write none. The default is 4 for `best_of_n`, and 1 for `spin`."""
+    """Answers per prompt. 0: follows from the method: 4 for `best_of_n`, 1 for `spin`, 8 for `grpo` and `rloo`, none
+    for the others."""
     max_new_tokens: int = Field(default=512, ge=1)
-    """Tokens of an answer, at most."""
+    """Longest answer, in tokens."""
     temperature: float = Field(default=1.0, ge=0)
-    """What logits are divided by before a token is drawn."""
+    """Sampling temperature."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Draw among the likeliest tokens that together have this probability."""
+    """Nucleus sampling: sample from the most likely tokens that together have this probability."""
     reward: Annotated[str, RUNTIME] = "check"
-    """What tells what an answer is worth: `check`, the rule that each row has; `stage`, the reward model that an
-    earlier stage trained; a reward model's folder; or `judge`, which grades from 1 to 10."""
+    """Source of an answer's reward: `check`, the rule in its row; `stage`, the reward model trained by an earlier
+    stage; the folder of a reward model; or `judge`, which grades from 1 to 10."""
     judge: JudgeConfig = JudgeConfig()
     """The judge of `reward: judge`."""
     server: ServerConfig = ServerConfig()
-    """Who writes, if not transformers."""
+    """Server that generates the answers. If unset: transformers."""
 
     @model_validator(mode="after")
     def _several(self) -> WriteConfig:
@@ -46,18 +47,18 @@ class WriteConfig(Config):
 
 
 class CandidatesConfig(StepConfig):
-    """Answers that a model writes to the prompts of chat data, with rewards."""
+    """Answers that a model generates to the prompts of chat data, with rewards."""
 
     kind: ClassVar[str] = "candidates"
     revision: ClassVar[int] = 3
 
     write: WriteConfig = WriteConfig()
-    """What is written."""
+    """How answers are generated and rewarded."""
     beside: bool = False
-    """Set each beside the answer of the data, which is then the better one, and ask for no reward."""
+    """Pair each answer with the data's as the rejected one, without rewards."""
     template: str | None = None
-    """The chat template itself; the tokenizer's own if not given."""
+    """Text of the chat template. If unset: the tokenizer's."""
     sequence_length: int = 4096
-    """Tokens of prompt and answer, at most; prompts that leave no room are passed over."""
+    """Longest prompt with answer, in tokens. Prompts that leave no room for an answer are skipped."""
     seed: Seed = 0
-    """Seed of every draw."""
+    """Seed of sampling."""

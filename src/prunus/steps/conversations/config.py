@@ -15,17 +15,17 @@ JUDGED = (*PAIRED, "labels")
 
 
 class ConversationsConfig(StepConfig):
-    """Conversations as tokens: what is wanted of each row, and how long it may be."""
+    """Conversations as tokens: what each row must have, and how long it may be."""
 
     kind: ClassVar[str] = "conversations"
     revision: ClassVar[int] = 2
 
     wanted: Wanted = "answers"
-    """What each row must have: what the assistant says; the same with `attributes`; `pairs` of answers, or those with
+    """What each row must have: `answers` of the assistant; these with `attributes`; `pairs` of answers; pairs with
     `rewards`; or answers with `labels`."""
     template: str | None = None
-    """The chat template itself; the tokenizer's own if not given."""
+    """Text of the chat template. If unset: the tokenizer's."""
     sequence_length: int = 4096
-    """Tokens of a conversation, at most."""
+    """Longest conversation, in tokens."""
     longer: Literal["refuse", "drop"] = "refuse"
     """What to do with a longer one."""

@@ -18,6 +18,6 @@ class CorrectConfig(TrainingConfig):
     rate_share: ClassVar[float] = 0.2  # "a fifth of the teacher's own", arXiv 2408.11796, section 4
 
     tokens: int = Field(default=0, ge=0)
-    """Tokens to train on; 0 takes the teacher as it is."""
+    """Tokens to train on. 0: leave the teacher unchanged."""
     learning_rate: float = Field(default=0.0, ge=0)
-    """Peak learning rate. 0 follows from the model: 0.06 / hidden_size, a fifth of a student's."""
+    """Peak learning rate. 0: follows from the model's size: 0.06 / hidden_size, a fifth of a student's."""

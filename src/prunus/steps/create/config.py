@@ -18,30 +18,30 @@ class CreateConfig(StepConfig):
     revision: ClassVar[int] = 4
 
     vocab_size: int = Field(default=4096, ge=260)
-    """Tokens: 256 bytes, two special ones (twelve with `chat`), and merges."""
+    """Vocabulary size: 256 bytes, two special tokens (twelve with `chat`), and merges."""
     hidden_size: int = Field(default=256, ge=1)
     """Width of the residual stream."""
     intermediate_size: int = Field(default=688, ge=1)
     """Neurons of each MLP."""
     num_hidden_layers: int = Field(default=6, ge=1)
-    """Layers."""
+    """Number of layers."""
     num_attention_heads: int = Field(default=8, ge=1)
-    """Query heads of each layer."""
+    """Query heads per layer."""
     num_key_value_heads: int = Field(default=4, ge=1)
-    """KV heads of each layer."""
+    """KV heads per layer."""
     max_position_embeddings: int = Field(default=1024, ge=2)
-    """Longest context."""
+    """Longest context, in tokens."""
     tie_word_embeddings: bool = True
-    """Whether the LM head is the embedding."""
+    """Use the embedding matrix as the LM head."""
     tokenizer_documents: int = Field(default=2000, ge=1)
-    """Documents of the corpus that the tokenizer is learnt from, one of each source in turn."""
+    """Documents of the corpus to learn the tokenizer from, taken from the sources in turn."""
     split_digits: bool = False
-    """Make every digit a token of its own."""
+    """Make every digit a separate token."""
     chat: bool = False
-    """Give it the chat template of `builtin:sapling`, tools included, with a token for each mark that it sets."""
+    """Add the chat template of `builtin:sapling`, including tools, and a token for each of its markers."""
     attention: Literal["normal", "mimetic"] = "normal"
-    """How attention starts: drawn as transformers draws it, or with queries that are keys and outputs that undo values,
-    from which a model learns sooner to look back in its context (after arXiv 2305.09828)."""
+    """Initial weights of attention. `normal`: as in transformers. `mimetic`: queries equal to keys, and outputs that
+    invert the values, so that a model learns earlier to attend to its context (after arXiv 2305.09828)."""
     seed: Seed = 0
     """Seed of the weights."""
 

@@ -29,26 +29,28 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class StatesConfig(Config):
-    """Hidden states of the student that are held to the teacher's, beside the logits."""
+    """Loss between hidden states of student and teacher, in addition to the logits."""
 
     weight: float | Literal["dynamic"] = 1.0
-    """What the states' error is multiplied by at the start; `dynamic` makes it as large as the loss of the logits at
-    every step (arXiv 2407.14679, section 3); 0 compares logits alone (the papers' choice for width)."""
+    """Weight of the states' loss at the start of training. `dynamic`: as large as the logits' loss at every step (arXiv
+    2407.14679, section 3). 0: compare logits only (the papers' choice for width)."""
     decay: Literal["linear", "none"] = "linear"
-    """Whether that weight falls to 0 at the end, which leaves the last word to the logits."""
+    """`linear`: the weight falls to 0 over the training, so that at the end only the logits count. `none`: it is
+    constant."""
     layers: Literal["kept", "late"] | tuple[str, ...] = "kept"
-    """`kept`: what goes into each layer that the student has of its teacher; `late`: what comes out of one late layer,
-    the papers' 29 of 32 and 13 of 16 scaled to both depths; or pairs `TEACHER:STUDENT` of layers, such as `29:13`."""
+    """Layers to compare. `kept`: the input of every layer that the student kept. `late`: the output of one late layer,
+    the papers' 29 of 32 and 13 of 16 scaled to both depths. Or pairs `TEACHER:STUDENT`, such as `29:13`."""
     embeddings: bool = False
-    """Whether embeddings are compared as well; with `kept` they are, where the first layer stayed."""
+    """Compare embeddings as well. With `kept` they are compared anyway if the first layer was kept."""
     distance: Literal["relative", "mse", "cosine"] = "relative"
-    """Squared error relative to the size of the teacher's state, mean squared error, or 1 - cosine."""
+    """`relative`: squared error relative to the size of the teacher's state. `mse`: mean squared error. `cosine`: 1 -
+    cosine."""
     normalize: bool = True
-    """Compare states after normalising each to mean square 1, as the norms that read them do, without their gains. In
-    real models a few tokens have states a hundred times as large as others, and without it single ones own the loss."""
+    """Normalise each state to mean square 1 before comparing, as the norms that read it do, without their gains. In
+    real models, the states of a few tokens are a hundred times as large as others and would dominate the loss."""
     projection: Literal["basis", "learned"] = "basis"
-    """How widths are made alike: the teacher's states in the basis of the cut, or the student's through one linear map
-    that is learned, shared by all layers, and starts as that basis where it is known."""
+    """How different widths are compared. `basis`: project the teacher's states to the basis of the cut. `learned`: map
+    the student's by one linear layer, trained and shared by all layers; it starts as that basis if that is known."""
 
     @model_validator(mode="before")
     @classmethod
@@ -109,27 +111,27 @@ class StatesConfig(Config):
 
 
 class DistillConfig(GuideConfig, TrainingConfig):
-    """Training of the student on what the teacher says of the corpus (knowledge distillation, KD)."""
+    """Train the student to predict what its teacher predicts (knowledge distillation, KD)."""
 
     kind: ClassVar[str] = "distill"
     revision: ClassVar[int] = 3
 
     data: Literal["corpus", "teacher", "student"] = "corpus"
-    """What is read: the `corpus`; what the `teacher` itself wrote, as `generate` says (sequence-level distillation,
-    arXiv 1606.07947); or what the `student` writes as it learns, which the teacher grades (on-policy, arXiv
-    2306.13649)."""
+    """Text to train on: the `corpus`; text that the `teacher` generates, by the options of `generate` (sequence-level
+    distillation, arXiv 1606.07947); or text that the `student` generates during training, graded by the teacher
+    (on-policy, arXiv 2306.13649)."""
     prompt_tokens: int = Field(default=32, ge=1)
-    """Tokens of each sequence of the corpus that a student goes on from, with `data: student`; what it writes after
-    them, sampled at temperature 1, is what counts."""
+    """With `data: student`: tokens of each corpus sequence that serve as the prompt. The loss covers what the student
+    samples after them, at temperature 1."""
     targets: Literal["online", "cached"] = "online"
-    """Whether the teacher runs beside the student (`online`), or once, before, and what `targets` says is kept for all
-    students and epochs (`cached`); that is for `loss: forward_kl` of logits alone, all tokens counting alike, and where
-    nothing is said of `states` they are `none`."""
+    """`online`: run the teacher during training. `cached`: run it once beforehand and store what the recipe's `targets`
+    selects, for all students and epochs; requires `loss: forward_kl`, uniform `token_weights` and `states: none` (then
+    the default)."""
     optimizer: Literal["adamw", "muon"] = "muon"
-    """`muon` for the matrices of the layers, with AdamW for embeddings, head and gains, or `adamw` for all (the papers'
-    choice); Muon's steps are scaled to the size of AdamW's, so learning rates carry over."""
+    """`muon` for the matrices of the layers, with AdamW for embeddings, head and gains; or `adamw` for all weights (the
+    papers' choice). Muon's updates are scaled to the size of AdamW's, so learning rates carry over."""
     states: StatesConfig = StatesConfig()
-    """Hidden states that are compared beside the logits: `none`, `kept` (the default), `paper`, or options."""
+    """Hidden states to compare in addition to the logits: `none`, `kept` (the default), `paper`, or options."""
 
     @property
     def runs_teacher(self) -> bool:

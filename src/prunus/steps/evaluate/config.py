@@ -15,32 +15,32 @@ from prunus.world.config import WORLD, WorldConfig
 
 _LENGTH = 2048
 _KIND = help_of(
-    f"What it is: {', '.join(f'`{name}`' for name in SKILLS)}, or a task of lm-evaluation-harness; its name in the "
-    "recipe if not given."
+    f"Kind of task: {', '.join(f'`{name}`' for name in SKILLS)}, or a task of lm-evaluation-harness. If unset: its "
+    "name in the recipe."
 )
 
 
 class TaskConfig(Config):
-    """One task: where its items are, and how many are asked."""
+    """One task: its data, and how it is run."""
 
     kind: str | None = Field(default=None, description=_KIND)
     data: Path | None = None
-    """A local file or folder of its items, or `builtin:world`, the held-out part of the built-in world. A skill needs
-    one; the harness fetches its own from the hub without."""
+    """Local file or folder of items, or `builtin:world` (its held-out part). Required for a skill; tasks of the harness
+    fetch their data from the hub if unset."""
     world: WorldConfig | None = None
-    """Which world `builtin:world` is; the default one if not given."""
+    """Options of `builtin:world`. If unset: the default world."""
     gold: Path | None = None
-    """Where answers stand that are not beside their questions: MT-Bench's references, BFCL's `possible_answer`."""
+    """File or folder of answers, if separate from the items: MT-Bench's references, BFCL's `possible_answer`."""
     limit: int | None = Field(default=None, ge=1)
-    """Ask the first so many items; of tasks in parts, of each part."""
+    """Evaluate only the first items, at most this many; in tasks with parts, of each part."""
     num_fewshot: int | None = Field(default=None, ge=0)
-    """Worked examples before each question, in tasks of the harness; the Minitron paper's number if not given."""
+    """Few-shot examples before each question, for tasks of the harness. If unset: as in the Minitron paper."""
     max_new_tokens: int = Field(default=1024, ge=1)
-    """Tokens of an answer, at most."""
+    """Longest answer, in tokens."""
     samples: int = Field(default=1, ge=1)
-    """Answers to each item. With several, pass@k is reported: how likely one of k is right."""
+    """Answers per item. With several, pass@k is reported: the probability that one of k is right."""
     temperature: float = Field(default=0.0, ge=0)
-    """What logits are divided by before a token is drawn; 0 takes the likeliest."""
+    """Sampling temperature. 0: greedy decoding."""
 
     @model_validator(mode="before")
     @classmethod
@@ -58,53 +58,54 @@ class TaskConfig(Config):
 
 
 class EfficiencyConfig(Config):
-    """How fast a model reads and writes on this machine, in turn with its teacher."""
+    """Speed of a model and its teacher on this machine, measured alternately."""
 
     prompt_tokens: int = Field(default=0, ge=0)
-    """Tokens that are read at once; 0 measures no speed. What is kept is the median of the rounds."""
+    """Prompt tokens to process at once. 0: do not measure speed. The median over `rounds` is reported."""
     new_tokens: int = Field(default=32, ge=1)
-    """Tokens that are written, one after the other."""
+    """Tokens to generate one after the other."""
     rounds: int = Field(default=5, ge=1)
-    """How often each is measured, teacher and student by turns."""
+    """Measurements of each model, alternating between teacher and student."""
 
 
 class EvaluateConfig(StepConfig):
-    """How a model is measured: on held-out text and by tasks, beside its teacher."""
+    """Evaluation on held-out text and on tasks, paired with the teacher."""
 
     kind: ClassVar[str] = "evaluate"
     revision: ClassVar[int] = 4
 
     sequence_length: Length = 0
-    """Longest stretch of one document that is read at once; 0 is 2048, or the model's context if that is less."""
+    """Longest window of a document to process at once, in tokens. 0: 2048, or the model's context if that is
+    shorter."""
     max_tokens: int = Field(default=50_000, ge=2)
-    """Stop after so many tokens of the held-out text."""
+    """Stop after this many tokens of the held-out text."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
-    """Level of the intervals."""
+    """Confidence level of the intervals."""
     resamples: int = Field(default=2000, ge=100)
-    """Bootstrap samples that an interval is read from."""
+    """Bootstrap samples per interval."""
     prompts: tuple[str, ...] = ()
-    """Texts for every model to continue; without any, the openings of held-out documents."""
+    """Texts that every model continues. If unset: the openings of held-out documents."""
     prompt_count: int = Field(default=3, ge=0)
-    """How many openings to take where `prompts` is empty."""
+    """Number of openings to use if `prompts` is empty."""
     prompt_tokens: int = Field(default=24, ge=1)
-    """Tokens of such an opening."""
+    """Length of each opening, in tokens."""
     max_new_tokens: int = Field(default=96, ge=1)
-    """Tokens of an answer, at most; decoding is greedy."""
+    """Longest continuation, in tokens (greedy decoding)."""
     tasks: dict[str, TaskConfig] = Field(default_factory=dict)
-    """What to ask, by name: a list of names, or each with its options or the path of its data. `base` stands for the
-    Minitron paper's tasks."""
+    """Tasks by name: a list of names, or a mapping from each name to its options or the path of its data. `base`: the
+    tasks of the Minitron paper."""
     references: Annotated[tuple[str, ...], RUNTIME] = ()
-    """Other models to put on the same tasks: folders, or ids on the hub."""
+    """Other models to evaluate on the same tasks: folders, or ids on the hub."""
     chat_template: Literal["own", "plain"] = "own"
-    """How conversations are put to a model: by its tokenizer's template, or by a plain one for models without."""
+    """Format of conversations: the tokenizer's template (`own`), or a plain one for models that have none."""
     run_code: bool = False
-    """Let `humaneval` and `mbpp` run what the model writes, on this machine."""
+    """Allow `humaneval` and `mbpp` to execute generated code on this machine."""
     judge: JudgeConfig = JudgeConfig()
-    """Who grades answers that no rule can judge."""
+    """Judge of answers that no rule can grade."""
     efficiency: EfficiencyConfig = EfficiencyConfig()
     """How speed is measured."""
     seed: Seed = 0
-    """Seed of the bootstrap and of drawn answers."""
+    """Seed of the bootstrap and of sampling."""
 
     @field_validator("tasks", mode="before")
     @classmethod

@@ -12,9 +12,9 @@ from prunus.models.shape import Shape
 
 
 class ExpandConfig(StepConfig):
-    """More layers and more neurons that change no output until they are trained.
+    """Add layers and neurons that change no output until they are trained.
 
-    Neurons in the manner of Net2Net (Chen et al. 2015, arXiv 1511.05641), layers as in LLaMA Pro (Wu et al. 2024, arXiv
+    Neurons as in Net2Net (Chen et al. 2015, arXiv 1511.05641), layers as in LLaMA Pro (Wu et al. 2024, arXiv
     2401.02415).
     """
 
@@ -22,11 +22,12 @@ class ExpandConfig(StepConfig):
     revision: ClassVar[int] = 1
 
     num_hidden_layers: int | None = Field(default=None, ge=1)
-    """Layers. A new one starts as a copy of the one below that adds nothing; they stand evenly between the others."""
+    """Number of layers. Each new one is a copy of the layer below it that adds nothing until it is trained; new layers
+    are evenly spaced."""
     intermediate_size: int | None = Field(default=None, ge=1)
-    """Neurons of each MLP. New ones read at random, and nothing reads them yet."""
+    """Neurons of each MLP. New ones have random input weights and zero output weights."""
     seed: Seed = 0
-    """Seed of what new neurons read."""
+    """Seed of the new neurons' input weights."""
 
     @model_validator(mode="after")
     def _something(self) -> ExpandConfig:

@@ -16,22 +16,22 @@ else:
 
 
 class ExportConfig(StepConfig):
-    """Files that run on a device, each held against the student that it was made from."""
+    """Files that run on a device, each verified against the student."""
 
     kind: ClassVar[str] = "export"
     revision: ClassVar[int] = 2
 
     formats: tuple[Format, ...] = ()
-    """What to write: GGUF for llama.cpp and what is built on it, at 32, 16, 8, 6, 5 or 4 bits; ONNX for
-    onnxruntime-genai; int8 weights by torchao, for transformers."""
+    """Formats to write: GGUF for llama.cpp and software built on it (32, 16, 8, 6, 5 or 4 bits); ONNX for
+    onnxruntime-genai; torchao int8 weights for transformers."""
     check_tokens: int = Field(default=4096, ge=2)
-    """Held-out tokens (made-up ones where no text is given) on which each file is held against transformers."""
+    """Held-out tokens on which each file is compared with transformers; random tokens if no text is given."""
     check_length: int = Field(default=512, ge=2)
-    """Longest stretch that is read at once for it; shorter where the model's context is."""
+    """Longest window of this comparison, in tokens; the model's context if that is shorter."""
     new_tokens: int = Field(default=48, ge=0)
-    """Tokens that a float32 file and transformers both write on from a document's opening: they must be the same."""
+    """Tokens that a float32 file and transformers both generate after a document's opening. They must be identical."""
     seed: Seed = 0
-    """Seed of made-up tokens."""
+    """Seed of the random tokens."""
 
     @field_validator("formats")
     @classmethod

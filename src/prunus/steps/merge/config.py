@@ -33,20 +33,20 @@ _NAMED = [f"`{name}`" + (f" ({method.note})" if method.note else "") for name, m
 
 
 class PartConfig(Config):
-    """Other values for a part of the model. Of several parts that hold a weight, the last one counts."""
+    """Different values for a part of the model. If several parts match a weight, the last one applies."""
 
     match: str = "*"
-    """Names of weights, with `*` for anything, such as `*.mlp.*` or `model.embed_tokens.weight`."""
+    """Pattern of weight names, with `*` as wildcard, such as `*.mlp.*` or `model.embed_tokens.weight`."""
     layers: str | None = None
-    """Layers, such as `0-3,7`; all, and what stands outside them, if not given."""
+    """Layers, such as `0-3,7`. If unset: all, and weights outside the layers."""
     module: Part | None = None
-    """`attention`, `mlp`, or `other`: norms, embeddings and head."""
+    """`attention`, `mlp`, or `other` (norms, embeddings and head)."""
     weights: tuple[float, ...] = ()
-    """One a model, in their order."""
+    """One weight per model, in their order."""
     densities: tuple[Share, ...] = ()
-    """One a model, in their order."""
+    """One density per model, in their order."""
     t: float | None = None
-    """The place on slerp's arc."""
+    """Position on the arc of `slerp`."""
 
     @model_validator(mode="after")
     def _readable(self) -> PartConfig:
@@ -59,10 +59,10 @@ class FlowConfig(Config):
     """A path through the layers of several models, written as one plain model."""
 
     layers: tuple[str, ...] = ()
-    """Stretches of the path in order, each a model's place from 0, a colon and layers: `0:0-3` `1:2-5`. Embeddings,
+    """Segments of the path in order, each `MODEL:LAYERS` with the model's number from 0: `0:0-3` `1:2-5`. Embeddings,
     last norm and head are the first model's."""
     scales: tuple[float, ...] = ()
-    """What each layer of the path adds to the residual stream is multiplied by this; 1 if not given."""
+    """One factor per layer of the path, applied to what it adds to the residual stream. If unset: 1."""
 
     @model_validator(mode="after")
     def _readable(self) -> FlowConfig:
@@ -83,40 +83,41 @@ class FlowConfig(Config):
 
 
 class EvolveConfig(Config):
-    """Evolution of what else would be set by hand (Akiba et al. 2024, arXiv 2403.13187), by CMA-ES."""
+    """Search merge settings by evolution with CMA-ES (Akiba et al. 2024, arXiv 2403.13187)."""
 
     trials: int = Field(default=0, ge=0)
-    """Models that are merged and tried; 0 for no evolution."""
+    """Models to merge and evaluate. 0: no evolution."""
     space: Literal["parameters", "flow"] = "parameters"
-    """What is evolved: weights and densities of the method, or the path through the layers and its scales."""
+    """What to evolve: `parameters`, the method's weights (with `densities`, these too); or `flow`, the path through the
+    layers and its scales."""
     tasks: dict[str, ChatSource] = Field(default_factory=dict)
     """Conversations with checks, by the task's name, in the forms of docs/align.md. Fitness is the mean over tasks of
-    the mean reward of the answers to them. They must not be what `evaluate` asks."""
+    the answers' mean reward. They must not overlap with what `evaluate` uses."""
     items: int = Field(default=32, ge=1)
-    """Conversations of each task that every trial is asked."""
+    """Conversations of each task that every trial answers."""
     finalists: int = Field(default=4, ge=1)
-    """The best trials that are asked as many further conversations before one is chosen."""
+    """Number of best trials to compare again, on as many further conversations, before one is chosen."""
     max_new_tokens: int = Field(default=96, ge=1)
-    """Tokens of an answer, at most."""
+    """Longest answer, in tokens."""
     per: tuple[Literal["layer", "module"], ...] = ("layer", "module")
-    """What has a weight of its own: each layer, each kind of module, both, or (empty) only each model."""
+    """Granularity of the weights: one for each layer, each kind of module, both, or (empty) only one for each model."""
     groups: int | None = Field(default=None, ge=1)
-    """Groups of neighbouring layers that share theirs; each layer is one if not given."""
+    """Number of groups of neighbouring layers that share their weights. If unset: each layer is a group."""
     densities: bool = False
-    """Evolve densities too, where the method has any."""
+    """Evolve densities as well, if the method has them."""
     bounds: tuple[float, float] = (0.0, 1.5)
-    """The least and the largest weight."""
+    """Smallest and largest weight."""
     repeats: int = Field(default=1, ge=1)
-    """In the space of flows, how often a path may come by all layers."""
+    """`space: flow`: how often a path may pass through all layers."""
     max_layers: int | None = Field(default=None, ge=1)
-    """In the space of flows, the longest path; as many as one model has if not given."""
+    """`space: flow`: longest path, in layers. If unset: as many layers as one model has."""
     sigma: float = Field(default=0.25, gt=0)
     """Standard deviation of the first trials."""
     population: int | None = Field(default=None, ge=3)
-    """Trials of a generation; 4 + 3 ln(dimensions), as CMA-ES has it, if not given."""
+    """Trials per generation. If unset: 4 + 3 ln(dimensions), as in CMA-ES."""
     i_am_tuning_on_the_test_set: bool = False
-    """Allow tasks out of a test set or out of what `evaluate` asks. What is then reported says nothing of any other
-    data."""
+    """Allow tasks from a test set, or that overlap with what `evaluate` uses. Reported scores then say nothing about
+    other data."""
 
     @model_validator(mode="after")
     def _whole(self) -> EvolveConfig:
@@ -147,33 +148,34 @@ class EvolveConfig(Config):
 
 
 class MergeConfig(StepConfig):
-    """How models of one shape become one."""
+    """How to merge models of one shape."""
 
     kind: ClassVar[str] = "merge"
     revision: ClassVar[int] = 1
 
     method: Method = Field(default="linear", description=help_of(f"{', '.join(_NAMED[:-1])}, or {_NAMED[-1]}."))
     weights: tuple[float, ...] = ()
-    """One a model, in their order; all 1 if not given."""
+    """One weight per model, in their order. If unset: all 1."""
     densities: tuple[Share, ...] = ()
-    """Share of each model's differences that is kept, for `ties` (the largest) and `dare` (drawn); 0.5 if not given."""
+    """Fraction of each model's differences to keep: the largest for `ties`, random ones for `dare_linear` and
+    `dare_ties`. If unset: 0.5."""
     t: float = Field(default=0.5, ge=0, le=1)
-    """For `slerp`, the place on the arc: 0 is the first model, 1 the second."""
+    """`slerp`: position on the arc, from 0 (the first model) to 1 (the second)."""
     decay: float = Field(default=1.0, gt=0, le=1)
-    """For `average`, how much less each checkpoint counts than the one that is given after it; 1 counts all alike."""
+    """`average`: weight of each checkpoint relative to the next one given. 1: all count the same."""
     scale: float = 1.0
-    """What the merged differences are multiplied by before they are added to the base; the papers' lambda."""
+    """Factor of the merged differences before they are added to the base (λ in the papers)."""
     normalize: bool | None = Field(
-        default=None, description=f"Divide by the sum of the weights; if not given, {' and '.join(_NORMALIZING)} do."
+        default=None, description=f"Divide by the sum of the weights. If unset: only for {' and '.join(_NORMALIZING)}."
     )
     parts: tuple[PartConfig, ...] = ()
-    """Other values for some layers, modules or weights."""
+    """Different values for some layers, modules or weights."""
     flow: FlowConfig = FlowConfig()
-    """The path, for `flow`."""
+    """`flow`: the path through the layers."""
     evolve: EvolveConfig = EvolveConfig()
-    """Search by evolution, from these values."""
+    """Evolution of these settings, starting from the values given."""
     seed: Seed = 0
-    """Of what `dare` drops, and of evolution."""
+    """Seed of the values that DARE drops, and of evolution."""
 
     @model_validator(mode="after")
     def _fits(self) -> MergeConfig:
@@ -236,10 +238,10 @@ class MergedConfig(MergeConfig):
     """A student that is merged from others."""
 
     of: tuple[Path, ...] = Field(min_length=1)
-    """What is merged, in order: students by name, as they are at last, or `NAME.pruned`, `NAME.distilled`; `teacher`;
-    or models by folder (`./NAME` where a student is called so) or id on the hub."""
+    """Models to merge, in order: final students by name, or `NAME.pruned`, `NAME.distilled`; `teacher`; or models by
+    folder (`./NAME` if a student has that name) or id on the hub."""
     base: Path | None = None
-    """What they descend from, for methods that ask for it; written as in `of`, such as `NAME.distilled`."""
+    """Common ancestor of the models, for methods that need one; written as in `of`, such as `NAME.distilled`."""
 
     def options(self) -> MergeConfig:
         """The step's own options."""

@@ -26,15 +26,16 @@ Aggregation = Literal["mean", "l2", "variance"]
 
 
 class Ranking(Config):
-    """How the members of one axis are ranked. A criterion's name alone stands for it."""
+    """How the units of one axis are ranked. Shorthand: the name of a criterion."""
 
     criterion: Literal["activation", "activation_norm", "taylor", "fisher", "random"] = "activation"
-    """`activation`, its size (arXiv 2407.14679); `activation_norm`, that times the norm of the column that reads it,
-    for neurons; `taylor`, the first-order change of the loss without it; `fisher`, the same squared; or `random`."""
+    """`activation`: size of the activation (arXiv 2407.14679). `activation_norm`, for neurons: that times the norm of
+    the column that reads it. `taylor`: first-order change of the loss when the unit is removed. `fisher`: its square.
+    `random`."""
     batch: Aggregation = "l2"
-    """How activations are aggregated over sequences."""
+    """Aggregation of activations over sequences."""
     sequence: Aggregation = "mean"
-    """How they are aggregated over a sequence."""
+    """Aggregation of activations over the positions of a sequence."""
 
     @model_validator(mode="before")
     @classmethod
@@ -50,21 +51,20 @@ class Ranking(Config):
 
 
 class ImportanceConfig(Config):
-    """What decides on each axis. One criterion alone stands for neurons, heads and channels; `random` for all."""
+    """Criterion of each axis. Shorthand: one criterion for neurons, heads and channels, or `random` for all axes."""
 
     neurons: Ranking = Ranking()
     """Neurons of the MLPs."""
     heads: Ranking = Ranking()
-    """Query heads, and KV heads by those that share them."""
+    """Query heads. A KV head is ranked by its query heads."""
     channels: Ranking = Ranking()
-    """Channels of the residual stream."""
+    """Channels of the residual stream, unless it is rotated."""
     experts: Ranking = Ranking()
-    """Experts, by their router's probabilities: `activation` or `random`."""
+    """Experts, by their router probabilities: `activation` or `random`."""
     layers: Literal["block_influence", "lm_loss", "accuracy", "logit_nmse", "refit", "random"] = "block_influence"
-    """Layers and blocks of them: how little they turn the residual stream (`block_influence`), or what leaving them
-    out does to the loss, the perplexity (`lm_loss` ranks by both), the accuracy on a task, or the logits; or, of
-    blocks, `refit`: how far a student without one is from the teacher when all that stays has been fitted to make up
-    for it, on as much text as `prune.heal` says."""
+    """Layers and blocks of layers. `block_influence`: how little they turn the residual stream. `lm_loss` (also ranks
+    by perplexity), `accuracy` on `score.task`, `logit_nmse`: effect of removing them. `refit`, for blocks: KL to the
+    teacher without the block, with all other linear layers refitted on as much text as `prune.heal` uses. `random`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -86,7 +86,7 @@ class ImportanceConfig(Config):
 
 
 class PruneConfig(StepConfig):
-    """What is left of the teacher, and how that is chosen."""
+    """What to keep of the teacher, and how it is chosen."""
 
     kind: ClassVar[str] = "prune"
     revision: ClassVar[int] = 5
@@ -98,47 +98,49 @@ class PruneConfig(StepConfig):
     intermediate_size: int | None = Field(default=None, ge=1)
     """Neurons of each MLP to keep (width); in a mixture of experts, of each expert."""
     num_attention_heads: int | None = Field(default=None, ge=1)
-    """Query heads to keep (width); the same number of every KV group."""
+    """Query heads to keep (width), the same number in every KV group."""
     num_key_value_heads: int | None = Field(default=None, ge=1)
     """KV heads to keep (width), each with its query heads."""
     head_dim: int | None = Field(default=None, ge=2)
-    """Dimensions of each head to keep (width): the rotary pairs that turn fastest."""
+    """Dimensions of each head to keep (width): the rotary pairs of highest frequency."""
     num_experts: int | None = Field(default=None, ge=1)
     """Experts of each layer to keep, in a mixture of experts."""
     vocab_size: int | None = Field(default=None, ge=1)
-    """Tokens to keep: special and byte tokens always, then by how often the corpus has them."""
+    """Tokens to keep: all special and byte tokens, then the most frequent ones of the corpus."""
     drop_layers: Literal["contiguous", "single"] | tuple[int, ...] = "contiguous"
-    """Which layers go: `contiguous` (the block of least influence), `single` (one by one, the least influential
-    first), or their numbers, counted from 0."""
+    """Layers to drop. `contiguous`: the block of least importance. `single`: one by one, the least important first. Or
+    their numbers, counted from 0."""
     importance: ImportanceConfig = ImportanceConfig()
-    """What decides, axis by axis."""
+    """Criterion by which units are ranked, for each axis."""
     head_residual: float = Field(default=0.0, ge=-1, le=1)
-    """What pruned query heads leave in the last that stay: each adds so much of its difference to the one it is paired
-    with. 1 is how arXiv 2407.14679 prints it (section 2.2); below 0 a head moves towards the pruned one."""
+    """Head residual r: each of the last query heads kept changes from W to W + r (W - W'), where W' is the pruned head
+    that it is paired with. 1: as printed in arXiv 2407.14679, section 2.2. Below 0: heads move towards the pruned
+    ones."""
     method: Literal["auto", "minitron", "rotate"] = "auto"
-    """`minitron` keeps the best channels of the residual stream as they are (arXiv 2407.14679); `rotate` turns the
-    stream to its principal axes first, by one orthogonal matrix for the whole network; `auto` rotates where the family
-    allows it (docs/families.md) and channels are not left to chance."""
+    """How the residual stream is cut. `minitron`: keep the best channels unchanged (arXiv 2407.14679). `rotate`: first
+    rotate the stream to its principal axes, by one orthogonal matrix for the whole network. `auto`: rotate if the
+    family allows it (docs/families.md) and channels are not ranked by `random`."""
     gradient_weight: float = Field(default=1.0, ge=0)
-    """Where the stream is rotated, how much the covariance of the loss's gradients weighs beside that of activations in
-    whose principal axes stay. 0 leaves the axes to activations, which are scored without a backward pass."""
+    """With rotation: weight of the loss gradients' covariance relative to the activations', in choosing the principal
+    axes. 0: activations only, which are scored without a backward pass."""
     heal: HealConfig = HealConfig()
-    """What is done about the cut before any training."""
+    """Adjustment of the remaining weights after the cut, before any training."""
     check_samples: int = Field(default=8, ge=0)
-    """Sequences of 256 tokens on which the student is compared with its teacher after the cut, where there is a corpus:
-    KL and NLL before any training. One that is far worse than guessing is refused where half of the model is
-    kept. 0 leaves the check out; it loads both models."""
+    """Sequences of 256 tokens on which student and teacher are compared after the cut (KL and NLL), if there is a
+    corpus. Loads both models. A student with at least half of the parameters that is far worse than guessing is
+    refused. 0: no check."""
     init: Literal["teacher", "random"] = "teacher"
-    """Weights cut from the teacher, or drawn anew (a baseline: the same shape from scratch)."""
+    """`teacher`: weights cut from the teacher. `random`: new random weights, a baseline of the same shape from
+    scratch."""
     like: str | None = None
-    """Take the shape of another student of the recipe."""
+    """Use the shape of this other student of the recipe."""
     shape: Annotated[Literal["search.best"] | None, RUNTIME] = None
-    """`search.best`: take the shape that the recipe's `search` finds, cut as its candidates were."""
+    """`search.best`: use the shape found by the recipe's `search`, cut as its candidates were."""
     via: Annotated[dict[str, int], RUNTIME] = Field(default_factory=dict)
-    """Cut in two steps, first to these sizes, with a distillation on so many `tokens` between:
-    `{num_hidden_layers: 24, tokens: 100_000_000}`. What the second cut reads is scored anew."""
+    """Cut in two steps: first to these sizes, then distil on this many `tokens`, score again, and cut the rest, such as
+    `{num_hidden_layers: 24, tokens: 100_000_000}`."""
     seed: Seed = 0
-    """Seed of what chance decides."""
+    """Seed of all random choices."""
 
     @field_validator("via")
     @classmethod

@@ -14,25 +14,26 @@ _FEWEST = 16
 
 
 class HealConfig(Config):
-    """What is done about a cut before any training, by passes over a few sequences. A word alone stands for `refit`."""
+    """Adjust the weights after a cut, before training, from a few sequences. Shorthand: the value of `refit`."""
 
     norms: bool = False
-    """Scale each norm's gain by one number, so that what it gives is as large as the teacher's."""
+    """Scale each norm's gain by one factor, so that its output is as large as the teacher's."""
     refit: Literal["auto", "none", "outputs", "all"] = "auto"
-    """Refit linears by least squares: those that write the residual stream (`outputs`), or those that read it as well
-    (`all`). `auto` scales norms and refits all, and keeps that where it brings the student nearer its teacher on
-    sequences that it was not fitted on. It does nothing where there is no text, the vocabulary is cut, the family or
-    the memory does not allow it, `method` is `minitron`, or `norms` or `depth` is given."""
+    """Refit linear layers by least squares: those that write the residual stream (`outputs`), or also those that read
+    it (`all`). `auto`: scale norms and refit all; keep that if it brings the student closer to its teacher on other
+    sequences. `auto` does nothing without text, with a cut vocabulary, where family or memory do not allow it, with
+    `method: minitron`, or if `norms` or `depth` is set."""
     depth: Literal["none", "linear", "magnitude"] = "none"
-    """What makes up for dropped layers: one `linear` map, folded into what the layer before them writes, or only their
-    `magnitude`, by which all that later layers write is divided. A refit of outputs does more than either."""
+    """Compensation for dropped layers: `linear`, one map folded into the output of the layer before them; or
+    `magnitude`, one factor that the outputs of all later layers are divided by. Refitting outputs does more than
+    either."""
     ridge: float = Field(default=0.1, gt=0)
-    """How strongly refitted weights are held to what they were, relative to the mean square of their inputs."""
+    """Ridge penalty that holds refitted weights to their values before, relative to the mean square of their inputs."""
     samples: int = Field(default=0, ge=0)
-    """Sequences of the calibration set to heal by. 0 follows from the student: 32 tokens for each channel or neuron
-    that its widest linear reads."""
+    """Sequences of the calibration set. 0: follows from the student's size: 32 tokens per input (channel or neuron) of
+    its widest linear layer."""
     sequence_length: Length = 0
-    """Tokens of one of them; 0 is 512, or the model's context if that is less."""
+    """Tokens per sequence. 0: 512, or the model's context if that is shorter."""
 
     @model_validator(mode="before")
     @classmethod

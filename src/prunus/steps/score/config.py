@@ -21,33 +21,33 @@ _FEWEST, _MOST = 64, 1024
 
 
 class ScoreConfig(StepConfig):
-    """What the importance of layers, channels, heads and neurons is estimated from."""
+    """How the importance of layers, channels, heads and neurons is estimated."""
 
     kind: ClassVar[str] = "score"
     revision: ClassVar[int] = 5
 
     samples: int = Field(default=0, ge=0)
-    """Sequences drawn at random from the corpus: the calibration set. 0 follows from the model: 64 tokens for each
-    channel of its residual stream, in 64 to 1024 sequences (arXiv 2407.14679 uses 1024)."""
+    """Size of the calibration set, in sequences drawn at random from the corpus. 0: follows from the model's size: 64
+    tokens per channel of the residual stream, in 64 to 1024 sequences (arXiv 2407.14679 uses 1024)."""
     sequence_length: Length = 0
-    """Tokens of one of them; 0 is 512, or the model's context if that is less."""
+    """Tokens per sequence. 0: 512, or the model's context if that is shorter."""
     collect: tuple[Statistic, ...] = ("mean", "covariance", "gradient_covariance")
-    """Statistics to collect: activations by their `mean`, `l2` or `variance` over the sequence; `gradients` of the loss
-    by them; the `covariance` of the residual stream and the `gradient_covariance` of the loss by it, for a rotated cut
-    (either of gradients takes one backward pass); and of layers the `lm_loss`, the `accuracy` on `task`, or the
-    `logit_nmse` without them. What a recipe's students ask for is added."""
+    """Statistics to collect; those that the recipe's students need are added. `mean`, `l2`, `variance`: activations,
+    aggregated over the sequence. `gradients`: of the loss by them. `covariance` of the residual stream and
+    `gradient_covariance` of the loss by it: for a rotated cut. Only the two with gradients need a backward pass. Of
+    models without some layers: `lm_loss`, `accuracy` on `task`, `logit_nmse`."""
     blocks: tuple[int, ...] = (1,)
-    """Lengths of the blocks of layers that are left out in turn for `lm_loss`, `accuracy` and `logit_nmse`. Those
-    that a recipe's students drop are added."""
+    """Lengths of the blocks of layers to leave out, one block at a time, for `lm_loss`, `accuracy` and `logit_nmse`.
+    Lengths that the recipe's students need are added."""
     layer_samples: int = Field(default=64, ge=1)
-    """Sequences of the calibration set that models without some of their layers are run on."""
+    """Sequences of the calibration set to run models without some layers on."""
     task: Path | None = None
     """Questions for `accuracy`: a JSONL file of `{context, continuation}`, `{query, choices, gold}` or
     `{context_options, continuation, gold}`."""
     task_items: int = Field(default=200, ge=1)
-    """How many of them to ask, from the first on."""
+    """Number of questions to use, from the first on."""
     seed: Seed = 0
-    """Seed of the draw."""
+    """Seed of the calibration set."""
 
     def suited(self, size: Size) -> Self:
         """The same, with a calibration set that suits a model of that size."""

@@ -10,17 +10,17 @@ from prunus.config import Config, Seed, StepConfig
 
 
 class KeptConfig(Config):
-    """What is kept of the teacher's distribution at each position, for students with `distill.targets: cached`."""
+    """What to store of the teacher's distribution at each position, for `distill.targets: cached`."""
 
     keep: Literal["top_k", "samples"] = "top_k"
-    """The likeliest tokens with their probabilities and the rest as one (`top_k`), or tokens drawn from the teacher,
-    each of which counts alike (`samples`, whose gradient is right on average: arXiv 2503.16870)."""
+    """`top_k`: the most likely tokens with their probabilities, and the remaining mass as one bucket. `samples`: tokens
+    drawn from the teacher, with equal weights; the gradient is unbiased (arXiv 2503.16870)."""
     count: int = Field(default=64, ge=1)
-    """Tokens kept, or drawn, a position; of `top_k` all if the vocabulary has fewer."""
+    """Tokens to store, or to draw, per position; `top_k` stores at most the whole vocabulary."""
 
 
 class TargetsConfig(KeptConfig, StepConfig):
-    """What is kept, and of what: the rest of the options is the students', and the plan copies it in."""
+    """What to store, and of which sequences. The plan copies the other options from the students."""
 
     kind: ClassVar[str] = "targets"
     revision: ClassVar[int] = 1
@@ -28,10 +28,10 @@ class TargetsConfig(KeptConfig, StepConfig):
     temperature: float = Field(default=1.0, gt=0)
     """Divides the teacher's logits before the softmax."""
     sequence_length: int = Field(ge=2)
-    """Tokens of one sequence."""
+    """Tokens per sequence."""
     sequences: int = Field(ge=1)
-    """Sequences that training reads, one read twice counted twice; each is kept once."""
+    """Sequences that training reads, counting repeats. Each is stored once."""
     attend_across_documents: bool = True
-    """Whether tokens of a sequence see those of the documents before theirs."""
+    """Let tokens attend to earlier documents of the same sequence."""
     seed: Seed = 0
-    """Seed of the order of the data, and of every draw."""
+    """Seed of the order of the data, and of sampling."""

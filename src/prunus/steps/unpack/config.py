@@ -10,16 +10,15 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class UnpackConfig(StepConfig):
-    """A GGUF file as a plain Hugging Face folder."""
+    """Convert a GGUF file to a plain Hugging Face folder."""
 
     kind: ClassVar[str] = "unpack"
     revision: ClassVar[int] = 1
 
     dtype: Dtype = "auto"
-    """The type of the folder's weights; `auto` is the file's own where most of it is F32, F16 or BF16, and bfloat16 for
-    quantised files."""
+    """Type of the folder's weights. `auto`: the file's type if most of it is F32, F16 or BF16, else bfloat16."""
     check: bool = True
-    """Hold the folder against the file in llama.cpp, where it is installed: tokens of texts, ends of an answer, and the
-    logits of the folder, written again as float32, beside the file's."""
+    """Compare the folder with the file in llama.cpp, if it is installed: tokens of texts, end-of-answer tokens, and
+    logits (the folder's from a float32 file written from it)."""
     weights: bool = True
-    """Write the weights; without them config and tokenizer alone."""
+    """Write the weights. If false, write only config and tokenizer."""

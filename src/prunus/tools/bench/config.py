@@ -10,17 +10,18 @@ from prunus.config import Config, Seed
 
 
 class BenchConfig(Config):
-    """How fast models read and write, side by side in one run."""
+    """Speed of several models, measured in one run."""
 
     prompt_tokens: int = Field(default=512, ge=1)
-    """Tokens of the prompt that is read (prefill)."""
+    """Prompt tokens to process (prefill)."""
     new_tokens: int = Field(default=64, ge=1)
-    """Tokens that are written after it, one after the other (decode)."""
+    """Tokens to generate after the prompt (decode)."""
     rounds: int = Field(default=7, ge=1)
-    """Times that each model is measured, all of them in turn in each round, after one round that does not count."""
+    """Rounds of measurement, after one that is not counted. Each round measures every model in turn."""
     engine: Literal["llama.cpp", "transformers"] = "llama.cpp"
-    """What runs all of them. For llama.cpp a folder is first written as `format`; transformers takes folders alone."""
+    """Engine that runs all models. For llama.cpp, a folder is first converted to `format`; transformers runs folders
+    only."""
     format: Literal["gguf-f16", "gguf-bf16", "gguf-q8_0", "gguf-q4_k_m"] = "gguf-f16"
-    """What folders are written as for llama.cpp."""
+    """Format that folders are converted to for llama.cpp."""
     seed: Seed = 0
     """Seed of the prompt's tokens."""
