@@ -28,7 +28,7 @@ class _Runtime:
 
 RUNTIME = _Runtime()
 
-Path = Annotated[str, RUNTIME]
+Location = Annotated[str, RUNTIME]
 """Where something lies. What lies there is fingerprinted instead, so that a moved file redoes nothing."""
 
 

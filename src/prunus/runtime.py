@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from prunus.config import Config, Path
+from prunus.config import Config, Location
 
 Tracker = Literal["tensorboard", "trackio", "wandb"]
 
@@ -27,7 +27,7 @@ class Runtime(Config):
     shard: bool = False
     """With several processes, shard the weights, gradients and optimizer state of student and teacher (FSDP2) instead
     of replicating them. Also on when `accelerate launch` is configured for FSDP."""
-    deepspeed: Path | None = None
+    deepspeed: Location | None = None
     """DeepSpeed configuration file to train with (JSON, ZeRO up to stage 2), instead of plain replication."""
     gradient_checkpointing: bool = False
     """Recompute the trained model's activations in the backward pass instead of storing them: less memory, more

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from prunus.data import formats, sources
 from prunus.data.chat import conversations
-from prunus.data.config import ChatSource, Place, Source
+from prunus.data.config import ChatSource, Source, SourceRef
 from prunus.data.local import FORMATS, LocalRows
 from prunus.data.sources import Reader, check_source, documents, entries, rows, source_fingerprint
 from prunus.errors import DataError
@@ -110,7 +110,7 @@ def test_a_path_is_never_a_pattern(tmp_path: Path, name: str, ending: str) -> No
         return
     for file in (tmp_path / f"{name}{ending}", folder / f"{name}{ending}"):
         file.write_bytes(encoded(ending, ["the right text"]))
-        found = [row["text"] for row in rows(Place(path=str(file)), "x")]
+        found = [row["text"] for row in rows(SourceRef(path=str(file)), "x")]
         assert found == list(documents(source(file), "x")) == ["the right text"]
         file.unlink()
         with (
@@ -181,7 +181,7 @@ def test_what_a_row_lacks_is_none_and_what_is_empty_in_csv_too(tmp_path: Path) -
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"b": ""}\n', encoding="utf-8")
     assert list(rows(ChatSource(path=str(tmp_path / "a.jsonl")), "x")) == [{"a": 1, "b": None}, {"a": None, "b": ""}]
     (tmp_path / "a.csv").write_text("a,b\n1,\n,2\n", encoding="utf-8")
-    assert list(rows(Place(path=str(tmp_path / "a.csv")), "x")) == [{"a": "1", "b": None}, {"a": None, "b": "2"}]
+    assert list(rows(SourceRef(path=str(tmp_path / "a.csv")), "x")) == [{"a": "1", "b": None}, {"a": None, "b": "2"}]
 
 
 BAD = [
@@ -280,7 +280,7 @@ PIECES = [
 def test_whatever_bytes_a_file_holds_they_are_rows_or_refused(tmp_path: Path, data: bytes, ending: str) -> None:
     file = tmp_path / f"a{ending}"
     file.write_bytes(data)
-    for read in (lambda: list(documents(source(file), "x")), lambda: list(rows(Place(path=str(file)), "x"))):
+    for read in (lambda: list(documents(source(file), "x")), lambda: list(rows(SourceRef(path=str(file)), "x"))):
         try:
             found = read()
         except DataError as error:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from prunus.kd import losses
 from prunus.kd.divergences import divergence_of
-from prunus.kd.rows import sparse_forward_kl_rows
+from prunus.kd.kernels import sparse_forward_kl_rows
 from prunus.steps.distill.config import DistillConfig
 from prunus.training.objectives import cross_entropy_rows
 

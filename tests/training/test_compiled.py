@@ -10,7 +10,7 @@ from torch._inductor import cpp_builder
 
 from prunus.console import Console
 from prunus.errors import TrainingError
-from prunus.kd import rows
+from prunus.kd import kernels
 from prunus.runtime import Runtime
 from prunus.training.compiled import PAYS, compiled
 
@@ -29,10 +29,10 @@ def has_compiler() -> bool:
 @pytest.mark.parametrize(
     "loss",
     [
-        partial(rows.forward_kl_rows, temperature=2.0),
-        rows.reverse_kl_rows,
-        partial(rows.jensen_shannon_rows, beta=0.3),
-        rows.total_variation_rows,
+        partial(kernels.forward_kl_rows, temperature=2.0),
+        kernels.reverse_kl_rows,
+        partial(kernels.jensen_shannon_rows, beta=0.3),
+        kernels.total_variation_rows,
     ],
     ids=["forward KL", "reverse KL", "Jensen-Shannon", "total variation"],
 )
@@ -55,7 +55,7 @@ def test_it_says_what_float64_says(loss):
     ids=["not asked for", "too few", "a GPU"],
 )
 def test_left_as_it_is(asked, count, device):
-    loss = rows.forward_kl_rows
+    loss = kernels.forward_kl_rows
     assert compiled(loss, 8, count, Runtime(compile=asked), torch.device(device), QUIET) is loss
 
 
@@ -64,7 +64,7 @@ def test_where_it_does_not_work(monkeypatch, capsys):
         raise RuntimeError("no compiler found\nand much more")
 
     monkeypatch.setattr(torch, "compile", lambda rows: broken)
-    loss = rows.forward_kl_rows
+    loss = kernels.forward_kl_rows
     assert compiled(loss, 8, PAYS, Runtime(), CPU, Console()) is loss
     assert "not compiled, which would halve its time: no compiler found" in capsys.readouterr().out
     with pytest.raises(TrainingError, match="runtime.compile: true does not work here: no compiler found"):

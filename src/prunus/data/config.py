@@ -7,14 +7,14 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from prunus.config import Config, Path, StepConfig
+from prunus.config import Config, Location, StepConfig
 from prunus.world.config import WorldConfig
 
 
-class Place(Config):
+class SourceRef(Config):
     """Where rows are read from."""
 
-    path: Path
+    path: Location
     """Local file (.jsonl, .json, .csv, .parquet or .txt; also .gz, .bz2, .xz or .zst; no glob patterns), dataset id on
     the hub, `builtin:python`, or `builtin:world`."""
     name: str | None = None
@@ -33,7 +33,7 @@ class Place(Config):
         return {"path": raw} if isinstance(raw, str) else raw
 
 
-class Source(Place):
+class Source(SourceRef):
     """One source of text."""
 
     column: str = "text"
@@ -42,7 +42,7 @@ class Source(Place):
     """Share of the tokens, relative to the other sources. If no source has a weight, all of every source is read."""
 
 
-class ChatSource(Place):
+class ChatSource(SourceRef):
     """One source of conversations, of preference pairs, or of answers with labels, in the forms of docs/align.md."""
 
     columns: Mapping[str, str] = Field(default_factory=dict)
@@ -58,7 +58,7 @@ class DataConfig(Config):
     """Text for correction, scoring and distillation."""
     chat: tuple[ChatSource, ...] = ()
     """Conversations for alignment: the default of every stage that sets no `data`."""
-    template: Path | None = None
+    template: Location | None = None
     """Chat template (Jinja) that replaces the model's: a file, or `builtin:plain`. Aligned models keep it."""
     held_out: tuple[Source, ...] = ()
     """Text for evaluation. If unset: a part of the corpus, held out by each document's hash."""

@@ -13,7 +13,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from prunus.data.config import Place, Source
+from prunus.data.config import Source, SourceRef
 from prunus.data.formats import csv_rows
 from prunus.data.local import FORMATS, LocalRows, local_file
 from prunus.errors import DataError, HubError, PrunusError, nearest
@@ -59,7 +59,7 @@ def entries(source: Source, where: str) -> Iterator[Any]:
     return Reader(source, where).entries()
 
 
-def rows(source: Place, where: str) -> Iterator[dict[str, Any]]:
+def rows(source: SourceRef, where: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of `source` in order; what a row lacks of the first ones' columns is None, as are empty CSV cells.
 
     Raises:
@@ -140,7 +140,7 @@ def check_source(source: Source, where: str) -> None:
         raise DataError(f"{where}: {source.path} holds no text")
 
 
-def source_fingerprint(source: Place, where: str) -> str:
+def source_fingerprint(source: SourceRef, where: str) -> str:
     """A digest of what the source holds: a local file's bytes, a hub dataset's commit, Python's version."""
     if source.path == "builtin:python":
         return digest([source.path, sys.version])
@@ -152,7 +152,7 @@ def source_fingerprint(source: Place, where: str) -> str:
     return digest([source.path, source.name, source.split, _hub_commit(source, where)])
 
 
-def sources_fingerprint(sources: Sequence[Place], where: str) -> str:
+def sources_fingerprint(sources: Sequence[SourceRef], where: str) -> str:
     """A digest of what several sources hold and how each is read."""
     return digest([[source.identity(), source_fingerprint(source, f"{where}.{i}")] for i, source in enumerate(sources)])
 
@@ -176,7 +176,7 @@ def _place_of(text: str) -> float:
 
 
 @contextmanager
-def _in_our_words(source: Place, where: str) -> Iterator[None]:
+def _in_our_words(source: SourceRef, where: str) -> Iterator[None]:
     """Turn what a dataset of the hub raises into errors of ours; local files raise none but ours."""
     try:
         yield
@@ -206,7 +206,7 @@ class _Generated:
             yield row
 
 
-def _open(source: Place, where: str, column: str | None = None) -> Any:
+def _open(source: SourceRef, where: str, column: str | None = None) -> Any:
     """The rows of a source, which know how far they are read as those of `datasets` do."""
     if source.path == "builtin:python":
         return _Generated(_python_rows(column or "text"))
@@ -224,7 +224,7 @@ def _open(source: Place, where: str, column: str | None = None) -> Any:
     return datasets.load_dataset(source.path, source.name, split=source.split, revision=source.revision, streaming=True)
 
 
-def _refuse_missing_file(source: Place, where: str) -> None:
+def _refuse_missing_file(source: SourceRef, where: str) -> None:
     path = source.path
     local = path.startswith((".", "/", "~")) or path.count("/") > 1
     if path.startswith("builtin:"):
@@ -235,7 +235,7 @@ def _refuse_missing_file(source: Place, where: str) -> None:
         raise DataError(f"{where}.path: there is no file {path}")
 
 
-def _hub_commit(source: Place, where: str) -> str:
+def _hub_commit(source: SourceRef, where: str) -> str:
     _refuse_missing_file(source, where)
     from huggingface_hub import HfApi
 

@@ -56,7 +56,7 @@ class Targets:
         return items
 
 
-class Writing:
+class TargetWriter:
     """Targets as they are written, row by row; a killed step goes on after the rows that are whole.
 
     Args:

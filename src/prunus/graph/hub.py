@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from prunus.data.config import Place
+from prunus.data.config import SourceRef
 from prunus.data.sources import sources_fingerprint
 from prunus.errors import HubError
 from prunus.fingerprint import digest
@@ -75,7 +75,7 @@ class Hub:
             return given_model(self.model(path, where, check=check))
         return Given(path, path)
 
-    def given_sources(self, sources: Sequence[Place], where: str) -> Given:
+    def given_sources(self, sources: Sequence[SourceRef], where: str) -> Given:
         """Text as an input; in a preview by name alone where the hub does not give it."""
         try:
             return Given(sources, sources_fingerprint(sources, where))

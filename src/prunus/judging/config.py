@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from prunus.config import RUNTIME, Address, Config, Path
+from prunus.config import RUNTIME, Address, Config, Location
 
 
 class JudgeConfig(Config):
@@ -17,7 +17,7 @@ class JudgeConfig(Config):
     PRUNUS_JUDGE_KEY."""
     model: str | None = None
     """The judge's model name at the server."""
-    prompts: Path | None = None
+    prompts: Location | None = None
     """File of judge prompts in MT-Bench's format, replacing the built-in ones. Published scores were made with
     FastChat's file of them."""
     max_new_tokens: int = Field(default=1024, ge=1)

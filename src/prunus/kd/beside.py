@@ -16,7 +16,7 @@ from prunus.console import Console
 from prunus.kd.config import GuideConfig
 from prunus.kd.divergences import divergence_of, may_compile
 from prunus.kd.guided import GuidedTokens, mean_loss
-from prunus.kd.rows import Divergence
+from prunus.kd.kernels import Divergence
 from prunus.kd.vocabulary import SharedTokens
 from prunus.models.head import Head, check_head, read_head
 from prunus.runtime import Runtime

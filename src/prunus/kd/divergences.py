@@ -1,7 +1,7 @@
 """The losses by a teacher, by their names in the options: each a formula, and a kernel where one is written.
 
 A new loss is a formula in `losses` of logits [..., V] and, by name, of whatever options it takes; its name in
-`config.Loss`; and an entry here. Its gradient comes by autograd, a block of rows at a time. A kernel in `rows` that
+`config.Loss`; and an entry here. Its gradient comes by autograd, a block of rows at a time. A kernel in `kernels` that
 writes the gradient in place makes it faster, and is tested against the formula.
 """
 
@@ -14,9 +14,9 @@ from inspect import signature
 
 import torch
 
-from prunus.kd import losses, rows
+from prunus.kd import kernels, losses
 from prunus.kd.config import GuideConfig
-from prunus.kd.rows import Divergence
+from prunus.kd.kernels import Divergence
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,19 @@ class Loss:
 
 
 LOSSES = {
-    "forward_kl": Loss(losses.forward_kl, rows.forward_kl_rows),
-    "reverse_kl": Loss(losses.reverse_kl, rows.reverse_kl_rows),
-    "jensen_shannon": Loss(losses.jensen_shannon, rows.jensen_shannon_rows),
-    "total_variation": Loss(losses.total_variation, rows.total_variation_rows),
-    "mse": Loss(losses.mean_squared_error, rows.mean_squared_error_rows),
-    "cosine": Loss(losses.cosine_distance, rows.cosine_rows),
+    "forward_kl": Loss(losses.forward_kl, kernels.forward_kl_rows),
+    "reverse_kl": Loss(losses.reverse_kl, kernels.reverse_kl_rows),
+    "jensen_shannon": Loss(losses.jensen_shannon, kernels.jensen_shannon_rows),
+    "total_variation": Loss(losses.total_variation, kernels.total_variation_rows),
+    "mse": Loss(losses.mean_squared_error, kernels.mean_squared_error_rows),
+    "cosine": Loss(losses.cosine_distance, kernels.cosine_rows),
 }
 
 
 def divergence_of(config: GuideConfig) -> Divergence:
     """The loss that the options name, for rows of logits."""
     if config.top_k is not None:
-        return partial(rows.top_k_rows, temperature=config.temperature, count=config.top_k)
+        return partial(kernels.top_k_rows, temperature=config.temperature, count=config.top_k)
     return LOSSES[config.loss].rows(config)
 
 

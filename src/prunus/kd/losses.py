@@ -1,6 +1,6 @@
 """Distillation losses: pure functions of logits, each the loss of every token in nats.
 
-This is where they are defined; `rows.py` computes the same a few rows at a time, and is tested against this.
+This is where they are defined; `kernels.py` computes the same a few rows at a time, and is tested against this.
 Logits are [..., V], the teacher's without gradient; p_t and p_s are the two softmaxes at temperature T, and what is
 returned is [...]. Losses between softmaxes are multiplied by T² (Hinton et al. 2015, arXiv 1503.02531, section 2.1), so
 that the size of gradients does not depend on T.

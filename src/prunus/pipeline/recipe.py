@@ -9,8 +9,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from prunus import config as base
-from prunus.config import Config, parse
+from prunus.config import MAX_NAME, Config, Location, Seed, parse
 from prunus.data.config import DataConfig
 from prunus.environment import expand
 from prunus.errors import RecipeError
@@ -39,11 +38,11 @@ _RESERVED = ("teacher", "data", "search")
 class TeacherConfig(Config):
     """The model that students are made from."""
 
-    path: base.Path | None = Field(default=None, min_length=1)
+    path: Location | None = Field(default=None, min_length=1)
     """Local folder, model id on the hub, GGUF file, or `builtin:sapling`."""
     revision: str | None = None
     """Commit of a model on the hub. If unset: the newest."""
-    config: base.Path | None = None
+    config: Location | None = None
     """A config.json to plan with while the model itself is not available."""
     create: CreateConfig | None = None
     """Create a new teacher instead. Its random weights are then trained by `correct`."""
@@ -79,9 +78,9 @@ class StudentConfig(Config):
 class Recipe(Config):
     """A whole run."""
 
-    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=base.MAX_NAME)
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME)
     """Name in the report. If unset: the file's name."""
-    seed: base.Seed = 0
+    seed: Seed = 0
     """Seed of every step that sets no seed of its own."""
     teacher: TeacherConfig
     """The model that students are made from."""
@@ -142,10 +141,10 @@ class Recipe(Config):
                 raise ValueError(
                     f"{name!r:.80} is no name for a student: letters, digits, - and _, and not {_RESERVED}"
                 )
-            if len(name) > base.MAX_NAME:
+            if len(name) > MAX_NAME:
                 raise ValueError(
                     f"{name!r:.80}...: {len(name)} characters; a student's name is in names of folders, which end at "
-                    f"255 bytes; allowed: {base.MAX_NAME}"
+                    f"255 bytes; allowed: {MAX_NAME}"
                 )
             _check_like(name, student.prune, students)
             if student.merge is not None and student.prune.model_copy(update={"seed": 0}) != PruneConfig():

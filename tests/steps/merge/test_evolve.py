@@ -9,7 +9,7 @@ from prunus.errors import ArtifactError, DataError, RecipeError
 from prunus.steps.merge.config import EvolveConfig, MergeConfig
 from prunus.steps.merge.evolve import Journal, Trial, evolve
 from prunus.steps.merge.genome import Genome
-from prunus.steps.merge.questions import asked, check_apart, read_tasks
+from prunus.steps.merge.questions import asked, check_not_reported, read_tasks
 
 CHAT = {"path": "builtin:world", "name": "chat"}
 
@@ -119,12 +119,12 @@ def test_conversations_that_are_reported_are_refused() -> None:
     config = EvolveConfig.model_validate({"trials": 5, "items": 3, "tasks": {"rag": CHAT}})
     tasks = read_tasks(config, "merge.evolve")
     assert [len(rows) for rows in tasks.values()] == [6]
-    check_apart(tasks, {"other"}, config, "merge.evolve")
+    check_not_reported(tasks, {"other"}, config, "merge.evolve")
     reported = {asked(tasks["rag"][4].asks())}
     with pytest.raises(RecipeError, match=r"1 of 6 conversations.*row 5"):
-        check_apart(tasks, reported, config, "merge.evolve")
+        check_not_reported(tasks, reported, config, "merge.evolve")
     shameless = config.model_copy(update={"i_am_tuning_on_the_test_set": True})
-    check_apart(tasks, reported, shameless, "merge.evolve")
+    check_not_reported(tasks, reported, shameless, "merge.evolve")
     few = EvolveConfig.model_validate({"trials": 5, "tasks": {"rag": {**CHAT, "limit": 9}}})
     with pytest.raises(DataError, match="holds 9 conversations, and 64 are asked"):
         read_tasks(few, "merge.evolve")

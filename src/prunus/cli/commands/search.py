@@ -20,8 +20,7 @@ from prunus.graph.steps import Given, Step, given_model, given_tokenizer, tokens
 from prunus.pipeline.cutting import scored
 from prunus.pipeline.search.config import FOUND, ShapeSearch
 from prunus.pipeline.search.contamination import check_apart
-from prunus.pipeline.search.plan import Search as Planned
-from prunus.pipeline.search.plan import check_search, search_cuts
+from prunus.pipeline.search.plan import PlannedSearch, check_search, search_cuts
 from prunus.pipeline.search.workshop import texts_of
 from prunus.steps.evaluate.config import EvaluateConfig
 from prunus.steps.score.config import ScoreConfig
@@ -77,7 +76,7 @@ class Search(Single):
         own_score = self.score.suited(size)
         score = scored(own_score, shape, cuts)
         place = Path(f"{self.out}-trials")
-        planned = Planned(config, texts, tokenizer, corpus, own_score, cuts, place)
+        planned = PlannedSearch(config, texts, tokenizer, corpus, own_score, cuts, place)
         teacher = given_model(model)
         scores: Step | Given
         if self.scores is not None:

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from prunus.data.config import DataConfig, Place, Source
+from prunus.data.config import DataConfig, Source, SourceRef
 from prunus.data.sources import documents, is_in
 from prunus.errors import RecipeError
 from prunus.fingerprint import digest
@@ -56,17 +56,17 @@ def check_apart(text: Sequence[Source], data: DataConfig, evaluate: EvaluateConf
         )
 
 
-def _reported(data: DataConfig, evaluate: EvaluateConfig) -> Iterator[tuple[str, Place]]:
+def _reported(data: DataConfig, evaluate: EvaluateConfig) -> Iterator[tuple[str, SourceRef]]:
     """What the evaluation reads, by the option that says so."""
     for i, source in enumerate(data.held_out or data.corpus):
         yield (f"data.held_out.{i}" if data.held_out else f"data.corpus.{i}, of which a part is held out"), source
     for name, task in evaluate.asked().items():
         if task.data is not None:
             split = "held_out" if task.data == WORLD else "train"
-            yield f"evaluate.tasks.{name}", Place(path=task.data, split=split, world=task.world)
+            yield f"evaluate.tasks.{name}", SourceRef(path=task.data, split=split, world=task.world)
 
 
-def _same(one: Place, other: Place) -> bool:
+def _same(one: SourceRef, other: SourceRef) -> bool:
     if one.path == other.path == WORLD:
         return one.split == other.split
     files = [Path(place.path).expanduser() for place in (one, other)]

@@ -35,7 +35,7 @@ from prunus.steps.score.config import ScoreConfig
 
 
 @dataclass(frozen=True)
-class Search:
+class PlannedSearch:
     """A search with its texts, ready to be planned.
 
     Attributes:
@@ -71,7 +71,7 @@ class Search:
         yield Step("search", "search", self.config, {**given, "trials": made}, self.root)
 
 
-def plan_search(recipe: Recipe, teacher: Teacher, corpus: Step, hub: Hub) -> Search | None:
+def plan_search(recipe: Recipe, teacher: Teacher, corpus: Step, hub: Hub) -> PlannedSearch | None:
     """The search of a recipe, checked; None where it has none.
 
     Raises:
@@ -88,7 +88,7 @@ def plan_search(recipe: Recipe, teacher: Teacher, corpus: Step, hub: Hub) -> Sea
             between(config.distill.tokens // 2, student.distill, f"students.{name}.distill")
     texts = texts_of(config, recipe.data, corpus.root, hub)
     cuts = search_cuts(config, teacher.shape)
-    return Search(config, texts, teacher.tokenizer, corpus, recipe.score, cuts, corpus.root)
+    return PlannedSearch(config, texts, teacher.tokenizer, corpus, recipe.score, cuts, corpus.root)
 
 
 def check_search(config: ShapeSearch, teacher: Shape, folder: Path | None, where: str) -> int | None:

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from prunus.kd.guided import GuidedTokens, mean_loss
-from prunus.kd.rows import sparse_forward_kl_rows
+from prunus.kd.kernels import sparse_forward_kl_rows
 from prunus.models.head import read_head
 from prunus.steps.distill.config import DistillConfig
 from prunus.training.objectives import Objective, counted, next_tokens

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from prunus.config import MAX_NAME, RUNTIME, Config, Length, Path, Seed, Size, StepConfig, help_of
+from prunus.config import MAX_NAME, RUNTIME, Config, Length, Location, Seed, Size, StepConfig, help_of
 from prunus.judging.config import JudgeConfig
 from prunus.steps.evaluate.tasks import HARNESS, base_tasks
 from prunus.verify.skills import SKILLS
@@ -24,12 +24,12 @@ class TaskConfig(Config):
     """One task: its data, and how it is run."""
 
     kind: str | None = Field(default=None, description=_KIND)
-    data: Path | None = None
+    data: Location | None = None
     """Local file or folder of items, or `builtin:world` (its held-out part). Required for a skill; tasks of the harness
     fetch their data from the hub if unset."""
     world: WorldConfig | None = None
     """Options of `builtin:world`. If unset: the default world."""
-    gold: Path | None = None
+    gold: Location | None = None
     """File or folder of answers, if separate from the items: MT-Bench's references, BFCL's `possible_answer`."""
     limit: int | None = Field(default=None, ge=1)
     """Evaluate only the first items, at most this many; in tasks with parts, of each part."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from prunus.config import Config, Path, Seed, StepConfig, help_of
+from prunus.config import Config, Location, Seed, StepConfig, help_of
 from prunus.data.config import ChatSource
 from prunus.errors import RecipeError
 from prunus.models.families.family import Part
@@ -237,10 +237,10 @@ class MergeConfig(StepConfig):
 class MergedConfig(MergeConfig):
     """A student that is merged from others."""
 
-    of: tuple[Path, ...] = Field(min_length=1)
+    of: tuple[Location, ...] = Field(min_length=1)
     """Models to merge, in order: final students by name, or `NAME.pruned`, `NAME.distilled`; `teacher`; or models by
     folder (`./NAME` if a student has that name) or id on the hub."""
-    base: Path | None = None
+    base: Location | None = None
     """Common ancestor of the models, for methods that need one; written as in `of`, such as `NAME.distilled`."""
 
     def options(self) -> MergeConfig:

@@ -18,10 +18,10 @@ from prunus.models.shape import Shape
 from prunus.models.student import student_config
 from prunus.steps.merge.stream import TYPES, Weights, read_tensor, to_bytes
 
-Path = Sequence[tuple[int, int]]
+LayerPath = Sequence[tuple[int, int]]
 
 
-def flowing(path: Path, scales: Sequence[float], models: Sequence[Weights], family: Family) -> list[TensorPlan]:
+def flowing(path: LayerPath, scales: Sequence[float], models: Sequence[Weights], family: Family) -> list[TensorPlan]:
     """The weights of the model whose layers are those of `path`, (model, layer) each; the rest is the first model's."""
     layers: dict[tuple[int, int], list[tuple[Place, TensorInfo]]] = {}
     shared = []
@@ -40,7 +40,7 @@ def flowing(path: Path, scales: Sequence[float], models: Sequence[Weights], fami
     return [*shared, *plans]
 
 
-def flow_config(config: Mapping[str, Any], shape: Shape, path: Path) -> dict[str, Any]:
+def flow_config(config: Mapping[str, Any], shape: Shape, path: LayerPath) -> dict[str, Any]:
     """The config.json of such a model, lists by layer in its path's order."""
     layers = [layer for _, layer in path]
     return student_config(config, shape, shape.with_dimensions({"num_hidden_layers": len(layers)}), layers)

@@ -11,7 +11,7 @@ from prunus.graph.hub import Hub
 from prunus.graph.steps import Given, Step
 from prunus.models.shape import Shape
 from prunus.steps.merge.config import EvolveConfig, MergeConfig
-from prunus.steps.merge.questions import check_apart, read_tasks
+from prunus.steps.merge.questions import check_not_reported, read_tasks
 
 
 def one_shape(shapes: Mapping[str, Shape]) -> Shape:
@@ -47,7 +47,7 @@ def check_fitness(evolve: EvolveConfig, reported: Collection[str], has_template:
     if not has_template:
         raise RecipeError(f"{place}.tasks: conversations, and the models' tokenizer has no chat template")
     with hub.may_miss():
-        check_apart(read_tasks(evolve, place), reported, evolve, place)
+        check_not_reported(read_tasks(evolve, place), reported, evolve, place)
 
 
 def given_fitness(config: MergeConfig, hub: Hub) -> dict[str, Step | Given]:

@@ -26,7 +26,7 @@ def read_tasks(evolve: EvolveConfig, where: str) -> dict[str, list[Conversation]
     return {name: _rows(source, 2 * evolve.items, f"{where}.tasks.{name}") for name, source in evolve.tasks.items()}
 
 
-def check_apart(
+def check_not_reported(
     tasks: Mapping[str, Sequence[Conversation]], reported: Collection[str], evolve: EvolveConfig, where: str
 ) -> None:
     """Refuse conversations that the evaluation asks too.

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from prunus.config import Length, Path, Seed, Size, StepConfig
+from prunus.config import Length, Location, Seed, Size, StepConfig
 
 Statistic = Literal[
     "mean", "l2", "variance", "gradients", "covariance", "gradient_covariance", "lm_loss", "accuracy", "logit_nmse"
@@ -41,7 +41,7 @@ class ScoreConfig(StepConfig):
     Lengths that the recipe's students need are added."""
     layer_samples: int = Field(default=64, ge=1)
     """Sequences of the calibration set to run models without some layers on."""
-    task: Path | None = None
+    task: Location | None = None
     """Questions for `accuracy`: a JSONL file of `{context, continuation}`, `{query, choices, gold}` or
     `{context_options, continuation, gold}`."""
     task_items: int = Field(default=200, ge=1)

@@ -16,7 +16,7 @@ from prunus import distributed
 from prunus.checkpoints import done_with
 from prunus.console import Console
 from prunus.data.blocks import Blocks
-from prunus.data.targets import Writing
+from prunus.data.targets import TargetWriter
 from prunus.data.tokens import Tokens, schedule
 from prunus.models.finite import not_finite
 from prunus.models.head import check_head, read_head
@@ -77,9 +77,9 @@ def run(config: TargetsConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     return metrics
 
 
-def _begin(config: TargetsConfig, out: Path, numbers: np.ndarray, vocabulary: int) -> Writing:
+def _begin(config: TargetsConfig, out: Path, numbers: np.ndarray, vocabulary: int) -> TargetWriter:
     """Room for all rows, made by the first process and mapped by all."""
-    writing = Writing(out, numbers)
+    writing = TargetWriter(out, numbers)
     weighed = config.keep == "top_k"
     if distributed.rank() == 0:
         count = min(config.count, vocabulary) if weighed else config.count
