@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,6 +56,32 @@ def test_every_step_leaves_a_record(done: Plan) -> None:
         assert record["metrics"]
     assert not list(done.root.rglob("*.partial"))
     assert not list(done.root.rglob("checkpoints"))
+
+
+def fields(value: Any) -> Any:
+    """The keys of nested records, without names that the run chose."""
+    if isinstance(value, dict):
+        return {key: fields(item) for key, item in sorted(value.items())}
+    return [fields(value[0])] if isinstance(value, list) and value else None
+
+
+def test_records_have_the_fields_that_scripts_read(done: Plan) -> None:
+    """A change is one for everyone who reads a run's folder; `PRUNUS_RENEW=1` writes the file anew."""
+    own = ("config", "inputs", "files", "versions", "peak_memory_bytes")
+    found: dict[str, Any] = {"run.json": sorted(json.loads((done.root / "run.json").read_text()))}
+    for step in done.steps:
+        path = step.artifact.path
+        record = {
+            key: value for key, value in json.loads((path / "artifact.json").read_text()).items() if key not in own
+        }
+        found.setdefault(f"{step.kind}/artifact.json", {**fields(record), **dict.fromkeys(own)})
+        for file in sorted(path.glob("*.json")):
+            if file.name in ("results.json", "scores.json", "kept.json"):
+                found.setdefault(f"{step.kind}/{file.name}", fields(json.loads(file.read_text())))
+    golden = Path(__file__).parents[1] / "golden" / "fields.json"
+    if os.environ.get("PRUNUS_RENEW"):
+        golden.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    assert json.loads(golden.read_text()) == found
 
 
 def test_students_reload_in_a_fresh_process_with_the_same_logits(done: Plan, tmp_path: Path) -> None:
