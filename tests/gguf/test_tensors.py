@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from prunus.errors import ExportError, ModelError, RecipeError
-from prunus.gguf import check, gguf, layout, positions
+from prunus.gguf import check, layout, positions, writer
 from prunus.gguf.check import Reference, prove
 from prunus.gguf.metadata import check_model, checked_context, rounds_activation
 from prunus.gguf.vocabulary import read_vocabulary
@@ -130,9 +130,9 @@ def test_positions_that_are_scaled(tmp_path: Path, kind: str) -> None:
 def test_positions_that_are_not_told_are_caught(tmp_path: Path, monkeypatch, kind: str) -> None:
     model = changed(make_model(tmp_path / "model", head_dim=8), rope_parameters=ROPES[kind])
     monkeypatch.setattr("prunus.gguf.tensors.frequency_factors", lambda *_: {})
-    told = gguf.model_keys
+    told = writer.model_keys
     monkeypatch.setattr(
-        gguf, "model_keys", lambda *args: {k: v for k, v in told(*args).items() if not k.startswith("rope.scaling")}
+        writer, "model_keys", lambda *args: {k: v for k, v in told(*args).items() if not k.startswith("rope.scaling")}
     )
     with pytest.raises(ExportError, match="does not compute what the model computes"):
         proof(model, tmp_path)
@@ -207,7 +207,7 @@ def test_longrope_that_llama_cpp_has_not(tmp_path: Path, model_type: str, change
 def test_a_wrong_file_is_caught(special, tmp_path: Path, monkeypatch, fault: str) -> None:
     model = make_teacher(tmp_path / "teacher", "gemma2" if fault == "window" else "llama")
     changed(model, rms_norm_eps=1e-5)
-    told = gguf.model_keys
+    told = writer.model_keys
     wrong = {
         "theta": {"rope.freq_base": 9000.0},
         "epsilon": {"attention.layer_norm_rms_epsilon": 1e-2},
@@ -223,7 +223,7 @@ def test_a_wrong_file_is_caught(special, tmp_path: Path, monkeypatch, fault: str
             return np.roll(rows, 8) if "attn_q." in name else rows
 
         monkeypatch.setattr("prunus.gguf.tensors.row_order", swapped)
-    monkeypatch.setattr(gguf, "model_keys", lambda *args: told(*args) | wrong.get(fault, {}))
+    monkeypatch.setattr(writer, "model_keys", lambda *args: told(*args) | wrong.get(fault, {}))
     with pytest.raises(ExportError, match="does not compute what the model computes"):
         proof(model, tmp_path)
 
@@ -242,8 +242,8 @@ def test_the_tolerance_of_gelu_hides_no_fault(
     special, tmp_path: Path, monkeypatch, model_type: str, key: str, factor: float
 ) -> None:
     model = make_teacher(tmp_path / "teacher", model_type)
-    told = gguf.model_keys
-    monkeypatch.setattr(gguf, "model_keys", lambda *args: {**(keys := told(*args)), key: keys[key] * factor})
+    told = writer.model_keys
+    monkeypatch.setattr(writer, "model_keys", lambda *args: {**(keys := told(*args)), key: keys[key] * factor})
     with pytest.raises(ExportError, match="does not compute what the model computes"):
         proof(model, tmp_path)
 
@@ -317,9 +317,9 @@ def test_a_value_that_float16_cannot_hold(tmp_path: Path) -> None:
 
 def test_a_file_on_which_llama_cpp_ends_is_told(tmp_path: Path, monkeypatch) -> None:
     model = make_teacher(tmp_path / "model", "gemma2")
-    told = gguf.model_keys
+    told = writer.model_keys
     odd = {"attention.sliding_window_pattern": [False] * 4}  # it asserts that some layer slides
-    monkeypatch.setattr(gguf, "model_keys", lambda *args: told(*args) | odd)
+    monkeypatch.setattr(writer, "model_keys", lambda *args: told(*args) | odd)
     with pytest.raises(ExportError, match="the process that it ran in ended"):
         proof(model, tmp_path)
 

@@ -108,7 +108,7 @@ def test_answers_that_never_end_are_refused(teacher: Path, tmp_path: Path) -> No
         read(other, file, tmp_path / name, template=UNENDED)
         (other / name).write_text(json.dumps(found))
     (other / "generation_config.json").write_text(json.dumps({"eos_token_id": "x"}))
-    with pytest.raises(ModelError, match="eos_token_id is 'x'; an id, or a list of ids"):
+    with pytest.raises(ModelError, match="eos_token_id is 'x'; expected an id, or a list of ids"):
         read(other, file, tmp_path / "none")
 
 
