@@ -1,14 +1,18 @@
 """The pages of `--help` behind a recipe, and words for whole sections among the flags."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from prunus.cli.main import main
 from prunus.cli.pages import page, spelled_out, words
 from prunus.errors import RecipeError
 from prunus.pipeline.recipe import Recipe
 from prunus.steps.align.config import AlignConfig
 from prunus.steps.distill.config import DistillConfig
+from prunus.steps.prune.config import PruneConfig
 
 VALUES: dict[str, Any] = {
     "teacher": {"path": "x"},
@@ -67,6 +71,10 @@ def test_a_commands_word_becomes_the_options_that_it_stands_for() -> None:
     found = spelled_out(DistillConfig, ["--states=paper"])
     assert "--states.embeddings" in found
     assert found[found.index("--states.projection") + 1] == "learned"
+    whole = spelled_out(PruneConfig, ["MODEL", "--importance", "random", "--hidden-size", "8"], {"model"})
+    assert whole[0] == "MODEL"  # before the flags, the last of which may take in several
+    assert whole[-2:] == ["--hidden-size", "8"]
+    assert whole[whole.index("--importance.neurons.criterion") + 1] == "random"
     with pytest.raises(RecipeError, match="--states cannot be used"):
         spelled_out(DistillConfig, ["--states", "some"])
 
@@ -74,3 +82,11 @@ def test_a_commands_word_becomes_the_options_that_it_stands_for() -> None:
 def test_a_commands_own_flag_is_no_section() -> None:
     given = ["--method", "sft", "--data", "a.jsonl", "b.jsonl", "--guide", "x"]
     assert words(AlignConfig, {}, given, {"data"}) == ({"guide": "x"}, given[:-2])
+
+
+def test_a_word_for_a_section_with_sections_in_it_goes_all_the_way(teacher: Path, tmp_path: Path) -> None:
+    out = tmp_path / "student"
+    options = ["--importance", "random", "--num-hidden-layers", "2", "--out", str(out)]
+    assert main(["prune", str(teacher), *options]) == 0
+    importance = json.loads((out / "artifact.json").read_text())["config"]["importance"]
+    assert importance["neurons"]["criterion"] == importance["layers"] == "random"

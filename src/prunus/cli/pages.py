@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_origin
 
 from pydantic import BaseModel
@@ -105,14 +105,23 @@ def spelled_out(cls: type[BaseModel], flags: Sequence[str], others: Container[st
     found, left = words(cls, {}, flags, others)
     known, spelled = _sections(cls, {}), []
     for name, word in found.items():
-        section = known[name][0]
-        for option, value in parse(section, word, f"--{name}").model_dump(exclude_defaults=True).items():
-            flag = f"--{name}.{option}".replace("_", "-")
-            if isinstance(value, bool):
-                spelled.append(flag if value else f"--{name}.no-{option}".replace("_", "-"))
-            else:
-                spelled += [flag, *map(str, value if isinstance(value, (list, tuple)) else [value])]
-    return [*spelled, *left]  # of a flag that is given twice the last counts: the person's own
+        section = parse(known[name][0], word, f"--{name}")
+        spelled += _flags(name, section.model_dump(exclude_defaults=True))
+    first = next((place for place, part in enumerate(left) if part.startswith("-")), len(left))
+    # behind what has no flag, which a list would take in; before the flags, of which the last counts
+    return [*left[:first], *spelled, *left[first:]]
+
+
+def _flags(name: str, values: Mapping[str, Any]) -> Iterator[str]:
+    """The flags of a section's options, and of the sections in it."""
+    for option, value in values.items():
+        flag = f"--{name}.{option}".replace("_", "-")
+        if isinstance(value, dict):
+            yield from _flags(f"{name}.{option}", value)
+        elif isinstance(value, bool):
+            yield flag if value else f"--{name}.no-{option}".replace("_", "-")
+        else:
+            yield from (flag, *map(str, value if isinstance(value, (list, tuple)) else [value]))
 
 
 def _named(known: Iterable[str], name: str) -> str | None:
