@@ -103,7 +103,8 @@ def spelled_out(cls: type[BaseModel], flags: Sequence[str], others: Container[st
         RecipeError: A word stands for none.
     """
     found, left = words(cls, {}, flags, others)
-    known, spelled = _sections(cls, {}), []
+    known = _sections(cls, {})
+    spelled: list[str] = []
     for name, word in found.items():
         section = parse(known[name][0], word, f"--{name}")
         spelled += _flags(name, section.model_dump(exclude_defaults=True))
