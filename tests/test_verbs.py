@@ -56,6 +56,9 @@ def test_a_chain_of_verbs_makes_what_commands_make(teacher: Path, corpus: Path, 
         ("prune", {"hidden_size": "many", "out": "x"}, "hidden_size: expected a whole number"),
         ("score", {"corpus": "no.jsonl", "runtime": {"device": "gpu"}, "out": "x"}, "prunus.score: runtime"),
         ("convert", {"out": "x"}, "there is no file"),
+        ("prune", {"model": "twice", "out": "x"}, "model is given twice"),
+        ("score", {"corpus": 5, "out": "x"}, "corpus is 5"),
+        ("evaluate", {"corpus": "a.jsonl", "limit": "many", "out": "x"}, "limit is 'many'"),
     ],
 )
 def test_what_is_wrong_is_told_before_work(
@@ -66,6 +69,12 @@ def test_what_is_wrong_is_told_before_work(
         getattr(prunus, verb)(tmp_path / "none.gguf" if verb == "convert" else teacher, console=QUIET, **options)
     assert message in str(caught.value)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("models", [(5,), ("a", "b")])
+def test_what_is_no_model_is_told(models: tuple, tmp_path: Path) -> None:
+    with pytest.raises(PrunusError, match=r"prunus.prune: model is .*valid string"):
+        prunus.prune(*models, hidden_size=8, out=tmp_path / "x", console=QUIET)
 
 
 def test_models_to_merge_are_given_one_after_the_other(teacher: Path, tmp_path: Path) -> None:

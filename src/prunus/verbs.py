@@ -10,7 +10,9 @@ import dataclasses
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_origin, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from prunus.config import parse
 from prunus.console import Console
@@ -54,17 +56,18 @@ def _command(command: Any, where: str, arguments: tuple[str | Path, ...], option
     for key in options:
         if key not in known:
             raise RecipeError(
-                f"{where}: unknown option {key!r}{nearest(key, known)}; `help({where})` says where they are"
+                f"{where}: unknown option {key!r}{nearest(key, known)}; `{where.replace('.', ' ')} --help` lists them"
             )
-    given = {key: _as(hint, options.pop(key)) for key, hint in fields.items() if key in options and key != "runtime"}
-    given["runtime"] = parse(Runtime, options.pop("runtime", {}), f"{where}: runtime")
+    first = next(iter(command.__annotations__))  # what stands behind the command without a flag
+    if arguments and first in options:
+        raise RecipeError(f"{where}: {first} is given twice, by position and by name")
     if arguments:
-        first = next(iter(command.__annotations__))  # what stands behind the command without a flag
-        given[first] = _as(fields[first], arguments if len(arguments) > 1 else arguments[0])
+        options[first] = arguments if len(arguments) > 1 else arguments[0]
+    runtime = parse(Runtime, options.pop("runtime", {}), f"{where}: runtime")
+    given = {"runtime": runtime, **_taken(fields, options, where)}
     try:
         if text:
-            own = {key: _as(hint, options.pop(key)) for key, hint in _fields(text).items() if key in options}
-            given["text"] = text(**own)
+            given["text"] = text(**_taken(_fields(text), options, where))
         if config:
             given["config"] = parse(config, options, where)
         return command(**given)
@@ -78,9 +81,20 @@ def _fields(command: Any) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(command) if field.name != "config"}
 
 
-def _as(hint: Any, value: Any) -> Any:
-    """A value as a command has it: paths as texts, and one of several in a tuple."""
-    if get_origin(hint) is tuple and get_args(hint)[0] is str:
-        several = (value,) if isinstance(value, (str, Path)) else value
-        return tuple(map(str, several))
+def _taken(hints: dict[str, Any], options: dict[str, Any], where: str) -> dict[str, Any]:
+    """Those of the options that a class has, as it has them: paths as texts, and one of several in a tuple."""
+    found = {}
+    for name in [name for name in hints if name in options]:
+        value, hint = options.pop(name), hints[name]
+        several = value if isinstance(value, (list, tuple)) else [value]
+        taken = tuple(map(_text, several)) if get_origin(hint) is tuple else _text(value)
+        try:
+            found[name] = TypeAdapter(hint).validate_python(taken)
+        except ValidationError as error:
+            raise RecipeError(f"{where}: {name} is {value!r:.80}; {error.errors()[0]['msg']}") from None
+    return found
+
+
+def _text(value: Any) -> Any:
+    """A path as the command line has it."""
     return str(value) if isinstance(value, Path) else value

@@ -70,7 +70,7 @@ def by_autograd(
     """The losses [R] of any formula; the gradient by the student's logits [R, V] is written over them."""
     with torch.enable_grad():
         leaf = student.detach().clone().requires_grad_()
-        losses = formula(leaf, teacher, **options)
-        (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+        each = formula(leaf, teacher, **options)
+        (gradient,) = torch.autograd.grad(each.sum(), leaf)
     student.copy_(gradient)
-    return losses.detach()
+    return each.detach()

@@ -160,7 +160,7 @@ class Layout:
                 attend_across_documents=distill.attend_across_documents,
                 seed=distill.seed,
             )
-            read = written if distill.data == "teacher" else corpus
+            read = written if distill.reads_teacher else corpus
             step = Step("teacher", "targets", config, {"model": teacher, "tokens": read}, self.root)
             if step.fingerprint not in made:
                 made[step.fingerprint] = self._add(step)

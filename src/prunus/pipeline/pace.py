@@ -1,7 +1,7 @@
 """How long the steps of a plan will take on this machine, from their FLOPs.
 
 A kind of step that is done in this run already tells its own pace. For any other a product of the model's sizes is
-timed, which takes a tenth of a second and no torch, and a step reaches a share of that. Shares were measured on
+timed, which takes some tenths of a second and no torch, and a step reaches a share of that. Shares were measured on
 SmolLM2-135M with two cores (docs/decisions/0007).
 """
 
@@ -23,6 +23,7 @@ from prunus.runtime import Runtime
 _SHARE = 0.55
 _SHARES = {"score": 0.36}  # which sums up what it sees between products
 _ROWS = 512  # tokens of the timed product
+_WIDEST = 4096  # columns of it: wider ones are no faster, and those of large models take gigabytes
 _TIMED = 0.1  # seconds
 _TELLING = 20.0  # seconds of a kind of steps from which on they tell its pace
 
@@ -63,8 +64,8 @@ def _on_gpu(runtime: Runtime) -> bool:
 
 def _product(shape: Shape) -> float:
     """FLOP/s of a product of hidden states with an MLP's weights in float32: the best of some."""
-    left = np.ones((_ROWS, shape.hidden_size), dtype=np.float32)
-    right = np.ones((shape.hidden_size, shape.intermediate_size), dtype=np.float32)
+    hidden, neurons = min(shape.hidden_size, _WIDEST), min(shape.intermediate_size, _WIDEST)
+    left, right = np.ones((_ROWS, hidden), dtype=np.float32), np.ones((hidden, neurons), dtype=np.float32)
     best, end = float("inf"), time.perf_counter() + _TIMED
     while time.perf_counter() < end:
         start = time.perf_counter()
