@@ -46,13 +46,13 @@ def run(config: ExportConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
     """
     folder = ModelFolder(inputs.model)
     folder.check()
-    job = Job(config, folder, _reference(config, inputs, folder, runtime), out)
-    copy_along(inputs.model, out)
     check_formats(config.formats, "export.formats")
-    results: dict[str, Any] = {}
     targets = by_target(config.formats)
     for kind in targets:
         TARGETS[kind].check(folder.config, folder.shape, f"export.formats: {kind}")
+    job = Job(config, folder, _reference(config, inputs, folder, runtime), out)
+    copy_along(inputs.model, out)
+    results: dict[str, Any] = {}
     for kind, names in targets.items():
         results |= TARGETS[kind].export(names, job, console)
     for name in config.formats:
