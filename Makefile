@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test quick fuzz lint format clean
+.PHONY: quickstart test quick fuzz lint format docs tutorial clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/prunus run recipes/quickstart.yaml
@@ -27,13 +27,27 @@ fuzz: $(INSTALLED)
 	PRUNUS_FUZZ=$(TIMES) $(BIN)/python -m pytest -m fuzz
 
 lint: $(INSTALLED)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs/site
+	$(BIN)/ruff format --check src tests benchmarks docs/site
 	$(BIN)/mypy
 
 format: $(INSTALLED)
-	$(BIN)/ruff check --fix src tests benchmarks
-	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks docs/site
+	$(BIN)/ruff format src tests benchmarks docs/site
+
+# Executes the tutorial, and builds the site into build/site. Nothing is fetched but the packages, once.
+docs: $(VENV)/.docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m docs.site.notebook
+	$(BIN)/python -m docs.site.build
+
+# The tutorial with its outputs, anew.
+tutorial: $(VENV)/.docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m docs.site.notebook --write
+
+$(VENV)/.docs: $(INSTALLED) constraints-docs.txt
+	$(BIN)/pip install --quiet --require-hashes --no-deps --requirement constraints-docs.txt
+	$(BIN)/pip check --quiet
+	touch $@
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -44,4 +58,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
