@@ -31,7 +31,7 @@ from prunus.pipeline.plan import make_plan
 from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import run_plan
-from prunus.pipeline.search.config import FOUND
+from prunus.pipeline.search.config import RECORD
 from prunus.pipeline.search.halving import rank_correlation, ranking, regret
 from prunus.report.shapes import candidates
 
@@ -103,7 +103,7 @@ def main() -> None:
     raw["distill"]["tokens"] = given.tokens or raw["distill"]["tokens"]
     plan = carry_out(raw, {"best": student({"shape": "search.best"}, raw, SEEDS[0])}, root)
     searched = time.monotonic() - start
-    found = json.loads((folder(plan, "search", "search") / FOUND).read_text())
+    found = json.loads((folder(plan, "search", "search") / RECORD).read_text())
     roles = roles_of(found)
     wanted = [(name, seed) for name in dict.fromkeys(roles.values()) for seed in SEEDS]
     wanted += [(name, SEEDS[0]) for name in found["candidates"] if given.whole and name not in roles.values()]

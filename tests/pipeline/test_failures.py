@@ -1,4 +1,4 @@
-"""Runs in which a step fails: what is done all the same, what is skipped, and what is said of it."""
+"""Runs in which a step fails: which steps are done, which are skipped, and what is reported."""
 
 import json
 import re
@@ -57,7 +57,7 @@ def test_one_students_failure_leaves_the_others_and_is_told(recipe, tmp_path, mo
         failing(patch, "distill", in_folder("width/distill"), ModelError("reopened, its logits differ"))
         assert main(["run", str(file), "--out", str(root)]) == 2
     text = capsys.readouterr()
-    assert "1 step failed; what the others made is kept" in text.err
+    assert "1 step failed; results of the others are kept" in text.err
     assert "width distill: reopened, its logits differ" in text.err
     assert "width evaluate: skipped, needs `width distill`" in text.err
     assert {"depth/distill", "depth/evaluate", "width/evaluate-pruned"} <= done(root)

@@ -109,7 +109,7 @@ CUT = {"prune": {"vocab_size": 280}, "distill": {"loss": "cross_entropy", "data"
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"students": {"w": CUT}}, r"students.w.distill.data: the teacher writes in its own vocabulary, .*: corpus"),
+        ({"students": {"w": CUT}}, r"students.w.distill.data: the teacher writes with its full vocabulary, .*: corpus"),
         ({"generate": {}}, r"generate.max_new_tokens: 512 after a prompt of 32 .* at most 96 fit"),
         ({"generate": {"max_new_tokens": 4, "prompts": ["no.jsonl"]}}, r"generate.prompts.0.path: there is no file"),
         ({"generate": {"server": {"url": "http://a"}}}, r"generate.server: url and model: give both, or neither"),
