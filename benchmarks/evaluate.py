@@ -67,9 +67,9 @@ def measured(options: argparse.Namespace, name: str) -> dict[str, Any]:
     tokenizer = load_tokenizer(options.model)
     with TemporaryDirectory() as one, TemporaryDirectory() as two:
         first = task | {"limit": 1}
-        Harness(model, tokenizer, context, Path(two), 16).ask(f"{name}-warm", _task(name, first), config)
+        Harness(model, tokenizer, context, Path(two), 16).run(f"{name}-warm", _task(name, first), config)
         start = time.perf_counter()
-        rows = Harness(model, tokenizer, context, Path(one), 16).ask(name, _task(name, task), config)
+        rows = Harness(model, tokenizer, context, Path(one), 16).run(name, _task(name, task), config)
         seconds = time.perf_counter() - start
         written = str(Path(one) / "checkpoints" / f"harness-{name}")
         start = time.perf_counter()
@@ -84,7 +84,7 @@ def measured(options: argparse.Namespace, name: str) -> dict[str, Any]:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(options.noise * parameter.std() * torch.randn_like(parameter))
-        noisy = Harness(model, tokenizer, context, Path(two), 16).ask(name, _task(name, task), config)
+        noisy = Harness(model, tokenizer, context, Path(two), 16).run(name, _task(name, task), config)
     accuracy = float(np.mean([row["scores"]["acc"][0] for row in rows]))
     assert abs(accuracy - theirs) < 1e-9, (name, accuracy, theirs)
     alone, beside = (summarise(part, other, config)["metrics"]["acc"] for part, other in ((rows, []), (noisy, rows)))

@@ -88,8 +88,8 @@ def test_a_word_stands_for_a_section_on_the_command_line(recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["rnu"], "there is no command 'rnu' (did you mean `run`?)"),
-        (["run"], "which recipe?"),
+        (["rnu"], "unknown command 'rnu' (did you mean `run`?)"),
+        (["run"], "no recipe given"),
         (["run", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["inspect", "./nowhere"], "there is no folder ./nowhere"),
         (["report", "."], "there is no run.json"),
@@ -168,7 +168,10 @@ def test_each_step_by_itself(teacher: Path, corpus: Path, held_out: Path, tmp_pa
     do("correct", teacher, *text, *training, "--out", tmp_path / "corrected")
     do("score", tmp_path / "corrected", *text, "--samples", 8, "--sequence-length", 16, "--out", tmp_path / "scores")
     assert main(["prune", str(tmp_path / "corrected"), "--hidden-size", "16", "--out", str(tmp_path / "cut")]) == 2
-    assert "--scores: missing; `prunus score` makes them, and this cut reads covariance" in capsys.readouterr().err
+    assert (
+        "--scores: missing; this cut needs covariance: give a folder written by `prunus score`"
+        in capsys.readouterr().err
+    )
     scores = ["--scores", tmp_path / "scores"]
     do("prune", tmp_path / "corrected", *scores, "--hidden-size", 16, "--out", tmp_path / "cut")
     student = [tmp_path / "cut", "--teacher", tmp_path / "corrected"]

@@ -170,7 +170,7 @@ def test_single_commands_read_nothing_damaged_and_share_no_place(teacher, corpus
     assert not (tmp_path / "cut").exists()
     cut[3] = tmp_path / "data"
     assert main([str(word) for word in cut]) == 2
-    assert "is no finished result" in capsys.readouterr().err
+    assert "is not a finished result" in capsys.readouterr().err
 
 
 def test_a_report_of_damaged_answers_is_refused_and_one_elsewhere_needs_no_writing(recipe, tmp_path, capsys) -> None:
@@ -179,7 +179,7 @@ def test_a_report_of_damaged_answers_is_refused_and_one_elsewhere_needs_no_writi
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("prunus.report.card.write_cards", unwritable)
         assert main(["report", str(root), "--out", str(tmp_path / "elsewhere.html")]) == 0
-        assert "cards are not renewed" in capsys.readouterr().out
+        assert "cards were not updated" in capsys.readouterr().out
         assert main(["report", str(root)]) == 2
     assert (tmp_path / "elsewhere.html").is_file()
     answers = next(root.glob("depth/evaluate-*/answers.jsonl"))

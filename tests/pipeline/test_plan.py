@@ -298,7 +298,7 @@ def test_a_teacher_grows_before_it_is_corrected(plan, teacher) -> None:
 def test_a_teacher_that_cannot_grow(plan, teacher) -> None:
     with pytest.raises(PrunusError, match=r"teacher.expand.intermediate_size: 8 is less than the 48"):
         plan(teacher={"path": str(teacher), "expand": {"intermediate_size": 8}})
-    with pytest.raises(PrunusError, match=r"correct.tokens: 0, but what teacher.expand adds"):
+    with pytest.raises(PrunusError, match=r"correct.tokens: 0, but the weights that teacher.expand adds"):
         plan(teacher={"path": str(teacher), "expand": {"num_hidden_layers": 8}}, correct={})
 
 

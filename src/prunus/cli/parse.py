@@ -1,4 +1,4 @@
-"""From arguments to a command with its options."""
+"""Parses the arguments of a command."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from prunus.config import explain
 from prunus.errors import RecipeError
 
 
-def parsed(command: Any, usage: str, arguments: list[str], default: Any = None) -> Any:
+def parse_command(command: Any, usage: str, arguments: list[str], default: Any = None) -> Any:
     """A command with its options.
 
     Args:
         command: Its class.
-        usage: What is typed to call it.
-        arguments: What stands behind that.
+        usage: How it is called, such as `prunus prune`.
+        arguments: The arguments after that.
         default: A command whose options are the defaults.
 
     Raises:
-        RecipeError: An option has a value that it cannot have.
-        SystemExit: Options cannot be parsed, or help was asked for.
+        RecipeError: The value of an option is not allowed.
+        SystemExit: Options cannot be parsed, or help was requested.
     """
     options = {} if default is None else {"default": default}
     try:

@@ -14,10 +14,10 @@ from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.unpacking import ENDING
 from prunus.steps.align.plan import is_model
 from prunus.steps.evaluate.plan import skill_items
-from prunus.steps.merge.alike import check_alike, different_tokens
+from prunus.steps.merge.compatibility import check_mergeable, different_tokens
 from prunus.steps.merge.config import MergedConfig, name_of
 from prunus.steps.merge.plan import check_fitness, given_fitness, one_shape
-from prunus.steps.merge.questions import asked
+from prunus.steps.merge.questions import conversation_key
 
 _STAGES = {"pruned": "prune", "distilled": "distill"}
 
@@ -65,7 +65,7 @@ def merged_shape(recipe: Recipe, name: str, shapes: Mapping[str, Shape], has_tem
         _check_outside(recipe, config, where, hub)
     config.check_fits(len(config.of), config.base is not None, first.num_hidden_layers, where)
     if config.evolve.trials:
-        reported = {asked(item.messages) for item in skill_items(recipe.evaluate)}
+        reported = {conversation_key(item.messages) for item in skill_items(recipe.evaluate)}
         check_fitness(config.evolve, reported, has_template, where, hub)
     depth = len(config.flow.path()) or None
     if config.method == "flow" and config.evolve.trials:
@@ -82,7 +82,7 @@ def _check_outside(recipe: Recipe, config: MergedConfig, where: str, hub: Hub) -
 
     models, bases = outside(*config.of), outside(config.base)
     if models:
-        check_alike(models, next(iter(bases), None), where)
+        check_mergeable(models, next(iter(bases), None), where)
     if recipe.teacher.path is None or len(models) == len(config.of):
         return
     teacher = hub.model(recipe.teacher.path, "teacher.path", recipe.teacher.revision).folder.path

@@ -110,8 +110,8 @@ def test_rows_that_are_no_items_are_told(tmp_path: Path, row: dict, message: str
 
 def test_files_that_hold_none_are_told(tmp_path: Path) -> None:
     for data, message in (
-        (str(tmp_path / "no"), "there is no such file, and no folder of .json"),
-        (write(tmp_path / "x.jsonl"), "holds no item"),
+        (str(tmp_path / "no"), "expected a file, or a folder of .json"),
+        (write(tmp_path / "x.jsonl"), "has no items"),
         (
             write(tmp_path / "y.jsonl", *[{"id": "a", "messages": ASK, "check": {"answers": []}}] * 2),
             "two items .* 'a'",
@@ -132,11 +132,11 @@ def test_the_small_world_is_a_source(skill: str) -> None:
 
 
 def test_tasks_are_named_alone_with_a_path_or_with_options() -> None:
-    asked = EvaluateConfig(tasks=["base", "piqa"]).asked()
+    asked = EvaluateConfig(tasks=["base", "piqa"]).all_tasks()
     assert list(asked) == base_tasks(run_code=False)
     config = EvaluateConfig(tasks={"base": {"limit": 3}, "piqa": "x.jsonl", "mine": {"kind": "rag", "data": "y"}})
-    assert config.asked()["mmlu"].limit == 3
-    assert (config.asked()["piqa"].data, config.asked()["piqa"].limit) == ("x.jsonl", None)
+    assert config.all_tasks()["mmlu"].limit == 3
+    assert (config.all_tasks()["piqa"].data, config.all_tasks()["piqa"].limit) == ("x.jsonl", None)
     assert config.converses
     assert not EvaluateConfig(tasks=["base"]).converses
 
@@ -147,7 +147,7 @@ def test_tasks_are_named_alone_with_a_path_or_with_options() -> None:
         (["rag"], r"tasks.rag.data: missing; rag needs a file of items"),
         (["humaneval"], r"tasks.humaneval: runs what the model writes; allow it with run_code: true"),
         ({"a/b": "x"}, r"'a/b' is no name for a task"),
-        ({"rag": {"data": "x", "samples": 4}}, r"several answers at temperature 0 are the same answer"),
+        ({"rag": {"data": "x", "samples": 4}}, r"several answers at temperature 0 are identical"),
         ({"rag": {"data": "x", "world": {}}}, r"world: says which world builtin:world is"),
     ],
 )

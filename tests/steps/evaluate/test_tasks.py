@@ -164,7 +164,7 @@ def test_a_task_that_cannot_be_done_is_a_hole(recipe, tmp_path: Path, data) -> N
             {"chat_template": "own"},
             r"evaluate.tasks.instruction_following: a conversation, and the teacher has no",
         ),
-        ({"tasks": {"rag": "no.jsonl"}}, r"evaluate.tasks.rag.data: no.jsonl: there is no such file"),
+        ({"tasks": {"rag": "no.jsonl"}}, r"evaluate.tasks.rag.data: no.jsonl: expected a file"),
         ({"tasks": ["hellaswog"]}, r"evaluate.tasks.hellaswog: unknown task .*did you mean `hellaswag`"),
         ({"references": ["./nowhere"]}, r"evaluate.references.0"),
         ({"judge": {"url": "http://a"}}, r"evaluate.judge: url and model: give both, or neither"),
@@ -243,7 +243,7 @@ def test_a_judge_grades_what_a_command_asks(teacher: Path, held_out: Path, data,
 def test_the_shipped_recipe_has_the_papers_counts() -> None:
     """Each written out, and none other than what the task's name alone stands for."""
     recipe = load_recipe(Path(__file__).parents[3] / "recipes" / "minitron-base-tasks.yaml")
-    asked = recipe.evaluate.asked()
+    asked = recipe.evaluate.all_tasks()
     assert list(asked) == base_tasks(run_code=True)
     assert {name: task.num_fewshot for name, task in asked.items()} == {
         name: HARNESS[name].num_fewshot for name in asked

@@ -75,7 +75,7 @@ def test_folders_of_an_export_go_with_it_and_others_stay(model: Path) -> None:
         (model / name).write_text("-")
     result = publish(model, "--to", "me/small")
     assert result.returncode == 0, result.stderr
-    shown, stays = result.stdout.split("stays here:")
+    shown, stays = result.stdout.split("not uploaded:")
     assert all(name in shown for name in going)
     assert set(staying) <= set(stays.replace(",", " ").split())
 

@@ -55,8 +55,8 @@ class Search(Single):
         """Run the step."""
         check_runtime(self.runtime, [self.config.distill])
         model = located(self.model)
-        own = sources_of(self.text, self.column, "--text")
-        raw = {**self.config.model_dump(), "budget": self.budget, "text": own}
+        text = sources_of(self.text, self.column, "--text")
+        raw = {**self.config.model_dump(), "budget": self.budget, "text": text}
         size = model.folder.shape.size()
         config = parse(ShapeSearch, raw, "prunus search").model_copy(
             update={"distill": self.config.distill.with_defaults(size), "prune": self.config.prune.with_defaults(size)}

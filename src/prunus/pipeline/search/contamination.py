@@ -59,7 +59,7 @@ def _reported(data: DataConfig, evaluate: EvaluateConfig) -> Iterator[tuple[str,
     """(option, source) of everything that the evaluation reads."""
     for i, source in enumerate(data.held_out or data.corpus):
         yield (f"data.held_out.{i}" if data.held_out else f"data.corpus.{i}, of which a part is held out"), source
-    for name, task in evaluate.asked().items():
+    for name, task in evaluate.all_tasks().items():
         if task.data is not None:
             split = "held_out" if task.data == WORLD else "train"
             yield f"evaluate.tasks.{name}", SourceRef(path=task.data, split=split, world=task.world)
