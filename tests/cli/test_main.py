@@ -134,7 +134,7 @@ def test_a_teacher_that_reads_other_tokens_is_refused(teacher: Path, held_out: P
     text = ("--corpus", held_out, "--sequence-length", "32", "--out", tmp_path / "result")
     result = prunus("evaluate", teacher, "--teacher", "builtin:sapling", *text)
     assert result.returncode == 2, result.stderr
-    assert "tokens and the model 300, so they read a text as" in result.stderr
+    assert "tokens and the model 300, so they tokenise text" in result.stderr
     assert not (tmp_path / "result").exists()
 
 

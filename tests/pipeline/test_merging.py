@@ -169,7 +169,7 @@ def test_fitness_by_what_is_reported_is_refused(raw, speaks: Path, tmp_path: Pat
     merges = {"m": {"of": ["a", "b"], "evolve": evolve(speaks, "items")}}
     recipe = raw(merges, evaluate=evaluate)
     message = refused(recipe, tmp_path / "run")
-    assert "students.m.merge.evolve.tasks.words: 2 of 6 conversations are also what `evaluate` asks" in message
+    assert "students.m.merge.evolve.tasks.words: 2 of 6 conversations are also in `evaluate.tasks`" in message
     merges["m"]["evolve"]["i_am_tuning_on_the_test_set"] = True
     make_plan(parse(Recipe, recipe, "test"), tmp_path / "run")
     shutil.copytree(speaks / "teacher", tmp_path / "mute")

@@ -99,7 +99,7 @@ def test_variables_are_filled_in_or_missed(tmp_path: Path, monkeypatch: pytest.M
         ({"students": {"d": {"prune": {"drop_layers": "single", "importance": {"layers": "refit"}}}}}, "one by one"),
         ({"teacher": {"path": "a", "create": {}}}, "give either path or create"),
         ({"teacher": {"create": {}, "expand": {"num_hidden_layers": 9}}}, "expand: cannot be combined with create"),
-        ({"teacher": {"path": "a", "expand": {}}}, "teacher.expand: nothing is to grow"),
+        ({"teacher": {"path": "a", "expand": {}}}, "teacher.expand: nothing to expand"),
         ({"data": {"corpus": []}}, "data.corpus: expected at least 1"),
         ({"runtime": {"trackers": ["mlflow"]}}, "runtime.trackers.0: .*'tensorboard'"),
         ({"score": 3}, "score"),

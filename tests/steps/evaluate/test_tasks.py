@@ -162,7 +162,7 @@ def test_a_task_that_cannot_be_done_is_a_hole(recipe, tmp_path: Path, data) -> N
     [
         (
             {"chat_template": "own"},
-            r"evaluate.tasks.instruction_following: a conversation, and the teacher has no",
+            r"evaluate.tasks.instruction_following: needs a chat template, and the teacher has none",
         ),
         ({"tasks": {"rag": "no.jsonl"}}, r"evaluate.tasks.rag.data: no.jsonl: expected a file"),
         ({"tasks": ["hellaswog"]}, r"evaluate.tasks.hellaswog: unknown task .*did you mean `hellaswag`"),

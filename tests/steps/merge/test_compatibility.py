@@ -121,7 +121,7 @@ def test_the_context_is_the_firsts_and_it_is_told(bases: Any, tmp_path: Path) ->
     longer = ModelFolder(changed(base, tmp_path / "longer", {"max_position_embeddings": 4096}))
     (note,) = check_mergeable([ModelFolder(base), longer], None, "merge")
     assert "max_position_embeddings: 4096 in" in note
-    assert "the merged model has 128, as the first" in note
+    assert "the merged model has 128, like the first" in note
     scaled = {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}}
     pair = [
         changed(base, tmp_path / "a", scaled),

@@ -48,7 +48,7 @@ def test_without_upload_nothing_leaves(model: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert there.asked == []
     assert "model.safetensors" in result.stdout
-    assert "stays here: artifact.json" in result.stdout
+    assert "not uploaded: artifact.json" in result.stdout
     assert "nothing was sent" in result.stdout
 
 
