@@ -123,7 +123,7 @@ def refused(recipe: dict[str, Any], root: Path) -> str:
 @pytest.mark.parametrize(
     ("merge", "message"),
     [
-        ({"of": ["a", "c"]}, "students.m.merge.of.1: 'c' is no student"),
+        ({"of": ["a", "c"]}, "students.m.merge.of.1: 'c' is not a student"),
         ({"of": ["a", "teacher"]}, "model.embed_tokens.weight: (300, 32) and (300, 16)"),
         ({"of": ["a", "b.aligned"]}, "allowed after the name of a student that is cut: pruned, distilled"),
         ({"of": ["a", "m"]}, "m is a merged student that comes after m; list it before m"),

@@ -42,9 +42,9 @@ standard deviation of 3), llama.cpp's five times as much.
 
 
 TABLE = (3.0, 1.75)
-"""How much more than in transformers with a GELU in half precision rounding may come to in llama.cpp, which reads it
-from such a table (Gemma, GPT-2, GPT-NeoX): at most, and in the mean, which hardly varies. Tiny models have 0.7 to 1.0
-and 1.0 to 1.1 times that, Gemma 3 270M up to 1.3 and 1.2: docs/decisions/0005."""
+"""Allowed rounding of llama.cpp if it reads GELU from a half-precision table (Gemma, GPT-2, GPT-NeoX), as multiples
+(largest, mean) of transformers' with a half-precision GELU. The mean hardly varies. Tiny models have 0.7 to 1.0 and 1.0
+to 1.1, Gemma 3 270M up to 1.3 and 1.2: docs/decisions/0005."""
 
 
 @dataclass
@@ -94,9 +94,8 @@ class Agreement:
     def is_within(self, rounding: Agreement, factors: tuple[float, float]) -> bool:
         """Whether the difference is at most `factors` (largest, root mean square) times a model's own `rounding`."""
         most, mean = factors
-        if self.difference > most * rounding.difference:
-            return False
-        return self.mean_square**0.5 <= mean * rounding.mean_square**0.5
+        largest = self.difference <= most * rounding.difference
+        return largest and self.mean_square**0.5 <= mean * rounding.mean_square**0.5
 
     def is_rounding(self, tolerance: float) -> bool:
         """Whether rounding explains the difference.

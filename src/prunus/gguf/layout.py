@@ -3,8 +3,8 @@
 Where the order differs from transformers', the permutation follows from the weight's entry in the axis table:
 
     conv1d            [in, out] of GPT-2 is transposed to [out, in]
-    (heads head_dim)  of q and k, where pairs stand together: (heads 2 half) -> (heads half 2)
-    (heads 3 head_dim) hidden, q, k, v of each head side by side: -> (3 heads head_dim)
+    (heads head_dim)  of q and k, if rotary pairs are adjacent in llama.cpp: (heads 2 half) -> (heads half 2)
+    (heads 3 head_dim) hidden, with q, k, v of each head adjacent: -> (3 heads head_dim)
 """
 
 from __future__ import annotations

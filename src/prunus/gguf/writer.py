@@ -176,7 +176,7 @@ def _encoded(tensor: FileTensor, kind: int, pool: ThreadPoolExecutor) -> Iterato
         return encoded(piece, tensor, kind)
 
     pieces = tensor.pieces()
-    while together := list(islice(pieces, ggml.workers())):  # no more than this is in memory
+    while together := list(islice(pieces, ggml.workers())):  # only these pieces are in memory
         yield from pool.map(encode, together)
 
 

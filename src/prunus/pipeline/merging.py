@@ -155,5 +155,5 @@ def _check_known(entry: str, where: str, names: Sequence[str]) -> None:
     elsewhere = "/" in entry or ":" in entry or entry.startswith((".", "~")) or entry.endswith(ENDING)
     if not elsewhere:
         raise RecipeError(
-            f"{where}: {entry!r} is no student{nearest(entry, names)}; there are {', '.join(names)}, or give a folder"
+            f"{where}: {entry!r} is not a student{nearest(entry, names)}; allowed: {', '.join(names)}, or a folder"
         )

@@ -14,7 +14,7 @@ from prunus.gguf.vocabulary import CONTROL
 
 _MISSING = {
     "llama": {"bos": 1, "eos": 2, "unknown": 0},
-    "gpt2": {},  # llama.cpp's default is 11 for both, GPT-2's full stop, which is no special token
+    "gpt2": {},  # llama.cpp's default is 11 for both, GPT-2's full stop, a normal token
     "t5": {"eos": 1, "unknown": 2, "padding": 0},
 }
 """Default ids of special tokens, by tokenizer.ggml.model."""
