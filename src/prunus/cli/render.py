@@ -202,9 +202,9 @@ def show_results(root: Path, console: Console) -> None:
     for step, message in run.failures:
         console.warn(f"{step} failed: {message}")
     for text in run.damaged:
-        console.warn(f"left out, since its records are damaged: {text}")
+        console.warn(f"left out, because its records are damaged: {text}")
     console.table(f"{run.name}: on held-out text", HEADER, comparison(run))
-    if tasks.asked(run):
+    if tasks.evaluated_tasks(run):
         for title, table in (("scores", tasks.scores(run)), ("differences to the teacher", tasks.differences(run))):
             console.table(f"{run.name}: {title}", table.header, table.rows)
     for note in tasks.notes(run):
