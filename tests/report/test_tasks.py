@@ -6,7 +6,7 @@ import pytest
 
 from prunus.report.records import Run, load_run
 from prunus.report.step import write_report
-from prunus.report.tasks import MISSING, NOISE, differences, notes, parts, scores
+from prunus.report.tasks import MISSING, NOISE, differences, notes, parts, scores, sizes, speed
 
 
 def figure(value: float, half: float, difference: tuple[float, float, float] | None = None) -> dict[str, Any]:
@@ -99,3 +99,18 @@ def test_holes_and_lost_grades_are_told(run: Run, root: Path) -> None:
     page = write_report(root, root / "report.html").read_text()
     for part in ("mt: its parts", "by NVIDIA", "rag has no score: no data", "Paired differences"):
         assert part in page
+
+
+def test_speed_is_left_out_unless_timed_and_then_names_the_hardware(run: Run, root: Path) -> None:
+    assert speed(run).rows == []
+    assert sizes(run).rows == [["teacher", "1", "2 B", "3 B"], ["phi", "1", "2 B", "3 B"]]
+    page = write_report(root, root / "report.html").read_text()
+    assert "<h2>Speed</h2>" not in page
+    assert "<h2>Size</h2>" in page
+    file = root / "phi" / "evaluate" / "results.json"
+    found = json.loads(file.read_text())
+    sized = found["efficiency"]["model"]
+    found["efficiency"] = {"model": {**sized, "decode": 30.0}, "teacher": {**sized, "decode": 20.0}}
+    file.write_text(json.dumps(found))
+    assert speed(load_run(root)).rows == [["phi", MISSING, MISSING, "30 (1.50×)"]]
+    assert "Measured on x, one sequence at a time" in write_report(root, root / "report.html").read_text()

@@ -112,22 +112,26 @@ def sizes(run: Run) -> Table:
 def speed(run: Run) -> Table:
     """What was timed of each model, with the ratio to the teacher in the same run; no row where nothing was timed."""
     rows = []
-    for name, result in _last(run).items():
+    for name, result in _timed(run).items():
         model, teacher = _efficiency(result, "model"), _efficiency(result, "teacher")
-        if model.get("prefill") or model.get("decode"):
-            memory = human_bytes(model["memory_bytes"]) if model.get("memory_bytes") else MISSING
-            rows.append([name, memory, *(_rate(model, teacher, kind) for kind in ("prefill", "decode"))])
+        memory = human_bytes(model["memory_bytes"]) if model.get("memory_bytes") else MISSING
+        rows.append([name, memory, *(_rate(model, teacher, kind) for kind in ("prefill", "decode"))])
     return Table(("model", "memory", "prefill, tokens/s", "decode, tokens/s"), rows)
 
 
 def timed_on(run: Run) -> str:
     """The hardware on which speed was measured."""
-    return "; ".join(dict.fromkeys(r.record["hardware"] for r in _last(run).values() if _efficiency(r, "model")))
+    return "; ".join(dict.fromkeys(result.record["hardware"] for result in _timed(run).values()))
 
 
 def _last(run: Run) -> dict[str, Result]:
     """The last evaluation of each model by its name: training changes neither size nor speed."""
     return {result.subject: result for result in run.of_kind("evaluate")}
+
+
+def _timed(run: Run) -> dict[str, Result]:
+    models = {name: (result, _efficiency(result, "model")) for name, result in _last(run).items()}
+    return {name: result for name, (result, model) in models.items() if model.get("prefill") or model.get("decode")}
 
 
 def _efficiency(result: Result, whose: str) -> dict[str, Any]:
