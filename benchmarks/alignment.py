@@ -1,17 +1,17 @@
-"""What alignment gives back: the four skills of the built-in world, after a distillation on stories alone.
+"""What alignment recovers: the four skills of the built-in world, after a distillation on stories only.
 
     python benchmarks/alignment.py OUT [--json FILE] [--seeds 2]
 
-A student of half of `builtin:sapling`'s width is distilled on the world's stories, which hold no conversation, and so
-has lost the skills. From there, once each: SFT, and KD from Sapling, on the same 3,000 conversations. Then the question
-of preferences, where answers are dear and checks are cheap: SFT on 800 conversations; and from it two rounds of RPO,
-and two of DPO with the same options, on what the model itself answers to 1,200 prompts with checks (6 times each, best
-and worst; pairs of the first round are the same for both). Seeds are of these rounds, their prompts and answers; scores
-of items are means over them.
+A student of half of `builtin:sapling`'s width is distilled on the world's stories, which contain no conversations, so
+it loses the skills. From it, once each: SFT, and KD from Sapling, on the same 3,000 conversations. Then the case for
+preferences, where answers are expensive and checks are cheap: SFT on 800 conversations; and from that model two
+rounds of RPO, and two of DPO with the same options, on the model's answers to 1,200 prompts with checks (6 answers
+each, best and worst; both methods share the pairs of the first round). Seeds vary these rounds, their prompts and
+answers; scores of items are means over seeds.
 
-Every model is asked the same held-out items, whose names, values and tools no conversation has; differences are paired,
-to SFT on 800, and intervals 95 %, by bootstrap over items. Learning rate, SFT weight and temperature were chosen on
-items of another world (`--items 91`). What was done is kept in OUT.
+Every model is evaluated on the same held-out items, whose names, values and tools are in no conversation. Differences
+are paired with SFT on 800; intervals are 95 %, by bootstrap over items. Learning rate, SFT weight and temperature
+were chosen on items of another world (`--items 91`). Intermediate results are kept in OUT.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--items", type=int, default=0, help="seed of the world that the held-out items are of")
+    parser.add_argument("--items", type=int, default=0, help="seed of the world of the held-out items")
     parser.add_argument("--asked", type=int, default=300, help="items of each skill")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

@@ -1,9 +1,9 @@
-"""Writing GGUF beside a plain copy of the same bytes: CPU and wall seconds and peak memory, each in its own process.
+"""Writing GGUF compared with a plain copy of the same bytes: CPU and wall seconds, peak memory.
 
     python benchmarks/export.py [--gigabytes 2.2] [--json FILE]
 
-The checkpoint is bfloat16, of small finite values, made by benchmarks/prune.py. A copy reads and writes it in pieces of
-1 MiB and syncs; so does the writer. Best of 3, round by round, in turn.
+The checkpoint is bfloat16, of small finite values, made by benchmarks/prune.py. The copy reads and writes it in
+pieces of 1 MiB and syncs, as does the writer. Each runs in a separate process. Best of 3 rounds, alternating.
 """
 
 from __future__ import annotations

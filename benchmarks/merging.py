@@ -1,15 +1,15 @@
-"""Two students of one teacher, each aligned to two of the four skills, merged: what do the merged ones keep?
+"""Merges of two students of one teacher, each aligned to two of the four skills: which skills do they keep?
 
     python benchmarks/merging.py OUT [--json FILE]
 
-`builtin:sapling` is cut to two thirds of its width and distilled on the built-in world's stories, which hold no
-conversation, and so loses the skills. From there one student is aligned (SFT) to following instructions and playing a
-person, the other, on five times as many conversations, to answering from passages and calling functions. They are
-merged by their mean, by task arithmetic, by TIES, and by evolution of task arithmetic's weights for each kind of module
-and each half of the layers, whose fitness is the mean reward on training conversations of a world that nobody trained
-on. Reported are held-out items, whose names, values and tools no conversation has, and which fitness never saw;
-differences to the evolved one are paired by item, intervals are 95 %, by bootstrap over the items of each skill. What
-was done is kept in OUT.
+`builtin:sapling` is pruned to two thirds of its width and distilled on the built-in world's stories, which contain no
+conversations, so it loses the skills. From it one student is aligned (SFT) to follow instructions and play a person,
+another, on five times as many conversations, to answer from passages and call functions. They are merged by their
+mean, by task arithmetic, by TIES, and by evolution of task arithmetic's weights for each kind of module and each half
+of the layers. The fitness is the mean reward on training conversations of a world that no model was trained on.
+Results are for held-out items, whose names, values and tools are in no conversation and not in the fitness.
+Differences to the evolved merge are paired by item; intervals are 95 %, by bootstrap over the items of each skill.
+Intermediate results are kept in OUT.
 """
 
 from __future__ import annotations
@@ -124,10 +124,14 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tokens", type=int, default=150_000, help="of the distillation that both students share")
-    parser.add_argument("--conversations", type=int, nargs=2, default=[500, 2_500], help="that each is aligned on")
-    parser.add_argument("--trials", type=int, default=90, help="of the evolution")
-    parser.add_argument("--items", type=int, default=20, help="of each skill that every trial is asked")
+    parser.add_argument(
+        "--tokens", type=int, default=150_000, help="tokens of the distillation that both students share"
+    )
+    parser.add_argument(
+        "--conversations", type=int, nargs=2, default=[500, 2_500], help="conversations to align each student on"
+    )
+    parser.add_argument("--trials", type=int, default=90, help="trials of the evolution")
+    parser.add_argument("--items", type=int, default=20, help="items of each skill in every trial")
     parser.add_argument("--limit", type=int, default=150, help="held-out items of each skill")
     options = parser.parse_args()
     console = Console()

@@ -1,12 +1,12 @@
-"""Pruning a checkpoint of gigabytes: CPU seconds and peak memory, beside a plain copy of the bytes that stay.
+"""Pruning a checkpoint of gigabytes: CPU seconds and peak memory, compared with a plain copy of the kept bytes.
 
     python benchmarks/prune.py [--gigabytes 2.2] [--json FILE] [--mergekit /path/to/mergekit-yaml]
 
-Makes a Llama checkpoint of random bits (bfloat16, hidden 2048, as many layers as the size asks for), then cuts it
-with the `prunus` command, with random scores: by depth (a quarter of the layers goes) and by width (three quarters of
-the channels and neurons stay). The limit for both is a copy of as many bytes as the student holds, through a buffer of
-1 MiB. The peer, where its command is given, is mergekit's passthrough slicing of the same layers. Each runs in a
-process of its own.
+Makes a Llama checkpoint of random bits (bfloat16, hidden 2048, as many layers as the size needs), then prunes it with
+the `prunus` command, with random scores: by depth (a quarter of the layers is dropped) and by width (three quarters
+of the channels and neurons are kept). The lower bound for both is a copy of as many bytes as the student has, through
+a buffer of 1 MiB. If its command is given, mergekit's passthrough slicing of the same layers is measured too. Each
+runs in a separate process.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=2.2)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--mergekit", help="the mergekit-yaml command of an environment of its own")
+    parser.add_argument("--mergekit", help="the mergekit-yaml command of a separate environment")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(Path(folder), arguments.gigabytes, arguments.mergekit)

@@ -1,15 +1,16 @@
-"""Which shape of half the size: what the search finds, beside the median candidate and the proportional one.
+"""The best shape of half the size: the search's choice compared with the median candidate and the proportional shape.
 
     python benchmarks/search.py OUT [--teacher stories260K|sapling] [--whole] [--tokens N] [--json FILE] [--add]
 
-A dozen candidates of at most half the teacher's non-embedding parameters are searched by successive halving. The found
-shape, the candidate in the middle of the first rung's order, and the proportional shape then go through the same full
-distillation with three seeds each. How often a ranking would have chosen worse is told by the rankings that come after
-it, on the candidates that both have; with `--whole` every candidate goes through the full distillation too, and the
-rankings are held against that. Rankings are on documents of the corpus that are set aside; the figures of the full
-distillation are on held-out text that no ranking saw. What was done is kept in OUT, and an interrupted run goes on.
+A dozen candidates of at most half the teacher's non-embedding parameters are searched by successive halving. The
+chosen shape, the candidate in the middle of the first rung's order, and the proportional shape then go through the
+same full distillation with three seeds each. How often a ranking would have chosen worse is measured by the rankings
+after it, on the candidates that both have. With `--whole` every candidate goes through the full distillation too, and
+the rankings are compared with that. Rankings use documents of the corpus that are set aside; the figures of the full
+distillation are for held-out text that no ranking used. Intermediate results are kept in OUT, and an interrupted
+benchmark continues.
 
-`--add` puts the teacher's figures beside those of others in FILE.
+`--add` adds the teacher's figures to those of others in FILE.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--teacher", choices=list(TEACHERS), default="stories260K")
     parser.add_argument("--whole", action="store_true")
-    parser.add_argument("--tokens", type=int, help="of the full distillation, in place of the settings'")
+    parser.add_argument("--tokens", type=int, help="tokens of the full distillation, in place of the default")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--add", action="store_true")
     given = parser.parse_args()

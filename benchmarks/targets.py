@@ -1,9 +1,9 @@
-"""What is lost by keeping little of the teacher: bytes a token, and KL to the teacher after the same short training.
+"""The cost of storing little of the teacher: bytes per token, and KL to the teacher after the same short training.
 
     python benchmarks/targets.py TEACHER --corpus FILE --held-out FILE [--json FILE]
 
-One student, cut and seeded alike each time, learns from its teacher beside it, or from targets that were kept: the 64
-likeliest tokens, or 12 or 50 drawn. KL is measured on held-out text by the whole distributions.
+One student, with the same cut and seed each time, learns from its teacher online, or from stored targets: the 64
+likeliest tokens, or 12 or 50 sampled ones. KL is measured on held-out text with the full distributions.
 """
 
 from __future__ import annotations

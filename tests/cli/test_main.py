@@ -92,7 +92,7 @@ def test_a_word_stands_for_a_section_on_the_command_line(recipe: Path) -> None:
         (["run"], "no recipe given"),
         (["run", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["inspect", "./nowhere"], "there is no folder ./nowhere"),
-        (["report", "."], "there is no run.json"),
+        (["report", "."], "it has no run.json"),
         (["prune", ".", "--out", "x"], "there is no config.json"),
         (["score"], "required"),
         (

@@ -205,7 +205,7 @@ def show_results(root: Path, console: Console) -> None:
     for text in run.damaged:
         console.warn(f"skipped because of damaged records: {text}")
     console.table(f"{run.name}: on held-out text", HEADER, comparison(run))
-    if tasks.asked(run):
+    if tasks.evaluated_tasks(run):
         for title, table in (("scores", tasks.scores(run)), ("differences from the teacher", tasks.differences(run))):
             console.table(f"{run.name}: {title}", table.header, table.rows)
     for note in tasks.notes(run):

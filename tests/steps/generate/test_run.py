@@ -57,7 +57,7 @@ def test_a_student_trains_on_what_its_teacher_wrote(recipe, tmp_path: Path) -> N
     assert metrics["documents"] + metrics["dropped"] == 40
     assert metrics["prompt_tokens"] + metrics["answer_tokens"] == metrics["tokens"] == len(tokens.ids)
     rows = {row[0]: float(row[4].split()[0]) for row in comparison(load_run(plan.root))}
-    assert rows["own: rotated and pruned + distilled"] < rows["own: rotated and pruned"]
+    assert rows["own: pruned + distilled"] < rows["own: pruned"]
 
 
 def test_the_plan_shows_what_writing_costs(recipe, tmp_path: Path, capsys) -> None:
