@@ -1,6 +1,7 @@
 """What alignment gives back: the four skills of the built-in world, after a distillation on stories alone.
 
     python benchmarks/alignment.py OUT [--json FILE] [--seeds 2]
+    python benchmarks/alignment.py OUT --divide 70 --asked 2 --seeds 1    # minutes; only shows that everything runs
 
 A student of half of `builtin:sapling`'s width is distilled on the world's stories, which hold no conversation, and so
 has lost the skills. From there, once each: SFT, and KD from Sapling, on the same 3,000 conversations. Then the question
@@ -49,28 +50,31 @@ SKILLS = tuple(dict.fromkeys(skill for skill, _ in SHOWN))
 CHAT = {"path": "builtin:world", "name": "chat"}
 STAGE: dict[str, Any] = {"sequence_length": 224, "longer": "drop"}
 SFT = {**STAGE, "batch_size": 9, "optimizer": "muon", "learning_rate": 6e-3, "min_learning_rate": 3e-4}
-MANY, FEW = ([{**CHAT, "world": {"conversations": count, "seed": 7}}] for count in (3000, 800))
+MANY, FEW, PROMPTS = 3000, 800, 1200  # conversations
 PAIRS = {
     **STAGE, "batch_size": 32, "rounds": 2, "learning_rate": 5e-4, "beta": 0.2, "sft_weight": 0.2,
     "write": {"answers": 6, "max_new_tokens": 64, "temperature": 0.8},
 }  # fmt: skip
 METHODS = {"rpo": {**PAIRS, "eta": 4.0}, "dpo": PAIRS}
-PROMPTS = {"conversations": 1200, "turns": 1, "mixture": {
-    "rag": 2, "function_calling": 2, "instruction_following": 1, "roleplay": 1,
-}}  # fmt: skip
+MIXTURE = {"rag": 2, "function_calling": 2, "instruction_following": 1, "roleplay": 1}
 Items = dict[str, list[Row]]
 
 
-def recipe(items: int, asked: int) -> dict[str, Any]:
+def chats(count: int, seed: int, **world: Any) -> list[dict[str, Any]]:
+    """Conversations of the built-in world."""
+    return [{**CHAT, "world": {"conversations": count, "seed": seed, **world}}]
+
+
+def recipe(options: argparse.Namespace) -> dict[str, Any]:
     """Up to the model that preferences start from."""
     shape = locate_model(TEACHER, None, "teacher").folder.shape
-    world = {"seed": items, "held_out_items": asked}
+    world = {"seed": options.items, "held_out_items": options.asked}
     return {
         "name": "alignment",
         "seed": 0,
         "teacher": TEACHER,
         "data": {
-            "corpus": [{"path": "builtin:world", "world": {"documents": 6000, "seed": 5}}],
+            "corpus": [{"path": "builtin:world", "world": {"documents": 6000 // options.divide, "seed": 5}}],
             "held_out": [{"path": "builtin:world", "split": "held_out", "world": {"held_out_items": 100}}],
         },
         "score": {"samples": 128, "sequence_length": 96},
@@ -80,10 +84,10 @@ def recipe(items: int, asked: int) -> dict[str, Any]:
             }
         },
         "distill": {
-            "tokens": 150_000, "sequence_length": 224, "batch_size": 9, "learning_rate": 4e-3,
+            "tokens": 150_000 // options.divide, "sequence_length": 224, "batch_size": 9, "learning_rate": 4e-3,
             "min_learning_rate": 2e-4, "warmup_steps": 5,
         },
-        "align": [{"method": "sft", **SFT, "data": FEW}],
+        "align": [{"method": "sft", **SFT, "data": chats(FEW // options.divide, 7)}],
         "evaluate": {
             "sequence_length": 224,
             "max_tokens": 4000,
@@ -100,12 +104,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--items", type=int, default=0, help="seed of the world that the held-out items are of")
     parser.add_argument("--asked", type=int, default=300, help="items of each skill")
+    parser.add_argument("--divide", type=int, default=1, help="divide every amount of text by this")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     start, console = time.monotonic(), Console()
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "alignment.yaml"
-    file.write_text(yaml.safe_dump(recipe(options.items, options.asked), sort_keys=False))
+    file.write_text(yaml.safe_dump(recipe(options), sort_keys=False))
     plan = make_plan(load_recipe(file), options.out)
     run_plan(plan, console)
     done = {step.name: step for step in plan.steps}
@@ -114,11 +119,11 @@ def main() -> None:
         "distilled on stories": [items_of(done["student evaluate-distilled"])],
     }
     for method in ("sft", "distil"):
-        stage = {"method": method, **SFT, "data": MANY}
+        stage = {"method": method, **SFT, "data": chats(MANY // options.divide, 7)}
         found[f"then {method} on 3,000"] = carry_out(plan, method, stage, done["student distill"], console)
     found["then sft on 800"] = [items_of(done["student evaluate"])]
     for seed in range(options.seeds):
-        data = [{**CHAT, "world": {**PROMPTS, "seed": 23 + seed}}]
+        data = chats(PROMPTS // options.divide, 23 + seed, turns=1, mixture=MIXTURE)
         for method, given in METHODS.items():
             stage = {"method": method, **given, "data": data, "seed": seed}
             rounds = carry_out(plan, f"seed-{seed}", stage, done["student align-1-sft"], console)
@@ -182,7 +187,7 @@ def report(
     rows = [[name, *map(_cell, each.values())] for name, each in results.items()]
     console.table("", ["model", *map(" ".join, SHOWN)], rows)
     facts = {"hardware": hardware(), "versions": versions(), "seconds": round(seconds), "seeds": options.seeds}
-    facts |= {"recipe": recipe(options.items, options.asked), "methods": METHODS, "results": results}
+    facts |= {"recipe": recipe(options), "methods": METHODS, "results": results}
     if options.json:
         options.json.write_text(json.dumps(facts, indent=2) + "\n")
 
