@@ -70,7 +70,8 @@ def show_inspection(folder: ModelFolder, context: int | None, as_json: bool, con
     if as_json:
         print(json.dumps(facts, indent=2))
         return
-    console.table(str(folder.path), ["", ""], [[key.replace("_", " "), _fact(value)] for key, value in facts.items()])
+    names = {key: key.replace("_", " ") for key in facts} | {"context": "context for FLOPs"}
+    console.table(str(folder.path), ["", ""], [[names[key], _fact(value)] for key, value in facts.items()])
 
 
 def show_training(steps: Sequence[Step], console: Console) -> None:
