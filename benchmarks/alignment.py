@@ -65,9 +65,15 @@ def chats(count: int, seed: int, **world: Any) -> list[dict[str, Any]]:
     return [{**CHAT, "world": {"conversations": count, "seed": seed, **world}}]
 
 
+def stage(method: str, given: dict[str, Any], data: list[dict[str, Any]], divide: int) -> dict[str, Any]:
+    """A stage of alignment, whose steps are smaller where there is less data."""
+    return {"method": method, **given, "batch_size": max(1, given["batch_size"] // divide), "data": data}
+
+
 def recipe(options: argparse.Namespace) -> dict[str, Any]:
     """Up to the model that preferences start from."""
     shape = locate_model(TEACHER, None, "teacher").folder.shape
+    tokens = 150_000 // options.divide
     world = {"seed": options.items, "held_out_items": options.asked}
     return {
         "name": "alignment",
@@ -84,10 +90,10 @@ def recipe(options: argparse.Namespace) -> dict[str, Any]:
             }
         },
         "distill": {
-            "tokens": 150_000 // options.divide, "sequence_length": 224, "batch_size": 9, "learning_rate": 4e-3,
-            "min_learning_rate": 2e-4, "warmup_steps": 5,
+            "tokens": tokens, "sequence_length": 224, "batch_size": 9, "learning_rate": 4e-3,
+            "min_learning_rate": 2e-4, "warmup_steps": min(5, tokens // (9 * 224) // 2),
         },
-        "align": [{"method": "sft", **SFT, "data": chats(FEW // options.divide, 7)}],
+        "align": [stage("sft", SFT, chats(FEW // options.divide, 7), options.divide)],
         "evaluate": {
             "sequence_length": 224,
             "max_tokens": 4000,
@@ -119,24 +125,24 @@ def main() -> None:
         "distilled on stories": [items_of(done["student evaluate-distilled"])],
     }
     for method in ("sft", "distil"):
-        stage = {"method": method, **SFT, "data": chats(MANY // options.divide, 7)}
-        found[f"then {method} on 3,000"] = carry_out(plan, method, stage, done["student distill"], console)
+        given = stage(method, SFT, chats(MANY // options.divide, 7), options.divide)
+        found[f"then {method} on 3,000"] = carry_out(plan, method, given, done["student distill"], console)
     found["then sft on 800"] = [items_of(done["student evaluate"])]
     for seed in range(options.seeds):
         data = chats(PROMPTS // options.divide, 23 + seed, turns=1, mixture=MIXTURE)
         for method, given in METHODS.items():
-            stage = {"method": method, **given, "data": data, "seed": seed}
-            rounds = carry_out(plan, f"seed-{seed}", stage, done["student align-1-sft"], console)
+            round_of = {**stage(method, given, data, options.divide), "seed": seed}
+            rounds = carry_out(plan, f"seed-{seed}", round_of, done["student align-1-sft"], console)
             for number, items in enumerate(rounds, start=1):
                 found.setdefault(f"then {method}, round {number}", []).append(items)
     report(found, plan.recipe.evaluate, console, options, time.monotonic() - start)
 
 
-def carry_out(plan: Plan, subject: str, stage: dict[str, Any], start: Step, console: Console) -> list[Items]:
+def carry_out(plan: Plan, subject: str, given: dict[str, Any], start: Step, console: Console) -> list[Items]:
     """Do a stage, and ask each model that it makes; answers that another stage has of the same model are taken over."""
     steps = {step.name: step for step in plan.steps}
-    asked = {name: given for name, given in steps["student evaluate"].inputs.items() if name != "model"}
-    stages = Alignment((parse(AlignConfig, stage, "stage"),), (), None, Hub(find_model))
+    asked = {name: value for name, value in steps["student evaluate"].inputs.items() if name != "model"}
+    stages = Alignment((parse(AlignConfig, given, "stage"),), (), None, Hub(find_model))
     items = []
     for step in stages.steps(subject, start, steps["student evaluate"].inputs["teacher"], plan.root):
         console.heading(step.name, step.state())

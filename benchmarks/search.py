@@ -1,7 +1,7 @@
 """Which shape of half the size: what the search finds, beside the median candidate and the proportional one.
 
     python benchmarks/search.py OUT [--teacher stories260K|sapling] [--whole] [--tokens N] [--json FILE] [--add]
-    python benchmarks/search.py OUT --divide 40      # a few minutes; only shows that everything runs
+    python benchmarks/search.py OUT --divide 15      # a few minutes; only shows that everything runs
 
 A dozen candidates of at most half the teacher's non-embedding parameters are searched by successive halving. The found
 shape, the candidate in the middle of the first rung's order, and the proportional shape then go through the same full
@@ -128,6 +128,9 @@ def settings(teacher: str, divide: int) -> dict[str, Any]:
     for part, key in (("data", "max_tokens"), ("score", "samples"), ("search", "ranking_tokens"),
                       ("distill", "tokens"), ("evaluate", "max_tokens")):  # fmt: skip
         raw[part][key] //= divide
+    for training in (raw["distill"], raw["search"]["distill"]):
+        steps = training["tokens"] // (training["batch_size"] * training["sequence_length"])
+        training["warmup_steps"] = min(training["warmup_steps"], steps // 2)
     return raw
 
 

@@ -51,17 +51,17 @@ def test_help(name: str, load: Load, monkeypatch: pytest.MonkeyPatch, capsys: py
 @pytest.mark.parametrize(
     ("name", "arguments", "step"),
     [
-        ("alignment", (), "student align-1-sft"),
-        ("merging", (), "evolved merge"),
-        ("search", ("--teacher", "sapling"), "search search"),
-        ("targets", ("src/prunus/world/sapling", "--corpus", "builtin:world", "--held-out", "builtin:world"),
-         "cut distill"),
+        ("alignment", ("--divide", 70), "student align-1-sft"),
+        ("merging", ("--tokens", 4100), "evolved merge"),
+        ("search", ("--teacher", "sapling", "--divide", 15), "search search"),
+        ("targets", ("src/prunus/world/sapling", "--corpus", "builtin:world", "--held-out", "builtin:world",
+                     "--tokens", 8192), "cut distill"),
     ],
 )  # fmt: skip
 def test_recipes_plan(
-    name: str, arguments: tuple[str, ...], step: str, load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, arguments: tuple[object, ...], step: str, load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Up to the first step, and with every step that the benchmark reads by name."""
+    """At the smallest size that the benchmark runs at."""
     plans: list[Plan] = []
 
     def run_plan(plan: Plan, *_: Any) -> None:
