@@ -19,9 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lm_eval import simple_evaluate
-from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
 
 from prunus.models.folder import ModelFolder
 from prunus.models.load import load_model, load_tokenizer
@@ -60,6 +57,10 @@ def main() -> None:
 
 def measured(options: argparse.Namespace, name: str) -> dict[str, Any]:
     """One task, by both."""
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
     task: dict[str, Any] = {"data": str(options.data / f"{name}.jsonl"), "limit": options.items, "num_fewshot": 1}
     config = EvaluateConfig(tasks={name: task}, seed=options.seed)
     context = ModelFolder(options.model).shape.max_position_embeddings

@@ -1,6 +1,7 @@
 """Merges of two students of one teacher, each aligned to two of the four skills: which skills do they keep?
 
     python benchmarks/merging.py OUT [--json FILE]
+    python benchmarks/merging.py OUT --tokens 4100 --conversations 16 32 --trials 6 --items 1 --limit 2    # minutes
 
 `builtin:sapling` is pruned to two thirds of its width and distilled on the built-in world's stories, which contain no
 conversations, so it loses the skills. From it one student is aligned (SFT) to follow instructions and play a person,
@@ -71,7 +72,7 @@ def recipe(options: argparse.Namespace) -> dict[str, Any]:
         "students": {**own, **{name: {"merge": merge} for name, merge in merges.items()}},
         "distill": {
             "tokens": options.tokens, "sequence_length": 224, "batch_size": 9, "attend_across_documents": False,
-            "learning_rate": 6e-3, "min_learning_rate": 3e-4, "warmup_steps": 10,
+            "learning_rate": 6e-3, "min_learning_rate": 3e-4, "warmup_steps": min(10, options.tokens // (9 * 224) // 2),
         },
         "evaluate": {
             "sequence_length": 224, "max_tokens": 5_000, "prompt_count": 1,
@@ -86,7 +87,8 @@ def stage(skills: tuple[str, ...], count: int) -> dict[str, Any]:
     """SFT on conversations of some skills alone."""
     world = {"conversations": count, "seed": 6, "mixture": dict.fromkeys(skills, 1)}
     return {
-        "method": "sft", "data": [{**CHAT, "world": world}], "sequence_length": 224, "longer": "drop", "batch_size": 9,
+        "method": "sft", "data": [{**CHAT, "world": world}], "sequence_length": 224, "longer": "drop",
+        "batch_size": min(9, count // 8),
         "optimizer": "muon", "learning_rate": 4e-3, "min_learning_rate": 2e-4,
     }  # fmt: skip
 

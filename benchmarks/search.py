@@ -1,6 +1,7 @@
 """The best shape of half the size: the search's choice compared with the median candidate and the proportional shape.
 
     python benchmarks/search.py OUT [--teacher stories260K|sapling] [--whole] [--tokens N] [--json FILE] [--add]
+    python benchmarks/search.py OUT --divide 15      # a few minutes; only shows that everything runs
 
 A dozen candidates of at most half the teacher's non-embedding parameters are searched by successive halving. The
 chosen shape, the candidate in the middle of the first rung's order, and the proportional shape then go through the
@@ -19,6 +20,7 @@ import argparse
 import json
 import os
 import time
+from copy import deepcopy
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -95,12 +97,12 @@ def main() -> None:
     parser.add_argument("--teacher", choices=list(TEACHERS), default="stories260K")
     parser.add_argument("--whole", action="store_true")
     parser.add_argument("--tokens", type=int, help="tokens of the full distillation, in place of the default")
+    parser.add_argument("--divide", type=int, default=1, help="divide every amount of text by this")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--add", action="store_true")
     given = parser.parse_args()
     start, root = time.monotonic(), given.out / given.teacher
-    raw = {"name": given.teacher, "seed": 0, **TEACHERS[given.teacher]}
-    raw["search"]["distill"] = {**raw["distill"], **raw["search"]["distill"]}
+    raw = {"name": given.teacher, "seed": 0, **settings(given.teacher, given.divide)}
     raw["distill"]["tokens"] = given.tokens or raw["distill"]["tokens"]
     plan = carry_out(raw, {"best": student({"shape": "search.best"}, raw, SEEDS[0])}, root)
     searched = time.monotonic() - start
@@ -110,13 +112,27 @@ def main() -> None:
     wanted += [(name, SEEDS[0]) for name in found["candidates"] if given.whole and name not in roles.values()]
     plan = carry_out(raw, {f"{name}-{seed}": whole(found, name, raw, seed) for name, seed in wanted}, root)
     facts = figures(plan, found, roles, wanted)
-    settings = {key: value for key, value in TEACHERS[given.teacher].items() if key not in ("teacher", "data")}
-    facts |= {"settings": settings, "hardware": hardware(), "versions": versions()}
+    kept = {key: value for key, value in raw.items() if key not in ("name", "seed", "teacher", "data")}
+    facts |= {"settings": kept, "hardware": hardware(), "versions": versions()}
     facts["seconds"] = {"search": round(searched), "all": round(time.monotonic() - start)}
     show(facts, found)
     if given.json:
         others = json.loads(given.json.read_text()) if given.add and given.json.is_file() else {}
         given.json.write_text(json.dumps({**others, given.teacher: facts}, indent=2) + "\n")
+
+
+def settings(teacher: str, divide: int) -> dict[str, Any]:
+    """A teacher's part of the recipe, with every amount of text divided."""
+    raw = deepcopy(TEACHERS[teacher])
+    raw["search"]["distill"] = {**raw["distill"], **raw["search"]["distill"]}
+    raw["search"]["distill"]["tokens"] //= divide
+    for part, key in (("data", "max_tokens"), ("score", "samples"), ("search", "ranking_tokens"),
+                      ("distill", "tokens"), ("evaluate", "max_tokens")):  # fmt: skip
+        raw[part][key] //= divide
+    for training in (raw["distill"], raw["search"]["distill"]):
+        steps = training["tokens"] // (training["batch_size"] * training["sequence_length"])
+        training["warmup_steps"] = min(training["warmup_steps"], steps // 2)
+    return raw
 
 
 def student(prune: dict[str, Any], raw: dict[str, Any], seed: int) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def measured(options: argparse.Namespace, kept: dict[str, Any], root: Path) -> d
         "students": {"cut": {"prune": options.prune}},
         "distill": {
             "tokens": options.tokens, "sequence_length": 256, "batch_size": 8, "learning_rate": 2e-3,
-            "min_learning_rate": 1e-4, "warmup_steps": 10, "states": "none",
+            "min_learning_rate": 1e-4, "warmup_steps": min(10, options.tokens // (8 * 256) // 2), "states": "none",
             "targets": "cached" if kept else "online",
         },
         "evaluate": {"sequence_length": 256, "max_tokens": 30_000, "prompt_count": 0},

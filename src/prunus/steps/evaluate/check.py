@@ -82,17 +82,17 @@ def _check_known(name: str, kind: str) -> None:
     where = f"evaluate.tasks.{name}"
     installed = importlib.util.find_spec("lm_eval") is not None
     if kind in HARNESS and not installed:
-        raise RecipeError(f"{where}: lm-evaluation-harness is not installed; `pip install prunus[evaluate]`")
+        raise RecipeError(f"{where}: lm-evaluation-harness is not installed; `pip install 'prunus[evaluate]'`")
     if installed and kind not in SKILLS and (missing := _not_installed("lm_eval")):
         raise RecipeError(
             f"{where}: lm-evaluation-harness is installed without {', '.join(missing)}, which it needs; "
-            "`pip install prunus[evaluate]` installs everything"
+            "`pip install 'prunus[evaluate]'` installs everything"
         )
     if kind in HARNESS:
         return
     known = {*SKILLS, *HARNESS, *(harness_tasks() if installed else ())}
     if kind not in known:
-        more = "" if installed else "; after `pip install prunus[evaluate]` also those of lm-evaluation-harness"
+        more = "" if installed else "; after `pip install 'prunus[evaluate]'` also those of lm-evaluation-harness"
         listed = ", ".join(("base", *SKILLS, *HARNESS))
         raise RecipeError(f"{where}: unknown task {kind!r}{nearest(kind, known)}; allowed: {listed}{more}")
 
