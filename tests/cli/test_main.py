@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -92,7 +93,7 @@ def test_a_word_stands_for_a_section_on_the_command_line(recipe: Path) -> None:
         (["run"], "no recipe given"),
         (["run", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["inspect", "./nowhere"], "there is no folder ./nowhere"),
-        (["report", "."], "there is no run.json"),
+        (["report", "."], "it has no run.json"),
         (["prune", ".", "--out", "x"], "there is no config.json"),
         (["score"], "required"),
         (
@@ -147,6 +148,13 @@ def test_plan_shows_what_would_be_done_and_does_nothing(recipe: Path, tmp_path: 
     assert not (tmp_path / "run").exists()
     assert prunus("run", recipe, "--out", tmp_path / "run", "--dry-run").returncode == 0
     assert not (tmp_path / "run").exists()
+
+
+def test_plan_warns_of_too_little_memory(recipe: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    for memory, warned in ((2**60, False), (1, True)):
+        monkeypatch.setattr("psutil.virtual_memory", lambda memory=memory: SimpleNamespace(total=memory))
+        assert main(["plan", str(recipe), "--out", str(tmp_path / "run"), "--runtime.device", "cpu"]) == 0
+        assert ("more memory than the" in capsys.readouterr().out) == warned
 
 
 def test_inspect_needs_no_weights(teacher: Path, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_costs_are_those_of_the_arithmetic(plan) -> None:
         ({"students": {"w": {"prune": {"num_hidden_layers": 9}}}}, "students.w.prune.num_hidden_layers: 9 is more"),
         ({"students": {"w": {"prune": {"hidden_size": 32}}}}, "students.w.prune: nothing is cut"),
         ({"score": {"sequence_length": 4096}}, "score.sequence_length: 4096 is more than the model's context of 128"),
-        ({"data": {"corpus": ["nowhere.jsonl"]}}, "data.corpus.0.path: there is no file"),
+        ({"data": {"corpus": ["nowhere.jsonl"]}}, "data.corpus.0: there is no file"),
     ],
 )
 def test_mistakes_are_found_before_any_work(plan, tmp_path, changes, message: str) -> None:

@@ -69,7 +69,12 @@ class Single:
                 execute(part, self.runtime, console)
         assert last.artifact.record is not None  # `execute` finished it
         metrics = last.artifact.record["metrics"]
-        console.table("", ["figure", "value"], [[name, f"{value:.6g}"] for name, value in metrics.items()])
+        console.table("", ["figure", "value"], [[name, _figure(value)] for name, value in metrics.items()])
+
+
+def _figure(value: float) -> str:
+    """Counts in full, measurements to six digits."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
 
 
 @dataclass(kw_only=True)
@@ -77,7 +82,7 @@ class Text:
     """Text for a command of one step."""
 
     corpus: tuple[str, ...]
-    """Text files (.jsonl, .json, .csv, .parquet, .txt), datasets on the hub, or `builtin:python`."""
+    """Text files (.jsonl, .json, .csv, .parquet, .txt), datasets on the hub, `builtin:python` or `builtin:world`."""
     column: str = "text"
     """Column that holds the text."""
     append_eos: bool = True

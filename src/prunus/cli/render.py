@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from prunus.console import Console, duration, human, human_bytes
 from prunus.costs import Cost
 from prunus.data.preview import Preview
@@ -16,7 +18,7 @@ from prunus.models.folder import ModelFolder
 from prunus.models.settings import named_dtype
 from prunus.models.shape import Shape
 from prunus.pipeline.estimate import cost_of
-from prunus.pipeline.pace import seconds_of
+from prunus.pipeline.pace import on_gpu, seconds_of
 from prunus.pipeline.planned import Plan
 from prunus.report import tasks
 from prunus.report.records import load_run
@@ -70,7 +72,8 @@ def show_inspection(folder: ModelFolder, context: int | None, as_json: bool, con
     if as_json:
         print(json.dumps(facts, indent=2))
         return
-    console.table(str(folder.path), ["", ""], [[key.replace("_", " "), _fact(value)] for key, value in facts.items()])
+    names = {key: key.replace("_", " ") for key in facts} | {"context": "context for FLOPs"}
+    console.table(str(folder.path), ["", ""], [[names[key], _fact(value)] for key, value in facts.items()])
 
 
 def show_training(steps: Sequence[Step], console: Console) -> None:
@@ -127,13 +130,19 @@ def show_plan(plan: Plan, console: Console) -> None:
         show_preview(preview, console)
     for text in plan.missing:
         console.warn(f"not checked: {text}")
-    todo = [
-        cost
+    todo = {
+        step.name: cost
         for step, cost, repeated in zip(plan.steps, costs, again, strict=True)
         if not repeated and not step.artifact.is_done()
-    ]
-    flops, memory = sum(cost.flops for cost in todo), max((cost.memory_bytes for cost in todo), default=0)
-    disk = sum(cost.disk_bytes for cost in todo)
+    }
+    flops, memory = sum(cost.flops for cost in todo.values()), max((c.memory_bytes for c in todo.values()), default=0)
+    disk = sum(cost.disk_bytes for cost in todo.values())
+    if memory > (here := psutil.virtual_memory().total) and not on_gpu(plan.recipe.runtime):
+        large = ", ".join(name for name, cost in todo.items() if cost.memory_bytes > here)
+        console.warn(
+            f"more memory than the {human_bytes(here)} of this machine: {large}; "
+            "training and evaluation need less with a smaller runtime.device_batch_size or sequence_length"
+        )
     console.say(
         f"to do: {len(todo)} of {len(set(places))} steps, {_time(times)}{human(flops)} FLOPs, at most "
         f"{human_bytes(memory)} of memory (without libraries), {human_bytes(disk)} of disk; "
@@ -205,8 +214,8 @@ def show_results(root: Path, console: Console) -> None:
     for text in run.damaged:
         console.warn(f"left out, because its records are damaged: {text}")
     console.table(f"{run.name}: on held-out text", HEADER, comparison(run))
-    if tasks.asked(run):
-        for title, table in (("scores", tasks.scores(run)), ("differences to the teacher", tasks.differences(run))):
+    if tasks.evaluated_tasks(run):
+        for title, table in (("scores", tasks.scores(run)), ("differences from the teacher", tasks.differences(run))):
             console.table(f"{run.name}: {title}", table.header, table.rows)
     for note in tasks.notes(run):
         console.warn(note)

@@ -36,7 +36,7 @@ def seconds_of(plan: Plan, costs: Sequence[Cost]) -> list[float | None]:
         costs: The cost of each of its steps.
     """
     paces = _done(plan, costs)
-    machine = None if _on_gpu(plan.recipe.runtime) else _product(plan.teacher)
+    machine = None if on_gpu(plan.recipe.runtime) else _product(plan.teacher)
     seconds: list[float | None] = []
     for step, cost in zip(plan.steps, costs, strict=True):
         pace = paces.get(step.kind) or (machine and machine * _SHARES.get(step.kind, _SHARE))
@@ -57,7 +57,7 @@ def _done(plan: Plan, costs: Sequence[Cost]) -> dict[str, float]:
     return {kind: flops[kind] / taken for kind, taken in seconds.items() if taken >= _MIN_SECONDS}
 
 
-def _on_gpu(runtime: Runtime) -> bool:
+def on_gpu(runtime: Runtime) -> bool:
     """Whether work will run on a GPU, as far as can be known without torch."""
     return runtime.device.startswith("cuda") or (runtime.device == "auto" and shutil.which("nvidia-smi") is not None)
 

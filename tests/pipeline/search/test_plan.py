@@ -115,7 +115,7 @@ def test_another_search_makes_another_student_and_nothing_else(done: Plan) -> No
 
 def test_the_report_shows_it(done: Plan, tmp_path: Path) -> None:
     page = write_report(done.root, tmp_path / "report.html").read_text()
-    assert "how the ranking moved" in page
+    assert "ranking after each rung" in page
     for name in found_in(done)["candidates"]:
         assert name in page
 

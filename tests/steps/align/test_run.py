@@ -137,7 +137,7 @@ WRONG = [
     ({"method": "kto", "sequence_length": 64}, r"answers.jsonl, row 1: label is missing"),
     ({"method": "rpo", "sequence_length": 64}, r"row 1: chosen_reward and rejected_reward are missing"),
     ({"method": "sft", "sequence_length": 4096}, r"align.0.sequence_length: 4096 is more than"),
-    ({"method": "sft", "sequence_length": 64, "data": ["no.jsonl"]}, r"align.0.data.0.path: there is no"),
+    ({"method": "sft", "sequence_length": 64, "data": ["no.jsonl"]}, r"align.0.data.0: there is no"),
     ({"method": "best_of_n", "sequence_length": 64, "write": {"max_new_tokens": 64}},
      r"write.max_new_tokens: 64 leaves no room for a prompt in sequence_length: 64"),
     ({"method": "best_of_n", "sequence_length": 64, "write": {"max_new_tokens": 8}}, r"row 1: check is missing"),

@@ -16,7 +16,7 @@ from prunus.pipeline.recipe import Recipe, load_recipe
 from prunus.pipeline.run import run_plan
 from prunus.report.records import load_run
 from prunus.report.step import write_report
-from prunus.report.tasks import HOLE, NOISE, differences, health, notes, scores, speed
+from prunus.report.tasks import MISSING, NOISE, differences, health, notes, scores, speed
 from prunus.steps.evaluate import check
 from prunus.steps.evaluate.tasks import HARNESS, base_tasks
 from tests.fake import serving
@@ -85,7 +85,7 @@ def test_a_run_compares_student_teacher_and_reference(recipe, tmp_path: Path) ->
     run_plan(plan, QUIET)
     run = load_run(plan.root)
     table = scores(run)
-    names = ["teacher", "other: reference", "width: rotated and pruned"]
+    names = ["teacher", "other: reference", "width: pruned"]
     assert [row[0] for row in table.rows] == names
     assert table.header == (
         "model", "instruction_following (prompt_strict)", "rag (f1)", "function_calling (right)", "persona (consistent)"
@@ -98,7 +98,7 @@ def test_a_run_compares_student_teacher_and_reference(recipe, tmp_path: Path) ->
     assert "×" in speed(run).rows[-1][-2]
     assert any("no judge is given" in note for note in notes(run))
     page = write_report(plan.root, tmp_path / "report.html").read_text()
-    for part in ("Tasks, beside the teacher", "Writing", "Speed", "no judge is given", "a plum tree"):
+    for part in ("Tasks: difference to the teacher", "Written answers", "Speed", "no judge is given", "a plum tree"):
         assert part in page
     folder = steps["width evaluate"].artifact.path
     results = json.loads((folder / "results.json").read_text())
@@ -152,9 +152,9 @@ def test_a_task_that_cannot_be_done_is_a_hole(recipe, tmp_path: Path, data) -> N
     run_plan(plan, QUIET)
     run = load_run(plan.root)
     column = scores(run).header.index("rag")
-    assert {row[column] for row in scores(run).rows} == {HOLE}
+    assert {row[column] for row in scores(run).rows} == {MISSING}
     assert all("±" in row[column - 1] for row in scores(run).rows)
-    assert any("rag is a hole: tasks.rag: item 2: its check cannot be read" in note for note in notes(run))
+    assert any("rag has no score: tasks.rag: item 2: its check cannot be read" in note for note in notes(run))
 
 
 @pytest.mark.parametrize(

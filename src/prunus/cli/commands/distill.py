@@ -27,7 +27,7 @@ class Distill(Single):
     teacher: str
     """The teacher: folder, id on the hub, or GGUF file."""
     corpus: tuple[str, ...] = ()
-    """Text files (.jsonl, .json, .csv, .parquet, .txt), datasets on the hub, or `builtin:python`."""
+    """Text files (.jsonl, .json, .csv, .parquet, .txt), datasets on the hub, `builtin:python` or `builtin:world`."""
     column: str = "text"
     """Column that holds the text."""
     append_eos: bool = True
