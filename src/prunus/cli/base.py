@@ -105,14 +105,14 @@ def sources_of(paths: tuple[str, ...], column: str, flag: str) -> tuple[Source, 
     return tuple(parse(Source, {"path": path, "column": column}, flag) for path in paths)
 
 
-def located(path: str) -> Located:
-    """The model that a command is given.
+def located(path: str, where: str = "MODEL") -> Located:
+    """The model that a command is given, as the argument or flag `where`.
 
     Raises:
         ModelError: It is not there, or its headers are not those that its config asks for.
         HubError: The hub does not give it.
     """
-    return HUB.model(path, "MODEL", check=True)
+    return HUB.model(path, where, check=True)
 
 
 def finished(folder: Path, flag: str, kind: str) -> Given:

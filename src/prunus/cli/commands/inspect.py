@@ -31,4 +31,4 @@ class Inspect:
         if self.context is not None and self.context < 1:
             raise RecipeError(f"--context: {self.context}; it must be at least 1")
         folder = find_model(self.model, self.revision, "MODEL", weights=False).folder
-        show_inspection(folder, self.context, self.json, console)
+        show_inspection(self.model, folder, self.context, self.json, console)
