@@ -74,7 +74,7 @@ class Single:
 
 def _figure(value: float) -> str:
     """Counts in full, measurements to six digits."""
-    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.6g}"
 
 
 @dataclass(kw_only=True)
