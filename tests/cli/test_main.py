@@ -157,6 +157,18 @@ def test_plan_warns_of_too_little_memory(recipe: Path, tmp_path: Path, monkeypat
         assert ("more memory than the" in capsys.readouterr().out) == warned
 
 
+def test_a_model_that_is_not_there_is_named_by_its_flag(teacher: Path, corpus: Path, tmp_path: Path, capsys) -> None:
+    text = ["--corpus", str(corpus), "--out", str(tmp_path / "out")]
+    for flag, arguments in (
+        ("STUDENT", ["distill", "./nowhere", "--teacher", str(teacher), "--tokens", "512", *text]),
+        ("--teacher", ["distill", str(teacher), "--teacher", "./nowhere", "--tokens", "512", *text]),
+        ("--teacher", ["evaluate", str(teacher), "--teacher", "./nowhere", *text]),
+        ("MODEL", ["score", "./nowhere", *text]),
+    ):
+        assert main(arguments) == 2
+        assert f"error: {flag}: there is no folder ./nowhere" in capsys.readouterr().err
+
+
 def test_inspect_needs_no_weights(teacher: Path, tmp_path: Path) -> None:
     facts = json.loads(prunus("inspect", teacher, "--json").stdout)
     assert facts["parameters"] == facts["embedding_parameters"] + facts["non_embedding_parameters"]
