@@ -49,7 +49,7 @@ def test_without_upload_nothing_leaves(model: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert there.asked == []
     assert "model.safetensors" in result.stdout
-    assert "stays here: artifact.json" in result.stdout
+    assert "not uploaded: artifact.json" in result.stdout
     assert "nothing was sent" in result.stdout
 
 
@@ -78,7 +78,7 @@ def test_folders_of_an_export_go_with_it_and_others_stay(model: Path) -> None:
         (model / name).write_text("-")
     result = publish(model, "--to", "me/small")
     assert result.returncode == 0, result.stderr
-    shown, stays = result.stdout.split("stays here:")
+    shown, stays = result.stdout.split("not uploaded:")
     assert all(name in shown for name in going)
     assert set(staying) <= set(stays.replace(",", " ").split())
 
