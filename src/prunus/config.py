@@ -142,8 +142,8 @@ class StepConfig(Config):
         owner = next(one for one in cls.__mro__ if "kind" in vars(one))
         return owner.__module__.rpartition(".")[0]
 
-    def suited(self, size: Size) -> Self:
-        """The same, with what nobody gave as it suits a model of that size."""
+    def with_defaults(self, size: Size) -> Self:
+        """A copy with unset options resolved to the defaults for a model of that size."""
         return self
 
 

@@ -117,7 +117,7 @@ def test_one_command_has_no_teacher_that_was_asked_before(teacher, corpus, tmp_p
     words = ["distill", teacher, "--teacher", teacher, "--corpus", corpus, "--tokens", 1024, "--out", tmp_path / "out"]
     words += ["--targets", "cached", "--sequence-length", 16, "--batch-size", 4, "--warmup-steps", 1]
     assert main([str(word) for word in words]) == 2
-    assert "--targets: cached is for recipes" in capsys.readouterr().err
+    assert "--targets: cached works in recipes only" in capsys.readouterr().err
 
 
 def measured(plan: Plan, name: str) -> dict[str, float]:
@@ -126,6 +126,7 @@ def measured(plan: Plan, name: str) -> dict[str, float]:
     return json.loads((step.artifact.path / "artifact.json").read_text())["metrics"]
 
 
+@pytest.mark.slow
 def test_a_whole_run_on_all_tokens_ends_where_the_teacher_beside_the_students_would(plan) -> None:
     found = plan(targets={"count": 300})
     run_plan(found, QUIET)
@@ -142,6 +143,7 @@ def test_a_whole_run_on_all_tokens_ends_where_the_teacher_beside_the_students_wo
         )
 
 
+@pytest.mark.slow
 def test_a_whole_run_on_what_was_drawn(plan) -> None:
     found = plan(targets={"keep": "samples", "count": 50})
     run_plan(found, QUIET)

@@ -228,11 +228,11 @@ def _refuse_missing_file(source: SourceRef, where: str) -> None:
     path = source.path
     local = path.startswith((".", "/", "~")) or path.count("/") > 1
     if path.startswith("builtin:"):
-        raise DataError(f"{where}.path: unknown {path!r}{nearest(path, BUILTINS)}; there are: {', '.join(BUILTINS)}")
+        raise DataError(f"{where}: unknown {path!r}{nearest(path, BUILTINS)}; there are: {', '.join(BUILTINS)}")
     if os.path.isdir(os.path.expanduser(path)):
-        raise DataError(f"{where}.path: {path} is a folder; name the files in it")
+        raise DataError(f"{where}: {path} is a folder; name the files in it")
     if local or any(path.lower().endswith(ending) for ending in FORMATS):
-        raise DataError(f"{where}.path: there is no file {path}")
+        raise DataError(f"{where}: there is no file {path}")
 
 
 def _hub_commit(source: SourceRef, where: str) -> str:
@@ -242,7 +242,7 @@ def _hub_commit(source: SourceRef, where: str) -> str:
     try:
         return str(HfApi().dataset_info(source.path, revision=source.revision).sha)
     except Exception as error:  # no network, no such dataset, no right to it: the hub's client says which
-        raise HubError(f"{where}.path: {source.path} is no local file, and the hub does not give it: {error}") from None
+        raise HubError(f"{where}: {source.path} is no local file, and the hub does not give it: {error}") from None
 
 
 def _python_rows(column: str) -> Iterator[dict[str, str]]:

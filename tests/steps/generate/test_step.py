@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ from prunus.inference import local
 from prunus.inference.answers import Answer, Kept
 from prunus.models.load import load_tokenizer
 from tests.families import make_teacher
+from tests.processes import together
 from tests.steps.generate.making import generate, lines, make_stream, with_template, write_rows
 from tests.tiny import load
 
@@ -155,11 +153,13 @@ def test_prompts_that_leave_no_room_are_passed_over(teacher: Path, tmp_path: Pat
     file = write_rows(tmp_path / "x.jsonl", "plum " * 90, "a cherry", column="text")
     (line,) = generate(teacher, tmp_path / "out", prompts=[str(file)], max_new_tokens=50)
     assert line["prompt"] == "a cherry"
-    with pytest.raises(DataError, match=r"generate.prompts: none is left; 1 are longer than the 78 tokens"):
+    with pytest.raises(DataError, match=r"generate.prompts: no prompt left: 1 are longer than the 78 tokens"):
         generate(
             teacher, tmp_path / "none", prompts=[str(write_rows(file, "plum " * 90, column="text"))], max_new_tokens=50
         )
-    with pytest.raises(RecipeError, match=r"generate.max_new_tokens: 128 .* context of 128 tokens; at most 127 fit"):
+    with pytest.raises(
+        RecipeError, match=r"generate.max_new_tokens: 128 .* context of 128 tokens; allowed: at most 127"
+    ):
         generate(teacher, tmp_path / "none", prompts=[str(file)], max_new_tokens=128)
 
 
@@ -168,16 +168,12 @@ def test_a_stream_without_prompts_has_none(stream: Path) -> None:
     assert tokens.answers is None
 
 
+@pytest.mark.processes
 def test_two_processes_write_as_one_does(teacher: Path, corpus: Path, tmp_path: Path) -> None:
     words = ["generate", teacher, "--corpus", corpus, "--samples", 10, "--prompt-tokens", 5, "--max-new-tokens", 6]
     words = [str(word) for word in [*words, "--runtime.device-batch-size", 3]]
     assert main([*words, "--out", str(tmp_path / "one" / "written")]) == 0
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29519"]
-    result = subprocess.run(
-        [*launch, "-m", "prunus", *words, "--out", str(tmp_path / "two" / "written")],
-        check=False, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
+    together([*words, "--out", str(tmp_path / "two" / "written")])
     one, two = (tmp_path / name / "written" for name in ("one", "two"))
     for name in FILES:
         assert (one / name).read_bytes() == (two / name).read_bytes(), name

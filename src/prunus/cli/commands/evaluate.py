@@ -41,7 +41,7 @@ class Evaluate(Single):
         stream = self.text.stream(model, "held_out", self.out)
         inputs: dict[str, Step | Given] = {"model": given_model(model), "tokens": stream}
         if self.teacher is not None:
-            teacher = located(self.teacher)
+            teacher = located(self.teacher, "--teacher")
             check_same_tokens(model.folder.shape, teacher.folder.shape, "--teacher")
             inputs["teacher"] = given_model(teacher)
         config = self._with_tasks()
@@ -53,7 +53,7 @@ class Evaluate(Single):
         self.do(config, inputs, console)
 
     def _with_tasks(self) -> EvaluateConfig:
-        """The options, with the tasks in them."""
+        """The options with the tasks of `--tasks`."""
         tasks = {}
         for task in self.tasks:
             name, _, data = task.partition("=")

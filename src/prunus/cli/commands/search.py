@@ -18,7 +18,7 @@ from prunus.errors import ArtifactError
 from prunus.files import read_object
 from prunus.graph.steps import Given, Step, given_model, given_tokenizer, tokens_step
 from prunus.pipeline.cutting import scored
-from prunus.pipeline.search.config import FOUND, ShapeSearch
+from prunus.pipeline.search.config import RECORD, ShapeSearch
 from prunus.pipeline.search.contamination import check_apart
 from prunus.pipeline.search.plan import PlannedSearch, check_search, search_cuts
 from prunus.pipeline.search.workshop import texts_of
@@ -55,11 +55,11 @@ class Search(Single):
         """Run the step."""
         check_runtime(self.runtime, [self.config.distill])
         model = located(self.model)
-        own = sources_of(self.text, self.column, "--text")
-        raw = {**self.config.model_dump(), "budget": self.budget, "text": own}
+        text = sources_of(self.text, self.column, "--text")
+        raw = {**self.config.model_dump(), "budget": self.budget, "text": text}
         size = model.folder.shape.size()
         config = parse(ShapeSearch, raw, "prunus search").model_copy(
-            update={"distill": self.config.distill.suited(size), "prune": self.config.prune.suited(size)}
+            update={"distill": self.config.distill.with_defaults(size), "prune": self.config.prune.with_defaults(size)}
         )
         data = DataConfig(
             corpus=sources_of(self.corpus, self.column, "--corpus"),
@@ -73,7 +73,7 @@ class Search(Single):
         tokenizer = given_tokenizer(model)
         corpus = tokens_step(texts.recovery[0], texts.recovery[1], tokenizer, "recovery", texts.root)
         cuts = search_cuts(config, shape)
-        own_score = self.score.suited(size)
+        own_score = self.score.with_defaults(size)
         score = scored(own_score, shape, cuts)
         place = Path(f"{self.out}-trials")
         planned = PlannedSearch(config, texts, tokenizer, corpus, own_score, cuts, place)
@@ -87,4 +87,4 @@ class Search(Single):
         after = [step for step in planned.steps(teacher, scores) if step.fingerprint != corpus.fingerprint]
         self.do_all([*before, *after], console)
         if distributed.rank() == 0:
-            show_search(read_object(Path(self.out) / FOUND, ArtifactError), console)
+            show_search(read_object(Path(self.out) / RECORD, ArtifactError), console)

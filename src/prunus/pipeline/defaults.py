@@ -1,4 +1,4 @@
-"""What a recipe leaves open, as it suits its models."""
+"""Defaults of a recipe that depend on the size of its models."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from prunus.pipeline.recipe import Recipe, StudentConfig
 from prunus.pipeline.students import prune_config
 
 
-def suited(recipe: Recipe, teacher: Shape) -> Recipe:
-    """The recipe with all that it leaves open.
+def with_defaults(recipe: Recipe, teacher: Shape) -> Recipe:
+    """The recipe with its unset options resolved.
 
     Args:
-        recipe: As it was read.
+        recipe: The recipe as read.
         teacher: The teacher's shape.
 
     Raises:
-        RecipeError: What is given leaves no step.
+        RecipeError: The given options leave no training step.
     """
     size = teacher.size()
-    own = recipe.teacher
+    stages = tuple(stage.with_defaults(size) for stage in recipe.teacher.align)
     changed = {
-        "teacher": own.model_copy(update={"align": tuple(stage.suited(size) for stage in own.align)}),
-        "correct": recipe.correct.suited(size),
-        "score": recipe.score.suited(size),
-        "evaluate": recipe.evaluate.suited(size),
-        "distill": recipe.distill.suited(size),
-        "align": tuple(stage.suited(size) for stage in recipe.align),
+        "teacher": recipe.teacher.model_copy(update={"align": stages}),
+        "correct": recipe.correct.with_defaults(size),
+        "score": recipe.score.with_defaults(size),
+        "evaluate": recipe.evaluate.with_defaults(size),
+        "distill": recipe.distill.with_defaults(size),
+        "align": tuple(stage.with_defaults(size) for stage in recipe.align),
         "students": {name: _student(recipe, name, teacher) for name in recipe.students},
     }
     if recipe.search is not None:
-        distill, prune = recipe.search.distill.suited(size), recipe.search.prune.suited(size)
+        distill, prune = recipe.search.distill.with_defaults(size), recipe.search.prune.with_defaults(size)
         changed["search"] = recipe.search.model_copy(update={"distill": distill, "prune": prune})
     return recipe.model_copy(update=changed)
 
@@ -39,15 +39,15 @@ def suited(recipe: Recipe, teacher: Shape) -> Recipe:
 def _student(recipe: Recipe, name: str, teacher: Shape) -> StudentConfig:
     student, size = recipe.students[name], _size(recipe, name, teacher)
     changed = {
-        "prune": student.prune.suited(size),
-        "distill": student.distill.suited(size),
-        "align": tuple(stage.suited(size) for stage in student.align),
+        "prune": student.prune.with_defaults(size),
+        "distill": student.distill.with_defaults(size),
+        "align": tuple(stage.with_defaults(size) for stage in student.align),
     }
     return student.model_copy(update=changed)
 
 
 def _size(recipe: Recipe, name: str, teacher: Shape) -> Size:
-    """Of a student; of its teacher where its own is not known yet, or cannot be, which is refused later."""
+    """The size of a student; its teacher's if it is not known yet, or if it is invalid, which is refused later."""
     student, prune = recipe.students[name], prune_config(recipe, name)
     if student.merge is not None or prune.shape is not None:
         return teacher.size()
