@@ -1,4 +1,4 @@
-"""Runtime: how a result is made (where, in what portions, watched by whom), which never changes its name."""
+"""Runtime options: device, precision, micro-batch, trackers. They are not part of a result's fingerprint."""
 
 from __future__ import annotations
 
@@ -42,5 +42,5 @@ class Runtime(Config):
     @model_validator(mode="after")
     def _one_way_to_share(self) -> Runtime:
         if self.shard and self.deepspeed:
-            raise ValueError("shard and deepspeed are two ways of sharing out; give one")
+            raise ValueError("shard and deepspeed exclude each other; set only one")
         return self

@@ -16,7 +16,7 @@ from prunus.data.config import Source, TokensConfig
 from prunus.data.sources import check_source
 from prunus.errors import RecipeError
 from prunus.graph.hub import Hub
-from prunus.graph.locks import alone_at
+from prunus.graph.locks import lock_result
 from prunus.graph.records import read_record
 from prunus.graph.steps import Given, Step, given_tokenizer, tokens_step
 from prunus.models.folder import ModelFolder
@@ -48,7 +48,7 @@ class Single:
         if isinstance(model, Given):
             shape, teacher = ModelFolder(model.value).shape, inputs.get("teacher")
             above = ModelFolder(teacher.value).shape if isinstance(teacher, Given) else None
-            config = config.suited(shape.size(above))
+            config = config.resolved(shape.size(above))
             if hasattr(config, "sequence_length"):
                 check_length(config.kind, config.sequence_length, shape.max_position_embeddings)
         before = [given for given in inputs.values() if isinstance(given, Step)]
@@ -63,7 +63,7 @@ class Single:
         out = Path(self.out)
         *before, last = steps
         last = replace(last, place=out)
-        with alone_at(out) if distributed.rank() == 0 else nullcontext():
+        with lock_result(out) if distributed.rank() == 0 else nullcontext():
             for part in [*before, last]:
                 console.heading(part.label, f"{part.artifact.path}  {part.state()}")
                 execute(part, self.runtime, console)

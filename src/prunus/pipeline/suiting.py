@@ -22,16 +22,16 @@ def suited(recipe: Recipe, teacher: Shape) -> Recipe:
     size = teacher.size()
     own = recipe.teacher
     changed = {
-        "teacher": own.model_copy(update={"align": tuple(stage.suited(size) for stage in own.align)}),
-        "correct": recipe.correct.suited(size),
-        "score": recipe.score.suited(size),
-        "evaluate": recipe.evaluate.suited(size),
-        "distill": recipe.distill.suited(size),
-        "align": tuple(stage.suited(size) for stage in recipe.align),
+        "teacher": own.model_copy(update={"align": tuple(stage.resolved(size) for stage in own.align)}),
+        "correct": recipe.correct.resolved(size),
+        "score": recipe.score.resolved(size),
+        "evaluate": recipe.evaluate.resolved(size),
+        "distill": recipe.distill.resolved(size),
+        "align": tuple(stage.resolved(size) for stage in recipe.align),
         "students": {name: _student(recipe, name, teacher) for name in recipe.students},
     }
     if recipe.search is not None:
-        distill, prune = recipe.search.distill.suited(size), recipe.search.prune.suited(size)
+        distill, prune = recipe.search.distill.resolved(size), recipe.search.prune.resolved(size)
         changed["search"] = recipe.search.model_copy(update={"distill": distill, "prune": prune})
     return recipe.model_copy(update=changed)
 
@@ -39,9 +39,9 @@ def suited(recipe: Recipe, teacher: Shape) -> Recipe:
 def _student(recipe: Recipe, name: str, teacher: Shape) -> StudentConfig:
     student, size = recipe.students[name], _size(recipe, name, teacher)
     changed = {
-        "prune": student.prune.suited(size),
-        "distill": student.distill.suited(size),
-        "align": tuple(stage.suited(size) for stage in student.align),
+        "prune": student.prune.resolved(size),
+        "distill": student.distill.resolved(size),
+        "align": tuple(stage.resolved(size) for stage in student.align),
     }
     return student.model_copy(update=changed)
 

@@ -80,7 +80,7 @@ class TrainingConfig(OptimizerConfig):
         """Steps over which the learning rate rises from 0."""
         return pace.warmup_steps(self.steps) if self.warmup_steps is None else self.warmup_steps
 
-    def suited(self, size: Size) -> Self:
+    def resolved(self, size: Size) -> Self:
         """The same, with batches, sequences and rate as they suit `tokens` and a model of that size.
 
         Raises:

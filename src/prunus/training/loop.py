@@ -19,7 +19,7 @@ from transformers.utils import WEIGHTS_NAME
 
 from prunus import distributed
 from prunus.checkpoints import FOLDER as CHECKPOINTS
-from prunus.checkpoints import done_with
+from prunus.checkpoints import remove_checkpoints
 from prunus.console import Console
 from prunus.data.tokens import Tokens
 from prunus.errors import TrainingError
@@ -97,7 +97,7 @@ class ObjectiveTrainer(Trainer):
         """Add what the objective saw since the last line, as means over all processes' portions."""
         if "loss" in logs:
             means = {name: torch.stack(seen).mean() / distributed.count() for name, seen in self.figures.items()}
-            distributed.add_up(means.values())
+            distributed.all_reduce(means.values())
             logs |= {name: mean.item() for name, mean in means.items()}
             self.figures.clear()
         super().log(logs, start_time)
@@ -237,14 +237,14 @@ def fit(
         train_on(trainer, recorder, checkpoint)
     distributed.wait()
     if distributed.rank() == 0:
-        done_with(out)
+        remove_checkpoints(out)
     objective.model.eval()
     return recorder.summary()
 
 
 def loading_device(runtime: Runtime) -> torch.device:
     """Where to load what is to be trained: its device, or the CPU where each process then takes a share to its own."""
-    return torch.device("cpu") if distributed.share_weights(runtime.shard) else device_of(runtime)
+    return torch.device("cpu") if distributed.shards_weights(runtime.shard) else device_of(runtime)
 
 
 def save_trained(objective: Objective, source: Path, out: Path) -> float:
@@ -293,7 +293,7 @@ def place(objective: Objective, runtime: Runtime) -> None:
     if runtime.gradient_checkpointing:
         objective.model.gradient_checkpointing_enable({"use_reentrant": False})
     modules = [objective, *objective.companions]
-    if distributed.share_weights(runtime.shard):
+    if distributed.shards_weights(runtime.shard):
         for module in modules:
             shard(module, inference_dtype(runtime, device_of(runtime)))
         objective.is_distributed_loading_by_transformers = True  # the Trainer is not to wrap it once more

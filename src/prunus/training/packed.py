@@ -106,7 +106,7 @@ class Packed(Items):
 def document(tokens: Tokens, number: int) -> tuple[np.ndarray, np.ndarray]:
     """A document's ids, and whether the token that each predicts is an answer's; the last predicts none."""
     start, end = int(tokens.starts[number]), int(tokens.ends[number])
-    counted = tokens.counted(start, end - start)
+    counted = tokens.loss_mask(start, end - start)
     return tokens.ids[start:end].astype(np.int64), np.append(counted[1:], False)
 
 

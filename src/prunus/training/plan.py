@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Iterable
 
 from prunus.config import StepConfig
-from prunus.costs import Around, Cost, kept_bytes, trained_bytes
+from prunus.costs import Cost, CostContext, kept_bytes, trained_bytes
 from prunus.errors import RecipeError
 from prunus.models.shape import Shape
 from prunus.runtime import Runtime
@@ -28,9 +28,9 @@ def check_runtime(runtime: Runtime, configs: Iterable[StepConfig]) -> None:
             read_settings(runtime.deepspeed, config.optimizer)
 
 
-def training_cost(config: TrainingConfig, shape: Shape, around: Around) -> Cost:
+def training_cost(config: TrainingConfig, shape: Shape, context: CostContext) -> Cost:
     """Estimate it, without a teacher: a backward pass costs two forward ones."""
     tokens = config.steps * config.batch_size * config.sequence_length
     flops = tokens * 3 * shape.flops_per_token(config.sequence_length)
-    memory = trained_bytes(shape, around.portion(config.batch_size) * config.sequence_length)
+    memory = trained_bytes(shape, context.micro_batch(config.batch_size) * config.sequence_length)
     return Cost(tokens, flops, memory, kept_bytes(shape))

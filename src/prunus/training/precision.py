@@ -42,7 +42,7 @@ def training_dtype(
         seconds = {dtype: _seconds(objective, inputs, dtype) for dtype in (torch.float32, torch.bfloat16)}
     objective.zero_grad(set_to_none=True)
     gain = seconds[torch.float32] / seconds[torch.bfloat16]
-    chosen = torch.bfloat16 if distributed.agree(gain > _GAIN) else torch.float32
+    chosen = torch.bfloat16 if distributed.of_first(gain > _GAIN) else torch.float32
     console.say(f"bfloat16 is {gain:.2f} times as fast as float32 here: {str(chosen).removeprefix('torch.')} is used")
     return chosen
 

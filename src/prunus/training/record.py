@@ -112,7 +112,7 @@ class Recorder(TrainerCallback):
         """Move the line, and save if it is time; always at the end, until the result itself is recorded."""
         self.progress.update(state.global_step * self.tokens_per_step)
         due = time.monotonic() - self.saved >= self.interval
-        if state.global_step == state.max_steps or distributed.agree(due):
+        if state.global_step == state.max_steps or distributed.of_first(due):
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

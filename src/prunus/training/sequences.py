@@ -88,7 +88,7 @@ class Sequences(Items):
 
     def _counts(self, number: int) -> np.ndarray:
         """1 where the next token is none of a prompt, else 0, and 0 for the last, [S]."""
-        return np.append(self.blocks.counted(number)[1:], False).astype(np.float32)
+        return np.append(self.blocks.loss_mask(number)[1:], False).astype(np.float32)
 
     def _step_count(self, step: int) -> float:
         """How many tokens count in all sequences of a step; kept, as each of them asks."""

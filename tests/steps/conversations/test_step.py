@@ -22,7 +22,7 @@ def texts(model: Path, out: Path) -> list[tuple[str, str]]:
     found = []
     for start, end in zip(tokens.starts.tolist(), tokens.ends.tolist(), strict=True):
         ids = tokens.ids[start:end]
-        found.append((tokenizer.decode(ids), tokenizer.decode(ids[tokens.counted(start, end - start)])))
+        found.append((tokenizer.decode(ids), tokenizer.decode(ids[tokens.loss_mask(start, end - start)])))
     return found
 
 

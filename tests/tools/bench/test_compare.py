@@ -23,7 +23,7 @@ class Scripted:
     def __init__(self, name: str, seconds: list[tuple[float, float]], log: list[str]) -> None:
         self.name, self.seconds, self.log = name, list(seconds), log
 
-    def ask(self, method: str, *arguments: Any) -> tuple[float, float]:
+    def call(self, method: str, *arguments: Any) -> tuple[float, float]:
         assert method == "speed"
         assert arguments == ([1, 2, 3, 4], 8)
         self.log.append(self.name)

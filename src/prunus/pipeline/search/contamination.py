@@ -45,7 +45,7 @@ def check_apart(text: Sequence[Source], data: DataConfig, evaluate: EvaluateConf
     if pairs and all(one.path == other.path == WORLD and one.split != other.split for one, other in pairs):
         return  # whose splits have no name, value or tool in common
     shared = None
-    with hub.may_miss():
+    with hub.tolerate_missing():
         known = {digest(found.strip()) for found in _evaluated(data)}
         shared = next((found for found in _ranked(text, data) if digest(found.strip()) in known), None)
     if shared is not None:

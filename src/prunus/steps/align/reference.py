@@ -55,7 +55,7 @@ def reference_of(objective: Preference, items: Answers, out: Path, runtime: Runt
                     found[batch] = said.double().cpu()
             progress.update(min((done + 1) * size, len(order)))
     settle(objective)
-    distributed.add_up([found])
+    distributed.all_reduce([found])
     if distributed.rank() == 0:
         _keep(found.numpy(), out)
     distributed.wait()

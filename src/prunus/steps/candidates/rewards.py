@@ -82,7 +82,7 @@ def by_judge(answers: Sequence[tuple[Asked, str]], config: JudgeConfig, out: Pat
 
 def _shown(one: Asked) -> str:
     """A question as the judge reads it: what the user said, or all turns with their speakers, and the tools."""
-    turns = one.row.asks()
+    turns = one.row.prompt_turns()
     if len(turns) == 1 and not one.row.tools:
         return str(turns[0]["content"])
     parts = [f"### Functions:\n{json.dumps(one.row.tools, ensure_ascii=False)}"] if one.row.tools else []
@@ -113,7 +113,7 @@ def by_model(answers: Sequence[tuple[Asked, str]], folder: Path, template: Templ
     tokenizer = load_tokenizer(folder)
     reads = Template(tokenizer, tokenizer.chat_template or template.text)
     dialogues = [
-        Dialogue(one.row.where, [*one.row.asks(), {"role": "assistant", "content": text}], one.row.tools)
+        Dialogue(one.row.where, [*one.row.prompt_turns(), {"role": "assistant", "content": text}], one.row.tools)
         for one, text in answers
     ]
     ids = [read.ids[: read.answers[-1][1]] for read in reads.render(dialogues)]
@@ -126,7 +126,7 @@ def by_model(answers: Sequence[tuple[Asked, str]], folder: Path, template: Templ
         said = _judged(scorer, [ids[i] for i in batches[mine % len(batches)]])  # all call the model equally often
         if mine < len(batches):
             found[batches[mine]] = said
-    distributed.add_up([found])
+    distributed.all_reduce([found])
     wrong = torch.nonzero(~torch.isfinite(found)).flatten()
     if len(wrong):
         raise DataError(f"{answers[int(wrong[0])][0].row.where}: the reward model's reward is {found[wrong[0]]}")

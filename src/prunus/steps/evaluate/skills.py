@@ -11,7 +11,7 @@ from prunus import distributed
 from prunus.console import Console
 from prunus.inference.answers import Answer
 from prunus.judging.judge import SAVED, Judge
-from prunus.judging.prompts import Asked, filled, judge_prompts
+from prunus.judging.prompts import JudgePrompt, filled, judge_prompts
 from prunus.steps.evaluate.ask import Asker, transcript
 from prunus.steps.evaluate.config import EvaluateConfig, TaskConfig
 from prunus.steps.evaluate.items import Item, read_items
@@ -52,8 +52,8 @@ def ask_skill(
 
 
 def questions(
-    items: list[Item], given: Given, prompts: dict[str, Asked]
-) -> Iterator[tuple[tuple[int, int, int], Asked]]:
+    items: list[Item], given: Given, prompts: dict[str, JudgePrompt]
+) -> Iterator[tuple[tuple[int, int, int], JudgePrompt]]:
     """What is asked of a judge about each answer that wants a grade, by item, sample and turn."""
     for i, item in enumerate(items):
         if not item.check.get("judge"):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prunus.costs import Around, Cost
+from prunus.costs import Cost, CostContext
 from prunus.gguf.mixtures import TYPES
 from prunus.llamacpp.ggml import BLOCKS
 from prunus.models.shape import Shape
@@ -55,7 +55,7 @@ def unfitting(config: ExportConfig, name: str, shape: Shape) -> str | None:
     return None
 
 
-def cost(config: ExportConfig, shape: Shape, around: Around) -> Cost:
+def cost(config: ExportConfig, shape: Shape, context: CostContext) -> Cost:
     """Estimate the export of one model.
 
     Each file is read by llama.cpp beside transformers in float32; the float32 file is there while it is looked at.

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from prunus import distributed
-from prunus.checkpoints import done_with
+from prunus.checkpoints import remove_checkpoints
 from prunus.console import Console
 from prunus.data.blocks import Blocks
 from prunus.data.targets import TargetWriter
@@ -73,7 +73,7 @@ def run(config: TargetsConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     }
     distributed.wait()  # until all have read it
     if distributed.rank() == 0:
-        done_with(out)
+        remove_checkpoints(out)
     return metrics
 
 

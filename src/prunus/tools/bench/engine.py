@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunus.worker import Child, answer
+from prunus.worker import Child, serve
 
 
 class Transformers(Child):
@@ -17,7 +17,7 @@ class Transformers(Child):
 
     def peak_bytes(self) -> int | None:
         """The most memory of the GPU that was held; of the process where there is none."""
-        return self.ask("gpu_bytes") or super().peak_bytes()
+        return self.call("gpu_bytes") or super().peak_bytes()
 
 
 class Timed:
@@ -61,4 +61,4 @@ class Timed:
 
 
 if __name__ == "__main__":
-    answer(Timed)
+    serve(Timed)

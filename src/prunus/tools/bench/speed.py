@@ -17,7 +17,7 @@ import numpy as np
 class Engine(Protocol):
     """What runs one model."""
 
-    def ask(self, method: str, *arguments: Any) -> Any:
+    def call(self, method: str, *arguments: Any) -> Any:
         """Call a method there."""
 
     def peak_bytes(self) -> int | None:
@@ -58,7 +58,7 @@ def measure(
             open_engines.callback(engines[-1].close)
         for number in range(-1, rounds):
             for i, engine in enumerate(engines):
-                timed = engine.ask("speed", list(prompt), new_tokens)
+                timed = engine.call("speed", list(prompt), new_tokens)
                 if number >= 0:
                     seconds[i, number] = timed
             on_round(number + 1)
