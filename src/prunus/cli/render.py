@@ -77,7 +77,7 @@ def show_training(steps: Sequence[Step], console: Console) -> None:
     """Print how much at a time the training steps take, and how fast, whether given or following from the models."""
     trained = [(step.name, step.config) for step in steps if isinstance(step.config, TrainingConfig)]
     rows = [
-        [name, str(c.steps), f"{c.batch_size} x {c.sequence_length}", f"{c.learning_rate:g}", str(c.warming)]
+        [name, str(c.steps), f"{c.batch_size} x {c.sequence_length}", f"{c.learning_rate:g}", str(c.resolved_warmup)]
         for name, c in trained
     ]
     if rows:

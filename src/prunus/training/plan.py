@@ -1,4 +1,4 @@
-"""Training as a plan sees it: what is refused before any work, and what it costs."""
+"""Checks and cost estimates of training, for plans."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from prunus.training.deepspeed import read_settings
 
 
 def check_runtime(runtime: Runtime, configs: Iterable[StepConfig]) -> None:
-    """Refuse trackers that are not installed, and a configuration of DeepSpeed's that a step cannot train under.
+    """Refuse trackers that are not installed, and a DeepSpeed configuration that a step cannot use.
 
     Raises:
-        RecipeError: Names what it is, and what is allowed.
+        RecipeError: The message says what is refused, and what is allowed.
     """
     for tracker in runtime.trackers:
         if importlib.util.find_spec(tracker) is None:
-            raise RecipeError(f"runtime.trackers: {tracker} is not installed; `pip install {tracker}` brings it")
+            raise RecipeError(f"runtime.trackers: {tracker} is not installed; `pip install {tracker}` installs it")
     for config in configs:
         if runtime.deepspeed and isinstance(config, OptimizerConfig) and getattr(config, "tokens", True):
             read_settings(runtime.deepspeed, config.optimizer)
 
 
 def training_cost(config: TrainingConfig, shape: Shape, context: CostContext) -> Cost:
-    """Estimate it, without a teacher: a backward pass costs two forward ones."""
+    """Estimate training without a teacher: a backward pass costs as much as two forward passes."""
     tokens = config.steps * config.batch_size * config.sequence_length
     flops = tokens * 3 * shape.flops_per_token(config.sequence_length)
     memory = trained_bytes(shape, context.micro_batch(config.batch_size) * config.sequence_length)

@@ -16,7 +16,7 @@ from prunus.models.load import device_of, inference_dtype
 from prunus.runtime import Runtime
 from prunus.steps.align.answers import Answers, sequences
 from prunus.steps.align.objective import Preference
-from prunus.training.sharding import settle
+from prunus.training.sharding import reshard
 
 FILE = "reference.npy"
 
@@ -54,7 +54,7 @@ def reference_of(objective: Preference, items: Answers, out: Path, runtime: Runt
                 if done * size < len(order):
                     found[batch] = said.double().cpu()
             progress.update(min((done + 1) * size, len(order)))
-    settle(objective)
+    reshard(objective)
     distributed.all_reduce([found])
     if distributed.rank() == 0:
         _keep(found.numpy(), out)

@@ -24,7 +24,7 @@ from prunus.models.load import device_of, inference_dtype, load_model
 from prunus.runtime import Runtime
 from prunus.steps.targets.choose import Choice, chances, drawn, top_k
 from prunus.steps.targets.config import TargetsConfig
-from prunus.training.head import buffer, products
+from prunus.training.head import buffer, head_logits
 
 PARALLEL = True
 _ROWS = 128  # positions whose probabilities exist at a time
@@ -107,7 +107,7 @@ def _portion(
     lots = _lots(config, numbers)
     for start in range(0, len(hidden), len(logits)):
         chunk = hidden[start : start + len(logits)]
-        products(chunk, head, logits[: len(chunk)])
+        head_logits(chunk, head, logits[: len(chunk)])
         for first in range(0, len(chunk), _ROWS):
             rows = slice(first, min(first + _ROWS, len(chunk)))
             chosen.append(_choose(logits[rows], lots[start + rows.start : start + rows.stop], config))
