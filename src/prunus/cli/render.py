@@ -24,7 +24,7 @@ from prunus.report.shapes import candidates, movement
 from prunus.report.table import HEADER, comparison
 from prunus.steps.evaluate.cost import task_costs
 from prunus.steps.export.plan import unfitting
-from prunus.tools.publish.hub import Parcel
+from prunus.tools.publish.hub import Upload
 from prunus.training.config import TrainingConfig
 
 _CONTEXT = 4096
@@ -157,14 +157,14 @@ def show_preview(seen: Preview, console: Console) -> None:
         console.say(f"{seen.source}: nothing reads the columns {', '.join(seen.unread)}")
 
 
-def show_parcel(parcel: Parcel, console: Console) -> None:
-    """Print what goes to the hub, and what stays."""
-    going, staying = parcel.choice.going, parcel.choice.staying
-    rows = [[str(file.path.relative_to(parcel.folder)), human_bytes(file.size)] for file in going]
-    console.table(f"{parcel.folder} -> {parcel.repository}", ["file", "size"], rows)
-    if staying:
-        console.say(f"stays here: {', '.join(str(file.relative_to(parcel.folder)) for file in staying)}")
-    console.say(f"{len(going)} files, {human_bytes(parcel.nbytes)}")
+def show_upload(upload: Upload, console: Console) -> None:
+    """Print the files to upload, and those left out."""
+    uploaded, skipped = upload.choice.uploaded, upload.choice.skipped
+    rows = [[str(file.path.relative_to(upload.folder)), human_bytes(file.size)] for file in uploaded]
+    console.table(f"{upload.folder} -> {upload.repository}", ["file", "size"], rows)
+    if skipped:
+        console.say(f"not uploaded: {', '.join(str(file.relative_to(upload.folder)) for file in skipped)}")
+    console.say(f"{len(uploaded)} files, {human_bytes(upload.nbytes)}")
 
 
 def show_speeds(rows: list[dict[str, Any]], console: Console) -> None:

@@ -1,4 +1,4 @@
-"""A model of random weights, drawn by transformers' own rules for its family."""
+"""Models with random weights, initialised by transformers' rules for the family."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def draw_model(config: dict[str, Any], out: Path, seed: int, redraw: Callable[[A
         config: Its config.json.
         out: The folder, which exists.
         seed: Seed of torch's generator.
-        redraw: What is then drawn in another way, in place; nothing if None.
+        redraw: Changes the initialised model in place; None for no change.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM

@@ -1,4 +1,4 @@
-"""A model in transformers, in a process of its own, to be timed."""
+"""A model in transformers, timed in a child process."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from prunus.worker import Child, serve
 
 
 class Transformers(Child):
-    """A model's folder in transformers, for as long as the context is open."""
+    """A model folder loaded by transformers in a child process, while the context is open."""
 
     def __init__(self, folder: Path, device: str, precision: str) -> None:
         super().__init__("prunus.tools.bench.engine", folder.name, folder, device, precision)
 
     def peak_bytes(self) -> int | None:
-        """The most memory of the GPU that was held; of the process where there is none."""
+        """Peak memory in bytes: of the GPU if there is one, else of the process."""
         return self.call("gpu_bytes") or super().peak_bytes()
 
 
 class Timed:
-    """The model, in the process that runs it."""
+    """The model in the child process."""
 
     def __init__(self, folder: Path, device: str, precision: str) -> None:
         from prunus.models.load import device_of, inference_dtype, load_model
@@ -32,7 +32,7 @@ class Timed:
         self.model = load_model(folder, self.device, inference_dtype(runtime, self.device)).requires_grad_(False)
 
     def speed(self, prompt: Sequence[int], count: int) -> tuple[float, float]:
-        """Seconds that it takes to read a prompt, and to write `count` tokens after it, one after the other."""
+        """Seconds to process a prompt, and to generate `count` tokens after it one by one."""
         import torch
 
         ids = torch.tensor([list(prompt)], device=self.device)
@@ -47,7 +47,7 @@ class Timed:
             return read - begin, self._now() - read
 
     def gpu_bytes(self) -> int:
-        """The most memory of the GPU that was held."""
+        """Peak GPU memory in bytes; 0 without a GPU."""
         import torch
 
         return int(torch.cuda.max_memory_allocated()) if self.device.type == "cuda" else 0
