@@ -220,17 +220,17 @@ def _follows(item: Any, items: Sequence[Any]) -> bool:
 def _line(cls: Any, item: Any) -> str:
     path = [str(part) for part in item["loc"] if not _BRANCH.match(str(part))]
     name = ".".join(path) or "(top level)"
-    found = item["input"]
+    value = item["input"]
     if item["type"] == "extra_forbidden":
         keys = _fields_at(cls, path[:-1])
         return f"{name}: unknown key{nearest(path[-1], keys)}; allowed here: {', '.join(keys)}"
     if item["type"] == "missing":
         return f"{name}: missing; it has no default"
     text = _WORDS.get(item["type"], item["msg"].removeprefix("Value error, "))
-    if isinstance(found, (dict, list, BaseModel)):
+    if isinstance(value, (dict, list, BaseModel)):
         return f"{name}: {text}"
-    hint = "; put it in quotes" if item["type"] == "string_type" and isinstance(found, (int, float)) else ""
-    shown = hide(as_written(found)) if isinstance(found, str) else found
+    hint = "; put it in quotes" if item["type"] == "string_type" and isinstance(value, (int, float)) else ""
+    shown = hide(as_written(value)) if isinstance(value, str) else value
     return f"{name}: {text}{hint} (found {_cut(repr(shown))})"
 
 

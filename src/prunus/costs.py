@@ -57,8 +57,8 @@ def cost(config: StepConfig, shape: Shape, context: CostContext) -> Cost:
     room = f"{config.room()}.plan"
     if importlib.util.find_spec(room) is None:
         return Cost()
-    found: Cost = importlib.import_module(room).cost(config, shape, context)
-    return found
+    result: Cost = importlib.import_module(room).cost(config, shape, context)
+    return result
 
 
 def trained_bytes(shape: Shape, tokens: int) -> int:

@@ -97,9 +97,9 @@ def outcome(error: str | None) -> str | None:
     store, meeting = _get_default_store(), next(_MEETINGS)
     keys = [f"prunus-outcome-{meeting}-{number}" for number in range(count())]
     store.set(keys[rank()], error or "")
-    begun = time.monotonic()
+    start = time.monotonic()
     while not store.check(keys):
-        if error is not None and time.monotonic() - begun > _GIVE_UP_SECONDS:
+        if error is not None and time.monotonic() - start > _GIVE_UP_SECONDS:
             raise TimeoutError("the other processes did not finish their work")
         time.sleep(_LOOK_SECONDS)
     errors = [store.get(key).decode() for key in keys]

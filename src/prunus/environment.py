@@ -29,14 +29,14 @@ def expand(text: str, where: str) -> str:
         RecipeError: A variable is not set, or its value is not printable.
     """
 
-    def value_of(found: re.Match[str]) -> str:
-        value = os.environ.get(found[1])
+    def value_of(match: re.Match[str]) -> str:
+        value = os.environ.get(match[1])
         if value is None:
-            raise RecipeError(f"{where}: the environment variable {found[1]} is not set; {text!r} needs it")
+            raise RecipeError(f"{where}: the environment variable {match[1]} is not set; {text!r} needs it")
         if not value.isprintable():
-            raise RecipeError(f"{where}: the environment variable {found[1]} holds characters that cannot be printed")
+            raise RecipeError(f"{where}: the environment variable {match[1]} holds characters that cannot be printed")
         if len(value) >= _LONG:
-            _values[value] = found[0]
+            _values[value] = match[0]
         return value
 
     expanded = _VARIABLE.sub(value_of, text)

@@ -145,9 +145,9 @@ def hide(text: str, *keys: str | None) -> str:
     return data.decode("utf-8", "surrogatepass")
 
 
-def _hidden(found: re.Match[bytes]) -> bytes:
+def _hidden(match: re.Match[bytes]) -> bytes:
     """The replacement of a key; the address or the header's name before it is kept."""
-    return (found.groupdict().get("kept") or b"") + HIDDEN.encode()
+    return (match.groupdict().get("kept") or b"") + HIDDEN.encode()
 
 
 def environment_keys() -> dict[str, str]:

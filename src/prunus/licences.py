@@ -41,8 +41,8 @@ class Licence:
 
     def metadata(self) -> dict[str, str]:
         """Its entries in a model card's YAML."""
-        found = {"license": self.identifier, "license_name": self.name, "license_link": self.link}
-        return {key: value for key, value in found.items() if value}
+        result = {"license": self.identifier, "license_name": self.name, "license_link": self.link}
+        return {key: value for key, value in result.items() if value}
 
 
 def _llama(version: str) -> Licence:
@@ -147,11 +147,11 @@ def licence_of(folder: Path) -> Licence:
     card = folder / "README.md"
     if card.is_file():
         try:
-            found = licence_named(front_matter(card))
+            result = licence_named(front_matter(card))
         except RecipeError:
-            found = UNKNOWN
-        if found is not UNKNOWN:
-            return found
+            result = UNKNOWN
+        if result is not UNKNOWN:
+            return result
     for file in sorted(folder.glob("LICENSE*")):
         text = file.read_text(encoding="utf-8", errors="replace")
         for pattern, identifier in _TEXTS:
@@ -169,9 +169,9 @@ def front_matter(card: Path) -> dict[str, Any]:
     match = _FRONT.match(card.read_text(encoding="utf-8-sig", errors="replace"))
     if not match:
         return {}
-    found = parse_yaml(match[1], RecipeError, str(card), before=1)
-    if found is None:
+    result = parse_yaml(match[1], RecipeError, str(card), before=1)
+    if result is None:
         return {}
-    if not isinstance(found, dict):
-        raise RecipeError(f"{card}: its YAML holds {type(found).__name__}; expected a mapping")
-    return found
+    if not isinstance(result, dict):
+        raise RecipeError(f"{card}: its YAML holds {type(result).__name__}; expected a mapping")
+    return result

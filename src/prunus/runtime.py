@@ -40,7 +40,7 @@ class Runtime(Config):
     """Minutes between training checkpoints: the most work that a killed run can lose."""
 
     @model_validator(mode="after")
-    def _one_way_to_share(self) -> Runtime:
+    def _exclusive(self) -> Runtime:
         if self.shard and self.deepspeed:
             raise ValueError("shard and deepspeed exclude each other; set only one")
         return self

@@ -64,10 +64,10 @@ def _command(command: Any, where: str, arguments: tuple[str | Path, ...], option
     if arguments:
         options[first] = arguments if len(arguments) > 1 else arguments[0]
     runtime = parse(Runtime, options.pop("runtime", {}), f"{where}: runtime")
-    given = {"runtime": runtime, **_taken(fields, options, where)}
+    given = {"runtime": runtime, **_converted(fields, options, where)}
     try:
         if text:
-            given["text"] = text(**_taken(_fields(text), options, where))
+            given["text"] = text(**_converted(_fields(text), options, where))
         if config:
             given["config"] = parse(config, options, where)
         return command(**given)
@@ -81,7 +81,7 @@ def _fields(command: Any) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(command) if field.name != "config"}
 
 
-def _taken(hints: dict[str, Any], options: dict[str, Any], where: str) -> dict[str, Any]:
+def _converted(hints: dict[str, Any], options: dict[str, Any], where: str) -> dict[str, Any]:
     """Remove a class's options from `options` and convert them: paths to text, a single value of a list to a tuple."""
     values = {}
     for name in [name for name in hints if name in options]:

@@ -103,10 +103,10 @@ _Dumper.add_implicit_resolver(f"{_TAG}float", re.compile(rf"^({_FLOAT.pattern})$
 def _parse(text: str) -> Any:
     if len(text) > MAX_CHARACTERS:
         raise _FaultError(f"{len(text):,} characters; at most {MAX_CHARACTERS:,} are read", 0, 0)
-    if found := _UNPRINTABLE.search(text):
-        start = text.rfind("\n", 0, found.start()) + 1
-        line, column = text.count("\n", 0, start), found.start() - start
-        raise _FaultError(f"the character U+{ord(found[0]):04X} is not allowed in a YAML file", line, column)
+    if match := _UNPRINTABLE.search(text):
+        start = text.rfind("\n", 0, match.start()) + 1
+        line, column = text.count("\n", 0, start), match.start() - start
+        raise _FaultError(f"the character U+{ord(match[0]):04X} is not allowed in a YAML file", line, column)
     builder = _Builder()
     event = None
     try:
@@ -258,9 +258,9 @@ def _fault(event: Any, message: str) -> _FaultError:
 
 
 def _check_text(event: Any) -> None:
-    if found := _UNUSABLE.search(event.value):
+    if match := _UNUSABLE.search(event.value):
         raise _fault(
-            event, f"a text with the character U+{ord(found[0]):04X}, which neither file names nor UTF-8 can contain"
+            event, f"a text with the character U+{ord(match[0]):04X}, which neither file names nor UTF-8 can contain"
         )
 
 

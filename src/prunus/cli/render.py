@@ -13,7 +13,7 @@ from prunus.data.preview import Preview
 from prunus.graph.steps import Step
 from prunus.models.checkpoint import DTYPES, ITEM_BYTES
 from prunus.models.folder import ModelFolder
-from prunus.models.settings import named_dtype
+from prunus.models.settings import dtype_name
 from prunus.models.shape import Shape
 from prunus.pipeline.estimate import cost_of
 from prunus.pipeline.pace import seconds_of
@@ -51,7 +51,7 @@ def show_inspection(folder: ModelFolder, context: int | None, as_json: bool, con
     has_weights = folder.has_weights
     if has_weights:
         folder.check()
-    dtype = folder.dtype if has_weights else DTYPES[named_dtype(folder.config) or "float32"]
+    dtype = folder.dtype if has_weights else DTYPES[dtype_name(folder.config) or "float32"]
     width = ITEM_BYTES[dtype]
     facts = {
         "family": shape.family.name,

@@ -134,18 +134,21 @@ def conversation(
     """
     if depth_exceeds(dict(row), MAX_DEPTH):
         raise DataError(f"{where}: nested deeper than {MAX_DEPTH} levels")
-    found = Columns(row, columns or {}, where)
-    form = _Form(found, where, filled)
-    if found.has("chosen") or found.has("rejected"):
+    cells = Columns(row, columns or {}, where)
+    form = _Form(cells, where, filled)
+    if cells.has("chosen") or cells.has("rejected"):
         return form.pair()
     turns = form.whole()
     check_answered(turns, where)
-    check = parsed(found.take("check"), where)
+    check = parsed(cells.take("check"), where)
     if check is not None and not isinstance(check, Mapping):
         raise DataError(f"{where}: check is {check!r:.60}; expected a mapping")
-    tools, attributes = read_tools(found.take("tools"), where), _attributes(found.take("attributes"), where)
-    label = found.take("label")
-    result = Conversation(where, turns, tools, attributes=attributes, check=without_unset(check), unread=found.unread())
+    tools, attributes = (
+        read_tools(cells.take("tools"), where),
+        _attributes(cells.take("attributes"), where),
+    )
+    label = cells.take("label")
+    result = Conversation(where, turns, tools, attributes=attributes, check=without_unset(check), unread=cells.unread())
     if label is not None:
         label = _LABELS.get(label.strip().lower(), label) if isinstance(label, str) else label
         if not isinstance(label, (bool, int)) or label not in (0, 1):
@@ -158,35 +161,35 @@ def conversation(
 class _Form:
     """A row during its conversion into turns."""
 
-    found: Columns
+    columns: Columns
     where: str
     filled: bool
 
     def whole(self) -> Turns:
         """All turns of a row that is not a pair."""
-        found = self.found
-        if found.has("messages"):
-            return self._with_history(self._turns(found.take("messages")))
-        if found.has("completion") and (found.has("prompt") or found.has("input")):
+        columns = self.columns
+        if columns.has("messages"):
+            return self._with_history(self._turns(columns.take("messages")))
+        if columns.has("completion") and (columns.has("prompt") or columns.has("input")):
             return self._continued(self._prompt(), "completion")
-        if found.has("text"):
-            text = found.take("text")
+        if columns.has("text"):
+            text = columns.take("text")
             turns = transcript(text, self.where) if isinstance(text, str) else None
             if turns is not None:
                 return self._with_history(turns)
         raise DataError(
-            f"{self.where} has the columns {', '.join(map(str, found.row))!s:.300}; expected messages, "
+            f"{self.where} has the columns {', '.join(map(str, columns.row))!s:.300}; expected messages, "
             "conversations, prompt and completion, instruction and output, or chosen and rejected; `columns` maps "
             "other names"
         )
 
     def pair(self) -> Conversation:
         """A row with two answers."""
-        found, where = self.found, self.where
+        columns, where = self.columns, self.where
         for name in ("chosen", "rejected"):
-            if not found.take(name):
+            if not columns.take(name):
                 raise DataError(f"{where}: {name} is missing; a pair needs both")
-        prompt = self._turns(found.take("messages")) if found.has("messages") else self._prompt()
+        prompt = self._turns(columns.take("messages")) if columns.has("messages") else self._prompt()
         chosen, rejected = (self._continued(prompt, name) for name in ("chosen", "rejected"))
         if chosen == rejected:
             raise DataError(f"{where}: chosen and rejected are equal; the pair carries no preference")
@@ -197,16 +200,16 @@ class _Form:
             check_answered(turns, f"{where}, {name}", shared)
             if turns[shared]["role"] != "assistant":
                 raise DataError(f"{where}: chosen and rejected answer different questions")
-        rewards = tuple(_reward(found.take(name), name, where) for name in ("chosen_reward", "rejected_reward"))
+        rewards = tuple(_reward(columns.take(name), name, where) for name in ("chosen_reward", "rejected_reward"))
         if (rewards[0] is None) != (rewards[1] is None):
             raise DataError(f"{where}: one of chosen_reward and rejected_reward is missing; give both, or neither")
         both = None if rewards[0] is None or rewards[1] is None else (rewards[0], rewards[1])
-        tools = read_tools(found.take("tools"), where)
-        return Conversation(where, chosen, tools, shared, rejected, both, unread=found.unread())
+        tools = read_tools(columns.take("tools"), where)
+        return Conversation(where, chosen, tools, shared, rejected, both, unread=columns.unread())
 
     def _prompt(self) -> Turns:
         """The turns of the prompt: a text with an optional input below it, or messages; empty without a prompt."""
-        prompt, more = self.found.take("prompt"), self.found.take("input")
+        prompt, more = self.columns.take("prompt"), self.columns.take("input")
         if prompt is None or (prompt == "" and more):
             prompt, more = more, None
         if prompt is None:
@@ -226,7 +229,7 @@ class _Form:
 
     def _continued(self, prompt: Turns, name: str) -> Turns:
         """A conversation from a prompt and an answer, which is a text, messages, or the whole conversation."""
-        answer, where = self.found.take(name), f"{self.where}, {name}"
+        answer, where = self.columns.take(name), f"{self.where}, {name}"
         turns: Turns | None = None
         if isinstance(answer, str):
             turns = transcript(answer, where)
@@ -245,7 +248,7 @@ class _Form:
 
     def _with_history(self, turns: Turns) -> Turns:
         """Put the system message and the history of the row's columns before the turns."""
-        text, where = self.found.take("system"), self.where
+        text, where = self.columns.take("system"), self.where
         if text is not None and not isinstance(text, str):
             raise DataError(f"{where}: system is {text!r:.60}; expected text")
         own = turns[:1] if turns and turns[0]["role"] == "system" else []
@@ -262,7 +265,7 @@ class _Form:
 
     def _history(self) -> Turns:
         """Earlier turns: pairs of question and answer, as in LLaMA-Factory, or messages."""
-        history = parsed(self.found.take("history"), self.where)
+        history = parsed(self.columns.take("history"), self.where)
         if not history:
             return []
         if not isinstance(history, (list, tuple)):
@@ -346,9 +349,9 @@ def _attributes(value: Any, where: str) -> dict[str, float] | None:
     try:
         if isinstance(value, str):
             value = dict(part.split(":", 1) for part in value.split(",") if ":" in part)
-        found = {str(name).strip(): float(number) for name, number in dict(without_unset(value)).items()}
+        result = {str(name).strip(): float(number) for name, number in dict(without_unset(value)).items()}
     except (TypeError, ValueError, OverflowError):
         raise DataError(f"{where}: attributes is {value!r:.60}; expected numbers by name") from None
-    if not all(map(math.isfinite, found.values())):
+    if not all(map(math.isfinite, result.values())):
         raise DataError(f"{where}: attributes is {value!r:.60}; expected finite numbers")
-    return found
+    return result

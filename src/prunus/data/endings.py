@@ -19,7 +19,7 @@ def named_ends(folder: Path) -> set[int]:
     Raises:
         ModelError: A file cannot be read, or its value is not an id.
     """
-    found: set[int] = set()
+    result: set[int] = set()
     for file in (folder / name for name in FILES):
         named = read_object(file, ModelError).get("eos_token_id") if file.is_file() else None
         for end in named if isinstance(named, list) else [named]:
@@ -27,8 +27,8 @@ def named_ends(folder: Path) -> set[int]:
                 continue
             if isinstance(end, bool) or not isinstance(end, int):
                 raise ModelError(f"{file}: eos_token_id is {named!r:.60}; expected an id, or a list of ids")
-            found.add(end)
-    return found
+            result.add(end)
+    return result
 
 
 def ends_of(folder: Path, tokenizer: Any) -> set[int]:

@@ -134,8 +134,8 @@ class _Values:
     def _next(self) -> str:
         """The next character that is not whitespace; empty at the end."""
         while True:
-            found = _SPACE.match(self.buffer, self.at)
-            self.at = found.end() if found else self.at
+            match = _SPACE.match(self.buffer, self.at)
+            self.at = match.end() if match else self.at
             if self.at < len(self.buffer) or not self._grow():
                 return self.buffer[self.at : self.at + 1]
 
@@ -199,11 +199,11 @@ def _documents(handle: BufferedReader, where: str) -> Iterator[str]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    result = dict(pairs)
+    if len(result) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"duplicate key {next(name for name in names if names.count(name) > 1)!r:.80}")
-    return found
+    return result
 
 
 def _row(value: Any, text: str, where: str) -> Row:
@@ -216,8 +216,8 @@ def _row(value: Any, text: str, where: str) -> Row:
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as problem:
-            found = f"\\u{ord(problem.object[problem.start]):04x}"
-            raise DataError(f"{where}: {found} is a lone surrogate, half of a character") from None
+            surrogate = f"\\u{ord(problem.object[problem.start]):04x}"
+            raise DataError(f"{where}: {surrogate} is a lone surrogate, half of a character") from None
     return value
 
 

@@ -41,12 +41,12 @@ class Judged:
         """The best and the worst answer to each question, [P, 2]; the first of equals. Ties of all are left out."""
         if self.paired:
             return np.arange(len(self.groups)).reshape(-1, 2)
-        found = []
+        result = []
         for members in self._members():
             best, worst = members[self.rewards[members].argmax()], members[self.rewards[members].argmin()]
             if self.rewards[best] > self.rewards[worst]:
-                found.append((best, worst))
-        return np.asarray(found, dtype=np.int64).reshape(-1, 2)
+                result.append((best, worst))
+        return np.asarray(result, dtype=np.int64).reshape(-1, 2)
 
     def best(self) -> np.ndarray:
         """The best answer to each question, [Q]; the first of equals."""

@@ -88,9 +88,9 @@ def no_documents(sources: Sequence[Source], config: TokensConfig, where: str) ->
 
 def _some(texts: Iterator[str], size: int) -> list[str]:
     """The next texts: at most `size`, and no more after `_CHARACTERS` characters."""
-    found: list[str] = []
+    result: list[str] = []
     characters = 0
-    while len(found) < size and characters < _CHARACTERS and (text := next(texts, None)) is not None:
-        found.append(text)
+    while len(result) < size and characters < _CHARACTERS and (text := next(texts, None)) is not None:
+        result.append(text)
         characters += len(text)
-    return found
+    return result

@@ -114,11 +114,11 @@ def preview(source: ChatSource, where: str, reader: Reader | None, wanted: str, 
     """
     if not (source.path.startswith("builtin:") or Path(source.path).expanduser().is_file()):
         return None
-    found: list[Conversation] = list(islice(conversations(source, where), ROWS))
-    unread = tuple(dict.fromkeys(name for row in found for name in row.unread))
-    if reader is None or not found:
+    rows: list[Conversation] = list(islice(conversations(source, where), ROWS))
+    unread = tuple(dict.fromkeys(name for row in rows for name in row.unread))
+    if reader is None or not rows:
         return Preview(f"{where}: {source.path}", None, (), unread)
-    row = found[0]
+    row = rows[0]
     if wanted == "prompts":
         text, _ = render(
             reader.script.text, row.prompt_turns(), row.where, row.tools, reader.script.variables, ask=True
@@ -133,10 +133,10 @@ def preview(source: ChatSource, where: str, reader: Reader | None, wanted: str, 
 def _own_template(folder: Path, config: Mapping[str, Any]) -> Texts | None:
     """The chat template, or templates by name, in a model folder."""
     file, more = folder / "chat_template.jinja", sorted((folder / "additional_chat_templates").glob("*.jinja"))
-    found = {"default": read_text(file, ModelError)} if file.is_file() else {}
-    found |= {one.stem: read_text(one, ModelError) for one in more}
-    if found:
-        return found
+    templates = {"default": read_text(file, ModelError)} if file.is_file() else {}
+    templates |= {one.stem: read_text(one, ModelError) for one in more}
+    if templates:
+        return templates
     template = config.get("chat_template")
     if isinstance(template, list):
         return {str(one["name"]): str(one["template"]) for one in template if isinstance(one, Mapping)}

@@ -92,7 +92,7 @@ def render(
     with _LOCK:
         child = _child()
         try:
-            found: tuple[str, list[Span]] = child.call(
+            result: tuple[str, list[Span]] = child.call(
                 "render", text, shown, where, tools or None, dict(variables or {}), ask
             )
         except ExportError:
@@ -101,7 +101,7 @@ def render(
                 f"{where}: the chat template was stopped: for one conversation it took more than {CPU_SECONDS:g} "
                 f"seconds or {MEMORY >> 30} GiB"
             ) from None
-    return found
+    return result
 
 
 def check_characters(text: str, where: str) -> None:

@@ -69,10 +69,10 @@ def rows(source: SourceRef, where: str) -> Iterator[dict[str, Any]]:
     with _as_prunus_errors(source, where):
         opened = _open(source, where)
         blank = "" if isinstance(opened, LocalRows) and opened.format is csv_rows else None
-        found = iter(opened)
-        first = list(islice(found, _SAMPLED))
+        iterator = iter(opened)
+        first = list(islice(iterator, _SAMPLED))
         columns = dict.fromkeys(name for row in first for name in row)
-        for row in chain(first, found):
+        for row in chain(first, iterator):
             yield {**columns, **{name: None if value == blank else value for name, value in row.items()}}
 
 

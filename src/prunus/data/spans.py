@@ -43,36 +43,36 @@ class SpanFinder:
     where: str
     specials: Sequence[str] = ()
 
-    def marked(self, text: str, marks: list[Span], wanted: Sequence[int]) -> list[Span]:
-        """The spans of `marks` that belong to the turns `wanted`: those that change when the turn does.
+    def marked(self, text: str, marks: list[Span], numbers: Sequence[int]) -> list[Span]:
+        """The spans of `marks` that belong to the turns `numbers`: those that change when the turn does.
 
         Raises:
             DataError: The marks of a turn cannot be determined.
         """
-        found: set[int] = set()
-        for number in wanted:
+        result: set[int] = set()
+        for number in numbers:
             other, others = self.look(self._changed(number), False)
             if len(others) != len(marks):
                 raise self._ambiguous(number)
             pairs = zip(marks, others, strict=True)
             same = [text[start:end] == other[begin:stop] for (start, end), (begin, stop) in pairs]
-            found.update(i for i, is_same in enumerate(same) if not is_same)
-        return [marks[i] for i in sorted(found)]
+            result.update(i for i, is_same in enumerate(same) if not is_same)
+        return [marks[i] for i in sorted(result)]
 
-    def unmarked(self, text: str, wanted: Sequence[int]) -> list[Span]:
-        """The spans in `text` of the assistant turns `wanted`.
+    def unmarked(self, text: str, numbers: Sequence[int]) -> list[Span]:
+        """The spans in `text` of the assistant turns `numbers`.
 
         Raises:
             DataError: A turn cannot be located.
         """
-        found = []
-        for number in wanted:
+        result = []
+        for number in numbers:
             start = self._start(text, number)
             end = self._end(text, number)
             if not start <= end:
                 raise self._ambiguous(number)
-            found.append((start, self._without_border(text, start, end)))
-        return found
+            result.append((start, self._without_border(text, start, end)))
+        return result
 
     def check_shown(self, text: str, tools: Turns | None) -> None:
         """Refuse a conversation if the template leaves out something that answers depend on.

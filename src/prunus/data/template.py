@@ -97,10 +97,10 @@ class Script:
         text, marks = look(turns, False)
         finder.check_shown(text, tools)
         answers = [number for number, turn in enumerate(turns) if turn["role"] == "assistant"]
-        wanted = [n for n in answers if n >= dialogue.prompt and turns[n].get(LEARNT, True)]
+        trained = [n for n in answers if n >= dialogue.prompt and turns[n].get(LEARNT, True)]
         if not has_marks(template):
-            return text, finder.unmarked(text, wanted)
-        return text, marks if wanted == answers else finder.marked(text, marks, wanted)
+            return text, finder.unmarked(text, trained)
+        return text, marks if trained == answers else finder.marked(text, marks, trained)
 
 
 class Template:

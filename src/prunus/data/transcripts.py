@@ -48,9 +48,9 @@ def refuse_other_forms(text: str, where: str) -> None:
     Raises:
         DataError: It begins like one.
     """
-    found = _MARKERS.match(text) or (_ANSWERS.search(text) and _ASKS.match(text))
-    if found:
+    match = _MARKERS.match(text) or (_ANSWERS.search(text) and _ASKS.match(text))
+    if match:
         raise DataError(
-            f"{where} begins with a turn of its own ({found.group().strip()!r}); allowed: only the answer, a list of "
+            f"{where} begins with a turn of its own ({match.group().strip()!r}); allowed: only the answer, a list of "
             'messages, or a transcript of the form "\\n\\nHuman: ...\\n\\nAssistant: ..."'
         )

@@ -116,11 +116,11 @@ def _calls(value: Any, where: str, filled: bool) -> Turns:
     value = parsed(value, where)
     calls = []
     for call in value if isinstance(value, list) else [value]:
-        found = call.get("function", call) if isinstance(call, Mapping) else None
-        if not isinstance(found, Mapping) or not isinstance(found.get("name"), str):
+        body = call.get("function", call) if isinstance(call, Mapping) else None
+        if not isinstance(body, Mapping) or not isinstance(body.get("name"), str):
             raise DataError(f"{where}: {value!r:.80} is not a function call; expected {{name, arguments}}")
-        arguments = _arguments(found, where)
-        function = {"name": found["name"], "arguments": without_unset(arguments) if filled else arguments}
+        arguments = _arguments(body, where)
+        function = {"name": body["name"], "arguments": without_unset(arguments) if filled else arguments}
         identity = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
         calls.append({**identity, "type": "function", "function": function})
     return calls

@@ -118,14 +118,14 @@ def damages(folder: Path, record: Mapping[str, Any], console: Console, names: li
 
 def unexpected(folder: Path, record: Mapping[str, Any]) -> list[str]:
     """The files in an artifact that its record does not name, except model cards and leftovers of a kill."""
-    found = []
+    result = []
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder)
         if file.is_dir() or str(name) in record["files"] or name.name == CARD or name.parts[0] == CHECKPOINTS:
             continue
         if str(name) not in (RECORD, CLAIM):
-            found.append(str(name))
-    return found
+            result.append(str(name))
+    return result
 
 
 def _damage(file: Path, facts: Mapping[str, Any]) -> str | None:
@@ -136,11 +136,11 @@ def _damage(file: Path, facts: Mapping[str, Any]) -> str | None:
     if size != facts["bytes"]:
         return f"{file}: {size} bytes; recorded: {facts['bytes']}"
     try:
-        found = checksum(file)
+        actual = checksum(file)
     except OSError as error:
         return f"{file}: cannot be read: {error.strerror or error}"
-    if found != facts["xxh3"]:
-        return f"{file}: damaged: its checksum is {found}; recorded: {facts['xxh3']}"
+    if actual != facts["xxh3"]:
+        return f"{file}: damaged: its checksum is {actual}; recorded: {facts['xxh3']}"
     return None
 
 

@@ -89,5 +89,5 @@ def end_tokens(model: PreTrainedModel, tokenizer: Any) -> list[int]:
 
 
 def _until_end(ids: list[int], ends: set[int]) -> list[int]:
-    found = next((i for i, token in enumerate(ids) if token in ends), len(ids) - 1)
-    return ids[: found + 1]
+    last = next((i for i, token in enumerate(ids) if token in ends), len(ids) - 1)
+    return ids[: last + 1]

@@ -68,10 +68,10 @@ def _choice(answer: Any, tokens: int) -> dict[str, Any]:
     """
     try:
         choice = answer["choices"][0]
-        found = {key: choice.get(key) for key in ("text", "finish_reason", "stop_reason")}
+        result = {key: choice.get(key) for key in ("text", "finish_reason", "stop_reason")}
     except (LookupError, TypeError, AttributeError):
-        found = {}
-    text, finish, named = (found.get(key) for key in ("text", "finish_reason", "stop_reason"))
+        result = {}
+    text, finish, named = (result.get(key) for key in ("text", "finish_reason", "stop_reason"))
     known = named is None or isinstance(named, str) or type(named) is int
     if not isinstance(text, str) or not isinstance(finish, str | None) or not known:
         raise shown_answer(answer, "the completions API's {choices: [{text, finish_reason}]}")
@@ -79,7 +79,7 @@ def _choice(answer: Any, tokens: int) -> dict[str, Any]:
         raise BadAnswerError(
             f"stopped at token {named} (stop_reason), but the teacher has {tokens} tokens; it serves another model"
         )
-    return found
+    return result
 
 
 def _answer(prompt: Prompt, choice: dict[str, Any], tokenizer: Any) -> Answer:

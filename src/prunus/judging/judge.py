@@ -117,11 +117,11 @@ class Judge:
         if not self.saved.exists():
             return {}
         os.truncate(self.saved, self.saved.read_bytes().rfind(b"\n") + 1)
-        found = {}
+        result = {}
         for row in read_json_lines(self.saved, DataError):
             if isinstance(row, dict) and isinstance(row.get("key"), str) and isinstance(row.get("verdict"), str):
-                found[row["key"]] = rating(row["verdict"])  # other rows are ignored, and requested again
-        return found
+                result[row["key"]] = rating(row["verdict"])  # other rows are ignored, and requested again
+        return result
 
     def _request(self, left: dict[str, JudgePrompt]) -> Iterator[tuple[str, str | HubError]]:
         """Yield keys with verdicts or errors, as they arrive; stop after several errors in a row."""

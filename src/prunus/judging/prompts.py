@@ -89,11 +89,11 @@ def filled(
     if has_reference and reference is not None:
         values |= {"ref_answer_1": reference[max(turn - 1, 0)], "ref_answer_2": reference[turn]}
     system, template = prompts[name]
-    return system, re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), template)
+    return system, re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), template)
 
 
 def rating(verdict: str) -> float | None:
     """The grade in a verdict, if there is one from 1 to 10."""
-    found = re.findall(r"\[\[(\d+(?:\.\d+)?)\]\]", verdict) or re.findall(r"\[(\d+(?:\.\d+)?)\]", verdict)
-    grade = float(found[0]) if found else None
+    matches = re.findall(r"\[\[(\d+(?:\.\d+)?)\]\]", verdict) or re.findall(r"\[(\d+(?:\.\d+)?)\]", verdict)
+    grade = float(matches[0]) if matches else None
     return grade if grade is not None and 1 <= grade <= 10 else None

@@ -22,12 +22,12 @@ def draw_model(config: dict[str, Any], out: Path, seed: int, redraw: Callable[[A
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from prunus.models.load import dtype_named
+    from prunus.models.load import config_dtype
 
     write_config(out, config)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(out), dtype=torch.float32)
     if redraw:
         redraw(model)
-    model.to(dtype_named(config)).save_pretrained(out)
+    model.to(config_dtype(config)).save_pretrained(out)
     make_compatible(out)

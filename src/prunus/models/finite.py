@@ -68,13 +68,13 @@ def not_finite(model: PreTrainedModel, what: str, ids: torch.Tensor | None = Non
 @torch.no_grad()
 def first_module(model: PreTrainedModel, ids: torch.Tensor) -> str | None:
     """The first module whose output is not finite in a forward pass over `ids` [B, S]; None if there is none."""
-    found: list[str] = []
+    names: list[str] = []
 
     def watch(name: str) -> Any:
         def see(_: nn.Module, __: Any, output: Any) -> None:
             values = output[0] if isinstance(output, tuple) and output else output
-            if not found and isinstance(values, torch.Tensor) and not torch.isfinite(values).all():
-                found.append(name)
+            if not names and isinstance(values, torch.Tensor) and not torch.isfinite(values).all():
+                names.append(name)
 
         return see
 
@@ -84,4 +84,4 @@ def first_module(model: PreTrainedModel, ids: torch.Tensor) -> str | None:
     finally:
         for handle in handles:
             handle.remove()
-    return found[0] if found else None
+    return names[0] if names else None

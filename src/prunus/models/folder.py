@@ -91,7 +91,7 @@ class ModelFolder:
             ModelError: Two tensors are the same weight; or the config ties the head, but its values differ from the
                 embedding's, so that loaders do not tie it.
         """
-        found: dict[str, TensorInfo] = {}
+        result: dict[str, TensorInfo] = {}
         heads: list[tuple[str, TensorInfo]] = []
         for name, info in self.tensors.items():
             place = self.family.place(name)
@@ -100,13 +100,13 @@ class ModelFolder:
             weight = name if place is None else self.family.name_of(place.key, place.layer, place.expert)
             if place is not None and place.weight.condition == TIED and not place.weight.exists(self.shape.flags):
                 heads.append((weight, info))
-            elif weight in found:
-                raise ModelError(f"{self.path}: {found[weight].name} and {name} are the same weight, {weight}")
+            elif weight in result:
+                raise ModelError(f"{self.path}: {result[weight].name} and {name} are the same weight, {weight}")
             else:
-                found[weight] = info
+                result[weight] = info
         for weight, info in heads:
-            self._check_tied(info, found.get(self.family.tied_to(weight)))
-        return found
+            self._check_tied(info, result.get(self.family.tied_to(weight)))
+        return result
 
     @property
     def dtype(self) -> str:
@@ -136,9 +136,9 @@ class ModelFolder:
         check_token_ids(read_optional_json(generation), str(generation))
         shape = self.shape
         check_names(self.tensors, str(self.path))
-        found = dict(self.weights)
+        remaining = dict(self.weights)
         for name, size in shape.tensors():  # lazily: a wrong config may imply any number of tensors
-            info = found.pop(name, None)
+            info = remaining.pop(name, None)
             if info is None:
                 raise ModelError(f"{self.path}: the weight {name} is missing; its config implies shape {size}")
             if info.shape != size:
@@ -148,7 +148,7 @@ class ModelFolder:
                     f"{self.path}: {name} is of type {info.dtype}, where a {self.family.name} has floating weights "
                     f"({', '.join(DTYPES.values())}); a quantised checkpoint, or damaged"
                 )
-        for name in sorted(found):
+        for name in sorted(remaining):
             raise ModelError(
                 f"{self.path}: the weight {name} is not one that a {self.family.name} with this config has"
             )

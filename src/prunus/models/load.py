@@ -16,7 +16,7 @@ from prunus.models.checkpoint import DTYPES
 from prunus.models.compatible import make_compatible
 from prunus.models.folder import ModelFolder
 from prunus.models.foreign import check_no_adapter
-from prunus.models.settings import named_dtype
+from prunus.models.settings import dtype_name
 from prunus.models.texts import read_model_json
 from prunus.models.token_rows import guarded
 from prunus.runtime import Runtime
@@ -83,17 +83,17 @@ def load_config(folder: Path) -> PreTrainedConfig:
     Raises:
         ModelError: Transformers refuses it.
     """
-    found = _loaded(AutoConfig, folder, "its config.json")
-    assert isinstance(found, PreTrainedConfig)
-    return found
+    result = _loaded(AutoConfig, folder, "its config.json")
+    assert isinstance(result, PreTrainedConfig)
+    return result
 
 
 def chat_templates(tokenizer: Any) -> dict[str, str]:
     """The chat templates of a tokenizer by name; a single one is `default`."""
-    found = tokenizer.chat_template
-    if found is None:
+    templates = tokenizer.chat_template
+    if templates is None:
         return {}
-    return dict(found) if isinstance(found, Mapping) else {"default": str(found)}
+    return dict(templates) if isinstance(templates, Mapping) else {"default": str(templates)}
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -151,16 +151,16 @@ def _cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
         module._buffers[name] = table
 
 
-def dtype_named(config: Mapping[str, Any], default: str = "float32") -> torch.dtype:
+def config_dtype(config: Mapping[str, Any], default: str = "float32") -> torch.dtype:
     """The dtype that a config.json names for its weights; `default` if it names none."""
-    dtype: torch.dtype = getattr(torch, named_dtype(config) or default)
+    dtype: torch.dtype = getattr(torch, dtype_name(config) or default)
     return dtype
 
 
 def saved_dtype(folder: ModelFolder) -> torch.dtype:
     """The dtype in which a model trained from `folder` is saved: config.json's, else that of its weights."""
-    if named_dtype(folder.config) is not None:
-        return dtype_named(folder.config)
+    if dtype_name(folder.config) is not None:
+        return config_dtype(folder.config)
     return next(getattr(torch, name) for name, stored in DTYPES.items() if stored == folder.dtype)
 
 
@@ -179,7 +179,7 @@ def check_holds(model: PreTrainedModel, folder: Path) -> None:
     Raises:
         ModelError: The message names the first such weight, and the remedy.
     """
-    dtype = dtype_named(read_model_json(folder / "config.json"))
+    dtype = config_dtype(read_model_json(folder / "config.json"))
     name = _too_large(model, dtype)
     if name is not None:
         raise ModelError(

@@ -95,7 +95,7 @@ def check_whole(key: str, value: Any, least: int, most: int, where: str) -> int:
     return value
 
 
-def named_dtype(config: Mapping[str, Any]) -> str | None:
+def dtype_name(config: Mapping[str, Any]) -> str | None:
     """The dtype that a config.json names for its weights, by torch's name; None if it names none.
 
     Transformers has two keys for it; the newer takes precedence.

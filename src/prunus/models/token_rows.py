@@ -25,14 +25,14 @@ def guarded(tokenizer: Any, folder: Path) -> Any:
         """The tokenizer's class, with checked ids."""
 
         def __call__(self, *args: Any, **options: Any) -> Any:
-            found = super().__call__(*args, **options)
-            check_ids(found["input_ids"], self, folder)
-            return found
+            result = super().__call__(*args, **options)
+            check_ids(result["input_ids"], self, folder)
+            return result
 
         def encode(self, *args: Any, **options: Any) -> Any:
-            found = super().encode(*args, **options)
-            check_ids(found, self, folder)
-            return found
+            result = super().encode(*args, **options)
+            check_ids(result, self, folder)
+            return result
 
     Guarded.__name__, Guarded.__qualname__, Guarded.__module__ = kind.__name__, kind.__qualname__, kind.__module__
     tokenizer.__class__ = Guarded  # so that other code, such as lm-evaluation-harness, can use it as before
@@ -51,10 +51,10 @@ def check_ids(ids: Any, tokenizer: Any, folder: Path) -> None:
         DataError: The message names the token, its id, and the number of rows.
     """
     rows = rows_of(folder)
-    for found in _flat(ids):
-        if rows is not None and found >= rows:
+    for token in _flat(ids):
+        if rows is not None and token >= rows:
             raise DataError(
-                f"the token {tokenizer.convert_ids_to_tokens(found)!r} has the id {found}, and the embedding of "
+                f"the token {tokenizer.convert_ids_to_tokens(token)!r} has the id {token}, and the embedding of "
                 f"{folder} has {rows} rows (vocab_size in config.json): the token was added to the tokenizer "
                 "without resizing the model; resize it, or use text, template and end tokens without that token"
             )

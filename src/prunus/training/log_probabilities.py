@@ -29,10 +29,10 @@ def token_log_probs(hidden: torch.Tensor, head: Head, labels: torch.Tensor) -> t
     Returns:
         [N], with gradients for hidden states and head.
     """
-    found: torch.Tensor = _TokenLogProbs.apply(  # type: ignore[no-untyped-call]
+    result: torch.Tensor = _TokenLogProbs.apply(  # type: ignore[no-untyped-call]
         hidden, head.weight, head.bias, head, labels
     )
-    return found
+    return result
 
 
 class _TokenLogProbs(torch.autograd.Function):

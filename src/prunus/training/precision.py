@@ -62,12 +62,12 @@ def _seconds(objective: Objective, micro_batch: dict[str, torch.Tensor], dtype: 
     """The shortest time of a few forward and backward passes, after one to warm up."""
     device = next(objective.parameters()).device
     inputs = {name: tensor.to(device) for name, tensor in micro_batch.items()}
-    taken = []
+    times = []
     for _ in range(_ROUNDS + 1):
         start = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=dtype is torch.bfloat16):
             loss = objective(**inputs)
         loss.backward()
         loss.item()  # waits for the device
-        taken.append(time.perf_counter() - start)
-    return min(taken[1:])
+        times.append(time.perf_counter() - start)
+    return min(times[1:])

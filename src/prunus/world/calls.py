@@ -48,8 +48,8 @@ def scene(random: Random, part: Part, difficulty: Difficulty, turns: int) -> Sce
         verb = random.choice([verb for verb in verbs if (verb, noun) not in {tool[:2] for tool in tools}])
         tools.append((verb, noun, names))
     random.shuffle(tools)
-    asked = [_turn(random, words, tools, difficulty) for _ in range(turns)]
-    return Scene(asked, tools=[_schema(tool) for tool in tools])
+    requests = [_turn(random, words, tools, difficulty) for _ in range(turns)]
+    return Scene(requests, tools=[_schema(tool) for tool in tools])
 
 
 def _parameters(random: Random, tools: int, count: int) -> list[list[str]]:

@@ -48,8 +48,8 @@ def scene(random: Random, part: Part, difficulty: Difficulty, turns: int) -> Sce
         " ".join(random.choice(stated).format(**fact._asdict()) for fact in facts if fact.number == number)
         for number in range(1, count + 1)
     ]
-    asked = [_turn(random, words, facts, known, difficulty) for _ in range(turns)]
-    return Scene(asked, "\n".join(passages))
+    questions = [_turn(random, words, facts, known, difficulty) for _ in range(turns)]
+    return Scene(questions, "\n".join(passages))
 
 
 def _turn(random: Random, words: Words, facts: list[Fact], known: list[str], difficulty: Difficulty) -> Turn:

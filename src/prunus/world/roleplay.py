@@ -31,8 +31,8 @@ def scene(random: Random, part: Part, difficulty: Difficulty, turns: int) -> Sce
     if difficulty != "easy":
         random.shuffle(lines)
     system = " ".join(["You play this person.", *lines, f"Manner: {manner} {word}."])
-    asked = random.sample(names, min(turns, len(names)))
-    return Scene([_turn(random, name, card, manner, word, difficulty) for name in asked], system)
+    questions = random.sample(names, min(turns, len(names)))
+    return Scene([_turn(random, name, card, manner, word, difficulty) for name in questions], system)
 
 
 def _turn(random: Random, name: str, card: dict[str, str], manner: str, word: str, difficulty: Difficulty) -> Turn:

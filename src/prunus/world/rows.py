@@ -24,10 +24,10 @@ def check_rows(name: str | None, split: str, where: str) -> None:
     Raises:
         DataError: The message suggests the nearest.
     """
-    for option, found, known in (("name", name or NAMES[0], NAMES), ("split", split, SPLITS)):
-        if found not in known:
+    for option, value, known in (("name", name or NAMES[0], NAMES), ("split", split, SPLITS)):
+        if value not in known:
             raise DataError(
-                f"{where}.{option}: builtin:world has no {found!r}{nearest(found, known)}; it has: {', '.join(known)}"
+                f"{where}.{option}: builtin:world has no {value!r}{nearest(value, known)}; it has: {', '.join(known)}"
             )
 
 

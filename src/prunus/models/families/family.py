@@ -243,5 +243,5 @@ def _module(key: str) -> str:
 
 
 def _vectors(table: Mapping[str, str]) -> tuple[str, ...]:
-    found = [key for key, line in table.items() if len(parse_weight(line).dims) == 1 and key.endswith(".weight")]
-    return tuple(_module(key) for key in found)
+    result = [key for key, line in table.items() if len(parse_weight(line).dims) == 1 and key.endswith(".weight")]
+    return tuple(_module(key) for key in result)

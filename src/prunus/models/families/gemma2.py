@@ -124,7 +124,7 @@ def _write(config: Config, sizes: Sizes) -> dict[str, Any]:
 
 
 def _read(keys: KeyReader, config: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "layer_types": read_layers(_sliding_but_every_second, keys, sizes["num_hidden_layers"]),
         "query_pre_attn_scalar": read_scale(_LARGEST, keys, sizes),
         "sliding_window": keys.whole("attention.sliding_window", _WINDOW),
@@ -133,7 +133,7 @@ def _read(keys: KeyReader, config: dict[str, Any], sizes: Sizes) -> dict[str, An
     theta = keys.number("rope.freq_base_swa", only)
     if theta != only:
         raise ModelError(f"{keys.where}: {keys.prefix}rope.freq_base_swa is {theta:g}; Gemma 2 has one theta")
-    return found | {key: keys.number(key, cap) for key, cap in _CAPS.items()}
+    return result | {key: keys.number(key, cap) for key, cap in _CAPS.items()}
 
 
 FAMILY = Family(

@@ -16,7 +16,7 @@ from prunus.models.settings import check_settings
 
 def find_families() -> Iterator[Family]:
     """The `FAMILY` of each module that has one, in alphabetical order of the modules."""
-    for module in sorted(found.name for found in pkgutil.iter_modules(families.__path__)):
+    for module in sorted(info.name for info in pkgutil.iter_modules(families.__path__)):
         family = getattr(importlib.import_module(f"{families.__name__}.{module}"), "FAMILY", None)
         if family is not None:
             yield family

@@ -87,10 +87,10 @@ def _in_llama_cpp(
 
 
 def _file(path: str, config: BenchConfig) -> Path:
-    found = locate_runnable(path, "MODELS")
-    if found.is_file() and config.engine == "transformers":
+    file = locate_runnable(path, "MODELS")
+    if file.is_file() and config.engine == "transformers":
         raise RecipeError(f"{path}: --engine transformers runs only model folders; a GGUF file needs llama.cpp")
-    return found
+    return file
 
 
 def _write(folder: ModelFolder, format_name: str, file: Path) -> None:

@@ -38,12 +38,12 @@ class Timed:
         ids = torch.tensor([list(prompt)], device=self.device)
         with torch.no_grad():
             begin = self._now()
-            found = self.model(input_ids=ids, use_cache=True, logits_to_keep=1)
-            token = found.logits[:, -1:].argmax(-1)
+            output = self.model(input_ids=ids, use_cache=True, logits_to_keep=1)
+            token = output.logits[:, -1:].argmax(-1)
             read = self._now()
             for _ in range(count):
-                found = self.model(input_ids=token, past_key_values=found.past_key_values, use_cache=True)
-                token = found.logits[:, -1:].argmax(-1)
+                output = self.model(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
+                token = output.logits[:, -1:].argmax(-1)
             return read - begin, self._now() - read
 
     def gpu_bytes(self) -> int:

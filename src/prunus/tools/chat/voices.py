@@ -40,8 +40,8 @@ def voice_of(path: str, config: ChatConfig, runtime: Runtime) -> Voice:
     Raises:
         ModelError: It does not exist, or cannot be loaded.
     """
-    found = locate_runnable(path, "MODEL")
-    return FolderVoice(found, config, runtime) if found.is_dir() else GgufVoice(found, config)
+    file = locate_runnable(path, "MODEL")
+    return FolderVoice(file, config, runtime) if file.is_dir() else GgufVoice(file, config)
 
 
 class GgufVoice:

@@ -84,16 +84,16 @@ def _views(data: bytes, is_text: bool) -> Iterator[bytes]:
     for view in views if is_text else map(_texts, views):
         yield view
         if b"\\" in view:
-            yield _ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), view).replace(b"\\/", b"/")
+            yield _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), view).replace(b"\\/", b"/")
 
 
 def _texts(data: bytes) -> bytes:
     """The runs of printable characters in binary data, one per line."""
     letters = data.translate(_LETTERS)
-    found, start = [], letters.find(b"a" * _RUN)
+    runs, start = [], letters.find(b"a" * _RUN)
     while start >= 0:
         end = letters.find(b" ", start)
         end = len(data) if end < 0 else end
-        found.append(data[start:end])
+        runs.append(data[start:end])
         start = letters.find(b"a" * _RUN, end)
-    return b"\n".join(found)
+    return b"\n".join(runs)
