@@ -87,7 +87,7 @@ NESTED = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1
         ("<<: 5", "line 1, column 1", "merges mappings in YAML 1.1"),
         ("a: " + "9" * 5000, "line 1, column 4", "more than 64 bits"),
         ("a: 0x" + "f" * 5000, "line 1, column 4", "more than 64 bits"),
-        ("a: 1e999", "line 1, column 4", "larger than a float"),
+        ("a: 1e999", "line 1, column 4", "beyond the range of a float"),
         ("a: !!int abc", "line 1, column 4", "'abc' does not fit its tag, int"),
         ("a: !!int ''", "line 1, column 4", "'' does not fit its tag, int"),
         ("a: !!float abc", "line 1, column 4", "'abc' does not fit its tag, float"),

@@ -196,7 +196,7 @@ WRONG = [
     ({"messages": [ASK, {**SAY, "weight": 0, "train": True}]}, "turn 2: weight, train contradict each other"),
     ({"messages": [ASK, {**SAY, "weight": 0}]}, "every assistant turn is excluded from training"),
     ({"messages": [{**ASK, "train": True}, SAY]}, "turn 1: train marks a turn of the user as trained on"),
-    ({"messages": [ASK, {**SAY, "train_detail": [{"begin_offset": 0}]}]}, "train_detail is .* cannot be honoured"),
+    ({"messages": [ASK, {**SAY, "train_detail": [{"begin_offset": 0}]}]}, "train_detail is .* not supported"),
     ({"messages": [ASK, {**SAY, "content": [{"type": "image", "image": "x"}]}]}, "a part of the content is 'image'"),
     ({"messages": [ASK, {**SAY, "content": ["x"]}]}, "a part of the content is 'str'"),
     ({"messages": [ASK, {**CALLED, "function_call": CALL}]}, "function calls are given twice"),

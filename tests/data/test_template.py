@@ -92,7 +92,7 @@ def test_what_cannot_be_told_is_refused(tokenizer: Any) -> None:
     with pytest.raises(DataError, match="x.jsonl, row 3: the chat template omits the assistant's text"):
         said(Template(tokenizer, FORGETFUL), Dialogue("x.jsonl, row 3", TURNS[1:]))
     mute = MARKED.replace(SAYS, "", 1)
-    with pytest.raises(DataError, match="x.jsonl, row 3: .* not show what the assistant says in turn 3"):
+    with pytest.raises(DataError, match="x.jsonl, row 3: .* omits the assistant's text in turn 3"):
         said(Template(tokenizer, mute), dialogue)
     strict = MARKED.replace("<{{ m.role }}>", "{% if m.role == 'system' %}{{ raise_exception('no rules') }}{% endif %}")
     with pytest.raises(DataError, match="x.jsonl, row 3: the chat template refuses it: no rules"):

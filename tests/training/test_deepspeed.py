@@ -28,13 +28,13 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "optimizer", "message"),
     [
-        ("{", "adamw", "no configuration of DeepSpeed's in JSON"),
-        ("[1]", "adamw", "no configuration of DeepSpeed's in JSON"),
+        ("{", "adamw", "not a DeepSpeed configuration in JSON"),
+        ("[1]", "adamw", "not a DeepSpeed configuration in JSON"),
         ('{"zero_optimization": {"stage": 3}}', "adamw", "stage: 3; allowed: 0, 1 or 2; or runtime.shard"),
         (
             '{"train_batch_size": 32, "fp16": {"enabled": true}}',
             "adamw",
-            "train_batch_size, fp16: the recipe says that",
+            "train_batch_size, fp16: set by the recipe",
         ),
         ('{"zero_optimization": {"stage": 1}}', "muon", "muon needs whole matrices; allowed: optimizer: adamw"),
     ],

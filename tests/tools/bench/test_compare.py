@@ -98,8 +98,8 @@ def test_models_are_measured_in_transformers(teacher: Path) -> None:
     ("arguments", "message"),
     [
         (["./nowhere"], "MODELS: there is no folder ./nowhere"),
-        (["MODEL", "--prompt-tokens", "500"], "500 and --new-tokens 64 are no fewer than the 128 tokens that"),
-        (["FILE.gguf", "--engine", "transformers"], "a GGUF file is for llama.cpp"),
+        (["MODEL", "--prompt-tokens", "500"], "500 and --new-tokens: 64 exceed the context of"),
+        (["FILE.gguf", "--engine", "transformers"], "a GGUF file needs llama.cpp"),
         (["FILE.gguf"], "FILE.gguf: no GGUF file of a language model that is read here: it is of version 0"),
     ],
 )

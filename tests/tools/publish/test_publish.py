@@ -99,9 +99,9 @@ def test_a_hub_that_is_away_is_told(model: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("pytorch_model.bin", b"anything", "a pickle, which runs code"),
-        ("vocab.txt", pickle.dumps({"a": 1}), "a pickle, which runs code"),
-        ("checkpoints/optimizer.pt", b"PK\x03\x04", "a pickle, which runs code"),
+        ("pytorch_model.bin", b"anything", "a pickle, which can run code"),
+        ("vocab.txt", pickle.dumps({"a": 1}), "a pickle, which can run code"),
+        ("checkpoints/optimizer.pt", b"PK\x03\x04", "a pickle, which can run code"),
         (".env", b"A=1", "has the name of a secret"),
         ("id_rsa", b"x", "has the name of a secret"),
         ("server.key", b"x", "has the name of a secret"),
