@@ -15,8 +15,8 @@ class OptimizerConfig(StepConfig):
 
     batch_size: int = Field(default=0, ge=0)
     """Sequences per optimiser step, over all devices. 0: follows from `tokens` and the model's size: 660 tokens per
-    step for a run of 100 thousand, 2,048 for one of 500 thousand, 400 thousand for one of a billion; at least the hidden
-    size."""
+    step for a run of 100 thousand, 2,048 for one of 500 thousand, 400 thousand for one of a billion; at least the
+    hidden size."""
     learning_rate: float = Field(default=0.0, ge=0)
     """Peak learning rate. 0: follows from the model's size: 0.3 / hidden_size for a student with half of its teacher's
     parameters (1e-4 at 3072, as in arXiv 2408.11796), down to a tenth of that for one that is closer to its teacher."""
