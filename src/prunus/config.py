@@ -142,7 +142,7 @@ class StepConfig(Config):
         owner = next(ancestor for ancestor in cls.__mro__ if "kind" in vars(ancestor))
         return owner.__module__.rpartition(".")[0]
 
-    def resolved(self, size: Size) -> Self:
+    def with_defaults(self, size: Size) -> Self:
         """A copy in which unset options have their values for a model of that size."""
         return self
 

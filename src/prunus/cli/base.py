@@ -48,7 +48,7 @@ class Single:
         if isinstance(model, Given):
             shape, teacher = ModelFolder(model.value).shape, inputs.get("teacher")
             above = ModelFolder(teacher.value).shape if isinstance(teacher, Given) else None
-            config = config.resolved(shape.size(above))
+            config = config.with_defaults(shape.size(above))
             if hasattr(config, "sequence_length"):
                 check_length(config.kind, config.sequence_length, shape.max_position_embeddings)
         before = [given for given in inputs.values() if isinstance(given, Step)]

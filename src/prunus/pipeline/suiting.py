@@ -22,16 +22,16 @@ def suited(recipe: Recipe, teacher: Shape) -> Recipe:
     size = teacher.size()
     own = recipe.teacher
     changed = {
-        "teacher": own.model_copy(update={"align": tuple(stage.resolved(size) for stage in own.align)}),
-        "correct": recipe.correct.resolved(size),
-        "score": recipe.score.resolved(size),
-        "evaluate": recipe.evaluate.resolved(size),
-        "distill": recipe.distill.resolved(size),
-        "align": tuple(stage.resolved(size) for stage in recipe.align),
+        "teacher": own.model_copy(update={"align": tuple(stage.with_defaults(size) for stage in own.align)}),
+        "correct": recipe.correct.with_defaults(size),
+        "score": recipe.score.with_defaults(size),
+        "evaluate": recipe.evaluate.with_defaults(size),
+        "distill": recipe.distill.with_defaults(size),
+        "align": tuple(stage.with_defaults(size) for stage in recipe.align),
         "students": {name: _student(recipe, name, teacher) for name in recipe.students},
     }
     if recipe.search is not None:
-        distill, prune = recipe.search.distill.resolved(size), recipe.search.prune.resolved(size)
+        distill, prune = recipe.search.distill.with_defaults(size), recipe.search.prune.with_defaults(size)
         changed["search"] = recipe.search.model_copy(update={"distill": distill, "prune": prune})
     return recipe.model_copy(update=changed)
 
@@ -39,9 +39,9 @@ def suited(recipe: Recipe, teacher: Shape) -> Recipe:
 def _student(recipe: Recipe, name: str, teacher: Shape) -> StudentConfig:
     student, size = recipe.students[name], _size(recipe, name, teacher)
     changed = {
-        "prune": student.prune.resolved(size),
-        "distill": student.distill.resolved(size),
-        "align": tuple(stage.resolved(size) for stage in student.align),
+        "prune": student.prune.with_defaults(size),
+        "distill": student.distill.with_defaults(size),
+        "align": tuple(stage.with_defaults(size) for stage in student.align),
     }
     return student.model_copy(update=changed)
 

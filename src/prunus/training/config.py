@@ -81,7 +81,7 @@ class TrainingConfig(OptimizerConfig):
         """Warm-up steps: `warmup_steps`, or their default."""
         return pace.warmup_steps(self.steps) if self.warmup_steps is None else self.warmup_steps
 
-    def resolved(self, size: Size) -> Self:
+    def with_defaults(self, size: Size) -> Self:
         """A copy in which unset batch size, sequence length and learning rate are derived from `tokens` and `size`.
 
         Raises:

@@ -34,7 +34,7 @@ class Align(Single):
         """Do it, round by round."""
         model = located(self.model)
         sources = tuple(parse(ChatSource, path, "--data") for path in self.data)
-        stages = Alignment((self.config.resolved(model.folder.shape.size()),), sources, self.template, HUB)
+        stages = Alignment((self.config.with_defaults(model.folder.shape.size()),), sources, self.template, HUB)
         for seen in stages.check(model.folder.context, given_tokenizer(model)):
             show_preview(seen, console)
         self.do_all(list(stages.steps("align", given_model(model), None, Path(self.out).parent)), console)

@@ -52,4 +52,4 @@ class Prune(Single):
             inputs["tokens"] = Text(corpus=self.corpus, column=self.column).stream(model, "corpus", self.out)
         if self.scores is not None:
             inputs["scores"] = finished(Path(self.scores), "--scores", ScoreConfig.kind)
-        self.do(self.config.resolved(target.size()), inputs, console)
+        self.do(self.config.with_defaults(target.size()), inputs, console)

@@ -59,7 +59,7 @@ class Search(Single):
         raw = {**self.config.model_dump(), "budget": self.budget, "text": own}
         size = model.folder.shape.size()
         config = parse(ShapeSearch, raw, "prunus search").model_copy(
-            update={"distill": self.config.distill.resolved(size), "prune": self.config.prune.resolved(size)}
+            update={"distill": self.config.distill.with_defaults(size), "prune": self.config.prune.with_defaults(size)}
         )
         data = DataConfig(
             corpus=sources_of(self.corpus, self.column, "--corpus"),
@@ -73,7 +73,7 @@ class Search(Single):
         tokenizer = given_tokenizer(model)
         corpus = tokens_step(texts.recovery[0], texts.recovery[1], tokenizer, "recovery", texts.root)
         cuts = search_cuts(config, shape)
-        own_score = self.score.resolved(size)
+        own_score = self.score.with_defaults(size)
         score = scored(own_score, shape, cuts)
         place = Path(f"{self.out}-trials")
         planned = PlannedSearch(config, texts, tokenizer, corpus, own_score, cuts, place)

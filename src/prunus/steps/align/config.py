@@ -115,7 +115,7 @@ class AlignConfig(OptimizerConfig):
                 raise ValueError(f"{name}: is for {', '.join(having(name))}, and this is {self.method}")
         return self
 
-    def resolved(self, size: Size) -> Self:
+    def with_defaults(self, size: Size) -> Self:
         """The same, with conversations that a model of that size has room for."""
         return self.model_copy(update={"sequence_length": self.sequence_length or min(_LENGTH, size.context)})
 

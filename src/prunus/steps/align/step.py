@@ -62,7 +62,7 @@ def run(config: AlignConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         DataError: There is less to learn from than one step takes.
         TrainingError: The loss is not finite.
     """
-    config = config.resolved(ModelFolder(inputs.model).shape.size())
+    config = config.with_defaults(ModelFolder(inputs.model).shape.size())
     torch.manual_seed(config.seed)
     if config.spec.learns == "online":
         model, metrics = train_online(config, inputs.model, inputs.sources, inputs.template, out, runtime, console)

@@ -41,7 +41,7 @@ def run(config: CorrectConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
         DataError: The stream does not fill one sequence.
         TrainingError: The loss is not finite.
     """
-    config = config.resolved(ModelFolder(inputs.model).shape.size())
+    config = config.with_defaults(ModelFolder(inputs.model).shape.size())
     torch.manual_seed(config.seed)
     objective = CrossEntropy(load_model(inputs.model, loading_device(runtime), torch.float32))
     metrics = train(objective, Tokens.open(inputs.tokens), config, out, runtime, console, "correct")

@@ -55,7 +55,7 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
         wanted = "a teacher" if config.runs_teacher else "the folder that a `targets` step wrote"
         raise RecipeError(f"distill.targets: {config.targets} needs {wanted} among its inputs")
     above = None if inputs.teacher is None else ModelFolder(inputs.teacher).shape
-    config = config.resolved(ModelFolder(inputs.student).shape.size(above))
+    config = config.with_defaults(ModelFolder(inputs.student).shape.size(above))
     device = loading_device(runtime)
     if config.data == "student" and distributed.shards_weights(runtime.shard):
         raise RecipeError("distill.data: student: a student whose weights are shared out cannot write; without shard")

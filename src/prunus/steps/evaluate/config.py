@@ -131,7 +131,7 @@ class EvaluateConfig(StepConfig):
                 raise ValueError(f"tasks.{name}: runs what the model writes; allow it with run_code: true")
         return self
 
-    def resolved(self, size: Size) -> Self:
+    def with_defaults(self, size: Size) -> Self:
         """The same, with windows that a model of that size has room for."""
         return self.model_copy(update={"sequence_length": self.sequence_length or min(_LENGTH, size.context)})
 

@@ -66,7 +66,7 @@ def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
         DataError: The held-out stream has no window of two tokens.
         ModelError: The model or its teacher gives NaN or infinity; names the window and where it begins.
     """
-    config = config.resolved(ModelFolder(inputs.model).shape.size())
+    config = config.with_defaults(ModelFolder(inputs.model).shape.size())
     tokens = Tokens.open(inputs.tokens)
     device = device_of(runtime)
     dtype = inference_dtype(runtime, device)

@@ -192,9 +192,9 @@ class PruneConfig(StepConfig):
             raise ValueError(f"a layer is named twice in {list(value)}")
         return value if isinstance(value, str) else tuple(sorted(value))
 
-    def resolved(self, size: Size) -> PruneConfig:
+    def with_defaults(self, size: Size) -> PruneConfig:
         """The same, with what it is healed by as it suits a student of that size."""
-        return self.model_copy(update={"heal": self.heal.resolved(size)})
+        return self.model_copy(update={"heal": self.heal.with_defaults(size)})
 
     def first_cut(self) -> PruneConfig:
         """The options of the first of two cuts: the same, with the sizes of `via`."""

@@ -46,7 +46,7 @@ class HealConfig(Config):
         given = raw.get("norms") or raw.get("depth", "none") != "none"
         return {**raw, "refit": "none"} if given else raw
 
-    def resolved(self, size: Size) -> HealConfig:
+    def with_defaults(self, size: Size) -> HealConfig:
         """The same, with a calibration set that suits a student of that size."""
         length = self.sequence_length or min(_LENGTH, size.context)
         samples = self.samples or max(_PER_INPUT * size.widest // length, _FEWEST)

@@ -66,7 +66,7 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     teacher = ModelFolder(inputs.model)
     teacher.check()
     target = config.target(teacher.shape, "prune")
-    config = config.resolved(target.size())
+    config = config.with_defaults(target.size())
     vocabulary = _vocabulary(teacher, target, inputs)
     if config.init == "random":  # which of the teacher's members stay says nothing then
         config = config.model_copy(update={"importance": ImportanceConfig.model_validate("random")})

@@ -49,7 +49,7 @@ class ScoreConfig(StepConfig):
     seed: Seed = 0
     """Seed of the calibration set."""
 
-    def resolved(self, size: Size) -> Self:
+    def with_defaults(self, size: Size) -> Self:
         """The same, with a calibration set that suits a model of that size."""
         length = self.sequence_length or min(_LENGTH, size.context)
         samples = self.samples or min(max(_PER_CHANNEL * size.hidden_size // length, _FEWEST), _MOST)

@@ -60,7 +60,7 @@ def run(config: ScoreConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         DataError: The stream does not fill one sequence, or the questions cannot be read.
         ModelError: The model gives NaN or infinity; names the statistic, the sequence, and where it begins.
     """
-    config = config.resolved(ModelFolder(inputs.model).shape.size())
+    config = config.with_defaults(ModelFolder(inputs.model).shape.size())
     drawn = calibration_set(Tokens.open(inputs.tokens), config.samples, config.sequence_length, config.seed)
     if len(drawn) < config.samples:
         console.warn(f"score.samples: {config.samples} wanted, and the corpus fills {len(drawn)}: all are used")
