@@ -1,14 +1,14 @@
-"""One step of SFT and of DPO beside TRL's own trainers on the same conversations: CPU seconds and peak memory.
+"""One step of SFT and of DPO compared with TRL's trainers on the same conversations: CPU seconds and peak memory.
 
     python benchmarks/align.py [--vocab 32000 128256] [--json FILE]
 
-The model is a Llama of random weights with a head of its own. 16 conversations, or 8 pairs, of random tokens, with
-lengths as chat data has them (prompts of 20 to 120 tokens, answers of 30 to 200): each way gets the same ones, and lays
-them out as it does in training (ours side by side in sequences of 512, or padded; TRL's by its own collator). A step is
-forward and backward, without the optimizer. Of DPO, the reference's log-probabilities are known, as both keep them; TRL
-without that is measured too. Steps are taken in turn, a round at a time, and the best of each counts, since what
-disturbs can only add. Each way is first held against the loss and the head's gradient of whole logits. Memory is the
-peak of resident memory of a process of its own, over what it holds when model and gradients are there. A peer that is
+The model is a Llama of random weights with an untied LM head. The data are 16 conversations, or 8 pairs, of random
+tokens with lengths typical of chat data (prompts of 20 to 120 tokens, answers of 30 to 200). Every trainer gets the
+same ones, in its layout for training: ours packed in sequences of 512, or padded; TRL's by its collator. A step is
+forward and backward, without the optimizer. For DPO the reference's log-probabilities are given, since both trainers
+store them; TRL without them is measured too. Trainers alternate, and the best of all rounds counts, since
+disturbances only add time. First, each is checked against the loss and the head's gradient of full logits. Memory is
+the peak of resident memory of a separate process, minus what it holds once model and gradients exist. A peer that is
 not installed is left out.
 """
 

@@ -1,17 +1,18 @@
-"""What alignment gives back: the four skills of the built-in world, after a distillation on stories alone.
+"""What alignment recovers: the four skills of the built-in world, after a distillation on stories only.
 
     python benchmarks/alignment.py OUT [--json FILE] [--seeds 2]
+    python benchmarks/alignment.py OUT --divide 70 --asked 2 --seeds 1    # minutes; only shows that everything runs
 
-A student of half of `builtin:sapling`'s width is distilled on the world's stories, which hold no conversation, and so
-has lost the skills. From there, once each: SFT, and KD from Sapling, on the same 3,000 conversations. Then the question
-of preferences, where answers are dear and checks are cheap: SFT on 800 conversations; and from it two rounds of RPO,
-and two of DPO with the same options, on what the model itself answers to 1,200 prompts with checks (6 times each, best
-and worst; pairs of the first round are the same for both). Seeds are of these rounds, their prompts and answers; scores
-of items are means over them.
+A student of half of `builtin:sapling`'s width is distilled on the world's stories, which contain no conversations, so
+it loses the skills. From it, once each: SFT, and KD from Sapling, on the same 3,000 conversations. Then the case for
+preferences, where answers are expensive and checks are cheap: SFT on 800 conversations; and from that model two
+rounds of RPO, and two of DPO with the same options, on the model's answers to 1,200 prompts with checks (6 answers
+each, best and worst; both methods share the pairs of the first round). Seeds vary these rounds, their prompts and
+answers; scores of items are means over seeds.
 
-Every model is asked the same held-out items, whose names, values and tools no conversation has; differences are paired,
-to SFT on 800, and intervals 95 %, by bootstrap over items. Learning rate, SFT weight and temperature were chosen on
-items of another world (`--items 91`). What was done is kept in OUT.
+Every model is evaluated on the same held-out items, whose names, values and tools are in no conversation. Differences
+are paired with SFT on 800; intervals are 95 %, by bootstrap over items. Learning rate, SFT weight and temperature
+were chosen on items of another world (`--items 91`). Intermediate results are kept in OUT.
 """
 
 from __future__ import annotations
@@ -49,28 +50,37 @@ SKILLS = tuple(dict.fromkeys(skill for skill, _ in SHOWN))
 CHAT = {"path": "builtin:world", "name": "chat"}
 STAGE: dict[str, Any] = {"sequence_length": 224, "longer": "drop"}
 SFT = {**STAGE, "batch_size": 9, "optimizer": "muon", "learning_rate": 6e-3, "min_learning_rate": 3e-4}
-MANY, FEW = ([{**CHAT, "world": {"conversations": count, "seed": 7}}] for count in (3000, 800))
+MANY, FEW, PROMPTS = 3000, 800, 1200  # conversations
 PAIRS = {
     **STAGE, "batch_size": 32, "rounds": 2, "learning_rate": 5e-4, "beta": 0.2, "sft_weight": 0.2,
     "write": {"answers": 6, "max_new_tokens": 64, "temperature": 0.8},
 }  # fmt: skip
 METHODS = {"rpo": {**PAIRS, "eta": 4.0}, "dpo": PAIRS}
-PROMPTS = {"conversations": 1200, "turns": 1, "mixture": {
-    "rag": 2, "function_calling": 2, "instruction_following": 1, "roleplay": 1,
-}}  # fmt: skip
+MIXTURE = {"rag": 2, "function_calling": 2, "instruction_following": 1, "roleplay": 1}
 Items = dict[str, list[Row]]
 
 
-def recipe(items: int, asked: int) -> dict[str, Any]:
+def chats(count: int, seed: int, **world: Any) -> list[dict[str, Any]]:
+    """Conversations of the built-in world."""
+    return [{**CHAT, "world": {"conversations": count, "seed": seed, **world}}]
+
+
+def stage(method: str, given: dict[str, Any], data: list[dict[str, Any]], divide: int) -> dict[str, Any]:
+    """A stage of alignment, whose steps are smaller where there is less data."""
+    return {"method": method, **given, "batch_size": max(1, given["batch_size"] // divide), "data": data}
+
+
+def recipe(options: argparse.Namespace) -> dict[str, Any]:
     """Up to the model that preferences start from."""
     shape = locate_model(TEACHER, None, "teacher").folder.shape
-    world = {"seed": items, "held_out_items": asked}
+    tokens = 150_000 // options.divide
+    world = {"seed": options.items, "held_out_items": options.asked}
     return {
         "name": "alignment",
         "seed": 0,
         "teacher": TEACHER,
         "data": {
-            "corpus": [{"path": "builtin:world", "world": {"documents": 6000, "seed": 5}}],
+            "corpus": [{"path": "builtin:world", "world": {"documents": 6000 // options.divide, "seed": 5}}],
             "held_out": [{"path": "builtin:world", "split": "held_out", "world": {"held_out_items": 100}}],
         },
         "score": {"samples": 128, "sequence_length": 96},
@@ -80,10 +90,10 @@ def recipe(items: int, asked: int) -> dict[str, Any]:
             }
         },
         "distill": {
-            "tokens": 150_000, "sequence_length": 224, "batch_size": 9, "learning_rate": 4e-3,
-            "min_learning_rate": 2e-4, "warmup_steps": 5,
+            "tokens": tokens, "sequence_length": 224, "batch_size": 9, "learning_rate": 4e-3,
+            "min_learning_rate": 2e-4, "warmup_steps": min(5, tokens // (9 * 224) // 2),
         },
-        "align": [{"method": "sft", **SFT, "data": FEW}],
+        "align": [stage("sft", SFT, chats(FEW // options.divide, 7), options.divide)],
         "evaluate": {
             "sequence_length": 224,
             "max_tokens": 4000,
@@ -98,14 +108,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--items", type=int, default=0, help="seed of the world that the held-out items are of")
+    parser.add_argument("--items", type=int, default=0, help="seed of the world of the held-out items")
     parser.add_argument("--asked", type=int, default=300, help="items of each skill")
+    parser.add_argument("--divide", type=int, default=1, help="divide every amount of text by this")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     start, console = time.monotonic(), Console()
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "alignment.yaml"
-    file.write_text(yaml.safe_dump(recipe(options.items, options.asked), sort_keys=False))
+    file.write_text(yaml.safe_dump(recipe(options), sort_keys=False))
     plan = make_plan(load_recipe(file), options.out)
     run_plan(plan, console)
     done = {step.name: step for step in plan.steps}
@@ -114,24 +125,24 @@ def main() -> None:
         "distilled on stories": [items_of(done["student evaluate-distilled"])],
     }
     for method in ("sft", "distil"):
-        stage = {"method": method, **SFT, "data": MANY}
-        found[f"then {method} on 3,000"] = carry_out(plan, method, stage, done["student distill"], console)
+        given = stage(method, SFT, chats(MANY // options.divide, 7), options.divide)
+        found[f"then {method} on 3,000"] = carry_out(plan, method, given, done["student distill"], console)
     found["then sft on 800"] = [items_of(done["student evaluate"])]
     for seed in range(options.seeds):
-        data = [{**CHAT, "world": {**PROMPTS, "seed": 23 + seed}}]
+        data = chats(PROMPTS // options.divide, 23 + seed, turns=1, mixture=MIXTURE)
         for method, given in METHODS.items():
-            stage = {"method": method, **given, "data": data, "seed": seed}
-            rounds = carry_out(plan, f"seed-{seed}", stage, done["student align-1-sft"], console)
+            round_of = {**stage(method, given, data, options.divide), "seed": seed}
+            rounds = carry_out(plan, f"seed-{seed}", round_of, done["student align-1-sft"], console)
             for number, items in enumerate(rounds, start=1):
                 found.setdefault(f"then {method}, round {number}", []).append(items)
     report(found, plan.recipe.evaluate, console, options, time.monotonic() - start)
 
 
-def carry_out(plan: Plan, subject: str, stage: dict[str, Any], start: Step, console: Console) -> list[Items]:
+def carry_out(plan: Plan, subject: str, given: dict[str, Any], start: Step, console: Console) -> list[Items]:
     """Do a stage, and ask each model that it makes; answers that another stage has of the same model are taken over."""
     steps = {step.name: step for step in plan.steps}
-    asked = {name: given for name, given in steps["student evaluate"].inputs.items() if name != "model"}
-    stages = Alignment((parse(AlignConfig, stage, "stage"),), (), None, Hub(find_model))
+    asked = {name: value for name, value in steps["student evaluate"].inputs.items() if name != "model"}
+    stages = Alignment((parse(AlignConfig, given, "stage"),), (), None, Hub(find_model))
     items = []
     for step in stages.steps(subject, start, steps["student evaluate"].inputs["teacher"], plan.root):
         console.heading(step.name, step.state())
@@ -182,7 +193,7 @@ def report(
     rows = [[name, *map(_cell, each.values())] for name, each in results.items()]
     console.table("", ["model", *map(" ".join, SHOWN)], rows)
     facts = {"hardware": hardware(), "versions": versions(), "seconds": round(seconds), "seeds": options.seeds}
-    facts |= {"recipe": recipe(options.items, options.asked), "methods": METHODS, "results": results}
+    facts |= {"recipe": recipe(options), "methods": METHODS, "results": results}
     if options.json:
         options.json.write_text(json.dumps(facts, indent=2) + "\n")
 

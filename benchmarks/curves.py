@@ -1,4 +1,4 @@
-"""The curves of a recovery benchmark as a picture, and its table again: from the figures that `recovery.py` kept.
+"""Draw the curves of a recovery benchmark, and print its table again, from the figures that `recovery.py` wrote.
 
 python benchmarks/curves.py benchmarks/results/recovery-stories260k-width.json docs/recovery-stories260k-width.svg
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from recovery import chosen, rows, show
 
-from prunus.report.charts import HEIGHT, SERIES, WIDTH, Series, line_chart
+from prunus.report.charts import DASHES, HEIGHT, SERIES, WIDTH, Series, line_chart
 
 COLOURS = ("#8a2d5b", "#1b7f79", "#c8711a", "#3f63b5", "#6d8a1f", "#a3422b", "#5d4b9c", "#7a6a52")
 _ROW = 18  # pixels of a line of the legend
@@ -48,7 +48,7 @@ def standalone(chart: str, names: list[str]) -> str:
     legend = []
     for i, name in enumerate(names):
         y = HEIGHT + _ROW * i + 8
-        dash = ' stroke-dasharray="6 4"' if i >= SERIES else ""
+        dash = f' stroke-dasharray="{DASHES[i // SERIES % len(DASHES)]}"' if i >= SERIES else ""
         legend.append(f'<line class="line" stroke="{COLOURS[i % SERIES]}"{dash} x1="56" x2="82" y1="{y}" y2="{y}"/>')
         legend.append(f'<text x="90" y="{y + 4}">{escape(name)}</text>')
     height = HEIGHT + _ROW * len(names) + 8

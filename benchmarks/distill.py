@@ -1,15 +1,16 @@
-"""One step of distillation beside its floor and its peers: CPU seconds and peak memory, as ratios.
+"""One step of distillation compared with its lower bound and with other implementations: CPU seconds, peak memory.
 
     python benchmarks/distill.py [--vocab 32000 128256] [--losses] [--json FILE]
 
-Teacher and student are Llamas of random weights with heads of their own. The floor is what nobody can avoid: the
-teacher's forward pass, the student's forward and backward pass, and four products with the LM heads (both logits, and
-the gradients by hidden states and by the head), with no loss at all. No way includes its optimizer. Steps are taken in
-turn, a round at a time, and the best of each counts, since what disturbs can only add. Memory is the peak of resident
-memory of a process of its own, over what it holds when models and gradients are there. Each way of the same loss is
-first held against the loss and the head's gradient of the plain loop with full logits. A peer that is not installed is
-left out. Prunus compiles its loss, as it does by default from 160,000 tokens of a vocabulary of 128k on. Other losses
-and transformers' Trainer around our step are measured at the first vocabulary alone.
+Teacher and student are Llamas of random weights with untied LM heads. The lower bound is the work that no
+implementation can avoid: the teacher's forward pass, the student's forward and backward pass, and four products with
+the LM heads (both logits, and the gradients with respect to hidden states and head), without any loss. No
+implementation includes its optimizer. They alternate, and the best of all rounds counts, since disturbances only add
+time. Memory is the peak of resident memory of a separate process, minus what it holds once models and gradients
+exist. First, each implementation of the same loss is checked against the loss and the head's gradient of the plain
+loop with full logits. A peer that is not installed is left out. Prunus compiles its loss, as it does by default from
+160,000 tokens of a vocabulary of 128k on. Other losses, and transformers' Trainer around our step, are measured with
+the first vocabulary only.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vocab", type=int, nargs="+", default=[32000, 128256])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--losses", action="store_true", help="the other losses too, at the first vocabulary")
+    parser.add_argument("--losses", action="store_true", help="measure the other losses too, with the first vocabulary")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()

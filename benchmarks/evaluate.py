@@ -1,11 +1,11 @@
-"""Base tasks beside lm-evaluation-harness by itself, and what pairing is worth, on real questions.
+"""Base tasks compared with lm-evaluation-harness alone, and the gain from pairing, on real questions.
 
     python benchmarks/evaluate.py MODEL --data FOLDER [--items 200] [--json FILE]
 
-FOLDER holds hellaswag.jsonl, arc_easy.jsonl, piqa.jsonl, winogrande.jsonl and lambada_openai.jsonl. Each task is asked
-by `evaluate` and then by the harness itself, loading the same folder: scores must be equal, and the ratio of the times
-is what `evaluate` adds. Then the model with a little noise in its weights is put beside it, and the width of the paired
-interval beside that of the two scores taken apart.
+FOLDER has hellaswag.jsonl, arc_easy.jsonl, piqa.jsonl, winogrande.jsonl and lambada_openai.jsonl. Each task is
+evaluated by `evaluate` and then by the harness, which loads the same folder. Scores must be equal; the ratio of times
+is the overhead of `evaluate`. Then the model is compared with a copy with a little noise in its weights: the width of
+the paired interval, and that of two separate scores.
 """
 
 from __future__ import annotations
@@ -19,9 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lm_eval import simple_evaluate
-from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
 
 from prunus.models.folder import ModelFolder
 from prunus.models.load import load_model, load_tokenizer
@@ -60,6 +57,10 @@ def main() -> None:
 
 def measured(options: argparse.Namespace, name: str) -> dict[str, Any]:
     """One task, by both."""
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
     task: dict[str, Any] = {"data": str(options.data / f"{name}.jsonl"), "limit": options.items, "num_fewshot": 1}
     config = EvaluateConfig(tasks={name: task}, seed=options.seed)
     context = ModelFolder(options.model).shape.max_position_embeddings
@@ -67,9 +68,9 @@ def measured(options: argparse.Namespace, name: str) -> dict[str, Any]:
     tokenizer = load_tokenizer(options.model)
     with TemporaryDirectory() as one, TemporaryDirectory() as two:
         first = task | {"limit": 1}
-        Harness(model, tokenizer, context, Path(two), 16).ask(f"{name}-warm", _task(name, first), config)
+        Harness(model, tokenizer, context, Path(two), 16).run(f"{name}-warm", _task(name, first), config)
         start = time.perf_counter()
-        rows = Harness(model, tokenizer, context, Path(one), 16).ask(name, _task(name, task), config)
+        rows = Harness(model, tokenizer, context, Path(one), 16).run(name, _task(name, task), config)
         seconds = time.perf_counter() - start
         written = str(Path(one) / "checkpoints" / f"harness-{name}")
         start = time.perf_counter()
@@ -84,7 +85,7 @@ def measured(options: argparse.Namespace, name: str) -> dict[str, Any]:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(options.noise * parameter.std() * torch.randn_like(parameter))
-        noisy = Harness(model, tokenizer, context, Path(two), 16).ask(name, _task(name, task), config)
+        noisy = Harness(model, tokenizer, context, Path(two), 16).run(name, _task(name, task), config)
     accuracy = float(np.mean([row["scores"]["acc"][0] for row in rows]))
     assert abs(accuracy - theirs) < 1e-9, (name, accuracy, theirs)
     alone, beside = (summarise(part, other, config)["metrics"]["acc"] for part, other in ((rows, []), (noisy, rows)))

@@ -1,9 +1,10 @@
-"""Writing GGUF beside a plain copy of the same bytes: CPU and wall seconds and peak memory, each in its own process.
+"""Writing GGUF compared with a plain copy of the same bytes: CPU and wall seconds, peak memory.
 
     python benchmarks/export.py [--gigabytes 2.2] [--json FILE]
 
-The checkpoint is bfloat16, of small finite values, made by benchmarks/prune.py. A copy reads and writes it in pieces of
-1 MiB and syncs; so does the writer. Best of 3, round by round, in turn.
+The checkpoint is bfloat16, of small finite values, made by benchmarks/prune.py. The copy reads and writes it in
+pieces of 1 MiB and syncs, as does the writer. Each runs in a separate process. The best of the rounds counts,
+alternating.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from prunus.pipeline.machine import hardware
 
-ROUNDS = 3
 FORMATS = ("gguf-bf16", "gguf-f16", "gguf-q8_0", "gguf-f32")
 COPY = (
     "import os, sys\n"
@@ -43,10 +43,11 @@ WRITE = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=2.2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        rows = measure(Path(place), arguments.gigabytes)
+        rows = measure(Path(place), arguments.gigabytes, arguments.rounds)
     copy = rows["copy"]
     print(f"{'what':12}{'GB':>7}{'CPU s':>8}{'/ copy':>8}{'wall s':>8}{'/ copy':>8}{'peak MB':>9}")
     for name, row in rows.items():
@@ -58,11 +59,11 @@ def main() -> None:
     if arguments.json:
         machine = {"processor": hardware(), "python": platform.python_version()}
         settings = {"threads": os.environ.get("OMP_NUM_THREADS", "all"), "gigabytes": arguments.gigabytes}
-        text = json.dumps({"machine": machine, **settings, "rounds": ROUNDS, "rows": rows}, indent=2)
+        text = json.dumps({"machine": machine, **settings, "rounds": arguments.rounds, "rows": rows}, indent=2)
         arguments.json.write_text(text + "\n")
 
 
-def measure(folder: Path, gigabytes: float) -> dict[str, dict[str, float]]:
+def measure(folder: Path, gigabytes: float, rounds: int) -> dict[str, dict[str, float]]:
     """Make the checkpoint, write it in every way, and return the best of each."""
     model = make_checkpoint(folder / "model", gigabytes)
     save_tokenizer(model)
@@ -70,7 +71,7 @@ def measure(folder: Path, gigabytes: float) -> dict[str, dict[str, float]]:
     commands = {"copy": [COPY, str(model / "model.safetensors"), str(out)]}
     commands |= {name: [WRITE, str(model), str(out), name] for name in FORMATS}
     best: dict[str, dict[str, float]] = {}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, command in commands.items():
             row = timed(command, out)
             if name not in best or row["wall_seconds"] < best[name]["wall_seconds"]:

@@ -1,10 +1,10 @@
-"""SIGKILL a small run at random moments and at named functions, and compare what it ends with to an undisturbed run.
+"""SIGKILL a small run at random moments and at named functions, and compare its result with an undisturbed run.
 
     python benchmarks/kills.py --kills 30 --out benchmarks/results/kills.json
 
-The run is a recipe on the teacher in the box with every kind of step that keeps state. It is killed several times in a
-row, each time in the resumed run, then left to finish, and compared with an undisturbed run: every file byte for byte,
-JSON by value without times, speeds and memory. The report and the cards, which show times, are left out.
+The run is a recipe for the built-in teacher with every kind of step that keeps state. It is killed several times in a
+row, each time in the resumed run. Then it may finish, and is compared with an undisturbed run: every file byte for
+byte, JSON by value without times, speeds and memory. Report and cards, which contain times, are left out.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ SHOWN = ("report.html", "README.md")
 def main() -> None:
     """Run the campaign."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--kills", type=int, default=30, help="how many at least, half of them at named functions")
-    options.add_argument("--in-a-row", type=int, default=4, help="kills before a run is left to finish")
+    options.add_argument("--kills", type=int, default=30, help="kills, at least; half of them at named functions")
+    options.add_argument("--in-a-row", type=int, default=4, help="kills before a run may finish")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--out", type=Path, required=True)
     asked = options.parse_args()

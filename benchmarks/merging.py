@@ -1,15 +1,16 @@
-"""Two students of one teacher, each aligned to two of the four skills, merged: what do the merged ones keep?
+"""Merges of two students of one teacher, each aligned to two of the four skills: which skills do they keep?
 
     python benchmarks/merging.py OUT [--json FILE]
+    python benchmarks/merging.py OUT --tokens 4100 --conversations 16 32 --trials 6 --items 1 --limit 2    # minutes
 
-`builtin:sapling` is cut to two thirds of its width and distilled on the built-in world's stories, which hold no
-conversation, and so loses the skills. From there one student is aligned (SFT) to following instructions and playing a
-person, the other, on five times as many conversations, to answering from passages and calling functions. They are
-merged by their mean, by task arithmetic, by TIES, and by evolution of task arithmetic's weights for each kind of module
-and each half of the layers, whose fitness is the mean reward on training conversations of a world that nobody trained
-on. Reported are held-out items, whose names, values and tools no conversation has, and which fitness never saw;
-differences to the evolved one are paired by item, intervals are 95 %, by bootstrap over the items of each skill. What
-was done is kept in OUT.
+`builtin:sapling` is pruned to two thirds of its width and distilled on the built-in world's stories, which contain no
+conversations, so it loses the skills. From it one student is aligned (SFT) to follow instructions and play a person,
+another, on five times as many conversations, to answer from passages and call functions. They are merged by their
+mean, by task arithmetic, by TIES, and by evolution of task arithmetic's weights for each kind of module and each half
+of the layers. The fitness is the mean reward on training conversations of a world that no model was trained on.
+Results are for held-out items, whose names, values and tools are in no conversation and not in the fitness.
+Differences to the evolved merge are paired by item; intervals are 95 %, by bootstrap over the items of each skill.
+Intermediate results are kept in OUT.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def recipe(options: argparse.Namespace) -> dict[str, Any]:
         "students": {**own, **{name: {"merge": merge} for name, merge in merges.items()}},
         "distill": {
             "tokens": options.tokens, "sequence_length": 224, "batch_size": 9, "attend_across_documents": False,
-            "learning_rate": 6e-3, "min_learning_rate": 3e-4, "warmup_steps": 10,
+            "learning_rate": 6e-3, "min_learning_rate": 3e-4, "warmup_steps": min(10, options.tokens // (9 * 224) // 2),
         },
         "evaluate": {
             "sequence_length": 224, "max_tokens": 5_000, "prompt_count": 1,
@@ -86,7 +87,8 @@ def stage(skills: tuple[str, ...], count: int) -> dict[str, Any]:
     """SFT on conversations of some skills alone."""
     world = {"conversations": count, "seed": 6, "mixture": dict.fromkeys(skills, 1)}
     return {
-        "method": "sft", "data": [{**CHAT, "world": world}], "sequence_length": 224, "longer": "drop", "batch_size": 9,
+        "method": "sft", "data": [{**CHAT, "world": world}], "sequence_length": 224, "longer": "drop",
+        "batch_size": min(9, count // 8),
         "optimizer": "muon", "learning_rate": 4e-3, "min_learning_rate": 2e-4,
     }  # fmt: skip
 
@@ -124,10 +126,14 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tokens", type=int, default=150_000, help="of the distillation that both students share")
-    parser.add_argument("--conversations", type=int, nargs=2, default=[500, 2_500], help="that each is aligned on")
-    parser.add_argument("--trials", type=int, default=90, help="of the evolution")
-    parser.add_argument("--items", type=int, default=20, help="of each skill that every trial is asked")
+    parser.add_argument(
+        "--tokens", type=int, default=150_000, help="tokens of the distillation that both students share"
+    )
+    parser.add_argument(
+        "--conversations", type=int, nargs=2, default=[500, 2_500], help="conversations to align each student on"
+    )
+    parser.add_argument("--trials", type=int, default=90, help="trials of the evolution")
+    parser.add_argument("--items", type=int, default=20, help="items of each skill in every trial")
     parser.add_argument("--limit", type=int, default=150, help="held-out items of each skill")
     options = parser.parse_args()
     console = Console()

@@ -1,12 +1,12 @@
-"""Pruning a checkpoint of gigabytes: CPU seconds and peak memory, beside a plain copy of the bytes that stay.
+"""Pruning a checkpoint of gigabytes: CPU seconds and peak memory, compared with a plain copy of the kept bytes.
 
     python benchmarks/prune.py [--gigabytes 2.2] [--json FILE] [--mergekit /path/to/mergekit-yaml]
 
-Makes a Llama checkpoint of random bits (bfloat16, hidden 2048, as many layers as the size asks for), then cuts it
-with the `prunus` command, with random scores: by depth (a quarter of the layers goes) and by width (three quarters of
-the channels and neurons stay). The limit for both is a copy of as many bytes as the student holds, through a buffer of
-1 MiB. The peer, where its command is given, is mergekit's passthrough slicing of the same layers. Each runs in a
-process of its own.
+Makes a Llama checkpoint of random bits (bfloat16, hidden 2048, as many layers as the size needs), then prunes it with
+the `prunus` command, with random scores: by depth (a quarter of the layers is dropped) and by width (three quarters
+of the channels and neurons are kept). The lower bound for both is a copy of as many bytes as the student has, through
+a buffer of 1 MiB. If its command is given, mergekit's passthrough slicing of the same layers is measured too. Each
+runs in a separate process, each tool in turn; the best of the rounds counts, since interference can only add time.
 """
 
 import argparse
@@ -39,7 +39,6 @@ CONFIG = {
     "tie_word_embeddings": False,
     "dtype": "bfloat16",
 }
-ROUNDS = 5  # each tool in turn; its best counts, since what disturbs can only add
 COPY = (
     "import sys\n"
     "source, target = open(sys.argv[1], 'rb', buffering=0), open(sys.argv[2], 'wb', buffering=0)\n"
@@ -51,12 +50,13 @@ COPY = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gigabytes", type=float, default=2.2)
+    parser.add_argument("--gigabytes", type=float, default=2.2, help="at least four layers: 0.6")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--mergekit", help="the mergekit-yaml command of an environment of its own")
+    parser.add_argument("--mergekit", help="the mergekit-yaml command of a separate environment")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rows = measure(Path(folder), arguments.gigabytes, arguments.mergekit)
+        rows = measure(Path(folder), arguments.gigabytes, arguments.rounds, arguments.mergekit)
     limits = {row["cut"]: row for row in rows if row["tool"] == "copy"}
     print(f"{'cut':7}{'tool':10}{'CPU s':>8}{'of copy':>9}{'peak MB':>9}{'GB out':>8}")
     for row in rows:
@@ -68,7 +68,7 @@ def main() -> None:
         arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
 
 
-def measure(folder: Path, gigabytes: float, mergekit: str | None) -> list[dict[str, object]]:
+def measure(folder: Path, gigabytes: float, rounds: int, mergekit: str | None) -> list[dict[str, object]]:
     """Make the checkpoint, cut it in every way, and return a row for each."""
     teacher = make_checkpoint(folder / "teacher", gigabytes)
     layers = json.loads((teacher / "config.json").read_text())["num_hidden_layers"]
@@ -80,7 +80,7 @@ def measure(folder: Path, gigabytes: float, mergekit: str | None) -> list[dict[s
     recipe = folder / "slices.yml"
     recipe.write_text(slices(teacher, kept))
     best: dict[tuple[str, str], dict[str, object]] = {}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for cut, options in cuts.items():
             out = folder / "out"
             command = [sys.executable, "-m", "prunus", "prune", str(teacher), "--importance", "random", *options]
@@ -123,7 +123,7 @@ def make_checkpoint(folder: Path, gigabytes: float) -> Path:
     folder.mkdir()
     shapes = [shape_of(layers) for layers in (1, 2)]
     layer = shapes[1].parameters - shapes[0].parameters
-    layers = max(2, round((gigabytes * 1e9 / 2 - shapes[0].parameters) / layer) + 1)
+    layers = max(4, round((gigabytes * 1e9 / 2 - shapes[0].parameters) / layer) + 1)
     block = np.random.default_rng(0).integers(0x3C00, 0x3F00, 8 << 20).astype(np.uint16).tobytes()
 
     def pieces(size: int):

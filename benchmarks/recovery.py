@@ -1,11 +1,11 @@
-"""How many tokens a student needs to recover, by how it was made: the same teacher, shape, data and distillation.
+"""How many tokens students need to recover, by pruning method: the same teacher, shape, data and distillation.
 
     python benchmarks/recovery.py TEACHER --corpus FILE... --held-out FILE... --prune '{"hidden_size": 48, ...}'
 
-For each kind of student, and for each share of the tokens (`--shares`, whose schedules end there), the first seed is
-trained at every learning rate of the grid; the best by one half of the held-out text is then used for the other seeds,
-and the other half gives the figures: KL to the teacher and NLL, in nats per token, along the way. The last column is
-the tokens that a kind needs, along its own curve, to reach the final KL of `minitron` on all tokens.
+For each kind of student, and each share of the tokens (`--shares`, whose schedules end there), the first seed is
+trained at every learning rate of the grid. The best rate on one half of the held-out text is used for the other
+seeds, and the other half gives the figures: KL to the teacher and NLL, in nats per token, during training. The last
+column is the number of tokens that a kind needs, on its curve, to reach the final KL of `minitron` on all tokens.
 """
 
 from __future__ import annotations
@@ -325,12 +325,12 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1_228_800)
     parser.add_argument("--sequence-length", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--warmup", type=float, default=0.05, help="share of the steps in which the rate rises")
+    parser.add_argument("--warmup", type=float, default=0.05, help="share of the steps over which the rate rises")
     parser.add_argument("--rates", nargs="+", type=float, default=[3e-3, 6e-3, 1.2e-2])
     parser.add_argument("--shares", nargs="+", type=float, default=[1.0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--calibration-samples", type=int, default=512)
-    parser.add_argument("--eval-tokens", type=int, default=25_000, help="of each half of the held-out text")
+    parser.add_argument("--eval-tokens", type=int, default=25_000, help="tokens of each half of the held-out text")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

@@ -1,10 +1,10 @@
-"""How the teacher in the box learnt: the curves and the held-out scores of runs, as figures and as a picture.
+"""Training of the built-in teacher: loss curves and held-out scores of runs, as figures and as a picture.
 
 python benchmarks/sapling.py runs/sapling --scores scores/sapling \
     --json benchmarks/results/sapling.json --svg docs/sapling.svg
 
-Stages are drawn one after the other over all tokens; one that was cut off as far as it came. Scores are those of
-an evaluation, such as that of `builtin:sapling`.
+Stages are drawn one after the other over all tokens; a stopped stage is drawn as far as it got. Scores are those of an
+evaluation, such as that of `builtin:sapling`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _WANTED = ("prompt_strict", "consistent", "manner", "exact", "right")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", help="the folders of the runs, in the order in which they went")
+    parser.add_argument("runs", type=Path, nargs="+", help="the folders of the runs, in order of time")
     parser.add_argument("--scores", type=Path, help="the folder of an evaluation")
-    parser.add_argument("--json", type=Path, help="keep the figures here")
+    parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--svg", type=Path, help="draw the losses here")
     options = parser.parse_args()
     kept: dict[str, Any] = {"stages": {}, "scores": scores(options.scores) if options.scores else {}}

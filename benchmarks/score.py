@@ -1,9 +1,10 @@
-"""What scoring costs beside a plain forward pass over the same tokens: all width axes in one pass, as a ratio.
+"""The cost of scoring compared with a plain forward pass over the same tokens: all width axes in one pass, as a ratio.
 
     python benchmarks/score.py [--json FILE]
 
-A Llama of random weights; each repetition times the plain pass and the scoring passes in turn, and the ratio is that
-of the medians. What takes a backward pass is held against a forward and backward pass of the activations alone.
+A Llama of random weights. Each repetition times the plain pass and the scoring passes alternately, and the ratio is
+that of the medians. Statistics that need a backward pass are compared with a forward and backward pass of the
+activations.
 """
 
 from __future__ import annotations

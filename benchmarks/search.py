@@ -1,15 +1,17 @@
-"""Which shape of half the size: what the search finds, beside the median candidate and the proportional one.
+"""The best shape of half the size: the search's choice compared with the median candidate and the proportional shape.
 
     python benchmarks/search.py OUT [--teacher stories260K|sapling] [--whole] [--tokens N] [--json FILE] [--add]
+    python benchmarks/search.py OUT --divide 15      # a few minutes; only shows that everything runs
 
-A dozen candidates of at most half the teacher's non-embedding parameters are searched by successive halving. The found
-shape, the candidate in the middle of the first rung's order, and the proportional shape then go through the same full
-distillation with three seeds each. How often a ranking would have chosen worse is told by the rankings that come after
-it, on the candidates that both have; with `--whole` every candidate goes through the full distillation too, and the
-rankings are held against that. Rankings are on documents of the corpus that are set aside; the figures of the full
-distillation are on held-out text that no ranking saw. What was done is kept in OUT, and an interrupted run goes on.
+A dozen candidates of at most half the teacher's non-embedding parameters are searched by successive halving. The
+chosen shape, the candidate in the middle of the first rung's order, and the proportional shape then go through the
+same full distillation with three seeds each. How often a ranking would have chosen worse is measured by the rankings
+after it, on the candidates that both have. With `--whole` every candidate goes through the full distillation too, and
+the rankings are compared with that. Rankings use documents of the corpus that are set aside; the figures of the full
+distillation are for held-out text that no ranking used. Intermediate results are kept in OUT, and an interrupted
+benchmark continues.
 
-`--add` puts the teacher's figures beside those of others in FILE.
+`--add` adds the teacher's figures to those of others in FILE.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import argparse
 import json
 import os
 import time
+from copy import deepcopy
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -31,7 +34,7 @@ from prunus.pipeline.plan import make_plan
 from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import run_plan
-from prunus.pipeline.search.config import FOUND
+from prunus.pipeline.search.config import RECORD
 from prunus.pipeline.search.halving import rank_correlation, ranking, regret
 from prunus.report.shapes import candidates
 
@@ -93,29 +96,43 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--teacher", choices=list(TEACHERS), default="stories260K")
     parser.add_argument("--whole", action="store_true")
-    parser.add_argument("--tokens", type=int, help="of the full distillation, in place of the settings'")
+    parser.add_argument("--tokens", type=int, help="tokens of the full distillation, in place of the default")
+    parser.add_argument("--divide", type=int, default=1, help="divide every amount of text by this")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--add", action="store_true")
     given = parser.parse_args()
     start, root = time.monotonic(), given.out / given.teacher
-    raw = {"name": given.teacher, "seed": 0, **TEACHERS[given.teacher]}
-    raw["search"]["distill"] = {**raw["distill"], **raw["search"]["distill"]}
+    raw = {"name": given.teacher, "seed": 0, **settings(given.teacher, given.divide)}
     raw["distill"]["tokens"] = given.tokens or raw["distill"]["tokens"]
     plan = carry_out(raw, {"best": student({"shape": "search.best"}, raw, SEEDS[0])}, root)
     searched = time.monotonic() - start
-    found = json.loads((folder(plan, "search", "search") / FOUND).read_text())
+    found = json.loads((folder(plan, "search", "search") / RECORD).read_text())
     roles = roles_of(found)
     wanted = [(name, seed) for name in dict.fromkeys(roles.values()) for seed in SEEDS]
     wanted += [(name, SEEDS[0]) for name in found["candidates"] if given.whole and name not in roles.values()]
     plan = carry_out(raw, {f"{name}-{seed}": whole(found, name, raw, seed) for name, seed in wanted}, root)
     facts = figures(plan, found, roles, wanted)
-    settings = {key: value for key, value in TEACHERS[given.teacher].items() if key not in ("teacher", "data")}
-    facts |= {"settings": settings, "hardware": hardware(), "versions": versions()}
+    kept = {key: value for key, value in raw.items() if key not in ("name", "seed", "teacher", "data")}
+    facts |= {"settings": kept, "hardware": hardware(), "versions": versions()}
     facts["seconds"] = {"search": round(searched), "all": round(time.monotonic() - start)}
     show(facts, found)
     if given.json:
         others = json.loads(given.json.read_text()) if given.add and given.json.is_file() else {}
         given.json.write_text(json.dumps({**others, given.teacher: facts}, indent=2) + "\n")
+
+
+def settings(teacher: str, divide: int) -> dict[str, Any]:
+    """A teacher's part of the recipe, with every amount of text divided."""
+    raw = deepcopy(TEACHERS[teacher])
+    raw["search"]["distill"] = {**raw["distill"], **raw["search"]["distill"]}
+    raw["search"]["distill"]["tokens"] //= divide
+    for part, key in (("data", "max_tokens"), ("score", "samples"), ("search", "ranking_tokens"),
+                      ("distill", "tokens"), ("evaluate", "max_tokens")):  # fmt: skip
+        raw[part][key] //= divide
+    for training in (raw["distill"], raw["search"]["distill"]):
+        steps = training["tokens"] // (training["batch_size"] * training["sequence_length"])
+        training["warmup_steps"] = min(training["warmup_steps"], steps // 2)
+    return raw
 
 
 def student(prune: dict[str, Any], raw: dict[str, Any], seed: int) -> dict[str, Any]:

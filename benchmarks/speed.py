@@ -1,11 +1,11 @@
-"""NVIDIA's two students beside their teacher, scaled down: how much faster each reads and writes.
+"""NVIDIA's two students compared with their teacher, scaled down: the speedup of prefill and decode.
 
     python benchmarks/speed.py [--scale 4] [--engine llama.cpp] [--format gguf-f16] [--json FILE]
 
 Llama-3.1-Minitron 4B was made from Llama 3.1 8B twice, by depth (16 of 32 layers) and by width (hidden 4096 -> 3072,
 MLP 14336 -> 9216). NVIDIA reports 2.7 and 1.8 times the teacher's throughput, with TensorRT-LLM on an H100 (arXiv
-2408.11796). Here hidden size, MLP, heads and vocabulary are divided by `--scale`; depth and head dimension are theirs.
-Weights are random: speed does not depend on them.
+2408.11796). Here hidden size, MLP, heads and vocabulary are divided by `--scale`; depth and head dimension are the
+same. Weights are random: speed does not depend on them.
 """
 
 from __future__ import annotations

@@ -26,3 +26,14 @@ def test_nothing_steers_the_terminal(how: str) -> None:
 def test_what_people_write_stays() -> None:
     text = "Ünïcode, עברית, 한국어, a\ttab\nand a line"
     assert printable(text) == text
+
+
+def test_progress_without_a_terminal_repeats_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last line stands once, whether an update or the end printed it."""
+    for seconds in (0.0, 60.0):
+        monkeypatch.setattr("prunus.console._PLAIN_SECONDS", seconds)
+        out = io.StringIO()
+        with Console(file=out).progress("score", 8, "tokens") as progress:
+            progress.update(4)
+            progress.update(8)
+        assert out.getvalue().count("8 / 8 tokens") == 1

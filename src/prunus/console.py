@@ -100,8 +100,10 @@ class Console:
             with Live(line, console=self.rich, refresh_per_second=4):
                 yield state
         else:
-            yield _Plain(state, self) if not self.rich.quiet else state
-            self.say(state.line())
+            plain = _Plain(state, self)
+            yield plain if not self.rich.quiet else state
+            if plain.shown != state.done:
+                self.say(state.line())
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table: first column left-aligned, others right-aligned. A narrow terminal wraps lines, cuts none."""
@@ -130,11 +132,13 @@ class _Plain(Progress):
     def __init__(self, state: Progress, console: Console) -> None:
         self.state, self.console = state, console
         self.printed = time.monotonic()
+        self.shown: float | None = None  # how far the work was in the last line
 
     def update(self, done: float, **figures: float) -> None:
         self.state.update(done, **figures)
         if time.monotonic() - self.printed >= _PLAIN_SECONDS:
             self.printed = time.monotonic()
+            self.shown = done
             self.console.say(self.state.line())
 
 

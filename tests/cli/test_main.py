@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -88,11 +89,11 @@ def test_a_word_stands_for_a_section_on_the_command_line(recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["rnu"], "there is no command 'rnu' (did you mean `run`?)"),
-        (["run"], "which recipe?"),
+        (["rnu"], "unknown command 'rnu' (did you mean `run`?)"),
+        (["run"], "no recipe given"),
         (["run", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["inspect", "./nowhere"], "there is no folder ./nowhere"),
-        (["report", "."], "there is no run.json"),
+        (["report", "."], "it has no run.json"),
         (["prune", ".", "--out", "x"], "there is no config.json"),
         (["score"], "required"),
         (
@@ -134,7 +135,7 @@ def test_a_teacher_that_reads_other_tokens_is_refused(teacher: Path, held_out: P
     text = ("--corpus", held_out, "--sequence-length", "32", "--out", tmp_path / "result")
     result = prunus("evaluate", teacher, "--teacher", "builtin:sapling", *text)
     assert result.returncode == 2, result.stderr
-    assert "tokens and the model 300, so they read a text as" in result.stderr
+    assert "tokens and the model 300, so they tokenise text" in result.stderr
     assert not (tmp_path / "result").exists()
 
 
@@ -147,6 +148,13 @@ def test_plan_shows_what_would_be_done_and_does_nothing(recipe: Path, tmp_path: 
     assert not (tmp_path / "run").exists()
     assert prunus("run", recipe, "--out", tmp_path / "run", "--dry-run").returncode == 0
     assert not (tmp_path / "run").exists()
+
+
+def test_plan_warns_of_too_little_memory(recipe: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    for memory, warned in ((2**60, False), (1, True)):
+        monkeypatch.setattr("psutil.virtual_memory", lambda memory=memory: SimpleNamespace(total=memory))
+        assert main(["plan", str(recipe), "--out", str(tmp_path / "run"), "--runtime.device", "cpu"]) == 0
+        assert ("more memory than the" in capsys.readouterr().out) == warned
 
 
 def test_inspect_needs_no_weights(teacher: Path, tmp_path: Path) -> None:
@@ -168,7 +176,10 @@ def test_each_step_by_itself(teacher: Path, corpus: Path, held_out: Path, tmp_pa
     do("correct", teacher, *text, *training, "--out", tmp_path / "corrected")
     do("score", tmp_path / "corrected", *text, "--samples", 8, "--sequence-length", 16, "--out", tmp_path / "scores")
     assert main(["prune", str(tmp_path / "corrected"), "--hidden-size", "16", "--out", str(tmp_path / "cut")]) == 2
-    assert "--scores: missing; `prunus score` makes them, and this cut reads covariance" in capsys.readouterr().err
+    assert (
+        "--scores: missing; this cut needs covariance: give a folder written by `prunus score`"
+        in capsys.readouterr().err
+    )
     scores = ["--scores", tmp_path / "scores"]
     do("prune", tmp_path / "corrected", *scores, "--hidden-size", 16, "--out", tmp_path / "cut")
     student = [tmp_path / "cut", "--teacher", tmp_path / "corrected"]

@@ -1,4 +1,4 @@
-"""The pages of `--help` behind a recipe, and words for whole sections among the flags."""
+"""The pages of `--help` after a recipe, and shorthands for whole sections among the flags."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from prunus.cli.main import main
-from prunus.cli.pages import page, spelled_out, words
+from prunus.cli.pages import expand_shorthands, page, shorthands
 from prunus.errors import RecipeError
 from prunus.pipeline.recipe import Recipe
 from prunus.steps.align.config import AlignConfig
@@ -46,11 +46,11 @@ def test_a_section_that_is_not_there_is_named_with_the_nearest() -> None:
 
 @pytest.mark.parametrize(("name", "one"), [("students", "students.small-one"), ("align", "align.0")])
 def test_one_of_several_sections_is_to_be_named(name: str, one: str) -> None:
-    with pytest.raises(RecipeError, match=f"--help {name}: which one.* {one}$"):
+    with pytest.raises(RecipeError, match=f"--help {name}: has several sections.* {one}$"):
         page(Recipe, VALUES, name, "prunus run r.yaml")
 
 
-def test_words_for_sections_are_parted_from_the_flags() -> None:
+def test_shorthands_are_separated_from_the_flags() -> None:
     flags = [
         "--distill.states",
         "none",
@@ -60,28 +60,28 @@ def test_words_for_sections_are_parted_from_the_flags() -> None:
         "--out",
         "x",
     ]
-    found, left = words(Recipe, VALUES, flags)
+    found, left = shorthands(Recipe, VALUES, flags)
     assert found == {"distill.states": "none", "students.small-one.distill.states": "kept"}
     assert left == ["--distill.tokens", "5", "--out", "x"]
 
 
 def test_a_commands_word_becomes_the_options_that_it_stands_for() -> None:
     given = ["--tokens", "5", "--states", "none"]
-    assert spelled_out(DistillConfig, given) == ["--states.weight", "0.0", "--tokens", "5"]
-    found = spelled_out(DistillConfig, ["--states=paper"])
+    assert expand_shorthands(DistillConfig, given) == ["--states.weight", "0.0", "--tokens", "5"]
+    found = expand_shorthands(DistillConfig, ["--states=paper"])
     assert "--states.embeddings" in found
     assert found[found.index("--states.projection") + 1] == "learned"
-    whole = spelled_out(PruneConfig, ["MODEL", "--importance", "random", "--hidden-size", "8"], {"model"})
+    whole = expand_shorthands(PruneConfig, ["MODEL", "--importance", "random", "--hidden-size", "8"], {"model"})
     assert whole[0] == "MODEL"  # before the flags, the last of which may take in several
     assert whole[-2:] == ["--hidden-size", "8"]
     assert whole[whole.index("--importance.neurons.criterion") + 1] == "random"
     with pytest.raises(RecipeError, match="--states cannot be used"):
-        spelled_out(DistillConfig, ["--states", "some"])
+        expand_shorthands(DistillConfig, ["--states", "some"])
 
 
 def test_a_commands_own_flag_is_no_section() -> None:
     given = ["--method", "sft", "--data", "a.jsonl", "b.jsonl", "--guide", "x"]
-    assert words(AlignConfig, {}, given, {"data"}) == ({"guide": "x"}, given[:-2])
+    assert shorthands(AlignConfig, {}, given, {"data"}) == ({"guide": "x"}, given[:-2])
 
 
 def test_a_word_for_a_section_with_sections_in_it_goes_all_the_way(teacher: Path, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_it_is_shown_with_marks_and_cut(teacher: Path, tmp_path: Path) -> None:
     assert "q [...] q" in told.getvalue()
     assert "[[ aaa" in told.getvalue()
     assert "aaa</s>]]" in told.getvalue()
-    assert "nothing reads the columns id" in told.getvalue()
+    assert "unused columns: id" in told.getvalue()
     assert len(told.getvalue()) < SHOWN + 400
 
 

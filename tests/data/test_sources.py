@@ -44,7 +44,7 @@ def test_python_itself_is_a_source() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"path": "nowhere.jsonl"}, "x.path: there is no file nowhere.jsonl"),
+        ({"path": "nowhere.jsonl"}, "x: there is no file nowhere.jsonl"),
         ({"path": "./nowhere"}, "there is no file"),
         ({"path": "builtin:pyton"}, "did you mean `builtin:python`"),
         ({"path": "nobody/nothing"}, "cannot be read|cannot be fetched"),

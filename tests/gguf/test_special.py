@@ -156,7 +156,7 @@ def test_what_is_put_around_a_text_is_tried(template: str, around: tuple[bool, b
     assert (found.add_bos, found.add_eos) == (ids[0] == 0, ids[-1] == 1) == around
     tokenizer.post_processor = processors.TemplateProcessing(single="$A <|turn|>", special_tokens=special)
     tokenizer.save(str(folder / "tokenizer.json"))
-    with pytest.raises(RecipeError, match=r"puts '<\|turn\|>' behind a text"):
+    with pytest.raises(RecipeError, match=r"adds '<\|turn\|>' after a text"):
         read_vocabulary(folder, SIZE)
 
 

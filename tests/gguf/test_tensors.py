@@ -192,9 +192,9 @@ def test_factors_of_longrope_that_are_not_told_are_caught(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("model_type", "changes", "message"),
     [
-        ("qwen3", {}, "llama.cpp reads their factors in Granite, Llama, .*Phi-3, not in Qwen3"),
-        ("llama", {"original_max_position_embeddings": 100}, "would take long_factor before it"),
-        ("llama", {"short_factor": [1.0]}, "short_factor has 1 numbers; 4 pairs are turned"),
+        ("qwen3", {}, "llama.cpp reads their factors only for Granite, Llama, .*Phi-3, not for Qwen3"),
+        ("llama", {"original_max_position_embeddings": 100}, "would use long_factor too early"),
+        ("llama", {"short_factor": [1.0]}, "short_factor has 1 numbers, expected 4"),
     ],
 )
 def test_longrope_that_llama_cpp_has_not(tmp_path: Path, model_type: str, changes: dict, message: str) -> None:
@@ -276,15 +276,15 @@ def test_an_attention_scale_that_head_dim_does_not_give(tmp_path: Path, kind: st
 @pytest.mark.parametrize(
     ("model_type", "changes", "message"),
     [
-        ("llama", {"hidden_act": "relu2"}, "hidden_act is 'relu2'; llama.cpp's llama has silu"),
+        ("llama", {"hidden_act": "relu2"}, "hidden_act is 'relu2'; llama.cpp's llama uses silu"),
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "'dynamic'"),
         ("qwen3", {}, "attention_bias is true"),
         ("qwen3_moe", {}, "norm_topk_prob"),
-        ("phi3", {"head_dim": 4}, "hidden_size is 32, and llama.cpp takes it for num_attention_heads x head_dim = 16"),
+        ("phi3", {"head_dim": 4}, "hidden_size is 32, but llama.cpp expects num_attention_heads x head_dim = 16"),
         ("llama", {"rope_parameters": {**ROPES["yarn"], "beta_slow": 2.0}}, "yarn with beta_fast, beta_slow or mscale"),
         ("smollm3", {"attention_bias": True}, "attention_bias is true"),
-        ("gpt_neox", {"attention_bias": False}, "attention_bias is False; llama.cpp's gptneox computes True alone"),
-        ("qwen2", {"head_dim": 4}, "hidden_size is 32, and llama.cpp takes it for num_attention_heads x head_dim = 16"),
+        ("gpt_neox", {"attention_bias": False}, "attention_bias is False; llama.cpp's gptneox supports only True"),
+        ("qwen2", {"head_dim": 4}, "hidden_size is 32, but llama.cpp expects num_attention_heads x head_dim = 16"),
         ("gemma2", {"final_logit_softcapping": None}, "without a soft cap"),
         ("gemma3_text", {"final_logit_softcapping": 30.0}, "final_logit_softcapping is 30.0"),
         ("gemma2", {"layer_types": ["full_attention"] * 4}, "no layer slides"),
@@ -300,7 +300,7 @@ def test_what_llama_cpp_has_not_is_refused(tmp_path: Path, model_type: str, chan
 def test_a_family_that_llama_cpp_has_not(teacher: Path) -> None:
     folder = ModelFolder(teacher)
     unheld = replace(folder.family, model_type="mamba", gguf=None)
-    with pytest.raises(RecipeError, match=r"export.formats: llama.cpp has no mamba.*What works"):
+    with pytest.raises(RecipeError, match=r"export.formats: Prunus cannot write mamba for llama.cpp.*What works"):
         check_model(folder.config, replace(folder.shape, family=unheld), "export.formats")
 
 
@@ -327,4 +327,4 @@ def test_a_file_on_which_llama_cpp_ends_is_told(tmp_path: Path, monkeypatch) -> 
 def test_what_is_not_a_gguf_is_told(tmp_path: Path, teacher: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(ModelError, match="llama.cpp does not load it"):
-        check.judge(tmp_path / "model.gguf", "gguf-q8_0", reference_of(teacher))
+        check.measure(tmp_path / "model.gguf", "gguf-q8_0", reference_of(teacher))

@@ -131,14 +131,14 @@ def test_what_is_not_told_is_caught(tmp_path: Path, learnt: list, monkeypatch, f
     folder = model_with(tmp_path / "model", make(learnt, "t5"))
     read = vocabulary.read_unigram
     monkeypatch.setattr(vocabulary, "read_unigram", lambda own, where: fault(read(own, where), own))
-    with pytest.raises(ExportError, match="into other tokens than transformers"):
+    with pytest.raises(ExportError, match="differently from transformers"):
         hold(folder)
 
 
 def test_bytes_are_not_fallen_back_to(tmp_path: Path, learnt: list, monkeypatch) -> None:
     pieces = [*learnt[: SIZE - 300], *((f"<0x{byte:02X}>", -12.0) for byte in range(256))]
     folder = model_with(tmp_path / "model", make(pieces, "no prefix", byte_fallback=True))
-    with pytest.raises(RecipeError, match=r"falls back to bytes.*What works: the plain folder"):
+    with pytest.raises(RecipeError, match=r"byte fallback.*What works: the plain folder"):
         read_vocabulary(folder, SIZE)
     monkeypatch.setattr(vocabulary, "read_unigram", lambda *_: unigram.Unigram(b"", False, False, 0))
     assert TEXTS[2] in differing(folder, TEXTS)  # it is so: the one with characters that no token has
@@ -147,12 +147,12 @@ def test_bytes_are_not_fallen_back_to(tmp_path: Path, learnt: list, monkeypatch)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"normalizer": {"type": "Lowercase"}}, "is not what llama.cpp does for a Unigram"),
-        ({"normalizer": None, "pre_tokenizer": {"type": "Whitespace"}}, "is not what llama.cpp does for a Unigram"),
-        ({"normalizer": json.loads(TABLE.__getstate__())}, "is not what llama.cpp does for a Unigram"),
-        ({"model.unk_id": None}, "without a token for what is unknown"),
+        ({"normalizer": {"type": "Lowercase"}}, "prepares a text differently from llama.cpp"),
+        ({"normalizer": None, "pre_tokenizer": {"type": "Whitespace"}}, "prepares a text differently from llama.cpp"),
+        ({"normalizer": json.loads(TABLE.__getstate__())}, "prepares a text differently from llama.cpp"),
+        ({"model.unk_id": None}, "without an unknown token"),
         ({"normalizer": None, "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "split": True},
-          "model.vocab": [["<unk>", 0.0], ["▁of▁the", -3.0]]}, "'▁of▁the' runs over a space"),
+          "model.vocab": [["<unk>", 0.0], ["▁of▁the", -3.0]]}, "'▁of▁the' contains a space"),
     ],
 )  # fmt: skip
 def test_what_llama_cpp_has_not_is_refused(tmp_path: Path, learnt: list, change: dict, message: str) -> None:

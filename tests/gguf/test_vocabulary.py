@@ -144,7 +144,7 @@ def test_sentencepiece(tmp_path: Path, kind: str) -> None:
 def test_a_wrong_pre_tokenizer_is_caught(tmp_path: Path, monkeypatch, right: str, wrong: str) -> None:
     folder = model_with(tmp_path / "model", byte_level(BYTE_LEVEL[right]))
     monkeypatch.setattr(vocabulary, "byte_level", lambda *_: wrong)
-    with pytest.raises(ExportError, match="into other tokens than transformers, from token"):
+    with pytest.raises(ExportError, match="differently from transformers, from token"):
         hold(folder)
 
 
@@ -152,7 +152,7 @@ def test_merges_in_another_order_are_caught(tmp_path: Path, monkeypatch) -> None
     folder = model_with(tmp_path / "model", sentencepiece("llama"))
     own = vocabulary.merges_of
     monkeypatch.setattr(vocabulary, "merges_of", lambda model: own(model)[::-1])
-    with pytest.raises(ExportError, match="into other tokens"):
+    with pytest.raises(ExportError, match="differently from transformers"):
         hold(folder)
 
 
@@ -182,10 +182,10 @@ def test_special_tokens_and_the_chat_template(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pre_tokenizer": {"type": "Whitespace"}}, "neither byte-level nor falls back"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "neither byte-level nor has byte fallback"),
         (
             {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True}},
-            "is none that Prunus knows in llama.cpp",
+            "no known equivalent in llama.cpp",
         ),
         ({"normalizer": {"type": "Lowercase"}}, "its normalizer is Lowercase"),
         (

@@ -186,7 +186,7 @@ def test_a_server_that_is_gone_and_a_port_that_is_taken_are_told(upstream: Threa
     gate = Gate()
     gate.open("http://127.0.0.1:1", SECRET)
     assert ask(gate)[0] == 502
-    with pytest.raises(RecipeError, match=f"--port: {gate.server_port} cannot be had"):
+    with pytest.raises(RecipeError, match=f"--port: {gate.server_port} cannot be opened"):
         Gate(gate.server_port)
 
 

@@ -123,10 +123,10 @@ def refused(recipe: dict[str, Any], root: Path) -> str:
 @pytest.mark.parametrize(
     ("merge", "message"),
     [
-        ({"of": ["a", "c"]}, "students.m.merge.of.1: 'c' is no student"),
+        ({"of": ["a", "c"]}, "students.m.merge.of.1: 'c' is not a student"),
         ({"of": ["a", "teacher"]}, "model.embed_tokens.weight: (300, 32) and (300, 16)"),
-        ({"of": ["a", "b.aligned"]}, "allowed behind a student that is cut: pruned, distilled"),
-        ({"of": ["a", "m"]}, "m is merged itself, and not before m"),
+        ({"of": ["a", "b.aligned"]}, "allowed after the name of a student that is cut: pruned, distilled"),
+        ({"of": ["a", "m"]}, "m is a merged student that comes after m; list it before m"),
         ({"of": ["a", "b"], "method": "ties"}, "students.m.merge.base: missing"),
         ({"of": ["a"]}, "students.m.merge: 1 model"),
         ({"of": ["a", "b"], "method": "tie"}, "students.m.merge.method"),
@@ -150,7 +150,7 @@ def test_models_from_elsewhere_are_looked_at_before_any_work(raw, speaks: Path, 
     vocabulary["A"], vocabulary["B"] = vocabulary["B"], vocabulary["A"]
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
     recipe["students"]["m"]["merge"]["of"][1] = str(other)
-    assert "the teacher have other tokens" in refused(recipe, tmp_path / "run")
+    assert "differ from the teacher's" in refused(recipe, tmp_path / "run")
 
 
 def test_a_merged_student_is_not_cut(raw, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_fitness_by_what_is_reported_is_refused(raw, speaks: Path, tmp_path: Pat
     merges = {"m": {"of": ["a", "b"], "evolve": evolve(speaks, "items")}}
     recipe = raw(merges, evaluate=evaluate)
     message = refused(recipe, tmp_path / "run")
-    assert "students.m.merge.evolve.tasks.words: 2 of 6 conversations are also what `evaluate` asks" in message
+    assert "students.m.merge.evolve.tasks.words: 2 of 6 conversations are also in `evaluate.tasks`" in message
     merges["m"]["evolve"]["i_am_tuning_on_the_test_set"] = True
     make_plan(parse(Recipe, recipe, "test"), tmp_path / "run")
     shutil.copytree(speaks / "teacher", tmp_path / "mute")

@@ -120,7 +120,7 @@ def test_costs_are_those_of_the_arithmetic(plan) -> None:
         ({"students": {"w": {"prune": {"num_hidden_layers": 9}}}}, "students.w.prune.num_hidden_layers: 9 is more"),
         ({"students": {"w": {"prune": {"hidden_size": 32}}}}, "students.w.prune: nothing is cut"),
         ({"score": {"sequence_length": 4096}}, "score.sequence_length: 4096 is more than the model's context of 128"),
-        ({"data": {"corpus": ["nowhere.jsonl"]}}, "data.corpus.0.path: there is no file"),
+        ({"data": {"corpus": ["nowhere.jsonl"]}}, "data.corpus.0: there is no file"),
     ],
 )
 def test_mistakes_are_found_before_any_work(plan, tmp_path, changes, message: str) -> None:
@@ -298,7 +298,7 @@ def test_a_teacher_grows_before_it_is_corrected(plan, teacher) -> None:
 def test_a_teacher_that_cannot_grow(plan, teacher) -> None:
     with pytest.raises(PrunusError, match=r"teacher.expand.intermediate_size: 8 is less than the 48"):
         plan(teacher={"path": str(teacher), "expand": {"intermediate_size": 8}})
-    with pytest.raises(PrunusError, match=r"correct.tokens: 0, but what teacher.expand adds"):
+    with pytest.raises(PrunusError, match=r"correct.tokens: 0, but the weights that teacher.expand adds"):
         plan(teacher={"path": str(teacher), "expand": {"num_hidden_layers": 8}}, correct={})
 
 

@@ -117,7 +117,7 @@ def test_one_command_has_no_teacher_that_was_asked_before(teacher, corpus, tmp_p
     words = ["distill", teacher, "--teacher", teacher, "--corpus", corpus, "--tokens", 1024, "--out", tmp_path / "out"]
     words += ["--targets", "cached", "--sequence-length", 16, "--batch-size", 4, "--warmup-steps", 1]
     assert main([str(word) for word in words]) == 2
-    assert "--targets: cached is for recipes" in capsys.readouterr().err
+    assert "--targets: cached works in recipes only" in capsys.readouterr().err
 
 
 def measured(plan: Plan, name: str) -> dict[str, float]:

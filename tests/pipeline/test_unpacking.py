@@ -14,7 +14,7 @@ from prunus.pipeline import unpacking
 from prunus.pipeline.plan import make_plan
 from prunus.pipeline.recipe import load_recipe
 from prunus.pipeline.run import run_plan
-from prunus.pipeline.unpacking import find_model, known_content
+from prunus.pipeline.unpacking import cached_digest, find_model
 from prunus.report.card import write_cards
 from tests.pipeline.recipes import tiny_recipe, write
 from tests.steps.unpack.files import file_of, rewritten
@@ -68,17 +68,17 @@ def test_another_content_is_another_model(file: Path, tmp_path: Path) -> None:
 def test_content_is_read_again_only_where_it_may_have_changed(file: Path, monkeypatch) -> None:
     os.utime(file, ns=(1, 1))
     monkeypatch.setattr(unpacking, "_FRESH_NS", -(10**18))
-    content = known_content(file)
+    content = cached_digest(file)
     monkeypatch.setattr(unpacking, "content_of", lambda _: "read")
-    assert known_content(file) == content
+    assert cached_digest(file) == content
     os.utime(file, ns=(2, 2))
-    assert known_content(file) == "read"
+    assert cached_digest(file) == "read"
 
 
 def test_what_is_not_there(tmp_path: Path, file: Path) -> None:
     with pytest.raises(ModelError, match=r"teacher.path: there is no file .*none.gguf"):
         find_model(str(tmp_path / "none.gguf"), None, "teacher.path")
-    with pytest.raises(ModelError, match=r"is a file, and has no revision 'main'"):
+    with pytest.raises(ModelError, match=r"is a file, so revision 'main' does not apply"):
         find_model(str(file), "main", "teacher.path")
 
 

@@ -119,7 +119,7 @@ def test_cards_of_folders_in_an_export(run: Path) -> None:
     assert "torchao" not in found["onnx-int4"]["tags"]
     assert 'og.Model("PATH")' in cards["onnx-int4"]
     assert "on 4,096 held-out tokens" in cards["onnx-int4"]
-    assert "| perplexity, and the model's | 9.5, 9.25 |" in cards["onnx-int4"]
+    assert "| perplexity; the model's | 9.5, 9.25 |" in cards["onnx-int4"]
     assert "pip install transformers torchao" in cards["torchao-int8"]
     assert "on 4,096 made-up tokens" in cards["torchao-int8"]
     for name in facts:
@@ -145,7 +145,7 @@ def test_a_student_that_was_cut_alone_is_called_no_model_to_use(run: Path) -> No
 
 
 def test_no_run_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="no folder of a run"):
+    with pytest.raises(ArtifactError, match="not the folder of a run"):
         write_cards(tmp_path)
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunus.report.charts import Series, bar_chart, heat_map, interval_chart, line_chart, scatter_chart
+from prunus.report.charts import WIDTH, Series, bar_chart, heat_map, interval_chart, line_chart, scatter_chart
 
 NUMBERS = st.floats(-1e12, 1e12)
 NASTY = "<script>alert('x')</script> & \""
@@ -66,3 +66,49 @@ def test_what_a_logarithm_cannot_show_is_left_out() -> None:
 def test_nothing_is_said_to_be_nothing() -> None:
     for chart in (line_chart([], "x", "y"), bar_chart([], [], "y"), interval_chart([], "x"), heat_map([], "x", "y")):
         assert "nothing to draw" in chart
+
+
+def texts(markup: str) -> list[tuple[float, float, float, float, str]]:
+    """Where each horizontal text lies: left, right, top, bottom, text, by an estimate of 6.5 pixels a character."""
+    boxes = []
+    for one in parse(markup).iter("text"):
+        if one.get("transform") is None and one.text:
+            width = 6.5 * len(one.text)
+            left = (
+                float(one.get("x", 0))
+                - {"start": 0, "middle": width / 2, "end": width}[one.get("text-anchor", "start")]
+            )
+            bottom = float(one.get("y", 0))
+            boxes.append((left, left + width, bottom - 9, bottom + 3, one.text))
+    return boxes
+
+
+CHARTS = {
+    "eleven decades": line_chart(
+        [Series("a", [(i, 10.0 ** (i - 13)) for i in range(12)])], "tokens", "loss", log_y=True
+    ),
+    "close values": line_chart([Series("a", [(0, 1000.1), (1, 1000.3)])], "tokens", "loss"),
+    "one point": line_chart([Series("a", [(2016, 0.5)])], "tokens", "loss", log_y=True),
+    "many bars": bar_chart([float(i) for i in range(126)], [str(i) for i in range(126)], "influence", "layer"),
+    "many heads": heat_map([[float(i * j) for i in range(64)] for j in range(80)], "head", "layer"),
+    "one head": heat_map([[1.0]], "head", "layer"),
+    "long names": interval_chart([("a very long name " * 9, 1, 0, 2), ("b", 0, 0, 0)], "KL"),
+    "bytes": scatter_chart([("a", 3.41e9, 1e-5), ("b", 3.42e9, 2e-5)], ["a"], "file, bytes", "kl"),
+}
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_no_text_runs_over_another_or_out_of_the_picture(name: str) -> None:
+    boxes = texts(CHARTS[name])
+    for i, (left, right, top, bottom, text) in enumerate(boxes):
+        assert left >= 0, text
+        assert right <= WIDTH, text
+        for other in boxes[i + 1 :]:
+            assert right <= other[0] or other[1] <= left or bottom <= other[2] or other[3] <= top, (text, other[4])
+
+
+def test_ticks_leave_room_for_the_label_of_the_axis() -> None:
+    for name in ("eleven decades", "close values", "many bars", "bytes", "many heads"):
+        ticks = [one for one in parse(CHARTS[name]).iter("text") if one.get("text-anchor") == "end"]
+        assert ticks
+        assert min(float(one.get("x", 0)) - 6.5 * len(one.text or "") for one in ticks) >= 18, name

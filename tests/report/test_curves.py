@@ -89,7 +89,7 @@ def test_a_curve_called_kl_is_the_kl_and_other_terms_have_their_own(root: Path) 
         "KL(teacher ‖ student) at temperature 2": ("forward_kl", "nats per token, log scale"),
         "Cross-entropy": ("cross_entropy", "nats per token, log scale"),
         "Distance of the hidden states to the teacher's": ("states", "squared error / state's size, log scale"),
-        "Loss as trained: 2² × forward_kl + 0.5 × cross-entropy + 1.0 × states, falling to 0": (
+        "Training loss: 2² × forward_kl + 0.5 × cross-entropy + 1.0 × states, falling to 0": (
             "loss",
             "loss, log scale",
         ),
@@ -107,15 +107,15 @@ def test_a_loss_of_one_term_is_drawn_once(root: Path) -> None:
 
 
 def test_what_was_not_recorded_by_itself_is_drawn_as_the_loss(root: Path) -> None:
-    assert list(trained(root, {"loss": 2.0}, loss="forward_kl")) == ["Loss as trained: forward_kl"]
+    assert list(trained(root, {"loss": 2.0}, loss="forward_kl")) == ["Training loss: forward_kl"]
 
 
 @pytest.mark.parametrize(
     ("config", "title"),
     [
-        ({"top_k": 8}, "KL(teacher ‖ student), over the teacher's 8 likeliest tokens and the rest as one"),
-        ({"targets": "cached"}, "KL(teacher ‖ student), over the tokens that were kept of the teacher"),
-        ({"data": "student"}, "KL(teacher ‖ student), on what the student writes"),
+        ({"top_k": 8}, "KL(teacher ‖ student), over the teacher's top 8 tokens and the rest as one"),
+        ({"targets": "cached"}, "KL(teacher ‖ student), over the teacher's stored tokens"),
+        ({"data": "student"}, "KL(teacher ‖ student), on the student's own text"),
     ],
 )
 def test_a_kl_says_over_what_it_is(root: Path, config: dict[str, Any], title: str) -> None:
@@ -124,9 +124,9 @@ def test_a_kl_says_over_what_it_is(root: Path, config: dict[str, Any], title: st
 
 def test_online_methods_show_their_reward_and_losses_of_alignment_their_terms(root: Path) -> None:
     found = {title: read_back(chart) for title, _, chart in curves(load_run(root))}
-    assert found["Reward of the model's own answers, grpo"][2] == "reward"
+    assert found["Reward of the model's answers, grpo"][2] == "reward"
     assert found["Cross-entropy of the chosen answers"][2] == "nats per token, log scale"
-    assert "Loss as trained: dpo + 0.1 × cross-entropy" in found
+    assert "Training loss: dpo + 0.1 × cross-entropy" in found
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_axes_that_were_not_scored_have_no_chart(root: Path) -> None:
 def test_the_best_place_is_on_top_and_called_by_its_number() -> None:
     (_, _, front), (_, _, moved) = shapes.charts(search())
     drawn, _, y_label = read_back(moved)
-    assert y_label == "place, the best on top"
+    assert y_label == "rank, the best on top"
     assert close([(x + 1, y) for x, y in drawn["a"]], [(1, 2), (2, 1), (3, 1)])
     assert close([(x + 1, y) for x, y in drawn["b"]], [(1, 1), (2, 2)])
     tops = [float(y) for y in re.findall(r'y="([\d.]+)" text-anchor="end"', moved)]

@@ -59,7 +59,7 @@ def test_a_run_of_every_kind_has_every_part(root: Path) -> None:
     page = whole(root)
     for part in (
         "Layers", "Hidden channels", "MLP neurons", "Attention heads", "KL to the teacher", "Evolution of m",
-        "Search: kl by parameters", "Tasks", "Writing", "Speed", "be warned", "rag is a hole: no data",
+        "Search: kl by parameters", "Tasks", "Written answers", "Speed", "be warned", "rag has no score: no data",
     ):  # fmt: skip
         assert part in page
     assert "damaged" not in page
@@ -81,7 +81,7 @@ def test_a_damaged_file_is_named_and_its_step_left_out(root: Path, name: str, da
         whole(root)  # no line is no damage
         return
     page = whole(root)
-    assert "Left out, since its records are damaged" in page
+    assert "Left out, because its records are damaged" in page
     assert str(file) in page
 
 
@@ -104,7 +104,7 @@ def test_no_folder_outside_the_run_is_read(root: Path, folder: str) -> None:
     manifest = json.loads((root / "run.json").read_text())
     manifest["steps"][0]["folder"] = folder
     (root / "run.json").write_text(json.dumps(manifest))
-    with pytest.raises(ArtifactError, match=r"steps.0.folder: .*leads out of the run's folder"):
+    with pytest.raises(ArtifactError, match=r"steps.0.folder: .*points outside the run's folder"):
         load_run(root)
 
 

@@ -81,10 +81,11 @@ def test_stages_of_alignment_are_named_and_drawn(run_folder: Path) -> None:
     (run_folder / "run.json").write_text(json.dumps(manifest))
     rows = comparison(load_run(run_folder))
     names = [row[0] for row in rows]
-    assert names == ["teacher", "w: pruned at random + distilled", "w: pruned at random + distilled + sft + rpo"]
+    start = "w: pruned at random + distilled"
+    assert names == ["teacher", start, f"{start} + aligned (SFT, RPO)"]
     assert [row[HEADER.index("tokens")] for row in rows[1:]] == ["1.5M", "1.5M"]
     page = write_report(run_folder, run_folder / "report.html").read_text()
-    for title in ("Loss as trained: sft", "Loss as trained: reward", "Loss as trained: rpo"):
+    for title in ("Training loss: sft", "Training loss: reward", "Training loss: rpo"):
         assert title in page
     assert page.count("<polyline") == 4
 

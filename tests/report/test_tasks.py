@@ -6,7 +6,7 @@ import pytest
 
 from prunus.report.records import Run, load_run
 from prunus.report.step import write_report
-from prunus.report.tasks import HOLE, NOISE, differences, notes, parts, scores
+from prunus.report.tasks import MISSING, NOISE, differences, notes, parts, scores, sizes, speed
 
 
 def figure(value: float, half: float, difference: tuple[float, float, float] | None = None) -> dict[str, Any]:
@@ -67,8 +67,8 @@ def test_scores_have_intervals_and_holes(run: Run) -> None:
     table = scores(run)
     assert table.header == ("model", "mmlu (acc)", "mt (judge)", "rag")
     assert table.rows[:2] == [
-        ["teacher", "65.3 ± 1.0", "7.8 ± 0.3", HOLE],
-        ["phi: reference", "60.5 ± 1.0", "7.7 ± 0.3", HOLE],
+        ["teacher", "65.3 ± 1.0", "7.8 ± 0.3", MISSING],
+        ["phi: reference", "60.5 ± 1.0", "7.7 ± 0.3", MISSING],
     ]
     assert table.rows[2] == ["by chance", "25.0", "", ""]
 
@@ -88,14 +88,29 @@ def test_differences_that_may_be_noise_are_marked(run: Run) -> None:
 def test_parts_are_shown_apart(run: Run) -> None:
     ((name, table),) = parts(run)
     assert (name, table.header) == ("mt", ("model", "roleplay", "math"))
-    assert table.rows == [["teacher", "8.0 ± 1.0", "6.0 ± 1.0"], ["phi: reference", "7.0 ± 1.0", HOLE]]
+    assert table.rows == [["teacher", "8.0 ± 1.0", "6.0 ± 1.0"], ["phi: reference", "7.0 ± 1.0", MISSING]]
 
 
 def test_holes_and_lost_grades_are_told(run: Run, root: Path) -> None:
     assert notes(run) == [
-        "phi: reference: mt has 7 of 9 grades: 1 verdicts without a grade, 1 requests that failed",
-        "phi: reference: rag is a hole: no data",
+        "phi: reference: mt has 7 of 9 grades: 1 verdicts without a grade, 1 failed requests",
+        "phi: reference: rag has no score: no data",
     ]
     page = write_report(root, root / "report.html").read_text()
-    for part in ("mt, by its parts", "by NVIDIA", "rag is a hole: no data", "Paired differences"):
+    for part in ("mt: its parts", "by NVIDIA", "rag has no score: no data", "Paired differences"):
         assert part in page
+
+
+def test_speed_is_left_out_unless_timed_and_then_names_the_hardware(run: Run, root: Path) -> None:
+    assert speed(run).rows == []
+    assert sizes(run).rows == [["teacher", "1", "2 B", "3 B"], ["phi", "1", "2 B", "3 B"]]
+    page = write_report(root, root / "report.html").read_text()
+    assert "<h2>Speed</h2>" not in page
+    assert "<h2>Size</h2>" in page
+    file = root / "phi" / "evaluate" / "results.json"
+    found = json.loads(file.read_text())
+    sized = found["efficiency"]["model"]
+    found["efficiency"] = {"model": {**sized, "decode": 30.0}, "teacher": {**sized, "decode": 20.0}}
+    file.write_text(json.dumps(found))
+    assert speed(load_run(root)).rows == [["phi", MISSING, MISSING, "30 (1.50×)"]]
+    assert "Measured on x, one sequence at a time" in write_report(root, root / "report.html").read_text()

@@ -83,9 +83,9 @@ def test_options_that_are_none_are_not_given() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("punctuation:no_coma", {}, r"none of the 25 \(did you mean `punctuation:no_comma`"),
-        ("punctuation:no_comma", {"num_words": 3}, r"\{'num_words': 3\} are not its options"),
-        ("length_constraints:number_words", {"num_words": 3, "relation": "about"}, "neither 'less than' nor"),
+        ("punctuation:no_coma", {}, r"not one of the 25 \(did you mean `punctuation:no_comma`"),
+        ("punctuation:no_comma", {"num_words": 3}, r"\{'num_words': 3\}: wrong options"),
+        ("length_constraints:number_words", {"num_words": 3, "relation": "about"}, "allowed: 'less than', 'at least'"),
     ],
 )
 def test_what_is_no_instruction_is_told(name: str, options: dict, message: str) -> None:

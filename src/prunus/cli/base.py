@@ -1,4 +1,4 @@
-"""What the commands of one step share: how they do it, the text that they read, and what they find in folders."""
+"""Shared by the commands that run one step: execution, options of text, models and results of earlier commands."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from prunus.runtime import Runtime
 from prunus.training.plan import check_runtime
 
 HUB = Hub(find_model)
-"""Where commands of one step find models and text."""
+"""Source of models and text for these commands."""
 
 Flat = arg(name="")
 """Marks a config whose options are the command's own flags."""
@@ -42,7 +42,7 @@ class Single:
     runtime: Runtime = field(default_factory=Runtime)
 
     def do(self, config: StepConfig, inputs: Mapping[str, Step | Given], console: Console) -> None:
-        """Do one step and the tokenising before it, and show what came out."""
+        """Run one step after the tokenising that it needs, and print its metrics."""
         check_runtime(self.runtime, [config])
         model = inputs.get("model") or inputs["student"]
         if isinstance(model, Given):
@@ -55,7 +55,7 @@ class Single:
         self.do_all([*before, Step(config.kind, config.kind, config, inputs, Path(self.out).parent)], console)
 
     def do_all(self, steps: Sequence[Step], console: Console) -> None:
-        """Do some steps, of which the last is the one that is asked for, and show what came out.
+        """Run some steps, and print the metrics of the last one, which writes to `--out`.
 
         Raises:
             ArtifactError: Another command writes to the same folder.
@@ -67,9 +67,14 @@ class Single:
             for part in [*before, last]:
                 console.heading(part.label, f"{part.artifact.path}  {part.state()}")
                 execute(part, self.runtime, console)
-        assert last.artifact.record is not None  # it is finished
+        assert last.artifact.record is not None  # `execute` finished it
         metrics = last.artifact.record["metrics"]
-        console.table("", ["figure", "value"], [[name, f"{value:.6g}"] for name, value in metrics.items()])
+        console.table("", ["figure", "value"], [[name, _figure(value)] for name, value in metrics.items()])
+
+
+def _figure(value: float) -> str:
+    """Counts in full, measurements to six digits."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
 
 
 @dataclass(kw_only=True)
@@ -77,16 +82,16 @@ class Text:
     """Text for a command of one step."""
 
     corpus: tuple[str, ...]
-    """Text files (.jsonl, .json, .csv, .parquet, .txt), datasets on the hub, or `builtin:python`."""
+    """Text files (.jsonl, .json, .csv, .parquet, .txt), datasets on the hub, `builtin:python` or `builtin:world`."""
     column: str = "text"
     """Column that holds the text."""
     append_eos: bool = True
     """End each document with the end-of-sequence token."""
 
     def stream(self, model: Located, label: str, out: str) -> Step:
-        """The step that tokenises it with the tokenizer of `model`."""
+        """The step that tokenises the text with the tokenizer of `model`."""
         if not self.corpus:
-            raise RecipeError("--corpus: names no file")
+            raise RecipeError("--corpus: empty; give at least one file or dataset")
         sources = sources_of(self.corpus, self.column, "--corpus")
         for source in sources:
             check_source(source, "--corpus")
@@ -96,30 +101,30 @@ class Text:
 
 
 def sources_of(paths: tuple[str, ...], column: str, flag: str) -> tuple[Source, ...]:
-    """What the paths of a flag name."""
+    """The sources that a flag's paths name."""
     return tuple(parse(Source, {"path": path, "column": column}, flag) for path in paths)
 
 
 def located(path: str) -> Located:
-    """The model that a command is given.
+    """The model of a command's argument.
 
     Raises:
-        ModelError: It is not there, or its headers are not those that its config asks for.
-        HubError: The hub does not give it.
+        ModelError: It does not exist, or its headers do not match its config.
+        HubError: The hub does not provide it.
     """
     return HUB.model(path, "MODEL", check=True)
 
 
 def finished(folder: Path, flag: str, kind: str) -> Given:
-    """The result of an earlier command as an input; its checksums are compared when it is read.
+    """The result of an earlier command, as an input of a step; its checksums are compared when it is read.
 
     Raises:
-        RecipeError: There is none, or it is another command's.
+        RecipeError: There is none, or it is the result of another command.
         ArtifactError: Its record is damaged.
     """
     record = read_record(folder)
     if record is None:
-        raise RecipeError(f"{flag}: {folder}: is no finished result: there is no artifact.json")
+        raise RecipeError(f"{flag}: {folder} is not a finished result: it has no artifact.json")
     if record.get("kind") != kind:
         raise RecipeError(f"{flag}: {folder} is the result of `prunus {record.get('kind')}`, expected `prunus {kind}`")
     return Given(folder, str(record["key"]))

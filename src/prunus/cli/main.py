@@ -1,4 +1,4 @@
-"""The `prunus` command. It looks a command up by name and loads no more than that one needs; never torch."""
+"""The `prunus` command. It imports only the module of the given command, and never torch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
-        print(f"error: there is no command {name!r}{nearest(name, COMMANDS)}\n\n{_usage()}", file=sys.stderr)
+        print(f"error: unknown command {name!r}{nearest(name, COMMANDS)}\n\n{_usage()}", file=sys.stderr)
         return 2
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     return _execute(name, rest)
@@ -61,11 +61,11 @@ def _execute(name: str, arguments: list[str]) -> int:
         return 2
     except BrokenPipeError:
         raise
-    except OSError as error:  # a place that cannot be written to, a disk that is full
+    except OSError as error:  # such as a folder that is not writable, or a full disk
         print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; what was finished is kept, and the same command goes on from there", file=sys.stderr)
+        print("interrupted; finished results are kept; run the same command again to continue", file=sys.stderr)
         return 130
     return 0
 
@@ -89,9 +89,9 @@ def entry() -> None:
     """The console script."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a locale without our dots and dashes is no reason to end
+            stream.reconfigure(errors="replace")  # a locale without these characters must not stop the command
     try:
         sys.exit(main())
-    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

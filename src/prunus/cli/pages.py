@@ -1,4 +1,4 @@
-"""A recipe's options as pages: its sections on one, and each section's options with the recipe's own values."""
+"""Help on a recipe's options (an overview, and a page per section with the recipe's values), and section shorthands."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _SHOWN = 60
 
 
 def page(cls: type[BaseModel], values: Any, section: str, usage: str) -> str:
-    """What `--help` behind a recipe shows.
+    """The text of `prunus run RECIPE --help [SECTION]`.
 
     Args:
         cls: The class of recipes.
         values: The recipe as plain values, as far as it can be read.
-        section: The dotted name of a section, such as `students.width.prune`; empty for the recipe as a whole.
+        section: The dotted name of a section, such as `students.width.prune`; empty for the whole recipe.
         usage: The command with the recipe's file.
 
     Raises:
-        RecipeError: There is no such section; says which there are.
+        RecipeError: There is no such section; lists those that exist.
     """
     known = _sections(cls, values)
     name = _section(known, section)
@@ -35,8 +35,8 @@ def page(cls: type[BaseModel], values: Any, section: str, usage: str) -> str:
     for field, info in cls.model_fields.items():
         below = f"{name}.{field}" if name else field
         inside = [other for other in known if other == below or other.startswith(f"{below}.")]
-        own = values.get(field) if isinstance(values, Mapping) else None
-        lines.append(f"  {below}" + ("" if inside else f" = {_text(info.get_default() if own is None else own)}"))
+        value = values.get(field) if isinstance(values, Mapping) else None
+        lines.append(f"  {below}" + ("" if inside else f" = {_text(info.get_default() if value is None else value)}"))
         lines += textwrap.wrap(" ".join((info.description or "").split()), _WIDTH, initial_indent=" " * 6,
                                subsequent_indent=" " * 6)  # fmt: skip
         if inside:
@@ -44,39 +44,37 @@ def page(cls: type[BaseModel], values: Any, section: str, usage: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _section(known: Iterable[str], asked: str) -> str:
-    """The section that is asked for.
+def _section(known: Iterable[str], query: str) -> str:
+    """The name of the section that the user typed.
 
     Raises:
-        RecipeError: There is none; says which there are.
+        RecipeError: There is no such section; lists those that exist.
     """
-    name = _named(known, asked)
+    name = _named(known, query)
     if name is not None:
         return name
-    below = [other for other in known if other.rpartition(".")[0] == asked]
+    below = [other for other in known if other.rpartition(".")[0] == query]
     if below:  # a mapping or a list of sections
-        raise RecipeError(f"--help {asked}: which one? there is: {', '.join(below)}")
+        raise RecipeError(f"--help {query}: has several sections; choose one: {', '.join(below)}")
     top = dict.fromkeys(other.partition(".")[0] for other in known if other)
-    raise RecipeError(
-        f"--help {asked}: there is no such section{nearest(asked, list(known))}; at the top: {', '.join(top)}"
-    )
+    raise RecipeError(f"--help {query}: unknown section{nearest(query, list(known))}; allowed: {', '.join(top)}")
 
 
-def words(
+def shorthands(
     cls: type[BaseModel], values: Any, flags: Sequence[str], others: Container[str] = ()
 ) -> tuple[dict[str, str], list[str]]:
-    """Part flags that give a word for a whole section, as recipes may, from the others.
+    """Separate flags that set a whole section by a shorthand, as recipes can, from other flags.
 
     Args:
         cls: The class of the recipe, or of a command's options.
         values: The recipe as plain values.
         flags: Such as `--distill.states none --distill.tokens 100`.
-        others: Names of flags that are none of the class's.
+        others: Names of flags that do not belong to the class.
 
     Returns:
-        Words by the sections' dotted names, such as `{"distill.states": "none"}`, and the flags that are left.
+        Shorthands by the sections' dotted names, such as `{"distill.states": "none"}`, and the remaining flags.
     """
-    known, found, left = _sections(cls, values), {}, []
+    known, short, left = _sections(cls, values), {}, []
     rest = list(flags)
     while rest:
         flag, joined, word = rest.pop(0).partition("=")
@@ -85,36 +83,36 @@ def words(
         if name and not joined and rest and not rest[0].startswith("--"):
             joined, word = "=", rest.pop(0)
         if name and joined:
-            found[name] = word
+            short[name] = word
         else:
             left.append(flag + joined + word)
-    return found, left
+    return short, left
 
 
-def spelled_out(cls: type[BaseModel], flags: Sequence[str], others: Container[str] = ()) -> list[str]:
-    """A command's flags, with each word for a whole section as the options that it stands for.
+def expand_shorthands(cls: type[BaseModel], flags: Sequence[str], others: Container[str] = ()) -> list[str]:
+    """A command's flags, with each section's shorthand replaced by the options that it stands for.
 
     Args:
         cls: The class of the command's options.
-        flags: What was typed.
-        others: Names of flags that are none of the class's.
+        flags: The arguments as typed.
+        others: Names of flags that do not belong to the class.
 
     Raises:
-        RecipeError: A word stands for none.
+        RecipeError: A shorthand is unknown.
     """
-    found, left = words(cls, {}, flags, others)
+    short, left = shorthands(cls, {}, flags, others)
     known = _sections(cls, {})
-    spelled: list[str] = []
-    for name, word in found.items():
+    expanded: list[str] = []
+    for name, word in short.items():
         section = parse(known[name][0], word, f"--{name}")
-        spelled += _flags(name, section.model_dump(exclude_defaults=True))
+        expanded += _flags(name, section.model_dump(exclude_defaults=True))
     first = next((place for place, part in enumerate(left) if part.startswith("-")), len(left))
-    # behind what has no flag, which a list would take in; before the flags, of which the last counts
-    return [*left[:first], *spelled, *left[first:]]
+    # after positional arguments, which a list option would swallow; before other flags, since the last one counts
+    return [*left[:first], *expanded, *left[first:]]
 
 
 def _flags(name: str, values: Mapping[str, Any]) -> Iterator[str]:
-    """The flags of a section's options, and of the sections in it."""
+    """The flags of a section's options and of its subsections."""
     for option, value in values.items():
         flag = f"--{name}.{option}".replace("_", "-")
         if isinstance(value, dict):
@@ -126,13 +124,13 @@ def _flags(name: str, values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _named(known: Iterable[str], name: str) -> str | None:
-    """The section that a dotted name stands for, with hyphens or without."""
-    wanted = name.replace("-", "_")
-    return next((one for one in known if one.replace("-", "_") == wanted), None)
+    """The section with a dotted name, in which hyphens and underscores are equal."""
+    plain = name.replace("-", "_")
+    return next((one for one in known if one.replace("-", "_") == plain), None)
 
 
 def _sections(cls: type[BaseModel], value: Any, name: str = "") -> dict[str, tuple[type[BaseModel], Any]]:
-    """All sections below one and itself, by dotted names: the class of its options, and their values."""
+    """A section and all sections below it, by dotted name: the class of the options, and their values."""
     found = {name: (cls, value)}
     for field, info in cls.model_fields.items():
         inner = next(classes_in(info.annotation), None)
@@ -152,6 +150,6 @@ def _sections(cls: type[BaseModel], value: Any, name: str = "") -> dict[str, tup
 
 
 def _text(value: Any) -> str:
-    """A value as a recipe has it, cut where it is long."""
+    """A value as written in a recipe, truncated if it is long."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -1,4 +1,4 @@
-"""From `RECIPE [options]` to a recipe with the flags put in."""
+"""Parses `RECIPE [options]` to a recipe with the flags applied."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from prunus.cli.commands.run import Run
-from prunus.cli.pages import page, words
-from prunus.cli.parse import parsed
+from prunus.cli.pages import page, shorthands
+from prunus.cli.parse import parse_command
 from prunus.config import parse
 from prunus.errors import RecipeError
 from prunus.pipeline.override import override, replace_at
@@ -16,18 +16,18 @@ from prunus.pipeline.recipe import Recipe, read_recipe
 
 
 def with_recipe(command: type[Run], name: str, arguments: list[str]) -> Run:
-    """Parse `RECIPE [options]`: the flags' defaults are the recipe's values, and what is given goes into its YAML.
+    """Parse `RECIPE [options]`. The flags' defaults are the recipe's values.
 
-    The flags are put into the raw recipe, which is then validated as a whole, so that a flag is inherited (by students,
-    from `seed`) exactly as the same line in the file would be.
+    Flags are written into the raw recipe, which is then validated as a whole, so that a flag is inherited (by students,
+    or as `seed`) exactly like the same line in the file.
     """
     usage = f"prunus {name} RECIPE"
     if not arguments or arguments[0].startswith("-"):
         if arguments and arguments[0] in ("-h", "--help"):
             print(f"usage: {usage} [OPTIONS]\n\n{command.__doc__}\n")
-            print(f"{usage} --help lists the sections of that recipe, and --help SECTION a section's options.")
+            print(f"{usage} --help lists the recipe's sections; --help SECTION lists the options of one.")
             sys.exit(0)
-        raise RecipeError(f"which recipe? usage: {usage} [OPTIONS]")
+        raise RecipeError(f"no recipe given; usage: {usage} [OPTIONS]")
     file, *flags = arguments
     raw = read_recipe(Path(file))
     if flags and flags[0] in ("-h", "--help"):
@@ -35,19 +35,19 @@ def with_recipe(command: type[Run], name: str, arguments: list[str]) -> Run:
     recipe = parse(Recipe, raw, file)
     where = f"{file} with {' '.join(flags)}" if flags else file
     values = recipe.model_dump(mode="json")
-    chosen, flags = words(Recipe, values, flags)
-    if chosen:
-        for section, word in chosen.items():
+    short, flags = shorthands(Recipe, values, flags)
+    if short:
+        for section, word in short.items():
             replace_at(raw, values, section, word)
         recipe = parse(Recipe, raw, where)
-    given: Run = parsed(command, usage, flags, default=command(recipe=recipe))
+    given: Run = parse_command(command, usage, flags, default=command(recipe=recipe))
     names = [flag.removeprefix("--").partition("=")[0] for flag in flags if flag.startswith("--")]
     override(raw, given.recipe.model_dump(mode="json"), names)
     return command(recipe=parse(Recipe, raw, where), out=given.out, dry_run=given.dry_run)
 
 
 def _show_options(raw: dict[str, Any], file: str, section: str, usage: str) -> None:
-    """Show a section of a recipe and end, also of a recipe with mistakes."""
+    """Print the help of a recipe or a section and exit; this also works for a recipe with mistakes."""
     mistakes, values = "", raw
     try:
         values = parse(Recipe, raw, file).model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""What the commands print: a model's inspection, a plan, the closing table."""
+"""Output of the commands: tables of a model's inspection, a plan, results, speeds and a search."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from prunus.console import Console, duration, human, human_bytes
 from prunus.costs import Cost
@@ -16,14 +18,14 @@ from prunus.models.folder import ModelFolder
 from prunus.models.settings import dtype_name
 from prunus.models.shape import Shape
 from prunus.pipeline.estimate import cost_of
-from prunus.pipeline.pace import seconds_of
+from prunus.pipeline.pace import on_gpu, seconds_of
 from prunus.pipeline.planned import Plan
 from prunus.report import tasks
 from prunus.report.records import load_run
 from prunus.report.shapes import candidates, movement
 from prunus.report.table import HEADER, comparison
 from prunus.steps.evaluate.cost import task_costs
-from prunus.steps.export.plan import unfitting
+from prunus.steps.export.plan import block_warning
 from prunus.tools.publish.hub import Upload
 from prunus.training.config import TrainingConfig
 
@@ -37,11 +39,11 @@ SIZES = {
     "head dim": "head_dim",
     "vocabulary": "vocab_size",
 }
-"""The columns of the table of shapes, and the size that each shows."""
+"""Columns of the table of shapes -> the size that each shows."""
 
 
 def show_inspection(folder: ModelFolder, context: int | None, as_json: bool, console: Console) -> None:
-    """Print what config and headers say of a model.
+    """Print a model's figures, from config and headers.
 
     Raises:
         ModelError: The config or a header cannot be read.
@@ -61,7 +63,7 @@ def show_inspection(folder: ModelFolder, context: int | None, as_json: bool, con
         "embedding_parameters": shape.embedding_parameters,
         "non_embedding_parameters": shape.non_embedding_parameters,
         "dtype": dtype,
-        "weights": "headers checked" if has_weights else "none here; sizes are by the config",
+        "weights": "headers checked" if has_weights else "not available; sizes follow from the config",
         "bytes": folder.nbytes if has_weights else shape.parameters * width,
         "kv_cache_bytes_per_token": shape.kv_cache_bytes(width),
         "context": context,
@@ -70,11 +72,12 @@ def show_inspection(folder: ModelFolder, context: int | None, as_json: bool, con
     if as_json:
         print(json.dumps(facts, indent=2))
         return
-    console.table(str(folder.path), ["", ""], [[key.replace("_", " "), _fact(value)] for key, value in facts.items()])
+    names = {key: key.replace("_", " ") for key in facts} | {"context": "context for FLOPs"}
+    console.table(str(folder.path), ["", ""], [[names[key], _fact(value)] for key, value in facts.items()])
 
 
 def show_training(steps: Sequence[Step], console: Console) -> None:
-    """Print how much at a time the training steps take, and how fast, whether given or following from the models."""
+    """Print batch sizes, learning rates and warm-ups of the training steps, whether given or defaults."""
     trained = [(step.name, step.config) for step in steps if isinstance(step.config, TrainingConfig)]
     rows = [
         [name, str(c.steps), f"{c.batch_size} x {c.sequence_length}", f"{c.learning_rate:g}", str(c.resolved_warmup)]
@@ -85,10 +88,10 @@ def show_training(steps: Sequence[Step], console: Console) -> None:
 
 
 def show_plan(plan: Plan, console: Console) -> None:
-    """Print the steps of a plan with what is done and what the rest will cost, and the shapes."""
+    """Print the steps of a plan with their state and cost, and the shapes."""
     rows = []
     places = [step.artifact.path for step in plan.steps]
-    again = [place in places[:number] for number, place in enumerate(places)]  # another student's step makes it
+    again = [place in places[:number] for number, place in enumerate(places)]  # shared with an earlier step
     costs = [Cost() if repeated else cost_of(step, plan) for step, repeated in zip(plan.steps, again, strict=True)]
     times = seconds_of(plan, costs)
     for number, (step, cost, seconds) in enumerate(zip(plan.steps, costs, times, strict=True), start=1):
@@ -99,15 +102,15 @@ def show_plan(plan: Plan, console: Console) -> None:
         rows.append([f"{number:2d} {step.name}", state, time, *shown, step.artifact.path.name])
     console.table("Steps", ["step", "state", "time", "tokens", "FLOPs", "memory", "disk", "folder"], rows)
     show_training(plan.steps, console)
-    asked = task_costs(plan.recipe.evaluate)
-    if asked:
+    tasks = task_costs(plan.recipe.evaluate)
+    if tasks:
         lines = [
             [
                 name,
                 human(cost.items) if cost.items is not None else "by the harness",
                 human(cost.tokens) if cost.items is not None else "",
             ]
-            for name, cost in asked.items()
+            for name, cost in tasks.items()
         ]
         console.table("Tasks, of each model", ["task", "items", "tokens at most"], lines)
     shapes = {"teacher": plan.teacher, **plan.students}
@@ -117,48 +120,55 @@ def show_plan(plan: Plan, console: Console) -> None:
         [_shape_row(name, shape, plan.teacher) for name, shape in shapes.items()],
     )
     for name, shape in plan.students.items():
-        if note := unfitting(plan.recipe.export, name, shape):
+        if note := block_warning(plan.recipe.export, name, shape):
             console.warn(note)
         if note := shape.odd_experts():
             console.warn(f"students.{name}: {note}")
     for name in plan.waiting:
-        console.say(f"students.{name}: its shape is decided by the search; its steps are planned when that has run")
-    for seen in plan.previews:
-        show_preview(seen, console)
+        console.say(f"students.{name}: the search decides its shape; its steps are planned after the search")
+    for preview in plan.previews:
+        show_preview(preview, console)
     for text in plan.missing:
         console.warn(f"not checked: {text}")
-    todo = [
-        cost
+    todo = {
+        step.name: cost
         for step, cost, repeated in zip(plan.steps, costs, again, strict=True)
         if not repeated and not step.artifact.is_done()
-    ]
-    flops, memory = sum(cost.flops for cost in todo), max((cost.memory_bytes for cost in todo), default=0)
-    disk = sum(cost.disk_bytes for cost in todo)
+    }
+    flops, memory = sum(cost.flops for cost in todo.values()), max((c.memory_bytes for c in todo.values()), default=0)
+    disk = sum(cost.disk_bytes for cost in todo.values())
+    if memory > (here := psutil.virtual_memory().total) and not on_gpu(plan.recipe.runtime):
+        large = ", ".join(name for name, cost in todo.items() if cost.memory_bytes > here)
+        console.warn(
+            f"more memory than the {human_bytes(here)} of this machine: {large}; "
+            "training and evaluation need less with a smaller runtime.device_batch_size or sequence_length"
+        )
     console.say(
         f"to do: {len(todo)} of {len(set(places))} steps, {_time(times)}{human(flops)} FLOPs, at most "
-        f"{human_bytes(memory)} of memory besides the libraries, {human_bytes(disk)} of disk; results go to {plan.root}"
+        f"{human_bytes(memory)} of memory (without libraries), {human_bytes(disk)} of disk; "
+        f"results are written to {plan.root}"
     )
 
 
 def _time(times: Sequence[float | None]) -> str:
-    """What all steps take whose time is known."""
+    """The total time of the steps whose time is known."""
     known = sum(seconds for seconds in times if seconds)
-    return f"about {duration(known)} on this machine where it is known, " if known else ""
+    return f"about {duration(known)} on this machine for steps of known time, " if known else ""
 
 
-def show_preview(seen: Preview, console: Console) -> None:
-    """Print a row of chat data as the model reads it, what of it is learnt, and the columns that nothing reads."""
-    if seen.text is not None:
-        console.heading(seen.source, "row 1 as the model reads it; what is marked is learnt")
-        console.marked(seen.pieces())
-    if seen.ends is False:
-        console.warn(f"{seen.source}: no answer of row 1 ends with a token that ends an answer (eos_token_id)")
-    if seen.unread:
-        console.say(f"{seen.source}: nothing reads the columns {', '.join(seen.unread)}")
+def show_preview(preview: Preview, console: Console) -> None:
+    """Print a row of chat data as the model reads it, with the trained part marked, and the unused columns."""
+    if preview.text is not None:
+        console.heading(preview.source, "row 1 as the model reads it; marked: trained on")
+        console.marked(preview.pieces())
+    if preview.ends is False:
+        console.warn(f"{preview.source}: no answer in row 1 ends with an end token (eos_token_id)")
+    if preview.unread:
+        console.say(f"{preview.source}: unused columns: {', '.join(preview.unread)}")
 
 
 def show_upload(upload: Upload, console: Console) -> None:
-    """Print the files to upload, and those left out."""
+    """Print which files would be uploaded, and which not."""
     uploaded, skipped = upload.choice.uploaded, upload.choice.skipped
     rows = [[str(file.path.relative_to(upload.folder)), human_bytes(file.size)] for file in uploaded]
     console.table(f"{upload.folder} -> {upload.repository}", ["file", "size"], rows)
@@ -168,7 +178,7 @@ def show_upload(upload: Upload, console: Console) -> None:
 
 
 def show_speeds(rows: list[dict[str, Any]], console: Console) -> None:
-    """Print the speeds of models side by side, each with the range of its rounds, and ratios to the first."""
+    """Print the speeds of models, each with its range over rounds, and ratios to the first model."""
 
     def rate(figure: dict[str, float]) -> str:
         return f"{figure['value']:.4g} ({figure['low']:.4g}–{figure['high']:.4g})"
@@ -177,7 +187,7 @@ def show_speeds(rows: list[dict[str, Any]], console: Console) -> None:
         return f"{figure['value']:.2f}x ({figure['low']:.2f}–{figure['high']:.2f})"
 
     console.table(
-        "tokens a second: median (least–most of the rounds)",
+        "tokens per second: median (min–max over rounds)",
         ["model", "size", "memory", "prefill", "to first", "decode", "to first"],
         [
             [
@@ -195,31 +205,31 @@ def show_speeds(rows: list[dict[str, Any]], console: Console) -> None:
 
 
 def show_results(root: Path, console: Console) -> None:
-    """Print the closing table of a run: teacher, students and baselines side by side."""
+    """Print the final tables of a run: teacher, students and baselines."""
     run = load_run(root)
     if run.missing:
-        console.warn(f"this run is not finished; not done yet: {', '.join(run.missing)}")
+        console.warn(f"this run is not finished; steps to do: {', '.join(run.missing)}")
     for step, message in run.failures:
         console.warn(f"{step} failed: {message}")
     for text in run.damaged:
-        console.warn(f"left out, since its records are damaged: {text}")
+        console.warn(f"skipped because of damaged records: {text}")
     console.table(f"{run.name}: on held-out text", HEADER, comparison(run))
-    if tasks.asked(run):
-        for title, table in (("scores", tasks.scores(run)), ("differences to the teacher", tasks.differences(run))):
+    if tasks.evaluated_tasks(run):
+        for title, table in (("scores", tasks.scores(run)), ("differences from the teacher", tasks.differences(run))):
             console.table(f"{run.name}: {title}", table.header, table.rows)
     for note in tasks.notes(run):
         console.warn(note)
 
 
-def show_search(found: dict[str, Any], console: Console) -> None:
-    """Print a search's candidates in the order of the last rung that each came to, and how the best is cut."""
-    table = candidates(found)
+def show_search(record: dict[str, Any], console: Console) -> None:
+    """Print a search's candidates, ranked by the last rung that each reached, and how to cut the best one."""
+    table = candidates(record)
     console.table("Candidates", table.header, table.rows)
-    best = found["best"]
-    console.say(f"best: {best['name']}, {found['measure']} {best['loss']:.4g}; {movement(found)}")
+    best = record["best"]
+    console.say(f"best: {best['name']}, {record['measure']} {best['loss']:.4g}; {movement(record)}")
     cut = {key: " ".join(map(str, value)) if isinstance(value, list) else value for key, value in best["prune"].items()}
     sizes = " ".join(f"--{size.replace('_', '-')} {value}" for size, value in cut.items())
-    way = f" by way of {best['via']}" if best["via"] else ""
+    way = f" via {best['via']}" if best["via"] else ""
     console.say(f"to cut it{way}: prunus prune TEACHER {sizes}")
 
 

@@ -228,11 +228,11 @@ def _refuse_missing_file(source: SourceRef, where: str) -> None:
     path = source.path
     local = path.startswith((".", "/", "~")) or path.count("/") > 1
     if path.startswith("builtin:"):
-        raise DataError(f"{where}.path: unknown {path!r}{nearest(path, BUILTINS)}; known: {', '.join(BUILTINS)}")
+        raise DataError(f"{where}: unknown {path!r}{nearest(path, BUILTINS)}; known: {', '.join(BUILTINS)}")
     if os.path.isdir(os.path.expanduser(path)):
-        raise DataError(f"{where}.path: {path} is a folder; expected a file")
+        raise DataError(f"{where}: {path} is a folder; expected a file")
     if local or any(path.lower().endswith(ending) for ending in FORMATS):
-        raise DataError(f"{where}.path: there is no file {path}")
+        raise DataError(f"{where}: there is no file {path}")
 
 
 def _hub_commit(source: SourceRef, where: str) -> str:
@@ -243,7 +243,7 @@ def _hub_commit(source: SourceRef, where: str) -> str:
         return str(HfApi().dataset_info(source.path, revision=source.revision).sha)
     except Exception as error:  # no network, no such dataset, no access: the client's message says which
         raise HubError(
-            f"{where}.path: {source.path} is not a local file and cannot be fetched from the hub: {error}"
+            f"{where}: {source.path} is not a local file and cannot be fetched from the hub: {error}"
         ) from None
 
 

@@ -1,7 +1,7 @@
-"""A GGUF file in a real llama.cpp, held against the model that it was made from in transformers.
+"""Compares a GGUF file in llama.cpp with the model that it was made from in transformers.
 
-A file that computes otherwise still writes fluent text: a missing rope scaling leaves every first choice of short texts
-as it is. So one file in float32 must give the same logits to rounding; only then are the others judged, by KL.
+A wrong file can still write fluent text: a missing rope scaling changes no top-1 prediction on short texts. So a
+float32 file must first give the same logits up to rounding; the other files are then measured by KL.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from prunus.gguf.compare import ENLARGED, TABLE, Agreement, first_departure
 from prunus.llamacpp.running import Running
 
 TOLERANCE = 5e-4
-"""Of a float32 file: the largest difference between two logits, in units of the logits' standard deviation.
+"""For a float32 file: the largest difference between two logits, in units of the logits' standard deviation.
 
-llama.cpp makes the angle of each rotary pair from that of the pair before, so its rounding grows with the position: to
-1.8e-4 at 500 tokens in a trained model of head_dim 48, 1e-5 at 64. The smallest fault that was tried there, an epsilon
+llama.cpp computes each rotary pair's angle from the previous pair's, so its rounding grows with the position: to
+1.8e-4 at 500 tokens in a trained model of head_dim 48, 1e-5 at 64. The smallest fault that was tried on it, an epsilon
 of 1e-5 in place of 1e-6, gives 8e-3.
 """
 
-_ROUNDED_AT = 512  # tokens at which TOLERANCE was found; the angles' rounding grows in proportion from there on
+_ROUNDED_AT = 512  # tokens at which TOLERANCE was measured; beyond that it grows in proportion to the length
 
 _ACTIVATIONS = ("act", "act_fn")  # what transformers calls the activation of an MLP
 
 LAST = 64
-"""Tokens at the end of a text beyond the first context that are compared."""
+"""Number of tokens that are compared at the end of a text longer than the original context."""
 
 LIMITS = {"gguf-f16": 1e-3, "gguf-bf16": 2e-2}
-"""KL in nats per token that 16 bits may cost. What fewer bits cost is recorded, and for the reader to judge."""
+"""Largest KL, in nats per token, of 16-bit files. For files with fewer bits, KL is recorded without a limit."""
 
 PROBES = (
     "Once upon a time, there was a little girl named Lily.",
@@ -55,21 +55,21 @@ PROBES = (
     "ALLCAPS camelCaseWord snake_case_word kebab-case-word C++ C# a/b\\c <tag attr='v'/>",
     "…—–‘quoted’ “double” «guillemets» !?!?!? ... ---- ==== ____ #### ////",
 )
-"""Texts on which pre-tokenizers part ways: digits, contractions, spaces, code, scripts, marks, emoji, symbols."""
+"""Texts on which pre-tokenizers differ: digits, contractions, spaces, code, scripts, marks, emoji, symbols."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The model in transformers, and the text that files are held against it on.
+    """The model in transformers, and the text on which files are compared with it.
 
     Attributes:
-        model: In float32.
-        tokenizer: As transformers loads it.
-        windows: Token ids, a stretch each.
-        is_text: Whether they are text that somebody wrote.
-        limit: The longest text on which both are to say the same.
-        beyond: A text longer than that, on which they are too when llama.cpp is started with room for it: what the
-            long factors of longrope are checked on.
+        model: The model in float32.
+        tokenizer: Its tokenizer, as transformers loads it.
+        windows: Windows of token ids.
+        is_text: Whether the windows are real text, not random tokens.
+        limit: The longest text, in tokens, on which both must agree.
+        beyond: A longer text on which both must agree if llama.cpp is started with a context of that size: it checks
+            the long factors of longrope.
         ends: The tokens that end an answer.
     """
 
@@ -89,7 +89,7 @@ class Reference:
 
     @torch.no_grad()
     def rounding(self) -> Agreement:
-        """What float32 makes of the windows, against the same model in float64."""
+        """The model's own rounding error: float32 compared with float64, on the windows."""
         found, exact = Agreement(), deepcopy(self.model).double()
         for ids in self.windows:
             batch = torch.tensor([[int(i) for i in ids]], device=exact.device)
@@ -97,7 +97,7 @@ class Reference:
         return found
 
     def halved(self) -> Agreement:
-        """What an activation in half precision makes of the windows: llama.cpp reads GELU from such a table."""
+        """The error of a half-precision activation, on the windows: llama.cpp reads GELU from such a table."""
         found = Agreement()
         exact = [self.logits(ids) for ids in self.windows]
         with ExitStack() as hooks:
@@ -120,22 +120,22 @@ def _half(values: torch.Tensor) -> torch.Tensor:
 
 
 def check_tokens(running: Running, reference: Reference, file: Path, without_marks: bool = False) -> int:
-    """Hold llama.cpp's tokens of texts against transformers'.
+    """Compare llama.cpp's tokens of texts with transformers'.
 
     Args:
-        running: The file.
+        running: The file in llama.cpp.
         reference: The model.
-        file: Its name, for messages.
-        without_marks: Whether texts with combining marks are left out: llama.cpp is known to cut them otherwise.
+        file: The file's name, for messages.
+        without_marks: Whether to skip texts with combining marks, which llama.cpp is known to tokenise differently.
 
     Returns:
-        How many texts there were.
+        The number of texts.
 
     Raises:
-        ExportError: One has other tokens; with the text and both.
+        ExportError: The tokens of a text differ; names the text and both tokenisations.
     """
     tokenizer = reference.tokenizer
-    # of two cuts into the same tokens in another order, a Unigram takes the one that rounding makes likelier
+    # of two segmentations with the same tokens in another order, rounding decides which one a Unigram chooses
     ties = isinstance(tokenizer.backend_tokenizer.model, Unigram)
     texts = [unicodedata.normalize("NFC", text) for text in PROBES]
     if reference.is_text:
@@ -144,32 +144,32 @@ def check_tokens(running: Running, reference: Reference, file: Path, without_mar
         texts = [text for text in texts if not any(unicodedata.category(c).startswith("M") for c in text)]
     for text in texts:
         for special in (False, True):
-            wanted = tokenizer(text, add_special_tokens=special)["input_ids"]
-            found = running.tokenize(text, special)
-            if found != wanted and not (ties and sorted(found) == sorted(wanted)):
-                i = next((i for i, pair in enumerate(zip(found, wanted, strict=False)) if pair[0] != pair[1]), 0)
+            expected = tokenizer(text, add_special_tokens=special)["input_ids"]
+            actual = running.tokenize(text, special)
+            if actual != expected and not (ties and sorted(actual) == sorted(expected)):
+                i = next((i for i, pair in enumerate(zip(actual, expected, strict=False)) if pair[0] != pair[1]), 0)
                 raise ExportError(
-                    f"{file.name}: llama.cpp cuts {text[:60]!r} into other tokens than transformers, from token {i} "
-                    f"on: {found[i : i + 6]}, and {wanted[i : i + 6]} there"
+                    f"{file.name}: llama.cpp tokenises {text[:60]!r} differently from transformers, from token {i} "
+                    f"on: {actual[i : i + 6]}, expected {expected[i : i + 6]}"
                 )
     return len(texts)
 
 
 def check_ends(running: Running, reference: Reference, file: Path) -> list[int]:
-    """Hold the tokens at which llama.cpp ends an answer against those of transformers.
+    """Compare the tokens at which llama.cpp ends an answer with those of transformers.
 
     Returns:
-        Those at which llama.cpp ends too: some it knows by their text, and a file cannot say otherwise.
+        Further tokens at which llama.cpp ends: it recognises some by their text, and a file cannot prevent that.
 
     Raises:
-        ExportError: One of transformers' is missing.
+        ExportError: llama.cpp does not end at a token at which transformers does.
     """
     found = running.ends()
     missing = [reference.tokenizer.convert_ids_to_tokens(end) for end in reference.ends if end not in found]
     if missing:
         raise ExportError(
-            f"{file.name}: transformers ends an answer at {', '.join(map(repr, missing))}, and llama.cpp goes on: a "
-            "file names three such tokens at most (eos, eot, eom). What works: fewer of them as eos_token_id in "
+            f"{file.name}: transformers ends an answer at {', '.join(map(repr, missing))}, but llama.cpp continues: a "
+            "file can name three end tokens (eos, eot, eom). What works: fewer tokens in eos_token_id of "
             "generation_config.json"
         )
     return [end for end in found if end not in reference.ends]
@@ -178,17 +178,17 @@ def check_ends(running: Running, reference: Reference, file: Path) -> list[int]:
 def prove(
     file: Path, reference: Reference, new_tokens: int, coarse: bool, without_marks: bool = False
 ) -> dict[str, Any]:
-    """Hold a float32 file against its model: tokens, ends, logits, and what both write on.
+    """Compare a float32 file with its model: tokens, end tokens, logits, and greedy continuations.
 
     Args:
         file: The GGUF file.
         reference: The model.
-        new_tokens: How many tokens to write after the opening of the first window.
-        coarse: Whether llama.cpp rounds the activation.
-        without_marks: As of `check_tokens`.
+        new_tokens: Number of tokens to generate after the start of the first window.
+        coarse: Whether llama.cpp rounds the activation to half precision.
+        without_marks: See `check_tokens`.
 
     Raises:
-        ExportError: They are not the same.
+        ExportError: They differ.
     """
     opening = [int(i) for i in reference.windows[0][: max(1, min(8, reference.context // 4))]]
     new_tokens = min(new_tokens, reference.limit - len(opening))
@@ -203,7 +203,9 @@ def prove(
         logits = reference.logits([*opening, *written[:-1]])[len(opening) - 1 :]
         apart = first_departure(written, logits, 2 * allowed)
         if apart is not None:
-            raise ExportError(f"{file.name}: greedy, llama.cpp and transformers part ways at token {apart + 1}")
+            raise ExportError(
+                f"{file.name}: greedy decoding differs between llama.cpp and transformers from token {apart + 1} on"
+            )
     figures: dict[str, Any] = {
         **found.figures(reference.is_text),
         "texts_tokenised_alike": texts,
@@ -216,7 +218,7 @@ def prove(
 
 
 def _prove_beyond(file: Path, reference: Reference, ids: np.ndarray, tolerance: float) -> float:
-    """Hold the end of a text that is longer than the first context; rounding grows with the position."""
+    """Compare the end of a text that is longer than the original context; rounding errors grow with the position."""
     with Running(file, len(ids)) as running:
         found = Agreement()
         found.add(ids[-LAST:], reference.logits(ids, LAST), running.logits(ids, LAST))
@@ -225,16 +227,16 @@ def _prove_beyond(file: Path, reference: Reference, ids: np.ndarray, tolerance: 
 
 
 def _rounding(reference: Reference, coarse: bool) -> Callable[[Agreement], bool]:
-    """Whether a difference is no more than rounding: measured on the model itself, since some enlarge it a lot."""
+    """A test whether a difference is rounding, measured on the model itself: some models amplify rounding a lot."""
     if coarse:
-        return lambda found: found.is_as_rounded_as(reference.halved(), TABLE)
-    return lambda found: found.is_as_rounded_as(reference.rounding(), ENLARGED)
+        return lambda found: found.is_within(reference.halved(), TABLE)
+    return lambda found: found.is_within(reference.rounding(), ENLARGED)
 
 
 def _allowed(
     found: Agreement, tolerance: float, file: Path, where: str = "", rounding: Callable[[Agreement], bool] | None = None
 ) -> float:
-    """The difference that rounding accounts for: by a usual tolerance, or by what the model's own `rounding` comes to.
+    """The difference that rounding explains, by the usual tolerance or by the model's own `rounding`.
 
     Raises:
         ExportError: The difference is larger.
@@ -243,22 +245,22 @@ def _allowed(
     if not found.is_rounding(tolerance) and not (rounding and rounding(found)):
         raise ExportError(
             f"{file.name}: in float32, llama.cpp's logits{where} differ from transformers' by {found.difference:.3g}, "
-            f"and rounding accounts for {allowed:.2g}; the file does not compute what the model computes. This is a "
-            "fault of the export: please report it, with the config.json"
+            f"but rounding explains only {allowed:.2g}: the file does not compute what the model computes. This is a "
+            "bug in the export; please report it with the model's config.json"
         )
     return max(allowed, found.difference)
 
 
-def judge(file: Path, format_name: str, reference: Reference) -> dict[str, float]:
-    """Measure what a file of fewer bits says beside its model.
+def measure(file: Path, format_name: str, reference: Reference) -> dict[str, float]:
+    """Measure how far a file with fewer bits differs from its model.
 
     Raises:
-        ExportError: It says nonsense, or more than 16 bits cost.
+        ExportError: KL is not a number, or above the format's limit.
     """
     with Running(file, reference.context) as running:
         found = _agreement(running, reference)
     if not found.mean_kl <= LIMITS.get(format_name, np.inf):
-        limit = f", and {LIMITS[format_name]:g} is what it may cost" if format_name in LIMITS else ""
+        limit = f"; allowed: {LIMITS[format_name]:g}" if format_name in LIMITS else ""
         raise ExportError(f"{file.name}: KL to the model is {found.mean_kl:.3g} nats per token{limit}")
     return found.figures(reference.is_text)
 

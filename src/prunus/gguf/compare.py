@@ -1,4 +1,4 @@
-"""What two models say of the same tokens, as figures.
+"""Figures that compare two models' logits on the same tokens.
 
 S tokens, V vocabulary
 """
@@ -22,44 +22,44 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 COARSE = 1e-2
-"""The largest difference that a usual tolerance ever accounts for, in units of the logits' standard deviation."""
+"""The largest difference that is ever accepted as rounding, in units of the logits' standard deviation."""
 
 TYPICAL = 2e-4
-"""The root mean square of all differences that rounding accounts for where a single one is larger than it should be.
+"""The root mean square of all differences that rounding explains, if a single difference exceeds the tolerance.
 
-A model that is sure of itself enlarges rounding on text that it does not expect: the first `builtin:sapling`, of
-1.8M parameters, had differences of up to 2.6e-3 on made-up tokens, and 5e-5 in the mean. An epsilon that is off by a
-factor of two has 7e-4 in the mean.
+A confident model amplifies rounding on text that it does not expect: the first `builtin:sapling`, of 1.8M parameters,
+had differences of up to 2.6e-3 on random tokens, and 5e-5 in the mean. An epsilon that is off by a factor of two gives
+7e-4 in the mean.
 """
 
 
 ENLARGED = (10.0, 10.0)
-"""How much more than in transformers itself, float32 against float64, rounding may come to in another engine's float32.
+"""Allowed rounding of another engine in float32, as multiples (largest, mean) of transformers' float32 against float64.
 
-`builtin:sapling` on 512 made-up tokens: transformers is off by 6e-3 at most and 1.2e-4 in the mean (of logits that
-spread by 3), llama.cpp by five times as much.
+`builtin:sapling` on 512 random tokens: transformers' rounding is 6e-3 at most and 1.2e-4 in the mean (logits with a
+standard deviation of 3), llama.cpp's five times as much.
 """
 
 
 TABLE = (3.0, 1.75)
-"""How much more than in transformers with a GELU in half precision rounding may come to in llama.cpp, which reads it
-from such a table (Gemma, GPT-2, GPT-NeoX): at most, and in the mean, which hardly varies. Tiny models have 0.7 to 1.0
-and 1.0 to 1.1 times that, Gemma 3 270M up to 1.3 and 1.2: docs/decisions/0005."""
+"""Allowed rounding of llama.cpp if it reads GELU from a half-precision table (Gemma, GPT-2, GPT-NeoX), as multiples
+(largest, mean) of transformers' with a half-precision GELU. The mean hardly varies. Tiny models have 0.7 to 1.0 and 1.0
+to 1.1, Gemma 3 270M up to 1.3 and 1.2: docs/decisions/0005."""
 
 
 @dataclass
 class Agreement:
-    """How far one model is from another over some windows of text.
+    """How far one model differs from another over windows of text.
 
     Attributes:
-        difference: The largest difference between any two logits.
-        mean_square: The mean of the squares of these differences, the largest of any window.
-        spread: The standard deviation of the reference's logits, the largest of any window.
-        kl: For each window the mean of KL(reference ‖ other), nats per token.
-        agreed: Tokens after which both have the same first choice.
-        tokens: All of them.
-        nll: Sums of the negative log-likelihoods of the text by the reference and by the other, nats.
-        predicted: Tokens that those are of.
+        difference: The largest difference between two logits.
+        mean_square: The mean squared difference, the largest over windows.
+        spread: The standard deviation of the reference's logits, the largest over windows.
+        kl: The mean of KL(reference ‖ other) of each window, nats per token.
+        agreed: Number of tokens with the same top-1 prediction.
+        tokens: Number of tokens.
+        nll: Summed negative log-likelihood of the text by the reference and by the other model, nats.
+        predicted: Number of tokens in `nll`.
     """
 
     difference: float = 0.0
@@ -91,16 +91,17 @@ class Agreement:
         self.predicted += len(ids) - 1
         self.kl.append(kl / len(ids))
 
-    def is_as_rounded_as(self, own: Agreement, factors: tuple[float, float]) -> bool:
-        """Whether the two differ by no more than `factors` times a model's own rounding, at most and in the mean."""
+    def is_within(self, rounding: Agreement, factors: tuple[float, float]) -> bool:
+        """Whether the difference is at most `factors` (largest, root mean square) times a model's own `rounding`."""
         most, mean = factors
-        return self.difference <= most * own.difference and self.mean_square**0.5 <= mean * own.mean_square**0.5
+        largest = self.difference <= most * rounding.difference
+        return largest and self.mean_square**0.5 <= mean * rounding.mean_square**0.5
 
     def is_rounding(self, tolerance: float) -> bool:
-        """Whether rounding accounts for what the two differ by.
+        """Whether rounding explains the difference.
 
         Args:
-            tolerance: The largest difference that it usually makes, in units of the logits' standard deviation.
+            tolerance: The largest difference usually caused by rounding, in units of the logits' standard deviation.
         """
         if self.difference <= tolerance * self.spread:
             return True
@@ -108,13 +109,13 @@ class Agreement:
 
     @property
     def mean_kl(self) -> float:
-        """KL(reference ‖ other) in nats per token, each window weighing the same."""
+        """KL(reference ‖ other) in nats per token; all windows have equal weight."""
         return float(np.mean(self.kl))
 
     def figures(self, is_text: bool) -> dict[str, float]:
-        """The figures by name, for a record; without perplexity where the tokens are made up.
+        """The figures by name, for a record; without perplexity if the tokens are random.
 
-        `kl_error` is the standard error of `kl`, windows being the units.
+        `kl_error` is the standard error of `kl` over windows.
         """
         error = float(np.std(self.kl, ddof=1) / math.sqrt(len(self.kl))) if len(self.kl) > 1 else math.nan
         found = {
@@ -133,12 +134,12 @@ class Agreement:
 
 
 def first_departure(choices: Iterable[int], logits: np.ndarray, allowed: float) -> int | None:
-    """The first of a model's greedy choices that another would not have made, or None.
+    """The index of a model's first greedy choice that another model would not make, or None.
 
     Args:
         choices: The tokens, [N].
-        logits: The other's logits before each of them, [N, V].
-        allowed: How far below the best a choice may be: what the two may differ by.
+        logits: The other model's logits before each token, [N, V].
+        allowed: How far below the best logit a choice may be.
     """
     for i, token in enumerate(choices):
         if logits[i, token] < logits[i].max() - allowed:

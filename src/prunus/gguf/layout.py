@@ -1,10 +1,10 @@
-"""A tensor's rows in the order in which llama.cpp wants them.
+"""The order of a tensor's rows in llama.cpp.
 
-Where the two differ, and how to get from one to the other, follows from the weight's line in the axis table:
+Where the order differs from transformers', the permutation follows from the weight's entry in the axis table:
 
-    conv1d            [in, out] of GPT-2 is turned to [out, in]
-    (heads head_dim)  of q and k, where pairs stand together: (heads 2 half) -> (heads half 2)
-    (heads 3 head_dim) hidden, q, k, v of each head side by side: -> (3 heads head_dim)
+    conv1d            [in, out] of GPT-2 is transposed to [out, in]
+    (heads head_dim)  of q and k, if rotary pairs are adjacent in llama.cpp: (heads 2 half) -> (heads half 2)
+    (heads 3 head_dim) hidden, with q, k, v of each head adjacent: -> (3 heads head_dim)
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from prunus.models.families.gguf import Gguf
 
 
 def row_order(weight: Weight, name: str, there: Gguf, sizes: Mapping[str, int], conv1d: bool) -> np.ndarray | None:
-    """The numbers of the rows (outputs, whichever dimension they are) in llama.cpp's order; None for as they are.
+    """The row indices (outputs, whichever dimension they are) in llama.cpp's order; None if the order is the same.
 
     Args:
-        weight: The table's line.
-        name: llama.cpp's name of it.
-        there: How llama.cpp holds the family.
-        sizes: Of every axis.
+        weight: The weight's entry in the axis table.
+        name: llama.cpp's name of the tensor.
+        there: How llama.cpp stores the family.
+        sizes: The size of every axis.
         conv1d: Whether outputs are the second dimension of a matrix.
     """
     outputs = weight.dims[-1 if conv1d and len(weight.dims) == 2 else 0]
-    if len(outputs) != 1:  # fused from segments, which both keep in the same order
+    if len(outputs) != 1:  # fused segments, whose order is the same in both
         return None
     segment = outputs[0]
     shape = [item if isinstance(item, int) else sizes[item] for item in segment]

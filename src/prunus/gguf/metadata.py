@@ -1,4 +1,4 @@
-"""A model's config.json as llama.cpp keeps it, and what it has no word for."""
+"""A model's config.json as GGUF keys, and checks of settings that llama.cpp cannot represent."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ Config = Mapping[str, Any]
 
 
 def gguf_of(family: Family, where: str) -> Gguf:
-    """How llama.cpp holds a family.
+    """How llama.cpp stores a family.
 
     Raises:
-        RecipeError: It does not.
+        RecipeError: llama.cpp does not support it.
     """
     if family.gguf is None:
         known = [name for name, other in FAMILIES.items() if other.gguf is not None]
         raise RecipeError(
-            f"{where}: llama.cpp has no {family.model_type} that Prunus can write; it has {', '.join(known)}. "
+            f"{where}: Prunus cannot write {family.model_type} for llama.cpp; allowed: {', '.join(known)}. "
             "What works for any model: the plain folder, which transformers and vLLM load"
         )
     return family.gguf
 
 
 def check_model(config: Config, shape: Shape, where: str) -> None:
-    """Refuse a model that llama.cpp would compute otherwise.
+    """Refuse a model that llama.cpp would compute differently.
 
     Raises:
-        RecipeError: Names what it is, and what would work.
+        RecipeError: Names the setting, and what would work.
     """
     check_shape(config, shape, where)
     fault = gguf_of(shape.family, where).layer_fault(config)
@@ -44,33 +44,33 @@ def check_model(config: Config, shape: Shape, where: str) -> None:
 
 
 def check_shape(config: Config, shape: Shape, where: str) -> None:
-    """The same as far as it is known before layers are chosen.
+    """The part of `check_model` that does not depend on which layers are kept.
 
     Args:
         config: The contents of config.json.
-        shape: Its dimensions, or those that a student will have.
+        shape: The model's dimensions, or those that a student will have.
         where: The name of the option, for messages.
 
     Raises:
-        RecipeError: Names what it is, and what would work.
+        RecipeError: Names the setting, and what would work.
     """
     there = gguf_of(shape.family, where)
     check_positions(config, shape, where)
     if there.square and shape.hidden_size != shape.num_attention_heads * shape.head_dim:
         raise RecipeError(
-            f"{where}: hidden_size is {shape.hidden_size}, and llama.cpp takes it for num_attention_heads x head_dim = "
-            f"{shape.num_attention_heads * shape.head_dim} in {shape.family.name}; cut both alike, or use the folder"
+            f"{where}: hidden_size is {shape.hidden_size}, but llama.cpp expects num_attention_heads x head_dim = "
+            f"{shape.num_attention_heads * shape.head_dim} in {shape.family.name}; cut both equally, or use the folder"
         )
     for flag in ("attention_bias", "mlp_bias"):
         if shape.flags.get(flag) and flag not in there.biases:
-            raise RecipeError(f"{where}: {flag} is true, and llama.cpp's {there.architecture} has no such biases")
+            raise RecipeError(f"{where}: {flag} is true, but llama.cpp's {there.architecture} has no such biases")
     if there.windows and not shape.flags["tie_word_embeddings"]:
-        raise RecipeError(f"{where}: tie_word_embeddings is false, and llama.cpp's {there.architecture} ties them")
+        raise RecipeError(f"{where}: tie_word_embeddings is false, but llama.cpp's {there.architecture} ties them")
     for needed in there.required:
         if config.get(needed.key, needed.default) != needed.value:
             raise RecipeError(
-                f"{where}: {needed.key} is {config.get(needed.key)!r}; llama.cpp's {there.architecture} computes "
-                f"{needed.value!r} alone"
+                f"{where}: {needed.key} is {config.get(needed.key)!r}; llama.cpp's {there.architecture} supports "
+                f"only {needed.value!r}"
             )
     fault = there.fault(config)
     if fault is not None:
@@ -78,24 +78,24 @@ def check_shape(config: Config, shape: Shape, where: str) -> None:
     activation = config.get("hidden_activation") or config.get("hidden_act") or config.get("activation_function")
     if activation is not None and activation not in there.activations:
         raise RecipeError(
-            f"{where}: hidden_act is {activation!r}; llama.cpp's {there.architecture} has {there.activations[0]}"
+            f"{where}: hidden_act is {activation!r}; llama.cpp's {there.architecture} uses {there.activations[0]}"
         )
 
 
 def checked_context(config: Config, shape: Shape) -> int:
-    """The longest text on which a file and its model are to say the same.
+    """The longest text, in tokens, on which a file and its model must agree.
 
-    That is the model's context, or the window of its layers where llama.cpp does not know of it, or with longrope the
-    context that it was trained on first: beyond that other factors hold (`stretched_context`).
+    That is the model's context; or its sliding window, if llama.cpp does not support windows for the family; or with
+    longrope the original training context, beyond which other factors apply (`stretched_context`).
     """
     context = file_context(config, shape)
     return min(context, stretched_context(config, shape) or context)
 
 
 def stretched_context(config: Config, shape: Shape) -> int | None:
-    """The context beyond which longrope takes its long factors, where a file's context goes beyond.
+    """The context beyond which longrope uses its long factors; None if the file's context is not longer.
 
-    transformers takes them when the text is longer, llama.cpp when the context that it was started with is.
+    transformers uses them if the text is longer, llama.cpp if the context that it was started with is.
     """
     if shape.family.rotary is None:
         return None
@@ -107,12 +107,12 @@ def stretched_context(config: Config, shape: Shape) -> int | None:
 
 
 def file_context(config: Config, shape: Shape) -> int:
-    """The context that stands in the file: the model's, or the window that llama.cpp does not know of."""
+    """The context that is written to the file: the model's, or its window if llama.cpp does not support windows."""
     return min(shape.max_position_embeddings, windowed_context(config, shape.family) or shape.max_position_embeddings)
 
 
 def windowed_context(config: Config, family: Family) -> int | None:
-    """The window beyond which llama.cpp would see more than the model does, where it knows of no windows."""
+    """The model's sliding window, if llama.cpp does not support windows for the family; else None."""
     if family.gguf is not None and family.gguf.windows:
         return None
     kinds = config.get("layer_types")
@@ -122,7 +122,7 @@ def windowed_context(config: Config, family: Family) -> int | None:
 
 
 def model_keys(config: Config, shape: Shape) -> dict[str, Any]:
-    """What stands in the file of a model's shape and arithmetic, by llama.cpp's names without the architecture's."""
+    """The file's keys on shape and arithmetic, named without the architecture's prefix."""
     family = shape.family
     keys: dict[str, Any] = {
         "context_length": file_context(config, shape),

@@ -1,7 +1,7 @@
-"""Which type each tensor of a file has: llama.cpp's own mixtures, and where a row does not fit.
+"""The type of each tensor of a file: llama.cpp's mixtures, and fallbacks for rows that do not fit a type's blocks.
 
-The rules are those of llama.cpp's `llama_tensor_get_type` and `tensor_type_fallback` (src/llama-quant.cpp), so that a
-file is the one that its `llama-quantize` would make.
+The rules are those of llama.cpp's `llama_tensor_get_type` and `tensor_type_fallback` (src/llama-quant.cpp), so that
+files equal those of its `llama-quantize`.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ TYPES = {
     "gguf-f32": F32, "gguf-f16": F16, "gguf-bf16": BF16, "gguf-q8_0": Q8_0, "gguf-q6_k": Q6_K, "gguf-q5_k_m": Q5_K,
     "gguf-q4_k_m": Q4_K, "gguf-q4_0": Q4_0,
 }  # fmt: skip
-"""The type that most tensors of a format have."""
+"""The main tensor type of each format."""
 
 FILE_TYPES = {
     "gguf-f32": 0, "gguf-f16": 1, "gguf-bf16": 32, "gguf-q8_0": 7, "gguf-q6_k": 18, "gguf-q5_k_m": 17,
     "gguf-q4_k_m": 15, "gguf-q4_0": 2,
 }  # fmt: skip
-"""What the format's own list of file types calls each."""
+"""GGUF's number (`general.file_type`) of each format."""
 
 FLOATS = (F32, F16, BF16)
-_INSTEAD = {Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0}
+_FALLBACKS = {Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0}
 _MIXED = ("gguf-q4_k_m", "gguf-q5_k_m")
 _EIGHT_EXPERTS = 8
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The type of one tensor, and the one that it would have had if its rows were a multiple of 256 (or 32)."""
+    """The type of a tensor, and the type that it would have if its rows were a multiple of the block (256 or 32)."""
 
     kind: int
-    wanted: int
+    preferred: int
 
 
 def choose(
@@ -45,10 +45,10 @@ def choose(
     Args:
         format_name: Such as `gguf-q4_k_m`.
         names: llama.cpp's names.
-        columns: The length of each one's rows.
-        dimensions: How many dimensions each has.
-        layers: Of the model.
-        experts: Of a layer, 0 without.
+        columns: The row length of each tensor.
+        dimensions: The number of dimensions of each tensor.
+        layers: Number of layers of the model.
+        experts: Number of experts of a layer; 0 if there are none.
     """
     tied = "output.weight" not in names
     choices = []
@@ -56,17 +56,17 @@ def choose(
         if not _may_shrink(name, count):
             choices.append(Choice(F32, F32))
             continue
-        wanted = _wanted(format_name, name, width, layers, experts, tied)
-        choices.append(Choice(_fitting(wanted, width), wanted))
+        preferred = _preferred(format_name, name, width, layers, experts, tied)
+        choices.append(Choice(_fitting(preferred, width), preferred))
     return choices
 
 
 def _may_shrink(name: str, dimensions: int) -> bool:
-    """Whether a tensor is kept in fewer bits at all: not vectors, routers and learned positions."""
+    """Whether a tensor may be quantised: all but vectors, routers and learned positions."""
     return dimensions > 1 and name.endswith(".weight") and "ffn_gate_inp" not in name and "position_embd" not in name
 
 
-def _wanted(format_name: str, name: str, width: int, layers: int, experts: int, tied: bool) -> int:
+def _preferred(format_name: str, name: str, width: int, layers: int, experts: int, tied: bool) -> int:
     kind = TYPES[format_name]
     if kind in FLOATS:
         return kind
@@ -78,7 +78,7 @@ def _wanted(format_name: str, name: str, width: int, layers: int, experts: int, 
 
 
 def _mixed(kind: int, name: str, part: str, layers: int, experts: int) -> int:
-    """The type of a layer's matrix where a format mixes: more bits for what is worth them."""
+    """The type of a layer's matrix in a mixed format: more bits for the more sensitive matrices."""
     layer = int(name.split(".")[1]) if name.startswith("blk.") else 0
     if part == "attn_qkv":
         return Q6_K if kind == Q5_K else Q5_K
@@ -94,14 +94,14 @@ def _more_bits(layer: int, layers: int) -> bool:
     return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
 
 
-def _fitting(wanted: int, width: int) -> int:
-    if width % BLOCKS[wanted][0] == 0:
-        return wanted
-    instead = _INSTEAD.get(wanted, F16)
-    return instead if width % BLOCKS[instead][0] == 0 else F16
+def _fitting(preferred: int, width: int) -> int:
+    if width % BLOCKS[preferred][0] == 0:
+        return preferred
+    fallback = _FALLBACKS.get(preferred, F16)
+    return fallback if width % BLOCKS[fallback][0] == 0 else F16
 
 
 def bytes_of(format_name: str, parameters: int) -> int:
-    """About how many bytes that many parameters take in a format, whose few other types are left out."""
+    """The approximate bytes of a number of parameters in a format, as if all tensors had its main type."""
     values, size = BLOCKS[TYPES[format_name]]
     return parameters * size // values

@@ -1,4 +1,4 @@
-"""How positions are told to llama.cpp: theta, scaling, windows, and factors of single frequencies."""
+"""Rotary positions in GGUF: theta, scaling, and factors of single frequencies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ROUNDED = 256  # llama.cpp makes every context a multiple of this
 
 
 def check_positions(config: Config, shape: Shape, where: str) -> None:
-    """Refuse rotary positions that cannot be told.
+    """Refuse rotary positions that llama.cpp cannot represent.
 
     Args:
         config: The contents of config.json.
@@ -29,7 +29,7 @@ def check_positions(config: Config, shape: Shape, where: str) -> None:
         where: The name of the option, for messages.
 
     Raises:
-        RecipeError: Names the type and those that can.
+        RecipeError: Names the type and the allowed ones.
     """
     rotary, there = shape.family.rotary, shape.family.gguf
     if rotary is None:
@@ -38,17 +38,21 @@ def check_positions(config: Config, shape: Shape, where: str) -> None:
     kind = rope["rope_type"]
     betas = float(rope.get("beta_fast") or 32), float(rope.get("beta_slow") or 1)
     if kind == "yarn" and (betas != (32.0, 1.0) or rope.get("mscale")):
-        raise RecipeError(f"{where}: yarn with beta_fast, beta_slow or mscale of its own; llama.cpp has 32 and 1")
+        raise RecipeError(
+            f"{where}: yarn with beta_fast, beta_slow or mscale set; llama.cpp supports only 32, 1 and none"
+        )
     if kind not in KNOWN:
-        raise RecipeError(f"{where}: rotary positions are {kind!r}; Prunus can tell llama.cpp of {', '.join(KNOWN)}")
+        raise RecipeError(f"{where}: rotary positions are {kind!r}; allowed: {', '.join(KNOWN)}")
     if kind in BY_FACTORS and not _reads_factors(shape.family):
         reading = ", ".join(family.name for family in FAMILIES.values() if _reads_factors(family))
         raise RecipeError(
-            f"{where}: rotary positions are {kind!r}, and llama.cpp reads their factors in {reading}, not in "
-            f"{shape.family.name}. What works: the plain folder"
+            f"{where}: rotary positions are {kind!r}, but llama.cpp reads their factors only for {reading}, not "
+            f"for {shape.family.name}. What works: the plain folder"
         )
     if rope["partial_rotary_factor"] != 1.0 and there is not None and there.pairs:
-        raise RecipeError(f"{where}: heads are turned in part, and llama.cpp's {there.architecture} turns them whole")
+        raise RecipeError(
+            f"{where}: only a part of each head is rotated, but llama.cpp's {there.architecture} rotates all of it"
+        )
     if kind == "longrope":
         _check_longrope(config, rope, rotary_dimensions(rope, shape) // 2, where)
 
@@ -60,22 +64,24 @@ def _reads_factors(family: Family) -> bool:
 def _check_longrope(config: Config, rope: Config, pairs: int, where: str) -> None:
     for name in ("short_factor", "long_factor"):
         if len(rope.get(name) or ()) != pairs:
-            raise RecipeError(f"{where}: {name} has {len(rope.get(name) or ())} numbers; {pairs} pairs are turned")
+            raise RecipeError(
+                f"{where}: {name} has {len(rope.get(name) or ())} numbers, expected {pairs}, one per rotary pair"
+            )
     trained = trained_context(config, rope)
     if trained % _ROUNDED:
         raise RecipeError(
-            f"{where}: original_max_position_embeddings is {trained}, and llama.cpp, which makes a context a multiple "
-            f"of {_ROUNDED}, would take long_factor before it. What works: a multiple of {_ROUNDED}, or the folder"
+            f"{where}: original_max_position_embeddings is {trained}; llama.cpp rounds contexts up to a multiple of "
+            f"{_ROUNDED}, so it would use long_factor too early. What works: a multiple of {_ROUNDED}, or the folder"
         )
 
 
 def rotary_dimensions(rope: Config, shape: Shape) -> int:
-    """How many dimensions of a head are turned."""
+    """The number of dimensions of a head that are rotated."""
     return int(shape.head_dim * rope["partial_rotary_factor"])
 
 
 def rope_keys(config: Config, shape: Shape) -> dict[str, Any]:
-    """What stands in the file of positions, by llama.cpp's names without the architecture's; nothing without rotary."""
+    """The file's keys on rotary positions, named without the architecture's prefix; empty without rotary positions."""
     if shape.family.rotary is None:
         return {}
     rope = rope_parameters(config, shape.family.rotary)
@@ -87,7 +93,7 @@ def rope_keys(config: Config, shape: Shape) -> dict[str, Any]:
     if kind == "linear":
         keys |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(rope["factor"])}
     if kind == "yarn":
-        usual = 1 + 0.1 * math.log(rope["factor"])  # what both multiply queries and keys by, where nobody says
+        usual = 1 + 0.1 * math.log(rope["factor"])  # the default factor of queries and keys, in both
         keys |= {
             "rope.scaling.type": "yarn",
             "rope.scaling.factor": float(rope["factor"]),
@@ -104,7 +110,7 @@ def rope_keys(config: Config, shape: Shape) -> dict[str, Any]:
 
 
 def frequency_factors(config: Config, shape: Shape) -> dict[str, np.ndarray]:
-    """What each frequency is divided by, as tensors of the file, where one number does not say it."""
+    """The divisor of each frequency, as tensors of the file; empty if a single number is enough."""
     if shape.family.rotary is None:
         return {}
     rope = rope_parameters(config, shape.family.rotary)
@@ -119,9 +125,9 @@ def frequency_factors(config: Config, shape: Shape) -> dict[str, np.ndarray]:
 
 
 def llama3_factors(rope: Config, dimensions: int) -> np.ndarray:
-    """Llama 3.1's factors: 1 for fast pairs, `factor` for slow ones, smoothly between (arXiv 2407.21783, section 3.2).
+    """Llama 3.1's factors: 1 for fast pairs, `factor` for slow ones, interpolated (arXiv 2407.21783, section 3.2).
 
-    As transformers' `_compute_llama3_parameters` has them.
+    The same as transformers' `_compute_llama3_parameters`.
     """
     factor, low, high = (float(rope[key]) for key in ("factor", "low_freq_factor", "high_freq_factor"))
     frequencies = float(rope["rope_theta"]) ** (-np.arange(0, dimensions, 2, dtype=np.float64) / dimensions)
@@ -131,9 +137,9 @@ def llama3_factors(rope: Config, dimensions: int) -> np.ndarray:
 
 
 def trained_context(config: Config, rope: Config) -> int:
-    """The context that a model was trained on before it was stretched: as transformers, the config's own first."""
-    own = config.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings")
-    return int(own or config["max_position_embeddings"])
+    """The model's training context before it was extended; as in transformers, the config's top level comes first."""
+    original = config.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings")
+    return int(original or config["max_position_embeddings"])
 
 
 def _long_attention(rope: Config, scale: float, trained: int) -> float:

@@ -1,7 +1,7 @@
-"""Which of llama.cpp's pre-tokenizers cuts text into words as a tokenizer.json does: told by its structure alone.
+"""Which of llama.cpp's pre-tokenizers splits text like a given tokenizer.json: recognised by its structure alone.
 
-A wrong one still runs, and gives other tokens for half of all texts; so what is not known is refused. The regular
-expressions are those of the tokenizers' own files.
+A wrong one would still run and give different tokens for half of all texts, so unknown structures are refused. The
+regular expressions are copied from the tokenizers' files.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ BYTE_LEVEL: dict[tuple[Any, ...], str] = {
 """llama.cpp's name for each chain of pieces: splits by an expression, digits one by one, and bytes as characters, with
 GPT-2's expression or without."""
 
-_WHOLE_WORDS_FIRST = {"llama-bpe", "tekken"}  # a word that is a token is taken whole, whatever its merges say
-_MERGED_ONLY = {"llama-bpe": "dbrx"}  # the same words, and merges alone decide
+_WHOLE_WORDS_FIRST = {"llama-bpe", "tekken"}  # a word that is a token is not split, whatever its merges
+_MERGED_ONLY = {"llama-bpe": "dbrx"}  # the same split, but merges alone decide
 
 APPROXIMATE = {"tekken", "gpt-4o"}
-"""Those whose classes of letters llama.cpp writes without combining marks: it cuts words of Hindi or Thai otherwise."""
+"""Pre-tokenizers whose letter classes lack combining marks in llama.cpp: it splits Hindi or Thai words differently."""
 
 SPACE = "▁"
 
@@ -53,20 +53,18 @@ def byte_level(tokenizer: Mapping[str, Any], where: str) -> str:
         where: The file, for messages.
 
     Raises:
-        RecipeError: Its structure is none of those that are known to give the same tokens.
+        RecipeError: Its structure is not known to give the same tokens in llama.cpp.
     """
     kind = (tokenizer.get("normalizer") or {}).get("type")
     if kind not in (None, "NFC"):
-        raise RecipeError(
-            f"{where}: its normalizer is {kind}; llama.cpp changes no text before it cuts a byte-level BPE"
-        )
+        raise RecipeError(f"{where}: its normalizer is {kind}; llama.cpp supports none with a byte-level BPE")
     chain = tuple(_piece(part) for part in parts_of(tokenizer.get("pre_tokenizer")))
     name = BYTE_LEVEL.get(chain)
     if name is None:
         raise RecipeError(
-            f"{where}: its pre-tokenizer is none that Prunus knows in llama.cpp: "
+            f"{where}: no known equivalent in llama.cpp of its pre-tokenizer: "
             f"{json.dumps(tokenizer.get('pre_tokenizer'))[:300]}; known are those of "
-            f"{', '.join(sorted(set(BYTE_LEVEL.values())))}. Guessing would give other tokens in silence. What works: "
+            f"{', '.join(sorted(set(BYTE_LEVEL.values())))}. A guess could silently give other tokens. What works: "
             "the plain folder"
         )
     if name in _WHOLE_WORDS_FIRST and not tokenizer["model"].get("ignore_merges"):
@@ -75,10 +73,10 @@ def byte_level(tokenizer: Mapping[str, Any], where: str) -> str:
 
 
 def space_prefix(tokenizer: Mapping[str, Any], where: str) -> bool:
-    """Whether a sentencepiece-like BPE puts a space before a text.
+    """Whether a sentencepiece-like BPE adds a space before a text.
 
     Raises:
-        RecipeError: It does more to a text than that, and than turning spaces into ▁.
+        RecipeError: It changes the text in other ways than that and replacing spaces by ▁.
     """
     normalizers = [_plain(part) for part in parts_of(tokenizer.get("normalizer"), "normalizers")]
     pieces = [_plain(part) for part in parts_of(tokenizer.get("pre_tokenizer"))]
@@ -94,13 +92,13 @@ def space_prefix(tokenizer: Mapping[str, Any], where: str) -> bool:
         if spaced.get("replacement") == SPACE and not spaced.get("split", True):
             return str(spaced.get("prepend_scheme", "always")) != "never"
     raise RecipeError(
-        f"{where}: what it does to a text before the merges is not what llama.cpp does for sentencepiece: normalizer "
+        f"{where}: it changes text before the merges differently from llama.cpp's sentencepiece: normalizer "
         f"{json.dumps(normalizers)[:200]}, pre-tokenizer {json.dumps(pieces)[:200]}. What works: the plain folder"
     )
 
 
 def parts_of(value: Mapping[str, Any] | None, key: str = "pretokenizers") -> list[Mapping[str, Any]]:
-    """The steps of a normalizer or a pre-tokenizer, in order; `key` is what a sequence calls them."""
+    """The steps of a normalizer or a pre-tokenizer, in order; `key` is the field of a sequence that lists them."""
     if value is None:
         return []
     return list(value[key]) if value.get("type") == "Sequence" else [value]
@@ -111,7 +109,7 @@ def _plain(part: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _piece(part: Mapping[str, Any]) -> tuple[Any, ...]:
-    """One piece of a chain in the terms of `BYTE_LEVEL`; anything else stands for itself, and is found in no chain."""
+    """One piece of a chain in the form of `BYTE_LEVEL`; unknown pieces get a form that matches no chain."""
     kind = part.get("type")
     if kind == "ByteLevel" and not part.get("add_prefix_space"):
         return ("bytes", bool(part.get("use_regex", True)))

@@ -1,4 +1,4 @@
-"""How long a GGUF file will be: to the byte, from a shape alone, before there are any weights."""
+"""The exact size of a GGUF file in bytes, from a shape alone, before any weights exist."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from typing import Any
 import numpy as np
 
 from prunus.gguf.mixtures import choose
-from prunus.gguf.tensors import Made, plan_tensors
+from prunus.gguf.tensors import FileTensor, plan_tensors
 from prunus.gguf.vocabulary import Vocabulary, read_vocabulary
 from prunus.gguf.writer import ALIGNED, keys_of
 from prunus.llamacpp import ggml
 from prunus.models.folder import PlannedFolder
 from prunus.models.shape import Shape
 
-_HEAD = 4 + 4 + 8 + 8  # magic, version, and how many tensors and keys there are
-_LENGTH, _KIND = 8, 4  # bytes of a length, and of the number of a type
-_DTYPE = "BF16"  # of the weights that are to be
+_HEAD = 4 + 4 + 8 + 8  # magic, version, number of tensors, number of keys
+_LENGTH, _KIND = 8, 4  # bytes of a length, and of a type's number
+_DTYPE = "BF16"  # assumed type of the future weights
 
 
 @dataclass(frozen=True)
 class FileSizes:
-    """The sizes of the files of students that are cut from one model.
+    """File sizes of students that are cut from one model.
 
     Attributes:
-        path: Where the model's tokenizer is.
+        path: The folder of the model's tokenizer.
         config: Its config.json.
         shape: Its dimensions.
     """
@@ -39,12 +39,12 @@ class FileSizes:
     shape: Shape
 
     def __call__(self, format_name: str, shape: Shape) -> tuple[int, int]:
-        """The bytes of the file that `write_gguf` would write of a shape, and those of the weights in it.
+        """The bytes of the file that `write_gguf` would write for a shape, and of the weights in it.
 
-        Which tokens stay of a vocabulary that is to be cut is not known yet: as if they were the first.
+        If the vocabulary will be cut, the tokens to keep are not known yet: the first ones are assumed.
 
         Raises:
-            RecipeError: llama.cpp has no such family, or no equal of its tokenizer.
+            RecipeError: llama.cpp does not support the family or the tokenizer.
         """
         tensors = self._tensors(shape)
         names, shapes = [name for name, _ in tensors], [size for _, size in tensors]
@@ -55,11 +55,11 @@ class FileSizes:
             for size, choice in zip(shapes, choices, strict=True)
         ]
         weights = sum(map(_filled, sizes))
-        told = sum(_text(name) + _KIND + 8 * len(size) + _KIND + 8 for name, size in tensors)
-        return _filled(_HEAD + self._keys(format_name, shape) + told) + weights, weights
+        infos = sum(_text(name) + _KIND + 8 * len(size) + _KIND + 8 for name, size in tensors)
+        return _filled(_HEAD + self._keys(format_name, shape) + infos) + weights, weights
 
     def _tensors(self, shape: Shape) -> list[tuple[str, tuple[int, ...]]]:
-        """Name and shape of every tensor of a file: those of one layer are those of every layer."""
+        """Name and shape of every tensor of a file; all layers have the same shapes."""
         key = tuple(shape.with_dimensions({"num_hidden_layers": 1}).dimensions().values())
         if key not in self._planned:
             one = shape.with_dimensions({"num_hidden_layers": 1})
@@ -76,26 +76,27 @@ class FileSizes:
     def _keys(self, format_name: str, shape: Shape) -> int:
         """Bytes of the keys: the tokenizer's are counted once."""
         folder = PlannedFolder(self.path, self.config, shape, _DTYPE)
-        words = self._vocabulary
-        if shape.vocab_size < self.shape.vocab_size:
-            count = shape.vocab_size
-            words = replace(words, tokens=words.tokens[:count], types=words.types[:count], scores=words.scores[:count])
-        own = words.keys()
-        if shape.vocab_size not in self._words:
-            self._words[shape.vocab_size] = sum(_entry(key, value) for key, value in own.items())
-        keys = keys_of(folder, words, format_name)
-        return self._words[shape.vocab_size] + sum(_entry(key, keys[key]) for key in keys if key not in own)
+        full, count = self._vocabulary, shape.vocab_size
+        vocabulary = full
+        if count < self.shape.vocab_size:
+            scores = full.scores[:count]
+            vocabulary = replace(full, tokens=full.tokens[:count], types=full.types[:count], scores=scores)
+        tokenizer_keys = vocabulary.keys()
+        if count not in self._tokenizer_bytes:
+            self._tokenizer_bytes[count] = sum(_entry(key, value) for key, value in tokenizer_keys.items())
+        keys = keys_of(folder, vocabulary, format_name)
+        return self._tokenizer_bytes[count] + sum(_entry(key, keys[key]) for key in keys if key not in tokenizer_keys)
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
         return read_vocabulary(self.path, self.shape.vocab_size)
 
     @cached_property
-    def _planned(self) -> dict[tuple[int, ...], list[Made]]:
+    def _planned(self) -> dict[tuple[int, ...], list[FileTensor]]:
         return {}
 
     @cached_property
-    def _words(self) -> dict[int, int]:
+    def _tokenizer_bytes(self) -> dict[int, int]:
         return {}
 
 
@@ -112,7 +113,7 @@ def _entry(key: str, value: Any) -> int:
 
 
 def _value(value: Any) -> int:
-    """Bytes of a value as `GGUFWriter` keeps it."""
+    """Bytes of a value as `GGUFWriter` stores it."""
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, bool):

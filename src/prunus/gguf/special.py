@@ -1,7 +1,7 @@
-"""Special tokens, the ends of an answer and chat templates: what transformers does with them, as llama.cpp is told.
+"""Special tokens, end tokens and chat templates, from transformers to GGUF keys.
 
-Files say these things in half a dozen places, and tokenizers override each other's; so they are taken from the loaded
-tokenizer, and what it puts around a text from a trial.
+Model folders define these in half a dozen places that override each other. So they are read from the loaded tokenizer,
+and the tokens that it adds around a text are found by tokenising one.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from prunus.errors import ModelError, RecipeError
 from prunus.files import read_object
 
 _END_NAMES = ("eos", "eot", "eom")
-"""The names that llama.cpp has for tokens that end an answer."""
+"""llama.cpp's names of tokens that end an answer."""
 
 _DEFAULT = "default"
 
 
 @dataclass(frozen=True)
 class Special:
-    """What a tokenizer and a model treat specially.
+    """Special tokens and chat templates of a tokenizer and a model.
 
     Attributes:
-        numbers: Token ids by llama.cpp's names: `bos`, `eos`, `eot`, `eom`, `unknown`, `padding`, those there are.
+        numbers: Token ids by llama.cpp's names: `bos`, `eos`, `eot`, `eom`, `unknown`, `padding`, if they exist.
         ends: The ids of all tokens that end an answer in transformers.
         add_bos: Whether a text begins with `bos`.
         add_eos: Whether it ends with `eos`.
-        templates: Chat templates by name, in Jinja; the usual one is `default`.
+        templates: Chat templates by name, in Jinja; the main one is `default`.
     """
 
     numbers: Mapping[str, int] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Special:
     templates: Mapping[str, str] = field(default_factory=dict)
 
     def with_unknown(self, number: int) -> Special:
-        """The same with another `unknown`."""
+        """A copy with another `unknown`."""
         return replace(self, numbers={**self.numbers, "unknown": number})
 
     def keys(self) -> dict[str, Any]:
@@ -60,15 +60,15 @@ class Special:
 
 
 def read_special(loaded: Any, folder: Path, size: int) -> Special:
-    """Read what is special from a loaded tokenizer and from the configs beside it.
+    """Read special tokens from a loaded tokenizer and from the configs in its folder.
 
     Args:
         loaded: The tokenizer, as transformers loads it.
         folder: The model's folder.
-        size: Rows of the embedding. A number beyond is of no token: a config may have defaults that do not fit.
+        size: Rows of the embedding. Larger ids are ignored: a config may have defaults that do not fit.
 
     Raises:
-        RecipeError: What the tokenizer puts around a text cannot be told to llama.cpp.
+        RecipeError: llama.cpp cannot add the tokens that the tokenizer adds around a text.
     """
     from prunus.models.load import chat_templates  # imports torch
 
@@ -85,16 +85,16 @@ def read_special(loaded: Any, folder: Path, size: int) -> Special:
         numbers["bos"] = before
     if after is not None and after != numbers.get("eos"):
         raise RecipeError(
-            f"{folder}: its tokenizer puts {loaded.convert_ids_to_tokens(after)!r} behind a text, and llama.cpp can "
-            f"only put {loaded.eos_token!r} (eos_token) there. What works: the plain folder"
+            f"{folder}: its tokenizer adds {loaded.convert_ids_to_tokens(after)!r} after a text, but llama.cpp can "
+            f"only add {loaded.eos_token!r} (eos_token). What works: the plain folder"
         )
     return Special(numbers, tuple(ends), before is not None, after is not None, chat_templates(loaded))
 
 
 def _ends(loaded: Any, folder: Path, config: Mapping[str, Any]) -> list[int]:
-    """The tokens that end an answer: the tokenizer's `eos_token`, and those that `generate` stops at.
+    """The tokens that end an answer: the tokenizer's `eos_token`, and those at which `generate` stops.
 
-    The latter stand in generation_config.json, or without such a file in config.json.
+    The latter are in generation_config.json, or without such a file in config.json.
     """
     file = folder / "generation_config.json"
     named = (read_object(file, ModelError) if file.is_file() else config).get("eos_token_id")
@@ -103,7 +103,7 @@ def _ends(loaded: Any, folder: Path, config: Mapping[str, Any]) -> list[int]:
 
 
 def _around(loaded: Any, where: str) -> tuple[int | None, int | None]:
-    """The token that the tokenizer puts before a text, and the one behind it.
+    """The tokens that the tokenizer adds before and after a text.
 
     Raises:
         RecipeError: There are several.
@@ -114,7 +114,7 @@ def _around(loaded: Any, where: str) -> tuple[int | None, int | None]:
     before, after = (ids[: text[0]], ids[text[-1] + 1 :]) if text else ([], [])
     if len(before) > 1 or len(after) > 1:
         raise RecipeError(
-            f"{where}: its tokenizer puts {len(before)} tokens before a text and {len(after)} behind it; llama.cpp "
-            "puts at most one. What works: the plain folder"
+            f"{where}: its tokenizer adds {len(before)} tokens before a text and {len(after)} after it; llama.cpp "
+            "adds at most one. What works: the plain folder"
         )
     return (before[0] if before else None), (after[0] if after else None)

@@ -1,4 +1,4 @@
-"""The tensors of a GGUF file, each as what it is made of: planned from headers, then read and turned piece by piece."""
+"""The tensors of a GGUF file: planned from headers, then read and converted piece by piece."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from prunus.models.families.family import Place
 from prunus.models.families.gguf import Gguf
 from prunus.models.folder import ModelFolder
 
-_PIECE = 1 << 18  # values that are turned at once: little enough to stay in the processor's cache
+_PIECE = 1 << 18  # values that are converted at once: few enough to stay in the processor's cache
 _STORED = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 
 
 @dataclass(frozen=True)
-class Made:
+class FileTensor:
     """A tensor of the file.
 
     Attributes:
-        name: llama.cpp's.
-        shape: Rows last but one, their length last.
-        sources: The checkpoint's tensors that it is made of, one after the other: one, or all experts of a layer.
-        order: The numbers of its rows in llama.cpp's order, or None.
-        turned: Whether the checkpoint has it as [in, out].
-        offset: Added to every value: what a family leaves out of a norm's gain.
-        factor: What every value is then multiplied by.
-        constant: The values themselves, where no weight holds them.
+        name: llama.cpp's name.
+        shape: Its shape, [..., rows, columns].
+        sources: The checkpoint's tensors that it consists of, concatenated: one, or all experts of a layer.
+        order: Its row indices in llama.cpp's order, or None.
+        turned: Whether the checkpoint stores it as [in, out].
+        offset: Added to every value: the part of a norm's gain that a family leaves out.
+        factor: Multiplied with every value after that.
+        constant: The values, if they come from no weight.
     """
 
     name: str
@@ -47,16 +47,16 @@ class Made:
 
     @property
     def dtype(self) -> str:
-        """The type that it is stored in, by safetensors' name."""
+        """The type of its sources, by safetensors' name."""
         return self.sources[0].dtype if self.sources else "F32"
 
     @property
     def untouched(self) -> bool:
-        """Whether its values are the checkpoint's own."""
+        """Whether its values are the checkpoint's, unchanged."""
         return self.offset == 0.0 and self.factor == 1.0
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """Its rows in order, as the checkpoint stores them (bfloat16 as its bits), a few at a time: [n, columns]."""
+        """Its rows in order, in the checkpoint's type (bfloat16 as bits), a few at a time: [n, columns]."""
         columns = self.shape[-1]
         rows = max(1, _PIECE // columns)
         if self.constant is not None:
@@ -65,7 +65,7 @@ class Made:
             yield from self._whole(info, rows) if self.order is not None or self.turned else _streamed(info, rows)
 
     def _whole(self, info: TensorInfo, rows: int) -> Iterator[np.ndarray]:
-        """Rows in another order: of the few tensors that have one, all of one is read."""
+        """Rows in another order. The few tensors that need this are read into memory one by one."""
         values = np.frombuffer(read_bytes(info), _STORED[info.dtype]).reshape(info.shape)
         values = values.T if self.turned and values.ndim == 2 else values
         if values.ndim == 1:
@@ -88,7 +88,7 @@ def _streamed(info: TensorInfo, rows: int) -> Iterator[np.ndarray]:
             while view:
                 count = handle.readinto(view)
                 if not count:
-                    raise ModelError(f"{info.file}: cut short inside {info.name}")
+                    raise ModelError(f"{info.file}: truncated within {info.name}")
                 view = view[count:]
             yield values
             left -= len(values)
@@ -101,11 +101,11 @@ def widened(values: np.ndarray) -> np.ndarray:
     return np.left_shift(values, 16, dtype=np.uint32).view(np.float32)
 
 
-def plan_tensors(folder: ModelFolder) -> list[Made]:
-    """Every tensor of the file, in the order of the layers.
+def plan_tensors(folder: ModelFolder) -> list[FileTensor]:
+    """Every tensor of the file, ordered by layer.
 
     Raises:
-        RecipeError: llama.cpp has no such family.
+        RecipeError: llama.cpp does not support the family.
     """
     there = gguf_of(folder.family, str(folder.path))
     grouped: dict[str, list[tuple[Place, TensorInfo]]] = {}
@@ -113,23 +113,23 @@ def plan_tensors(folder: ModelFolder) -> list[Made]:
         place = folder.family.place(name)
         if place is not None and place.weight.exists(folder.shape.flags):
             grouped.setdefault(there.name_of(place.key, place.layer), []).append((place, info))
-    made = [_made(name, parts, there, folder) for name, parts in grouped.items()]
+    made = [_file_tensor(name, parts, there, folder) for name, parts in grouped.items()]
     names = {one.name for one in made}
     if there.untied and "output.weight" not in names:
         shared = next(one for one in made if one.name == "token_embd.weight")
-        made.append(Made("output.weight", shared.shape, shared.sources))
+        made.append(FileTensor("output.weight", shared.shape, shared.sources))
     factors = frequency_factors(folder.config, folder.shape)
-    made += [Made(name, values.shape, constant=values) for name, values in factors.items()]
+    made += [FileTensor(name, values.shape, constant=values) for name, values in factors.items()]
     return sorted(made, key=_order)
 
 
-def _made(name: str, parts: list[tuple[Place, TensorInfo]], there: Gguf, folder: ModelFolder) -> Made:
+def _file_tensor(name: str, parts: list[tuple[Place, TensorInfo]], there: Gguf, folder: ModelFolder) -> FileTensor:
     family, sizes = folder.family, folder.shape.sizes()
     parts = sorted(parts, key=lambda part: part[0].expert or 0)
     place, info = parts[0]
     turned = family.is_transposed(place.weight)
     shape = info.shape[::-1] if turned else info.shape
-    return Made(
+    return FileTensor(
         name,
         (len(parts), *shape) if place.expert is not None else shape,
         tuple(info for _, info in parts),
@@ -141,12 +141,12 @@ def _made(name: str, parts: list[tuple[Place, TensorInfo]], there: Gguf, folder:
 
 
 def _query_factor(place: Place, there: Gguf, folder: ModelFolder) -> float:
-    """What makes up for an attention scale that llama.cpp does not ask for, on what it is applied to: queries."""
+    """The factor of queries that compensates for an attention scale that llama.cpp does not read."""
     if there.query_factor is None or not folder.family.ends_queries(place):
         return 1.0
     return there.query_factor(folder.config, folder.shape.dimensions())
 
 
-def _order(tensor: Made) -> tuple[int, int]:
+def _order(tensor: FileTensor) -> tuple[int, int]:
     parts = tensor.name.split(".")
     return (1, int(parts[1])) if parts[0] == "blk" else (2 if parts[0].startswith("output") else 0, 0)

@@ -1,7 +1,7 @@
-"""Unigram tokenizers, as sentencepiece trains them: what llama.cpp does for T5's (`tokenizer.ggml.model` is `t5`).
+"""Unigram tokenizers of sentencepiece, which llama.cpp supports for T5 (`tokenizer.ggml.model` is `t5`).
 
-Both look for the likeliest cut of a text. What is done to the text before differs: llama.cpp maps characters by
-sentencepiece's table, drops spaces that are one too many, and puts one before the text, each if it is told to.
+Both search the most likely segmentation of a text, but prepare the text differently: llama.cpp can map characters by
+sentencepiece's table, remove repeated spaces, and add a space before the text.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _REPLACED = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
 
 @dataclass(frozen=True)
 class Unigram:
-    """What is done to a text before the likeliest cut is looked for.
+    """How a text is prepared before it is segmented.
 
     Attributes:
-        charsmap: sentencepiece's table of characters, as its model file has it; empty for none.
-        merge_spaces: Whether of several spaces one stays, and none at the ends.
-        space_prefix: Whether a space is put before a text.
-        unknown: The number of the token for what no token has.
+        charsmap: sentencepiece's table of characters, as in its model file; empty for none.
+        merge_spaces: Whether repeated spaces are merged, and spaces at both ends removed.
+        space_prefix: Whether a space is added before a text.
+        unknown: The id of the unknown token.
     """
 
     charsmap: bytes
@@ -37,23 +37,23 @@ class Unigram:
 
 
 def read_unigram(tokenizer: Mapping[str, Any], where: str) -> Unigram:
-    """How a Unigram tokenizer is told to llama.cpp.
+    """A Unigram tokenizer in llama.cpp's terms.
 
     Args:
         tokenizer: The contents of tokenizer.json.
         where: The file, for messages.
 
     Raises:
-        RecipeError: llama.cpp has no equal of it, and what would work.
+        RecipeError: llama.cpp has no equivalent; names what would work.
     """
     model = tokenizer["model"]
     if model.get("byte_fallback"):
         raise RecipeError(
-            f"{where}: a Unigram that falls back to bytes; llama.cpp has no such, and writes its unknown token for "
-            "characters that have none. What works: the plain folder"
+            f"{where}: a Unigram with byte fallback, which llama.cpp does not support: it would use the unknown token. "
+            "What works: the plain folder"
         )
     if model.get("unk_id") is None:
-        raise RecipeError(f"{where}: a Unigram without a token for what is unknown (unk_id), which llama.cpp needs")
+        raise RecipeError(f"{where}: a Unigram without an unknown token (unk_id), which llama.cpp needs")
     steps = parts_of(tokenizer.get("normalizer"), "normalizers")
     charsmap = b""
     if steps and steps[0]["type"] == "Precompiled":
@@ -62,10 +62,10 @@ def read_unigram(tokenizer: Mapping[str, Any], where: str) -> Unigram:
     pieces = parts_of(tokenizer.get("pre_tokenizer"))
     spaces = _spaces(steps, pieces, bool(charsmap))
     if spaces is None:
-        told = [step for step in steps if step["type"] != "Precompiled"]
+        shown = [step for step in steps if step["type"] != "Precompiled"]
         raise RecipeError(
-            f"{where}: what it does to a text before it is cut is not what llama.cpp does for a Unigram: normalizer "
-            f"{json.dumps(told)[:200]}, pre-tokenizer {json.dumps(pieces)[:200]}. What works: the plain folder"
+            f"{where}: it prepares a text differently from llama.cpp's Unigram: normalizer "
+            f"{json.dumps(shown)[:200]}, pre-tokenizer {json.dumps(pieces)[:200]}. What works: the plain folder"
         )
     if any(piece.get("split", True) for piece in pieces if piece["type"] == "Metaspace"):
         _check_split([text for text, _ in model["vocab"]], where)
@@ -73,10 +73,10 @@ def read_unigram(tokenizer: Mapping[str, Any], where: str) -> Unigram:
 
 
 def _spaces(steps: list[Mapping[str, Any]], pieces: list[Mapping[str, Any]], mapped: bool) -> tuple[bool, bool] | None:
-    """Whether spaces are merged, and whether one is put before; None for what llama.cpp cannot do.
+    """Whether spaces are merged, and whether one is added before the text; None if llama.cpp has no equivalent.
 
-    With a table of characters both are, or neither is known to be the same: transformers maps clusters of characters,
-    llama.cpp the longest match, and a carriage return with its line feed comes out as one space or as two.
+    With a table of characters, only both together are known to give the same result: transformers maps clusters of
+    characters, llama.cpp the longest match, so that a carriage return with line feed becomes one space or two.
     """
     if mapped:
         words = [piece["type"] for piece in pieces[:-1]] == ["WhitespaceSplit"] and not steps
@@ -103,14 +103,14 @@ def _merges(step: Mapping[str, Any]) -> bool:
 
 
 def _check_split(texts: list[str], where: str) -> None:
-    """Words are cut apart first there, and not in llama.cpp: the same as long as no token runs over a space.
+    """Check a tokenizer that splits words first, which llama.cpp does not: equivalent if no token contains a space.
 
     Raises:
-        RecipeError: One does.
+        RecipeError: A token does.
     """
     over = next((text for text in texts if SPACE in text[1:]), None)
     if over is not None:
         raise RecipeError(
-            f"{where}: its pre-tokenizer cuts words apart, and the token {over!r} runs over a space: llama.cpp would "
+            f"{where}: its pre-tokenizer splits words, but the token {over!r} contains a space: only llama.cpp would "
             "use it. What works: the plain folder"
         )

@@ -1,4 +1,4 @@
-"""A tokenizer, as transformers loads it, in the form that llama.cpp keeps: tokens with kinds, merges or scores."""
+"""A tokenizer, as transformers loads it, in llama.cpp's form: tokens with kinds, and merges or scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prunus.gguf.special import Special, read_special
 from prunus.gguf.unigram import read_unigram
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-"""Kinds of tokens, as the format numbers them."""
+"""GGUF's numbers for kinds of tokens."""
 
 _NEVER = -1e9  # the score of a token that no merge makes
 
@@ -25,17 +25,16 @@ class Vocabulary:
 
     Attributes:
         model: `gpt2` for a byte-level BPE, `llama` for one like sentencepiece's, `t5` for a Unigram.
-        pre: The pre-tokenizer.
-        tokens: Every token by its number.
-        types: The kind of each.
-        scores: What merges are chosen by, the highest first, where the model is `llama`; log-probabilities of tokens
-            where it is `t5`.
-        merges: The merges in order, where it is `gpt2`.
-        special: Special tokens, ends and chat templates.
-        space_prefix: Whether a space is put before a text.
-        doubled: Whether transformers puts none before a text that begins with one, where llama.cpp does.
-        merge_spaces: Whether of several spaces one stays, where the model is `t5`.
-        charsmap: sentencepiece's table of characters, where it is.
+        pre: llama.cpp's name of the pre-tokenizer.
+        tokens: Every token, by id.
+        types: The kind of each token.
+        scores: With `llama`, priorities of merges, highest first; with `t5`, log-probabilities of tokens.
+        merges: With `gpt2`, the merges in order.
+        special: Special tokens, end tokens and chat templates.
+        space_prefix: Whether a space is added before a text.
+        doubled: Whether only llama.cpp adds a space before a text that already begins with one.
+        merge_spaces: With `t5`, whether repeated spaces are merged.
+        charsmap: With `t5`, sentencepiece's table of characters.
     """
 
     model: str
@@ -51,7 +50,7 @@ class Vocabulary:
     charsmap: bytes = b""
 
     def keys(self) -> dict[str, Any]:
-        """What stands of it in the file."""
+        """Its keys in the file."""
         found: dict[str, Any] = {
             "tokenizer.ggml.model": self.model,
             "tokenizer.ggml.pre": self.pre,
@@ -76,11 +75,11 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
 
     Args:
         folder: The model's folder.
-        size: Rows of the embedding; rows that the tokenizer has no token for are filled up.
+        size: Rows of the embedding; rows without a token get a placeholder.
 
     Raises:
-        RecipeError: There is none, or llama.cpp has no equal of it.
-        ExportError: It has a part that is not known here.
+        RecipeError: There is none, or llama.cpp has no equivalent.
+        ExportError: It has an unknown part.
     """
     from prunus.models.load import load_tokenizer  # imports torch
 
@@ -92,7 +91,7 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
         raise RecipeError(
             f"{folder}: {type(loaded).__name__} is a slow tokenizer; GGUF is written from one that has a tokenizer.json"
         )
-    tokenizer = json.loads(loaded.backend_tokenizer.to_str())  # in full, whatever the file leaves out
+    tokenizer = json.loads(loaded.backend_tokenizer.to_str())  # complete, with defaults that the file omits
     try:
         found = _vocabulary(tokenizer, size, str(folder))
         special = read_special(loaded, folder, size)
@@ -108,10 +107,10 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
 
 
 def _vocabulary(tokenizer: Mapping[str, Any], size: int, where: str) -> Vocabulary:
-    """All of it but what is special.
+    """The vocabulary without special tokens.
 
     Raises:
-        RecipeError: llama.cpp has no equal of it.
+        RecipeError: llama.cpp has no equivalent.
     """
     model = tokenizer["model"]
     if model["type"] not in ("BPE", "Unigram"):
@@ -135,7 +134,9 @@ def _vocabulary(tokenizer: Mapping[str, Any], size: int, where: str) -> Vocabula
         tokens, types = _tokens(tokenizer, size, spaced=False)
         return Vocabulary("gpt2", pre, tokens, types, merges=[" ".join(pair) for pair in merges_of(model)])
     if not model.get("byte_fallback"):
-        raise RecipeError(f"{where}: a BPE that is neither byte-level nor falls back to bytes; llama.cpp has no such")
+        raise RecipeError(
+            f"{where}: a BPE that is neither byte-level nor has byte fallback; llama.cpp has no equivalent"
+        )
     prefix = space_prefix(tokenizer, where)
     tokens, types = _tokens(tokenizer, size, spaced=True)
     scores = _scores(model, tokens)
@@ -143,12 +144,12 @@ def _vocabulary(tokenizer: Mapping[str, Any], size: int, where: str) -> Vocabula
 
 
 def merges_of(model: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The merges of a BPE, in either of the two forms that files have them in."""
+    """The merges of a BPE, from either of the two forms in files."""
     return [tuple(pair.split(" ", 1)) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]  # type: ignore[misc]
 
 
 def numbers_of(model: Mapping[str, Any]) -> dict[str, int]:
-    """The number of every token of a BPE or a Unigram."""
+    """The id of every token of a BPE or a Unigram."""
     vocab = model["vocab"]
     return dict(vocab) if isinstance(vocab, Mapping) else {text: i for i, (text, _) in enumerate(vocab)}
 
@@ -158,7 +159,7 @@ def _is_byte_level(tokenizer: Mapping[str, Any]) -> bool:
 
 
 def _tokens(tokenizer: Mapping[str, Any], size: int, spaced: bool) -> tuple[list[str], list[int]]:
-    """Every token and its kind, filled up to `size`."""
+    """Every token and its kind, padded to `size`."""
     tokens, types = [f"[PAD{i}]" for i in range(size)], [UNUSED] * size
     unknown = tokenizer["model"].get("unk_token")
     for text, number in numbers_of(tokenizer["model"]).items():
@@ -180,7 +181,7 @@ def _is_byte(text: str) -> bool:
 
 
 def _scores(model: Mapping[str, Any], tokens: list[str]) -> list[float]:
-    """What sentencepiece would choose merges by: a token that is merged earlier has the higher score."""
+    """Sentencepiece's scores of merges: a token that is merged earlier has a higher score."""
     ranks: dict[str, int] = {}
     for rank, (left, right) in enumerate(merges_of(model)):
         ranks.setdefault(left + right, rank)

@@ -18,26 +18,26 @@ from prunus.console import human
 from prunus.errors import ArtifactError, ModelError
 from prunus.gguf.metadata import gguf_of, model_keys
 from prunus.gguf.mixtures import FILE_TYPES, Choice, choose
-from prunus.gguf.tensors import Made, plan_tensors, widened
+from prunus.gguf.tensors import FileTensor, plan_tensors, widened
 from prunus.gguf.vocabulary import Vocabulary
 from prunus.llamacpp import ggml
 from prunus.models.folder import ModelFolder
 
 ALIGNED = 32
-"""Bytes that header and tensors are filled up to a multiple of."""
+"""Header and tensors are padded to a multiple of this many bytes."""
 _STORED = {"F32": ggml.F32, "F16": ggml.F16, "BF16": ggml.BF16}
 
 
 @dataclass(frozen=True)
 class Written:
-    """What was written.
+    """Summary of a written file.
 
     Attributes:
-        nbytes: The file's size.
-        tensors: How many there are.
-        types: How many of each type.
-        fallen_back: Tensors whose rows do not fit the type that the format has for them.
-        extra_bytes: What those take more than they would have.
+        nbytes: The file's size in bytes.
+        tensors: Number of tensors.
+        types: Number of tensors of each type.
+        fallen_back: Tensors whose rows do not fit the format's preferred type.
+        extra_bytes: Bytes that these take in addition, compared with the preferred type.
     """
 
     nbytes: int
@@ -54,34 +54,34 @@ def write_gguf(
     file: Path,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Written:
-    """Write a model as one GGUF file. It stands under its name only when it is whole.
+    """Write a model as one GGUF file. The file gets its final name when it is complete.
 
     Args:
         folder: The model.
         vocabulary: Its tokenizer.
         format_name: Such as `gguf-q4_k_m`.
-        file: Where to.
-        on_progress: Is told the bytes of tensors written so far.
+        file: The output file.
+        on_progress: Called with the bytes of tensors written so far.
 
     Raises:
-        ArtifactError: The disk has no room.
+        ArtifactError: The disk is too full.
         ModelError: A value is not finite, or too large for the type.
     """
-    tensors, choices = laid_out(folder, format_name)
+    tensors, choices = plan_types(folder, format_name)
     sizes = [tensor_bytes(tensor, choice.kind) for tensor, choice in zip(tensors, choices, strict=True)]
     free = shutil.disk_usage(file.parent).free
     if sum(sizes) > free:
-        raise ArtifactError(f"{file}: the disk has {free} bytes free, and the file needs {sum(sizes)}")
+        raise ArtifactError(f"{file}: the file needs {sum(sizes)} bytes, but the disk has {free} free")
     partial = file.with_name(file.name + ".partial")
     try:
         _write(partial, keys_of(folder, vocabulary, format_name), tensors, choices, sizes, on_progress)
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
-    return _told(tensors, choices, file)
+    return _summary(tensors, choices, file)
 
 
-def laid_out(folder: ModelFolder, format_name: str) -> tuple[list[Made], list[Choice]]:
+def plan_types(folder: ModelFolder, format_name: str) -> tuple[list[FileTensor], list[Choice]]:
     """The tensors of a file, and the type of each."""
     tensors, shape = plan_tensors(folder), folder.shape
     choices = choose(
@@ -96,7 +96,7 @@ def laid_out(folder: ModelFolder, format_name: str) -> tuple[list[Made], list[Ch
 
 
 def keys_of(folder: ModelFolder, vocabulary: Vocabulary, format_name: str) -> dict[str, Any]:
-    """What the header says: the model's dimensions and settings, and its tokenizer."""
+    """The keys of the header: the model's dimensions and settings, and its tokenizer."""
     shape = folder.shape
     name = gguf_of(folder.family, str(folder.path)).architecture
     keys: dict[str, Any] = {
@@ -112,17 +112,17 @@ def keys_of(folder: ModelFolder, vocabulary: Vocabulary, format_name: str) -> di
 
 
 def _title(family: str, tokens: list[str]) -> str:
-    """A family's name. llama.cpp looks for Phi-3's own tokens in any file whose name has `phi-3` in it."""
+    """A family's name. llama.cpp expects Phi-3's special tokens in every file whose name contains `phi-3`."""
     if "Phi-3" not in family:
         return family
-    own = {"</s>", "<unk>", "<s>", "<|endoftext|>"} <= set(tokens)
-    return family if own else family.replace("Phi-3", "Phi 3")
+    has_tokens = {"</s>", "<unk>", "<s>", "<|endoftext|>"} <= set(tokens)
+    return family if has_tokens else family.replace("Phi-3", "Phi 3")
 
 
 def _write(
     file: Path,
     keys: Mapping[str, Any],
-    tensors: list[Made],
+    tensors: list[FileTensor],
     choices: list[Choice],
     sizes: list[int],
     on_progress: Callable[[float], None],
@@ -147,7 +147,7 @@ def _write(
             for encoded in _encoded(tensor, choice.kind, pool):
                 written += out.write(encoded.data)
             if written != size:
-                raise ModelError(f"{file}: {tensor.name} came to {written} bytes, not {size}")
+                raise ModelError(f"{file}: {tensor.name} has {written} bytes, expected {size}")
             out.write(bytes(-size % ALIGNED))
             done += size
             on_progress(done)
@@ -169,22 +169,22 @@ def _add(writer: Any, key: str, value: Any) -> None:
         writer.add_array(key, value)
 
 
-def _encoded(tensor: Made, kind: int, pool: ThreadPoolExecutor) -> Iterator[np.ndarray]:
-    """The tensor's bytes in order, a few pieces at a time, by several threads."""
+def _encoded(tensor: FileTensor, kind: int, pool: ThreadPoolExecutor) -> Iterator[np.ndarray]:
+    """The tensor's bytes in order, encoded by several threads a few pieces at a time."""
 
     def encode(piece: np.ndarray) -> np.ndarray:
         return encoded(piece, tensor, kind)
 
     pieces = tensor.pieces()
-    while together := list(islice(pieces, ggml.workers())):  # no more than this is in memory
+    while together := list(islice(pieces, ggml.workers())):  # only these pieces are in memory
         yield from pool.map(encode, together)
 
 
-def encoded(piece: np.ndarray, tensor: Made, kind: int) -> np.ndarray:
-    """Rows as the checkpoint stores them, as bytes of a type of ggml's.
+def encoded(piece: np.ndarray, tensor: FileTensor, kind: int) -> np.ndarray:
+    """Convert rows from the checkpoint's type to bytes of a ggml type.
 
     Raises:
-        ModelError: A value is not finite, or is not so any more.
+        ModelError: A value is not finite, or becomes infinite in the new type.
     """
     if tensor.untouched and _STORED.get(tensor.dtype) == kind:
         return piece.view(np.uint8)
@@ -193,7 +193,7 @@ def encoded(piece: np.ndarray, tensor: Made, kind: int) -> np.ndarray:
         values = (values + np.float32(tensor.offset)) * np.float32(tensor.factor)
     if kind == ggml.F32:
         return values.view(np.uint8)
-    if kind == ggml.F16 and not np.abs(values).max(initial=0) < 65520:  # from there on it rounds to infinity
+    if kind == ggml.F16 and not np.abs(values).max(initial=0) < 65520:  # larger values round to infinity
         raise ModelError(
             f"{tensor.name}: a value is larger than float16 holds, or not finite; use gguf-bf16 or gguf-f32"
         )
@@ -209,36 +209,36 @@ def encoded(piece: np.ndarray, tensor: Made, kind: int) -> np.ndarray:
 
 
 def in_half(values: np.ndarray, kind: int) -> np.ndarray:
-    """Float32 as 16 bits, rounded to the nearest: by the processor's own instructions, or by numpy."""
+    """Float32 rounded to 16 bits, to nearest: by processor instructions if available, else by numpy."""
     narrowed = ggml.narrow(np.ascontiguousarray(values), kind)
     return narrowed if narrowed is not None else _narrowed(values, kind)
 
 
 def _narrowed(values: np.ndarray, kind: int) -> np.ndarray:
-    """The same by numpy."""
+    """`in_half` by numpy."""
     if kind == ggml.F16:
         return values.astype(np.float16)
     bits = values.view(np.uint32)
     return ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
 
 
-def tensor_bytes(tensor: Made, kind: int) -> int:
-    """Bytes of a tensor in a type, without what fills it up."""
+def tensor_bytes(tensor: FileTensor, kind: int) -> int:
+    """Bytes of a tensor in a type, without padding."""
     return prod(tensor.shape[:-1]) * ggml.row_bytes(kind, tensor.shape[-1])
 
 
-def _told(tensors: list[Made], choices: list[Choice], file: Path) -> Written:
+def _summary(tensors: list[FileTensor], choices: list[Choice], file: Path) -> Written:
     types: dict[str, int] = {}
     fallen, extra = [], 0.0
     for tensor, choice in zip(tensors, choices, strict=True):
         types[ggml.NAMES[choice.kind]] = types.get(ggml.NAMES[choice.kind], 0) + 1
-        if choice.kind != choice.wanted:
+        if choice.kind != choice.preferred:
             fallen.append(tensor.name)
-            values, size = ggml.BLOCKS[choice.wanted]
+            values, size = ggml.BLOCKS[choice.preferred]
             extra += tensor_bytes(tensor, choice.kind) - prod(tensor.shape) * size / values
     return Written(file.stat().st_size, len(tensors), types, fallen, int(extra))
 
 
 def format_label(format_name: str) -> str:
-    """What llama.cpp's users call a format, such as `Q4_K_M`."""
+    """llama.cpp's usual name of a format, such as `Q4_K_M`."""
     return format_name.removeprefix("gguf-").upper()

@@ -1,8 +1,8 @@
-"""A gate before llama.cpp's server, which by itself answers any web page that the user's browser has open.
+"""A proxy in front of llama.cpp's server, which by itself answers any web page that the user's browser has open.
 
-A page of another site reaches a port on loopback, by its number or by a name of its own that it lets point there (DNS
-rebinding). Browsers tell: the first by `Origin` and `Sec-Fetch-Site`, the second by `Host`. llama.cpp's server looks at
-none of them; behind the gate it asks for a key that nobody else knows, so that there is no way around.
+A page of another site can reach a port on loopback, by its address or by a host name that resolves to it (DNS
+rebinding). Browsers reveal the first by `Origin` and `Sec-Fetch-Site`, the second by `Host`; llama.cpp's server checks
+none of them. Behind the gate it requires a random key, so that the gate cannot be bypassed.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from prunus.errors import RecipeError
 
 LOOPBACK = "127.0.0.1"
 MAX_BODY = 64 * 2**20
-"""Bytes of a request, at most."""
+"""Maximum bytes of a request."""
 
 _NAMES = (LOOPBACK, "localhost")
 _OWN_PAGE = ("same-origin", "none")  # of Sec-Fetch-Site: our own page, or typed by the user
-_IDLE = 120  # seconds that a connection is kept without a request
-_LINGER = 0.5  # seconds for the rest of a body that is refused
+_IDLE = 120  # seconds that a connection without a request is kept open
+_LINGER = 0.5  # seconds to read the rest of a refused body
 _PIECE = 65536
 _NOT_PASSED_ON = {
     "host", "origin", "referer", "cookie", "authorization", "x-api-key", "connection", "keep-alive", "te", "trailer",
@@ -36,16 +36,16 @@ _NOT_PASSED_BACK = {"connection", "keep-alive", "transfer-encoding", "content-le
 
 
 class Gate(ThreadingHTTPServer):
-    """Serves what llama.cpp's server serves, on loopback, to programs of this machine and to its own web page.
+    """Forwards requests to llama.cpp's server, on loopback, from programs of this machine and from its own web page.
 
-    Its port is taken at once, so that a port in use is refused before a model is loaded; `open` begins to answer.
+    The port is bound at once, so that a port in use is refused before a model is loaded; `open` starts serving.
 
     Args:
-        port: The port; 0 for any that is free.
-        key: What whoever asks has to send as `Authorization: Bearer KEY`; None for nothing.
+        port: The port; 0 for any free one.
+        key: The key that clients must send as `Authorization: Bearer KEY`; None for no key.
 
     Raises:
-        RecipeError: The port is taken.
+        RecipeError: The port is in use.
     """
 
     daemon_threads = True
@@ -59,23 +59,23 @@ class Gate(ThreadingHTTPServer):
         try:
             super().__init__((LOOPBACK, port), _Request)
         except OSError as error:
-            raise RecipeError(f"--port: {port} cannot be had: {error.strerror}") from None
+            raise RecipeError(f"--port: {port} cannot be opened: {error.strerror}") from None
 
     def open(self, upstream: str, secret: str) -> None:
-        """Begin to serve what is served at `upstream`, such as `http://127.0.0.1:1234`, which asks for `secret`."""
+        """Start forwarding to `upstream`, such as `http://127.0.0.1:1234`, which requires the key `secret`."""
         self.upstream, self.secret = urlsplit(upstream).netloc, secret
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
     def address(self) -> str:
-        """Where it serves."""
+        """The URL that it serves."""
         return f"http://{LOOPBACK}:{self.server_port}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that breaks off is nobody's concern."""
+        """Ignore broken connections."""
 
     def refusal(self, headers: Any) -> tuple[int, str] | None:
-        """Why a request is not passed on: a status and a message; None where it is."""
+        """Status and message if a request is refused, else None."""
         here = {f"{name}:{self.server_port}" for name in _NAMES}
         if self.server_port == http.client.HTTP_PORT:
             here |= set(_NAMES)
@@ -102,7 +102,7 @@ class _Request(BaseHTTPRequestHandler):
     timeout = _IDLE
 
     def do_GET(self) -> None:
-        """Pass it on, unless it is to be refused."""
+        """Forward the request, or refuse it."""
         refused = self.server.refusal(self.headers) or self._unreadable()
         if refused:
             self.close_connection = True
@@ -127,7 +127,7 @@ class _Request(BaseHTTPRequestHandler):
         if not self.path.startswith("/"):
             return 400, "the path must begin with /"
         if self.headers.get("Transfer-Encoding") or not (length.isascii() and length.isdigit()):
-            return 411, "a body needs its Content-Length"
+            return 411, "a body needs a Content-Length"
         return (413, f"a body has at most {MAX_BODY} bytes") if int(length) > MAX_BODY else None
 
     def _headers(self) -> dict[str, str]:
@@ -135,7 +135,7 @@ class _Request(BaseHTTPRequestHandler):
         return {**passed, "Authorization": f"Bearer {self.server.secret}"}
 
     def _pass_back(self, response: http.client.HTTPResponse) -> None:
-        """Headers, but for those that open it to other sites, and the body piece by piece as it comes."""
+        """Forward a response: headers, except those that allow access by other sites, and the body as it arrives."""
         self.send_response(response.status)
         for name, value in response.getheaders():
             if name.lower() not in _NOT_PASSED_BACK and not name.lower().startswith("access-control-"):
@@ -157,7 +157,7 @@ class _Request(BaseHTTPRequestHandler):
             self.wfile.write(b"0\r\n\r\n")
 
     def _answer(self, status: int, message: str) -> None:
-        """Refuse as OpenAI's interface does."""
+        """Send an error in OpenAI's format."""
         body = json.dumps({"error": {"code": status, "message": message, "type": "prunus_gate"}}).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -167,14 +167,14 @@ class _Request(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _drain(self) -> None:
-        """Read what is left of a short body: closed over it, the connection would be reset under the answer."""
+        """Read the rest of a short body: closing the connection before that could reset it and lose the answer."""
         self.wfile.flush()
         self.connection.settimeout(_LINGER)
         with contextlib.suppress(OSError, ValueError):
             self.rfile.read(min(int(self.headers.get("Content-Length") or 0), _PIECE))
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Nothing: a line for each request would hide what is said on purpose."""
+        """Log nothing: a line per request would hide the command's messages."""
 
 
 def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:

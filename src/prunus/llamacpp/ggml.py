@@ -1,7 +1,7 @@
-"""llama.cpp's own code in the `xllamacpp` wheel, called by its C names: quantisation, and conversion between floats.
+"""llama.cpp's functions in the `xllamacpp` wheel, called by their C names: quantisation and conversion of floats.
 
-The wheel exports the whole of ggml and llama.cpp on Linux and macOS (arm64). Where a name is missing, numpy does what
-it can, and K-quants are refused.
+The wheel exports all of ggml and llama.cpp on Linux and macOS (arm64). If a function is missing, numpy is used, and
+K-quants, which numpy cannot make, are refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 F32, F16, Q4_0, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, BF16 = 0, 1, 2, 6, 7, 8, 12, 13, 14, 30
-"""The numbers of the types in ggml."""
+"""ggml's type numbers."""
 
 NAMES = {
     F32: "F32", F16: "F16", BF16: "BF16", Q4_0: "Q4_0", Q5_0: "Q5_0", Q5_1: "Q5_1", Q8_0: "Q8_0",
@@ -25,26 +25,26 @@ BLOCKS = {
     F32: (1, 4), F16: (1, 2), BF16: (1, 2), Q4_0: (32, 18), Q5_0: (32, 22), Q5_1: (32, 24), Q8_0: (32, 34),
     Q4_K: (256, 144), Q5_K: (256, 176), Q6_K: (256, 210),
 }  # fmt: skip
-"""Values of a block, and the bytes that they take."""
+"""Values and bytes of a block of each type."""
 
 _ROWS = {F16: "ggml_cpu_fp32_to_fp16", BF16: "ggml_cpu_fp32_to_bf16"}
 
 
 def row_bytes(kind: int, columns: int) -> int:
-    """Bytes of a row of that many values."""
+    """Bytes of a row of `columns` values."""
     values, size = BLOCKS[kind]
     return columns // values * size
 
 
 def workers() -> int:
-    """Threads to use: OMP_NUM_THREADS, or as many as there are cores to run on."""
+    """Number of threads: OMP_NUM_THREADS, or the number of usable cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return int(os.environ.get("OMP_NUM_THREADS") or cores)
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The wheel's library, or None where it is not installed."""
+    """The wheel's library, or None if it is not installed."""
     spec = importlib.util.find_spec("xllamacpp")
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -54,13 +54,13 @@ def library() -> ctypes.CDLL | None:
 
 @cache
 def can_quantise() -> bool:
-    """Whether llama.cpp's own quantiser can be called here."""
-    found = library()
-    return found is not None and hasattr(found, "ggml_quantize_chunk")
+    """Whether llama.cpp's quantiser is available."""
+    loaded = library()
+    return loaded is not None and hasattr(loaded, "ggml_quantize_chunk")
 
 
 def quantise(values: np.ndarray, kind: int) -> np.ndarray:
-    """Rows of float32 [N, C] as that type's bytes [N, row bytes], by ggml_quantize_chunk. Lets other threads run."""
+    """Quantise float32 rows [N, C] to bytes [N, row bytes] by ggml_quantize_chunk. Releases the GIL."""
     function = _declared("ggml_quantize_chunk")
     rows, columns = values.shape
     out = np.empty((rows, row_bytes(kind, columns)), dtype=np.uint8)
@@ -69,9 +69,9 @@ def quantise(values: np.ndarray, kind: int) -> np.ndarray:
 
 
 def narrow(values: np.ndarray, kind: int) -> np.ndarray | None:
-    """Float32 values as 16-bit floats, by the processor's own instructions; None where there is no library."""
-    found = library()
-    if found is None or not hasattr(found, _ROWS[kind]):
+    """Float32 values as 16-bit floats, by processor instructions; None if the library is not available."""
+    loaded = library()
+    if loaded is None or not hasattr(loaded, _ROWS[kind]):
         return None
     out = np.empty(values.shape, dtype=np.uint16)
     _declared(_ROWS[kind])(values.ctypes.data, out.ctypes.data, values.size)
@@ -80,7 +80,7 @@ def narrow(values: np.ndarray, kind: int) -> np.ndarray | None:
 
 @cache
 def _declared(name: str) -> ctypes._CFuncPtr:  # type: ignore[name-defined]
-    """A function of the library with its types declared: C has no other way to know them."""
+    """A function of the library, with its argument types declared for ctypes."""
     function = getattr(library(), name)
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     if name == "ggml_quantize_chunk":

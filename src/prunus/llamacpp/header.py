@@ -1,4 +1,4 @@
-"""What a GGUF file says of itself, before llama.cpp is asked to load it."""
+"""Basic facts from a GGUF file's header, without loading it in llama.cpp."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _FLOATS = (None, "F64", "F32", "F16", "BF16")
 
 @dataclass(frozen=True)
 class Header:
-    """What of a file is asked for here.
+    """Facts of a file.
 
     Attributes:
         has_template: Whether it has a chat template.
-        vocab_size: How many tokens there are.
-        context: The longest text that its model was made for, in tokens.
-        quantised: The type that most bytes of its weights are in, such as `Q4_K`, if they have fewer than 16 bits.
+        vocab_size: Number of tokens.
+        context: The model's context length, in tokens.
+        quantised: The type of most bytes of its weights, such as `Q4_K`; None if that type has 16 bits or more.
     """
 
     has_template: bool
@@ -30,10 +30,10 @@ class Header:
 
 
 def read_header(file: Path) -> Header:
-    """Read it from a file.
+    """Read the facts from a file.
 
     Raises:
-        ModelError: It is no GGUF file of a language model, or is cut short.
+        ModelError: It is not a GGUF file of a language model, or is truncated.
         RecipeError: The `gguf` package is not installed.
     """
     found = read_gguf(file)
@@ -45,7 +45,7 @@ def read_header(file: Path) -> Header:
             _quantised(found),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{file}: no GGUF file of a language model: it lacks {error}") from None
+        raise ModelError(f"{file}: not a GGUF file of a language model: it lacks {error}") from None
 
 
 def _quantised(found: GgufFile) -> str | None:
@@ -54,7 +54,7 @@ def _quantised(found: GgufFile) -> str | None:
 
 
 def largest_type(found: GgufFile) -> str | None:
-    """The type that most bytes of a file are in; None where it has no tensors."""
+    """The type of most bytes of a file; None if it has no tensors."""
     nbytes: Counter[str] = Counter()
     for tensor in found.tensors.values():
         nbytes[tensor.type_name] += tensor.nbytes

@@ -1,8 +1,8 @@
 """A GGUF file run by llama.cpp: its logits at every token, and its tokens of a text.
 
-The `xllamacpp` wheel has a server for text, and the whole C interface of llama.cpp in the same library; logits of a
-prompt come from the second. Structures of options change with every few versions of it, so none is declared here:
-llama.cpp fills them itself, and the two or three fields that are set are found by the values around them.
+The `xllamacpp` wheel has a text server, and in the same library llama.cpp's whole C API, which is used here to get
+logits of a prompt. The option structs change every few versions, so they are not declared here: llama.cpp fills them
+with defaults, and the few fields that are set are located by the values around them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from prunus.errors import ModelError, RecipeError
 from prunus.llamacpp import ggml
 
-_ROOM = 1024  # bytes kept for a structure of options: more than any version fills
+_ROOM = 1024  # bytes reserved for a struct of options: more than any version needs
 
 
 class _Options(ctypes.Structure):
@@ -46,7 +46,7 @@ class _Batch(ctypes.Structure):
 
 
 _LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-_silent = _LOG(lambda *_: None)  # where llama.cpp's log goes while no file is open
+_silent = _LOG(lambda *_: None)  # receives llama.cpp's log while no file is open
 _NAMES = (
     "llama_backend_init", "llama_model_default_params", "llama_context_default_params", "llama_model_load_from_file",
     "llama_init_from_model", "llama_decode", "llama_get_logits", "llama_get_memory", "llama_memory_clear",
@@ -56,24 +56,23 @@ _NAMES = (
 
 
 class Loaded:
-    """A file in llama.cpp, for as long as the context is open.
+    """A file loaded in llama.cpp, as a context manager.
 
     Args:
         file: The GGUF file.
         context: The longest text, in tokens.
-        exact: Keep keys and values of attention in float32, and do without flash attention, which rounds on the way;
-            else as llama.cpp does by itself.
+        exact: Whether to use a KV cache in float32 and no flash attention, which rounds; else llama.cpp's defaults.
 
     Raises:
-        ModelError: llama.cpp does not load it; with what it says.
-        RecipeError: The wheel is missing, or is not one that is understood here.
+        ModelError: llama.cpp does not load it; with llama.cpp's message.
+        RecipeError: The wheel is missing, or its version is not supported.
     """
 
     def __init__(self, file: Path, context: int, exact: bool = True) -> None:
         self.context = context
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.api = _api()
-        self._log = _LOG(lambda *said: self.said.append(said[1].decode(errors="replace")))
+        self._log = _LOG(lambda *entry: self.messages.append(entry[1].decode(errors="replace")))
         self.api.llama_log_set(self._log, None)
         self.model = self.api.llama_model_load_from_file(str(file).encode(), self.api.llama_model_default_params())
         if not self.model:
@@ -83,7 +82,7 @@ class Loaded:
         self.state = self.api.llama_init_from_model(self.model, _context_options(self.api, context, exact))
         if not self.state:
             self.api.llama_model_free(self.model)
-            raise ModelError(f"{file}: llama.cpp makes no context of {context} tokens: {self._reason()}")
+            raise ModelError(f"{file}: llama.cpp cannot create a context of {context} tokens: {self._reason()}")
 
     def __enter__(self) -> Loaded:
         return self
@@ -98,22 +97,22 @@ class Loaded:
 
         Args:
             ids: The tokens, from position `start` on.
-            start: How many came before them; 0 forgets all that came before.
-            last: After how many of them, counted from the end; 0 for all.
+            start: Number of tokens before them; 0 clears the KV cache.
+            last: Number of positions, counted from the end; 0 for all.
         """
-        return self._read(ids, start, wanted=last or len(ids))
+        return self._read(ids, start, last or len(ids))
 
     def speed(self, prompt: Sequence[int], count: int) -> tuple[float, float]:
-        """Seconds that it takes to read a prompt, and to write `count` tokens after it, one after the other."""
+        """Seconds to process a prompt, and to generate `count` tokens after it."""
         begin = time.perf_counter()
-        token = int(self._read(prompt, 0, wanted=1)[-1].argmax())
+        token = int(self._read(prompt, 0, last=1)[-1].argmax())
         read = time.perf_counter()
         for i in range(count):
-            token = int(self._read([token], len(prompt) + i, wanted=1)[-1].argmax())
+            token = int(self._read([token], len(prompt) + i, last=1)[-1].argmax())
         return read - begin, time.perf_counter() - read
 
-    def _read(self, ids: Sequence[int] | np.ndarray, start: int, wanted: int) -> np.ndarray:
-        """The logits after the last `wanted` of `ids`."""
+    def _read(self, ids: Sequence[int] | np.ndarray, start: int, last: int) -> np.ndarray:
+        """The logits after the `last` tokens of `ids`."""
         if start == 0:
             self.api.llama_memory_clear(self.api.llama_get_memory(self.state), True)
         count = len(ids)
@@ -125,16 +124,16 @@ class Loaded:
             (ctypes.c_int32 * count)(*range(start, start + count)),
             (ctypes.c_int32 * count)(*[1] * count),
             (ctypes.POINTER(ctypes.c_int32) * count)(*[ctypes.cast(one, ctypes.POINTER(ctypes.c_int32))] * count),
-            (ctypes.c_int8 * count)(*[0] * (count - wanted), *[1] * wanted),
+            (ctypes.c_int8 * count)(*[0] * (count - last), *[1] * last),
         )
         code = self.api.llama_decode(self.state, batch)
         if code:
             raise ModelError(f"llama.cpp cannot read {count} tokens: code {code}: {self._reason()}")
         pointer = self.api.llama_get_logits(self.state)
-        return np.ctypeslib.as_array(pointer, shape=(wanted, self.size)).copy()
+        return np.ctypeslib.as_array(pointer, shape=(last, self.size)).copy()
 
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:
-        """The `count` likeliest tokens after `ids`, one after the other."""
+        """Greedy decoding of `count` tokens after `ids`."""
         written: list[int] = []
         last = self.logits(ids)[-1]
         for i in range(count):
@@ -144,7 +143,7 @@ class Loaded:
         return written
 
     def tokenize(self, text: str, special: bool = False) -> list[int]:
-        """A text's tokens, with what is put before and behind it where `special`."""
+        """A text's tokens; with `special`, including the tokens that are added before and after it."""
         data = text.encode()
         room = len(data) + 16
         out = (ctypes.c_int32 * room)()
@@ -152,12 +151,14 @@ class Loaded:
         return list(out[:count])
 
     def ends(self) -> list[int]:
-        """The tokens that llama.cpp ends an answer at: those that the file names, and some it knows by their text."""
+        """The tokens at which llama.cpp ends an answer: those named in the file, and some recognised by their text."""
         return [token for token in range(self.size) if self.api.llama_vocab_is_eog(self.vocab, token)]
 
     def _reason(self) -> str:
-        lines = [line for line in "".join(self.said).splitlines() if "error" in line.lower() or "fail" in line.lower()]
-        return "; ".join(line.strip() for line in lines[:3]) or "it does not say why"
+        lines = [
+            line for line in "".join(self.messages).splitlines() if "error" in line.lower() or "fail" in line.lower()
+        ]
+        return "; ".join(line.strip() for line in lines[:3]) or "no reason given"
 
 
 def _api() -> ctypes.CDLL:
@@ -170,9 +171,7 @@ def _api() -> ctypes.CDLL:
     missing = [name for name in _NAMES if not hasattr(library, name)]
     if library is None or missing:
         what = "is not installed" if library is None else f"has no {missing[0]} here"
-        raise RecipeError(
-            f"export: xllamacpp {what}; `pip install 'prunus[gguf]'` brings what a GGUF file is checked with"
-        )
+        raise RecipeError(f"export: xllamacpp {what}; it is needed to check GGUF files: `pip install 'prunus[gguf]'`")
     pointer, number = ctypes.c_void_p, ctypes.c_int32
     declared: dict[str, tuple[Any, list[Any]]] = {
         "llama_backend_init": (None, []),
@@ -204,14 +203,14 @@ def _api() -> ctypes.CDLL:
 
 
 def _context_options(api: ctypes.CDLL, context: int, exact: bool) -> _Options:
-    """Options of a context: its length, as many threads as may run, and where `exact` float32 for keys and values.
+    """Options of a context: its length, the number of threads, and with `exact` a KV cache in float32.
 
-    The fields are found by llama.cpp's defaults: 512, 2048, 512 tokens at the front; two numbers of threads, one more
-    field, then four choices left to the model (-1); float16 (1, 1) for keys and values, after the yarn options' last
+    The fields are located by llama.cpp's defaults: 512, 2048, 512 tokens at the start; two numbers of threads, one more
+    field, then four choices left to the model (-1); float16 (1, 1) for keys and values, after the last yarn option
     (-1.0) and two pointers.
 
     Raises:
-        RecipeError: They are not found.
+        RecipeError: The fields cannot be located.
     """
     options = api.llama_context_default_params()
     unset, minus_one = -1, struct.unpack("<i", struct.pack("<f", -1.0))[0]
@@ -229,7 +228,7 @@ def _context_options(api: ctypes.CDLL, context: int, exact: bool) -> _Options:
     )
     if not understood:
         raise RecipeError(
-            "export: this xllamacpp has options of a context that Prunus does not know; tried with 2026.10.11549: "
+            "export: this version of xllamacpp is not supported; tested with 2026.10.11549: "
             "`pip install xllamacpp==2026.10.11549`"
         )
     options[0] = options[1] = context

@@ -1,4 +1,4 @@
-"""The header of one GGUF file, byte by byte; what is damaged is refused by the file's name.
+"""Parser of the header of one GGUF file; errors on damaged files name the file.
 
 The format is that of https://github.com/ggml-org/ggml, docs/gguf.md.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from prunus.errors import ModelError
 
 ALIGNED = 32
-"""What places are multiples of where general.alignment does not say otherwise."""
+"""Default alignment of tensors in bytes, if general.alignment is not set."""
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -28,13 +28,13 @@ _MOST_DIMENSIONS = 4
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """Where a tensor lies.
+    """A tensor's type, shape and position in the file.
 
     Attributes:
-        name: llama.cpp's.
+        name: llama.cpp's name.
         kind: ggml's number of its type.
-        type_name: ggml's name of it, such as `Q4_K`.
-        shape: Rows last but one, their length last.
+        type_name: ggml's name of its type, such as `Q4_K`.
+        shape: Its shape, [..., rows, columns].
         file: The file, or the part of a split one.
         start: Bytes from the file's start.
         row_bytes: Bytes of one row.
@@ -59,34 +59,33 @@ class GgufTensor:
         return self.rows * self.row_bytes
 
     def stored(self) -> np.ndarray:
-        """Its rows as they are stored, [rows, bytes of one]; read from the disk where they are looked at."""
+        """Its rows as stored, [rows, row bytes]; memory-mapped."""
         return np.memmap(self.file, np.uint8, "r", self.start, (self.rows, self.row_bytes))
 
 
 class Reader:
-    """Goes through a header from its start."""
+    """Reads a header from its start."""
 
     def __init__(self, file: Path, data: mmap.mmap) -> None:
         self.file, self.data, self.at = file, data, 0
-        self.keys_at = self.keys_end = 0  # where the keys stand
+        self.keys_at = self.keys_end = 0  # where the keys begin and end
 
     def read(self) -> tuple[dict[str, Any], dict[str, GgufTensor]]:
         """The keys, and the tensors by name.
 
         Raises:
-            ModelError: It is no such file, or says something impossible.
-            ValueError: It is cut short.
+            ModelError: It is not a GGUF file, or has impossible values.
+            ValueError: It is truncated.
         """
         magic, version = self.data[:4], struct.unpack_from("<I", self.data, 4)[0]
         if magic != _MAGIC:
-            raise ModelError(f"{self.file}: no GGUF file of a language model: it begins with {magic!r}, not {_MAGIC!r}")
+            raise ModelError(
+                f"{self.file}: not a GGUF file of a language model: it begins with {magic!r}, expected {_MAGIC!r}"
+            )
         if version not in _VERSIONS:
             swapped = version and version & 0xFFFF == 0
-            what = "its bytes are in the other order" if swapped else f"it is of version {version}"
-            raise ModelError(
-                f"{self.file}: no GGUF file of a language model that is read here: {what}; read are versions 2 and 3, "
-                "little-endian"
-            )
+            what = "it is big-endian" if swapped else f"version {version}"
+            raise ModelError(f"{self.file}: {what} of GGUF is not supported; allowed: versions 2 and 3, little-endian")
         self.at = 8
         tensors, keys = self._number("<Q"), self._number("<Q")
         found: dict[str, Any] = {}
@@ -109,7 +108,7 @@ class Reader:
         return found, named
 
     def _possible(self, count: int, least: int) -> int:
-        """A number of things of at least so many bytes, if the file has room for them."""
+        """`count`, if the rest of the file can hold that many entries of at least `least` bytes."""
         if count * least > len(self.data) - self.at:
             raise ValueError(f"it names {count} entries at byte {self.at} of {len(self.data)}")
         return count
@@ -146,7 +145,7 @@ class Reader:
         return values
 
     def _info(self) -> tuple[str, tuple[int, ...], int, int]:
-        """A tensor's name, its shape with the rows' length last, the number of its type, and its place."""
+        """A tensor's name, shape [..., rows, columns], type number and offset."""
         name = self._text()
         count = self._number("<I")
         if not 1 <= count <= _MOST_DIMENSIONS:
@@ -161,16 +160,18 @@ class Reader:
             known = GGMLQuantizationType(kind)
         except ValueError:
             raise ModelError(
-                f"{self.file}: {name!r:.80} is of ggml's type {kind}, which this gguf package does not know; a newer "
-                "one may: `pip install --upgrade gguf`"
+                f"{self.file}: {name!r:.80} has ggml's type {kind}, which the installed gguf package does not "
+                "know; try `pip install --upgrade gguf`"
             ) from None
         values, size = GGML_QUANT_SIZES[known]
         if shape[-1] % values or 0 in shape:
-            raise ModelError(f"{self.file}: {name!r:.80} is {list(shape)}; rows of {known.name} are blocks of {values}")
+            raise ModelError(
+                f"{self.file}: {name!r:.80} has shape {list(shape)}; {known.name} needs rows in multiples of {values}"
+            )
         tensor = GgufTensor(name, kind, known.name, shape, self.file, start + offset, shape[-1] // values * size)
         if tensor.start + tensor.nbytes > len(self.data):
             raise ModelError(
-                f"{self.file}: cut short: {name!r:.80} ends at byte {tensor.start + tensor.nbytes}, and the file has "
+                f"{self.file}: truncated: {name!r:.80} ends at byte {tensor.start + tensor.nbytes}, but the file has "
                 f"{len(self.data)}"
             )
         return tensor

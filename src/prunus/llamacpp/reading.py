@@ -1,7 +1,7 @@
-"""A GGUF file read as far as its header: keys, and where each tensor lies. No weight is touched.
+"""Reads the header of a GGUF file: its keys, and the position of each tensor. No weights are read.
 
-The `gguf` package has a reader of its own, which makes several arrays for every token: 17 s and 0.7 GB for the 262,144
-tokens of Gemma 3, where this takes 0.3 s.
+The reader of the `gguf` package makes several arrays for every token: 17 s and 0.7 GB for the 262,144 tokens of
+Gemma 3, which take 0.3 s here.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 
 @dataclass(frozen=True)
 class GgufFile:
-    """A file's header, or those of all parts of a split one.
+    """The header of a file, or of all parts of a split file.
 
     Attributes:
-        path: The file; of a split one the first.
-        keys: What it says of itself.
+        path: The file; of a split file the first part.
+        keys: Its metadata.
         tensors: Its tensors by name.
         files: All parts.
     """
@@ -43,10 +43,10 @@ class GgufFile:
 
 
 def read_gguf(path: Path) -> GgufFile:
-    """Read the header of a GGUF file, and those of its other parts where it is split.
+    """Read the header of a GGUF file, and of its other parts if it is split.
 
     Raises:
-        ModelError: It is none, is cut short or damaged, or a part is missing; names the file.
+        ModelError: It is not a GGUF file, is truncated or damaged, or a part is missing; names the file.
         RecipeError: The `gguf` package is not installed.
     """
     if importlib.util.find_spec("gguf") is None:
@@ -62,14 +62,14 @@ def read_gguf(path: Path) -> GgufFile:
         if twice is not None:
             raise ModelError(f"{file}: has the tensor {twice}, which an earlier part has too")
         tensors |= more
-    wanted = keys.get("split.tensors.count", len(tensors))
-    if wanted != len(tensors):
-        raise ModelError(f"{path}: its parts have {len(tensors)} tensors, and it says that there are {wanted}")
+    expected = keys.get("split.tensors.count", len(tensors))
+    if expected != len(tensors):
+        raise ModelError(f"{path}: its parts have {len(tensors)} tensors, expected {expected} (split.tensors.count)")
     return GgufFile(path, keys, tensors, files)
 
 
 def keys_as_written(path: Path) -> tuple[int, bytes, int]:
-    """The keys of a file as they stand in it: how many, their bytes, and what places are multiples of.
+    """The keys of a file as stored: their number, their bytes, and the file's alignment.
 
     Raises:
         ModelError: As `read_gguf`.
@@ -81,19 +81,19 @@ def keys_as_written(path: Path) -> tuple[int, bytes, int]:
 
 
 def _parts(path: Path, keys: dict[str, Any], count: int) -> tuple[Path, ...]:
-    """The files of a split one, which is named by its first."""
+    """The parts of a split file, given the first one."""
     match = _PART.fullmatch(path.name)
     if match is None or int(match[3]) != count:
         raise ModelError(
-            f"{path}: one of {count} parts of a split file, and not named as such (NAME-00001-of-{count:05d}.gguf), so "
-            "that the others are not found"
+            f"{path}: one of {count} parts of a split file, but its name does not have the form "
+            f"NAME-00001-of-{count:05d}.gguf, so the other parts cannot be found"
         )
     files = tuple(path.with_name(f"{match[1]}-{i:05d}-of-{count:05d}.gguf") for i in range(1, count + 1))
     if path != files[0] or keys.get("split.no", 0) != 0:
         raise ModelError(f"{path}: a later part of a split file; name the first one, {files[0].name}")
     missing = next((file for file in files if not file.is_file()), None)
     if missing is not None:
-        raise ModelError(f"{path}: a split file of {count} parts, and {missing.name} is not beside it")
+        raise ModelError(f"{path}: a split file of {count} parts, but {missing.name} is missing from its folder")
     return files
 
 
@@ -103,7 +103,7 @@ def _read_one(file: Path) -> tuple[dict[str, Any], dict[str, GgufTensor]]:
             return Reader(file, data).read()
     except OSError as error:
         raise ModelError(f"{file}: cannot be read: {error.strerror or error}") from None
-    except struct.error:  # whose words are of buffers
-        raise ModelError(f"{file}: no GGUF file of a language model, or one that is cut short") from None
-    except (ValueError, IndexError, OverflowError) as error:  # an empty file, a text cut off
-        raise ModelError(f"{file}: no GGUF file of a language model, or one that is cut short: {error}") from None
+    except struct.error:  # its message would only mention buffers
+        raise ModelError(f"{file}: not a GGUF file of a language model, or truncated") from None
+    except (ValueError, IndexError, OverflowError) as error:  # such as an empty file, or a truncated text
+        raise ModelError(f"{file}: not a GGUF file of a language model, or truncated: {error}") from None

@@ -1,4 +1,4 @@
-"""llama.cpp in a process of its own: where it finds something that it does not expect, it ends the process it is in."""
+"""llama.cpp in a child process: on unexpected input it aborts the process that it runs in."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from prunus.worker import Child, serve
 
 
 class Running(Child):
-    """A GGUF file in llama.cpp, for as long as the context is open. As `Loaded`, elsewhere.
+    """A GGUF file in llama.cpp, like `Loaded`, but in a child process.
 
     Raises:
         ModelError: llama.cpp does not load it.
-        RecipeError: The wheel is missing, or is not one that is understood.
-        ExportError: llama.cpp ended on it.
+        RecipeError: The wheel is missing, or its version is not supported.
+        ExportError: llama.cpp crashed on it.
     """
 
     def __init__(self, file: Path, context: int, exact: bool = True) -> None:
@@ -27,15 +27,15 @@ class Running(Child):
         return self.call("logits", [int(i) for i in ids], start, last)
 
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:
-        """The `count` likeliest tokens after `ids`, one after the other."""
+        """Greedy decoding of `count` tokens after `ids`."""
         return self.call("greedy", list(ids), count)
 
     def tokenize(self, text: str, special: bool = False) -> list[int]:
-        """A text's tokens, with what is put before and behind it where `special`."""
+        """A text's tokens; with `special`, including the tokens that are added before and after it."""
         return self.call("tokenize", text, special)
 
     def ends(self) -> list[int]:
-        """The tokens that llama.cpp ends an answer at."""
+        """The tokens at which llama.cpp ends an answer."""
         return self.call("ends")
 
 

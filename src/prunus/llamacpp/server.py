@@ -1,4 +1,4 @@
-"""llama.cpp's server, as the `xllamacpp` wheel brings it: OpenAI's interface, in this process and behind a gate."""
+"""llama.cpp's server from the `xllamacpp` wheel: an OpenAI-compatible API, in this process and behind a gate."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from prunus.llamacpp.header import read_header
 
 @dataclass(frozen=True)
 class Server:
-    """llama.cpp's server of one file; it serves until it is let go of.
+    """llama.cpp's server of one file; it serves until it is deleted.
 
     Attributes:
-        native: xllamacpp's server: `handle_chat_completions` and `handle_completions` ask it from this process.
-        secret: The key that it asks for on its port, which it cannot be started without.
+        native: xllamacpp's server; this process calls its `handle_chat_completions` and `handle_completions`.
+        secret: The key that its port requires; it cannot be started without a port.
     """
 
     native: Any
     secret: str
 
     def serve(self, gate: Gate) -> None:
-        """Answer whoever asks at a gate."""
+        """Serve the requests of a gate."""
         gate.open(self.native.listening_address, self.secret)
 
 
@@ -36,20 +36,20 @@ def start_server(file: Path, context: int) -> Server:
 
     Args:
         file: The file.
-        context: The longest conversation, in tokens; 0 for what the model was made for.
+        context: The longest conversation, in tokens; 0 for the model's maximum.
 
     Raises:
-        RecipeError: The wheel is not installed, or there is no such file.
-        ModelError: It is no GGUF file, or llama.cpp does not load it.
+        RecipeError: The wheel is not installed, or the file does not exist.
+        ModelError: It is not a GGUF file, or llama.cpp does not load it.
     """
     if importlib.util.find_spec("xllamacpp") is None:
-        raise RecipeError("xllamacpp, which runs GGUF files, is not installed; `pip install 'prunus[gguf]'` brings it")
+        raise RecipeError("xllamacpp, which runs GGUF files, is not installed; `pip install 'prunus[gguf]'`")
     if file.is_dir():
         raise RecipeError(
-            f"{file}: a folder; `prunus export {file} --formats gguf-f16` makes a file of a model's folder"
+            f"{file}: a folder, expected a GGUF file; `prunus export {file} --formats gguf-f16` converts a model folder"
         )
     if not file.is_file():
-        raise RecipeError(f"{file}: there is no such file")
+        raise RecipeError(f"{file}: file not found")
     read_header(file)
     import xllamacpp
 
@@ -63,7 +63,7 @@ def start_server(file: Path, context: int) -> Server:
     options.endpoint_metrics = True
     try:
         native = xllamacpp.Server(options)
-    except Exception as error:  # it says no more than that it failed
+    except Exception as error:  # its message has no details
         raise ModelError(f"{file}: llama.cpp does not load it: {error}") from None
-    native.handle_metrics()  # its loop answers: closed before that has started, the server would wait for it for ever
+    native.handle_metrics()  # waits until its loop runs: closing the server before that would hang
     return Server(native, secret)

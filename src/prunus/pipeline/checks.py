@@ -1,4 +1,4 @@
-"""What a plan refuses before any work, beyond what each step refuses of itself."""
+"""Checks of a whole recipe before any work, in addition to the checks of each step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from prunus.steps.generate.prompts import check_prompts
 
 
 def check_lengths(recipe: Recipe, context: int, mistakes: Mistakes) -> None:
-    """Note sequences that the teacher, whose context this is, was not made for."""
+    """Note sequence lengths beyond the teacher's context."""
     lengths = {
         "correct": recipe.correct.sequence_length if recipe.correct.tokens else 0,
         "score": recipe.score.sequence_length,
@@ -38,7 +38,7 @@ def check_lengths(recipe: Recipe, context: int, mistakes: Mistakes) -> None:
 
 
 def check_files(recipe: Recipe, teacher: Teacher, students: Mapping[str, Student], mistakes: Mistakes) -> None:
-    """Note students that cannot be written as the files that are asked for."""
+    """Note students that cannot be exported in the requested formats."""
     if recipe.export.formats and students:
         shapes = {f"export.formats: students.{name}": student.shape for name, student in students.items()}
         made, folder = recipe.teacher.create, teacher.folder
@@ -50,7 +50,7 @@ def check_files(recipe: Recipe, teacher: Teacher, students: Mapping[str, Student
 
 
 def check_sources(recipe: Recipe, teacher: Teacher, hub: Hub, mistakes: Mistakes) -> None:
-    """Look at the first document of every source of text, and at the first prompt; note what cannot be used."""
+    """Read the first document of every text source and the first prompt; note those that cannot be used."""
     for part in ("corpus", "held_out"):
         for i, source in enumerate(getattr(recipe.data, part)):
             with mistakes.collect(), hub.tolerate_missing():
@@ -65,7 +65,7 @@ def check_sources(recipe: Recipe, teacher: Teacher, hub: Hub, mistakes: Mistakes
 
 
 def check_alignments(alignments: Iterable[Alignment], teacher: Teacher, mistakes: Mistakes) -> list[Preview]:
-    """Look at the stages and at the first rows of their data; what was seen, each source once."""
+    """Check the stages and the first rows of their data. Returns a preview of each source, once."""
     previews: dict[Preview, None] = {}
     for alignment in alignments:
         if alignment.stages:
@@ -75,7 +75,7 @@ def check_alignments(alignments: Iterable[Alignment], teacher: Teacher, mistakes
 
 
 def check_evaluation(recipe: Recipe, teacher: Teacher, mistakes: Mistakes) -> None:
-    """Note tasks that cannot be measured, or not with this teacher."""
+    """Note tasks that cannot be measured at all, or not with this teacher."""
     with mistakes.collect():
         check_tasks(recipe.evaluate)
     with mistakes.collect():
@@ -83,10 +83,10 @@ def check_evaluation(recipe: Recipe, teacher: Teacher, mistakes: Mistakes) -> No
 
 
 def check_texts(steps: Iterable[Step]) -> None:
-    """Refuse text of which a `data` step would keep no document; what the hub does not give has been found out before.
+    """Refuse text of which a `data` step would keep no document. Errors of the hub were noted earlier.
 
     Raises:
-        DataError: Names the step, its sources and the part that has none.
+        DataError: Names the step, its sources and the part that is empty.
     """
     seen: set[tuple[str, str]] = set()
     for step in steps:

@@ -1,4 +1,4 @@
-"""The steps that cut a student: one, or four where it is cut in two with a distillation between."""
+"""The steps that cut a student: one; or up to four, if it is cut twice with a distillation in between."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from prunus.steps.score.plan import given_task
 
 
 def scored(config: ScoreConfig, teacher: Shape, cuts: Sequence[tuple[PruneConfig, Shape]]) -> ScoreConfig:
-    """The options of scoring with what the students' cuts read added.
+    """The scoring options, with the statistics added that the students' cuts read.
 
     Raises:
-        RecipeError: A cut asks for a task's accuracy, and there is no task.
+        RecipeError: A cut needs a task's accuracy, and no task is given.
     """
     read = {name for cut, shape in cuts for name in cut.statistics(teacher, shape)}
     dropped = {
@@ -35,10 +35,10 @@ def scored(config: ScoreConfig, teacher: Shape, cuts: Sequence[tuple[PruneConfig
 
 
 def cuts_of(config: PruneConfig, teacher: Shape, where: str) -> list[tuple[PruneConfig, Shape]]:
-    """What of the teacher a student's cut reads scores of: its one cut, or the first of two.
+    """The cut that reads the teacher's scores, with its target shape: the only cut, or the first of two.
 
     Raises:
-        ShapeError: The sizes on the way cannot be cut, or lie outside those of teacher and student.
+        ShapeError: The sizes in `via` cannot be cut, or are not between those of teacher and student.
     """
     target = config.target(teacher, where)
     if not config.via:
@@ -48,11 +48,11 @@ def cuts_of(config: PruneConfig, teacher: Shape, where: str) -> list[tuple[Prune
 
 
 def check_via(config: PruneConfig, teacher: Shape, distill: DistillConfig, where: str) -> None:
-    """Refuse a way that leads nowhere.
+    """Refuse a `via` that is not a shape between teacher and student.
 
     Raises:
-        ShapeError: The sizes on the way are no smaller than the teacher's, or smaller than the student's.
-        RecipeError: So few tokens make no step.
+        ShapeError: A size in `via` is larger than the teacher's or smaller than the student's.
+        RecipeError: It is the shape of one of the two, or its tokens are too few for one step.
     """
     if not config.via:
         return
@@ -64,10 +64,10 @@ def check_via(config: PruneConfig, teacher: Shape, distill: DistillConfig, where
 
 
 def between(tokens: int, distill: DistillConfig, where: str) -> DistillConfig:
-    """The distillation between two cuts: as a student's own, with half of its steps for the warm-up at most.
+    """The distillation between two cuts: the student's options, with a warm-up of at most half of the steps.
 
     Raises:
-        RecipeError: So few tokens make no step.
+        RecipeError: The tokens are too few for one step.
     """
     changed = {"tokens": tokens, "data": "corpus", "targets": "online", "warmup_steps": 0}
     short = parse(DistillConfig, {**distill.model_dump(), **changed}, where)
@@ -83,15 +83,15 @@ def cut_steps(
     score: ScoreConfig,
     root: Path,
 ) -> list[Step]:
-    """The steps that cut a student; the last is the cut.
+    """The steps that cut a student; the last one is the final cut.
 
     Args:
-        subject: Whose they are.
+        subject: Name of the model that the steps belong to.
         config: The options of the cut.
         teacher: The shape that is cut.
-        given: `model`, the teacher, `tokens`, the corpus, and `scores` where the cut reads any.
-        distill: How a student is distilled between two cuts, but for the tokens.
-        score: How it is scored before the second.
+        given: `model` (the teacher), `tokens` (the corpus), and `scores` if the cut reads any.
+        distill: Options of the distillation between two cuts; its tokens are replaced.
+        score: Scoring options before the second cut.
         root: The folder of the run.
     """
 

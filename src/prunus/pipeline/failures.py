@@ -1,4 +1,4 @@
-"""What becomes of a run when a step fails: which steps cannot be done then, and what is written down of it."""
+"""Failed steps of a run: which other steps are skipped, and what is recorded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prunus.errors import PlaceError, PrunusError, RunError
 from prunus.graph.steps import Step
 
 _SHARED = ("data", "teacher", "search")
-"""The subjects of steps that students are made from."""
+"""Subjects whose steps all students depend on."""
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")  # safetensors and tokenizers write files in Rust
 _TORCH_WRITER = re.compile(
     r"PytorchStreamWriter failed|unexpected pos \d+ vs \d+|inline_container\.cc.*writ", re.DOTALL
@@ -22,19 +22,25 @@ _TORCH_WRITER = re.compile(
 
 @dataclass
 class Failures:
-    """The steps of a run that failed, each with the reason, and those that were skipped, each with the failed one."""
+    """Failed and skipped steps of a run.
+
+    Attributes:
+        messages: Name of a failed step -> error message.
+        skipped: Name of a skipped step -> name of the failed step that it needs.
+        failed: Fingerprint of a failed step -> its name.
+    """
 
     messages: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)  # by fingerprint, the step's name
+    failed: dict[str, str] = field(default_factory=dict)
 
     def note(self, step: Step, error: PrunusError) -> None:
-        """Write down that a step failed."""
+        """Record that a step failed."""
         self.messages[step.name] = str(error)
         self.failed[step.fingerprint] = step.name
 
     def cause(self, step: Step) -> str | None:
-        """The failed step that a step needs, or whose work it repeats; the step is then noted as skipped."""
+        """The failed step that a step needs or repeats, or None. If there is one, the step is recorded as skipped."""
         if step.name in self.messages:
             return step.name
         for fingerprint in (step.fingerprint, *needs(step)):
@@ -44,31 +50,31 @@ class Failures:
         return None
 
     def rows(self) -> list[dict[str, str]]:
-        """The failures as the manifest has them."""
+        """The failures in the manifest's form."""
         return [{"step": step, "message": message} for step, message in self.messages.items()]
 
     def raise_any(self) -> None:
-        """End a run in which steps failed.
+        """Raise if any step failed.
 
         Raises:
-            RunError: Some did; names them all, and those that were skipped.
+            RunError: Names every failed and every skipped step.
         """
         if not self.messages:
             return
         lines = [f"{step}: {message}" for step, message in self.messages.items()]
         lines += [f"{step}: skipped, needs `{cause}`" for step, cause in self.skipped.items()]
         count = "1 step" if len(self.messages) == 1 else f"{len(self.messages)} steps"
-        raise RunError(f"{count} failed; what the others made is kept:\n  " + "\n  ".join(lines))
+        raise RunError(f"{count} failed; results of the others are kept:\n  " + "\n  ".join(lines))
 
 
 def ends_the_run(step: Step, steps: Sequence[Step], waiting: bool, error: PrunusError) -> bool:
-    """Whether a run cannot go on after a step failed.
+    """Whether the run must stop after a step failed.
 
     Args:
         step: The failed step.
         steps: All steps of the plan.
-        waiting: Whether more steps are planned when these are done.
-        error: Why it failed; a disk that is full ends every run.
+        waiting: Whether more steps will be planned after these.
+        error: Why it failed; a full disk always stops the run.
     """
     if isinstance(error, PlaceError):
         return True
@@ -76,7 +82,7 @@ def ends_the_run(step: Step, steps: Sequence[Step], waiting: bool, error: Prunus
 
 
 def needs(step: Step) -> dict[str, Step]:
-    """The steps that a step is made from, and those that they are made from, by fingerprint."""
+    """All steps that a step depends on, directly or through others, by fingerprint."""
     found: dict[str, Step] = {}
     left = [step]
     while left:
@@ -88,7 +94,7 @@ def needs(step: Step) -> dict[str, Step]:
 
 
 def storage_problem(error: Exception, folder: Path) -> str | None:
-    """Why a file could not be written, if that is what an error says; libraries have words of their own for it."""
+    """Why a file could not be written, if that is what an error means; each library reports it differently."""
     if isinstance(error, OSError):
         return str(error.strerror or error)
     text = str(error)

@@ -1,4 +1,4 @@
-"""What a record says of the machine and the software that made a result."""
+"""Hardware, software versions and peak memory, for an artifact's record."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that decide results."""
+    """The versions of Python and of the packages that affect results."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -26,7 +26,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> str:
-    """The processor, the cores that may be used, and the GPU if torch is loaded and sees one."""
+    """The processor, the usable cores, and the GPU if torch is loaded and sees one."""
     text = f"{_processor()}, {_cores()} cores"
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
@@ -35,16 +35,16 @@ def hardware() -> str:
 
 
 def reset_peak_memory() -> None:
-    """Start measuring anew, where the system allows it."""
+    """Restart the measurement of peak memory, if the system supports that."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    with suppress(OSError):  # not Linux: the peak is then that of the whole process, an upper bound
+    with suppress(OSError):  # not Linux: the peak since the process started, an upper bound
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def peak_memory() -> dict[str, int]:
-    """The most memory held since the last reset, in bytes: of the process, and of the GPU if there is one."""
+    """Peak memory since the last reset, in bytes: of the process, and of the GPU if there is one."""
     peak = {"process": _peak_resident()}
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Merged students as a plan sees them: what is merged, by which steps, and whether fitness is apart from evaluation."""
+"""Planning of merged students: their models, steps and shapes, and that fitness and evaluation share no data."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.unpacking import ENDING
 from prunus.steps.align.plan import is_model
 from prunus.steps.evaluate.plan import skill_items
-from prunus.steps.merge.alike import check_alike, different_tokens
+from prunus.steps.merge.compatibility import check_mergeable, different_tokens
 from prunus.steps.merge.config import MergedConfig, name_of
 from prunus.steps.merge.plan import check_fitness, given_fitness, one_shape
-from prunus.steps.merge.questions import asked
+from prunus.steps.merge.questions import conversation_key
 
 _STAGES = {"pruned": "prune", "distilled": "distill"}
 
 
 def in_order(recipe: Recipe) -> list[str]:
-    """The students, those that are merged after those that are not."""
+    """The students' names, merged ones last."""
     return sorted(recipe.students, key=lambda name: recipe.students[name].merge is not None)
 
 
 def merged_of(recipe: Recipe, names: Sequence[str]) -> list[str]:
-    """The students that are merged from any of these, or from a student that is."""
+    """The students that are merged, directly or through others, from any of `names`."""
     found = list(names)
     for name in in_order(recipe):
         merge = recipe.students[name].merge
@@ -38,20 +38,20 @@ def merged_of(recipe: Recipe, names: Sequence[str]) -> list[str]:
 
 
 def merged_shape(recipe: Recipe, name: str, shapes: Mapping[str, Shape], has_template: bool, hub: Hub) -> Shape:
-    """The shape of a merged student; of an evolved path the deepest that it may be.
+    """The shape of a merged student; with an evolved layer path, at its maximum depth.
 
     Args:
-        recipe: The whole.
+        recipe: The recipe.
         name: The student.
-        shapes: Of the teacher, by `teacher`, and of the students that stand before it.
+        shapes: Shape of the teacher, under `teacher`, and of the students before this one.
         has_template: Whether the teacher's tokenizer has a chat template.
-        hub: Where models come from that are no students.
+        hub: Source of models that are no students.
 
     Raises:
-        RecipeError: Options do not fit, a name is unknown, or fitness is measured by what is reported.
+        RecipeError: Options do not fit, a name is unknown, or fitness uses items that the evaluation reports.
         ShapeError: The models differ in shape; names the weights.
         ModelError: A model cannot be used.
-        DataError: Conversations of fitness cannot be used.
+        DataError: The conversations for fitness cannot be used.
     """
     config, where = _of(recipe, name), f"students.{name}.merge"
     has_template = has_template or recipe.data.template is not None
@@ -65,7 +65,7 @@ def merged_shape(recipe: Recipe, name: str, shapes: Mapping[str, Shape], has_tem
         _check_outside(recipe, config, where, hub)
     config.check_fits(len(config.of), config.base is not None, first.num_hidden_layers, where)
     if config.evolve.trials:
-        reported = {asked(item.messages) for item in skill_items(recipe.evaluate)}
+        reported = {conversation_key(item.messages) for item in skill_items(recipe.evaluate)}
         check_fitness(config.evolve, reported, has_template, where, hub)
     depth = len(config.flow.path()) or None
     if config.method == "flow" and config.evolve.trials:
@@ -74,21 +74,23 @@ def merged_shape(recipe: Recipe, name: str, shapes: Mapping[str, Shape], has_tem
 
 
 def _check_outside(recipe: Recipe, config: MergedConfig, where: str, hub: Hub) -> None:
-    """Hold models that are no students of the recipe against each other, and their tokens against the teacher's."""
+    """Compare the models that are no students of the recipe with each other, and their tokens with the teacher's."""
 
     def outside(*entries: str | None) -> list[ModelFolder]:
-        strange = [entry for entry in entries if entry and entry.partition(".")[0] not in (*recipe.students, "teacher")]
-        return [hub.model(entry, where).folder for entry in strange]
+        known = (*recipe.students, "teacher")
+        return [hub.model(entry, where).folder for entry in entries if entry and entry.partition(".")[0] not in known]
 
     models, bases = outside(*config.of), outside(config.base)
     if models:
-        check_alike(models, next(iter(bases), None), where)
+        check_mergeable(models, next(iter(bases), None), where)
     if recipe.teacher.path is None or len(models) == len(config.of):
         return
     teacher = hub.model(recipe.teacher.path, "teacher.path", recipe.teacher.revision).folder.path
     for folder in (*models, *bases):
         if faults := different_tokens(teacher, folder.path):
-            raise ModelError("\n  ".join([f"{where}: {folder.path} and the teacher have other tokens:", *faults[:8]]))
+            raise ModelError(
+                "\n  ".join([f"{where}: the tokens of {folder.path} differ from the teacher's:", *faults[:8]])
+            )
 
 
 def merge_step(
@@ -97,12 +99,12 @@ def merge_step(
     """The step that merges a student.
 
     Args:
-        recipe: The whole.
+        recipe: The recipe.
         name: The student.
-        teacher: The teacher as it is at last.
+        teacher: The final teacher.
         made: The steps of the students before it.
-        root: The run's folder.
-        hub: Where models come from that are no students.
+        root: The folder of the run.
+        hub: Source of models that are no students.
     """
     config = _of(recipe, name)
     inputs: dict[str, Step | Given] = {}
@@ -114,12 +116,12 @@ def merge_step(
 
 def _of(recipe: Recipe, name: str) -> MergedConfig:
     config = recipe.students[name].merge
-    assert config is not None  # it is asked of merged students alone
+    assert config is not None  # callers pass merged students only
     return config
 
 
 def _entries(config: MergedConfig) -> list[tuple[str, str]]:
-    """Every model that is named, by its option."""
+    """(option, name) of every model in `merge`."""
     named = [(f"of.{number}", entry) for number, entry in enumerate(config.of)]
     return [*named, *([("base", config.base)] if config.base is not None else [])]
 
@@ -127,12 +129,12 @@ def _entries(config: MergedConfig) -> list[tuple[str, str]]:
 def _shape(entry: str, where: str, recipe: Recipe, name: str, shapes: Mapping[str, Shape], hub: Hub) -> Shape:
     student, _, stage = entry.partition(".")
     if student in recipe.students and student not in shapes:
-        raise RecipeError(f"{where}: {student} is merged itself, and not before {name}; let it stand before")
+        raise RecipeError(f"{where}: {student} is a merged student that comes after {name}; list it before {name}")
     if student not in shapes:
         _check_known(entry, where, [*recipe.students, "teacher"])
         return hub.model(entry, where).folder.shape
     if stage and (stage not in _STAGES or student == "teacher" or recipe.students[student].merge is not None):
-        raise RecipeError(f"{where}: {entry!r}; allowed behind a student that is cut: {', '.join(_STAGES)}")
+        raise RecipeError(f"{where}: {entry!r}; allowed after the name of a student that is cut: {', '.join(_STAGES)}")
     if stage == "distilled" and not recipe.students[student].distill.tokens:
         raise RecipeError(f"{where}: {entry!r}: students.{student}.distill has no tokens")
     return shapes[student]
@@ -149,9 +151,9 @@ def _model(entry: str, where: str, teacher: Step | Given, made: Mapping[str, Seq
 
 
 def _check_known(entry: str, where: str, names: Sequence[str]) -> None:
-    """Refuse what looks like a student's name, and is none."""
+    """Refuse an entry that looks like a student's name but is none."""
     elsewhere = "/" in entry or ":" in entry or entry.startswith((".", "~")) or entry.endswith(ENDING)
     if not elsewhere:
         raise RecipeError(
-            f"{where}: {entry!r} is no student{nearest(entry, names)}; there are {', '.join(names)}, or give a folder"
+            f"{where}: {entry!r} is not a student{nearest(entry, names)}; allowed: {', '.join(names)}, or a folder"
         )

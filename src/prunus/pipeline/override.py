@@ -1,4 +1,4 @@
-"""Flags over a recipe: each goes into the raw YAML at its place, as if it had been written there."""
+"""Command-line flags over a recipe: each value is set in the raw YAML, as if it were written there."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Any
 
 
 def override(raw: dict[str, Any], values: dict[str, Any], flags: Sequence[str]) -> None:
-    """Set in `raw` what the flags were given.
+    """Set the flags' values in `raw`.
 
     Args:
-        raw: The recipe as YAML gave it; changed in place.
-        values: The whole recipe as parsed with the flags, which holds their values.
-        flags: Their dotted names, such as `students.width.prune.hidden-size`; those of no option are passed over.
+        raw: The recipe as read from YAML; changed in place.
+        values: The whole recipe, parsed with the flags.
+        flags: Dotted names, such as `students.width.prune.hidden-size`; unknown ones are ignored.
     """
     for flag in flags:
         _put(raw, values, flag.replace("-", "_"))
 
 
 def replace_at(raw: dict[str, Any], values: dict[str, Any], name: str, value: Any) -> None:
-    """Set one value in `raw`, a whole section or an option, by its dotted name.
+    """Set a section or an option of `raw`.
 
     Args:
-        raw: The recipe as YAML gave it; changed in place.
-        values: The whole recipe as parsed.
-        name: Such as `students.width.distill.states`.
-        value: What to put there.
+        raw: The recipe as read from YAML; changed in place.
+        values: The whole recipe, parsed.
+        name: Dotted name, such as `students.width.distill.states`.
+        value: The new value.
     """
     *path, last = _path(values, name) or name.split(".")
     for key in path:
@@ -44,7 +44,7 @@ def _put(raw: Any, values: Any, flag: str) -> None:
 
 
 def _path(values: Any, flag: str) -> list[Any] | None:
-    """The keys of `values` that a flag's dotted name stands for, or None. Students' names may hold hyphens."""
+    """The keys of `values` on the path that a dotted name describes, or None. Students' names may contain hyphens."""
     path: list[Any] = []
     for part in flag.split("."):
         if isinstance(values, list):
@@ -59,9 +59,9 @@ def _path(values: Any, flag: str) -> list[Any] | None:
 
 
 def _child(raw: Any, key: Any, values: Any) -> Any:
-    """The part of the raw recipe under `key`, made where it is not there; shorthands are written out first.
+    """The section of the raw recipe under `key`, created if it is missing.
 
-    A path stands for the options that it is one of, and a list of names for a mapping without any.
+    Shorthands are expanded: a text to `{path: text}` or `{data: text}`, a list of names to a mapping without options.
     """
     found = raw.get(key) if isinstance(raw, dict) else raw[key]
     if isinstance(found, str):

@@ -1,6 +1,6 @@
-"""The plan: from a recipe to steps in order, each with its inputs, its name and its cost; mistakes end here.
+"""From a recipe to a plan: steps in order, each with its inputs. All mistakes in the recipe are reported here.
 
-Nothing here reads a weight or imports torch: shapes come from config.json and headers, text from its first document.
+Planning reads no weights and imports no torch: shapes come from config.json and headers, text from its first document.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from prunus.pipeline.checks import (
     check_sources,
     check_texts,
 )
+from prunus.pipeline.defaults import with_defaults
 from prunus.pipeline.layout import Layout
 from prunus.pipeline.merging import merged_of
 from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.references import find_references
-from prunus.pipeline.search.plan import found_options, lookup, waiting_of
+from prunus.pipeline.search.plan import best_options, search_step, waiting_students
 from prunus.pipeline.students import alignment_of, find_students
-from prunus.pipeline.suiting import suited
 from prunus.pipeline.teacher import find_teacher
 from prunus.pipeline.unpacking import find_model, origin_in
 from prunus.steps.align.plan import Alignment
@@ -36,45 +36,45 @@ from prunus.training.plan import check_runtime
 
 
 def make_plan(recipe: Recipe, root: Path, preview: bool = False) -> Plan:
-    """Check all of a recipe and lay out its steps.
+    """Check a whole recipe and build its steps.
 
     Args:
-        recipe: What to do.
+        recipe: The recipe.
         root: The folder of the run.
-        preview: Plan only: fetch no weights, and go on without what the hub does not give.
+        preview: Fetch no weights, and skip what the hub does not provide.
 
     Raises:
-        RecipeError: An option asks for what cannot be had.
-        ModelError: The teacher cannot be used, or a student's shape not be cut from it (`ShapeError`).
-        DataError: Text is missing, or not as described.
-        HubError: Something is neither here nor to be had from the hub.
+        RecipeError: An option cannot be satisfied.
+        ModelError: The teacher cannot be used, or a student's shape cannot be cut from it (`ShapeError`).
+        DataError: Text is missing or not as described.
+        HubError: A model or text is neither local nor available from the hub.
     """
-    waiting = waiting_of({name: student.prune for name, student in recipe.students.items()})
+    waiting = waiting_students({name: student.prune for name, student in recipe.students.items()})
     waiting += merged_of(recipe, waiting)
     plan = _plan(recipe, root, Hub(find_model, preview), waiting)
     if not waiting:
         return plan
-    search = lookup(plan.steps)
+    search = search_step(plan.steps)
     if search is None or recipe.search is None or not search.artifact.is_done():
         return replace(plan, waiting=tuple(waiting), rest=partial(make_plan, recipe, root, preview))
     students = dict(recipe.students)
     for name in waiting:
-        own = students[name].prune
-        if own.shape is not None:
-            found = found_options(recipe.search, own, search.artifact.path)
-            students[name] = students[name].model_copy(update={"prune": found})
+        prune = students[name].prune
+        if prune.shape is not None:
+            prune = best_options(recipe.search, prune, search.artifact.path)
+            students[name] = students[name].model_copy(update={"prune": prune})
     return _plan(recipe.model_copy(update={"students": students}), root, Hub(find_model, preview))
 
 
 def _plan(recipe: Recipe, root: Path, hub: Hub, waiting: Sequence[str] = ()) -> Plan:
-    """The plan of a recipe, but for the steps of students whose shape is not known yet."""
+    """The plan of a recipe, without the steps of `waiting` students, whose shape is not known yet."""
     mistakes = Mistakes()
     with mistakes.collect():
         check_runtime(recipe.runtime, [recipe.correct, *(student.distill for student in recipe.students.values())])
     if not hub.preview:  # before a teacher is fetched or unpacked
         mistakes.check(recipe.name)
     teacher = find_teacher(recipe, root, hub)
-    recipe = suited(recipe, teacher.shape)
+    recipe = with_defaults(recipe, teacher.shape)
     check_lengths(recipe, teacher.context, mistakes)
     students = find_students(recipe, teacher, hub, waiting, mistakes)
     check_files(recipe, teacher, students, mistakes)

@@ -1,4 +1,4 @@
-"""What a plan is."""
+"""The plan, as plain data."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from prunus.pipeline.recipe import Recipe
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe made ready: steps in an order in which they can be done, and the shapes that they lead to.
+    """A recipe's steps in execution order, and the shapes of its models.
 
     Attributes:
-        references: The shapes of the other models that are measured, by their steps' subject.
-        missing: What a preview could not look at, since the hub has it and cannot be reached.
-        waiting: The students whose shape the search decides, and has not yet; none of their steps is among these.
-        rest: Makes the plan anew when it has; None where nothing waits.
-        previews: What was seen of chat data, each source once.
-        origin: What the GGUF file says of itself that the teacher is in; empty for another teacher.
+        references: Shapes of the reference models, by subject of their steps.
+        missing: What a preview could not check, because the hub cannot be reached.
+        waiting: Students whose shape the search has yet to decide; `steps` has none of theirs.
+        rest: Makes the full plan after the search; None if no student waits.
+        previews: Previews of the chat data, one per source.
+        origin: Metadata of the teacher's GGUF file; empty if the teacher is no GGUF file.
     """
 
     recipe: Recipe

@@ -1,4 +1,4 @@
-"""The recipe: one teacher, any number of students, and what is done with them. Typed, frozen, read from YAML."""
+"""The recipe: one teacher, any number of students, and the options of every step. Typed, frozen, read from YAML."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class TeacherConfig(Config):
             raise ValueError("give either path or create")
         if self.create is not None and self.expand is not None:
             raise ValueError(
-                "expand: what create makes has the size that it is given; give that size, or a path to expand"
+                "expand: cannot be combined with create; set the final size in create, or give a path to expand"
             )
         return self
 
@@ -112,7 +112,7 @@ class Recipe(Config):
     @model_validator(mode="before")
     @classmethod
     def _inherit(cls, raw: Any) -> Any:
-        """Hand the recipe's seed to every step and its `distill` to every student."""
+        """Copy the recipe's seed to every step and its `distill` to every student."""
         if not isinstance(raw, dict):
             return raw
         raw = dict(raw)
@@ -139,41 +139,41 @@ class Recipe(Config):
         for name, student in students.items():
             if not _NAME.fullmatch(name) or name in _RESERVED:
                 raise ValueError(
-                    f"{name!r:.80} is no name for a student: letters, digits, - and _, and not {_RESERVED}"
+                    f"{name!r:.80} is not a valid student name; allowed: letters, digits, - and _, but not {_RESERVED}"
                 )
             if len(name) > MAX_NAME:
                 raise ValueError(
-                    f"{name!r:.80}...: {len(name)} characters; a student's name is in names of folders, which end at "
-                    f"255 bytes; allowed: {MAX_NAME}"
+                    f"{name!r:.80}...: {len(name)} characters; allowed: {MAX_NAME}, since the name becomes part of "
+                    "folder names, which are limited to 255 bytes"
                 )
             _check_like(name, student.prune, students)
             if student.merge is not None and student.prune.model_copy(update={"seed": 0}) != PruneConfig():
-                raise ValueError(f"{name}: prune and merge cannot both be given; what is merged is cut already")
+                raise ValueError(f"{name}: prune and merge cannot both be given; merged models are already cut")
         return students
 
     @model_validator(mode="after")
     def _searched(self) -> Recipe:
         for name, student in self.students.items():
-            _check_found(name, student.prune, self.search)
+            _check_searched(name, student.prune, self.search)
         return self
 
 
-def _check_found(name: str, prune: PruneConfig, search: ShapeSearch | None) -> None:
-    """Refuse a shape that is to be found where nothing searches, or that is given as well."""
+def _check_searched(name: str, prune: PruneConfig, search: ShapeSearch | None) -> None:
+    """Refuse `shape: search.best` without a search, or together with explicit sizes."""
     if prune.shape is None:
         return
     if search is None:
-        raise ValueError(f"students.{name}.prune.shape: {prune.shape!r}, and the recipe has no `search`")
+        raise ValueError(f"students.{name}.prune.shape: {prune.shape!r} needs a `search` in the recipe")
     given = [key for key in (*PRUNABLE, "like") if getattr(prune, key) is not None]
     given += ["via"] if prune.via else []
     if given:
         raise ValueError(
-            f"students.{name}.prune: {given[0]} and shape cannot both be given; shape takes what the search finds"
+            f"students.{name}.prune: {given[0]} and shape cannot both be given; shape takes its sizes from the search"
         )
 
 
 def _check_like(name: str, prune: PruneConfig, students: Mapping[str, StudentConfig]) -> None:
-    """Refuse a `like` that names no shape, or that stands beside another shape."""
+    """Refuse a `like` that names no student with a shape, or that comes together with explicit sizes."""
     if prune.like is None:
         return
     others = [
@@ -182,11 +182,11 @@ def _check_like(name: str, prune: PruneConfig, students: Mapping[str, StudentCon
         if config.prune.like is None and config.merge is None and other != name
     ]
     if prune.like not in others:
-        raise ValueError(f"{name}.prune.like: {prune.like!r} is no other student with a shape; those are: {others}")
-    own = [key for key in PRUNABLE if getattr(prune, key) is not None]
-    if own:
+        raise ValueError(f"{name}.prune.like: {prune.like!r} is not another student with sizes; allowed: {others}")
+    given = [key for key in PRUNABLE if getattr(prune, key) is not None]
+    if given:
         raise ValueError(
-            f"{name}.prune: {own[0]} and like cannot both be given; like takes the shape of {prune.like!r}"
+            f"{name}.prune: {given[0]} and like cannot both be given; like takes the shape of {prune.like!r}"
         )
 
 
@@ -194,11 +194,11 @@ def read_recipe(file: Path) -> dict[str, Any]:
     """Read a recipe's YAML, with `${NAME}` replaced from the environment.
 
     Raises:
-        RecipeError: There is no such file, it is not YAML, a key stands twice, or a variable is not set.
+        RecipeError: The file is missing or not YAML, a key is repeated, or a variable is not set.
     """
     raw = read_yaml(file, RecipeError)
     if not isinstance(raw, dict):
-        raise RecipeError(f"{file}: a recipe is a mapping of teacher, data, students and so on; this is {raw!r:.60}")
+        raise RecipeError(f"{file}: expected a mapping with teacher, data, students and so on, got {raw!r:.60}")
     return {key: _expand(value, f"{file}: {key}") for key, value in {"name": file.stem, **raw}.items()}
 
 
@@ -206,7 +206,7 @@ def load_recipe(file: Path | str) -> Recipe:
     """Read and validate a recipe.
 
     Raises:
-        RecipeError: Says everything that is wrong with it.
+        RecipeError: Lists everything that is wrong.
     """
     return parse(Recipe, read_recipe(Path(file)), str(file))
 
@@ -216,7 +216,7 @@ def _student(student: Any, distill: Any, align: Any, seed: dict[str, Any]) -> An
         student = {}
     if not isinstance(student, dict):
         return student
-    if student.get("merge") is not None:  # it inherits no training: what it is merged from had it
+    if student.get("merge") is not None:  # it inherits no training: its models are already trained
         distill, align = _over(distill, {"tokens": 0}), ()
         student = {**student, "merge": _over(seed, student["merge"])}
     return {
@@ -228,22 +228,22 @@ def _student(student: Any, distill: Any, align: Any, seed: dict[str, Any]) -> An
 
 
 def _search(search: dict[str, Any], distill: Any, seed: dict[str, Any]) -> dict[str, Any]:
-    """A search with what the recipe's `distill` says of how, and nothing of how long or from what it is kept."""
+    """Options of the search, with the recipe's `distill` as defaults, except `tokens`, `targets` and `data`."""
     how = {key: value for key, value in distill.items() if key not in ("tokens", "targets", "data")} if isinstance(
         distill, dict) else {}  # fmt: skip
-    own = {key: _over(seed, search.get(key, {})) for key in ("prune",)}
-    return {**seed, **search, **own, "distill": _over(_over(seed, how), search.get("distill", {}))}
+    prune = _over(seed, search.get("prune", {}))
+    return {**seed, **search, "prune": prune, "distill": _over(_over(seed, how), search.get("distill", {}))}
 
 
 def _stages(stages: Any, seed: dict[str, Any]) -> Any:
-    """Stages with the recipe's seed, where they name none; a method alone stands for a stage."""
+    """Stages, with the recipe's seed where they set none. A bare method name becomes a stage."""
     if not isinstance(stages, (list, tuple)):
         return stages
     return [_over(seed, {"method": stage} if isinstance(stage, str) else stage) for stage in stages]
 
 
 def _over(below: Any, above: Any) -> Any:
-    """`above`, with what it leaves out from `below`; anything that is no mapping is left for validation to refuse."""
+    """`above`, with missing keys from `below`. Anything but a mapping is returned for validation to refuse."""
     return {**below, **above} if isinstance(below, Mapping) and isinstance(above, Mapping) else above
 
 

@@ -1,4 +1,4 @@
-"""The other models that an evaluation puts beside its own."""
+"""The reference models of an evaluation."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from prunus.steps.evaluate.check import check_chat
 
 
 def find_references(recipe: Recipe, hub: Hub) -> dict[str, Located]:
-    """The other models that are measured, by what their steps are called.
+    """The reference models, by the subject of their steps.
 
     Raises:
-        HubError: One is neither here nor to be had from the hub.
-        ModelError: One cannot be used.
-        RecipeError: It has no chat template, and is asked to converse; or its context is too short.
+        HubError: A model is neither local nor available from the hub.
+        ModelError: A model cannot be used.
+        RecipeError: A model has no chat template and a task needs one, or its context is too short.
     """
     found: dict[str, Located] = {}
     for i, path in enumerate(recipe.evaluate.references):

@@ -1,4 +1,4 @@
-"""Carrying out a plan: skip what is done, take up what is not, and record each result as it is finished."""
+"""Execution of a plan: finished steps are skipped, interrupted ones resumed, and each result is recorded."""
 
 from __future__ import annotations
 
@@ -28,22 +28,23 @@ MANIFEST = "run.json"
 
 
 def run_plan(plan: Plan, console: Console) -> Plan:
-    """Do every step of `plan` that is not done, and then those that only its search could tell.
+    """Do every step of `plan` that is not done, then the steps that are planned after its search.
 
-    A student's step that fails takes those along that need it; the others are done, and the failure is raised then.
+    If a student's step fails, the steps that need it are skipped, the others are done, and the failure is raised at
+    the end.
 
     Returns:
-        The plan as it was in the end.
+        The final plan.
 
     Raises:
-        RecipeError: The device is not there, or several processes are to do what one does.
-        ArtifactError: Another run is at work in the same folder, or a result there is damaged.
+        RecipeError: The device is missing, or the processes cannot share a batch equally.
+        ArtifactError: Another run works in the same folder, or a result in it is damaged.
         RunError: Steps of students failed; all others are finished.
-        PrunusError: As a step raises that others are made from; what was finished before stays finished.
+        PrunusError: Raised by a step that all students need; steps finished before it stay finished.
     """
     failures = Failures()
-    load = importlib.import_module("prunus.models.load")  # torch comes in here, when there is work to do
-    load.device_of(plan.recipe.runtime)  # a device that is not there is told before any work
+    load = importlib.import_module("prunus.models.load")  # imports torch, only when there is work
+    load.device_of(plan.recipe.runtime)  # reports a missing device before any work
     for step in plan.steps:
         _check_processes(step)
     plan.root.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,7 @@ def run_plan(plan: Plan, console: Console) -> Plan:
 
 
 def _carry_out(plan: Plan, failures: Failures, console: Console) -> None:
-    """Do the steps of a plan, but for those that need one that failed."""
+    """Do the steps of a plan, except those that need a failed one."""
     _write_manifest(plan, failures)
     for number, step in enumerate(plan.steps, start=1):
         title = f"{number}/{len(plan.steps)} {step.name}"
@@ -74,20 +75,20 @@ def _carry_out(plan: Plan, failures: Failures, console: Console) -> None:
             _write_manifest(plan, failures)
             if ends_the_run(step, plan.steps, plan.rest is not None, error):
                 raise
-            console.warn(f"{step.name} failed: {error}; the steps that do not need it are done all the same")
+            console.warn(f"{step.name} failed: {error}; steps that do not need it continue")
 
 
 def execute(step: Step, runtime: Runtime, console: Console) -> Path:
-    """Do one step unless it is done; its inputs must be. Returns the folder of the result.
+    """Do one step unless it is done; its inputs must be done. Returns the folder of the result.
 
-    One that a judge left holes in is taken up again, and the judge is asked for what it has not said. What a step
-    reads is held against its checksums before.
+    A result in which grades of a judge are missing is reopened, and the judge is queried for the missing ones. The
+    folders that a step reads are compared with their checksums first.
 
-    Of several processes the first does it, and the others help where the room has `PARALLEL`, or wait. Where it fails
-    in one, it fails in all.
+    Of several processes, the first does the step; the others take part if the step's module has `PARALLEL = True`, or
+    wait. If it fails in one process, it fails in all.
 
     Raises:
-        PrunusError: As the step raises.
+        PrunusError: Raised by the step.
     """
     _check_processes(step)
     distributed.join()
@@ -95,34 +96,34 @@ def execute(step: Step, runtime: Runtime, console: Console) -> Path:
     with ExitStack() as stack:
         first = distributed.rank() == 0
         error = _begin(step, stack, console) if first else None
-        _meet(step, error)
+        _synchronize(step, error)
         if artifact.is_complete():
             return artifact.path
         start = time.monotonic()
         metrics, error = _work(step, runtime, console)
-        _meet(step, error)  # nobody reads in the folder any more
+        _synchronize(step, error)  # after this no process reads in the folder
         seconds = time.monotonic() - start
-        _meet(step, _finish(step, metrics, seconds) if first else None)
+        _synchronize(step, _finish(step, metrics, seconds) if first else None)
     gc.collect()
     console.say(f"done in {duration(seconds)}")
     return artifact.path
 
 
 def _begin(step: Step, stack: ExitStack, console: Console) -> PrunusError | None:
-    """Take up what an earlier run left, check what is read, and make the folder to work in where there is work.
+    """Recover from an earlier run, check the inputs, and make the working folder if there is work.
 
-    Returns why that cannot be done, if so. The lock is held until the stack is closed.
+    Returns the error if that fails. The lock is held until the stack is closed.
     """
     artifact = step.artifact
     try:
-        if step.place is None and not artifact.is_complete():  # else its place is held by who chose it
+        if step.place is None and not artifact.is_complete():  # with a `place`, the caller holds the lock
             stack.enter_context(lock_result(artifact.path, console))
         artifact.recover()
         if artifact.is_done():
             check_artifact(artifact.path, console)
         if artifact.is_complete():
             return None
-        for folder in _read_by(step):
+        for folder in _input_folders(step):
             check_artifact(folder, console)
         if artifact.is_done():
             artifact.reopen()
@@ -133,16 +134,16 @@ def _begin(step: Step, stack: ExitStack, console: Console) -> PrunusError | None
     return None
 
 
-def _meet(step: Step, error: PrunusError | None) -> None:
-    """Wait for the other processes, and fail if any did.
+def _synchronize(step: Step, error: PrunusError | None) -> None:
+    """Wait for the other processes, and fail if any failed.
 
     Raises:
-        PrunusError: The error of this process, or what another's was.
+        PrunusError: The error of this process, or one with another process's message.
     """
     try:
         text = distributed.outcome(str(error) if error is not None else None)
     except TimeoutError:
-        assert error is not None  # it failed here
+        assert error is not None  # only the process that failed raises TimeoutError
         raise error from None
     distributed.wait()
     if error is not None:
@@ -152,34 +153,34 @@ def _meet(step: Step, error: PrunusError | None) -> None:
 
 
 def _check_processes(step: Step) -> None:
-    """Refuse a batch that the processes cannot share."""
+    """Refuse a batch that the processes cannot share equally."""
     config = step.config
     if isinstance(config, OptimizerConfig) and config.batch_size % distributed.count() and not step.artifact.is_done():
         raise RecipeError(
-            f"{step.name}: batch_size: {config.batch_size} sequences cannot be shared by {distributed.count()} "
-            "processes alike; allowed: a multiple of their number"
+            f"{step.name}: batch_size: {config.batch_size} sequences cannot be shared equally by "
+            f"{distributed.count()} processes; allowed: a multiple of their number"
         )
 
 
-def _given(step: Step) -> dict[str, Any]:
-    """The inputs of a step as its room takes them: paths, mostly."""
+def _inputs_of(step: Step) -> dict[str, Any]:
+    """The fields of a step's `Inputs`: mostly paths."""
     return {name: given.value for name, given in step.inputs.items()}
 
 
-def _read_by(step: Step) -> Iterator[Path]:
-    """The folders that a step reads, which may be artifacts of this run or of another."""
-    return (value for value in _given(step).values() if isinstance(value, Path))
+def _input_folders(step: Step) -> Iterator[Path]:
+    """The folders that a step reads; they may be artifacts of this run or another one."""
+    return (value for value in _inputs_of(step).values() if isinstance(value, Path))
 
 
 def _work(step: Step, runtime: Runtime, console: Console) -> tuple[dict[str, float], PrunusError | None]:
-    """This process's share of a step whose folder has been begun: its figures, or why it failed."""
+    """Do this process's share of a step in its working folder. Returns its metrics, or the error."""
     room = importlib.import_module(f"{step.config.room()}.step")
     artifact, first = step.artifact, distributed.rank() == 0
     if not first and not getattr(room, "PARALLEL", False):
         return {}, None
     reset_peak_memory()
     try:
-        return room.run(step.config, room.Inputs(**_given(step)), artifact.partial, runtime, console), None
+        return room.run(step.config, room.Inputs(**_inputs_of(step)), artifact.partial, runtime, console), None
     except Exception as error:
         if first:
             artifact.abandon()
@@ -191,13 +192,13 @@ def _work(step: Step, runtime: Runtime, console: Console) -> tuple[dict[str, flo
 
 
 def _unwritable(step: Step, problem: str, error: Exception) -> PlaceError:
-    found = PlaceError(f"{step.name}: {step.artifact.partial}: {problem}")
-    found.__cause__ = error
-    return found
+    unwritable = PlaceError(f"{step.name}: {step.artifact.partial}: {problem}")
+    unwritable.__cause__ = error
+    return unwritable
 
 
 def _finish(step: Step, metrics: dict[str, float], seconds: float) -> PrunusError | None:
-    """Record what a step made, and put it in place. Returns why that cannot be done, if so; what was made is kept."""
+    """Record a step's result and rename its folder. Returns the error if that fails; the result is kept then."""
     for name, value in metrics.items():
         if isinstance(value, float) and not math.isfinite(value):
             return ArtifactError(f"{step.name}: {name} is {value}, expected a finite number; nothing is recorded")
@@ -224,7 +225,7 @@ def _finish(step: Step, metrics: dict[str, float], seconds: float) -> PrunusErro
 
 
 def _write_manifest(plan: Plan, failures: Failures) -> None:
-    """Say which folders belong to the run as it is now, and which steps failed; the report reads it."""
+    """Write which folders belong to the run now, and which steps failed; the report reads it."""
     if distributed.rank():
         return
     steps = [

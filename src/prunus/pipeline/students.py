@@ -1,4 +1,4 @@
-"""The students of a recipe as a plan sees them: options, shapes and stages, each resolved once and checked."""
+"""The students of a recipe: their options, shapes and stages, resolved once and checked."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Student:
 
     Attributes:
         name: Its name in the recipe.
-        shape: The dimensions that it ends with; of an evolved path the deepest that it may have.
-        prune: How it is cut, with another student's shape in place of `like`.
-        distill: How it is distilled; one with random weights has no states in common with its teacher.
+        shape: Its final dimensions; with an evolved layer path, at its maximum depth.
+        prune: How it is cut, with `like` replaced by the other student's sizes.
+        distill: How it is distilled; without a loss on states if its weights are random.
         alignment: Its stages.
-        merge: How it is merged, where it is not cut.
-        own_tokens: Whether it reads other tokens than the teacher: its vocabulary is cut, or other models' students are
-            merged.
+        merge: How it is merged; None if it is cut.
+        own_tokens: Whether its tokens differ from the teacher's: its vocabulary is cut, or it is merged from models
+            with another tokenizer.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Student:
 
 
 def prune_config(recipe: Recipe, name: str) -> PruneConfig:
-    """The student's own options, with `like` replaced by the other student's shape."""
+    """The student's `prune` options, with `like` replaced by the other student's sizes."""
     own = recipe.students[name].prune
     if own.like is None:
         return own
@@ -54,7 +54,7 @@ def prune_config(recipe: Recipe, name: str) -> PruneConfig:
 
 
 def alignment_of(recipe: Recipe, name: str, hub: Hub) -> Alignment:
-    """A student's stages; those that are the recipe's are called so, and their mistakes are told once."""
+    """A student's stages. Those inherited from the recipe are named `align`, so that mistakes are reported once."""
     stages = recipe.students[name].align
     where = "align" if stages == recipe.align else f"students.{name}.align"
     return Alignment(stages, recipe.data.chat, recipe.data.template, hub, where)
@@ -63,11 +63,11 @@ def alignment_of(recipe: Recipe, name: str, hub: Hub) -> Alignment:
 def find_students(
     recipe: Recipe, teacher: Teacher, hub: Hub, waiting: Sequence[str], mistakes: Mistakes
 ) -> dict[str, Student]:
-    """The students that do not wait for a search, in an order in which they can be made; mistakes are noted."""
+    """The students that wait for no search, merged ones last. Mistakes are noted."""
     found: dict[str, Student] = {}
     for name in in_order(recipe):
         merge = recipe.students[name].merge
-        if name in waiting or (merge is not None and mistakes.errors):  # what it is merged from may have no shape
+        if name in waiting or (merge is not None and mistakes.errors):  # after a mistake, its models may have no shape
             continue
         with mistakes.collect():
             found[name] = _student(recipe, name, teacher, found, hub)
@@ -92,15 +92,15 @@ def _student(recipe: Recipe, name: str, teacher: Teacher, others: Mapping[str, S
 
 
 def _check(recipe: Recipe, name: str, prune: PruneConfig, distill: DistillConfig, teacher: Shape, shape: Shape) -> None:
-    """Refuse a student that is cut, and cannot be cut or distilled so."""
+    """Refuse options by which a student cannot be cut or distilled."""
     where, given = f"students.{name}", recipe.students[name].distill
     check_cut(prune, teacher, shape, f"{where}.prune")
     check_via(prune, teacher, given, f"{where}.prune")
     if prune.vocab_size is not None and distill.reads_teacher:
         raise RecipeError(
-            f"{where}.distill.data: the teacher writes in its own vocabulary, and this student's is cut; "
+            f"{where}.distill.data: the teacher writes with its full vocabulary, but this student's is cut; "
             "allowed: corpus"
         )
-    given.states.pairs(teacher.num_hidden_layers, shape.num_hidden_layers, ())  # refuses layers that are not there
+    given.states.pairs(teacher.num_hidden_layers, shape.num_hidden_layers, ())  # refuses layers that do not exist
     if distill.tokens and distill.targets == "cached":
         check_cached(distill, prune.vocab_size is None, f"{where}.distill")

@@ -1,4 +1,4 @@
-"""The teacher as a plan sees it: found, made anew, or made larger first."""
+"""The teacher of a plan: an existing model, a new one (`create`), or one that is first made larger (`expand`)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Teacher:
 
     Attributes:
         shape: Its dimensions.
-        model: Itself as an input.
-        tokenizer: What has its tokenizer, as an input.
+        model: The model, as an input of steps.
+        tokenizer: The folder with its tokenizer, as an input of steps.
     """
 
     shape: Shape
@@ -33,18 +33,18 @@ class Teacher:
 
     @property
     def context(self) -> int:
-        """Tokens that it was made for."""
+        """Its maximum sequence length in tokens."""
         return self.shape.max_position_embeddings
 
     @property
     def folder(self) -> Path | None:
-        """Where its tokenizer is, and the config of what it is made from; None where they are not here yet."""
+        """The folder with its tokenizer and the config of its source model; None if it does not exist yet."""
         given = self.tokenizer
         return given.value if isinstance(given, Given) and isinstance(given.value, Path) else None
 
     @property
     def may_chat(self) -> bool:
-        """Whether its tokenizer has a chat template, or cannot be looked at; one made here may be given one."""
+        """Whether its tokenizer has a chat template, or may have one because it cannot be read yet."""
         if isinstance(self.tokenizer, Step):
             return isinstance(self.tokenizer.config, CreateConfig) and self.tokenizer.config.chat
         return self.folder is None or has_chat_template(self.folder)
@@ -54,9 +54,9 @@ def find_teacher(recipe: Recipe, root: Path, hub: Hub) -> Teacher:
     """The teacher of a recipe.
 
     Raises:
-        RecipeError: It is made anew or made larger, and nothing trains it after that.
-        ModelError: It cannot be used, or not be made larger so (`ShapeError`).
-        HubError: The hub does not give it.
+        RecipeError: It is created or made larger, and nothing trains it afterwards.
+        ModelError: It cannot be used, or not made larger as specified (`ShapeError`).
+        HubError: The hub does not provide it.
     """
     config = recipe.teacher
     if config.create is not None:
@@ -65,7 +65,7 @@ def find_teacher(recipe: Recipe, root: Path, hub: Hub) -> Teacher:
     if config.expand is None:
         return found
     if not recipe.correct.tokens and not config.align:
-        raise RecipeError("correct.tokens: 0, but what teacher.expand adds does nothing until it is trained")
+        raise RecipeError("correct.tokens: 0, but the weights that teacher.expand adds have no effect until trained")
     step = Step("teacher", "expand", config.expand, {"model": found.model}, root)
     return Teacher(config.expand.target(found.shape, "teacher.expand"), step, found.tokenizer)
 
@@ -75,18 +75,18 @@ def _created(recipe: Recipe, create: CreateConfig, root: Path, hub: Hub) -> Teac
     shape = Shape.from_config(raw, family_of(raw, "teacher.create"), "teacher.create")
     shape.check_loadable("teacher.create")
     if not recipe.correct.tokens:
-        raise RecipeError("correct.tokens: 0, but teacher.create makes random weights; they need training")
+        raise RecipeError("correct.tokens: 0, but teacher.create makes random weights, which need training")
     sources = hub.given_sources(recipe.data.corpus, "data.corpus")
     step = Step("teacher", "create", create, {"sources": sources}, root)
     return Teacher(shape, step, step)
 
 
 def _located(config: TeacherConfig, hub: Hub) -> Teacher:
-    """One that is somewhere already; a preview goes by `teacher.config` where the hub does not give it."""
-    assert config.path is not None  # TeacherConfig takes one of the two
+    """An existing teacher. If the hub does not provide it, a preview uses `teacher.config`."""
+    assert config.path is not None  # TeacherConfig has either path or create
     with hub.tolerate_missing() if config.config is not None else nullcontext():
         model = hub.model(config.path, "teacher.path", config.revision, check=True)
         return Teacher(model.folder.shape, given_model(model), given_tokenizer(model))
-    assert config.config is not None  # else the error was raised
+    assert config.config is not None  # without it, the error was raised above
     stand_in = Given(config.path, digest([config.path, config.revision]))
     return Teacher(shape_of_file(Path(config.config)), stand_in, stand_in)

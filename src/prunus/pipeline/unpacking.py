@@ -1,4 +1,4 @@
-"""A GGUF file wherever a model may be named: unpacked once into a cache, as a model of the hub is fetched once."""
+"""GGUF files in place of model folders: unpacked once into a cache, as a model of the hub is downloaded once."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ from prunus.steps.unpack.origin import ORIGIN
 from prunus.steps.unpack.step import content_of
 
 ENDING = ".gguf"
-_MEMORY = "known.json"
+_CACHE = "known.json"
 _FRESH_NS = 100_000_000  # a file may change again within one tick of the file system's clock
-_NAME = 60  # characters of a file's name that a folder's has
+_NAME = 60  # characters of the file's name in the folder's name
 
 
 def find_model(path: str, revision: str | None, where: str, weights: bool = True) -> Located:
-    """Find a model as `locate_model` does, or in a GGUF file.
+    """Find a model by `locate_model`, or unpack a GGUF file.
 
     Args:
-        path: As of `locate_model`; or a file that ends in `.gguf`.
+        path: As in `locate_model`; or a file that ends in `.gguf`.
         revision: The commit on the hub; a file has none.
         where: The name of the option, such as `teacher.path`, for messages.
-        weights: False takes config and tokenizer alone out of a file: enough to plan.
+        weights: False unpacks only config and tokenizer of a file, which is enough to plan.
 
     Raises:
-        ModelError: It is not there, or cannot be used.
-        HubError: It is not here, and the hub does not give it.
+        ModelError: It does not exist, or cannot be used.
+        HubError: It is not local, and the hub does not provide it.
         RecipeError: The `gguf` package is not installed.
     """
     if not path.endswith(ENDING):
         return locate_model(path, revision, where, weights)
     file = gguf_file(path, where)
     if revision is not None:
-        raise ModelError(f"{where}: {path} is a file, and has no revision {revision!r:.40}; leave it out")
+        raise ModelError(f"{where}: {path} is a file, so revision {revision!r:.40} does not apply; remove it")
     whole = unpacking(file, UnpackConfig(check=False))
     source = f"{file.name}@{whole.fingerprint}"
     if whole.artifact.record is not None and whole.artifact.is_done():
         return Located(ModelFolder(whole.value), source)
     step = whole if weights else unpacking(file, UnpackConfig(check=False, weights=False))
     console = Console(quiet=not weights or distributed.rank() > 0)
-    console.say(f"{where}: {file.name} is unpacked once, into {whole.value}")
+    console.say(f"{where}: unpacking {file.name} (once), into {whole.value}")
     return Located(ModelFolder(execute(step, Runtime(), console)), source)
 
 
 def origin_in(path: str | None) -> dict[str, Any]:
-    """What a GGUF file says of itself, its digest too, where a model was found in one; else nothing."""
+    """Metadata and digest of the GGUF file that a model comes from; empty if it comes from none."""
     if path is None or not path.endswith(ENDING):
         return {}
     return read_object(find_model(path, None, "teacher.path", weights=False).folder.path / ORIGIN, ModelError)
@@ -81,39 +81,39 @@ def gguf_file(path: str, where: str) -> Path:
 def unpacking(file: Path, config: UnpackConfig, out: Path | None = None) -> Step:
     """The step that unpacks a file: into a folder, or into the cache."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", file.name.removesuffix(ENDING))[:_NAME].strip("-.") or "model"
-    return Step("gguf", name, config, {"file": Given(file, known_content(file))}, cache(), out)
+    return Step("gguf", name, config, {"file": Given(file, cached_digest(file))}, cache(), out)
 
 
 def cache() -> Path:
-    """Where results lie that any run may use: `prunus` in `XDG_CACHE_HOME`, which is `~/.cache` if not set."""
+    """The folder of results that all runs share: `prunus` in `XDG_CACHE_HOME`, or in `~/.cache` if that is not set."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prunus"
 
 
-def known_content(path: Path) -> str:
-    """A digest of a file's content, read anew only when its size, its times or its place on the disk have changed.
+def cached_digest(path: Path) -> str:
+    """A digest of a file's content, computed again only if its size, times or inode have changed.
 
     Raises:
-        ModelError: It is no GGUF file.
+        ModelError: It is not a GGUF file.
     """
     file = read_gguf(path)
     stamps = [_stamp(part) for part in file.files]
-    memory = cache() / "gguf" / _MEMORY
+    cache_file = cache() / "gguf" / _CACHE
     known: dict[str, Any] = {}
-    with suppress(ArtifactError):  # a memory that is damaged is none
-        known = read_object(memory, ArtifactError) if memory.is_file() else {}
+    with suppress(ArtifactError):  # a damaged cache counts as empty
+        known = read_object(cache_file, ArtifactError) if cache_file.is_file() else {}
     name = digest(str(path.resolve()))[:16]
-    found = known.get(name)
-    if isinstance(found, list) and len(found) == 2 and found[1] == stamps and isinstance(found[0], str):
-        return found[0]
+    entry = known.get(name)
+    if isinstance(entry, list) and len(entry) == 2 and entry[1] == stamps and isinstance(entry[0], str):
+        return entry[0]
     read_at, content = time.time_ns(), content_of(file)
     if all(max(stamp[1:3]) < read_at - _FRESH_NS for stamp in stamps):
-        with suppress(OSError):  # where nothing can be written, nothing is remembered
-            memory.parent.mkdir(parents=True, exist_ok=True)
-            replace_json(memory, {**known, name: [content, stamps]})
+        with suppress(OSError):  # if the cache cannot be written, the digest is computed again next time
+            cache_file.parent.mkdir(parents=True, exist_ok=True)
+            replace_json(cache_file, {**known, name: [content, stamps]})
     return content
 
 
 def _stamp(file: Path) -> list[int]:
-    """Size, time of the content, time of the inode (both in ns) and number of the inode."""
+    """Size, modification time and inode change time (both in ns), and inode number."""
     facts = file.stat()
     return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]

@@ -1,4 +1,4 @@
-"""The model card of each student: README.md with the hub's YAML, out of a run's records.
+"""The model card of each student: README.md with the hub's YAML, from a run's records.
 
 The hub's fields: https://huggingface.co/docs/hub/model-cards.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ CARD = "README.md"
 MARKER = "<!-- Written by Prunus out of the run's records. Remove this line to keep what you write here. -->"
 _PATHS = ("path", "config", "task", "of", "base", "data", "gold", "template", "references", "model", "prompts")
 _ADDRESS = "${URL}"
-"""What stands for a server's address: whoever uses the recipe has another, and this one's may be nobody's business."""
+"""Replaces a server's address: other users have another server, and this one may be private."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _LICENCE_KEYS = ("license", "license_name", "license_link")
@@ -40,13 +41,13 @@ _LICENCE_KEYS = ("license", "license_name", "license_link")
 def write_cards(root: Path) -> list[Path]:
     """Write the card of every student of the run in `root` into its last folder, and into that of its export.
 
-    A card whose first line under the YAML was removed is somebody's own by now, and is left alone.
+    A card without the marker line under the YAML was edited by hand, and is not overwritten.
 
     Returns:
         The cards that were written.
 
     Raises:
-        ArtifactError: `root` holds no run, or a record is damaged.
+        ArtifactError: `root` is not the folder of a run, or a record is damaged.
     """
     run = load_run(root)
     if run.recipe.get("students"):
@@ -71,7 +72,7 @@ def _write(card: Path, text: str) -> Path | None:
 
 
 def card_texts(run: Run, name: str, model: Result, export: Result | None) -> dict[Path, str]:
-    """The cards of one student by their folders: its own, its export's, and those of folders in that."""
+    """The cards of one student by folder: the model's, the export's, and one for each folder in the export."""
     config = read_object(model.folder / "config.json", ArtifactError)
     shape = Shape.from_config(config, family_of(config, name), name)
     teacher, source = (_file(run.origin), None) if run.origin else _teacher(run.recipe["teacher"])
@@ -120,44 +121,40 @@ def _facts(run: Run, name: str, model: Result, export: Result | None, shape: Sha
 
 
 def _of_files(metadata: dict[str, Any]) -> dict[str, Any]:
-    """The YAML of an export: transformers loads nothing that lies in its folder itself."""
+    """The YAML of an export, whose folder itself transformers cannot load."""
     return {key: value for key, value in metadata.items() if key != "library_name"}
 
 
 def title_of(run: str, student: str, licence: Licence) -> str:
-    """What to call a student, beginning as its licence asks."""
+    """The title of a student's card, with the prefix that its licence requires."""
     title = f"{run}-{student}"
     return title if title.startswith(licence.prefix) else f"{licence.prefix}-{title}"
 
 
 def _results(run: Run, name: str) -> str:
-    """The teacher's rows and the student's, of the table on held-out text and of the tasks'."""
-    evaluated = [result.subject in ("teacher", name) for result in run.of_kind("evaluate")]
-
-    def own(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
-        return [row for row, wanted in zip(rows, evaluated, strict=False) if wanted]
-
-    text = _table(HEADER, own(comparison(run)))
-    if not tasks.asked(run):
+    """The teacher's and the student's rows of the tables on held-out text and on tasks."""
+    chosen = [result.subject in ("teacher", name) for result in run.of_kind("evaluate")]
+    text = _table(HEADER, list(compress(comparison(run), chosen)))
+    if not tasks.evaluated_tasks(run):
         return text
     scores = tasks.scores(run)
     return (
         text
         + "\nTasks: shares in percent, other scores unchanged; ± is half of the interval.\n\n"
-        + _table(scores.header, own(scores.rows))
+        + _table(scores.header, list(compress(scores.rows, chosen)))
     )
 
 
 def _file(origin: dict[str, Any]) -> str:
-    """What a teacher is called that came as a GGUF file: by that file, and by the name that it gives itself."""
+    """The name of a teacher from a GGUF file: the file's, and the name in its metadata."""
     name = origin.get("name")
     return f"the GGUF file `{origin['file']}`" + (f" ({name})" if name else "")
 
 
 def _teacher(recipe: dict[str, Any]) -> tuple[str, Path | None]:
-    """What the teacher is called, and the folder that its card is in, if it is here.
+    """The teacher's name, and the folder of its card if that is on this machine.
 
-    A path with a `${NAME}` is followed to the folder, and called by what is written.
+    In a path with `${NAME}` the variable is resolved to find the folder, but not shown in the name.
     """
     written = recipe.get("path")
     if written is None:
@@ -232,14 +229,14 @@ def _named(sources: Sequence[dict[str, Any]]) -> str:
 
 
 def _short(recipe: dict[str, Any], name: str) -> dict[str, Any]:
-    """The recipe as far as it concerns one student."""
+    """The part of the recipe that concerns one student."""
     named = ("seed", "teacher", "data", "correct", "score")
     kept: dict[str, Any] = {key: recipe[key] for key in named if key in recipe}
     return {**kept, "students": _with_parents(recipe["students"], name), "evaluate": recipe["evaluate"]}
 
 
 def _with_parents(students: dict[str, Any], name: str) -> dict[str, Any]:
-    """A student, behind those of the recipe that it is merged from."""
+    """A student, after the students of the recipe that it is merged from."""
     merge = students[name].get("merge") or {}
     named = [str(entry).partition(".")[0] for entry in (*merge.get("of", ()), merge.get("base"))]
     parents = [_with_parents(students, parent) for parent in named if parent in students]
@@ -247,7 +244,7 @@ def _with_parents(students: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _without_places(value: Any) -> Any:
-    """The recipe without the folders of the machine that it ran on, and without what it leaves out."""
+    """The recipe without paths of the machine that it ran on, and without empty values."""
     if isinstance(value, dict):
         given = {key: item for key, item in value.items() if item is not None}
         return {key: _without_place(key, item) for key, item in given.items()}
@@ -263,7 +260,7 @@ def _without_place(key: str, item: Any) -> Any:
 
 
 def _place(path: Any) -> Any:
-    """A path without the folders above what it names; what is on the hub is no path."""
+    """The last part of a local path; names on the hub are unchanged."""
     if isinstance(path, list):
         return [_place(one) for one in path]
     if not isinstance(path, str) or (not path.startswith(("/", ".", "~", "$")) and not _is_here(path)):
@@ -274,7 +271,7 @@ def _place(path: Any) -> Any:
 def _is_here(text: str) -> bool:
     try:
         return Path(text).exists()
-    except OSError:  # a text that no file can be called by
+    except OSError:  # a text that cannot be a file name
         return False
 
 

@@ -1,4 +1,4 @@
-"""Curves of training: each term of a loss by itself, and the loss where it is a sum of several."""
+"""Training curves: each term of a loss, and the loss where it is a sum of several terms."""
 
 from __future__ import annotations
 
@@ -25,46 +25,51 @@ TERMS: dict[str, tuple[str, str]] = {
     "kto": ("KTO loss", "loss per answer"),
     **{name: (f"{name.upper()} loss", _PAIR) for name in ("dpo", "cdpo", "ipo", "rpo", "simpo", "spin")},
 }
-"""Terms as metrics.jsonl names them: title, and what the axis counts."""
+"""Terms by their names in metrics.jsonl: title, and unit of the axis."""
 
 ONLINE = ("grpo", "rloo")
-"""Methods whose loss says nothing of how good the model is; their reward does."""
-_UNSCALED = ("mse", "cosine", "cross_entropy")  # losses that no temperature divides
+"""Methods whose loss does not measure how good the model is; their reward does."""
+_UNSCALED = ("mse", "cosine", "cross_entropy")  # losses without a temperature
 _DISTANCES = {"relative": "squared error / state's size", "mse": "mean squared error", "cosine": "1 - cosine"}
-_ALIKE = 1e-3  # by which a term may differ from the loss, in relation, and be its only one
+_ALIKE = 1e-3  # relative difference up to which a term counts as the whole loss
 
 
 def curves(run: Run) -> list[tuple[str, str, str]]:
-    """Title, note and chart of every curve; values of different losses do not share a chart."""
-    found: dict[tuple[str, str], list[Series]] = {}
+    """Title, note and chart of every curve; different losses do not share a chart."""
+    series_of: dict[tuple[str, str], list[Series]] = {}
     for result in [*run.of_kind("correct"), *run.of_kind("distill"), *run.of_kind("align")]:
-        name = result.subject
-        if result.label not in ("correct", "distill"):
-            name = f"{name} {result.label.removeprefix('align-')}"
         for title, unit, points in _of(result):
-            found.setdefault((title, unit), []).append(Series(name, points))
-    note = "By tokens read in training; each point is the mean since the one before."
+            series_of.setdefault((title, unit), []).append(Series(_named(result), points))
+    note = "By training tokens; each point is the mean since the point before."
     return [
         (title, note, line_chart(series, "tokens", unit, log_y=unit != "reward"))
-        for (title, unit), series in found.items()
+        for (title, unit), series in series_of.items()
     ]
 
 
+def _named(result: Result) -> str:
+    """A line's name: the model, and which training where it has several."""
+    kind, _, rest = result.label.partition("-")
+    if kind == "align":
+        return f"{result.subject}: alignment {rest.partition('-')[0]}".rstrip()
+    return f"{result.subject}: first cut" if rest == "via" else result.subject
+
+
 def _of(result: Result) -> Iterator[tuple[str, str, list[tuple[float, float]]]]:
-    """The curves of one training: title, unit, points."""
+    """The curves of one training step: title, unit, points."""
     lines, config = result.lines("metrics.jsonl"), result.record["config"]
     if config.get("method") in ONLINE:
-        yield f"Reward of the model's own answers, {config['method']}", "reward", _points(lines, "reward")
+        yield f"Reward of the model's answers, {config['method']}", "reward", _points(lines, "reward")
         return
     terms = [term for term in TERMS if any(_is_number(line.get(term)) for line in lines)]
     for term in terms:
         yield (*_titled(term, config), _points(lines, term))
     if not (len(terms) == 1 and all(_alike(line, terms[0]) for line in lines)):
-        yield f"Loss as trained: {composition(config)}", "loss", _points(lines, "loss")
+        yield f"Training loss: {composition(config)}", "loss", _points(lines, "loss")
 
 
 def composition(config: dict[str, Any]) -> str:
-    """What the loss of a training is made of, in words."""
+    """The terms of a training loss, in words."""
     guide, method = _guide(config), config.get("method", "distil")
     if method == "orpo":
         return f"cross-entropy + {config.get('odds_weight', 0):g} × odds ratio"
@@ -85,20 +90,20 @@ def composition(config: dict[str, Any]) -> str:
 
 
 def _titled(term: str, config: dict[str, Any]) -> tuple[str, str]:
-    """A term's title with what its values depend on, and its unit."""
+    """A term's title, with the options that its values depend on, and its unit."""
     title, unit = TERMS[term]
     guide, method = _guide(config), config.get("method")
     if term == guide.get("loss") and term not in _UNSCALED:
         if guide.get("temperature", 1.0) != 1:
             title += f" at temperature {guide['temperature']:g}"
         if guide.get("top_k"):
-            title += f", over the teacher's {guide['top_k']} likeliest tokens and the rest as one"
+            title += f", over the teacher's top {guide['top_k']} tokens and the rest as one"
         if guide.get("targets") == "cached":
-            title += ", over the tokens that were kept of the teacher"
+            title += ", over the teacher's stored tokens"
     if guide.get("data") == "student":
-        title += ", on what the student writes"
+        title += ", on the student's own text"
     if method is not None and term in ("cross_entropy", guide.get("loss")):
-        title += ", where the assistant speaks"
+        title += ", on the assistant's turns"
     if term == "states":
         unit = _DISTANCES.get(guide.get("states", {}).get("distance", ""), unit)
     if term == "sft" and method not in ("simpo", "orpo") and not config.get("per_token"):
@@ -107,7 +112,7 @@ def _titled(term: str, config: dict[str, Any]) -> tuple[str, str]:
 
 
 def _guide(config: dict[str, Any]) -> dict[str, Any]:
-    """The options of what is learnt from a teacher."""
+    """The options of learning from a teacher."""
     if "method" not in config:
         return config
     return dict(config.get("guide", {})) if config["method"] == "distil" else {}

@@ -1,4 +1,4 @@
-"""The forms of the records that a report reads, as far as it reads them: one class a file, one entry a kind of step."""
+"""The parts of records that a report reads: one class for each file, one entry for each kind of step."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Count = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-"""A whole number that a float has room for."""
+"""An integer that a float can represent in size."""
 
 
 class _Form(BaseModel):
-    """What is not named here is not read, and may be anything; a number is finite."""
+    """Only the fields named here are read and checked; numbers must be finite."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="ignore")
 
@@ -30,12 +30,12 @@ class StepForm(_Form):
     def _inside(cls, folder: str) -> str:
         path = PurePosixPath(folder)
         if path.is_absolute() or ".." in path.parts:
-            raise ValueError("leads out of the run's folder")
+            raise ValueError("points outside the run's folder")
         return folder
 
 
 class FailureForm(_Form):
-    """A step that failed while others went on."""
+    """A step that failed while others continued."""
 
     step: str
     message: str
@@ -85,7 +85,7 @@ class _Teacher(_Form):
 
 
 class CardRecipeForm(_Form):
-    """The recipe, as far as a model card reads it."""
+    """The part of the recipe that a model card reads."""
 
     teacher: _Teacher
     data: _Data
@@ -190,7 +190,7 @@ class _MergeForm(RecordForm):
     @model_validator(mode="after")
     def _evolved(self) -> _MergeForm:
         if self.config.evolve.trials and None in vars(self.metrics).values():
-            raise ValueError("metrics: of an evolution chosen_trial, fitness and fitness_start")
+            raise ValueError("metrics: an evolution needs chosen_trial, fitness and fitness_start")
         return self
 
 
@@ -287,7 +287,7 @@ class _Layers(_Form):
 
 
 class ScoresForm(_Form):
-    """scores.json; neurons of a mixture of experts are kept by expert."""
+    """scores.json; a mixture of experts has a list of neurons for each expert."""
 
     layers: _Layers
     neurons: list[list[float]] | list[list[list[float]]] = []
@@ -346,7 +346,7 @@ class TrialForm(_Form):
 
 
 class ParentForm(_Form):
-    """What a parent is worth by itself."""
+    """A parent's fitness."""
 
     first: Annotated[dict[str, float], Field(min_length=1, alias="0")]
 
@@ -392,7 +392,7 @@ FILES: dict[str, dict[str, Any]] = {
     "search": {"search.json": SearchForm},
     "export": {"export.json": Annotated[dict[str, dict[str, Any]], AfterValidator(_formats)]},
 }
-"""The files that a report reads of each kind of step, with their forms: of a .jsonl that of a line."""
+"""The files that a report reads for each kind of step, with their forms; for .jsonl, the form of a line."""
 
 EVOLVED: dict[str, Any] = {"journal.jsonl": TrialForm, "parents.json": Annotated[list[ParentForm], Field(min_length=1)]}
-"""Those of a merge that was evolved."""
+"""The same for an evolved merge."""

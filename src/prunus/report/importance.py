@@ -1,4 +1,4 @@
-"""Charts of what scoring found: layers in their order, channels and neurons by their rank, heads by layer."""
+"""Charts of scores: layers in order, channels and neurons by rank, heads by layer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prunus.report.records import Run
 
 
 def importance(run: Run) -> list[tuple[str, str, str]]:
-    """Title, note and chart of each axis that the run's scores have."""
+    """Title, note and chart of each axis that was scored."""
     result = next(iter(run.of_kind("score")), None)
     return [] if result is None else list(_charts(result.json("scores.json")))
 
@@ -32,14 +32,14 @@ def _charts(scores: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     if scores.get("neurons"):
         yield (
             "MLP neurons",
-            "Importance of each layer's neurons, in falling order; in a mixture those of all its experts together.",
+            "Importance of each layer's neurons, in falling order; the experts of a mixture are ranked together.",
             line_chart([Series(f"layer {i}", _falling(_flat(row))) for i, row in enumerate(scores["neurons"])],
                        "rank", "importance", log_y=True),
         )  # fmt: skip
     if scores.get("heads"):
         yield (
             "Attention heads",
-            "Importance, each layer shaded by itself from its least head to its largest.",
+            "Importance; each layer is shaded from its smallest value to its largest.",
             heat_map(scores["heads"], "head", "layer"),
         )
 

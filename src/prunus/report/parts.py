@@ -1,4 +1,4 @@
-"""Cards of an export's folders, ONNX and torchao: what each is, how it is loaded, what of it was measured."""
+"""The contents of cards of an export's folders (ONNX, torchao): format, library, measurements."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prunus.report.records import Result
 
 
 def parts_of(export: Result) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The formats of an export that are folders, each with what its card is filled with."""
+    """The formats of an export that are folders, each with the values of its card."""
     for name, facts in export.json("export.json").items():
         if "what" in facts and (export.folder / name).is_dir():
             own = {"what": facts["what"], "library": facts["library"], "figures": _figures(facts)}
@@ -18,7 +18,7 @@ def parts_of(export: Result) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def part_metadata(name: str, library: str, parent: dict[str, Any]) -> dict[str, Any]:
-    """The YAML of a format's folder that a library loads, out of that of the student's card."""
+    """The YAML of a format's folder, from that of the student's card."""
     tags = [tag for tag in parent["tags"] if tag not in ("gguf", "onnx", "torchao")]
     return {**parent, "library_name": library, "tags": [*tags, *name.split("-")]}
 
@@ -32,8 +32,8 @@ def _figures(facts: dict[str, Any]) -> str:
     rows = [
         ("size", human_bytes(facts["nbytes"])),
         ("KL to the model, nats per token", f"{facts['kl']:.2g}"),
-        ("first choices alike", f"{facts['top1']:.2%}" if facts.get("top1") is not None else "not measured"),
+        ("same top-1 token", f"{facts['top1']:.2%}" if facts.get("top1") is not None else "not measured"),
     ]
     if facts.get("perplexity") and facts.get("perplexity_of_model"):
-        rows.append(("perplexity, and the model's", f"{facts['perplexity']:.4g}, {facts['perplexity_of_model']:.4g}"))
+        rows.append(("perplexity; the model's", f"{facts['perplexity']:.4g}, {facts['perplexity_of_model']:.4g}"))
     return "| | |\n| --- | ---: |\n" + "".join(f"| {name} | {value} |\n" for name, value in rows)

@@ -1,4 +1,4 @@
-"""The records of a run, as the report reads them: what the steps wrote down, and nothing else."""
+"""The records of a run, as the report reads them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Result:
     """One finished step.
 
     Attributes:
-        subject: Whose it is: the teacher, a student, a reference.
-        label: What it is called among that one's steps.
-        kind: What was done.
-        folder: Where its files are.
+        subject: The model that the step belongs to: the teacher, a student or a reference.
+        label: The step's name among the steps of its subject.
+        kind: The kind of step.
+        folder: The folder of its files.
         record: artifact.json.
-        files: What `forms.FILES` names of its other files, by name, read and checked.
+        files: The contents of its other files that `forms.FILES` lists, by name, checked.
     """
 
     subject: str
@@ -46,17 +46,17 @@ class Result:
 
 @dataclass(frozen=True)
 class Run:
-    """A run as far as it is finished.
+    """The finished steps of a run.
 
     Attributes:
-        name: The recipe's.
+        name: The recipe's name.
         recipe: The recipe.
         results: The finished steps.
         missing: The names of steps that are not done.
-        damaged: Of steps whose records cannot be used, and are left out, what is wrong.
-        failures: Steps that failed while the others went on: name and message.
+        damaged: A message for each step that is left out because its records cannot be used.
+        failures: Steps that failed while others continued: name and message.
         teacher: The teacher's dimensions.
-        origin: What the GGUF file says of itself that the teacher was made from; empty for another teacher.
+        origin: Metadata of the GGUF file that the teacher was made from; empty for other teachers.
     """
 
     name: str
@@ -83,11 +83,11 @@ def load_run(root: Path) -> Run:
     A step whose records are damaged is left out, and named in `damaged`.
 
     Raises:
-        ArtifactError: The folder holds no run, or run.json is damaged.
+        ArtifactError: The folder is not that of a run, or run.json is damaged.
     """
     manifest = root / "run.json"
     if not manifest.is_file():
-        raise ArtifactError(f"{root}: is no folder of a run: there is no run.json; `prunus run` makes it")
+        raise ArtifactError(f"{root}: is not the folder of a run: it has no run.json, which `prunus run` writes")
     facts = read_object(manifest, ArtifactError)
     check(facts, ManifestForm, str(manifest))
     results, missing, damaged = [], [], []
@@ -113,15 +113,15 @@ def load_run(root: Path) -> Run:
 
 
 def check(value: Any, form: Any, where: str) -> None:
-    """Refuse a value that has not the form that is read of it.
+    """Check that a value has the form that the report reads.
 
     Args:
-        value: As JSON gives it.
-        form: A class of `forms`, or what pydantic makes a type of.
+        value: A value from JSON.
+        form: A class of `forms`, or another type that pydantic can check.
         where: The file, for the message.
 
     Raises:
-        ArtifactError: Names the key, the value found, and what is expected.
+        ArtifactError: The value has another form: names the key, the value, and what is expected.
     """
     try:
         TypeAdapter(form).validate_python(value)
@@ -131,8 +131,8 @@ def check(value: Any, form: Any, where: str) -> None:
         found = repr(first["input"])
         found = found if len(found) <= _SHOWN else f"{found[:_SHOWN]}..."
         raise ArtifactError(f"{where}: damaged: {place or 'the whole'}: {first['msg']}; found {found}") from None
-    except UnicodeEncodeError:  # of a message of ours that repeats a name
-        raise ArtifactError(f"{where}: damaged: a name holds a lone surrogate, which is no character") from None
+    except UnicodeEncodeError:  # from a message that repeats a name
+        raise ArtifactError(f"{where}: damaged: a name contains a lone surrogate, which is not a character") from None
 
 
 def _result(folder: Path, step: dict[str, Any]) -> Result:

@@ -1,4 +1,4 @@
-"""What a report says of a search: the candidates, how their ranking moved and when it settled, and the Pareto front."""
+"""The search in a report: candidates, how their ranking changed and when it settled, and the Pareto front."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def found_in(run: Run) -> dict[str, Any] | None:
 
 
 def candidates(found: dict[str, Any]) -> Table:
-    """Every candidate: its share of the tightest limit, its place before recovery, its loss after each rung.
+    """Every candidate: its figure for the tightest limit, its rank before recovery, its loss after each rung.
 
-    Those that came furthest stand first.
+    Candidates that reached the last rung come first.
     """
     tokens = [human(count) for count in found["tokens"]]
     cost = found["cost"]
@@ -36,20 +36,20 @@ def candidates(found: dict[str, Any]) -> Table:
 
 
 def movement(found: dict[str, Any]) -> str:
-    """How the ranking moved, in a sentence."""
+    """How the ranking changed, in a sentence."""
     before = found["before"]
     first = human(found["tokens"][0])
     rank = before["rank_correlation"]
-    told = "" if rank is None else f"rank correlation {rank:.2f} before recovery with that after {first} tokens; "
-    cost = f"choosing before recovery would have taken {before['chosen']}, {before['regret']:.4f} worse then"
-    right = "before recovery the same one led" if not before["regret"] else cost
+    alike = "" if rank is None else f"rank correlation of before recovery and after {first} tokens: {rank:.2f}; "
+    worse = f"before recovery {before['chosen']} led, which is {before['regret']:.4f} worse after {first} tokens"
+    first_choice = "before recovery the same candidate led" if not before["regret"] else worse
     later = [f"{value:.2f}" for value in found["rank_correlations"] if value is not None]
-    between = f"; from rung to rung {', '.join(later)}" if later else ""
-    return f"{told}{right}{between}; the leader stayed from {human(found['settled_at_tokens'])} tokens on"
+    between = f"; from rung to rung: {', '.join(later)}" if later else ""
+    return f"{alike}{first_choice}{between}; the leader is the same from {human(found['settled_at_tokens'])} tokens on"
 
 
 def charts(found: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Title, note and picture of the Pareto front and of the ranking's movement."""
+    """Title, note and chart of the Pareto front and of the ranking."""
     measure, cost = found["measure"], found["cost"]
     points = [
         (name, one["figures"][cost], one["rungs"][0][measure]["value"]) for name, one in found["candidates"].items()
@@ -63,14 +63,14 @@ def charts(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     for name, _ in _ordered(found):
         places = [(stage, order.index(name) + 1) for stage, order in enumerate(found["order"]) if name in order]
         series.append(Series(name, [(float(stage), float(place)) for stage, place in places]))
-    moved = line_chart(series, f"0: {_CUT}; 1 to {stages - 1}: rungs", "place, the best on top", falling=True)
+    moved = line_chart(series, f"0: {_CUT}; 1 to {stages - 1}: rungs", "rank, the best on top", reversed_y=True)
     return [
         (
             f"Search: {measure} by {cost}",
-            "Every candidate after the first rung. Nothing beats those on the line in both.",
+            "Every candidate after the first rung. No candidate is better in both than one on the line.",
             front,
         ),
-        ("Search: how the ranking moved", movement(found) + ".", moved),
+        ("Search: ranking after each rung", movement(found) + ".", moved),
     ]
 
 
@@ -80,7 +80,7 @@ def _ordered(found: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _unit(cost: str) -> str:
-    """The unit of what a budget limits, as search.json keeps it."""
+    """The unit of a budget's limit in search.json."""
     if "file" in cost or "context" in cost:
         return "bytes"
     return "seconds a token" if "decode" in cost else ""

@@ -1,4 +1,4 @@
-"""The `report` step: one HTML page out of a run's records. It reads no weight and needs no network."""
+"""The `report` step: one HTML page from a run's records. It reads no weights and needs no network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from prunus.console import duration, human_bytes, printable
 from prunus.files import replace_text
@@ -17,10 +17,11 @@ from prunus.report.charts import Series, interval_chart, line_chart
 from prunus.report.curves import curves
 from prunus.report.importance import importance
 from prunus.report.records import Result, Run, load_run
+from prunus.report.summary import best, summary
 from prunus.report.table import HEADER, comparison, row_name
 from prunus.yaml12 import dump_yaml
 
-_LONGEST = 10_000  # characters of an answer on the page; the whole of it is in the records
+_LONGEST = 10_000  # characters of an answer on the page; the records have all of it
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ def write_report(root: Path, out: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page.filters["shortened"] = _shortened
+    page.filters |= {"shortened": _shortened, "breakable": _breakable}
     html = page.get_template("page.html.j2").render(
         name=run.name,
         missing=run.missing,
         damaged=run.damaged,
         failures=run.failures,
-        header=HEADER,
-        rows=comparison(run),
+        best=best(run),
+        summary=summary(run),
         figures=[*_quality(run), *_made(curves(run)), *_made(_search(run)), *_evolutions(run), *_made(importance(run))],
         answers=[*_answers(run), *tasks.answers(run)],
         tables=_tables(run),
@@ -62,7 +63,6 @@ def write_report(root: Path, out: Path) -> Path:
         recipe=dump_yaml(run.recipe),
         versions=run.results[-1].record["versions"] if run.results else {},
         hardware=sorted({result.record["hardware"] for result in run.results}),
-        confidence=run.recipe["evaluate"]["confidence"],
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_text(out, printable(html))
@@ -70,10 +70,15 @@ def write_report(root: Path, out: Path) -> Path:
 
 
 def _shortened(text: str) -> str:
-    """The beginning of a text that is too long for a page."""
+    """A text, or its beginning where it is too long for a page."""
     return (
         text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... (the first {_LONGEST:,} of {len(text):,} characters)"
     )
+
+
+def _breakable(title: str) -> Markup:
+    """A column's title that may be broken after underscores."""
+    return Markup(escape(title).replace("_", Markup("_<wbr>")))
 
 
 def _made(charts: Iterable[tuple[str, str, str]]) -> list[Figure]:
@@ -81,25 +86,31 @@ def _made(charts: Iterable[tuple[str, str, str]]) -> list[Figure]:
 
 
 def _tables(run: Run) -> list[tuple[str, str, tasks.Table]]:
-    """The tables of tasks that have anything in them: title, note, table."""
-    level = f"{run.recipe['evaluate']['confidence']:.0%}"
+    """The tables that have rows: title, note, table."""
+    level = f"{100 * run.recipe['evaluate']['confidence']:g} %"
     search = shapes.found_in(run)
-    found = [
-        ("Tasks", f"Shares in percent; grades, from 1 to 10, perplexities, nats and bits as they are; ± half of the "
-         f"{level} interval; {tasks.HOLE}: no score.",
-         tasks.scores(run)),
-        ("Tasks, beside the teacher", f"Paired differences on the same items with their {level} intervals, by the "
-         f"bootstrap over items. {tasks.NOISE} marks those that may be noise.", tasks.differences(run)),
-        ("Writing", "Over all tasks answered in words. Pruning hides here: choosing among answers survives it longer.",
-         tasks.health(run)),
-        ("Speed", "One sequence on this machine; × is the ratio to the teacher, measured by turns in one run.",
-         tasks.speed(run)),
+    tables = [
+        ("On held-out text", f"± is half of the {level} bootstrap interval over windows of text. NLL and KL are in "
+         "nats per token. Increase is the paired difference to the teacher on the same windows. Top-1 is the share of "
+         "tokens for which the model and its teacher predict the same token. Tokens counts the text that the model was "
+         "trained on in this run, without conversations of alignment.",
+         tasks.Table(HEADER, comparison(run))),
+        ("Tasks", f"Shares are in percent, grades from 1 to 10; other metrics are unchanged. ± is half of the {level} "
+         f"interval. {tasks.MISSING} marks a missing score.", tasks.scores(run)),
+        *((f"{name}: its parts", "The same metric for each part.", table) for name, table in tasks.parts(run)),
+        ("Tasks: difference to the teacher", f"Paired differences on the same items with their {level} bootstrap "
+         f"intervals. {tasks.NOISE} marks a difference that may be noise: its interval contains 0.",
+         tasks.differences(run)),
+        ("Written answers", "Means over all tasks with written answers. Pruning damages these sooner than the choice "
+         "among given answers.", tasks.health(run)),
+        ("Speed", f"Measured on {tasks.timed_on(run)}, one sequence at a time; × is the ratio to the teacher, measured "
+         "alternately in the same run.", tasks.speed(run)),
+        ("Size", "Weights as loaded for the evaluation; KV cache in the same number format.", tasks.sizes(run)),
     ]  # fmt: skip
     if search is not None:
-        found.append(("Search: candidates", "Losses on the ranking text, which no evaluation reads; those that came "
-                      "furthest first.", shapes.candidates(search)))  # fmt: skip
-    found[2:2] = [(f"{name}, by its parts", "Scores as above.", table) for name, table in tasks.parts(run)]
-    return [(title, note, table) for title, note, table in found if len(table.header) > 1 and table.rows]
+        tables.append(("Search: candidates", "Losses on the ranking text, which no evaluation reads. Candidates that "
+                       "reached the last rung come first.", shapes.candidates(search)))  # fmt: skip
+    return [(title, note, table) for title, note, table in tables if len(table.header) > 1 and table.rows]
 
 
 def _quality(run: Run) -> list[Figure]:
@@ -108,7 +119,7 @@ def _quality(run: Run) -> list[Figure]:
         kl = result.json("results.json")["figures"].get("kl")
         if kl:
             rows.append((row_name(run, result), kl["value"], kl["low"], kl["high"]))
-    note = "On held-out text, with the confidence interval. 0 is the teacher itself."
+    note = "On held-out text, in the order of the table, with the confidence interval. The teacher is at 0."
     return (
         [Figure("KL to the teacher", note, Markup(interval_chart(rows, "KL(teacher ‖ model), nats per token")))]
         if rows
@@ -122,7 +133,7 @@ def _search(run: Run) -> list[tuple[str, str, str]]:
 
 
 def _evolutions(run: Run) -> list[Figure]:
-    """Of each evolved merge its fitness, trial by trial, beside what each parent is worth."""
+    """For each evolved merge the fitness of its trials, and that of each parent."""
     figures = []
     for result in run.of_kind("merge"):
         if not result.record["config"]["evolve"]["trials"]:
@@ -131,26 +142,27 @@ def _evolutions(run: Run) -> list[Figure]:
         if not lines:
             continue
         tried = [(line["number"], line["fitness"]) for line in lines]
-        best = [(number, max(fitness for _, fitness in tried[: i + 1])) for i, (number, _) in enumerate(tried)]
+        leading = [(number, max(fitness for _, fitness in tried[: i + 1])) for i, (number, _) in enumerate(tried)]
         ends = (0, max(tried[-1][0], 1))
-        series = [Series("each trial", tried), Series("the best so far", best)]
+        series = [Series("each trial", tried), Series("best so far", leading)]
         for number, parent in enumerate(result.json("parents.json")):
             worth = sum(parent["0"].values()) / len(parent["0"])
-            series.append(Series(f"model {number} by itself", [(end, worth) for end in ends]))
+            series.append(Series(f"model {number} alone", [(end, worth) for end in ends]))
         chosen = result.record["metrics"]
         note = (
-            "Mean reward over tasks, on conversations that the evaluation does not ask. Chosen on further ones: trial "
-            f"{chosen['chosen_trial']:.0f}, {chosen['fitness']:.3f} on all; the start {chosen['fitness_start']:.3f}."
+            "Mean reward over tasks, on conversations that no evaluation uses. The best trials are compared on more "
+            f"of them: trial {chosen['chosen_trial']:.0f} was chosen, with a fitness of {chosen['fitness']:.3f} on "
+            f"all; the start has {chosen['fitness_start']:.3f}."
         )
         if result.record["config"]["evolve"]["i_am_tuning_on_the_test_set"]:
-            note += " It was allowed to tune on the test set: scores on that say nothing of other data."
+            note += " This merge was tuned on the test set, by option: its scores there do not hold for other data."
         chart = line_chart(series, "trial", "fitness: mean reward, 0 to 1")
         figures.append(Figure(f"Evolution of {result.subject}", note, Markup(chart)))
     return figures
 
 
 def _answers(run: Run) -> list[dict[str, Any]]:
-    """For each prompt what every evaluated model answered, in the order of the table."""
+    """For each prompt every evaluated model's answer, in the order of the table."""
     prompts: dict[str, list[tuple[str, str]]] = {}
     for result in run.of_kind("evaluate"):
         for line in result.lines("answers.jsonl"):

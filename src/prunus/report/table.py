@@ -1,4 +1,4 @@
-"""The table of a run: teacher, students and baselines, each figure with its interval."""
+"""Measurements on held-out text: teacher, students and references, each figure with its interval."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prunus.report.records import Result, Run
 
 HEADER = ("model", "parameters", "non-emb.", "tokens", "NLL", "increase", "perplexity", "bits/byte", "KL", "top-1")
 STAGES = {
-    ("teacher", "evaluate-original"): "teacher, as it came",
+    ("teacher", "evaluate-original"): "teacher, original",
     ("teacher", "evaluate"): "teacher",
 }
 
@@ -18,16 +18,16 @@ STARTS = ("evaluate-pruned", "evaluate-merged")
 
 
 def comparison(run: Run) -> list[list[str]]:
-    """One row for each evaluated model, in the order of the recipe, then one for each step that failed.
+    """One row for each evaluated model, in the order of the recipe, then one for each failed step.
 
-    Cells are as `HEADER` names them.
+    `HEADER` names the columns.
     """
     failed = [[step, "failed", *[""] * (len(HEADER) - 2)] for step, _ in run.failures]
     return [*(_row(run, result) for result in run.of_kind("evaluate")), *failed]
 
 
 def row_name(run: Run, result: Result) -> str:
-    """What to call an evaluated model."""
+    """The name of an evaluated model: its subject, and the steps that made it."""
     named = STAGES.get((result.subject, result.label))
     if named:
         corrected = result.label == "evaluate" and run.find("teacher", "correct")
@@ -35,13 +35,24 @@ def row_name(run: Run, result: Result) -> str:
     origin = _origin(run, result.subject)
     if origin is None:
         return f"{result.subject}: reference"
-    trained = ["distilled"] if result.label not in STARTS and run.find(result.subject, "distill") else []
-    trained += methods(run, result.subject) if result.label == "evaluate" else []
-    return " + ".join([f"{result.subject}: {origin}", *trained])
+    stages = ["distilled"] if result.label not in STARTS and run.find(result.subject, "distill") else []
+    if result.label == "evaluate" and (aligned := methods(run, result.subject)):
+        stages.append("aligned" if aligned == ["distil"] else f"aligned ({', '.join(map(_method, aligned))})")
+    return " + ".join([f"{result.subject}: {origin}", *stages])
+
+
+def is_student(run: Run, result: Result) -> bool:
+    """Whether an evaluated model is a student: neither the teacher nor a reference."""
+    return result.subject != "teacher" and _origin(run, result.subject) is not None
+
+
+def _method(name: str) -> str:
+    """A method of alignment as papers write it."""
+    return {"distil": "distillation", "simpo": "SimPO", "cdpo": "cDPO"}.get(name, name.upper())
 
 
 def merged_by(result: Result) -> str:
-    """How a model was merged, in words."""
+    """The merge method of a model."""
     config = result.record["config"]
     evolved = config["evolve"]["trials"] > 0
     tuned = evolved and config["evolve"]["i_am_tuning_on_the_test_set"]
@@ -49,7 +60,7 @@ def merged_by(result: Result) -> str:
 
 
 def _origin(run: Run, subject: str) -> str | None:
-    """What a student was before any training; None for a model that is no student."""
+    """How a student was made before any training; None for a model that is not a student."""
     merge, prune = run.find(subject, "merge"), run.find(subject, "prune")
     if merge is not None:
         return f"merged ({merged_by(merge)})"
@@ -59,11 +70,11 @@ def _origin(run: Run, subject: str) -> str | None:
         return "from scratch"
     if prune.record["config"]["importance"]["channels"]["criterion"] == "random":
         return "pruned at random"
-    return "rotated and pruned" if "kept_energy" in prune.record["metrics"] else "pruned"
+    return "pruned"
 
 
 def methods(run: Run, subject: str) -> list[str]:
-    """What a model was aligned by, in order; reward models, which are no stage of it, apart."""
+    """The methods of a model's stages of alignment, in order, without reward models, which do not change it."""
     stages = [result.record["config"]["method"] for result in run.of_kind("align") if result.subject == subject]
     return [method for method in stages if method != "reward"]
 
@@ -76,17 +87,17 @@ def _row(run: Run, result: Result) -> list[str]:
         human(facts["parameters"]),
         human(facts["non_embedding_parameters"]),
         _tokens(run, result),
-        _interval(figures["nll"], 3),
-        _interval(figures["nll_increase"], 3, signed=True) if figures.get("nll_increase") else "",
+        interval(figures["nll"], 3),
+        interval(figures["nll_increase"], 3, signed=True) if figures.get("nll_increase") else "",
         _value(figures.get("perplexity"), ".4g"),
         _value(figures.get("bits_per_byte"), ".4f"),
-        _interval(figures["kl"], 3) if figures.get("kl") else "",
+        interval(figures["kl"], 3) if figures.get("kl") else "",
         _value(figures.get("agreement"), ".1%"),
     ]
 
 
 def _tokens(run: Run, result: Result) -> str:
-    """What the model has read as text; conversations of alignment are not among it."""
+    """Tokens of text that the model was trained on, without conversations of alignment."""
     labels = ["distill-via"]  # between two cuts
     if result.label in ("evaluate", "evaluate-distilled"):
         labels.append("correct" if result.subject == "teacher" else "distill")
@@ -98,7 +109,7 @@ def _value(figure: dict[str, Any] | None, form: str) -> str:
     return format(figure["value"], form) if figure else ""
 
 
-def _interval(figure: dict[str, Any], digits: int, signed: bool = False) -> str:
+def interval(figure: dict[str, Any], digits: int, signed: bool = False) -> str:
     """A value and half the width of its interval."""
     half = (figure["high"] - figure["low"]) / 2
     return f"{figure['value']:{'+' if signed else ''}.{digits}f} ± {half:.{digits}f}"

@@ -1,4 +1,4 @@
-"""Short answers held against gold ones, as SQuAD and ChatRAG-Bench do: exact match, token F1, none at all.
+"""Scores of short answers against gold answers, as in SQuAD and ChatRAG-Bench: exact match, token F1, unanswerable.
 
 SQuAD: Rajpurkar et al. 2016, arXiv 1606.05250, and 2018, arXiv 1806.03822. ChatRAG-Bench: Liu et al. 2024, arXiv
 2401.10225.
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 NO_ANSWER = "Sorry. I cannot find the answer based on the context."
-"""What ChatRAG-Bench asks for where the passages do not say."""
+"""The answer that ChatRAG-Bench requires if the passages do not contain one."""
 
 _NOT = r"(?:can(?:no|')t|can not|could(?:n't| not)|(?:is|am|are|was) (?:un|not )able to|unable to)"
 _ABSENT = re.compile(
@@ -25,18 +25,18 @@ _ABSENT = re.compile(
 
 
 def normalised(text: str) -> str:
-    """Text in small letters, without punctuation and articles, a single space between words."""
+    """Text in lower case, without punctuation and articles, with single spaces."""
     bare = "".join(letter for letter in text.lower() if letter not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
 
 
 def exact_match(answer: str, gold: Sequence[str]) -> float:
-    """1 if an answer is one of the gold ones once both are normalised, and otherwise 0."""
+    """1 if the normalised answer equals a normalised gold answer, else 0."""
     return float(any(normalised(answer) == normalised(one) for one in gold))
 
 
 def token_f1(answer: str, gold: Sequence[str]) -> float:
-    """The best F1, in [0, 1], that an answer's words have with those of a gold one; no words on both sides have 1."""
+    """The best F1, in [0, 1], of an answer's words with those of a gold answer; 1 if both have no words."""
     return max((_f1(normalised(answer).split(), normalised(one).split()) for one in gold), default=0.0)
 
 
@@ -48,14 +48,14 @@ def _f1(answer: list[str], gold: list[str]) -> float:
 
 
 def says_unanswerable(answer: str) -> bool:
-    """Whether an answer says that it is not to be found."""
+    """Whether an answer states that the passages do not contain one."""
     return bool(_ABSENT.search(answer.lower().replace("’", "'")))
 
 
 def answered(answer: str, gold: Sequence[str]) -> tuple[float, float]:
-    """Token F1 and exact match of an answer; where no gold answer is, both are 1 if it says so and otherwise 0.
+    """Token F1 and exact match of an answer; without gold answers, both are 1 if it states that there is none.
 
-    SQuAD takes an empty answer for saying so. Here silence says nothing: a broken model is silent too.
+    Deviation: SQuAD accepts an empty answer as such a statement. Here it is wrong: a broken model is silent too.
     """
     if not gold:
         right = float(says_unanswerable(answer))

@@ -1,8 +1,8 @@
-"""Function calls held against possible answers by their syntax tree, as the Berkeley Function-Calling Leaderboard does.
+"""Comparison of function calls with possible answers, as in the Berkeley Function-Calling Leaderboard.
 
-Patil et al. 2025, BFCL, section 4 (AST evaluation). A verdict is the one of `bfcl-eval`'s checker for Python.
+Patil et al. 2025, BFCL, section 4 (AST evaluation). Verdicts equal those of `bfcl-eval`'s checker for Python.
 
-A possible answer is `{function: {parameter: [values]}}`; `""` among the values says that the parameter may be left out.
+A possible answer is `{function: {parameter: [values]}}`; `""` among the values means that the parameter is optional.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _TYPES: dict[str, type] = {
 
 
 def as_function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`{name, description, parameters}`, out of its `{type: function, function: ...}` if it is in one."""
+    """`{name, description, parameters}`, taken from `{type: function, function: ...}` if necessary."""
     function = tool.get("function", tool)
     return function if isinstance(function, dict) else tool
 
 
 def match(calls: Sequence[Call], functions: Sequence[Mapping[str, Any]], answers: Sequence[dict[str, Any]]) -> bool:
-    """Whether calls are, in any order, those of the possible answers: each of them once, and nothing besides.
+    """Whether the calls match the possible answers, in any order: one call for each answer, and no others.
 
     Args:
-        calls: What was written, as `syntax.parse` reads it.
-        functions: `{name, parameters: {properties, required}}` of each function that may be called.
-        answers: The possible answer for each call that is wanted.
+        calls: The calls, from `syntax.parse`.
+        functions: `{name, parameters: {properties, required}}` of each available function.
+        answers: The possible answer for each expected call.
     """
     if len(calls) != len(answers):
         return False
@@ -47,7 +47,7 @@ def match(calls: Sequence[Call], functions: Sequence[Mapping[str, Any]], answers
 
 
 def fits(call: Call, function: Mapping[str, Any], possible: dict[str, list[Any]]) -> bool:
-    """Whether a call is of a function, with every argument of the right type and among the possible values."""
+    """Whether a call calls the function, with every argument of the right type and among the possible values."""
     parameters = function.get("parameters", {})
     properties, given = parameters.get("properties", {}), call.arguments
     if call.name != function["name"] or any(name not in given for name in parameters.get("required", ())):
@@ -72,17 +72,17 @@ def _allowed(value: Any, possible: list[Any], described: dict[str, Any]) -> bool
     if not _of_type(value, possible, expected, inner):
         return False
     if (type(value) is expected and known not in (None, expected)) or type(value) is not expected:
-        return value in possible  # a variable stands there, and is taken as it is written
+        return value in possible  # a variable, compared as text
     return _among(value, possible, expected, inner)
 
 
 def _known_type(possible: list[Any]) -> type | None:
-    """The type of the first possible value that does not just say that there may be none."""
+    """The type of the first possible value other than `""`."""
     return next((type(value) for value in possible if value != ""), None)
 
 
 def _of_type(value: Any, possible: list[Any], expected: type[Any], inner: type[Any] | None) -> bool:
-    """Whether a value has the function's type, or, in place of it, the possible values' own."""
+    """Whether a value has the type that the function declares, or else the type of the possible values."""
     if type(value) is not expected:
         return type(value) is _known_type(possible)
     if inner is None:
@@ -116,5 +116,5 @@ def _dict_among(value: dict[str, Any], possible: list[Any]) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Text without what people write differently: spaces, most punctuation, capitals, the kind of quotation mark."""
+    """Text without spaces and most punctuation, in lower case, with one kind of quotation mark."""
     return re.sub(r"[ ,./\-_*^]", "", value).lower().replace("'", '"') if isinstance(value, str) else value

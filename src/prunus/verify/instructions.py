@@ -1,8 +1,8 @@
 """IFEval's 25 verifiable instructions (Zhou et al. 2023, arXiv 2311.07911), each a rule on the text of an answer.
 
-A verdict is the one that lm-evaluation-harness gives, but where it asks langdetect (`verify.language` says how that
-differs) or nltk's trained tokenizer (`verify.sentences`); words to look for are taken as they are written, and there as
-regular expressions; and a letter to count can be a mark such as `#`, for which a letter is drawn at random there.
+Verdicts equal those of lm-evaluation-harness, with these deviations: languages are not detected by langdetect (see
+`verify.language`), sentences not by nltk's trained tokenizer (see `verify.sentences`); keywords are literal text, not
+regular expressions; and the letter to count may be a mark such as `#`, which the harness replaces by a random letter.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ CHOICES = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What of a prompt's instructions an answer follows.
+    """Which of a prompt's instructions an answer follows.
 
     Attributes:
-        strict: For each instruction, whether the answer follows it as it stands.
-        loose: The same for the best of eight readings of it: without its first line, its last, both, and asterisks.
+        strict: For each instruction, whether the unchanged answer follows it.
+        loose: For each instruction, whether one of eight variants of the answer follows it: without the first line,
+            the last line, or both, each with and without asterisks.
     """
 
     strict: tuple[bool, ...]
@@ -40,10 +41,10 @@ def verdict(response: str, instructions: Sequence[str], options: Sequence[dict[s
     Args:
         response: The answer.
         instructions: Their names, such as `length_constraints:number_words`.
-        options: What each of them says, such as `{"relation": "at least", "num_words": 300}`.
+        options: The options of each, such as `{"relation": "at least", "num_words": 300}`.
 
     Raises:
-        DataError: An instruction is unknown, or its options are not its own.
+        DataError: An instruction is unknown, or has no such options.
     """
     pairs = list(zip(instructions, options, strict=True))
     readings = loose_readings(response)
@@ -54,22 +55,22 @@ def verdict(response: str, instructions: Sequence[str], options: Sequence[dict[s
 
 
 def follows(response: str, instruction: str, **options: Any) -> bool:
-    """Whether an answer follows one instruction; an empty answer follows none. Options that are None are not given.
+    """Whether an answer follows one instruction; an empty answer follows none. Options that are None are ignored.
 
     Raises:
         DataError: As in `verdict`.
     """
     if instruction not in INSTRUCTIONS:
-        raise DataError(f"instruction: {instruction!r} is none of the 25{nearest(instruction, INSTRUCTIONS)}")
+        raise DataError(f"instruction: {instruction!r} is not one of the 25{nearest(instruction, INSTRUCTIONS)}")
     given = {name: value for name, value in options.items() if value is not None}
     try:
         return bool(response.strip()) and INSTRUCTIONS[instruction](response, **given)
     except TypeError as error:
-        raise DataError(f"instruction {instruction}: {given} are not its options: {error}") from None
+        raise DataError(f"instruction {instruction}: {given}: wrong options: {error}") from None
 
 
 def loose_readings(response: str) -> list[str]:
-    """The eight readings of an answer of which one is enough (section 2.2)."""
+    """The eight variants of an answer, of which one must follow the instruction (section 2.2)."""
     lines = response.split("\n")
     cut = [response, *("\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1]))]
     return [*cut, *(reading.replace("*", "") for reading in cut)]
@@ -77,7 +78,7 @@ def loose_readings(response: str) -> list[str]:
 
 def _compare(count: int, relation: str, bound: int) -> bool:
     if relation not in ("less than", "at least"):
-        raise DataError(f"relation: {relation!r} is neither 'less than' nor 'at least'")
+        raise DataError(f"relation: {relation!r}; allowed: 'less than', 'at least'")
     return count < bound if relation == "less than" else count >= bound
 
 
@@ -173,8 +174,8 @@ def _title(text: str) -> bool:
 
 def _two_responses(text: str) -> bool:
     parts = [part.strip() for part in text.split("******")]
-    said = [part for part in parts if part]
-    return all(parts[1:-1]) and len(said) == 2 and said[0] != said[1]
+    responses = [part for part in parts if part]
+    return all(parts[1:-1]) and len(responses) == 2 and responses[0] != responses[1]
 
 
 def _repeat_prompt(text: str, prompt_to_repeat: str) -> bool:
@@ -233,4 +234,4 @@ INSTRUCTIONS: dict[str, Callable[..., bool]] = {
     "change_case:english_lowercase": _english_lowercase,
     "punctuation:no_comma": _no_comma,
 }
-"""Every instruction by its name in IFEval's data; its function takes the answer and that data's options."""
+"""Every instruction by its name in IFEval's data; its function takes the answer and the data's options."""

@@ -1,7 +1,7 @@
-"""Which language a text is in, by its script and its commonest words: a rule, so that a verdict never changes.
+"""Language detection by script and most common words: deterministic, so that verdicts never change.
 
-langdetect, which IFEval uses, draws random numbers, and takes text in capitals for German as often as not. Where the
-two differ it is on texts of a few words, and on text in capitals.
+langdetect, which IFEval uses, is random, and often takes text in capitals for German. The two differ on texts of a few
+words and on text in capitals.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 
-_SCRIPTS = {  # of scripts that one language of IFEval's is written in
+_SCRIPTS = {  # scripts that only one language of IFEval uses
     "KANNADA": "kn", "TELUGU": "te", "TAMIL": "ta", "GUJARATI": "gu", "BENGALI": "bn", "GURMUKHI": "pa",
     "MALAYALAM": "ml", "THAI": "th", "HANGUL": "ko", "HIRAGANA": "ja", "KATAKANA": "ja", "CJK": "zh-cn",
     "GREEK": "el", "HEBREW": "he",
@@ -60,7 +60,7 @@ _KNOWN = {script: {code: set(words.split()) for code, words in of.items()} for s
 
 
 def detect(text: str) -> str | None:
-    """The code of the language that most of a text's letters and commonest words belong to; None without letters."""
+    """The code of the language of most letters and common words in a text; None if it has no letters."""
     scripts = Counter(script for letter in text if (script := _script(letter)))
     if not scripts:
         return None
@@ -71,11 +71,11 @@ def detect(text: str) -> str | None:
         return _SCRIPTS[script]
     words = Counter(re.findall(r"[^\W\d_]+(?:[\u0900-\u097f]+)*", _joined(text.lower())))
     scores = {code: sum(words[word] for word in known) for code, known in _KNOWN[script].items()}
-    return max(scores, key=lambda code: scores[code])  # of equals the first, which is the most spoken
+    return max(scores, key=lambda code: scores[code])  # ties: the first, which has the most speakers
 
 
 def _script(letter: str) -> str | None:
-    """The script of a letter, where it is one of those told apart here."""
+    """The script of a letter, if it is one of the known scripts."""
     if not letter.isalpha():
         return None
     name = unicodedata.name(letter, "").split(" ", 1)[0]

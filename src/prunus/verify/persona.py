@@ -1,7 +1,7 @@
-"""Whether a persona stays itself, by rules on what it says, so that no judge is needed.
+"""Whether a persona's answer is consistent with its card, by rules, without a judge.
 
-A card's facts are lists of spellings, any of which counts: `["Prague", "Praha"]`. An answer is consistent if it holds
-one of each that it was asked for, nothing that would contradict them, and does not fall out of the role.
+Each fact is a list of accepted spellings: `["Prague", "Praha"]`. An answer is consistent if it mentions every requested
+fact, mentions nothing that contradicts them, and does not leave the role.
 """
 
 from __future__ import annotations
@@ -16,38 +16,38 @@ _OUT_OF_ROLE = re.compile(
 
 
 def mentions(answer: str, spellings: Sequence[str]) -> bool:
-    """Whether an answer holds one of the spellings as whole words, whatever the case and the space between them."""
+    """Whether an answer contains one of the spellings as whole words, ignoring case and white space."""
     text = _plain(answer)
     return any(re.search(rf"(?<!\w){re.escape(_plain(one))}(?!\w)", text) for one in spellings if one.strip())
 
 
 def out_of_role(answer: str) -> bool:
-    """Whether an answer says that a model speaks, and no person."""
+    """Whether an answer states that its author is a model."""
     return bool(_OUT_OF_ROLE.search(_plain(answer)))
 
 
 def consistent(answer: str, facts: Sequence[Sequence[str]], contradictions: Sequence[str] = ()) -> bool:
-    """Whether an answer holds every fact, no contradiction, and stays in its role.
+    """Whether an answer mentions every fact and no contradiction, and does not leave its role.
 
     Args:
-        answer: What the persona says.
-        facts: What it was asked for: for each fact its spellings.
-        contradictions: What it must not say, such as the facts of other cards.
+        answer: The persona's answer.
+        facts: The accepted spellings of each requested fact.
+        contradictions: Texts that it must not contain, such as the facts of other cards.
     """
-    held = all(mentions(answer, spellings) for spellings in facts)
-    return held and not mentions(answer, contradictions) and not out_of_role(answer)
+    complete = all(mentions(answer, spellings) for spellings in facts)
+    return complete and not mentions(answer, contradictions) and not out_of_role(answer)
 
 
 def in_manner(answer: str, manner: str, text: str) -> bool:
-    """Whether an answer begins or ends with a text, marks apart.
+    """Whether an answer begins or ends with a text, ignoring punctuation.
 
     Args:
-        answer: What the persona says.
+        answer: The persona's answer.
         manner: `begins with` or `ends with`.
-        text: With what.
+        text: The text to begin or end with.
 
     Raises:
-        ValueError: The manner is another.
+        ValueError: The manner is unknown.
     """
     words = answer.split()
     size = len(text.split())

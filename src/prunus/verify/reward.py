@@ -1,7 +1,6 @@
-"""What an answer is worth in training, by the check of its question: a number from 0 to 1.
+"""The reward of an answer in training, by the check of its item: a number from 0 to 1.
 
-It is made of the scores that `evaluate` reports. Where it is finer than these, or stricter, the skill's own `reward`
-says so, beside its `score`.
+It is computed from the scores that `evaluate` reports; each skill's `reward` documents how it differs from them.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ def reward(answer: str, check: Check, tools: Tools, where: str) -> float:
     """The reward of an answer.
 
     Args:
-        answer: As it was written, calls included.
-        check: What it is checked by; its keys say of which skill. Of several skills the first in `SKILLS` counts.
-        tools: The functions at hand.
+        answer: The answer as generated, including calls.
+        check: Its check, whose keys determine the skill; if several match, the first in `SKILLS`.
+        tools: The available functions.
         where: The row, for messages.
 
     Raises:
-        DataError: The check is of no known form.
+        DataError: The check has no known form.
     """
     skill = next((one for one in SKILLS.values() if any(key in check for key in one.keys)), None)
     if skill is None:

@@ -1,7 +1,7 @@
-"""Sentences and words of English text, counted as IFEval counts them with nltk, by rules of our own.
+"""Counts of sentences and words in English text, following IFEval, which uses nltk, but by simpler rules.
 
-Sentences are those of Punkt (Kiss and Strunk 2006) with a list of abbreviations in place of its trained model: a text
-with an abbreviation that only one of the two knows can differ by a sentence. Words are those of nltk's Treebank rules.
+Sentences follow Punkt (Kiss and Strunk 2006), with a list of abbreviations instead of its trained model: counts can
+differ by one for an abbreviation that only one of the two knows. Words follow nltk's Treebank rules.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ABBREVIATIONS = frozenset(
         *("rev", "sen", "sept", "sgt", "sr", "st", "u.k", "u.n", "u.s", "u.s.a", "vol", "vs"),
     }
 )
-"""Without their last full stop; single letters count as initials besides."""
+"""Abbreviations without their last full stop; single letters count as initials in addition."""
 
 _CLOSERS = "\"')]}”’»"
 _BREAK = re.compile(r"\S*?[.?!][.?!" + re.escape(_CLOSERS) + r"]*(?=\s|$|[;*:@({\[])")
@@ -24,7 +24,7 @@ _OPENERS = "\"'([{“‘«*_"
 
 
 def count_sentences(text: str) -> int:
-    """How many sentences a text has."""
+    """The number of sentences in a text."""
     count, start = 0, 0
     for found in _BREAK.finditer(text):
         rest = text[found.end() :].split(maxsplit=1)
@@ -35,7 +35,7 @@ def count_sentences(text: str) -> int:
 
 
 def _ends(word: str, following: str) -> bool:
-    """Whether a word that ends in a mark ends a sentence, by the word and the one that follows."""
+    """Whether a word that ends in a punctuation mark ends a sentence, given the next word."""
     core = word.rstrip(_CLOSERS)
     lower = following[:1].islower()
     if not core.endswith("."):
@@ -51,7 +51,7 @@ def _ends(word: str, following: str) -> bool:
 
 
 def count_words(text: str) -> int:
-    """How many runs of letters, digits and underscores a text has."""
+    """The number of runs of letters, digits and underscores in a text."""
     return len(re.findall(r"\w+", text))
 
 
@@ -61,5 +61,5 @@ _PARTS = re.compile(
 
 
 def count_capital_words(text: str) -> int:
-    """How many words have capital letters and no small ones."""
+    """The number of words that are all in capital letters."""
     return sum(word.isupper() for word in _PARTS.split(text) if word)

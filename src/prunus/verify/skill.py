@@ -1,4 +1,4 @@
-"""What a skill is: the checks that its questions carry, the metrics of an answer, and the reward made of them."""
+"""A skill: the checks of its items, the metrics of an answer, and the reward computed from them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 Check = Mapping[str, Any]
-"""What a question's answer is checked by."""
+"""What the answer to an item is verified by."""
 Tools = Sequence[Mapping[str, Any]]
 """Functions that may be called, as `{name, description, parameters}` or `{type: function, function: {...}}`."""
 Scores = dict[str, tuple[float, float]]
-"""An answer's score by each metric, as a pair (sum, count): 3 of 4 instructions followed is (3, 4), a right answer is
-(1, 1). Sums and counts are kept apart so that any mean of them has its interval."""
+"""An answer's score by metric, as (sum, count): 3 of 4 instructions followed is (3, 4), a right answer is (1, 1). Sum
+and count are separate so that an interval can be computed for any mean of them."""
 
 GRADE, SHARE = "grade", "share"
 """Units of metrics: a judge's grade from 1 to 10, and a share from 0 to 1."""
@@ -24,15 +24,15 @@ class Skill:
 
     Attributes:
         name: Its name in recipes.
-        keys: What a check of it may hold; at least one of these.
-        metrics: The unit of each of its metrics.
-        first: The metric that counts; of several the first that an answer has.
-        binary: The metric that is 1 of a right answer, for pass@k.
-        score: From an answer, its check and the tools at hand to the scores that are reported. Raises LookupError,
-            TypeError, AttributeError or ValueError where the check is not of the skill's form.
-        reward: From these scores, the answer and its check to what the answer is worth in training, from 0 to 1. It is
-            as strict as the score where an answer is right, and may tell wrong ones apart.
-        judged: Whether `judge: true` may stand in a check in place of rules.
+        keys: Keys of a check; it has at least one of them.
+        metrics: The unit of each metric.
+        first: The main metric; of several, the first that an answer has.
+        binary: The metric that is 1 for a right answer, for pass@k.
+        score: (answer, check, available tools) -> reported scores. Raises LookupError, TypeError, AttributeError or
+            ValueError if the check does not have the skill's form.
+        reward: (scores, answer, check) -> reward in training, from 0 to 1. It is 1 only for answers that score as
+            right, and may distinguish wrong ones.
+        judged: Whether a check may have `judge: true` in place of rules.
     """
 
     name: str

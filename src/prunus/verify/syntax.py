@@ -1,4 +1,4 @@
-"""Function calls as models write them, in JSON or in Python's syntax, read without running anything."""
+"""Parser of function calls as models write them, in JSON or Python syntax; nothing is executed."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _FENCE = re.compile(r"^```(?:json|python|tool_call|tool_code)?\s*\n(.*?)\n?```$"
 
 
 def parse(text: str) -> list[Call]:
-    """The calls that an answer consists of; none if it is prose, or not to be read.
+    """The calls that an answer consists of; empty if it is prose or cannot be parsed.
 
-    Read are a call or a list of calls as `{"name": ..., "arguments": {...}}` or as `f(x=1)`, bare, in a code fence, or
-    in the tags that models put around them. Arguments without a name are left out: a name is what a match goes by.
+    Accepted: a call or a list of calls as `{"name": ..., "arguments": {...}}` or as `f(x=1)`, bare, in a code fence, or
+    in models' usual tags. Positional arguments are ignored, since calls are matched by argument names.
     """
     tagged = [inner for _, inner in _TAGGED.findall(text)]
     named = _NAMED.findall(text)
@@ -58,7 +58,7 @@ def _json(text: str) -> Any:
 
 
 def _from_json(text: str) -> list[Call]:
-    """Calls from one JSON value, or from several with semicolons or white space between them."""
+    """Calls from one JSON value, or several separated by semicolons or white space."""
     decoder = json.JSONDecoder()
     values: list[Any] = []
     place = 0
@@ -100,12 +100,12 @@ def _from_python(text: str) -> list[Call]:
         if not all(isinstance(node, ast.Call) and _dotted(node.func) for node in nodes):
             return []
         return [_python_call(node) for node in nodes if isinstance(node, ast.Call)]
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # nesting without end among them
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # such as too deep nesting
         return []
 
 
 def _dotted(node: ast.expr) -> str:
-    """`a.b.c`, or nothing for what is no name."""
+    """`a.b.c`, or an empty text if the node is not a name."""
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute) and (before := _dotted(node.value)):
@@ -124,7 +124,7 @@ _SUMS: dict[type, Any] = {
 
 
 def _value(node: ast.expr) -> Any:
-    """A literal's value; sums of small numbers are worked out; of what else stands there, its text."""
+    """The value of a literal or of arithmetic on small numbers; the source text of anything else."""
     if isinstance(node, ast.Constant):
         return "..." if node.value is Ellipsis else node.value
     if isinstance(node, (ast.List, ast.Tuple)):

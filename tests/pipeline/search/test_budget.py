@@ -40,18 +40,18 @@ def test_several_limits_and_their_options_mean_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
-        ("speed <= 3", "nothing that can be limited"),
-        ("q4_k_m file of 2 GB", "no limit"),
+        ("speed <= 3", "'speed' cannot be limited"),
+        ("q4_k_m file of 2 GB", "is not a limit"),
         ("q4_k_m file <= 2 parsecs", "unknown unit 'parsecs'"),
-        ("file <= 2 GB", "a file has one"),
-        ("parameters <= many", "no figure"),
+        ("file <= 2 GB", "format: missing"),
+        ("parameters <= many", "'many' is not a number"),
         ("decode <= 3 GB", "unknown unit"),
     ],
 )
-def test_what_is_no_limit_is_refused_with_examples(text: str, told: str) -> None:
-    with pytest.raises(ValidationError, match=told):
+def test_what_is_no_limit_is_refused_with_examples(text: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         SearchConfig(budget=text)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunus.pipeline.search.candidates import candidate, candidates_of, in_turn, lost, proportional
+from prunus.pipeline.search.candidates import candidate, candidates_of, lost_importance, proportional, trial_order
 from prunus.pipeline.search.evolve import breed
 from prunus.pipeline.search.halving import rank_correlation, ranking, regret, rung_sizes, settled, survivors
 from prunus.pipeline.search.pareto import front
@@ -25,11 +25,13 @@ SCORES = {
 
 def test_what_a_cut_loses_is_the_importance_outside_the_best() -> None:
     teacher = shape_of()
-    assert lost(SCORES, teacher, teacher) == 0
-    assert lost(SCORES, teacher, shape_of(num_hidden_layers=2)) == pytest.approx(0.3)  # the second and the third
+    assert lost_importance(SCORES, teacher, teacher) == 0
+    assert lost_importance(SCORES, teacher, shape_of(num_hidden_layers=2)) == pytest.approx(
+        0.3
+    )  # the second and the third
     mlp = sum(range(1, 25)) / sum(range(1, 49))
-    assert lost(SCORES, teacher, shape_of(intermediate_size=24)) == pytest.approx(mlp)
-    both = lost(SCORES, teacher, shape_of(hidden_size=24, num_attention_heads=4))
+    assert lost_importance(SCORES, teacher, shape_of(intermediate_size=24)) == pytest.approx(mlp)
+    both = lost_importance(SCORES, teacher, shape_of(hidden_size=24, num_attention_heads=4))
     assert both == pytest.approx(8 / 32 + 4 / 16)
 
 
@@ -37,14 +39,14 @@ def test_every_depth_has_its_turn_and_the_proportional_shape_the_first() -> None
     space = space_of("non-embedding <= 50%", within=0.2)
     shapes = space.all()
     depths = {shape.num_hidden_layers for shape in shapes}
-    order = in_turn(space.teacher, shapes, SCORES)
+    order = trial_order(space.teacher, shapes, SCORES)
     assert sorted(map(name_of, order)) == sorted(map(name_of, shapes))
     assert order[0] == proportional(space.teacher, shapes)
     first = order[1 : 1 + len(depths)]
     assert {shape.num_hidden_layers for shape in first} == depths
     for shape in first:  # of each depth the one that loses least, but for the proportional one
         alike = [s for s in order[1:] if s.num_hidden_layers == shape.num_hidden_layers]
-        assert shape == min(alike, key=lambda s: lost(SCORES, space.teacher, s))
+        assert shape == min(alike, key=lambda s: lost_importance(SCORES, space.teacher, s))
 
 
 def test_the_proportional_shape_is_cut_alike_on_all_axes() -> None:

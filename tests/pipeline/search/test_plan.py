@@ -115,7 +115,7 @@ def test_another_search_makes_another_student_and_nothing_else(done: Plan) -> No
 
 def test_the_report_shows_it(done: Plan, tmp_path: Path) -> None:
     page = write_report(done.root, tmp_path / "report.html").read_text()
-    assert "how the ranking moved" in page
+    assert "ranking after each rung" in page
     for name in found_in(done)["candidates"]:
         assert name in page
 
@@ -187,41 +187,43 @@ def test_a_cut_vocabulary_is_ranked_by_bytes(corpus, held_out, tmp_path) -> None
 
 
 def test_bad_input_ends_before_any_work(teacher, corpus, held_out, tmp_path, capsys) -> None:
-    def told(**changes: Any) -> str:
+    def refused(**changes: Any) -> str:
         file = write(tmp_path / "recipe.yaml", recipe_of(teacher, corpus, held_out, **changes))
         assert main(["plan", str(file), "--out", str(tmp_path / "run")]) == 2
         return capsys.readouterr().err
 
-    assert "nearest over it is" in told(search={"budget": "parameters <= 10"})
-    assert "did you mean `q4_k_m`" in told(search={"budget": "q4_k_n file <= 1 MB"})
-    assert "search.budget: missing" in told(search={"budget": []})
-    assert "what the evaluation reports on (data.held_out.0)" in told(search={"text": [str(held_out)]})
+    assert "nearest above is" in refused(search={"budget": "parameters <= 10"})
+    assert "did you mean `q4_k_m`" in refused(search={"budget": "q4_k_n file <= 1 MB"})
+    assert "search.budget: missing" in refused(search={"budget": []})
+    assert "too (data.held_out.0)" in refused(search={"text": [str(held_out)]})
     both = tmp_path / "both.jsonl"
     own = write_documents(tmp_path / "own.jsonl", 20, seed=9).read_text()
     both.write_text(own + held_out.read_text().splitlines()[7] + "\n")
-    assert "share a document" in told(search={"text": [str(both)]})
-    assert "share a document" in told(
+    assert "share a document" in refused(search={"text": [str(both)]})
+    assert "share a document" in refused(
         data={"corpus": [str(held_out)], "held_out": [str(held_out)], "held_out_fraction": 0.3}
     )
     chance = {"layer_choices": 2, "prune": {"importance": {"layers": "random"}}}
-    assert "layer_choices: the scores say which are tried" in told(search=chance)
-    assert "layer_choices: no layers go" in told(search={"layer_choices": 2, "axes": ["intermediate_size"]})
-    assert "layer_choices: they are for shapes" in told(search={"layer_choices": 2, "ways": ["halfway"]})
-    assert "search.distill.tokens: missing" in told(search={"distill": {"warmup_steps": 1}})
+    assert "layer_choices: needs scores of layers" in refused(search=chance)
+    assert "layer_choices: no layers are dropped" in refused(search={"layer_choices": 2, "axes": ["intermediate_size"]})
+    assert "layer_choices: applies to shapes with a single cut" in refused(
+        search={"layer_choices": 2, "ways": ["halfway"]}
+    )
+    assert "search.distill.tokens: missing" in refused(search={"distill": {"warmup_steps": 1}})
     shaped = {"found": {"prune": {"shape": "search.best", "hidden_size": 16}}}
-    assert "hidden_size and shape cannot both be given" in told(students=shaped)
+    assert "hidden_size and shape cannot both be given" in refused(students=shaped)
     long = {"found": {"prune": {"shape": "search.best"}, "distill": {"sequence_length": 4096, "tokens": 163_840}}}
-    assert "students.found.distill.sequence_length: 4096" in told(students=long)  # before the search, and not after
+    assert "students.found.distill.sequence_length: 4096" in refused(students=long)  # before the search, and not after
     short = {"found": {"prune": {"shape": "search.best"}, "distill": {"batch_size": 9}}}
-    assert "less than one step" in told(students=short, search={"ways": ["halfway"]})
+    assert "less than one step" in refused(students=short, search={"ways": ["halfway"]})
     via = {"d": {"prune": {"num_hidden_layers": 2, "via": {"num_hidden_layers": 3}}}}
-    assert "say how long to distil" in told(students=via)
+    assert "say how long to distil" in refused(students=via)
     via = {"d": {"prune": {"num_hidden_layers": 2, "via": {"num_hidden_layers": 2, "tokens": 512}}}}
-    assert "give one between" in told(students=via)
+    assert "give one between" in refused(students=via)
     raw = recipe_of(teacher, corpus, held_out)
     del raw["search"]
     assert main(["plan", str(write(tmp_path / "no.yaml", raw))]) == 2
-    assert "the recipe has no `search`" in capsys.readouterr().err
+    assert "'search.best' needs a `search` in the recipe" in capsys.readouterr().err
 
 
 def test_text_of_its_own_leaves_the_corpus_whole(teacher, corpus, held_out, tmp_path) -> None:

@@ -59,12 +59,12 @@ def test_every_shape_loads(model_type: str) -> None:
 
 def test_a_budget_that_nothing_meets_names_the_nearest_and_its_figures() -> None:
     with pytest.raises(
-        RecipeError, match=r"search\.budget: no shape .* over it is 1l-8h-12m-1a-1k: parameters 2.84k of 100"
+        RecipeError, match=r"search\.budget: no shape .* nearest above is 1l-8h-12m-1a-1k: parameters 2.84k of 100"
     ):
         space_of("parameters <= 100").all()
-    with pytest.raises(RecipeError, match="a budget that it meets leaves nothing to cut"):
+    with pytest.raises(RecipeError, match="the teacher already meets it"):
         space_of("parameters <= 1M").all()
-    with pytest.raises(RecipeError, match=r"nearest over it is .*; the nearest under it is .* a larger `within`"):
+    with pytest.raises(RecipeError, match=r"nearest above is .*; the nearest below is .* a larger `within`"):
         space_of("parameters <= 12_001", within=1e-5, axes=["hidden_size"]).all()
 
 

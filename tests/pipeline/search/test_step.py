@@ -10,7 +10,7 @@ from prunus.console import Console
 from prunus.models.folder import ModelFolder
 from prunus.models.shape import Shape
 from prunus.pipeline.search.candidates import Candidate
-from prunus.pipeline.search.config import FOUND, SearchConfig
+from prunus.pipeline.search.config import RECORD, SearchConfig
 from prunus.pipeline.search.space import Space
 from prunus.pipeline.search.step import find
 from tests.pipeline.search.making import space_of
@@ -51,7 +51,7 @@ def test_candidates_take_the_places_and_no_more(
     config = SearchConfig(budget="non-embedding <= 50%", candidates=places, generations=generations, **options)
     shape = ModelFolder(teacher).shape
     find(config, Sized(shape), shape, None, tmp_path, Console(quiet=True))
-    tried = json.loads((tmp_path / FOUND).read_text())["candidates"]
+    tried = json.loads((tmp_path / RECORD).read_text())["candidates"]
     dearest = 1 if not options else 3  # what the first shape takes, even where that is more than the places
     assert len(tried) <= max(places, dearest)
     assert len(tried) > places - dearest - (generations > 0)  # a share that is too small for a shape stays empty

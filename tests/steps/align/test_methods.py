@@ -24,7 +24,7 @@ def test_every_option_of_a_method_is_an_option_and_refused_with_the_others() -> 
         assert option in AlignConfig.model_fields
         assert having(option)
     assert not having("batch_size")
-    with pytest.raises(ValueError, match="gamma: is for simpo, and this is dpo"):
+    with pytest.raises(ValueError, match="gamma: not an option of dpo; allowed with simpo"):
         AlignConfig(method="dpo", gamma=0.1)
 
 

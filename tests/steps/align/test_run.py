@@ -57,7 +57,7 @@ def test_a_plan_shows_what_is_learnt_and_what_nothing_reads(recipe, tmp_path: Pa
     told = io.StringIO()
     show_plan(planned(given, tmp_path / "run"), Console(file=told))
     assert "<s>User: plum?\nAssistant:[[ Yes.</s>]]" in told.getvalue()
-    assert "answers.jsonl: nothing reads the columns category" in told.getvalue()
+    assert "answers.jsonl: unused columns: category" in told.getvalue()
     assert told.getvalue().count("rewards.jsonl  row 1 as the model reads it") == 1
     del rows[0]["question"]
     write_rows(tmp_path / "answers.jsonl", rows)
@@ -131,19 +131,19 @@ def test_students_may_have_stages_of_their_own(recipe, tmp_path: Path) -> None:
 
 WRONG = [
     ({"method": "rlhf"}, r"align.0.method: .*(sft|'sft')"),
-    ({"method": "sft", "eta": 2.0}, r"eta: is for rpo, and this is sft"),
-    ({"method": "sft", "write": {"answers": 2}}, r"write.answers: is for .*rpo.*, and this is sft"),
+    ({"method": "sft", "eta": 2.0}, r"eta: not an option of sft; allowed with rpo"),
+    ({"method": "sft", "write": {"answers": 2}}, r"write.answers: not an option of sft; allowed with .*rpo"),
     ({"method": "dpo", "sequence_length": 64}, r"answers.jsonl, row 1: chosen and rejected are missing"),
     ({"method": "kto", "sequence_length": 64}, r"answers.jsonl, row 1: label is missing"),
     ({"method": "rpo", "sequence_length": 64}, r"row 1: chosen_reward and rejected_reward are missing"),
     ({"method": "sft", "sequence_length": 4096}, r"align.0.sequence_length: 4096 is more than"),
-    ({"method": "sft", "sequence_length": 64, "data": ["no.jsonl"]}, r"align.0.data.0.path: there is no"),
+    ({"method": "sft", "sequence_length": 64, "data": ["no.jsonl"]}, r"align.0.data.0: there is no"),
     ({"method": "best_of_n", "sequence_length": 64, "write": {"max_new_tokens": 64}},
      r"write.max_new_tokens: 64 leaves no room for a prompt in sequence_length: 64"),
     ({"method": "best_of_n", "sequence_length": 64, "write": {"max_new_tokens": 8}}, r"row 1: check is missing"),
     ({"method": "best_of_n", "sequence_length": 64, "write": {"max_new_tokens": 8, "reward": "stage"}},
-     r"write.reward: stage, and no stage before it has the method `reward`"),
-    ({"method": "best_of_n", "write": {"temperature": 0}}, r"answers: 4 would all be alike at temperature: 0"),
+     r"write.reward: stage needs an earlier stage with the method `reward`"),
+    ({"method": "best_of_n", "write": {"temperature": 0}}, r"answers: 4 answers at temperature 0 would be identical"),
 ]  # fmt: skip
 
 
@@ -158,7 +158,7 @@ def test_mistakes_are_found_before_any_work(recipe, tmp_path: Path, capsys, stag
 def test_conversations_need_a_template(recipe, tmp_path: Path) -> None:
     given = recipe({"method": "sft", **STAGE})
     del given["data"]["template"]
-    with pytest.raises(PrunusError, match=r"data.template: missing, and the model's tokenizer has no chat template"):
+    with pytest.raises(PrunusError, match=r"data.template: missing, but the model's tokenizer has no chat template"):
         planned(given, tmp_path / "run")
 
 
@@ -182,4 +182,4 @@ def test_the_command(recipe, teacher: Path, tmp_path: Path, capsys) -> None:
     assert "answers.jsonl, row 1: chosen and rejected are missing" in message
     assert not (tmp_path / "p").exists()
     message = do("--method", "distil", "--data", tmp_path / "answers.jsonl", "--out", tmp_path / "p", *common)
-    assert "align.teacher: missing; distil learns from an aligned teacher" in message
+    assert "align.teacher: missing; distil needs an aligned teacher" in message

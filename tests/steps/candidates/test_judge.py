@@ -16,7 +16,7 @@ from prunus.errors import DataError, HubError
 from prunus.judging import judge as room
 from prunus.judging.config import JudgeConfig
 from prunus.steps.candidates.config import WriteConfig
-from prunus.steps.candidates.rewards import Asked, by_judge
+from prunus.steps.candidates.rewards import Question, by_judge
 from tests.fake import Fake, serving
 from tests.steps.align.making import QUIET, rows, write
 from tests.steps.candidates.test_step import ask
@@ -64,7 +64,7 @@ def test_the_judge_sees_speakers_and_functions(fake: Fake, tmp_path: Path) -> No
     row = {"messages": [*turns, {"role": "assistant", "content": "A plum."}], "tools": [tool]}
     (read,) = conversations(ChatSource(path=str(write(tmp_path / "x.jsonl", [row]))), "data.chat.0")
     judge = JudgeConfig(url=fake.url, model="grader")
-    assert by_judge([(Asked(read, "", []), "Nobody.")], judge, tmp_path, QUIET).tolist() == [8.0]
+    assert by_judge([(Question(read, "", []), "Nobody.")], judge, tmp_path, QUIET).tolist() == [8.0]
     shown = fake.asked[0]["messages"][1]["content"]
     assert "### System:\nBe a plum.\n\n### User:\nWho?" in shown
     assert "open_door" in shown
@@ -107,7 +107,7 @@ def test_a_judge_that_falls_silent_is_waited_for(
 
 
 def test_what_a_judge_is_asked_with() -> None:
-    with pytest.raises(ValueError, match=r"judge.url: missing; reward: judge asks a server"):
+    with pytest.raises(ValueError, match=r"judge.url: missing; reward: judge needs a server"):
         WriteConfig(answers=2, reward="judge")
-    with pytest.raises(ValueError, match=r"judge: is for reward: judge, and this is check"):
+    with pytest.raises(ValueError, match=r"judge: not an option with reward: check"):
         WriteConfig(answers=2, judge={"url": "http://x", "model": "y"})

@@ -114,5 +114,5 @@ def test_what_cannot_be_asked(teacher: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="row 2: its check has colour; expected: instruction_id_list"):
         ask(teacher, write(tmp_path / "b.jsonl", given), tmp_path / "out")
     long = [{"prompt": "plum " * 60, "completion": "x", "check": CHECK}]
-    with pytest.raises(DataError, match="no prompt is left; 1 are longer than the 56 tokens"):
+    with pytest.raises(DataError, match="no prompt left: 1 are longer than the 56 tokens"):
         ask(teacher, write(tmp_path / "c.jsonl", long), tmp_path / "out")

@@ -71,7 +71,7 @@ def test_what_a_method_cannot_use_is_refused(teacher, tmp_path, form, wanted, me
 def test_pairs_that_the_template_makes_equal_are_refused(teacher: Path, tmp_path: Path) -> None:
     given = [*rows(2, "pairs"), {"prompt": "plum?", "chosen": "yes", "rejected": "yes "}]
     trimming = PLAIN.replace("' ' + message.content", "' ' + message.content | trim")
-    with pytest.raises(DataError, match="row 3: chosen and rejected are equal as the chat template shows them"):
+    with pytest.raises(DataError, match="row 3: chosen and rejected are equal after rendering"):
         read(teacher, write(tmp_path / "x.jsonl", given), tmp_path / "out", wanted="pairs", template=trimming)
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(DataError, match="empty.jsonl"):
@@ -89,7 +89,7 @@ def test_what_is_too_long_is_refused_or_dropped(teacher: Path, tmp_path: Path) -
         read(teacher, file, tmp_path / "out", **options)
     tokens = Tokens.open(read(teacher, file, tmp_path / "dropped", longer="drop", **options))
     assert len(tokens.ends) == 10
-    with pytest.raises(DataError, match="none is left of 6; all are longer than 5 tokens"):
+    with pytest.raises(DataError, match="none left: all 6 are longer than 5 tokens"):
         read(teacher, file, tmp_path / "none", longer="drop", wanted="pairs", sequence_length=5)
 
 
@@ -119,5 +119,5 @@ def test_what_is_not_read_and_not_ended_is_told(teacher: Path, tmp_path: Path) -
     file = write(tmp_path / "x.jsonl", [*given, {"messages": turns, "topic": "fruit"}])
     last = PLAIN.replace("{{ eos_token or '\\n' }}", "{{ eos_token if loop.last else 'x' }}")
     read(teacher, file, tmp_path / "out", template=last, console=Console(file=told))
-    assert "x.jsonl: nothing reads the columns id, topic" in told.getvalue()
+    assert "x.jsonl: unused columns: id, topic" in told.getvalue()
     assert "1 of 4 answers do not end with an end token ('</s>')" in told.getvalue()

@@ -59,7 +59,9 @@ def test_sources_are_read_in_turn(tmp_path: Path, corpus: Path) -> None:
 
 
 def test_no_room_for_marks() -> None:
-    with pytest.raises(ValueError, match="vocab_size: 267 has no room for the marks of `chat`; allowed: 268 or more"):
+    with pytest.raises(
+        ValueError, match="vocab_size: 267 is too small for the special tokens of `chat`; allowed: 268 or more"
+    ):
         CreateConfig(vocab_size=267, chat=True)
     CreateConfig(vocab_size=267)
 

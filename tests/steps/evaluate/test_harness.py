@@ -49,7 +49,7 @@ def parts(teacher: Path):
 
 def ask(parts, out: Path, name: str, **options) -> list[dict]:
     config = EvaluateConfig(tasks={name: options})
-    return Harness(*parts, 128, out, 4).ask(name, config.asked()[name], config)
+    return Harness(*parts, 128, out, 4).run(name, config.all_tasks()[name], config)
 
 
 def log_likelihoods(parts, context: str, choices: list[str]) -> list[float]:

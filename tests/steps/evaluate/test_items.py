@@ -82,7 +82,7 @@ def test_bfcl_in_all_its_categories(tmp_path: Path) -> None:
     write(tmp_path / "BFCL_v4_simple.json", row("simple_0"), row("simple_1"), row("simple_2"))
     write(tmp_path / "BFCL_v4_irrelevance.json", row("irrelevance_0"))
     write(tmp_path / "BFCL_v4_live_relevance.json", row("live_relevance_0-0-0"))
-    with pytest.raises(DataError, match=r"simple_0: no possible answer is there; give gold"):
+    with pytest.raises(DataError, match=r"simple_0: has no possible answer; set gold"):
         read(str(tmp_path), "function_calling")
     answers = [{"id": f"simple_{i}", "ground_truth": [{"f": {}}]} for i in range(3)]
     write(tmp_path / "possible_answer" / "BFCL_v4_simple.json", *answers)
@@ -100,7 +100,7 @@ def test_bfcl_in_all_its_categories(tmp_path: Path) -> None:
         ({"messages": [], "check": {"answers": []}}, r"messages: expected a list of \{role, content\} that ends"),
         ({"mesages": ASK, "check": {"answers": []}}, r"unknown key 'mesages' \(did you mean `messages`"),
         ({"text": "x"}, r"rows have text; expected items"),
-        ({"instruction_id_list": []}, r"a row is not in the form of the others: KeyError\('kwargs'\)"),
+        ({"instruction_id_list": []}, r"a row does not have the format of the first one: KeyError\('kwargs'\)"),
     ],
 )
 def test_rows_that_are_no_items_are_told(tmp_path: Path, row: dict, message: str) -> None:
@@ -110,8 +110,8 @@ def test_rows_that_are_no_items_are_told(tmp_path: Path, row: dict, message: str
 
 def test_files_that_hold_none_are_told(tmp_path: Path) -> None:
     for data, message in (
-        (str(tmp_path / "no"), "there is no such file, and no folder of .json"),
-        (write(tmp_path / "x.jsonl"), "holds no item"),
+        (str(tmp_path / "no"), "expected a file, or a folder of .json"),
+        (write(tmp_path / "x.jsonl"), "has no items"),
         (
             write(tmp_path / "y.jsonl", *[{"id": "a", "messages": ASK, "check": {"answers": []}}] * 2),
             "two items .* 'a'",
@@ -132,11 +132,11 @@ def test_the_small_world_is_a_source(skill: str) -> None:
 
 
 def test_tasks_are_named_alone_with_a_path_or_with_options() -> None:
-    asked = EvaluateConfig(tasks=["base", "piqa"]).asked()
+    asked = EvaluateConfig(tasks=["base", "piqa"]).all_tasks()
     assert list(asked) == base_tasks(run_code=False)
     config = EvaluateConfig(tasks={"base": {"limit": 3}, "piqa": "x.jsonl", "mine": {"kind": "rag", "data": "y"}})
-    assert config.asked()["mmlu"].limit == 3
-    assert (config.asked()["piqa"].data, config.asked()["piqa"].limit) == ("x.jsonl", None)
+    assert config.all_tasks()["mmlu"].limit == 3
+    assert (config.all_tasks()["piqa"].data, config.all_tasks()["piqa"].limit) == ("x.jsonl", None)
     assert config.converses
     assert not EvaluateConfig(tasks=["base"]).converses
 
@@ -145,10 +145,10 @@ def test_tasks_are_named_alone_with_a_path_or_with_options() -> None:
     ("tasks", "message"),
     [
         (["rag"], r"tasks.rag.data: missing; rag needs a file of items"),
-        (["humaneval"], r"tasks.humaneval: runs what the model writes; allow it with run_code: true"),
-        ({"a/b": "x"}, r"'a/b' is no name for a task"),
-        ({"rag": {"data": "x", "samples": 4}}, r"several answers at temperature 0 are the same answer"),
-        ({"rag": {"data": "x", "world": {}}}, r"world: says which world builtin:world is"),
+        (["humaneval"], r"tasks.humaneval: executes generated code; allow that with run_code: true"),
+        ({"a/b": "x"}, r"'a/b' is not a valid task name"),
+        ({"rag": {"data": "x", "samples": 4}}, r"several answers at temperature 0 are identical"),
+        ({"rag": {"data": "x", "world": {}}}, r"world: applies only to data: builtin:world"),
     ],
 )
 def test_tasks_that_cannot_be_are_refused(tasks, message: str) -> None:
@@ -167,7 +167,7 @@ def test_a_model_without_template_is_not_asked_to_converse(tmp_path: Path) -> No
     check_chat(config, True, "the teacher")
     check_chat(config.model_copy(update={"chat_template": "plain"}), False, "the teacher")
     check_chat(EvaluateConfig(tasks=["piqa"]), False, "the teacher")
-    with pytest.raises(RecipeError, match=r"evaluate.tasks.rag: a conversation, and the teacher has no chat template"):
+    with pytest.raises(RecipeError, match=r"evaluate.tasks.rag: needs a chat template, and the teacher has none"):
         check_chat(config, False, "the teacher")
 
 

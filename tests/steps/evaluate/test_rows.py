@@ -43,7 +43,7 @@ def test_rows_get_the_columns_of_the_hub(tmp_path: Path, kind: str, row: dict, w
 
 def test_rows_in_no_known_form_are_told(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"text": "x"}\n')
-    with pytest.raises(DataError, match=r"tasks.x.data: .* a row is not in a form of piqa: KeyError"):
+    with pytest.raises(DataError, match=r"tasks.x.data: .* a row has no known format of piqa: KeyError"):
         list(local_parts("piqa", str(tmp_path / "x.jsonl"), "tasks.x"))
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from prunus.errors import DataError
 from prunus.inference.answers import Answer
-from prunus.steps.evaluate.ask import TOO_LONG
+from prunus.steps.evaluate.answers import TOO_LONG
 from prunus.steps.evaluate.items import Item
 from prunus.steps.evaluate.scoring import health, score
 

@@ -137,7 +137,8 @@ def test_units(metric: str, bounded: bool, unit: str) -> None:
 def test_writing_that_fails_while_choosing_survives_is_told() -> None:
     (warning,) = hidden_loss({"mmlu": task(0.95, False), "gsm8k": task(0.4, True)})
     assert (
-        warning == "Multiple choice keeps 95% of the teacher's score above chance, and writing does not: gsm8k (40%)."
+        warning
+        == "Multiple choice keeps 95% of the teacher's score above chance, but generation does not: gsm8k (40%)."
     )
     (warning,) = hidden_loss({"mmlu": task(0.95, False), "rag": task(0.9, True, 0.3)})
     assert "rag (+30% repeated)" in warning

@@ -16,7 +16,7 @@ from prunus.pipeline.recipe import Recipe, load_recipe
 from prunus.pipeline.run import run_plan
 from prunus.report.records import load_run
 from prunus.report.step import write_report
-from prunus.report.tasks import HOLE, NOISE, differences, health, notes, scores, speed
+from prunus.report.tasks import MISSING, NOISE, differences, health, notes, scores, speed
 from prunus.steps.evaluate import check
 from prunus.steps.evaluate.tasks import HARNESS, base_tasks
 from tests.fake import serving
@@ -85,7 +85,7 @@ def test_a_run_compares_student_teacher_and_reference(recipe, tmp_path: Path) ->
     run_plan(plan, QUIET)
     run = load_run(plan.root)
     table = scores(run)
-    names = ["teacher", "other: reference", "width: rotated and pruned"]
+    names = ["teacher", "other: reference", "width: pruned"]
     assert [row[0] for row in table.rows] == names
     assert table.header == (
         "model", "instruction_following (prompt_strict)", "rag (f1)", "function_calling (right)", "persona (consistent)"
@@ -98,7 +98,7 @@ def test_a_run_compares_student_teacher_and_reference(recipe, tmp_path: Path) ->
     assert "×" in speed(run).rows[-1][-2]
     assert any("no judge is given" in note for note in notes(run))
     page = write_report(plan.root, tmp_path / "report.html").read_text()
-    for part in ("Tasks, beside the teacher", "Writing", "Speed", "no judge is given", "a plum tree"):
+    for part in ("Tasks: difference to the teacher", "Written answers", "Speed", "no judge is given", "a plum tree"):
         assert part in page
     folder = steps["width evaluate"].artifact.path
     results = json.loads((folder / "results.json").read_text())
@@ -152,9 +152,9 @@ def test_a_task_that_cannot_be_done_is_a_hole(recipe, tmp_path: Path, data) -> N
     run_plan(plan, QUIET)
     run = load_run(plan.root)
     column = scores(run).header.index("rag")
-    assert {row[column] for row in scores(run).rows} == {HOLE}
+    assert {row[column] for row in scores(run).rows} == {MISSING}
     assert all("±" in row[column - 1] for row in scores(run).rows)
-    assert any("rag is a hole: tasks.rag: item 2: its check cannot be read" in note for note in notes(run))
+    assert any("rag has no score: tasks.rag: item 2: its check cannot be read" in note for note in notes(run))
 
 
 @pytest.mark.parametrize(
@@ -162,9 +162,9 @@ def test_a_task_that_cannot_be_done_is_a_hole(recipe, tmp_path: Path, data) -> N
     [
         (
             {"chat_template": "own"},
-            r"evaluate.tasks.instruction_following: a conversation, and the teacher has no",
+            r"evaluate.tasks.instruction_following: needs a chat template, and the teacher has none",
         ),
-        ({"tasks": {"rag": "no.jsonl"}}, r"evaluate.tasks.rag.data: no.jsonl: there is no such file"),
+        ({"tasks": {"rag": "no.jsonl"}}, r"evaluate.tasks.rag.data: no.jsonl: expected a file"),
         ({"tasks": ["hellaswog"]}, r"evaluate.tasks.hellaswog: unknown task .*did you mean `hellaswag`"),
         ({"references": ["./nowhere"]}, r"evaluate.references.0"),
         ({"judge": {"url": "http://a"}}, r"evaluate.judge: url and model: give both, or neither"),
@@ -243,7 +243,7 @@ def test_a_judge_grades_what_a_command_asks(teacher: Path, held_out: Path, data,
 def test_the_shipped_recipe_has_the_papers_counts() -> None:
     """Each written out, and none other than what the task's name alone stands for."""
     recipe = load_recipe(Path(__file__).parents[3] / "recipes" / "minitron-base-tasks.yaml")
-    asked = recipe.evaluate.asked()
+    asked = recipe.evaluate.all_tasks()
     assert list(asked) == base_tasks(run_code=True)
     assert {name: task.num_fewshot for name, task in asked.items()} == {
         name: HARNESS[name].num_fewshot for name in asked

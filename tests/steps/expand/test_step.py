@@ -70,9 +70,9 @@ def test_layers_stand_evenly() -> None:
 
 def test_smaller_is_no_larger(tmp_path: Path) -> None:
     shape = ModelFolder(make_model(tmp_path / "model")).shape
-    with pytest.raises(ShapeError, match=r"teacher\.expand\.intermediate_size: 40 is less than the 48 that are there"):
+    with pytest.raises(ShapeError, match=r"teacher\.expand\.intermediate_size: 40 is less than the model's 48"):
         ExpandConfig(intermediate_size=40).target(shape, "teacher.expand")
-    with pytest.raises(ShapeError, match=r"teacher\.expand: nothing grows"):
+    with pytest.raises(ShapeError, match=r"teacher\.expand: no size is larger than the model's"):
         ExpandConfig(intermediate_size=48).target(shape, "teacher.expand")
-    with pytest.raises(ValueError, match="nothing is to grow"):
+    with pytest.raises(ValueError, match="nothing to expand"):
         ExpandConfig()

@@ -57,8 +57,8 @@ def test_int8_weights_are_reopened_bit_for_bit(tmp_path: Path, monkeypatch) -> N
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        ("llama", {}, "head_dim is 4, and onnxruntime's attention wants a multiple of 16"),
-        ("gpt2", WIDE, "builder has no gpt2; it has gemma2"),
+        ("llama", {}, "head_dim is 4; onnxruntime's attention needs a multiple of 16"),
+        ("gpt2", WIDE, "builder does not support gpt2; allowed: gemma2"),
     ],
 )
 def test_what_onnx_has_not_is_refused(tmp_path: Path, kind: str, changes: dict, message: str) -> None:

@@ -51,21 +51,21 @@ def test_a_student_is_exported_and_recorded(teacher: Path, corpus: Path, held_ou
 def test_a_plan_tells_of_rows_that_fit_no_block(teacher: Path, corpus: Path, held_out: Path, tmp_path: Path) -> None:
     recipe = recipe_for(teacher, corpus, held_out, "gguf-f16", "gguf-q4_k_m")
     shape = make_plan(recipe, tmp_path / "run").students["depth"]
-    note = exporting.unfitting(recipe.export, "depth", shape)
+    note = exporting.block_warning(recipe.export, "depth", shape)
     assert note is not None
-    assert note.startswith("students.depth: rows of 32, 48 fit no block of gguf-q4_k_m (256 values)")
+    assert note.startswith("students.depth: rows of 32, 48 are no multiples of the block of gguf-q4_k_m (256 values)")
     wide = shape.with_dimensions({"hidden_size": 256, "intermediate_size": 512, "head_dim": 32})
-    assert exporting.unfitting(recipe.export, "depth", wide) is None
+    assert exporting.block_warning(recipe.export, "depth", wide) is None
 
 
 @pytest.mark.parametrize(
     ("model_type", "changes", "message"),
     [
-        ("qwen3", {}, "students.depth: attention_bias is true, and llama.cpp's qwen3 has no such biases"),
+        ("qwen3", {}, "students.depth: attention_bias is true, but llama.cpp's qwen3 has no such biases"),
         (
             "olmo2",
             {"students": {"odd": {"prune": {"num_attention_heads": 2}}}},
-            "students.odd: hidden_size is 32, and llama.cpp takes it for num_attention_heads x head_dim = 16",
+            "students.odd: hidden_size is 32, but llama.cpp expects num_attention_heads x head_dim = 16",
         ),
     ],
 )
@@ -103,4 +103,4 @@ def test_the_command(teacher: Path, held_out: Path, tmp_path: Path, capsys) -> N
     assert "perplexity" in capsys.readouterr().out
     assert (tmp_path / "out" / "model-Q8_0.gguf").is_file()
     assert main(["export", str(teacher), "--out", str(tmp_path / "none")]) == 2
-    assert "--formats: names none" in capsys.readouterr().err
+    assert "--formats: empty" in capsys.readouterr().err

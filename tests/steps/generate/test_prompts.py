@@ -8,7 +8,7 @@ from prunus.errors import DataError
 from prunus.models.folder import has_chat_template
 from prunus.models.load import load_tokenizer
 from prunus.steps.generate.config import GenerateConfig
-from prunus.steps.generate.prompts import asked, check_prompts, conversations, openings
+from prunus.steps.generate.prompts import check_prompts, conversations, openings, read_prompts
 from tests.steps.generate.making import make_stream, with_template, write_rows
 
 USER, ANSWER = {"role": "user", "content": "a plum?"}, {"role": "assistant", "content": "a cherry."}
@@ -20,7 +20,7 @@ def ask(sources: list[Path], tokenizer, column: str = "messages", weights=None, 
     chosen = tuple(
         Source(path=str(path), column=column, weight=weight) for path, weight in zip(sources, weights, strict=True)
     )
-    return asked(chosen, GenerateConfig(prompts=chosen, **options), tokenizer, 500)
+    return read_prompts(chosen, GenerateConfig(prompts=chosen, **options), tokenizer, 500)
 
 
 def test_openings_are_the_first_tokens_of_documents_drawn_by_the_seed(teacher, corpus, tmp_path) -> None:
@@ -38,7 +38,7 @@ def test_openings_are_the_first_tokens_of_documents_drawn_by_the_seed(teacher, c
     assert openings(tokens, config, tokenizer) == prompts
     assert openings(tokens, config.model_copy(update={"seed": 5}), tokenizer) != prompts
     assert openings(tokens, config.model_copy(update={"samples": 4}), tokenizer) == prompts[:4]
-    with pytest.raises(DataError, match=r"generate.prompt_tokens: 9999, and no document .* the longest has \d+ tokens"):
+    with pytest.raises(DataError, match=r"generate.prompt_tokens: 9999, but no document .* the longest has \d+ tokens"):
         openings(tokens, config.model_copy(update={"prompt_tokens": 9999}), tokenizer)
 
 
@@ -91,7 +91,7 @@ def test_sources_are_read_in_turn_or_by_weight(teacher, tmp_path) -> None:
         (3, "row 1: 'messages' holds int; expected text, or a list of {role, content}"),
         ([{"from": "human", "value": "a"}], "row 1: a turn is {.*}; expected {role: text, content: text}"),
         (["a", "b"], "row 1: a turn is {str}"),
-        ([ANSWER], "row 1: nothing stands before the answer"),
+        ([ANSWER], "row 1: no turn before the answer"),
         ([{"role": "tool", "content": "x"}], "row 1: the chat template refuses it: no tools"),
     ],
 )
@@ -110,7 +110,7 @@ def test_what_a_source_lacks_is_found_by_its_first_row(teacher, tmp_path) -> Non
     with pytest.raises(DataError, match=r"here.column: .* no column 'message' \(did you mean `messages`\?\)"):
         check_prompts(Source(path=str(file), column="message"), "here", has_template=True)
     blank = write_rows(tmp_path / "blank.jsonl", [], [])
-    with pytest.raises(DataError, match=r"holds no prompt in its column 'messages'"):
+    with pytest.raises(DataError, match=r"has no prompts in its column 'messages'"):
         list(conversations(Source(path=str(blank), column="messages"), "here"))
 
 

@@ -157,11 +157,13 @@ def test_prompts_that_leave_no_room_are_passed_over(teacher: Path, tmp_path: Pat
     file = write_rows(tmp_path / "x.jsonl", "plum " * 90, "a cherry", column="text")
     (line,) = generate(teacher, tmp_path / "out", prompts=[str(file)], max_new_tokens=50)
     assert line["prompt"] == "a cherry"
-    with pytest.raises(DataError, match=r"generate.prompts: none is left; 1 are longer than the 78 tokens"):
+    with pytest.raises(DataError, match=r"generate.prompts: no prompt left: 1 are longer than the 78 tokens"):
         generate(
             teacher, tmp_path / "none", prompts=[str(write_rows(file, "plum " * 90, column="text"))], max_new_tokens=50
         )
-    with pytest.raises(RecipeError, match=r"generate.max_new_tokens: 128 .* context of 128 tokens; at most 127 fit"):
+    with pytest.raises(
+        RecipeError, match=r"generate.max_new_tokens: 128 .* context of 128 tokens; allowed: at most 127"
+    ):
         generate(teacher, tmp_path / "none", prompts=[str(file)], max_new_tokens=128)
 
 

@@ -35,7 +35,7 @@ def test_it_merges_and_evolves(models: list[str], tmp_path: Path, capsys: pytest
     [
         (["--method", "ties"], "merge.base: missing"),
         (["--weights", "1", "2", "3"], "merge.weights: 3 for 2 models"),
-        (["--method", "flow", "--flow.layers", "0-3"], "'0-3' is no model's place"),
+        (["--method", "flow", "--flow.layers", "0-3"], "'0-3'; expected MODEL:LAYERS"),
         (["--method", "flow"], "flow.layers: missing"),
         (["--evolve.trials", "3"], "merge.evolve.tasks: missing"),
         (["--evolve.trials", "3", "--tasks", "gsm8k=gsm8k_test.jsonl"], "i_am_tuning_on_the_test_set"),

@@ -9,7 +9,7 @@ from prunus.errors import ArtifactError, DataError, RecipeError
 from prunus.steps.merge.config import EvolveConfig, MergeConfig
 from prunus.steps.merge.evolve import Journal, Trial, evolve
 from prunus.steps.merge.genome import Genome
-from prunus.steps.merge.questions import asked, check_not_reported, read_tasks
+from prunus.steps.merge.questions import check_not_reported, conversation_key, read_tasks
 
 CHAT = {"path": "builtin:world", "name": "chat"}
 
@@ -104,7 +104,7 @@ def test_paths_keep_an_order_and_a_length() -> None:
     ("source", "message"),
     [
         ({**CHAT, "split": "held_out"}, "split 'held_out'"),
-        ({"path": "data/GSM8K-test.jsonl"}, "which says 'gsm8k'"),
+        ({"path": "data/GSM8K-test.jsonl"}, "its name has 'gsm8k'"),
         ({"path": "openai/gsm8k", "split": "test"}, "split 'test'"),
     ],
 )
@@ -120,13 +120,13 @@ def test_conversations_that_are_reported_are_refused() -> None:
     tasks = read_tasks(config, "merge.evolve")
     assert [len(rows) for rows in tasks.values()] == [6]
     check_not_reported(tasks, {"other"}, config, "merge.evolve")
-    reported = {asked(tasks["rag"][4].prompt_turns())}
+    reported = {conversation_key(tasks["rag"][4].prompt_turns())}
     with pytest.raises(RecipeError, match=r"1 of 6 conversations.*row 5"):
         check_not_reported(tasks, reported, config, "merge.evolve")
     shameless = config.model_copy(update={"i_am_tuning_on_the_test_set": True})
     check_not_reported(tasks, reported, shameless, "merge.evolve")
     few = EvolveConfig.model_validate({"trials": 5, "tasks": {"rag": {**CHAT, "limit": 9}}})
-    with pytest.raises(DataError, match="holds 9 conversations, and 64 are asked"):
+    with pytest.raises(DataError, match="has 9 conversations, expected at least 64"):
         read_tasks(few, "merge.evolve")
 
 

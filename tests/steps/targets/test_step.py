@@ -71,19 +71,19 @@ def test_a_block_read_twice_is_kept_once(teacher: Path, stream: Path, tmp_path: 
 @pytest.mark.parametrize("options", [TOP_K, SAMPLES], ids=["top_k", "samples"])
 def test_a_killed_run_goes_on_to_the_same_end(teacher, stream, tmp_path, monkeypatch, options: dict) -> None:
     _, metrics = ask(teacher, stream, tmp_path / "whole", **options)
-    portion, seen = step._portion, []
+    predict, seen = step._predictions, []
 
     def counted(model, tokens, config, numbers):
         if len(seen) == 2:
             raise KeyboardInterrupt
         seen.append(numbers)
-        return portion(model, tokens, config, numbers)
+        return predict(model, tokens, config, numbers)
 
-    monkeypatch.setattr(step, "_portion", counted)
+    monkeypatch.setattr(step, "_predictions", counted)
     with pytest.raises(KeyboardInterrupt):
         ask(teacher, stream, tmp_path / "killed", **options)
     assert (tmp_path / "killed" / "checkpoints" / "targets" / "complete").exists()
-    monkeypatch.setattr(step, "_portion", lambda *rest: seen.append(rest[-1]) or portion(*rest))
+    monkeypatch.setattr(step, "_predictions", lambda *rest: seen.append(rest[-1]) or predict(*rest))
     assert ask(teacher, stream, tmp_path / "killed", **options)[1] == metrics
     assert sorted(np.concatenate(seen).tolist()) == np.load(tmp_path / "whole" / "numbers.npy").tolist()
     assert_alike(tmp_path / "whole", tmp_path / "killed")

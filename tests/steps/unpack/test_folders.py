@@ -13,7 +13,7 @@ from prunus.models.folder import ModelFolder
 from prunus.models.load import load_model, load_tokenizer
 from prunus.steps.unpack import proof
 from prunus.steps.unpack.config import UnpackConfig
-from prunus.steps.unpack.step import understand
+from prunus.steps.unpack.step import read_source
 from tests.families import SPECIAL, make_teacher
 from tests.gguf.test_tensors import LOADABLE, ROPES, TYPES, VARIANTS, changed, longrope
 from tests.steps.unpack.files import file_of, folder_of
@@ -125,7 +125,7 @@ def test_the_proof(special, tmp_path: Path, model_type: str) -> None:
     teacher = make_teacher(tmp_path / "teacher", model_type)
     file = file_of(teacher, tmp_path / "m.gguf", "gguf-q8_0")
     folder = ModelFolder(folder_of(file, tmp_path / "out"))
-    read = understand(file, UnpackConfig()).tokenizer
+    read = read_source(file, UnpackConfig()).tokenizer
     found = proof.prove_folder(file, folder, read, Console(quiet=True))
     assert found["max_logit_difference"] <= 1e-5
     assert not list(tmp_path.glob(".proof*"))

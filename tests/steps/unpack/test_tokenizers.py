@@ -80,7 +80,7 @@ def test_other_names_of_the_same(pre: str, name: str) -> None:
 
 @pytest.mark.parametrize("pre", [None, "default", "deepseek-v3"])
 def test_a_pre_tokenizer_that_is_not_known(pre: str | None) -> None:
-    with pytest.raises(ModelError, match=r"m.gguf: tokenizer.ggml.pre is .*; Prunus knows .*llama-bpe"):
+    with pytest.raises(ModelError, match=r"m.gguf: tokenizer.ggml.pre is .*; allowed: .*llama-bpe"):
         byte_level_of(pre, "m.gguf")
 
 

@@ -100,7 +100,7 @@ def test_models_are_measured_in_transformers(teacher: Path) -> None:
         (["./nowhere"], "MODELS: there is no folder ./nowhere"),
         (["MODEL", "--prompt-tokens", "500"], "500 and --new-tokens: 64 exceed the context of"),
         (["FILE.gguf", "--engine", "transformers"], "a GGUF file needs llama.cpp"),
-        (["FILE.gguf"], "FILE.gguf: no GGUF file of a language model that is read here: it is of version 0"),
+        (["FILE.gguf"], "FILE.gguf: version 0 of GGUF is not supported"),
     ],
 )
 def test_what_cannot_be_compared_is_told(arguments: list[str], message: str, teacher, tmp_path, capsys) -> None:

@@ -138,17 +138,17 @@ def test_a_port_in_use_is_refused_before_the_file_is_read(tmp_path: Path, capsys
     pytest.importorskip("xllamacpp", reason="the extra `gguf` is not installed")
     taken = Gate()
     assert main(["serve", str(tmp_path / "nowhere.gguf"), "--port", str(taken.server_port)]) == 2
-    assert f"--port: {taken.server_port} cannot be had" in capsys.readouterr().err
+    assert f"--port: {taken.server_port} cannot be opened" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["chat", "./nowhere"], "MODEL: there is no folder ./nowhere"),
-        (["serve", "./nowhere.gguf"], "nowhere.gguf: there is no such file"),
+        (["serve", "./nowhere.gguf"], "nowhere.gguf: file not found"),
         (["serve", "x.gguf", "--port", "70000"], "--port: 70000"),
         (["serve", "x.gguf", "--context", "-1"], "--context: -1"),
-        (["serve", "."], "a folder; `prunus export . --formats gguf-f16`"),
+        (["serve", "."], "a folder, expected a GGUF file; `prunus export . --formats gguf-f16`"),
     ],
 )
 def test_what_cannot_be_run_is_told(arguments: list[str], message: str, capsys) -> None:
@@ -160,5 +160,5 @@ def test_what_cannot_be_run_is_told(arguments: list[str], message: str, capsys) 
 def test_a_file_that_is_no_gguf_is_told(tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp", reason="the extra `gguf` is not installed")
     (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(64))
-    with pytest.raises(ModelError, match="no GGUF file of a language model"):
+    with pytest.raises(ModelError, match="not a GGUF file of a language model"):
         start_server(tmp_path / "model.gguf", 0)

@@ -31,10 +31,10 @@ class Align(Single):
     config: Annotated[AvoidSubcommands[AlignConfig], Flat]
 
     def __call__(self, console: Console) -> None:
-        """Do it, round by round."""
+        """Run the steps, round by round."""
         model = located(self.model)
         sources = tuple(parse(ChatSource, path, "--data") for path in self.data)
         stages = Alignment((self.config.with_defaults(model.folder.shape.size()),), sources, self.template, HUB)
-        for seen in stages.check(model.folder.context, given_tokenizer(model)):
-            show_preview(seen, console)
+        for preview in stages.check(model.folder.context, given_tokenizer(model)):
+            show_preview(preview, console)
         self.do_all(list(stages.steps("align", given_model(model), None, Path(self.out).parent)), console)

@@ -11,7 +11,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from prunus.cli.base import Flat
-from prunus.cli.given import check_recorded
+from prunus.cli.checks import check_recorded
 from prunus.cli.render import show_speeds
 from prunus.console import Console
 from prunus.errors import RecipeError
@@ -32,11 +32,11 @@ class Bench:
     runtime: Runtime = field(default_factory=Runtime)
 
     def __call__(self, console: Console) -> None:
-        """Measure and show."""
+        """Measure the models and print the table."""
         from prunus.tools.bench.compare import compare
 
         if not self.models:
-            raise RecipeError("which models? usage: prunus bench FOLDER_OR_GGUF...")
+            raise RecipeError("no models given; usage: prunus bench FOLDER_OR_GGUF...")
         check_recorded(self.models, console)
         with tempfile.TemporaryDirectory() as place:
             rows = compare(self.models, self.config, self.runtime, Path(place), console)

@@ -9,7 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from prunus.cli.base import Flat
-from prunus.cli.given import check_recorded, look_at_files
+from prunus.cli.checks import check_recorded, warn_about_files
 from prunus.console import Console
 from prunus.runtime import Runtime
 from prunus.tools.chat.config import ChatConfig
@@ -27,20 +27,20 @@ class Chat:
     runtime: Runtime = field(default_factory=Runtime)
 
     def __call__(self, console: Console) -> None:
-        """Talk until an empty line."""
+        """Chat until an empty line."""
         from prunus.tools.chat.talk import HELP, talk
         from prunus.tools.chat.voices import voice_of
 
         paths = [self.model, *([self.second] if self.second else [])]
         check_recorded(paths, console)
-        look_at_files(paths, console)
+        warn_about_files(paths, console)
         voices = [voice_of(path, self.config, self.runtime) for path in paths]
         console.say(HELP)
         talk(voices, self.config, _typed(), console)
 
 
 def _typed() -> Iterator[str]:
-    """What is typed, a line at a time, until there is no more."""
+    """Lines from standard input, until its end."""
     while True:
         try:
             yield input("> ")

@@ -1,4 +1,4 @@
-"""The command `convert`: make a plain folder out of a GGUF file."""
+"""The command `convert`: convert a GGUF file to a Hugging Face folder."""
 
 from __future__ import annotations
 

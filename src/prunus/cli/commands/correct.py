@@ -26,7 +26,7 @@ class Correct(Single):
     def __call__(self, console: Console) -> None:
         """Run the step."""
         if not self.config.tokens:
-            raise RecipeError("--tokens: 0 would leave the teacher as it is")
+            raise RecipeError("--tokens: 0 would not train the teacher; give at least one step's tokens")
         model = located(self.model)
         stream = self.text.stream(model, "corpus", self.out)
         self.do(self.config, {"model": given_model(model), "tokens": stream}, console)

@@ -27,7 +27,7 @@ class Distill(Single):
     teacher: str
     """The teacher: folder, id on the hub, or GGUF file."""
     corpus: tuple[str, ...] = ()
-    """Text files (.jsonl, .json, .csv, .parquet, .txt), datasets on the hub, or `builtin:python`."""
+    """Text files (.jsonl, .json, .csv, .parquet, .txt), datasets on the hub, `builtin:python` or `builtin:world`."""
     column: str = "text"
     """Column that holds the text."""
     append_eos: bool = True
@@ -39,14 +39,16 @@ class Distill(Single):
     def __call__(self, console: Console) -> None:
         """Run the step."""
         if not self.config.tokens:
-            raise RecipeError("--tokens: 0 would leave the student as it is")
+            raise RecipeError("--tokens: 0 would not train the student; give at least one step's tokens")
         if bool(self.corpus) == bool(self.generated):
-            raise RecipeError("--corpus or --generated: give one of the two: text, or what `prunus generate` wrote")
+            raise RecipeError(
+                "--corpus or --generated: give exactly one: text, or a folder written by `prunus generate`"
+            )
         if self.corpus and self.config.data == "teacher":
-            raise RecipeError("--data: teacher needs --generated, the folder that `prunus generate` wrote")
+            raise RecipeError("--data: teacher needs --generated, a folder written by `prunus generate`")
         if self.config.targets == "cached":
             raise RecipeError(
-                "--targets: cached is for recipes, whose plan asks the teacher first; allowed here: online"
+                "--targets: cached works in recipes only, where a step stores the targets first; allowed here: online"
             )
         student, teacher = located(self.student), located(self.teacher)
         config, stream = self.config, self._stream(student, teacher, console)
@@ -60,12 +62,12 @@ class Distill(Single):
         self.do(config, inputs, console)
 
     def _stream(self, student: Located, teacher: Located, console: Console) -> Step | Given:
-        """What is read: the text as the student's tokens, or what the teacher wrote."""
+        """The stream to train on: the tokenised text, or the text that the teacher generated."""
         if self.generated is None:
             text = Text(corpus=self.corpus, column=self.column, append_eos=self.append_eos)
             return text.stream(student, "corpus", self.out)
         written = finished(Path(self.generated), "--generated", GenerateConfig.kind)
         record = read_record(Path(self.generated)) or {}
         if record.get("inputs", {}).get("model") != given_model(teacher).fingerprint:
-            console.warn(f"--generated: another model than {self.teacher} wrote {self.generated}")
+            console.warn(f"--generated: {self.generated} was written by another model than {self.teacher}")
         return written

@@ -53,7 +53,7 @@ class Evaluate(Single):
         self.do(config, inputs, console)
 
     def _with_tasks(self) -> EvaluateConfig:
-        """The options, with the tasks in them."""
+        """The options with the tasks of `--tasks`."""
         tasks = {}
         for task in self.tasks:
             name, _, data = task.partition("=")

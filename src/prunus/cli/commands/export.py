@@ -30,7 +30,7 @@ class Export(Single):
     def __call__(self, console: Console) -> None:
         """Run the step."""
         if not self.config.formats:
-            raise RecipeError("--formats: names none; such as --formats gguf-q4_k_m")
+            raise RecipeError("--formats: empty; give at least one, such as --formats gguf-q4_k_m")
         model = located(self.model)
         check_export(self.config, model.folder.config, model.folder.path, {"--formats": model.folder.shape})
         inputs: dict[str, Step | Given] = {"model": given_model(model)}

@@ -34,7 +34,7 @@ class Generate(Single):
     def __call__(self, console: Console) -> None:
         """Run the step."""
         if bool(self.corpus) == bool(self.prompts):
-            raise RecipeError("--corpus or --prompts: give one of the two: text to go on from, or prompts to answer")
+            raise RecipeError("--corpus or --prompts: give exactly one: text to continue, or prompts to answer")
         model = located(self.model)
         config = self.config.model_copy(update={"prompts": sources_of(self.prompts, self.column, "--prompts")})
         config.check_context(model.folder.context, config.kind)

@@ -27,8 +27,8 @@ class Inspect:
     """Print JSON."""
 
     def __call__(self, console: Console) -> None:
-        """Read and show."""
+        """Read config and headers, and print the figures."""
         if self.context is not None and self.context < 1:
-            raise RecipeError(f"--context: {self.context}; it must be at least 1")
+            raise RecipeError(f"--context: {self.context}; expected 1 or more")
         folder = find_model(self.model, self.revision, "MODEL", weights=False).folder
         show_inspection(folder, self.context, self.json, console)

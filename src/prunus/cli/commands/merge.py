@@ -13,12 +13,12 @@ from prunus.console import Console
 from prunus.errors import RecipeError
 from prunus.graph.steps import given_model
 from prunus.models.folder import has_chat_template
-from prunus.steps.merge.alike import check_alike
+from prunus.steps.merge.compatibility import check_mergeable
 from prunus.steps.merge.config import MergeConfig, name_of
 from prunus.steps.merge.plan import check_fitness, given_fitness
 from prunus.world.config import WORLD
 
-_FITNESS_SEED = 101  # of a world whose conversations few will have trained on
+_FITNESS_SEED = 101  # an unusual one, so that the models are unlikely to have trained on these conversations
 
 
 @dataclass(kw_only=True)
@@ -39,10 +39,10 @@ class Merge(Single):
         models = [located(path) for path in self.models]
         base = located(self.base) if self.base is not None else None
         if not models:
-            raise RecipeError("MODEL: missing; give the models to be merged")
+            raise RecipeError("MODEL: missing; give the models to merge")
         config = self._with_tasks()
         config.check_fits(len(models), base is not None, models[0].folder.shape.num_hidden_layers, config.kind)
-        check_alike([model.folder for model in models], base.folder if base else None, config.kind)
+        check_mergeable([model.folder for model in models], base.folder if base else None, config.kind)
         if config.evolve.trials:
             check_fitness(config.evolve, (), has_chat_template(models[0].folder.path), config.kind, HUB)
         inputs = {name_of(number): given_model(model) for number, model in enumerate(models)}
@@ -50,11 +50,11 @@ class Merge(Single):
         self.do(config, {**inputs, **given_fitness(config, HUB)}, console)
 
     def _with_tasks(self) -> MergeConfig:
-        """The options, with the tasks in them."""
+        """The options with the tasks of `--tasks`."""
         tasks: dict[str, Any] = {}
         for task in self.tasks:
             name, _, data = task.partition("=")
-            own = {"path": WORLD, "name": "chat", "world": {"mixture": {name: 1}, "seed": _FITNESS_SEED}}
-            tasks[name] = data if data and data != WORLD else own
+            world = {"path": WORLD, "name": "chat", "world": {"mixture": {name: 1}, "seed": _FITNESS_SEED}}
+            tasks[name] = data if data and data != WORLD else world
         evolve = {**self.config.evolve.model_dump(), "tasks": tasks}
         return parse(MergeConfig, {**self.config.model_dump(), "evolve": evolve}, "--tasks")

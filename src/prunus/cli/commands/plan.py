@@ -1,4 +1,4 @@
-"""The command `plan`: check a recipe and show what it would do."""
+"""The command `plan`: check a recipe and show its steps."""
 
 from __future__ import annotations
 

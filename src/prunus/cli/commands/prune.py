@@ -1,4 +1,4 @@
-"""The command `prune`: cut a student out of a model."""
+"""The command `prune`: cut a student from a model."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Prune(Single):
     def __call__(self, console: Console) -> None:
         """Run the step."""
         if self.config.like is not None:
-            raise RecipeError(f"--like: {self.config.like!r} names a student of a recipe, and here there is none")
+            raise RecipeError(f"--like: {self.config.like!r}: works in recipes only, where it names another student")
         if self.config.reads_text and not self.corpus:
             raise RecipeError(
-                "--corpus: missing; --vocab-size keeps the tokens that a text has most, and --heal and `refit` read it"
+                "--corpus: missing; --vocab-size counts its tokens, and --heal and `refit` compute activations on it"
             )
         model = located(self.model)
         target = self.config.target(model.folder.shape, "prune")
@@ -46,7 +46,7 @@ class Prune(Single):
         read = self.config.statistics(model.folder.shape, target)
         if read and self.scores is None:
             names = ", ".join(sorted(read))
-            raise RecipeError(f"--scores: missing; `prunus score` makes them, and this cut reads {names}")
+            raise RecipeError(f"--scores: missing; this cut needs {names}: give a folder written by `prunus score`")
         inputs: dict[str, Step | Given] = {"model": given_model(model)}
         if self.corpus and self.config.takes_text:
             inputs["tokens"] = Text(corpus=self.corpus, column=self.column).stream(model, "corpus", self.out)

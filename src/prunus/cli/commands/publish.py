@@ -1,4 +1,4 @@
-"""The command `publish`: show what would go to the hub, and send it."""
+"""The command `publish`: show which files would be uploaded to the hub, and upload them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from prunus.cli.given import check_recorded
+from prunus.cli.checks import check_recorded
 from prunus.cli.render import show_upload
 from prunus.console import Console
 
@@ -29,7 +29,7 @@ class Publish:
     """Commit message."""
 
     def __call__(self, console: Console) -> None:
-        """Choose, show, and send if asked to."""
+        """Choose and show the files; upload them with `--upload`."""
         from prunus.tools.publish.hub import prepare_upload, send
 
         check_recorded([self.folder], console)
@@ -38,4 +38,4 @@ class Publish:
         if self.upload:
             console.say(f"published: {send(upload, self.public, self.message)}")
         else:
-            console.say("nothing was sent; --upload sends it")
+            console.say("nothing was uploaded; add --upload to upload these files")

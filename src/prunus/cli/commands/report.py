@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from prunus.cli.reported import show_report
+from prunus.cli.reporting import show_report
 from prunus.console import Console
 
 
@@ -22,5 +22,5 @@ class Report:
     """File to write. If unset: `report.html` in the run's folder."""
 
     def __call__(self, console: Console) -> None:
-        """Read the records, write the page."""
+        """Read the records and write the page."""
         show_report(Path(self.run), self.out, console)

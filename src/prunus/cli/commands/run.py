@@ -11,7 +11,7 @@ from tyro.conf import AvoidSubcommands
 from prunus import distributed
 from prunus.cli.base import Flat
 from prunus.cli.render import show_plan
-from prunus.cli.reported import show_report
+from prunus.cli.reporting import show_report
 from prunus.console import Console
 from prunus.errors import PrunusError, RunError
 from prunus.pipeline.plan import make_plan
@@ -30,7 +30,7 @@ class Run:
     """Show the plan and do nothing."""
 
     def __call__(self, console: Console) -> None:
-        """Plan, then do, then report."""
+        """Plan the run, execute it, and write the report."""
         plan = make_plan(self.recipe, Path(self.out or f"runs/{self.recipe.name}"), preview=self.dry_run)
         if self.dry_run:
             show_plan(plan, console)

@@ -18,7 +18,7 @@ from prunus.errors import ArtifactError
 from prunus.files import read_object
 from prunus.graph.steps import Given, Step, given_model, given_tokenizer, tokens_step
 from prunus.pipeline.cutting import scored
-from prunus.pipeline.search.config import FOUND, ShapeSearch
+from prunus.pipeline.search.config import RECORD, ShapeSearch
 from prunus.pipeline.search.contamination import check_apart
 from prunus.pipeline.search.plan import PlannedSearch, check_search, search_cuts
 from prunus.pipeline.search.workshop import texts_of
@@ -55,8 +55,8 @@ class Search(Single):
         """Run the step."""
         check_runtime(self.runtime, [self.config.distill])
         model = located(self.model)
-        own = sources_of(self.text, self.column, "--text")
-        raw = {**self.config.model_dump(), "budget": self.budget, "text": own}
+        text = sources_of(self.text, self.column, "--text")
+        raw = {**self.config.model_dump(), "budget": self.budget, "text": text}
         size = model.folder.shape.size()
         config = parse(ShapeSearch, raw, "prunus search").model_copy(
             update={"distill": self.config.distill.with_defaults(size), "prune": self.config.prune.with_defaults(size)}
@@ -87,4 +87,4 @@ class Search(Single):
         after = [step for step in planned.steps(teacher, scores) if step.fingerprint != corpus.fingerprint]
         self.do_all([*before, *after], console)
         if distributed.rank() == 0:
-            show_search(read_object(Path(self.out) / FOUND, ArtifactError), console)
+            show_search(read_object(Path(self.out) / RECORD, ArtifactError), console)

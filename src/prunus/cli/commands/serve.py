@@ -11,7 +11,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from prunus.cli.given import check_recorded, look_at_files
+from prunus.cli.checks import check_recorded, warn_about_files
 from prunus.console import Console
 from prunus.errors import RecipeError
 
@@ -31,7 +31,7 @@ class Serve:
     environment, which keeps it out of process lists."""
 
     def __call__(self, console: Console) -> None:
-        """Serve until it is interrupted."""
+        """Serve until interrupted."""
         from prunus.llamacpp.gate import Gate
         from prunus.llamacpp.server import start_server
 
@@ -45,12 +45,12 @@ class Serve:
         check_recorded([self.file], console)
         gate = Gate(self.port, key)
         server = start_server(Path(self.file).expanduser(), self.context)
-        look_at_files([self.file], console)
+        warn_about_files([self.file], console)
         server.serve(gate)
-        with_key = "with the key" if key is not None else "to any program of this machine"
+        clients = "clients need the key" if key is not None else "any program on this machine may connect"
         console.say(
-            f"serving {self.file} at {gate.address} (OpenAI's interface: /v1), {with_key}, and to no web page of "
-            "another site; Ctrl-C ends it"
+            f"serving {self.file} at {gate.address} (OpenAI's interface: /v1); {clients}, web pages of other sites "
+            "may not; press Ctrl-C to stop"
         )
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()

@@ -23,10 +23,10 @@ class Verify:
     """Folder of a run, or of one of its results."""
 
     def __call__(self, console: Console) -> None:
-        """Read, compare, tell.
+        """Read every file, compare it with its record, and print the differences.
 
         Raises:
-            ArtifactError: A file is not what its record says; or there is no result in the folder.
+            ArtifactError: A file differs from its record, or the folder has no finished result.
         """
         folders = artifacts_in(Path(self.run))
         problems: list[str] = []
@@ -34,12 +34,12 @@ class Verify:
         for folder in folders:
             try:
                 record = read_record(folder)
-                assert record is not None  # its folder was found by it
+                assert record is not None  # the folder was found by its record
             except ArtifactError as error:
                 problems.append(str(error))
                 continue
             problems += damages(folder, record, console)
-            problems += (f"{folder / name}: unexpected: no file of the result" for name in unexpected(folder, record))
+            problems += (f"{folder / name}: unexpected: not part of the result" for name in unexpected(folder, record))
             files += len(record["files"])
             nbytes += sum(facts["bytes"] for facts in record["files"].values())
         if problems:
@@ -49,14 +49,14 @@ class Verify:
 
 
 def artifacts_in(root: Path) -> list[Path]:
-    """The folders of all finished results in a folder, itself included; those that are being made are left out.
+    """The folders of all finished results in a folder, itself included; unfinished ones are skipped.
 
     Raises:
         ArtifactError: There is none.
     """
     found = [record.parent for record in sorted(_records(root))]
     if not found:
-        raise ArtifactError(f"{root}: no finished result in it; expected the folder of a run, or one with {RECORD}")
+        raise ArtifactError(f"{root}: contains no finished result; expected the folder of a run, or one with {RECORD}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""What a shape takes of a budget: its figures, from dimensions alone, and how full that makes the tightest limit."""
+"""How much of a budget a shape uses: its figures, from dimensions alone, and its share of the tightest limit."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from prunus.console import human, human_bytes
 from prunus.models.shape import Shape
 from prunus.pipeline.search.config import Limit
 
-_FLOPS_CONTEXT = 4096  # where nobody says otherwise, as `prunus inspect` counts
-_CACHED = 2  # bytes of a value of the KV cache: 16 bits, in llama.cpp and in transformers alike
+_FLOPS_CONTEXT = 4096  # the default, as in `prunus inspect`
+_CACHED = 2  # bytes per value of the KV cache: 16 bits, in llama.cpp and in transformers
 _SIXTEEN_BITS = 2
 
 
 @dataclass(frozen=True)
 class Meter:
-    """What figures are read by that dimensions alone do not give.
+    """Computes the figures of shapes.
 
     Attributes:
-        teacher: The shape that shares are of.
-        file_bytes: (format, shape) to the bytes of the whole file, and of the weights in it.
-        latency: (limit, shape) to seconds a token, of a measured table.
+        teacher: The shape that shares refer to.
+        file_bytes: (format, shape) -> bytes of the whole file, and of the weights in it.
+        latency: (limit, shape) -> seconds per token, from a measured table.
+        seen: Cache of figures.
     """
 
     teacher: Shape
@@ -30,27 +31,27 @@ class Meter:
     seen: dict[tuple[object, ...], float] = field(default_factory=dict, repr=False)
 
     def figure(self, limit: Limit, shape: Shape) -> float:
-        """What a shape takes of what is limited: parameters, bytes, FLOPs or seconds."""
+        """The limited quantity of a shape: parameters, bytes, FLOPs or seconds."""
         key = (limit, *shape.dimensions().values())
         if key not in self.seen:
             self.seen[key] = self._figure(limit, shape)
         return self.seen[key]
 
     def bound(self, limit: Limit) -> float:
-        """How much of it there may be."""
+        """The largest allowed value of a limit, as an absolute figure."""
         return limit.at_most * self.figure(limit, self.teacher) if limit.of_teacher else limit.at_most
 
     def fill(self, budget: Sequence[Limit], shape: Shape) -> float:
-        """What share of its tightest limit a shape takes: above 1 it does not fit."""
+        """The share of its tightest limit that a shape uses; above 1 it does not fit."""
         limit = self.tightest(budget, shape)
         return self.figure(limit, shape) / self.bound(limit)
 
     def tightest(self, budget: Sequence[Limit], shape: Shape) -> Limit:
-        """The limit that a shape takes most of."""
+        """The limit of which a shape uses the largest share."""
         return max(budget, key=lambda limit: self.figure(limit, shape) / self.bound(limit))
 
     def figures(self, budget: Sequence[Limit], shape: Shape) -> dict[str, float]:
-        """What a shape takes of each limit, by its label, beside parameters and FLOPs."""
+        """The figures of a shape: parameters, FLOPs, and each limit's, by label."""
         usual = {
             "parameters": float(shape.parameters),
             "non-embedding parameters": float(shape.non_embedding_parameters),
@@ -72,8 +73,8 @@ class Meter:
         return shape.parameters if limit.what == "parameters" else shape.non_embedding_parameters
 
 
-def told(budget: Sequence[Limit], meter: Meter, shape: Shape) -> str:
-    """What a shape takes of each limit, in words."""
+def describe(budget: Sequence[Limit], meter: Meter, shape: Shape) -> str:
+    """A shape's figures and the limits, for messages: `parameters 3.1M of 3.0M, ...`."""
     parts = []
     for limit in budget:
         figure, bound = meter.figure(limit, shape), meter.bound(limit)

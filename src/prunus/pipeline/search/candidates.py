@@ -1,4 +1,4 @@
-"""Which of the shapes are tried, and how: in turn by what the scores say is lost, layer count by layer count."""
+"""Which shapes are tried, how they are cut, and in which order: by the importance lost, taking turns over depths."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _WAYS: dict[Way, str] = {"once": "", "depth_first": "-depth-first", "halfway": "
 
 @dataclass(frozen=True)
 class Candidate:
-    """A shape, and how it is come to.
+    """A shape, and how it is cut.
 
     Attributes:
-        name: What to call it in tables and folders.
-        shape: What is left.
-        via: The shape that is cut and briefly distilled before; None where it is cut at once.
-        way: What that is called.
-        dropped: The layers that go, where it is not the scores that choose them.
+        name: Its name in tables and folders.
+        shape: The final shape.
+        via: The intermediate shape that is briefly distilled; None if there is only one cut.
+        way: Name of the cutting schedule.
+        dropped: The layers to drop; empty if the scores choose them.
     """
 
     name: str
@@ -40,9 +40,13 @@ class Candidate:
 def candidates_of(
     teacher: Shape, shape: Shape, ways: Sequence[Way], others: Sequence[tuple[int, ...]] = ()
 ) -> list[Candidate]:
-    """A candidate for each way to a shape that leads there in two steps or one; at once where none does.
+    """The candidates of a shape: one for each of `ways` that applies (`once` if none does), one for each of `others`.
 
-    And one for each of some `others` of the layers that may go.
+    Args:
+        teacher: The shape that is cut.
+        shape: The final shape.
+        ways: Cutting schedules.
+        others: Other sets of layers to drop.
     """
     found = [one for way in ways if (one := candidate(teacher, shape, way)) is not None]
     name = _name(teacher, shape, "once")
@@ -51,7 +55,7 @@ def candidates_of(
 
 
 def spans(layers: Sequence[int]) -> str:
-    """Ascending numbers in few words: `1-3`, or `1+3-5` where they do not stand together."""
+    """Ascending numbers as ranges: `1-3`, or `1+3-5` if there are gaps."""
     ends: list[list[int]] = []
     for layer in layers:
         if ends and layer == ends[-1][1] + 1:
@@ -62,10 +66,10 @@ def spans(layers: Sequence[int]) -> str:
 
 
 def candidate(teacher: Shape, shape: Shape, way: Way = "once") -> Candidate | None:
-    """A candidate, or None where a shape is cut in one step only by its nature.
+    """A candidate, or None if the schedule `way` has no intermediate shape between teacher and `shape`.
 
-    `depth_first` drops the layers, then cuts the width (NVIDIA's chain); `halfway` cuts every axis to the size that is
-    as far from the teacher's as from the shape's, by ratio.
+    `depth_first` drops layers, then cuts the width (NVIDIA's chain). `halfway` first cuts every axis to the geometric
+    mean of the teacher's size and the final one.
     """
     via = None
     if way == "depth_first":
@@ -78,12 +82,12 @@ def candidate(teacher: Shape, shape: Shape, way: Way = "once") -> Candidate | No
 
 
 def _name(teacher: Shape, shape: Shape, way: Way) -> str:
-    words = f"-{shape.vocab_size}v" if shape.vocab_size != teacher.vocab_size else ""
-    return name_of(shape) + words + _WAYS[way]
+    vocabulary = f"-{shape.vocab_size}v" if shape.vocab_size != teacher.vocab_size else ""
+    return name_of(shape) + vocabulary + _WAYS[way]
 
 
 def _halfway(teacher: Shape, shape: Shape) -> Shape:
-    """The loadable shape nearest to the middle by ratio, heads as the teacher has them unless they follow the width."""
+    """The loadable shape nearest to the geometric mean; heads as in the teacher, unless they depend on the width."""
     layers, mlp, middle = (
         max(getattr(shape, axis), round(math.sqrt(getattr(teacher, axis) * getattr(shape, axis))))
         for axis in ("num_hidden_layers", "intermediate_size", "hidden_size")
@@ -95,23 +99,23 @@ def _halfway(teacher: Shape, shape: Shape) -> Shape:
             dims["num_attention_heads"] = hidden // teacher.head_dim
             if teacher.num_key_value_heads == teacher.num_attention_heads:
                 dims["num_key_value_heads"] = dims["num_attention_heads"]
-        found = teacher.with_dimensions(dims)
-        if found.loads():
-            return found
+        middle_shape = teacher.with_dimensions(dims)
+        if middle_shape.loads():
+            return middle_shape
     return teacher
 
 
-def lost(scores: Mapping[str, Any], teacher: Shape, shape: Shape) -> float:
-    """What the scores say that a cut loses, before any recovery: the shares of importance that go, axis by axis, added.
+def lost_importance(scores: Mapping[str, Any], teacher: Shape, shape: Shape) -> float:
+    """The importance that a cut drops, by the scores: each axis's share, summed over the axes.
 
-    A guess that serves to thin out candidates, and never to choose among them: the papers show that the ranking before
-    recovery is another than after it (arXiv 2407.14679, section 4.3).
+    A rough estimate, used only to thin out candidates and never to choose among them: rankings before and after
+    recovery differ (arXiv 2407.14679, section 4.3).
 
     Args:
         scores: `scores.json` of the teacher: importance of `neurons` [L][mlp], `channels` [hidden] and `heads`
             [L][heads], and `layers.block_influence` [L].
         teacher: The scored shape.
-        shape: What is left.
+        shape: The final shape.
     """
     total = 0.0
     influence = np.asarray(scores["layers"]["block_influence"])
@@ -124,18 +128,18 @@ def lost(scores: Mapping[str, Any], teacher: Shape, shape: Shape) -> float:
         "heads": shape.num_attention_heads,
         "experts": shape.num_experts,
     }
-    return total + sum(_gone(scores[axis], count) for axis, count in kept.items() if axis in scores and count)
+    return total + sum(_dropped_share(scores[axis], count) for axis, count in kept.items() if axis in scores and count)
 
 
-def _gone(importance: Any, count: int) -> float:
-    """The share of importance outside the best `count` of each row."""
+def _dropped_share(importance: Any, count: int) -> float:
+    """The share of importance outside the top `count` of each row."""
     rows = np.sort(np.atleast_2d(np.asarray(importance, dtype=float)), axis=-1)[..., ::-1]
     rows = rows.reshape(-1, rows.shape[-1])
     return float(1 - rows[:, :count].sum() / rows.sum()) if rows.sum() else 0.0
 
 
 def proportional(teacher: Shape, shapes: Sequence[Shape]) -> Shape:
-    """The shape whose axes are cut most alike: the least spread of their shares of the teacher's, by ratio."""
+    """The shape whose axes are cut most evenly: least standard deviation of log(size / teacher's size)."""
 
     def spread(shape: Shape) -> float:
         free = [axis for axis in SCALED if len({getattr(one, axis) for one in shapes}) > 1]
@@ -145,12 +149,15 @@ def proportional(teacher: Shape, shapes: Sequence[Shape]) -> Shape:
     return min(shapes, key=spread)
 
 
-def in_turn(teacher: Shape, shapes: Sequence[Shape], scores: Mapping[str, Any] | None) -> list[Shape]:
-    """Some shapes in the order in which to try them: of every number of layers in turn the one that loses least.
+def trial_order(teacher: Shape, shapes: Sequence[Shape], scores: Mapping[str, Any] | None) -> list[Shape]:
+    """Shapes in the order to try them: first the proportional one, then round-robin over depths, least lost first.
 
-    The proportional one is the first. Scores judge layers and widths too unevenly for one list of all.
+    There is no single ranking, since scores of layers and of widths are not comparable.
     """
-    loss = {id(shape): lost(scores, teacher, shape) if scores else _unevenness(teacher, shape) for shape in shapes}
+    loss = {
+        id(shape): lost_importance(scores, teacher, shape) if scores else _unevenness(teacher, shape)
+        for shape in shapes
+    }
     even = proportional(teacher, shapes)
     by_depth: dict[int, list[Shape]] = {}
     for shape in sorted(shapes, key=lambda shape: loss[id(shape)]):

@@ -1,4 +1,4 @@
-"""Options of the search for a shape: what is searched, and, in a recipe, how candidates are cut and recovered."""
+"""Options of the shape search; in a recipe also how candidates are cut and recovered."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Axis = Literal[
     "num_key_value_heads",
     "vocab_size",
 ]
-FOUND = "search.json"
+RECORD = "search.json"
 """The record of a search."""
 
 Way = Literal["once", "depth_first", "halfway"]
@@ -51,7 +51,7 @@ class Limit(Config):
     @model_validator(mode="before")
     @classmethod
     def _units(cls, raw: Any) -> Any:
-        """A figure with its unit stands for a number."""
+        """Parse a number with a unit."""
         if isinstance(raw, dict) and isinstance(raw.get("at_most"), str) and isinstance(raw.get("what"), str):
             return {**raw, **quantity(raw["at_most"], raw["what"])}
         return raw
@@ -64,12 +64,12 @@ class Limit(Config):
     @model_validator(mode="after")
     def _has_format(self) -> Limit:
         if self.what == "file" and self.format is None:
-            raise ValueError("format: missing; a file has one, such as `q4_k_m file <= 2 GB`")
+            raise ValueError("format: missing; name one, such as `q4_k_m file <= 2 GB`")
         return self
 
     @property
     def label(self) -> str:
-        """What is limited, in words."""
+        """Name of what is limited, for tables and messages."""
         kind = (self.format or "").removeprefix("gguf-")
         if self.what == "file":
             return f"{kind} file"
@@ -141,19 +141,19 @@ class SearchConfig(StepConfig):
     @model_validator(mode="after")
     def _consistent(self) -> SearchConfig:
         if "vocab_size" in self.axes and self.rank_by == "kl":
-            raise ValueError("rank_by: kl compares equal vocabularies; with vocab_size among axes: bits_per_byte")
+            raise ValueError("rank_by: kl needs equal vocabularies; with vocab_size among axes, use bits_per_byte")
         if self.layer_choices > 1 and "once" not in self.ways:
-            raise ValueError("layer_choices: they are for shapes that are cut at once; with them, ways: [once, ...]")
+            raise ValueError("layer_choices: applies to shapes with a single cut; add `once` to ways")
         if self.layer_choices > 1 and "num_hidden_layers" not in self.axes:
-            raise ValueError("layer_choices: no layers go where num_hidden_layers is not among axes; name it, "
-                             "or leave layer_choices out")  # fmt: skip
+            raise ValueError("layer_choices: no layers are dropped unless num_hidden_layers is among axes; add it, "
+                             "or remove layer_choices")  # fmt: skip
         if not self.axes:
-            raise ValueError("axes: names none; at least one dimension must be free")
+            raise ValueError("axes: empty; give at least one dimension")
         return self
 
     @property
     def measure(self) -> str:
-        """What candidates are ranked by; less is better."""
+        """The metric that candidates are ranked by; lower is better."""
         return self.rank_by or ("bits_per_byte" if "vocab_size" in self.axes else "kl")
 
     def tokens_at(self, rung: int, first: int) -> int:
@@ -178,13 +178,13 @@ class ShapeSearch(SearchConfig):
         taken = [key for key in (*PRUNABLE, "like", "shape") if getattr(self.prune, key) is not None]
         if taken or self.prune.via or self.prune.init == "random" or isinstance(self.prune.drop_layers, tuple):
             name = (taken or ["via" if self.prune.via else "init" if self.prune.init == "random" else "drop_layers"])[0]
-            raise ValueError(f"prune.{name}: the search decides what is left, cut from the teacher; leave it out")
+            raise ValueError(f"prune.{name}: the search decides the shape and cuts it from the teacher; remove it")
         if self.layer_choices > 1 and self.prune.importance.layers in ("random", "refit"):
-            raise ValueError("layer_choices: the scores say which are tried; not with layers by `random` or `refit`")
+            raise ValueError("layer_choices: needs scores of layers; importance.layers `random` and `refit` have none")
         if not self.distill.tokens:
-            raise ValueError("distill.tokens: 0 would rank candidates before recovery, which ranks them wrongly")
+            raise ValueError("distill.tokens: 0 would rank candidates before recovery, when the ranking is unreliable")
         if self.distill.data != "corpus" or self.distill.targets != "online":
-            raise ValueError("distill: candidates are recovered on the corpus, with the teacher beside: "
+            raise ValueError("distill: candidates are recovered on the corpus with online targets; allowed: "
                              "data: corpus, targets: online")  # fmt: skip
         for rung in range(1 if self.rungs > 1 else 0):
             self.recovery(rung + 1)
@@ -193,14 +193,14 @@ class ShapeSearch(SearchConfig):
         return self
 
     def recovery(self, rung: int, between: bool = False) -> DistillConfig:
-        """The distillation of a rung: what it has more than the rung before, on the text in another order.
+        """The distillation of a rung: its tokens minus the previous rung's, with the text in another order.
 
         Args:
             rung: Counted from 0.
-            between: Whether half of the first rung's tokens go between two cuts.
+            between: Whether half of the first rung's tokens are used between two cuts.
 
         Raises:
-            RecipeError: So few tokens make no step behind the warm-up.
+            RecipeError: The tokens leave no step after the warm-up.
         """
         first = self.distill.tokens
         tokens = self.tokens_at(rung, first) - (self.tokens_at(rung - 1, first) if rung else 0)

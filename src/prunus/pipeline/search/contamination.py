@@ -1,4 +1,4 @@
-"""Whether two texts are apart: what a search ranks by must be nothing that an evaluation reports."""
+"""Contamination check: the text that ranks candidates must share no document with the evaluation."""
 
 from __future__ import annotations
 
@@ -15,52 +15,51 @@ from prunus.graph.hub import Hub
 from prunus.steps.evaluate.config import EvaluateConfig
 from prunus.world.config import WORLD
 
-_LOOKED = 50_000  # documents of each text that are held against the other
-_SHOWN = 60
+_COMPARED = 50_000  # documents of each text
+_SHOWN = 60  # characters of a shared document
 
 
 def check_apart(text: Sequence[Source], data: DataConfig, evaluate: EvaluateConfig, hub: Hub) -> None:
-    """Refuse a ranking text that the evaluation reads as well: the same source, or the same document in both.
+    """Refuse a ranking text that the evaluation also reads: the same source, or a document in both.
 
     Args:
-        text: `search.text`; without any, the part of the corpus that is set aside.
+        text: `search.text`; if empty, the part of the corpus that is set aside.
         data: The recipe's text.
-        evaluate: Its tasks' items are the evaluation's too.
-        hub: Where text comes from.
+        evaluate: The evaluation; its tasks' items count as well.
+        hub: Source of text.
 
     Raises:
-        RecipeError: Names the source, or the document.
+        RecipeError: Names the source or the document.
     """
     for i, source in enumerate(text):
         for where, other in _reported(data, evaluate):
             if _same(source, other):
                 raise RecipeError(
-                    f"search.text.{i}: {source.path} is what the evaluation reports on ({where}), and a shape that was "
-                    "chosen by it would look better there than it is; allowed: another text, or none, which sets a "
-                    "part of the corpus aside"
+                    f"search.text.{i}: the evaluation reads {source.path} too ({where}), so it would overestimate a "
+                    "shape chosen by that text; allowed: another text, or none, which sets a part of the corpus aside"
                 )
     if not text and not data.held_out:
-        return  # parts of one text by its documents' hashes: equal documents are in the same
+        return  # both are parts of one text, split by document hashes: equal documents are in the same part
     pairs = [(one, other) for one in text or data.corpus for other in data.held_out]
     if pairs and all(one.path == other.path == WORLD and one.split != other.split for one, other in pairs):
-        return  # whose splits have no name, value or tool in common
+        return  # splits of the generated world share no name, value or tool
     shared = None
     with hub.tolerate_missing():
-        known = {digest(found.strip()) for found in _evaluated(data)}
-        shared = next((found for found in _ranked(text, data) if digest(found.strip()) in known), None)
+        known = {digest(document.strip()) for document in _evaluated(data)}
+        shared = next((document for document in _ranked(text, data) if digest(document.strip()) in known), None)
     if shared is not None:
         name = "search.text" if text else "data.corpus, of which a part is set aside for the search,"
         raise RecipeError(
-            f"{name} and the evaluation's text share a document: {shared.strip()[:_SHOWN]!r}...; what ranks "
-            "shapes must not be what reports on them: take it out of one of the two"
+            f"{name} and the evaluation's text share a document: {shared.strip()[:_SHOWN]!r}...; shapes must "
+            "not be ranked on text that the evaluation reports: remove it from one of the two"
         )
 
 
 def _reported(data: DataConfig, evaluate: EvaluateConfig) -> Iterator[tuple[str, SourceRef]]:
-    """What the evaluation reads, by the option that says so."""
+    """(option, source) of everything that the evaluation reads."""
     for i, source in enumerate(data.held_out or data.corpus):
         yield (f"data.held_out.{i}" if data.held_out else f"data.corpus.{i}, of which a part is held out"), source
-    for name, task in evaluate.asked().items():
+    for name, task in evaluate.all_tasks().items():
         if task.data is not None:
             split = "held_out" if task.data == WORLD else "train"
             yield f"evaluate.tasks.{name}", SourceRef(path=task.data, split=split, world=task.world)
@@ -91,4 +90,4 @@ def _ranked(text: Sequence[Source], data: DataConfig) -> Iterable[str]:
 
 def _read(sources: Sequence[Source], where: str) -> Iterator[str]:
     for i, source in enumerate(sources):
-        yield from islice(documents(source, f"{where}.{i}"), _LOOKED)
+        yield from islice(documents(source, f"{where}.{i}"), _COMPARED)

@@ -1,4 +1,4 @@
-"""Children of the better shapes: crossed axis by axis, changed by a step, and brought back into the budget."""
+"""Evolution of shapes: crossover axis by axis, a mutation of one axis, and repair until the child fits the budget."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from prunus.models.shape import Shape
 from prunus.pipeline.search.space import Space, key_of
 
-_TRIES = 200  # for each child that is wanted
-_REPAIRS = 24  # steps of other axes until it fits
+_TRIES = 200  # for each requested child
+_REPAIRS = 24  # mutations of other axes until it fits
 
 
 def breed(
@@ -19,11 +19,11 @@ def breed(
     """Up to `count` new shapes in the budget.
 
     Args:
-        parents: The better ones, best first; the first third is drawn twice as often.
-        count: How many are wanted.
-        space: With the finest sizes of every axis.
-        known: Keys of the shapes that have been tried.
-        draw: Chance.
+        parents: The better shapes, best first; those of the first third are drawn twice as often.
+        count: Number of children.
+        space: The search space, with the finest sizes of every axis.
+        known: Keys of shapes that were tried already.
+        draw: Random generator.
     """
     weights = np.array([2.0 if i < (len(parents) + 2) // 3 else 1.0 for i in range(len(parents))])
     children: dict[tuple[int, ...], Shape] = {}
@@ -38,20 +38,20 @@ def breed(
 
 
 def _picked(shape: Shape, space: Space) -> dict[str, int]:
-    """The nearest size that the space has of every free axis."""
-    found = {}
+    """The nearest size in the space, for every free axis."""
+    picked = {}
     for axis, sizes in space.sizes.items():
-        own = getattr(shape, axis)
+        value = getattr(shape, axis)
         if axis == "num_attention_heads":
-            own //= shape.num_key_value_heads
-        found[axis] = min(sizes, key=lambda size, own=own: abs(size - own))  # type: ignore[misc]
-    return found
+            value //= shape.num_key_value_heads
+        picked[axis] = min(sizes, key=lambda size, value=value: abs(size - value))  # type: ignore[misc]
+    return picked
 
 
 def _child(
     mother: Mapping[str, int], father: Mapping[str, int], space: Space, draw: np.random.Generator
 ) -> Shape | None:
-    """One of two shapes' sizes on each axis, one axis a step or two away, and then steps of others until it fits."""
+    """Each axis from one of two parents, one axis changed by one or two sizes, then other axes until it fits."""
     axes = list(space.sizes)
     picked = {axis: (mother, father)[int(draw.integers(2))][axis] for axis in axes}
     changed = axes[int(draw.integers(len(axes)))]

@@ -1,4 +1,4 @@
-"""Figures of shapes that dimensions alone do not give: bytes of files, and what an engine has no model of."""
+"""Checks of a budget's formats: known ones, their block size, and shapes that llama.cpp does not support."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from prunus.pipeline.search.config import Limit
 
 
 def check_budget(budget: Sequence[Limit], where: str) -> None:
-    """Refuse a budget that says nothing, or a format that llama.cpp has not.
+    """Refuse an empty budget, or a format that llama.cpp does not have.
 
     Raises:
-        RecipeError: Names the limit, and what is allowed.
+        RecipeError: Names the format and the allowed ones.
     """
     if not budget:
-        raise RecipeError(f"{where}: missing; such as `q4_k_m file <= 2.0 GB, context 8192 in <= 3 GB`")
+        raise RecipeError(f"{where}: missing; give one, such as `q4_k_m file <= 2.0 GB, context 8192 in <= 3 GB`")
     for limit in budget:
         if limit.format is not None and limit.format not in TYPES:
             short = limit.format.removeprefix("gguf-")
             allowed = [name.removeprefix("gguf-") for name in TYPES]
             raise RecipeError(
-                f"{where}: unknown format {short!r}{nearest(short, allowed)}; there are: {', '.join(allowed)}"
+                f"{where}: unknown format {short!r}{nearest(short, allowed)}; allowed: {', '.join(allowed)}"
             )
 
 
 def block_of(budget: Sequence[Limit]) -> int:
-    """The values of a block of the budget's formats, the largest; 1 where there is none."""
+    """The largest block size, in values, of the budget's formats; 1 without formats."""
     return max((BLOCKS[TYPES[limit.format]][0] for limit in budget if limit.format in TYPES), default=1)
 
 
-def refused(config: Mapping[str, Any], budget: Sequence[Limit]) -> Callable[[Shape], bool]:
-    """Whether llama.cpp has no such shape, where the budget is of a file of its."""
+def unsupported(config: Mapping[str, Any], budget: Sequence[Limit]) -> Callable[[Shape], bool]:
+    """A test whether llama.cpp does not support a shape; never true if the budget names no GGUF format."""
     files = [limit for limit in budget if limit.format is not None]
 
-    def refuses(shape: Shape) -> bool:
+    def test(shape: Shape) -> bool:
         if not files:
             return False
         try:
@@ -48,4 +48,4 @@ def refused(config: Mapping[str, Any], budget: Sequence[Limit]) -> Callable[[Sha
             return True
         return False
 
-    return refuses
+    return test

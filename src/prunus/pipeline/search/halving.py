@@ -1,7 +1,7 @@
-"""Successive halving, and how a ranking moves: pure functions on names and losses.
+"""Successive halving, and how rankings change between rungs: pure functions on names and losses.
 
-Jamieson and Talwalkar 2016 (arXiv 1502.07943): all candidates get a little, the better 1 / eta of them eta times as
-much, and so on. Deviation: a candidate goes on from where the rung before left it, rather than from its cut again.
+Jamieson and Talwalkar 2016 (arXiv 1502.07943): all candidates get a small budget, the better 1 / eta of them eta times
+as much, and so on. Deviation: a candidate continues from the previous rung instead of starting again from its cut.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def survivors(losses: Losses, eta: int) -> list[str]:
 
 
 def rung_sizes(count: int, eta: int, rungs: int) -> list[int]:
-    """How many candidates each rung has; a rung of one alone decides nothing and is left out."""
+    """The number of candidates of each rung. A rung with a single candidate would decide nothing and is omitted."""
     sizes = [count]
     while len(sizes) < rungs and math.ceil(sizes[-1] / eta) > 1:
         sizes.append(math.ceil(sizes[-1] / eta))
@@ -33,7 +33,10 @@ def rung_sizes(count: int, eta: int, rungs: int) -> list[int]:
 
 
 def rank_correlation(first: Losses, second: Losses) -> float | None:
-    """Spearman's over the names that both have, by mean ranks of equals; None for fewer than three, or no order."""
+    """Spearman's rank correlation over the common names; ties get their mean rank.
+
+    None for fewer than three names, or if all losses of one list are equal.
+    """
     names = [name for name in first if name in second]
     if len(names) < 3:
         return None
@@ -42,19 +45,19 @@ def rank_correlation(first: Losses, second: Losses) -> float | None:
 
 
 def _ranks(values: Sequence[float]) -> np.ndarray:
-    found = np.asarray(values)
-    return np.array([(found < value).sum() + ((found == value).sum() - 1) / 2 for value in found])
+    array = np.asarray(values)
+    return np.array([(array < value).sum() + ((array == value).sum() - 1) / 2 for value in array])
 
 
 def regret(chosen_by: Losses, judged_by: Losses) -> float:
-    """What choosing by one list costs on the other: the loss of its first over the least there is."""
+    """The cost of choosing by one list: its best candidate's loss in the other list, minus the lowest loss there."""
     names = [name for name in chosen_by if name in judged_by]
     first = min(names, key=lambda name: chosen_by[name])
     return judged_by[first] - min(judged_by[name] for name in names)
 
 
 def settled(rungs: Sequence[Losses]) -> int:
-    """The first rung from which on the leader stays the same to the end."""
+    """The first rung whose best candidate remains the best in all later rungs."""
     leaders = [ranking(losses)[0] for losses in rungs]
     at = len(leaders) - 1
     while at and leaders[at - 1] == leaders[-1]:

@@ -1,8 +1,8 @@
-"""Decode latency of any shape, from a small table of shapes that were timed on this machine.
+"""Decode latency of any shape, interpolated from a small table of shapes that were timed on this machine.
 
-Writing a token reads every weight once: a layer's time follows its size, and what stands outside the layers follows
-the embedding's. So shapes of four widths are timed at two depths each; what a layer takes at a width is the slope
-between the depths, what the rest takes is what is left, and both are interpolated over their sizes.
+Decoding a token reads every weight once: the time of a layer depends on the layer's size, the time of the rest on the
+embedding's size. Shapes of four widths are timed at two depths each. For each width, the slope between the depths is
+the time of a layer and the remainder is the time of the rest; both are interpolated over their sizes.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ Table = list[dict[str, float]]
 def latency_of(
     budget: Sequence[Limit], teacher: ModelFolder, folder: Path, runtime: Runtime
 ) -> Callable[[Limit, Shape], float]:
-    """Seconds a token of any shape, by limits of a budget; what they need is timed now, or was before.
+    """A function (limit, shape) -> seconds per token. Missing tables are measured now.
 
     Args:
         budget: The limits.
-        teacher: Whose widths the timed shapes are shares of, and whose tokenizer they have.
-        folder: Keeps the tables: another measurement would make another search of it.
+        teacher: Source of the widths and the tokenizer of the timed shapes.
+        folder: Stores the tables, so that a repeated search uses the same measurement.
         runtime: The device of torch.
     """
     tables = {}
@@ -63,7 +63,7 @@ def latency_of(
 
 
 def _read(file: Path) -> Table:
-    """A table that was measured before.
+    """A stored table.
 
     Raises:
         ArtifactError: It is damaged.
@@ -71,29 +71,29 @@ def _read(file: Path) -> Table:
     table = read_object(file, ArtifactError).get("table")
     columns = {"layers", "per_layer", "embedding", "seconds"}
     if not isinstance(table, list) or not all(isinstance(row, dict) and columns <= row.keys() for row in table):
-        raise ArtifactError(f"{file}: damaged: no table of latencies; remove it to measure again")
+        raise ArtifactError(f"{file}: damaged: it has no table of latencies; delete the file to measure again")
     return table
 
 
 def check_latency(limit: Limit, where: str) -> None:
-    """Refuse what cannot be timed.
+    """Refuse a format that cannot be timed.
 
     Raises:
-        RecipeError: Names the format, and those that can.
+        RecipeError: Names the format and the allowed ones.
     """
     allowed = get_args(BenchConfig.model_fields["format"].annotation)
     if limit.what == "latency" and limit.format is not None and limit.format not in allowed:
         short = [name.removeprefix("gguf-") for name in allowed]
         raise RecipeError(
-            f"{where}: decode is timed in {', '.join(short)}, not in {limit.format.removeprefix('gguf-')}"
+            f"{where}: decode cannot be timed in {limit.format.removeprefix('gguf-')}; allowed: {', '.join(short)}"
         )
 
 
 def timed(limit: Limit, teacher: ModelFolder, runtime: Runtime) -> Table:
-    """Time shapes of a few widths and depths, by turns, with random weights: what they say does not change how long.
+    """Time shapes of a few widths and depths alternately, with random weights, since speed depends on shape alone.
 
     Returns:
-        For each its `layers`, `per_layer` (parameters), `embedding` (parameters) and `seconds` a token.
+        For each shape `layers`, `per_layer` (parameters), `embedding` (parameters) and `seconds` per token.
     """
     from prunus.tools.bench.compare import compare
 
@@ -120,7 +120,7 @@ def timed(limit: Limit, teacher: ModelFolder, runtime: Runtime) -> Table:
 
 
 def interpolated(table: Table, shape: Shape) -> float:
-    """Seconds a token of a shape, from the times of others."""
+    """Seconds per token of a shape, interpolated."""
     layer, rest = [], []
     by_width: dict[float, Table] = {}
     for row in table:
@@ -130,12 +130,12 @@ def interpolated(table: Table, shape: Shape) -> float:
         slope = max((many["seconds"] - few["seconds"]) / (many["layers"] - few["layers"]), 0.0)
         layer.append((many["per_layer"], slope))
         rest.append((embedding, max(few["seconds"] - few["layers"] * slope, 0.0)))
-    own = _sizes(shape)
-    return shape.num_hidden_layers * _between(layer, own["per_layer"]) + _between(rest, own["embedding"])
+    sizes = _sizes(shape)
+    return shape.num_hidden_layers * _between(layer, sizes["per_layer"]) + _between(rest, sizes["embedding"])
 
 
 def _between(points: Sequence[tuple[float, float]], at: float) -> float:
-    """The value at a size, on lines between the points; larger sizes never take less, whatever noise says."""
+    """Linear interpolation; noise is smoothed so that a larger size never takes less time."""
     sizes, values = (np.array(column) for column in zip(*sorted(points), strict=True))
     return float(np.interp(at, sizes, np.maximum.accumulate(values)))
 
@@ -146,8 +146,8 @@ def _sizes(shape: Shape) -> dict[str, float]:
 
 
 def _widths(teacher: Shape) -> list[Shape]:
-    """The teacher's shape at a few shares of its widths, as far as loaders take them."""
-    found: dict[int, Shape] = {}  # a table is read by the width of the stream
+    """The teacher's shape at a few shares of its widths, without those that loaders refuse."""
+    shapes: dict[int, Shape] = {}  # by hidden_size, so that each width is timed once
     for share in _SHARES:
         groups = max(1, round(share * teacher.num_key_value_heads))
         unit = teacher.head_dim if teacher.family.square else _UNIT
@@ -157,13 +157,12 @@ def _widths(teacher: Shape) -> list[Shape]:
         }
         if not teacher.family.square:
             sizes["num_key_value_heads"] = groups
-        wanted = sizes if share < 1 else {}
         try:
-            shape = PruneConfig.model_validate(wanted).target(teacher, "search.budget")
+            shape = PruneConfig.model_validate(sizes if share < 1 else {}).target(teacher, "search.budget")
         except ShapeError:
             continue
-        found[shape.hidden_size] = shape
-    return list(found.values())
+        shapes[shape.hidden_size] = shape
+    return list(shapes.values())
 
 
 def _drawable(teacher: ModelFolder, shape: Shape) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Reading a budget as people write it: `q4_k_m file <= 2.0 GB, context 8192 in <= 3 GB`."""
+"""Parser of budgets such as `q4_k_m file <= 2.0 GB, context 8192 in <= 3 GB`."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ FORMS = (
     "`q4_k_m file <= 2 GB`, `context 8192 batch 4 in <= 3 GB`, `parameters <= 4B`, `non-embedding <= 50%`, "
     "`flops per token <= 8 G`, `decode <= 20 ms`"
 )
-"""What a limit may look like."""
+"""Examples of limits, for messages."""
 
 
 def parse_budget(text: str) -> list[dict[str, Any]]:
     """The limits of a budget, as the options of `Limit`.
 
     Raises:
-        ValueError: A clause is no limit; says which, and what limits look like.
+        ValueError: A clause is not a limit; names it and gives examples.
     """
     clauses = [clause.strip() for clause in re.split(r"[,;]\s+(?!batch )", text.strip()) if clause.strip()]
     return [_limit(clause) for clause in clauses]
@@ -46,34 +46,34 @@ def parse_budget(text: str) -> list[dict[str, Any]]:
 def _limit(clause: str) -> dict[str, Any]:
     parts = _CLAUSE.fullmatch(clause)
     if parts is None:
-        raise ValueError(f"{clause!r} is no limit; limits look like {FORMS}")
+        raise ValueError(f"{clause!r} is not a limit; examples: {FORMS}")
     left, right = re.sub(r"\s+", " ", parts[1].strip().lower()), parts[2].strip()
     for what, pattern in _WHAT.items():
-        found = pattern.fullmatch(left)
-        if found is not None:
-            said = {key: value for key, value in found.groupdict().items() if value is not None}
-            numbers: dict[str, Any] = {key: int(said[key]) for key in ("context", "batch") if key in said}
-            return {"what": what, **said, **numbers, "at_most": right}
-    raise ValueError(f"{left!r} is nothing that can be limited; limits look like {FORMS}")
+        match = pattern.fullmatch(left)
+        if match is not None:
+            groups = {key: value for key, value in match.groupdict().items() if value is not None}
+            numbers: dict[str, Any] = {key: int(groups[key]) for key in ("context", "batch") if key in groups}
+            return {"what": what, **groups, **numbers, "at_most": right}
+    raise ValueError(f"{left!r} cannot be limited; examples: {FORMS}")
 
 
 def quantity(value: Any, what: str) -> dict[str, Any]:
-    """A figure with its unit as a plain number: bytes, parameters, FLOPs or seconds; a share where it is in percent.
+    """A number with a unit as a plain number: bytes, parameters, FLOPs or seconds. A percentage becomes a share.
 
     Raises:
-        ValueError: It is no such figure.
+        ValueError: It is not a number, or the unit is unknown.
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return {"at_most": float(value)}
     match = _QUANTITY.fullmatch(str(value).strip())
     if match is None:
-        raise ValueError(f"{value!r} is no figure, such as {_EXAMPLES[what]}")
+        raise ValueError(f"{value!r} is not a number; examples: {_EXAMPLES[what]}")
     number, unit = float(match[1].replace("_", "")), match[2].strip().lower()
     if unit == "%" or unit.startswith("% "):
         return {"at_most": number / 100, "of_teacher": True}
     factor = _factor(unit, what)
     if factor is None:
-        raise ValueError(f"{value!r}: unknown unit {unit!r}; such as {_EXAMPLES[what]}")
+        raise ValueError(f"{value!r}: unknown unit {unit!r}; examples: {_EXAMPLES[what]}")
     return {"at_most": number * factor}
 
 
@@ -88,7 +88,7 @@ _EXAMPLES = {
 
 
 def _factor(unit: str, what: str) -> float | None:
-    """What a unit multiplies by, or None where it is none of this figure's."""
+    """The factor of a unit, or None if the unit does not apply to this quantity."""
     if what == "latency":
         return _SECONDS.get(unit)
     if what in ("file", "memory"):
@@ -99,15 +99,15 @@ def _factor(unit: str, what: str) -> float | None:
 
 
 def from_yaml(raw: Any) -> list[Any]:
-    """A budget as YAML may have it: a text, one mapping, or a list of both; as a list of mappings.
+    """A budget from YAML (a text, a mapping, or a list of either) as a list of mappings.
 
     Raises:
-        ValueError: A text is no budget.
+        ValueError: It is not a budget.
     """
     if isinstance(raw, str):
         return parse_budget(raw)
     if isinstance(raw, Mapping):
         return [raw]
     if not isinstance(raw, (list, tuple)):
-        raise ValueError(f"{raw!r} is no budget; limits look like {FORMS}")
+        raise ValueError(f"{raw!r} is not a budget; examples: {FORMS}")
     return [limit for item in raw for limit in (parse_budget(item) if isinstance(item, str) else [item])]

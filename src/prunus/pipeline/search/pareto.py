@@ -1,4 +1,4 @@
-"""The Pareto front: those that nothing beats in both."""
+"""The Pareto front of cost and loss."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 def front(points: Mapping[str, tuple[float, float]]) -> list[str]:
-    """The names of the points (cost, loss) that no other is at most equal to in both and below in one, by cost."""
+    """The names of the points (cost, loss) that no other point dominates, by rising cost."""
     best, names = float("inf"), []
     for name in sorted(points, key=lambda name: points[name]):
         if points[name][1] < best:

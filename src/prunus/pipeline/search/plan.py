@@ -1,4 +1,4 @@
-"""The search as a plan sees it: what is refused before any work, its steps and their cost, and its result."""
+"""Planning of the search: checks before any work, its steps and their cost, and reading its result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from prunus.models.shape import Shape
 from prunus.pipeline.cutting import between, cuts_of
 from prunus.pipeline.machine import hardware
 from prunus.pipeline.recipe import Recipe
-from prunus.pipeline.search.config import FOUND, ShapeSearch
+from prunus.pipeline.search.config import RECORD, ShapeSearch
 from prunus.pipeline.search.contamination import check_apart
 from prunus.pipeline.search.figures import check_budget
 from prunus.pipeline.search.halving import rung_sizes
@@ -40,12 +40,12 @@ class PlannedSearch:
 
     Attributes:
         config: The options.
-        texts: What candidates are recovered and ranked on.
-        tokenizer: Whose words the streams are in.
-        corpus: The stream that everything else is trained on; candidates too, where the search has a text of its own.
-        score: How what is cut in two steps is scored between them.
-        cuts: Cuts that together read all that any candidate's cut reads of the teacher's scores.
-        root: The folder that candidates' folders are in, below `search`.
+        texts: The texts that candidates are recovered and ranked on.
+        tokenizer: Tokenizer of the streams.
+        corpus: The training stream of the run; candidates are recovered on it too, if `search.text` is set.
+        score: Scoring options between two cuts.
+        cuts: Cuts that together read all of the teacher's scores that any candidate's cut reads.
+        root: The folder of the run; candidates' folders are in `search` below it.
     """
 
     config: ShapeSearch
@@ -72,10 +72,11 @@ class PlannedSearch:
 
 
 def plan_search(recipe: Recipe, teacher: Teacher, corpus: Step, hub: Hub) -> PlannedSearch | None:
-    """The search of a recipe, checked; None where it has none.
+    """The checked search of a recipe, or None.
 
     Raises:
-        RecipeError: No shape meets the budget (says the nearest), a text is the evaluation's, or an option is wrong.
+        RecipeError: No shape meets the budget (names the nearest), the evaluation reads the ranking text too, or an
+            option is wrong.
     """
     config = recipe.search
     if config is None:
@@ -92,20 +93,20 @@ def plan_search(recipe: Recipe, teacher: Teacher, corpus: Step, hub: Hub) -> Pla
 
 
 def check_search(config: ShapeSearch, teacher: Shape, folder: Path | None, where: str) -> int | None:
-    """Refuse a search that can find nothing, before any work.
+    """Refuse a search without a possible result, before any work.
 
     Args:
         config: The options.
         teacher: The shape that is cut.
-        folder: Where the teacher's config and tokenizer are; None where they are not here yet.
-        where: What to call it.
+        folder: Folder of the teacher's config and tokenizer; None if it does not exist yet.
+        where: Name of the section, for messages.
 
     Returns:
-        How many shapes meet the budget; None where that is known only later: the teacher is not here, or a latency is
-        to be measured first.
+        The number of shapes that meet the budget; None if the teacher does not exist yet or a latency must be measured
+        first.
 
     Raises:
-        RecipeError: No shape meets the budget; says the nearest and its figures. Or an option is wrong.
+        RecipeError: No shape meets the budget (names the nearest and its figures), or an option is wrong.
     """
     check_budget(config.budget, f"{where}.budget")
     check_length(f"{where}.distill", config.distill.sequence_length, teacher.max_position_embeddings)
@@ -115,14 +116,14 @@ def check_search(config: ShapeSearch, teacher: Shape, folder: Path | None, where
         if axis not in config.axes:
             raise RecipeError(f"{where}.multiples: {axis} is not among axes: {', '.join(config.axes)}")
     if "vocab_size" in config.axes and config.prune.heal.asked:
-        raise RecipeError(f"{where}.prune.heal: a student with a cut vocabulary cannot be healed; leave it out")
+        raise RecipeError(f"{where}.prune.heal: a student with a cut vocabulary cannot be healed; remove it")
     if folder is None or any(limit.what == "latency" for limit in config.budget):
         return None
     return len(space_of(config, ModelFolder(folder), folder, Runtime()).all())
 
 
 def search_cuts(config: ShapeSearch, teacher: Shape) -> list[tuple[PruneConfig, Shape]]:
-    """Cuts that together read all scores that any candidate's cut reads: of each axis, and of every depth."""
+    """Cuts that together read all scores that any candidate's cut reads: one per axis, and one per depth."""
     found = []
     rules = ("contiguous", "single") if config.layer_choices > 1 else (config.prune.drop_layers,)
     for axis, sizes in sizes_of(config, teacher, 1, fine=True).items():
@@ -139,31 +140,31 @@ def search_cuts(config: ShapeSearch, teacher: Shape) -> list[tuple[PruneConfig, 
     return found
 
 
-def found_options(config: ShapeSearch, own: PruneConfig, folder: Path) -> PruneConfig:
-    """How a student that takes the best is cut: as the candidates were, with its own options where it names any."""
-    best: Any = read_object(folder / FOUND, ArtifactError).get("best")
+def best_options(config: ShapeSearch, student: PruneConfig, folder: Path) -> PruneConfig:
+    """The `prune` options of a student with the best shape: those of the candidates, overridden by the student's."""
+    best: Any = read_object(folder / RECORD, ArtifactError).get("best")
     if not isinstance(best, dict) or not isinstance(best.get("prune"), dict) or "via" not in best:
-        raise ArtifactError(f"{folder / FOUND}: damaged: names no best shape; {remedy(folder)}")
-    named = {name: getattr(own, name) for name in own.model_fields_set}
+        raise ArtifactError(f"{folder / RECORD}: damaged: it names no best shape; {remedy(folder)}")
+    named = {name: getattr(student, name) for name in student.model_fields_set}
     cut = {name: tuple(value) if isinstance(value, list) else value for name, value in best["prune"].items()}
     return config.prune.model_copy(update={**named, **cut, "via": best["via"], "shape": None})
 
 
-def waiting_of(students: Mapping[str, PruneConfig]) -> list[str]:
-    """The students whose shape the search decides, or who are like one of them."""
-    own = [name for name, config in students.items() if config.shape is not None]
-    return own + [name for name, config in students.items() if config.like in own]
+def waiting_students(students: Mapping[str, PruneConfig]) -> list[str]:
+    """The students whose shape the search decides, directly or through `like`."""
+    direct = [name for name, config in students.items() if config.shape is not None]
+    return direct + [name for name, config in students.items() if config.like in direct]
 
 
-def lookup(steps: Sequence[Step]) -> Step | None:
-    """The search among the steps of a plan."""
+def search_step(steps: Sequence[Step]) -> Step | None:
+    """The search step of a plan, or None."""
     return next((step for step in steps if step.kind == "search"), None)
 
 
 def cost(config: ShapeSearch, shape: Shape, context: CostContext) -> Cost:
-    """Estimate it as if every candidate were as large as the teacher: what fits the budget is known later.
+    """Estimate the cost as if every candidate were as large as the teacher: the real sizes are known later.
 
-    Disk holds the weights of one rung, and of the one that is under way.
+    Disk holds the weights of a finished rung and of the current one.
     """
     sizes = rung_sizes(config.candidates, config.eta, config.rungs)
     each = [costs.cost(config.recovery(rung), context.teacher, context) for rung in range(len(sizes))]

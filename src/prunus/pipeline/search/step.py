@@ -1,4 +1,4 @@
-"""The `search` step: candidates in a budget, each cut, recovered and measured by steps, halved, and put on record."""
+"""The `search` step: candidates within a budget are cut, recovered, measured and halved, and the result is recorded."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from prunus.console import Console
 from prunus.errors import ArtifactError
 from prunus.files import read_object, replace_json
 from prunus.models.shape import Shape
-from prunus.pipeline.search.candidates import Candidate, candidates_of, in_turn, proportional
-from prunus.pipeline.search.config import FOUND, SearchConfig, ShapeSearch
+from prunus.pipeline.search.candidates import Candidate, candidates_of, proportional, trial_order
+from prunus.pipeline.search.config import RECORD, SearchConfig, ShapeSearch
 from prunus.pipeline.search.evolve import breed
 from prunus.pipeline.search.halving import rank_correlation, ranking, regret, rung_sizes, settled, survivors
 from prunus.pipeline.search.pareto import front
@@ -29,14 +29,14 @@ PARALLEL = True
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is searched in.
+    """Inputs of the step.
 
     Attributes:
         model: The teacher's folder.
         tokens: The stream that candidates are recovered on.
         ranking: The stream that they are ranked on.
-        scores: The teacher's scores, by which too many shapes are thinned.
-        trials: The same as steps, with all else that candidates are made of.
+        scores: The teacher's scores, by which the shapes are thinned.
+        trials: The same inputs as steps, and everything else that candidates are made from.
     """
 
     model: Path
@@ -48,7 +48,7 @@ class Inputs:
 
 @dataclass
 class _Search:
-    """A search under way: what has been measured, rung by rung, by candidates' names."""
+    """A running search: its candidates, and their figures by rung and name."""
 
     config: SearchConfig
     workshop: Workshop
@@ -58,50 +58,51 @@ class _Search:
     rungs: dict[int, dict[str, dict[str, dict[str, float]]]] = field(default_factory=dict)
 
     def losses(self, rung: int) -> dict[str, float]:
-        """What candidates are ranked by, after a rung."""
+        """The ranking metric of every candidate after a rung."""
         return {name: figures[self.config.measure]["value"] for name, figures in self.rungs.get(rung, {}).items()}
 
     def measure(self, names: Sequence[str], rung: int) -> None:
-        """Measure candidates after a rung, each process its share; all then look up what the others found."""
-        mine = list(names)[distributed.rank() :: distributed.count()]
+        """Measure candidates after a rung: each process measures its share, then reads the results of all."""
+        share = list(names)[distributed.rank() :: distributed.count()]
         label = "search: before recovery" if rung == BEFORE else f"search: rung {rung + 1}"
-        with self.console.progress(label, len(mine), "candidates") as progress:
-            for i, name in enumerate(mine, start=1):
+        with self.console.progress(label, len(share), "candidates") as progress:
+            for i, name in enumerate(share, start=1):
                 self.workshop.measure(self.tried[name], rung)
                 progress.update(i)
         distributed.wait()
-        found = {name: self.workshop.measure(self.tried[name], rung) for name in names}
-        self.rungs.setdefault(rung, {}).update(found)
+        results = {name: self.workshop.measure(self.tried[name], rung) for name in names}
+        self.rungs.setdefault(rung, {}).update(results)
 
     def add(self, shapes: Sequence[Shape]) -> list[str]:
-        """Take shapes up as candidates, each in every way that it can be cut, or at once. Returns their names."""
-        made = [one for shape in shapes for one in self.made_of(shape)]
+        """Add the candidates of some shapes. Returns the names of the new ones."""
+        made = [one for shape in shapes for one in self.candidates_of(shape)]
         new = {one.name: one for one in made if one.name not in self.tried}
         self.tried |= new
         return list(new)
 
-    def made_of(self, shape: Shape) -> list[Candidate]:
-        """What a shape is tried as: one candidate for each way to cut it and each choice of the layers that go."""
+    def candidates_of(self, shape: Shape) -> list[Candidate]:
+        """The candidates of a shape: one for each cutting schedule and each set of dropped layers."""
         return candidates_of(self.teacher, shape, self.config.ways, self.other_layers(shape))
 
     def fitting(self, shapes: Sequence[Shape], places: int) -> list[Shape]:
-        """The first of some shapes, as many as make no more candidates than there are places."""
-        ends = accumulate(len(self.made_of(shape)) for shape in shapes)
+        """The first of `shapes`, as many as make at most `places` candidates."""
+        ends = accumulate(len(self.candidates_of(shape)) for shape in shapes)
         return [shape for shape, _ in zip(shapes, takewhile(lambda end: end <= places, ends), strict=False)]
 
     def other_layers(self, shape: Shape) -> list[tuple[int, ...]]:
-        """The layers that go in place of those that the scores choose."""
-        wanted = self.config.layer_choices > 1 and shape.num_hidden_layers < self.teacher.num_hidden_layers
-        return self.workshop.layer_choices(shape)[1 : self.config.layer_choices] if wanted else []
+        """Sets of layers to drop instead of the set that the scores choose."""
+        if self.config.layer_choices == 1 or shape.num_hidden_layers == self.teacher.num_hidden_layers:
+            return []
+        return self.workshop.layer_choices(shape)[1 : self.config.layer_choices]
 
     def first_rung(self, shapes: Sequence[Shape]) -> None:
-        """Cut and recover some shapes for the first time."""
+        """Cut some shapes, and recover them for the first rung."""
         names = self.add(shapes)
         self.measure(names, BEFORE)
         self.measure(names, 0)
 
     def evolve(self) -> None:
-        """Fill the places that thinning left, generation by generation."""
+        """Fill the places that thinning left free, generation by generation."""
         space, draw = self.workshop.space(self.teacher, fine=True), np.random.default_rng(self.config.seed)
         for left in range(self.config.generations, 0, -1):
             places = max(0, self.config.candidates - len(self.tried)) // left
@@ -112,24 +113,24 @@ class _Search:
             self.first_rung(self.fitting(breed(best, places, space, known, draw), places))
 
     def halve(self) -> int:
-        """Give the better ones more, rung by rung. Returns the last rung."""
+        """Train the better candidates further, rung by rung. Returns the last rung."""
         sizes = rung_sizes(len(self.tried), self.config.eta, self.config.rungs)
-        going = list(self.tried)
+        remaining = list(self.tried)
         for rung in range(1, len(sizes)):
-            stay = survivors({name: self.losses(rung - 1)[name] for name in going}, self.config.eta)
-            self.forget([name for name in going if name not in stay], len(sizes))
-            self.measure(stay, rung)
-            self.forget(stay, rung)
-            going = stay
-        self.forget(going, len(sizes))
+            kept = survivors({name: self.losses(rung - 1)[name] for name in remaining}, self.config.eta)
+            self.remove_weights([name for name in remaining if name not in kept], len(sizes))
+            self.measure(kept, rung)
+            self.remove_weights(kept, rung)
+            remaining = kept
+        self.remove_weights(remaining, len(sizes))
         return len(sizes) - 1
 
-    def forget(self, names: Sequence[str], rung: int) -> None:
-        """Let go of weights that nobody goes on from; what was measured stays."""
+    def remove_weights(self, names: Sequence[str], rung: int) -> None:
+        """Remove weights that no later rung starts from; measurements are kept."""
         distributed.wait()
         if distributed.rank() == 0:
             for name in names:
-                self.workshop.forget(self.tried[name], rung)
+                self.workshop.remove_weights(self.tried[name], rung)
 
 
 def run(config: ShapeSearch, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
@@ -137,7 +138,7 @@ def run(config: ShapeSearch, inputs: Inputs, out: Path, runtime: Runtime, consol
 
     Raises:
         RecipeError: No shape meets the budget.
-        PrunusError: As cutting and training raise.
+        PrunusError: Raised by cutting or training.
     """
     workshop = Workshop(config, inputs.trials, runtime)
     scores = read_object(inputs.scores / "scores.json", ArtifactError)
@@ -152,57 +153,57 @@ def find(
     out: Path,
     console: Console,
 ) -> dict[str, float]:
-    """Search, and write `search.json`: every candidate with its figures and losses, the order of every rung, the best.
+    """Search, and write `search.json`: every candidate's figures and losses, the ranking of every rung, the best.
 
     Args:
         config: The options.
         workshop: Makes and measures candidates.
         teacher: The shape that is cut.
-        scores: The record of the teacher's scores, by which too many shapes are thinned; None takes them in turn.
+        scores: The record of the teacher's scores, by which the shapes are thinned; None: by how evenly they are cut.
         out: The folder to write to.
-        console: Told what is found.
+        console: Where progress is printed.
 
     Returns:
-        How many shapes are in the budget, how many candidates were tried, the best one's loss after the last rung, and
-        how the ranking before recovery compares: its rank correlation with the last, and what following it costs.
+        The number of shapes in the budget, the number of candidates, the best one's loss after the last rung, and how
+        the ranking before recovery compares with the first rung's: rank correlation, and regret of choosing by it.
 
     Raises:
         RecipeError: No shape meets the budget.
     """
     shapes = workshop.space(teacher).all()
-    search, order = _Search(config, workshop, console, teacher), in_turn(teacher, shapes, scores)
+    search, order = _Search(config, workshop, console, teacher), trial_order(teacher, shapes, scores)
     first = search.fitting(order, config.candidates)
     evolves = len(first) < len(shapes) and config.generations > 0
     if evolves:
         first = search.fitting(order, config.candidates - config.candidates // 2)
-    first = first or order[:1]  # which may be more candidates than were asked for
-    console.say(f"{len(shapes)} shapes meet the budget; {len(first)} of them are tried first")
+    first = first or order[:1]  # a single shape may have more candidates than allowed
+    console.say(f"{len(shapes)} shapes meet the budget; the first {len(first)} are tried now")
     search.first_rung(first)
     if evolves:
         search.evolve()
     last = search.halve()
-    found = _found(search, last, shapes)
+    record = _record(search, last, shapes)
     if distributed.rank() == 0:
-        replace_json(out / FOUND, found)
-    console.say(f"best: {found['best']['name']}")
-    facts = {
+        replace_json(out / RECORD, record)
+    console.say(f"best: {record['best']['name']}")
+    metrics = {
         "shapes": len(shapes),
         "candidates": len(search.tried),
-        "loss": found["best"]["loss"],
-        "settled_at_tokens": found["settled_at_tokens"],
-        "regret_before_recovery": found["before"]["regret"],
+        "loss": record["best"]["loss"],
+        "settled_at_tokens": record["settled_at_tokens"],
+        "regret_before_recovery": record["before"]["regret"],
     }
-    told = found["before"]["rank_correlation"]
-    return facts if told is None else {**facts, "correlation_before_recovery": told}
+    correlation = record["before"]["rank_correlation"]
+    return metrics if correlation is None else {**metrics, "correlation_before_recovery": correlation}
 
 
-def _found(search: _Search, last: int, shapes: Sequence[Shape]) -> dict[str, Any]:
+def _record(search: _Search, last: int, shapes: Sequence[Shape]) -> dict[str, Any]:
     """The record of a search: plain values for JSON."""
     config, workshop = search.config, search.workshop
     space = workshop.space(search.teacher)
     rungs = [search.losses(rung) for rung in range(last + 1)]
     before = search.losses(BEFORE)
-    final = {name: losses[name] for losses in rungs for name in losses}  # of each the last that it has
+    final = {name: losses[name] for losses in rungs for name in losses}  # each candidate's last
     best = ranking(rungs[-1])[0]
     figures = {name: space.meter.figures(config.budget, one.shape) for name, one in search.tried.items()}
     tightest = space.meter.tightest(config.budget, search.tried[best].shape).label

@@ -1,6 +1,6 @@
-"""A step with all that it needs, done.
+"""Executes a step and everything that it depends on.
 
-Where several processes search, each does its candidates' in a process of its own that knows of no others.
+If several processes search, each runs its candidates' steps in a child process that is not distributed.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from prunus.worker import serve
 
 _OTHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK",
            "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # fmt: skip
-"""What torchrun tells a process of the others."""
+"""Environment variables that torchrun sets for distributed processes."""
 
 
 def ensure(step: Step, runtime: Runtime) -> None:
-    """Do a step that is not done, and before it those of its inputs that it lacks.
+    """Do a step unless it is done, after those of its inputs that are not.
 
     Raises:
-        PrunusError: As the steps raise.
+        PrunusError: Raised by a step.
     """
     if step.artifact.is_done():
         return
@@ -33,7 +33,7 @@ def ensure(step: Step, runtime: Runtime) -> None:
 
 
 class Worker:
-    """Does steps, in the process that this is."""
+    """Executes steps in this process."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
@@ -44,7 +44,7 @@ class Worker:
 
 
 def main() -> None:
-    """Answer a search that asks for steps."""
+    """Serve the requests of a search."""
     for name in [name for name in os.environ if name in _OTHERS or name.startswith(("TORCHELASTIC_", "ACCELERATE_"))]:
         del os.environ[name]
     serve(Worker)

@@ -1,10 +1,10 @@
-"""The trials of a search, each made of ordinary steps: cut, recovered rung by rung, measured, and looked up again."""
+"""The trials of a search, made of ordinary steps: a candidate is cut, recovered rung by rung, and measured."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from prunus.pipeline.cutting import cut_steps
 from prunus.pipeline.search.budget import Meter
 from prunus.pipeline.search.candidates import Candidate
 from prunus.pipeline.search.config import ShapeSearch
-from prunus.pipeline.search.figures import block_of, refused
+from prunus.pipeline.search.figures import block_of, unsupported
 from prunus.pipeline.search.latency import latency_of
 from prunus.pipeline.search.space import Space, sizes_of
 from prunus.pipeline.search.worker import ensure
@@ -40,19 +40,19 @@ from prunus.worker import Child
 
 BEFORE = -1
 """The rung before any recovery."""
-_RESAMPLES = 200  # of the intervals on the ranking text, which decide nothing
+_RESAMPLES = 200  # few, since the intervals on the ranking text decide nothing
 
 
 @dataclass(frozen=True)
 class Texts:
-    """What candidates are recovered and ranked on: two streams in the words of any tokenizer."""
+    """The texts that candidates are recovered and ranked on, for any tokenizer."""
 
     recovery: tuple[TokensConfig, Given]
     ranking: tuple[TokensConfig, Given]
     root: Path
 
     def streams(self, tokenizer: Step | Given, suffix: str = "") -> tuple[Step, Step]:
-        """The steps that tokenise them."""
+        """The steps that tokenise the two texts."""
         return (
             tokens_step(*self.recovery, tokenizer, f"recovery{suffix}", self.root),
             tokens_step(*self.ranking, tokenizer, f"ranking{suffix}", self.root),
@@ -62,30 +62,31 @@ class Texts:
 def texts_of(config: ShapeSearch, data: DataConfig, root: Path, hub: Hub) -> Texts:
     """The texts of a search.
 
-    Without a text of its own, as many documents as are held out are set aside of the others; with one, candidates are
-    recovered on what everything else is trained on.
+    Without `search.text`, documents of the corpus are set aside for ranking, as many as are held out. With it,
+    candidates are recovered on the training text.
     """
     corpus = hub.given_sources(data.corpus, "data.corpus")
     parted = TokensConfig(append_eos=data.append_eos, held_out_fraction=data.held_out_fraction)
     if config.text:
         part = "all" if data.held_out else "train"
-        own = hub.given_sources(config.text, "search.text")
-        ranking = TokensConfig(append_eos=data.append_eos, max_tokens=2 * config.ranking_tokens), own
+        text = hub.given_sources(config.text, "search.text")
+        ranking = TokensConfig(append_eos=data.append_eos, max_tokens=2 * config.ranking_tokens), text
     else:
         part = "recovery"
-        said = {"part": "ranking", "max_tokens": 2 * config.ranking_tokens}  # some documents are of one token
-        ranking = parted.model_copy(update=said), corpus
+        # twice as many, since a document of one token has nothing to predict
+        changed = {"part": "ranking", "max_tokens": 2 * config.ranking_tokens}
+        ranking = parted.model_copy(update=changed), corpus
     return Texts((parted.model_copy(update={"part": part, "max_tokens": data.max_tokens}), corpus), ranking, root)
 
 
 @dataclass(frozen=True)
 class Trials:
-    """What candidates are made of and from.
+    """Everything that candidates are made from.
 
     Attributes:
         given: The teacher (`model`), its `scores`, and the streams `tokens` and `ranking`.
-        texts: What the streams are made of.
-        score: How a candidate that is cut in two steps is scored between them.
+        texts: The texts of the streams.
+        score: Scoring options between two cuts.
         root: The folder of the run.
     """
 
@@ -97,7 +98,7 @@ class Trials:
 
 @dataclass(frozen=True)
 class Workshop:
-    """Makes and measures candidates out of ordinary steps, whose results lie in `search/NAME` of the run's folder."""
+    """Makes and measures candidates by ordinary steps, whose results are in `search/NAME` of the run's folder."""
 
     config: ShapeSearch
     trials: Trials
@@ -106,7 +107,7 @@ class Workshop:
 
     @cached_property
     def teacher(self) -> ModelFolder:
-        """The folder of what is cut."""
+        """The teacher's folder."""
         return ModelFolder(self.trials.given["model"].value)
 
     @cached_property
@@ -114,25 +115,24 @@ class Workshop:
         return space_of(self.config, self.teacher, self.trials.root, self.runtime)
 
     def space(self, teacher: Shape, fine: bool = False) -> Space:
-        """All that a candidate may be."""
+        """All shapes that a candidate may have."""
         if not fine:
             return self._space
         sizes = sizes_of(self.config, teacher, block_of(self.config.budget), fine)
-        found = self._space
-        return Space(teacher, sizes, found.budget, found.meter, found.within, found.refuses)
+        return replace(self._space, teacher=teacher, sizes=sizes)
 
     def layer_choices(self, shape: Shape) -> list[tuple[int, ...]]:
-        """The layers that a shape may do without, from what the scores choose on."""
+        """Sets of layers to drop for a shape; the first is the one that the scores choose."""
         scores = load_file(self.trials.given["scores"].value / "scores.safetensors")
         drop = self.teacher.shape.num_hidden_layers - shape.num_hidden_layers
         return layer_choices(scores, self.config.prune, drop)
 
     def tokens(self, rung: int) -> int:
-        """Tokens that a candidate has been recovered on after a rung."""
+        """Tokens that a candidate has been trained on after a rung."""
         return self.config.tokens_at(rung, self.config.distill.tokens)
 
     def sizes(self, candidate: Candidate) -> dict[str, Any]:
-        """How the candidate is cut, as options of `prune`."""
+        """How a candidate is cut, as options of `prune`."""
         teacher = self.teacher.shape
 
         def cut(shape: Shape) -> dict[str, int]:
@@ -147,7 +147,7 @@ class Workshop:
         }
 
     def measure(self, candidate: Candidate, rung: int) -> dict[str, dict[str, float]]:
-        """A candidate's figures on the ranking text after a rung; it is cut and recovered first where it was not."""
+        """A candidate's figures on the ranking text after a rung; it is cut and recovered first if necessary."""
         *_, last = self.chain(candidate, rung)
         if not last.artifact.is_done():
             if distributed.count() == 1:
@@ -158,11 +158,11 @@ class Workshop:
         file = last.artifact.path / "results.json"
         figures = read_object(file, ArtifactError).get("figures")
         if not isinstance(figures, dict):
-            raise ArtifactError(f"{file}: has no figures; {remedy(file.parent)}")
+            raise ArtifactError(f"{file}: damaged: it has no figures; {remedy(file.parent)}")
         return figures
 
-    def forget(self, candidate: Candidate, rung: int) -> None:
-        """Remove the weights that a candidate had before a rung."""
+    def remove_weights(self, candidate: Candidate, rung: int) -> None:
+        """Remove a candidate's weights from before a rung."""
         for step in self.chain(candidate, rung - 1)[:-1]:
             if step.kind in ("prune", "distill"):
                 step.artifact.remove()
@@ -171,14 +171,16 @@ class Workshop:
         """The steps up to the measurement after a rung: cut, recovered rung by rung, and measured."""
         config, name = self.config, f"search/{candidate.name}"
         sizes, teacher = self.sizes(candidate), self.teacher.shape
-        heal = config.prune.heal if config.prune.heal.asked else HealConfig(refit="none")  # to try one on each is long
+        heal = (
+            config.prune.heal if config.prune.heal.asked else HealConfig(refit="none")
+        )  # trying refits on each would be slow
         cut = {**sizes["prune"], "via": sizes["via"], "heal": heal, "check_samples": 0}
         options = config.prune.model_copy(update=cut)
-        words = options.vocab_size is not None
+        cuts_vocabulary = options.vocab_size is not None
         given = {key: one for key, one in self.trials.given.items() if key != "ranking"}
         steps = cut_steps(name, options, teacher, given, config.distill, self.trials.score, self.trials.root)
         tokens, ranking = self.trials.given["tokens"], self.trials.given["ranking"]
-        if words:
+        if cuts_vocabulary:
             tokens, ranking = self.trials.texts.streams(steps[-1], f"-{candidate.name}")
         model = steps[-1]
         for number in range(rung + 1):
@@ -186,16 +188,17 @@ class Workshop:
             inputs = {"student": model, "teacher": self.trials.given["model"], "tokens": tokens}
             model = Step(name, f"rung-{number + 1}", recovery, inputs, self.trials.root)
             steps.append(model)
-        beside = {} if words else {"teacher": self.trials.given["model"]}
-        look = EvaluateConfig(
+        reference = {} if cuts_vocabulary else {"teacher": self.trials.given["model"]}
+        measurement = EvaluateConfig(
             sequence_length=config.distill.sequence_length, max_tokens=config.ranking_tokens, prompt_count=0,
             resamples=_RESAMPLES, seed=config.seed,
         )  # fmt: skip
         label = "ranked-cut" if rung == BEFORE else f"ranked-{rung + 1}"
-        return [*steps, Step(name, label, look, {"model": model, "tokens": ranking, **beside}, self.trials.root)]
+        inputs = {"model": model, "tokens": ranking, **reference}
+        return [*steps, Step(name, label, measurement, inputs, self.trials.root)]
 
     def _worker(self) -> Child:
-        """The process that does this one's share, on its own device."""
+        """The child process that does this process's share, on this process's device."""
         if not self.workers:
             runtime = self.runtime
             if runtime.device in ("auto", "cuda"):
@@ -209,7 +212,7 @@ class Workshop:
 
 
 def space_of(config: ShapeSearch, teacher: ModelFolder, root: Path, runtime: Runtime) -> Space:
-    """All that a candidate may be."""
+    """All shapes that a candidate may have."""
     latency = latency_of(config.budget, teacher, root / "search", runtime)
     return Space(
         teacher.shape,
@@ -217,5 +220,5 @@ def space_of(config: ShapeSearch, teacher: ModelFolder, root: Path, runtime: Run
         config.budget,
         Meter(teacher.shape, FileSizes(teacher.path, teacher.config, teacher.shape), latency),
         config.within,
-        refused(teacher.config, config.budget),
+        unsupported(teacher.config, config.budget),
     )

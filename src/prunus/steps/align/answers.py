@@ -1,6 +1,6 @@
-"""What preference methods train on: answers two by two, each read after its own prompt.
+"""Training data of preference methods: pairs of answers, each after its prompt.
 
-B items of a portion, S sequence, longest of a portion
+B items of a micro-batch, S sequence, longest of a micro-batch
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from prunus.training.sequences import Item, Items
 
 
 class Answers(Items):
-    """Pairs of answers; or, with `kto`, each answer and another question's answer to the same prompt.
+    """Pairs of answers; with `kto`, each answer paired with an answer to another prompt, placed after this prompt.
 
-    Items of a step stand in the order of their lengths, so that little of a portion is padding; the loss is a mean over
-    the step, whatever its order.
+    Items of a step are sorted by length, so that micro-batches have little padding; the loss is a mean over the step,
+    so the order does not matter.
 
     Args:
         tokens: The stream; each document is a conversation.
-        judged: What its documents are worth.
+        judged: The rewards of its documents.
         config: The options.
 
     Attributes:
         lengths: Tokens of each sequence, by number.
-        rows: [P, 2], the two sequences of each item, by number. Numbers from N on are prompts of documents with answers
-            of others.
-        reference: Log-probabilities of sequences under the reference, by number; None before they are known.
+        rows: [P, 2], the numbers of each item's two sequences. Numbers from N (documents) on are prompts with the
+            answer of another document.
+        reference: Log-probabilities of sequences under the reference, by number; None until they are computed.
 
     Raises:
-        DataError: There are fewer items than a step has.
+        DataError: There are fewer items than one step needs.
     """
 
     def __init__(self, tokens: Tokens, judged: Judged, config: AlignConfig) -> None:
@@ -51,7 +51,9 @@ class Answers(Items):
         else:
             self.rows = judged.pairs()
         if not len(self.rows):
-            raise DataError("align: no question has two answers of different worth; there is nothing to learn from")
+            raise DataError(
+                "align: no prompt has two answers with different rewards, so there are no pairs to train on"
+            )
         self.steps = count_steps(len(self.rows), config.batch_size, config.epochs)
         self.warmup_steps = int(config.warmup * self.steps)
         lengths = self.lengths[self.rows]
@@ -65,23 +67,23 @@ class Answers(Items):
         return len(self.order)
 
     def sequence(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """A sequence's ids, and whether the token that each predicts is the answer's."""
+        """A sequence's ids, and for each token whether the next one, which it predicts, belongs to the answer."""
         if number < self.count:
             return document(self.tokens, number)
         (ids, counts), (others, theirs) = (
             document(self.tokens, i) for i in (number - self.count, int(self.partners[number - self.count]))
         )
-        asked, said = int(counts.argmax()) + 1, int(theirs.argmax()) + 1
+        prompt, other_prompt = int(counts.argmax()) + 1, int(theirs.argmax()) + 1
         length = self.config.sequence_length
-        whole = np.concatenate([ids[:asked], others[said:]])[:length]
-        return whole, np.concatenate([counts[:asked], theirs[said:]])[:length]
+        mixed = np.concatenate([ids[:prompt], others[other_prompt:]])[:length]
+        return mixed, np.concatenate([counts[:prompt], theirs[other_prompt:]])[:length]
 
     def __getitem__(self, index: int) -> Item:
         """One item.
 
         Returns:
-            `ids` and `counts` of its two sequences end to end; `lengths` [2]; `rewards` [2]; `reference` [2] where
-            there is one; and `numbers`, which item it is.
+            `ids` and `counts` of its two sequences, concatenated; `lengths` [2]; `rewards` [2]; `reference` [2] if
+            known; and `numbers`, the item's number.
         """
         number = int(self.order[index])
         row = self.rows[number]
@@ -98,25 +100,25 @@ class Answers(Items):
         return item
 
     def collate(self, items: list[Item]) -> dict[str, torch.Tensor]:
-        """Some items as a portion: the first sequences of all, then the second, [2 B, S]."""
+        """A micro-batch of items: the first sequences of all, then the second ones, [2 B, S]."""
         parts = [np.split(item["ids"], [item["lengths"][0]]) for item in items]
         counts = [np.split(item["counts"], [item["lengths"][0]]) for item in items]
-        portion = sequences([part[i] for i in (0, 1) for part in parts], [part[i] for i in (0, 1) for part in counts])
+        batch = sequences([part[i] for i in (0, 1) for part in parts], [part[i] for i in (0, 1) for part in counts])
         for name in ("rewards", "reference"):
             if name in items[0]:
-                portion[name] = torch.from_numpy(np.stack([item[name] for item in items], axis=1).ravel())
-        portion["numbers"] = torch.from_numpy(np.stack([item["numbers"] for item in items]))
-        return portion
+                batch[name] = torch.from_numpy(np.stack([item[name] for item in items], axis=1).ravel())
+        batch["numbers"] = torch.from_numpy(np.stack([item["numbers"] for item in items]))
+        return batch
 
 
 def sequences(ids: Sequence[np.ndarray], counts: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
-    """Sequences padded on the right, where nothing that counts can see: `input_ids` and `counts`, [B, S] each."""
+    """Sequences padded on the right, so that no answer attends to padding: `input_ids` and `counts`, [B, S] each."""
     length = max(map(len, ids))
     return {"input_ids": pad(ids, length), "counts": pad(counts, length)}
 
 
 def _partners(count: int, seed: int) -> np.ndarray:
-    """For each of some documents another, each once."""
+    """A random permutation of the documents without fixed points: each one's partner."""
     order = np.random.default_rng([seed, count]).permutation(count)
     partners = np.empty(count, dtype=np.int64)
     partners[order] = np.roll(order, 1)

@@ -11,7 +11,7 @@ from prunus.data.config import ChatSource
 from prunus.kd.config import GuideConfig
 from prunus.steps.align.methods import METHODS, Method, Name, having
 from prunus.steps.candidates.config import CandidatesConfig, WriteConfig
-from prunus.steps.conversations.config import ConversationsConfig, Wanted
+from prunus.steps.conversations.config import ConversationsConfig
 from prunus.training.config import OptimizerConfig
 
 _LENGTH = 4096
@@ -85,58 +85,53 @@ class AlignConfig(OptimizerConfig):
     @model_validator(mode="before")
     @classmethod
     def _by_method(cls, raw: Any) -> Any:
-        """Fill in what options are for this method; a method alone stands for a stage."""
+        """Fill in the method's defaults. A bare method name becomes a stage."""
         raw = {"method": raw} if isinstance(raw, str) else raw
         if not isinstance(raw, dict):
             return raw
-        method = METHODS.get(raw.get("method"))  # type: ignore[arg-type]  # which may be anything yet
+        method = METHODS.get(raw.get("method"))  # type: ignore[arg-type]  # not validated yet
         if method is None:
             return raw
-        own: dict[str, Any] = {name: getattr(method, name) for name in ("learning_rate", "beta") if not raw.get(name)}
+        defaults = {name: getattr(method, name) for name in ("learning_rate", "beta") if not raw.get(name)}
         if method.answers:
             write = raw.get("write") or {}
             write = write.model_dump() if isinstance(write, WriteConfig) else write
             if isinstance(write, dict) and not write.get("answers"):
-                own["write"] = {**write, "answers": method.answers}
-        return {**raw, **own}
+                defaults["write"] = {**write, "answers": method.answers}
+        return {**raw, **defaults}
 
     @model_validator(mode="after")
     def _options_of_the_method(self) -> AlignConfig:
         method = self.spec
         if self.write.answers and not method.may_write:
             written = [name for name, one in METHODS.items() if one.may_write]
-            raise ValueError(f"write.answers: is for {', '.join(written)}, and this is {self.method}")
+            raise ValueError(f"write.answers: not an option of {self.method}; allowed with {', '.join(written)}")
         if method.learns == "online" and (self.optimizer != "adamw" or self.write.reward != "check"):
-            raise ValueError(f"method: {self.method} is TRL's, with optimizer: adamw and write.reward: check alone")
+            raise ValueError(f"method: {self.method} runs in TRL, which needs optimizer: adamw and write.reward: check")
         if self.method == "distil" and not self.guide.has_teacher:
-            raise ValueError("guide.loss: cross_entropy has no teacher; method: sft learns so")
+            raise ValueError("guide.loss: cross_entropy uses no teacher; for that, use method: sft")
         for name, field in type(self).model_fields.items():
             if getattr(self, name) != field.default and name not in method.options and having(name):
-                raise ValueError(f"{name}: is for {', '.join(having(name))}, and this is {self.method}")
+                raise ValueError(f"{name}: not an option of {self.method}; allowed with {', '.join(having(name))}")
         return self
 
     def with_defaults(self, size: Size) -> Self:
-        """The same, with conversations that a model of that size has room for."""
+        """A copy whose `sequence_length` fits a model of that size."""
         return self.model_copy(update={"sequence_length": self.sequence_length or min(_LENGTH, size.context)})
 
     @property
     def spec(self) -> Method:
-        """What its method is."""
+        """The entry of its method."""
         return METHODS[self.method]
 
     @property
-    def wanted(self) -> Wanted:
-        """What the rows of its data must have."""
-        return self.spec.rows
-
-    @property
     def read(self) -> ConversationsConfig:
-        """How its data is read."""
-        return ConversationsConfig(wanted=self.wanted, sequence_length=self.sequence_length, longer=self.longer)
+        """Options of the step that reads its data."""
+        return ConversationsConfig(wanted=self.spec.rows, sequence_length=self.sequence_length, longer=self.longer)
 
     @property
     def written(self) -> CandidatesConfig | None:
-        """How its candidates are written, where the model writes before it learns."""
+        """Options of the step that generates its candidates; None if nothing is generated before training."""
         if not self.write.answers or self.spec.learns == "online":
             return None
         return CandidatesConfig(

@@ -1,9 +1,9 @@
-"""Losses of alignment: pure functions of log-probabilities, lengths and rewards, each the loss of every pair or answer.
+"""Losses of alignment: pure functions of log-probabilities, lengths and rewards that give a loss per pair or answer.
 
-What they share: log π(y) is the log-probability of an answer, Σ log π(y_t | what stands before), in nats; π_ref is the
-reference model, and the log-ratio h(y) = log π(y) - log π_ref(y). Of a pair, the *gap* is D = h(chosen) - h(rejected).
-Divided by the answer's length (`per_token`), all of these are means over tokens. σ is the sigmoid. Tensors are [B],
-pairs or answers of a batch; what belongs to the reference and rewards has no gradient.
+Notation: log π(y) = Σ log π(y_t | y_<t) is the log-probability of an answer after its prompt, in nats; π_ref is the
+reference model; h(y) = log π(y) - log π_ref(y) is the log-ratio; D = h(chosen) - h(rejected) is the *gap* of a pair.
+With `per_token`, all of these are divided by the answer's length. σ is the sigmoid. Tensors are [B], the pairs or
+answers of a batch; rewards and the reference's log-probabilities have no gradient.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def dpo(gap: torch.Tensor, beta: float) -> torch.Tensor:
 
 
 def cdpo(gap: torch.Tensor, beta: float, label_smoothing: float) -> torch.Tensor:
-    """-(1 - ε) log σ(β D) - ε log σ(-β D), for labels that are wrong with probability ε.
+    """-(1 - ε) log σ(β D) - ε log σ(-β D), where labels are wrong with probability ε.
 
     Mitchell 2023, "A note on DPO with noisy preferences & relationship to IPO".
     """
@@ -47,19 +47,19 @@ def ipo(gap: torch.Tensor, beta: float) -> torch.Tensor:
 def rpo(
     gap: torch.Tensor, reward_gap: torch.Tensor, beta: float, eta: float, distance: str = "backward_kl"
 ) -> torch.Tensor:
-    """Reward-aware preference optimisation (RPO): the gap that the model implies is held to that of the rewards.
+    """Reward-aware preference optimisation (RPO): the distance between the model's reward gap and the given one.
 
     Nemotron-4 340B (arXiv 2406.11704, section 3.3.2) and NeMo-Aligner (arXiv 2405.01481). With b = β D and
     a = η (r(chosen) - r(rejected)), `backward_kl` is KL(Bern σ(a) ‖ Bern σ(b)), `forward_kl` is
     KL(Bern σ(b) ‖ Bern σ(a)), and `squared` is (b - a)².
 
-    Backward KL is DPO with the soft label σ(a), less that label's entropy; η → ∞ makes it DPO; and `squared` with
+    Backward KL is DPO with the soft label σ(a), minus the label's entropy; for η → ∞ it becomes DPO; and `squared` with
     a = 1/2 is β² IPO(τ = β).
     """
-    implied, wanted = beta * gap, (eta * reward_gap).to(gap.dtype)
+    implied, given = beta * gap, (eta * reward_gap).to(gap.dtype)
     if distance == "squared":
-        return (implied - wanted).square()
-    first, second = (wanted, implied) if distance == "backward_kl" else (implied, wanted)
+        return (implied - given).square()
+    first, second = (given, implied) if distance == "backward_kl" else (implied, given)
     return bernoulli_kl(first, second)
 
 
@@ -106,7 +106,7 @@ def odds_ratio(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
 
 
 def log_odds(log_p: torch.Tensor) -> torch.Tensor:
-    """log(p / (1 - p)) of log p < 0; log(1 - p) by expm1 or log1p, whichever keeps its digits."""
+    """log(p / (1 - p)) of log p < 0; log(1 - p) by expm1 or log1p, whichever is more accurate."""
     rest = torch.where(log_p > -math.log(2), torch.log(-torch.expm1(log_p)), torch.log1p(-torch.exp(log_p)))
     return log_p - rest
 
@@ -119,17 +119,17 @@ def kto(
     desirable_weight: float = 1.0,
     undesirable_weight: float = 1.0,
 ) -> torch.Tensor:
-    """λ (1 - σ(β (h - z))) of wanted answers, λ (1 - σ(β (z - h))) of unwanted ones, with h = log π/π_ref.
+    """λ (1 - σ(β (h - z))) of desirable answers, λ (1 - σ(β (z - h))) of undesirable ones, with h = log π/π_ref.
 
     Ethayarajh et al. 2024 (arXiv 2402.01306, equation 8).
 
     Args:
         log_ratio: h of each answer.
-        desirable: Whether it is wanted.
+        desirable: Whether the answer is desirable.
         baseline: z ≥ 0, an estimate of KL(π ‖ π_ref), a scalar without gradient.
         beta: β.
-        desirable_weight: λ of wanted answers.
-        undesirable_weight: λ of unwanted ones.
+        desirable_weight: λ of desirable answers.
+        undesirable_weight: λ of undesirable ones.
     """
     sign = desirable.to(log_ratio.dtype) * 2 - 1
     weight = torch.where(desirable, desirable_weight, undesirable_weight)
@@ -142,7 +142,7 @@ def kto_baseline(log_ratio: torch.Tensor) -> torch.Tensor:
 
 
 def spin(gap: torch.Tensor, beta: float) -> torch.Tensor:
-    """log(1 + exp(-λ D)): DPO with the data's answer as chosen and the model's own of the round before as rejected.
+    """log(1 + exp(-λ D)): DPO with the data's answer as chosen, and the previous round's model's answer as rejected.
 
     Chen et al. 2024 (arXiv 2401.01335, equation 4.7).
     """

@@ -1,6 +1,6 @@
-"""The methods of alignment, one entry each; the formula of a method of pairs is the function of its name in `losses`.
+"""The methods of alignment, one entry each. The loss of a method of pairs is the function of its name in `losses`.
 
-A new method is an entry here, and a formula there unless it learns by likelihood.
+A new method is an entry here, and a loss in `losses` unless it trains by likelihood.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ Name = Literal[
 ]  # fmt: skip
 
 REFERRED = ("reference", "per_token")
-"""The options of methods that take log-ratios to a reference."""
+"""Options of methods with log-ratios to a reference."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """What a method is, and what its options are where a stage leaves them out.
+    """A method, and the defaults of its options.
 
     Attributes:
-        learns: From what: the `likelihood` of answers; `pairs` of answers; answers with `labels`; pairs, as a `reward`
-            model; or `online`, from answers that the model writes as it learns, which TRL trains.
-        rows: What the rows of its data must have.
+        learns: Kind of training: `likelihood` of answers; `pairs` of answers; answers with `labels`; pairs, for a
+            `reward` model; or `online`, from answers that the model generates during training (by TRL).
+        rows: What each row of its data must contain.
         options: The options that not every method has.
         learning_rate: Peak learning rate: NeMo-Aligner's for `rpo`, the papers' for the others.
         beta: β, or τ of `ipo`.
-        answers: Answers that the model writes to each prompt before it learns; 0 where it learns from the data's.
-        may_write: Whether it can learn from what the model writes at all.
-        against_data: Whether what the model writes is the rejected answer, and the data's own the chosen one.
+        answers: Answers that the model generates for each prompt before training; 0: it trains on the data's answers.
+        may_write: Whether it can train on generated answers.
+        against_data: Whether generated answers are the rejected ones, and the data's answers the chosen ones.
     """
 
     learns: Literal["likelihood", "pairs", "labels", "reward", "online"]
@@ -46,7 +46,7 @@ class Method:
 
     @property
     def refers(self) -> bool:
-        """Whether it takes log-ratios to a reference."""
+        """Whether it uses log-ratios to a reference."""
         return "reference" in self.options
 
 
@@ -71,5 +71,5 @@ assert tuple(METHODS) == get_args(Name)
 
 
 def having(option: str) -> tuple[Name, ...]:
-    """The methods that have an option; none for an option that every method has."""
+    """The methods that have an option; empty for an option that every method has."""
     return tuple(name for name, method in METHODS.items() if option in method.options)

@@ -1,6 +1,6 @@
-"""What preference methods minimise: a loss of answers' log-probabilities, which the fused head gives with gradients.
+"""Objectives of preference methods: losses of answers' log-probabilities, which the fused LM head computes.
 
-B items of a portion, S sequence
+B items of a micro-batch, S sequence
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from prunus.training.objectives import Objective, next_tokens
 
 
 class Preference(Objective):
-    """A model and the preference that it is to learn.
+    """A model and its preference loss.
 
     Args:
         model: The model that is trained.
@@ -29,8 +29,8 @@ class Preference(Objective):
 
     def __init__(self, model: PreTrainedModel, config: AlignConfig) -> None:
         super().__init__(model)
-        self.options = config  # `config` would be taken for a model's
-        self.kept: torch.Tensor  # of kto, which is to be the same after a kill: see `_baseline`
+        self.options = config  # named `config`, it would be taken for a model's
+        self.kept: torch.Tensor  # for kto, saved in checkpoints: see `_baseline`
         self.register_buffer("kept", torch.zeros(4, dtype=torch.float64) if config.spec.learns == "labels" else None)
 
     def forward(  # type: ignore[override]
@@ -41,25 +41,25 @@ class Preference(Objective):
         reference: torch.Tensor | None = None,
         progress: float = 0.0,
     ) -> torch.Tensor:
-        """The loss of a portion; or, without `rewards`, the log-probability of each sequence's answer.
+        """The loss of a micro-batch; or, without `rewards`, the log-probability of each sequence's answer.
 
         Args:
-            input_ids: The first sequences of all items, then the second, [2 B, S].
-            counts: Whether the token that each predicts is the answer's, [2 B, S].
-            rewards: What answers are worth, [2 B].
+            input_ids: The first sequences of all items, then the second ones, [2 B, S].
+            counts: Whether the next token, which each predicts, belongs to the answer, [2 B, S].
+            rewards: The rewards of the answers, [2 B].
             reference: Log-probabilities under the reference, [2 B].
-            progress: How far training is, 0 to 1.
+            progress: Progress of training, 0 to 1.
 
         Returns:
-            A scalar, the mean over items; or [2 B] in nats.
+            A scalar, the mean over items; or log-probabilities [2 B] in nats.
         """
         if rewards is None:
             return self.log_probs(input_ids, counts)
         if self.options.spec.learns == "labels":
             assert reference is not None
             return self._kto(input_ids, counts, rewards, reference, progress)
-        said, lengths = self.log_probs(input_ids, counts), counts.sum(dim=1)
-        loss = self._pairs(said, lengths, rewards, reference)
+        log_probs, lengths = self.log_probs(input_ids, counts), counts.sum(dim=1)
+        loss = self._pairs(log_probs, lengths, rewards, reference)
         return loss.mean()
 
     def log_probs(self, input_ids: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
@@ -67,34 +67,34 @@ class Preference(Objective):
         hidden = self.model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
         places = counts.flatten().nonzero().squeeze(-1)
         labels = next_tokens(input_ids).flatten()[places]
-        said = token_log_probs(hidden.flatten(0, 1)[places], read_head(self.model), labels)
-        sums = torch.zeros(len(input_ids), dtype=said.dtype, device=said.device)
-        return sums.index_add(0, places // input_ids.shape[1], said)
+        of_tokens = token_log_probs(hidden.flatten(0, 1)[places], read_head(self.model), labels)
+        sums = torch.zeros(len(input_ids), dtype=of_tokens.dtype, device=of_tokens.device)
+        return sums.index_add(0, places // input_ids.shape[1], of_tokens)
 
     def _pairs(
-        self, said: torch.Tensor, lengths: torch.Tensor, rewards: torch.Tensor, reference: torch.Tensor | None
+        self, log_probs: torch.Tensor, lengths: torch.Tensor, rewards: torch.Tensor, reference: torch.Tensor | None
     ) -> torch.Tensor:
         """The loss of each pair, [B]."""
         options = self.options
-        (chosen, rejected), (long, short) = said.chunk(2), lengths.chunk(2)
+        (chosen, rejected), (long, short) = log_probs.chunk(2), lengths.chunk(2)
         if reference is None:
             loss = pair_loss(options, chosen=chosen, rejected=rejected, chosen_lengths=long, rejected_lengths=short)
             margin, text = chosen / long - rejected / short, losses.sft(chosen, long)
         else:
             if options.per_token:
-                said, reference = said / lengths, reference / lengths
-                chosen, rejected = said.chunk(2)
+                log_probs, reference = log_probs / lengths, reference / lengths
+                chosen, rejected = log_probs.chunk(2)
             gap = losses.gap(chosen, rejected, *reference.chunk(2))
             loss = pair_loss(options, gap=gap, reward_gap=rewards.chunk(2)[0] - rewards.chunk(2)[1])
             margin, text = options.beta * gap, -chosen
         terms = {options.method: loss, **({"sft": text} if options.sft_weight else {})}
-        if options.method == "orpo":  # whose loss has two terms of its own
+        if options.method == "orpo":  # record the two terms of its loss
             terms = {"sft": text, "odds_ratio": losses.odds_ratio(-text, rejected / short)}
         self._note(margin, **terms)
         return loss + options.sft_weight * text if options.sft_weight else loss
 
     def _note(self, margin: torch.Tensor, **terms: torch.Tensor) -> None:
-        """Keep the terms of the loss [B], how far the chosen answers are ahead, and how many are."""
+        """Store figures: the mean of each term of the loss [B], the mean margin, and the share of positive margins."""
         self.figures = {name: values.detach().mean() for name, values in terms.items()}
         self.figures |= {"margin": margin.detach().mean(), "accuracy": (margin.detach() > 0).float().mean()}
 
@@ -106,31 +106,31 @@ class Preference(Objective):
         reference: torch.Tensor,
         progress: float,
     ) -> torch.Tensor:
-        """KTO, whose baseline takes the log-ratios of other questions' answers, the second half of a portion."""
+        """KTO; its baseline uses the log-ratios of mismatched answers, the second half of a micro-batch."""
         half = len(input_ids) // 2
-        said = self.log_probs(input_ids[:half], counts[:half])
+        matched = self.log_probs(input_ids[:half], counts[:half])
         with torch.no_grad():
-            others = self.log_probs(input_ids[half:], counts[half:])
-        ratios = torch.cat([said, others]) - reference
+            mismatched = self.log_probs(input_ids[half:], counts[half:])
+        ratios = torch.cat([matched, mismatched]) - reference
         if self.options.per_token:
             ratios = ratios / counts.sum(dim=1).clamp_min(1)
         own, other = ratios[:half], ratios[half:].detach()
-        wanted = rewards[:half] > 0
+        desirable = rewards[:half] > 0
         options, baseline = self.options, self._baseline(other, progress)
         weights = (options.desirable_weight, options.undesirable_weight)
-        loss = losses.kto(own, wanted, baseline.to(own.dtype), options.beta, *weights)
+        loss = losses.kto(own, desirable, baseline.to(own.dtype), options.beta, *weights)
         self.figures = {
             "kto": loss.detach().mean(),
-            "margin": torch.where(wanted, own, -own).detach().mean(),
+            "margin": torch.where(desirable, own, -own).detach().mean(),
             "baseline": baseline.float(),
         }
         return loss.mean()
 
     def _baseline(self, ratios: torch.Tensor, progress: float) -> torch.Tensor:
-        """KTO's z: the mean of the step before, of every portion and process, and 0 at first, where π is the reference.
+        """KTO's z: the mean over all items of the previous step, on all processes; 0 in the first, where π = π_ref.
 
-        The paper takes the mean of the same micro-batch, which would make the result hang on how many items a device
-        holds at a time. `kept` is z, the sum and the count of what was seen since, and when that was.
+        Deviation: the paper takes the mean of the same micro-batch, so that the result would depend on the micro-batch
+        size. `kept` is [z, sum and count of log-ratios in this step, progress of this step].
         """
         if progress != self.kept[3].item():
             distributed.all_reduce([sums := self.kept[1:3].clone()])
@@ -142,16 +142,16 @@ class Preference(Objective):
 
 
 class Reward(Objective):
-    """A reward model that is to prefer what people do; an answer's reward is what it says at its last token."""
+    """A reward model and its loss on pairs; an answer's reward is the model's output at its last token."""
 
     has_head = False
 
     def forward(  # type: ignore[override]
         self, input_ids: torch.Tensor, counts: torch.Tensor, rewards: torch.Tensor, progress: float = 0.0
     ) -> torch.Tensor:
-        """The loss of a portion; see `Preference.forward`."""
+        """The loss of a micro-batch; see `Preference.forward`."""
         places = torch.arange(counts.shape[1], device=counts.device)
-        last = (counts * places).amax(dim=1) + 1  # the token that the last that counts predicts
+        last = (counts * places).amax(dim=1) + 1  # the last token of the answer
         chosen, rejected = judged(self.model, input_ids, last).chunk(2)
         ahead = (chosen - rejected).detach()
         loss = losses.bradley_terry(chosen, rejected).mean()
@@ -164,7 +164,7 @@ class Reward(Objective):
 
 
 def pair_loss(config: AlignConfig, **tensors: torch.Tensor) -> torch.Tensor:
-    """The loss of each pair [B]: the method's formula in `losses`, given the tensors and options that it names."""
+    """The loss of each pair [B]: the method's function in `losses`, called with the tensors and options it names."""
     formula = getattr(losses, config.method)
     given = {**dict(config), **tensors}
     return formula(**{name: given[name] for name in signature(formula).parameters})

@@ -1,7 +1,7 @@
-"""Online reinforcement learning by TRL's trainers: the model answers as it learns, and each answer gets a reward.
+"""Online reinforcement learning by TRL's trainers: the model generates answers during training, which get rewards.
 
-The loop and the losses are TRL's: GRPO (Shao et al. 2024, arXiv 2402.03300) and RLOO (Ahmadian et al. 2024, arXiv
-2402.14740). What is asked, what an answer is worth, records and checkpoints are ours.
+TRL provides the loop and the losses: GRPO (Shao et al. 2024, arXiv 2402.03300) and RLOO (Ahmadian et al. 2024, arXiv
+2402.14740). Prompts, rewards, records and checkpoints are Prunus's.
 """
 
 from __future__ import annotations
@@ -42,32 +42,32 @@ def train_online(
     runtime: Runtime,
     console: Console,
 ) -> tuple[PreTrainedModel, dict[str, float]]:
-    """Train a model on its own answers to the prompts of chat data, judged by each row's check.
+    """Train a model on its answers to the prompts of chat data, rewarded by each row's check.
 
     Args:
-        config: The options; `write` says how answers are written.
+        config: The options; `write` controls generation.
         model: The folder to start from.
         sources: Rows with checks.
-        template: The chat template; the tokenizer's own if not given.
-        out: Gets `metrics.jsonl`, and `checkpoints/`, which stay until the step's result is recorded.
-        runtime: Device, portions, time between checkpoints.
-        console: Shows the progress.
+        template: The chat template; None for the tokenizer's.
+        out: Folder for `metrics.jsonl` and `checkpoints/`; checkpoints are kept until the step's result is recorded.
+        runtime: Device, micro-batch size, time between checkpoints.
+        console: Where progress is printed.
 
     Returns:
-        The trained model, and the last loss, tokens written at most, and tokens per second.
+        The trained model, and the last loss, the maximum number of generated tokens, and tokens per second.
 
     Raises:
-        DataError: A row has no check, or there are fewer prompts than a step has.
+        DataError: A row has no check, or there are fewer prompts than one step needs.
     """
     from datasets import Dataset
 
     tokenizer = load_tokenizer(model)
-    asked = _asked(config, sources, tokenizer, template)
-    rows = [row for row, _ in asked]
-    steps = count_steps(len(asked), config.batch_size, config.epochs)
+    prompts = _prompts(config, sources, tokenizer, template)
+    rows = [row for row, _ in prompts]
+    steps = count_steps(len(prompts), config.batch_size, config.epochs)
     per_step = config.batch_size * config.write.answers * config.write.max_new_tokens
     trained = load_model(model, device_of(runtime), torch.float32)
-    texts = _as_read([text for _, text in asked], tokenizer)
+    texts = _without_bos([text for _, text in prompts], tokenizer)
     data = Dataset.from_list([{"prompt": text, "number": number} for number, text in enumerate(texts)])
     with console.progress(config.method, steps * per_step, "tokens") as progress:
         owner = digest(config.identity())
@@ -75,7 +75,7 @@ def train_online(
         kind, arguments = _trainer(config, steps, out / CHECKPOINTS, runtime)
         trainer = kind(
             model=trained,
-            reward_funcs=[_judge(rows)],
+            reward_funcs=[_reward_function(rows)],
             args=arguments,
             train_dataset=data,
             processing_class=tokenizer,
@@ -89,10 +89,10 @@ def train_online(
     return trained.eval(), recorder.summary()
 
 
-def _asked(
+def _prompts(
     config: AlignConfig, sources: tuple[ChatSource, ...], tokenizer: Any, template: str | None
 ) -> list[tuple[Conversation, str]]:
-    """Each row with its prompt as text; those that leave no room for an answer are passed over."""
+    """Each row with its prompt as text; rows without room for an answer are skipped."""
     room = config.sequence_length - config.write.max_new_tokens
     found = []
     for number, source in enumerate(sources):
@@ -102,19 +102,19 @@ def _asked(
             if len(ids) <= room:
                 found.append((row, text))
     if not found:
-        raise DataError(f"align.write: no prompt is left; all are longer than the {room} tokens there are for them")
+        raise DataError(f"align.write: no prompt left: all are longer than the {room} tokens available for a prompt")
     return found
 
 
-def _as_read(texts: list[str], tokenizer: Any) -> list[str]:
-    """Prompts without the token that the tokenizer puts before every text."""
+def _without_bos(texts: list[str], tokenizer: Any) -> list[str]:
+    """Prompts without the BOS token, if the tokenizer adds it by itself."""
     added = tokenizer("")["input_ids"]
     begins = bool(added) and added[0] == tokenizer.bos_token_id
     return [text.removeprefix(tokenizer.bos_token) if begins else text for text in texts]
 
 
-def _judge(rows: list[Conversation]) -> Callable[..., list[float]]:
-    """The reward of answers, as TRL asks for it."""
+def _reward_function(rows: list[Conversation]) -> Callable[..., list[float]]:
+    """The rewards of answers, as a reward function for TRL."""
 
     def check(completions: list[str], number: list[int], **_: Any) -> list[float]:
         several = [(answer, rows[i]) for answer, i in zip(completions, number, strict=True)]
@@ -133,12 +133,12 @@ def _trainer(config: AlignConfig, steps: int, folder: Path, runtime: Runtime) ->
     }[config.method]
     device = device_of(runtime)
     share = config.batch_size * config.write.answers // distributed.count()
-    portion = max(n for n in range(1, runtime.device_batch_size + 1) if share % n == 0)
+    micro_batch = max(n for n in range(1, runtime.device_batch_size + 1) if share % n == 0)
     return kind, arguments(
         output_dir=str(folder),
         max_steps=steps,
-        per_device_train_batch_size=portion,
-        gradient_accumulation_steps=share // portion,
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=share // micro_batch,
         num_generations=config.write.answers,
         max_completion_length=config.write.max_new_tokens,
         temperature=config.write.temperature,
@@ -158,8 +158,8 @@ def _trainer(config: AlignConfig, steps: int, folder: Path, runtime: Runtime) ->
         gradient_checkpointing=runtime.gradient_checkpointing,
         logging_steps=max(1, steps // _LOGGED),
         logging_nan_inf_filter=False,
-        save_strategy="no",  # the recorder asks for checkpoints by the clock
-        save_total_limit=None,  # the recorder removes old ones, when the new one is whole
+        save_strategy="no",  # the recorder requests checkpoints by time
+        save_total_limit=None,  # the recorder removes old ones after the new one is complete
         report_to=[tracker for tracker in runtime.trackers if tracker != "tensorboard"] or "none",
         disable_tqdm=True,
     )

@@ -1,4 +1,4 @@
-"""Alignment as a plan sees it: what is refused before any work, the steps of each stage, and their cost."""
+"""Planning of alignment: checks before any work, the steps of each stage, and their cost."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from prunus.steps.conversations.config import JUDGED
 
 @dataclass(frozen=True)
 class Alignment:
-    """The stages of one model, and what they share.
+    """The stages of one model, and their common inputs.
 
     Attributes:
-        stages: In order.
-        chat: The data of stages that name none.
+        stages: The stages in order.
+        chat: The data of stages without `data`.
         template: `data.template`.
-        hub: Where models and text come from.
-        where: What the stages are called in messages, such as `students.width.align`.
+        hub: Source of models and text.
+        where: Name of the stages in messages, such as `students.width.align`.
     """
 
     stages: Sequence[AlignConfig]
@@ -43,53 +43,55 @@ class Alignment:
     where: str = "align"
 
     def sources(self, number: int) -> tuple[ChatSource, ...]:
-        """What a stage reads."""
+        """The data of a stage."""
         return self.stages[number].data or self.chat
 
     def check(self, context: int, tokenizer: Step | Given) -> list[Preview]:
-        """Look at the options, and at the first rows of every source.
+        """Check the options, and the first rows of every source.
 
         Args:
-            context: The model's, in tokens.
-            tokenizer: Whose chat template is used where none is given.
+            context: The model's context, in tokens.
+            tokenizer: The source of the chat template, if none is given.
 
         Returns:
-            What was seen of the sources that are here.
+            Previews of the sources that could be read.
 
         Raises:
-            RecipeError: A stage has no data, or is longer than the model's context.
-            DataError: A source cannot be read, its first row is not what the stage wants, or the chat template does
-                not show it.
+            RecipeError: A stage has no data, or its sequences are longer than the model's context.
+            DataError: A source cannot be read, its first row lacks what the stage needs, or the chat template does not
+                render it completely.
         """
-        found: list[Preview] = []
+        previews: list[Preview] = []
         template = read_template(self.template)
-        folder = tokenizer.value if isinstance(tokenizer, Given) else None  # a step's is not made yet
+        folder = tokenizer.value if isinstance(tokenizer, Given) else None  # the folder of a step does not exist yet
         reader = Reader.of(folder, template) if isinstance(folder, Path) else None
         if template is None and not _has_template(tokenizer):
             raise RecipeError(
-                "data.template: missing, and the model's tokenizer has no chat template; allowed: a file, or "
+                "data.template: missing, but the model's tokenizer has no chat template; allowed: a file, or "
                 "`builtin:plain`"
             )
         for number, stage in enumerate(self.stages):
             where = f"{self.where}.{number}"
             check_length(where, stage.sequence_length, context)
             if stage.spec.learns == "online" and importlib.util.find_spec("trl") is None:
-                raise RecipeError(f"{where}.method: {stage.method} needs TRL; `pip install 'prunus[online]'` brings it")
+                raise RecipeError(f"{where}.method: {stage.method} needs TRL; `pip install 'prunus[online]'`")
             self._check_options(number, where)
             with self.hub.tolerate_missing():
                 for i, source in enumerate(self.sources(number)):
                     place = f"{where}.data.{i}" if stage.data else f"data.chat.{i}"
                     check_first(stage, source, place)
-                    wanted = "prompts" if stage.write.answers and not stage.spec.against_data else stage.wanted
-                    seen = preview(source, place, reader, wanted, stage.wanted in JUDGED)
-                    found += [seen] if seen else []
-        return found
+                    rows = "prompts" if stage.write.answers and not stage.spec.against_data else stage.spec.rows
+                    seen = preview(source, place, reader, rows, stage.spec.rows in JUDGED)
+                    previews += [seen] if seen else []
+        return previews
 
     def _check_options(self, number: int, where: str) -> None:
-        """Refuse a stage that lacks what it is to read, or leaves no room for what it is to write."""
+        """Refuse a stage without data, without room for generated answers, or without its reward model."""
         stage = self.stages[number]
         if not self.sources(number):
-            raise RecipeError(f"{where}.data: missing, and there is no data.chat; {stage.method} needs conversations")
+            raise RecipeError(
+                f"{where}.data: missing; {stage.method} needs conversations: give them here or in data.chat"
+            )
         if not stage.write.answers:
             return
         if stage.write.max_new_tokens >= stage.sequence_length:
@@ -98,7 +100,7 @@ class Alignment:
                 f"sequence_length: {stage.sequence_length}"
             )
         if stage.write.reward == "stage" and not any(one.spec.learns == "reward" for one in self.stages[:number]):
-            raise RecipeError(f"{where}.write.reward: stage, and no stage before it has the method `reward`")
+            raise RecipeError(f"{where}.write.reward: stage needs an earlier stage with the method `reward`")
         judge_prompts(stage.write.judge, f"{where}.write.judge")
 
     def steps(
@@ -109,16 +111,16 @@ class Alignment:
         root: Path,
         tokenizer: Step | Given | None = None,
     ) -> Iterator[Step]:
-        """The steps of all stages, each from the model of the one before; the last is the aligned model.
+        """The steps of all stages, each starting from the previous one's model; the last makes the aligned model.
 
         Args:
-            name: Whose they are.
-            model: To start from.
-            teacher: Of `distil`, where the stage names none.
-            root: The run's folder.
-            tokenizer: What has the model's tokenizer, where that is more than the model; those who share it read alike.
+            name: Name of the model that the steps belong to.
+            model: The model to start from.
+            teacher: The teacher of `distil`, if the stage names none.
+            root: The folder of the run.
+            tokenizer: Source of the tokenizer; if other models have the same one, their steps read the same stream.
         """
-        words, judge = tokenizer or model, None
+        reward_model, tokenizer = None, tokenizer or model
         text = read_template(self.template)
         for number, stage in enumerate(self.stages):
             given = self.hub.given_sources(self.sources(number), f"{self.where}.{number}.data")
@@ -127,38 +129,40 @@ class Alignment:
                 data: dict[str, Step | Given] = {"sources": given}
                 if stage.spec.learns != "online":
                     read = _reading(stage, turn, text)
-                    writes = {"model": model, **self._judge(stage, judge)}
-                    asked = {"tokenizer": words} if stage.written is None else writes
-                    learnt = Step(name, f"{type(read).kind}-{label}", read, {**data, **asked}, root)
-                    yield learnt
-                    data = {"tokens": learnt}
+                    generator = {"model": model, **self._reward_inputs(stage, reward_model)}
+                    extra = {"tokenizer": tokenizer} if stage.written is None else generator
+                    stream = Step(name, f"{type(read).kind}-{label}", read, {**data, **extra}, root)
+                    yield stream
+                    data = {"tokens": stream}
                 config = stage.model_copy(update={"seed": (stage.seed + turn) % 2**32, "rounds": 1, "data": ()})
-                inputs = {"model": model, **data, **self._beside(stage, teacher, text)}
+                inputs = {"model": model, **data, **self._extra_inputs(stage, teacher, text)}
                 trained = Step(name, f"align-{label}", config, inputs, root)
                 yield trained
                 if stage.spec.learns == "reward":
-                    judge = trained
+                    reward_model = trained
                 else:
                     model = trained
 
-    def _judge(self, stage: AlignConfig, judge: Step | None) -> dict[str, Step | Given]:
-        """The reward model of what is written, or the prompts of a judge, where one judges."""
+    def _reward_inputs(self, stage: AlignConfig, reward_model: Step | None) -> dict[str, Step | Given]:
+        """The reward model of generated answers, or the prompts of their judge; empty for rewards by rule."""
         if stage.write.reward == "check" or stage.spec.against_data:
             return {}
         if stage.write.reward == "judge":
-            own = stage.write.judge.prompts
-            return {} if own is None else {"prompts": Given(None, fingerprint_files([Path(own).expanduser()]))}
-        if stage.write.reward == "stage" and judge is not None:
-            return {"reward": judge}
+            file = stage.write.judge.prompts
+            return {} if file is None else {"prompts": Given(None, fingerprint_files([Path(file).expanduser()]))}
+        if stage.write.reward == "stage" and reward_model is not None:
+            return {"reward": reward_model}
         return {"reward": self.hub.given_model(stage.write.reward, f"{self.where}.write.reward")}
 
-    def _beside(self, stage: AlignConfig, teacher: Step | Given | None, text: str | None) -> dict[str, Step | Given]:
-        """What a stage is given beside its model and data."""
-        found: dict[str, Step | Given] = {}
+    def _extra_inputs(
+        self, stage: AlignConfig, teacher: Step | Given | None, text: str | None
+    ) -> dict[str, Step | Given]:
+        """A stage's inputs in addition to model and data: template, reference, teacher."""
+        inputs: dict[str, Step | Given] = {}
         if text is not None:
-            found["template"] = Given(text, digest(text))
+            inputs["template"] = Given(text, digest(text))
         if stage.reference is not None:
-            found["reference"] = self.hub.given_model(stage.reference, f"{self.where}.reference", check=True)
+            inputs["reference"] = self.hub.given_model(stage.reference, f"{self.where}.reference", check=True)
         if stage.method == "distil":
             guide = (
                 teacher
@@ -166,45 +170,45 @@ class Alignment:
                 else self.hub.given_model(stage.teacher, f"{self.where}.teacher", check=True)
             )
             if guide is None:
-                raise RecipeError(f"{self.where}.teacher: missing; distil learns from an aligned teacher")
-            found["teacher"] = guide
-        return found
+                raise RecipeError(f"{self.where}.teacher: missing; distil needs an aligned teacher")
+            inputs["teacher"] = guide
+        return inputs
 
 
 def _reading(stage: AlignConfig, turn: int, template: str | None) -> StepConfig:
-    """The options of the step that makes a stage's stream: reads its data, or has the model write."""
+    """The options of the step that makes a stage's stream: it reads the data, or generates candidates."""
     if stage.written is None:
         return stage.read.model_copy(update={"template": template})
     return stage.written.model_copy(update={"template": template, "seed": (stage.seed + turn) % 2**32})
 
 
 def is_model(step: Step) -> bool:
-    """Whether what a step makes is the aligned model as far as it is, and no reward model and no data."""
+    """Whether a step makes an aligned model (not a reward model or data)."""
     return isinstance(step.config, AlignConfig) and step.config.spec.learns != "reward"
 
 
 def check_first(stage: AlignConfig, source: ChatSource, where: str) -> None:
-    """Look at the first row of a source, so that the wrong data is found before any work.
+    """Check the first row of a source, so that wrong data is reported before any work.
 
     Raises:
-        DataError: It cannot be used by the stage.
+        DataError: The stage cannot use it.
     """
     row = next(conversations(source, where), None)
     if row is None:
-        raise DataError(f"{where}: {source.path} holds no row")
+        raise DataError(f"{where}: {source.path} has no rows")
     if not stage.write.answers:
-        row.require(stage.wanted)
+        row.require(stage.spec.rows)
     elif stage.write.reward == "check" and not stage.spec.against_data:
         row.require("checks")
 
 
 def _has_template(tokenizer: Step | Given) -> bool:
-    """Whether a tokenizer has a chat template, or cannot be looked at."""
+    """Whether a tokenizer has a chat template, or may have one because it cannot be read yet."""
     return isinstance(tokenizer, Step) or not isinstance(tokenizer.value, Path) or has_chat_template(tokenizer.value)
 
 
 def cost(config: AlignConfig, shape: Shape, context: CostContext) -> Cost:
-    """Estimate memory and disk alone: how much there is to learn from is known when it has been read."""
+    """Estimate memory and disk; the number of tokens is known only after the data has been read."""
     answers = 1 if config.spec.learns == "likelihood" else 2
     tokens = context.micro_batch(config.batch_size) * config.sequence_length * answers
     return Cost(memory_bytes=trained_bytes(shape, tokens), disk_bytes=kept_bytes(shape))

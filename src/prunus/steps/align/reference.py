@@ -1,4 +1,4 @@
-"""What the reference says of every answer: asked once, kept on disk, and the reference is free to go."""
+"""Log-probabilities of all answers under the reference: computed once and stored, so that it can be freed."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ FILE = "reference.npy"
 
 
 def reference_of(objective: Preference, items: Answers, out: Path, runtime: Runtime, console: Console) -> np.ndarray:
-    """Log-probabilities of all sequences of `items` under the model of `objective`, as it is now, by number.
+    """Log-probabilities of all sequences of `items` under the current model of `objective`, by number.
 
-    Several processes share them out. What an earlier run found is taken as it is.
+    The processes share the work. The file of an interrupted run is reused.
 
     Args:
-        objective: Holds the reference, where it works.
-        items: What is trained on.
-        out: Gets `reference.npy`.
-        runtime: Device, portions, arithmetic.
-        console: Shows the progress.
+        objective: The reference, on its device.
+        items: The training data.
+        out: Folder for `reference.npy`.
+        runtime: Device, micro-batch size, arithmetic.
+        console: Where progress is printed.
     """
     if (out / FILE).is_file():
         return np.load(out / FILE)
@@ -40,33 +40,35 @@ def reference_of(objective: Preference, items: Answers, out: Path, runtime: Runt
     order = np.argsort(-lengths, kind="stable")
     order = order[np.isin(order, items.rows)]
     size = 2 * runtime.device_batch_size
-    found = torch.zeros(len(lengths), dtype=torch.float64)
+    log_probs = torch.zeros(len(lengths), dtype=torch.float64)
     objective.model.eval()
     with console.progress("reference", len(order), "answers") as progress:
         batches = [order[first : first + size] for first in range(0, len(order), size)]
-        batches += [order[:1]] * (-len(batches) % distributed.count())  # all call the model equally often
+        batches += [order[:1]] * (
+            -len(batches) % distributed.count()
+        )  # with sharded weights, all processes must call the model equally often
         for done, batch in enumerate(batches):
             if done % distributed.count() == distributed.rank():
-                asked = sequences(*zip(*map(items.sequence, batch.tolist()), strict=True))
+                inputs = sequences(*zip(*map(items.sequence, batch.tolist()), strict=True))
                 low = inference_dtype(runtime, device) is torch.bfloat16
                 with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=low):
-                    said = objective(**{name: values.to(device) for name, values in asked.items()})
+                    result = objective(**{name: values.to(device) for name, values in inputs.items()})
                 if done * size < len(order):
-                    found[batch] = said.double().cpu()
+                    log_probs[batch] = result.double().cpu()
             progress.update(min((done + 1) * size, len(order)))
     reshard(objective)
-    distributed.all_reduce([found])
+    distributed.all_reduce([log_probs])
     if distributed.rank() == 0:
-        _keep(found.numpy(), out)
+        _save(log_probs.numpy(), out)
     distributed.wait()
-    return found.numpy()
+    return log_probs.numpy()
 
 
-def _keep(found: np.ndarray, out: Path) -> None:
-    """Write it whole or not at all, and mark it as worth going on from."""
+def _save(log_probs: np.ndarray, out: Path) -> None:
+    """Write the file atomically, and mark it as a checkpoint to resume from."""
     partial = out / f"{FILE}.partial"
     with partial.open("wb") as file:
-        np.save(file, found)
+        np.save(file, log_probs)
     sync(partial)
     os.replace(partial, out / FILE)
     mark = out / CHECKPOINTS / "reference"

@@ -1,4 +1,4 @@
-"""The `align` step: one stage, from a model and what it is to learn from to the aligned model."""
+"""The `align` step: one stage, from a model and its training data to the aligned model."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ PARALLEL = True
 
 @dataclass(frozen=True)
 class Inputs:
-    """The model, the stream that it learns from, and, where asked for, a reference, a teacher and a template.
+    """The model, the stream that it is trained on, and optionally a reference, a teacher and a template.
 
-    Online methods read the sources themselves, and no stream.
+    Online methods read `sources` and no stream.
     """
 
     model: Path
@@ -50,16 +50,16 @@ class Inputs:
 
 
 def run(config: AlignConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
-    """Align `inputs.model`, and write the result to `out` in its own type.
+    """Align `inputs.model`, and write the result to `out` in the model's dtype.
 
-    Writes the model with the chat template that it was trained by, and `reference.npy` of methods that refer to one.
+    Writes the model with the chat template of its training; and `reference.npy`, if the method has a reference.
 
     Returns:
         The last loss, tokens and tokens per second, and `reload_difference`.
 
     Raises:
-        ModelError: The model has tokens that its teacher has not.
-        DataError: There is less to learn from than one step takes.
+        ModelError: The model has tokens that its teacher lacks.
+        DataError: There is less data than one step needs.
         TrainingError: The loss is not finite.
     """
     config = config.with_defaults(ModelFolder(inputs.model).shape.size())
@@ -68,7 +68,7 @@ def run(config: AlignConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         model, metrics = train_online(config, inputs.model, inputs.sources, inputs.template, out, runtime, console)
         difference = _save(config, CrossEntropy(model), inputs, out)
         return {**metrics, "reload_difference": difference}
-    assert inputs.tokens is not None  # the plan gives a stream
+    assert inputs.tokens is not None  # the plan provides a stream
     if config.spec.learns == "likelihood":
         objective = _likelihood(config, inputs, runtime)
         items: Items = packed(config, inputs.tokens)
@@ -81,12 +81,12 @@ def run(config: AlignConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
 
 
 def _likelihood(config: AlignConfig, inputs: Inputs, runtime: Runtime) -> Objective:
-    """What learns to say an answer: from the answer, or from what a teacher says of its tokens."""
+    """The objective of likelihood methods: cross-entropy, or for `distil` a loss against the teacher."""
     device = loading_device(runtime)
     model = load_model(inputs.model, device, torch.float32)
     if config.method != "distil":
         return CrossEntropy(model)
-    assert inputs.teacher is not None  # the plan gives one
+    assert inputs.teacher is not None  # the plan provides one
     teacher = load_model(inputs.teacher, device, inference_dtype(runtime, device_of(runtime))).requires_grad_(False)
     return Guided(model, teacher, config.guide, shared_by(inputs.model, inputs.teacher))
 
@@ -94,7 +94,7 @@ def _likelihood(config: AlignConfig, inputs: Inputs, runtime: Runtime) -> Object
 def _preference(
     config: AlignConfig, inputs: Inputs, stream: Path, out: Path, runtime: Runtime, console: Console
 ) -> tuple[Objective, Answers]:
-    """What learns from two answers, where it works, and what the reference says of them."""
+    """The objective of preference methods, on its device, and its data with the reference's log-probabilities."""
     items = Answers(Tokens.open(stream), Judged.open(stream), config)
     if config.spec.learns == "reward":
         judge = Reward(load_reward_model(inputs.model, loading_device(runtime), torch.float32, new=True))
@@ -108,7 +108,7 @@ def _preference(
 
 
 def _save(config: AlignConfig, objective: Objective, inputs: Inputs, out: Path) -> float:
-    """Write what was trained, with what goes along; see `save_trained`."""
+    """Write the trained model with its lineage and chat template; see `save_trained`."""
     if config.spec.learns == "reward":
         difference = _save_reward(objective, inputs.model, out)
     else:
@@ -122,7 +122,7 @@ def _save(config: AlignConfig, objective: Objective, inputs: Inputs, out: Path) 
 
 
 def _save_reward(objective: Objective, source: Path, out: Path) -> float:
-    """Write a trained reward model, gathered from all processes where they share its weights."""
+    """Write a trained reward model, gathered from all processes if they shard its weights."""
 
     def begin() -> PreTrainedModel:
         return load_reward_model(source, torch.device("cpu"), torch.float32, new=True)
@@ -136,7 +136,7 @@ def _save_reward(objective: Objective, source: Path, out: Path) -> float:
 
 
 def packed(config: AlignConfig, folder: Path) -> Packed:
-    """What likelihood methods train on: every document, or of each question the best."""
+    """Training data of likelihood methods: every document; for `best_of_n` the best answer to each prompt."""
     best = Judged.open(folder).best() if config.method == "best_of_n" else None
     options = (config.sequence_length, config.batch_size, config.epochs, config.warmup, config.seed, config.pack)
     return Packed(Tokens.open(folder), *options, documents=best)
@@ -146,7 +146,7 @@ def _reference(
     config: AlignConfig, inputs: Inputs, objective: Preference, items: Answers, out: Path, runtime: Runtime,
     console: Console,
 ) -> np.ndarray:  # fmt: skip
-    """The reference's log-probabilities: of the model as it starts, or of one that is loaded for that alone."""
+    """Log-probabilities under the reference: the initial model, or another one that is loaded only for this."""
     if inputs.reference is None:
         return reference_of(objective, items, out, runtime, console)
     other = Preference(

@@ -1,4 +1,4 @@
-"""Options of writing candidates: answers of the model itself, to be judged and learnt from."""
+"""Options of candidates: answers of the model itself, which get rewards and are trained on."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class WriteConfig(Config):
     @model_validator(mode="after")
     def _several(self) -> WriteConfig:
         if self.answers > 1 and not self.temperature:
-            raise ValueError(f"answers: {self.answers} would all be alike at temperature: 0")
+            raise ValueError(f"answers: {self.answers} answers at temperature 0 would be identical; give a temperature")
         return self
 
     @model_validator(mode="after")
     def _judged(self) -> WriteConfig:
         if self.reward == "judge" and self.judge.url is None:
-            raise ValueError("judge.url: missing; reward: judge asks a server that speaks OpenAI's chat API")
+            raise ValueError("judge.url: missing; reward: judge needs a server with OpenAI's chat API")
         if self.reward != "judge" and self.judge != JudgeConfig():
-            raise ValueError(f"judge: is for reward: judge, and this is {self.reward}")
+            raise ValueError(f"judge: not an option with reward: {self.reward}; allowed with reward: judge")
         return self
 
 

@@ -1,4 +1,4 @@
-"""What answers are worth: by each row's own check, as a reward model has it, or by a judge's grade.
+"""Rewards of answers: by each row's check, by a reward model, or by a judge's grade.
 
 B answers of a batch, S sequence
 """
@@ -33,13 +33,13 @@ JUDGE = "align.write.judge"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A question as the model reads it.
+class Question:
+    """A prompt as the model reads it.
 
     Attributes:
-        row: The conversation that it is the end of.
-        text: With special tokens.
-        ids: The same as tokens.
+        row: The conversation that it comes from.
+        text: The prompt with special tokens.
+        ids: The prompt as token ids.
     """
 
     row: Conversation
@@ -47,62 +47,62 @@ class Asked:
     ids: list[int]
 
 
-def by_rule(answers: Sequence[tuple[Asked, str]]) -> np.ndarray:
-    """The reward of each answer by its row's own check, [N].
+def by_rule(answers: Sequence[tuple[Question, str]]) -> np.ndarray:
+    """The reward of each answer by its row's check, [N].
 
     Raises:
         DataError: A check cannot be read.
     """
-    found = [reward(text, one.row.check or {}, one.row.tools or (), one.row.where) for one, text in answers]
-    return np.asarray(found, dtype=np.float64)
+    values = [reward(text, one.row.check or {}, one.row.tools or (), one.row.where) for one, text in answers]
+    return np.asarray(values, dtype=np.float64)
 
 
-def by_judge(answers: Sequence[tuple[Asked, str]], config: JudgeConfig, out: Path, console: Console) -> np.ndarray:
-    """The grade of each answer by a judge, [N]; NaN where it gives none. Its verdicts are kept in `out`.
+def by_judge(answers: Sequence[tuple[Question, str]], config: JudgeConfig, out: Path, console: Console) -> np.ndarray:
+    """The grade of each answer by a judge, [N]; NaN if it gives none. Its verdicts are stored in `out`.
 
     Raises:
-        DataError: The judge's prompts cannot be read, or it gave no grade to any answer.
-        HubError: It did not answer some request. Its verdicts are kept; a later run asks for the rest.
+        DataError: The judge's prompts cannot be read, or it graded no answer.
+        HubError: Requests failed. Verdicts are stored; a later run queries the missing ones.
     """
     prompts = judge_prompts(config, JUDGE)
     judge = Judge(config, out / SAVED, JUDGE)
-    wanted = {i: filled(prompts, [_shown(one)], [text]) for i, (one, text) in enumerate(answers)}
-    grades = judge.grade(wanted, console)
+    queries = {i: filled(prompts, [_shown(one)], [text]) for i, (one, text) in enumerate(answers)}
+    grades = judge.grade(queries, console)
     tally = judge.tally
-    told = f"{tally.graded} of {tally.asked} answers have a grade; {tally.malformed} verdicts have none in them, and "
-    told += f"{tally.failed} requests failed"
-    if tally.missing > tally.refused:  # what it refuses it would refuse again: that is left out
-        raise HubError(f"{tally.hole}; {told}. Run it again to go on from there")
+    summary = f"{tally.graded} of {tally.asked} answers have a grade; {tally.malformed} verdicts contain none, and "
+    summary += f"{tally.failed} requests failed"
+    if tally.missing > tally.refused:  # refused requests would be refused again, so they do not count
+        raise HubError(f"{tally.hole}; {summary}. Run it again to query the missing ones")
     if not grades:
-        raise DataError(f"{JUDGE}: {told}" + (f": {tally.hole}" if tally.hole else ""))
+        raise DataError(f"{JUDGE}: {summary}" + (f": {tally.hole}" if tally.hole else ""))
     if len(grades) < len(answers):
-        console.warn(f"{JUDGE}: {told}")
+        console.warn(f"{JUDGE}: {summary}")
     return np.asarray([grades.get(i, np.nan) for i in range(len(answers))])
 
 
-def _shown(one: Asked) -> str:
-    """A question as the judge reads it: what the user said, or all turns with their speakers, and the tools."""
+def _shown(one: Question) -> str:
+    """A prompt as the judge reads it: the user's message; or all turns with their roles, and the tools."""
     turns = one.row.prompt_turns()
     if len(turns) == 1 and not one.row.tools:
         return str(turns[0]["content"])
     parts = [f"### Functions:\n{json.dumps(one.row.tools, ensure_ascii=False)}"] if one.row.tools else []
     for turn in turns:
-        said = [str(turn.get("content") or "")]
-        said += [json.dumps(turn["tool_calls"], ensure_ascii=False)] if turn.get("tool_calls") else []
-        parts.append(f"### {str(turn['role']).capitalize()}:\n" + "\n".join(filter(None, said)))
+        lines = [str(turn.get("content") or "")]
+        lines += [json.dumps(turn["tool_calls"], ensure_ascii=False)] if turn.get("tool_calls") else []
+        parts.append(f"### {str(turn['role']).capitalize()}:\n" + "\n".join(filter(None, lines)))
     return "\n\n".join(parts)
 
 
-def by_model(answers: Sequence[tuple[Asked, str]], folder: Path, template: Template, runtime: Runtime) -> np.ndarray:
-    """What a reward model says of whole conversations, each by its own template and tokens, [N].
+def by_model(answers: Sequence[tuple[Question, str]], folder: Path, template: Template, runtime: Runtime) -> np.ndarray:
+    """The reward model's rewards of whole conversations, with its own template and tokens, [N].
 
-    Several processes share the answers, and with `shard` the model's weights; all call it.
+    The processes share the answers, and with `shard` the model's weights; all must call this.
 
     Args:
-        answers: The question of each, and its text.
-        folder: The reward model's.
-        template: How it reads a conversation, if its tokenizer has no template of its own.
-        runtime: Device and portions.
+        answers: The prompt of each answer, and its text.
+        folder: The reward model's folder.
+        template: The chat template to use if the reward model's tokenizer has none.
+        runtime: Device and micro-batch size.
 
     Raises:
         DataError: A reward is not finite.
@@ -120,21 +120,22 @@ def by_model(answers: Sequence[tuple[Asked, str]], folder: Path, template: Templ
     order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
     size = runtime.device_batch_size
     batches = [order[first : first + size] for first in range(0, len(order), size)]
-    found = torch.zeros(len(ids), dtype=torch.float64)
+    values = torch.zeros(len(ids), dtype=torch.float64)
     for number in range(0, len(batches), distributed.count()):
-        mine = number + distributed.rank()
-        said = _judged(scorer, [ids[i] for i in batches[mine % len(batches)]])  # all call the model equally often
-        if mine < len(batches):
-            found[batches[mine]] = said
-    distributed.all_reduce([found])
-    wrong = torch.nonzero(~torch.isfinite(found)).flatten()
+        batch = number + distributed.rank()
+        # with sharded weights, all processes must call the model equally often
+        scores = _score(scorer, [ids[i] for i in batches[batch % len(batches)]])
+        if batch < len(batches):
+            values[batches[batch]] = scores
+    distributed.all_reduce([values])
+    wrong = torch.nonzero(~torch.isfinite(values)).flatten()
     if len(wrong):
-        raise DataError(f"{answers[int(wrong[0])][0].row.where}: the reward model's reward is {found[wrong[0]]}")
-    return found.numpy()
+        raise DataError(f"{answers[int(wrong[0])][0].row.where}: the reward model's reward is {values[wrong[0]]}")
+    return values.numpy()
 
 
 class Scorer(Objective):
-    """A reward model that is asked and not trained."""
+    """A reward model that is evaluated, not trained."""
 
     has_head = False
 
@@ -142,13 +143,13 @@ class Scorer(Objective):
         super().__init__(model.requires_grad_(False))
 
     def forward(self, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        """The rewards of sequences, each read at one of its tokens: ids [B, S] and places [B] to [B]."""
+        """The rewards [B] of sequences `ids` [B, S], each at the token with index `last` [B]."""
         return rewards(self.model, ids, last)
 
 
 @torch.no_grad()
-def _judged(scorer: Scorer, ids: list[list[int]]) -> torch.Tensor:
-    """The rewards of a batch, each read at the last token of the answer, [B]."""
+def _score(scorer: Scorer, ids: list[list[int]]) -> torch.Tensor:
+    """The rewards of a batch, each at the last token of the answer, [B]."""
     length = max(map(len, ids))
     padded = torch.tensor([row + [0] * (length - len(row)) for row in ids], device=scorer.model.device)
     last = torch.tensor([len(row) - 1 for row in ids], device=scorer.model.device)

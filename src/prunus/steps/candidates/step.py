@@ -1,4 +1,4 @@
-"""The `candidates` step: a model answers prompts several times, and each answer gets a reward."""
+"""The `candidates` step: a model generates several answers to each prompt, and each answer gets a reward."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from prunus.models.load import device_of, inference_dtype, load_model, load_toke
 from prunus.models.token_rows import rows_of
 from prunus.runtime import Runtime
 from prunus.steps.candidates.config import CandidatesConfig
-from prunus.steps.candidates.rewards import Asked, by_judge, by_model, by_rule
+from prunus.steps.candidates.rewards import Question, by_judge, by_model, by_rule
 
 PARALLEL = True
 WRITTEN = "candidates.jsonl"
 
-Document = tuple[Asked, str, list[int], str]
-"""A question, an answer as text and as tokens, and how that came to its end."""
+Document = tuple[Question, str, list[int], str]
+"""A prompt, an answer as text and as tokens, and the answer's finish reason."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The model that writes, the sources of prompts, and the reward model where one judges.
+    """The model that generates, the sources of prompts, and optionally a reward model.
 
     Attributes:
-        prompts: The file of a judge's prompts; only there so that what it holds decides the result's name.
+        prompts: The file of a judge's prompts; unused here, but part of the result's fingerprint.
     """
 
     model: Path
@@ -54,29 +54,31 @@ class Inputs:
 
 
 def run(config: CandidatesConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
-    """Answer the last question of every row, together with the other processes if there are any.
+    """Generate answers to the last prompt of every row. Several processes share the work.
 
-    Writes `candidates.jsonl` (prompt, answer, finish, reward, source), and a stream with `judged.npz` as the
-    `conversations` step does; and `judgements.jsonl`, where a judge grades.
+    Writes `candidates.jsonl` (prompt, answer, finish, reward, source), a stream with `judged.npz` as the
+    `conversations` step does, and with a judge `judgements.jsonl`.
 
     Returns:
-        Documents and tokens; prompts, their mean reward, the mean of the best of each, and how many were passed over;
-        and how many answers no grade could be had for, if any.
+        Documents and tokens; prompts, their mean reward, the mean of each prompt's best reward, and the number of
+        skipped prompts; and the number of answers without a grade, if any.
 
     Raises:
-        DataError: A row is of no known form, or lacks the check that it is to be rewarded by.
+        DataError: A row has no known form, or lacks the check for its reward.
         ModelError: A model cannot be loaded, or has no chat template.
-        HubError: The judge does not answer; all that was written and graded is kept.
+        HubError: The judge does not answer; all answers and grades so far are kept.
     """
     tokenizer = load_tokenizer(inputs.model)
     template = Template(tokenizer, config.template, ends_of(inputs.model, tokenizer))
-    asked, too_long = prompts_of(config, inputs, template)
+    questions, too_long = prompts_of(config, inputs, template)
     if too_long:
-        console.warn(f"{too_long} prompts passed over, which leave no room for {config.write.max_new_tokens} tokens")
+        console.warn(f"skipped {too_long} prompts that leave no room for {config.write.max_new_tokens} tokens")
     count = config.write.answers
-    prompts = [Prompt(number * count + i, one.ids, one.text) for number, one in enumerate(asked) for i in range(count)]
+    prompts = [
+        Prompt(number * count + i, one.ids, one.text) for number, one in enumerate(questions) for i in range(count)
+    ]
     kept = AnswerStore(out, "candidates")
-    distributed.wait()  # until all have seen what is there
+    distributed.wait()  # until all processes have listed the stored answers
     device = device_of(runtime)
     write = config.write
     options = GenerationOptions(
@@ -93,12 +95,12 @@ def run(config: CandidatesConfig, inputs: Inputs, out: Path, runtime: Runtime, c
         )
     distributed.wait()
     kept.find()
-    answers = [[kept.read(number * count + i) for i in range(count)] for number in range(len(asked))]
-    documents = list(_documents(config, asked, answers, template))
+    answers = [[kept.read(number * count + i) for i in range(count)] for number in range(len(questions))]
+    documents = list(_documents(config, questions, answers, template))
     rewards = _rewards(config, inputs, documents, out, template, runtime, console)
     metrics: dict[str, float] = {}
     if rewards is not None:
-        metrics = {**_save(config, inputs, asked, documents, rewards, out, template), "passed_over": too_long}
+        metrics = {**_save(config, inputs, questions, documents, rewards, out, template), "passed_over": too_long}
         remove_checkpoints(out)
     return metrics
 
@@ -107,17 +109,17 @@ def _rewards(
     config: CandidatesConfig, inputs: Inputs, documents: list[Document], out: Path, template: Template,
     runtime: Runtime, console: Console,
 ) -> np.ndarray | None:  # fmt: skip
-    """What each document is worth, NaN where nobody can tell; the first process alone is told.
+    """The reward of each document, NaN if it is missing; only the first process gets them.
 
-    A reward model is asked by all of them together.
+    With a reward model, all processes take part.
     """
     texts = [(one, text) for one, text, _, _ in documents]
     first = distributed.rank() == 0
     if config.beside:
         return np.asarray([float(finish == "given") for _, _, _, finish in documents]) if first else None
     if inputs.reward is not None:
-        found = by_model(texts, inputs.reward, template, runtime)
-        return found if first else None
+        values = by_model(texts, inputs.reward, template, runtime)
+        return values if first else None
     if not first:
         return None
     if config.write.judge.url is not None:
@@ -125,9 +127,9 @@ def _rewards(
     return by_rule(texts)
 
 
-def prompts_of(config: CandidatesConfig, inputs: Inputs, template: Template) -> tuple[list[Asked], int]:
-    """What is asked, and how many rows leave no room for an answer."""
-    found: list[Asked] = []
+def prompts_of(config: CandidatesConfig, inputs: Inputs, template: Template) -> tuple[list[Question], int]:
+    """The prompts, and the number of rows that leave no room for an answer."""
+    questions: list[Question] = []
     too_long = 0
     room = config.sequence_length - config.write.max_new_tokens
     for number, source in enumerate(inputs.sources):
@@ -136,25 +138,23 @@ def prompts_of(config: CandidatesConfig, inputs: Inputs, template: Template) -> 
                 row.require("checks")
             text, ids = rendered(row.prompt_turns(), template.tokenizer, row.where, row.tools, template.text)
             if len(ids) <= room:
-                found.append(Asked(row, text, ids))
+                questions.append(Question(row, text, ids))
             else:
                 too_long += 1
-    if not found:
-        raise DataError(
-            f"align.write: no prompt is left; {too_long} are longer than the {room} tokens there are for them"
-        )
-    return found, too_long
+    if not questions:
+        raise DataError(f"align.write: no prompt left: {too_long} are longer than the {room} tokens available for one")
+    return questions, too_long
 
 
 def _save(
-    config: CandidatesConfig, inputs: Inputs, asked: list[Asked], documents: list[Document], rewards: np.ndarray,
+    config: CandidatesConfig, inputs: Inputs, questions: list[Question], documents: list[Document], rewards: np.ndarray,
     out: Path, template: Template,
 ) -> dict[str, float]:  # fmt: skip
-    """Write all answers with their rewards, and count; those that nobody can tell the worth of are left out."""
+    """Write all answers with their rewards, except those without a reward. Returns the metrics."""
     known = np.isfinite(rewards)
     left_out = int((~known).sum())
     documents, rewards = [one for one, is_known in zip(documents, known, strict=True) if is_known], rewards[known]
-    places = {id(one): number for number, one in enumerate(asked)}
+    places = {id(one): number for number, one in enumerate(questions)}
     groups = np.asarray([places[id(one)] for one, *_ in documents])
     with (out / IDS).open("wb") as file, (out / WRITTEN).open("w", encoding="utf-8") as lines:
         stream = Stream(file, max(len(template.tokenizer), rows_of(inputs.model) or 0), prefix_of(template.tokenizer))
@@ -171,7 +171,7 @@ def _save(
     return {
         "documents": facts["documents"],
         "tokens": facts["tokens"],
-        "prompts": len(asked),
+        "prompts": len(questions),
         "reward": float(rewards.mean()),
         "best_reward": float(best.mean()),
         **({"ungraded": left_out} if left_out else {}),
@@ -179,23 +179,23 @@ def _save(
 
 
 def _documents(
-    config: CandidatesConfig, asked: list[Asked], answers: list[list[Answer]], template: Template
+    config: CandidatesConfig, questions: list[Question], answers: list[list[Answer]], template: Template
 ) -> Iterator[Document]:
-    """Each answer as text and tokens, and how it came to its end; beside each, where wanted, the one that is given."""
-    for one, several in zip(asked, answers, strict=True):
+    """Each answer as a document; with `beside`, each after the data's answer to the same prompt."""
+    for one, several in zip(questions, answers, strict=True):
         if not config.beside:
             for answer in several:
                 yield one, answer.text, answer.ids, answer.finish
             continue
         text, ids = given_answer(one, template)
         for answer in several:
-            if answer.ids != ids:  # nothing can be learnt from equals
+            if answer.ids != ids:  # a pair of equal answers has no gradient
                 yield one, text, ids, "given"
                 yield one, answer.text, answer.ids, answer.finish
 
 
-def given_answer(one: Asked, template: Template) -> tuple[str, list[int]]:
-    """The data's own last answer, as text and as the tokens that stand behind the prompt."""
+def given_answer(one: Question, template: Template) -> tuple[str, list[int]]:
+    """The last answer in the data, as text and as the tokens after the prompt."""
     row = one.row
     (read,) = template.render([Dialogue(row.where, row.messages, row.tools, len(row.prompt_turns()))])
     start, end = read.answers[0][0], read.answers[-1][1]

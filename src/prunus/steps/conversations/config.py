@@ -11,7 +11,7 @@ Wanted = Literal["answers", "attributes", "pairs", "rewards", "labels"]
 
 PAIRED = ("pairs", "rewards")
 JUDGED = (*PAIRED, "labels")
-"""What is wanted of rows where the last answer alone is learnt, or judged."""
+"""Kinds of rows of which only the last answer is trained on or rewarded."""
 
 
 class ConversationsConfig(StepConfig):

@@ -1,4 +1,4 @@
-"""The `conversations` step: chat data as a stream of tokens, in which every row has been found fit to learn from.
+"""The `conversations` step: chat data as a stream of tokens; every row is checked.
 
 A pair is two documents, the chosen one first.
 """
@@ -30,28 +30,28 @@ from prunus.steps.conversations.config import JUDGED, PAIRED, ConversationsConfi
 
 @dataclass(frozen=True)
 class Inputs:
-    """The sources, and the folder whose tokenizer reads them."""
+    """The sources, and the folder with the tokenizer."""
 
     sources: tuple[ChatSource, ...]
     tokenizer: Path
 
 
 def run(config: ConversationsConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
-    """Read all rows into `out`, in their order.
+    """Read all rows into `out`, in order.
 
-    Writes a stream as the `data` step does, with `answers.npy`; and `judged.npz` of pairs and labels.
+    Writes a stream as the `data` step does, with `answers.npy`; and for pairs and labels `judged.npz`.
 
     Returns:
-        Documents, their tokens, the tokens of answers, and how many rows were dropped.
+        Documents, their tokens, the tokens of answers, and the number of dropped rows.
 
     Raises:
-        DataError: A row cannot be used; names the row. Or no answer ends with a token that ends one.
+        DataError: A row cannot be used (names the row), or no answer ends with an end token.
         ModelError: There is no chat template.
     """
     tokenizer = load_tokenizer(inputs.tokenizer)
     ends = {end: str(tokenizer.convert_ids_to_tokens(end)) for end in ends_of(inputs.tokenizer, tokenizer)}
     template = Template(tokenizer, config.template, ends)
-    worth: list[tuple[float, ...]] = []
+    row_rewards: list[tuple[float, ...]] = []
     unread: dict[str, dict[str, None]] = {}
     ended = EndCounter(ends)
     dropped = counted = 0
@@ -60,7 +60,7 @@ def run(config: ConversationsConfig, inputs: Inputs, out: Path, runtime: Runtime
         for row, versions in rendered(config, inputs.sources, template):
             unread.setdefault(row.source, {}).update(dict.fromkeys(row.unread))
             if len(versions) > 1 and versions[0].ids == versions[1].ids:
-                raise DataError(f"{row.where}: chosen and rejected are equal as the chat template shows them")
+                raise DataError(f"{row.where}: chosen and rejected are equal after rendering by the chat template")
             if not _fits(config, row, versions):
                 dropped += 1
                 continue
@@ -69,32 +69,32 @@ def run(config: ConversationsConfig, inputs: Inputs, out: Path, runtime: Runtime
                 counted += version.answer_tokens
                 for _, end in version.answers:
                     ended.add(version.ids[end - 1])
-            worth.append(rewards_of(config, row))
+            row_rewards.append(rewards_of(config, row))
             progress.update(stream.tokens)
-    if not worth:
+    if not row_rewards:
         raise DataError(
-            f"conversations: none is left of {dropped}; all are longer than {config.sequence_length} tokens"
+            f"conversations: none left: all {dropped} are longer than {config.sequence_length} tokens"
             if dropped
-            else f"conversations: {', '.join(source.path for source in inputs.sources)} holds no row"
+            else f"conversations: {', '.join(source.path for source in inputs.sources)} has no rows"
         )
     if dropped:
-        console.warn(f"{dropped} rows are longer than sequence_length: {config.sequence_length} tokens, and dropped")
+        console.warn(f"dropped {dropped} rows that are longer than sequence_length: {config.sequence_length} tokens")
     for source, names in unread.items():
         if names:
-            console.say(f"{source}: nothing reads the columns {', '.join(names)}")
+            console.say(f"{source}: unused columns: {', '.join(names)}")
     if (note := ended.check()) is not None:
         console.warn(note)
     if config.wanted in JUDGED:
         paired = config.wanted in PAIRED
-        groups = np.repeat(np.arange(len(worth)), 2 if paired else 1)
-        Judged(groups, np.asarray(worth).ravel(), config.wanted == "rewards", paired).save(out)
+        groups = np.repeat(np.arange(len(row_rewards)), 2 if paired else 1)
+        Judged(groups, np.asarray(row_rewards).ravel(), config.wanted == "rewards", paired).save(out)
     return {**stream.finish(out), "answer_tokens": counted, "dropped": dropped}
 
 
 def rendered(
     config: ConversationsConfig, sources: tuple[ChatSource, ...], template: Template
 ) -> Iterator[tuple[Conversation, list[Rendered]]]:
-    """Each row with its one conversation as tokens, or, of a pair, its two."""
+    """Each row with its conversation as tokens; a pair with both of its conversations."""
     rows: deque[Conversation] = deque()
 
     def dialogues() -> Iterator[Dialogue]:
@@ -105,15 +105,15 @@ def rendered(
                 for turns in versions_of(config, row):
                     yield Dialogue(row.where, turns, row.tools, row.prompt if config.wanted in JUDGED else 0)
 
-    found = template.render(dialogues())
-    for first in found:
-        yield rows.popleft(), [first, next(found)] if config.wanted in PAIRED else [first]
+    versions = template.render(dialogues())
+    for first in versions:
+        yield rows.popleft(), [first, next(versions)] if config.wanted in PAIRED else [first]
 
 
 def versions_of(config: ConversationsConfig, row: Conversation) -> list[Turns]:
-    """What is to be read of a row: its conversation, or, of a pair, both."""
+    """The conversation of a row; of a pair, both conversations."""
     if config.wanted in PAIRED:
-        assert row.rejected is not None  # `require` has checked it
+        assert row.rejected is not None  # `require` ensures it
         return [row.messages, row.rejected]
     if config.wanted == "attributes":
         return [with_attributes(row.messages, row.attributes or {})]
@@ -121,7 +121,7 @@ def versions_of(config: ConversationsConfig, row: Conversation) -> list[Turns]:
 
 
 def rewards_of(config: ConversationsConfig, row: Conversation) -> tuple[float, ...]:
-    """What the answers of a row are worth; see `Judged`."""
+    """The rewards of a row's answers; see `Judged`."""
     if config.wanted in PAIRED:
         return row.rewards if config.wanted == "rewards" and row.rewards is not None else (1.0, 0.0)
     return (float(bool(row.desirable)),)
@@ -131,12 +131,12 @@ def _fits(config: ConversationsConfig, row: Conversation, versions: list[Rendere
     """Whether a row is short enough.
 
     Raises:
-        DataError: It is not, and that is to be refused.
+        DataError: It is too long, and `longer` is `refuse`.
     """
     longest = max(len(version.ids) for version in versions)
     if longest > config.sequence_length and config.longer == "refuse":
         raise DataError(
             f"{row.where}: {longest} tokens are more than sequence_length: {config.sequence_length}; allowed: a "
-            "greater one, up to the model's context, or `longer: drop`"
+            "larger sequence_length, up to the model's context, or `longer: drop`"
         )
     return longest <= config.sequence_length

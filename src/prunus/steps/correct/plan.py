@@ -1,4 +1,4 @@
-"""What correction costs."""
+"""Cost of correction."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from prunus.training.plan import training_cost
 
 
 def cost(config: CorrectConfig, shape: Shape, context: CostContext) -> Cost:
-    """Estimate it."""
+    """Estimate the cost."""
     return training_cost(config, shape, context)

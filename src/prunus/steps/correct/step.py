@@ -1,7 +1,7 @@
-"""The `correct` step: the teacher goes on learning on the recipe's own text, by plain cross-entropy.
+"""The `correct` step: continued training of the teacher on the recipe's corpus, by plain cross-entropy.
 
-NVIDIA had not the data that Llama was trained on, and found that a teacher that first sees the distillation data guides
-better: its student's loss was over 6 % lower (arXiv 2408.11796, section 2 and figure 4).
+NVIDIA, without access to Llama's training data, observed that a teacher that is first trained on the distillation data
+is a better teacher: the student's loss was over 6 % lower (arXiv 2408.11796, section 2 and figure 4).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ PARALLEL = True
 
 @dataclass(frozen=True)
 class Inputs:
-    """The teacher's folder, and the stream of its tokens."""
+    """The teacher's folder, and the stream to train on."""
 
     model: Path
     tokens: Path
 
 
 def run(config: CorrectConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
-    """Train the teacher on, and write the corrected one to `out`.
+    """Continue training the teacher, and write the corrected one to `out`.
 
     Returns:
         The last loss (nats per token), tokens and tokens per second, and `reload_difference`.

@@ -50,7 +50,7 @@ class CreateConfig(StepConfig):
         least = 258 + len(MARKS)
         if self.chat and self.vocab_size < least:
             raise ValueError(
-                f"vocab_size: {self.vocab_size} has no room for the marks of `chat`; allowed: {least} or more"
+                f"vocab_size: {self.vocab_size} is too small for the special tokens of `chat`; allowed: {least} or more"
             )
         return self
 

@@ -1,4 +1,4 @@
-"""A start from which attention looks back sooner: queries that are keys, outputs that undo values."""
+"""Mimetic initialisation of attention: queries equal to keys, and outputs that invert values."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from prunus.models.families.llama import FAMILY
 from prunus.models.families.parts import KEY, OUTPUT, QUERY, VALUE
 
 _OUTPUT_SHARE = 0.5
-"""How much of what a head reads it writes back."""
+"""The share of what a head reads that it writes back."""
 
 
 def make_mimetic(model: Any) -> None:
-    """Draw the attention of a Llama again, so that tokens attend to their like and copy it.
+    """Initialise the attention of a Llama again, so that tokens attend to equal tokens and copy them.
 
-    Each layer's queries are drawn as its keys are (`W_Q = W_K`), so a token's scores are highest where the same token
-    stood before; its output is the transpose of its values (`W_O ~ W_V^T`), so what is read there is written in the
-    reader's own terms. From independent draws a model must find both before it can copy from its context.
+    Queries equal keys (`W_Q = W_K`), so a token's scores are highest at earlier occurrences of the same token. Outputs
+    are transposed values (`W_O ~ W_V^T`), so what is read is written back in the same basis. With independent draws, a
+    model must learn both before it can copy from its context.
 
-    After mimetic initialisation (Trockman and Kolter 2023, arXiv 2305.09828), with products of equal draws for their
-    factors of a noisy identity. Entries have the variance `1 / hidden_size`: a projected normalised state varies by 1.
+    After mimetic initialisation (Trockman and Kolter 2023, arXiv 2305.09828); deviation: products of equal draws
+    instead of factors of a noisy identity. Entries have variance `1 / hidden_size`, so that projections of normalised
+    states have variance 1.
 
     Args:
-        model: A LlamaForCausalLM; changed in place, by torch's generator.
+        model: A LlamaForCausalLM; changed in place, with torch's global generator.
     """
     import torch
 
@@ -40,5 +41,5 @@ def make_mimetic(model: Any) -> None:
 
 
 def _of_each_query(rows: Any, groups: int, size: int) -> Any:
-    """The rows of each KV head (kv_heads * head_dim, hidden), once for each query head that reads it."""
+    """The rows of KV heads [kv_heads * head_dim, hidden], repeated for each query head of a group."""
     return rows.unflatten(0, (-1, size)).repeat_interleave(groups, 0).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""What making a teacher costs."""
+"""Cost of creating a teacher."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from prunus.steps.create.config import CreateConfig
 
 
 def cost(config: CreateConfig, shape: Shape, context: CostContext) -> Cost:
-    """Estimate it: its weights."""
+    """Estimate the cost: the weights on disk."""
     return Cost(disk_bytes=shape.parameters * 4)

@@ -1,4 +1,4 @@
-"""The `create` step: a teacher from nothing, where no trained one is at hand; `correct` then trains it."""
+"""The `create` step: a new teacher with random weights, which `correct` then trains."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from prunus.world.rows import BEGIN, CALL_MARKS, CITATIONS, END, MARKS, template
 
 @dataclass(frozen=True)
 class Inputs:
-    """The text that the tokenizer is learnt from."""
+    """The text that the tokenizer is trained on."""
 
     sources: tuple[Source, ...]
 
 
 def run(config: CreateConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
-    """Write a model of random weights and its tokenizer to `out`.
+    """Write a model with random weights, and its tokenizer, to `out`.
 
     Returns:
         The size of the vocabulary.
@@ -40,7 +40,7 @@ def run(config: CreateConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
     from transformers import PreTrainedTokenizerFast
 
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=_learnt(config, inputs.sources),
+        tokenizer_object=_train_tokenizer(config, inputs.sources),
         bos_token=BEGIN,
         eos_token=END,
         model_max_length=config.max_position_embeddings,
@@ -50,12 +50,12 @@ def run(config: CreateConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
         fast.chat_template = template()
     fast.save_pretrained(out)
     draw_model(config.model_config_json(), out, config.seed, make_mimetic if config.attention == "mimetic" else None)
-    console.say(f"a tokenizer of {config.vocab_size} tokens and random weights: {out.name}")
+    console.say(f"{out.name}: a tokenizer of {config.vocab_size} tokens, and random weights")
     return {"vocab_size": config.vocab_size}
 
 
-def _learnt(config: CreateConfig, sources: tuple[Source, ...]) -> Any:
-    """A byte-level BPE tokenizer of the first documents; what marks turns of a conversation is no text to learn from.
+def _train_tokenizer(config: CreateConfig, sources: tuple[Source, ...]) -> Any:
+    """Train a byte-level BPE tokenizer on the first documents, without the special tokens in them.
 
     Raises:
         DataError: The text has too little variety for the vocabulary.
@@ -87,7 +87,7 @@ def _learnt(config: CreateConfig, sources: tuple[Source, ...]) -> Any:
 
 
 def _with_calls_in_text(tokenizer: Any) -> Any:
-    """The marks of calls as plain added tokens, which decoding leaves in: the trainer makes all of its own special."""
+    """Make the tokens of calls not special, so that decoding keeps them; the trainer makes all of them special."""
     raw = json.loads(tokenizer.to_str())
     for token in raw["added_tokens"]:
         token["special"] = token["content"] not in (*CALL_MARKS, *CITATIONS)
@@ -95,6 +95,6 @@ def _with_calls_in_text(tokenizer: Any) -> Any:
 
 
 def _in_turn(sources: tuple[Source, ...]) -> Iterator[str]:
-    """A document of each source in turn; one that has ended is passed over."""
+    """Documents of all sources, round-robin; exhausted sources are skipped."""
     readers = [documents(source, f"data.corpus.{i}") for i, source in enumerate(sources)]
     yield from (text for texts in zip_longest(*readers) for text in texts if text is not None)

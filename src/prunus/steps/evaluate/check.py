@@ -1,4 +1,4 @@
-"""What is wrong with the tasks of an evaluation, found before any work; no model is loaded for it."""
+"""Checks of an evaluation's tasks before any work, without loading a model."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def check_tasks(config: EvaluateConfig) -> None:
     """Read every task's data, and look up every name.
 
     Raises:
-        DataError: Data that cannot be read.
-        RecipeError: A task that nobody knows, or whose engine is not installed.
+        DataError: Data cannot be read.
+        RecipeError: A task is unknown, or the package that it needs is not installed.
     """
     judge_prompts(config.judge, "evaluate.judge")
-    for name, task in config.asked().items():
+    for name, task in config.all_tasks().items():
         kind = task.kind or name
         if kind in SKILLS:
             read_items(task, kind, f"evaluate.tasks.{name}")
@@ -42,29 +42,31 @@ def check_chat(config: EvaluateConfig, has_template: bool, who: str) -> None:
     """Refuse conversations with a model that has no chat template.
 
     Raises:
-        RecipeError: Says whose, and what helps.
+        RecipeError: Names the model, and what helps.
     """
     if config.converses and config.chat_template == "own" and not has_template:
-        name = next(name for name, task in config.asked().items() if (task.kind or name) in SKILLS)
+        name = next(name for name, task in config.all_tasks().items() if (task.kind or name) in SKILLS)
         raise RecipeError(
-            f"evaluate.tasks.{name}: a conversation, and {who} has no chat template; give "
-            "evaluate.chat_template: plain, or leave the task out"
+            f"evaluate.tasks.{name}: needs a chat template, and {who} has none; set "
+            "evaluate.chat_template: plain, or remove the task"
         )
 
 
 def tasks_fingerprint(config: EvaluateConfig) -> str | None:
-    """A digest of what all tasks' local data hold; None where there are none."""
-    held = {name: found for name, task in config.asked().items() if (found := _files(task, f"evaluate.tasks.{name}"))}
+    """A digest of all tasks' local data; None if there are none."""
+    digests = {
+        name: found for name, task in config.all_tasks().items() if (found := _files(task, f"evaluate.tasks.{name}"))
+    }
     if config.judge.prompts is not None:
-        held["judge"] = fingerprint_files([Path(config.judge.prompts).expanduser()])
-    return digest(held) if held else None
+        digests["judge"] = fingerprint_files([Path(config.judge.prompts).expanduser()])
+    return digest(digests) if digests else None
 
 
 def _files(task: TaskConfig, where: str) -> str | None:
     if task.data is None:
         return None
     if task.data == WORLD:
-        return digest([WORLD, REVISION])  # its options are the task's own
+        return digest([WORLD, REVISION])  # the world's options are part of the task's
     place = Path(task.data).expanduser()
     files = (
         sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else files_of(task.data, where)
@@ -76,28 +78,28 @@ def _files(task: TaskConfig, where: str) -> str | None:
 
 
 def _check_known(name: str, kind: str) -> None:
-    """Refuse a task that the harness does not have, or any of its tasks where it is not there."""
+    """Refuse a task that the harness does not have, or any of its tasks if it is not installed."""
     where = f"evaluate.tasks.{name}"
     installed = importlib.util.find_spec("lm_eval") is not None
     if kind in HARNESS and not installed:
-        raise RecipeError(f"{where}: lm-evaluation-harness is not installed; `pip install prunus[evaluate]` brings it")
+        raise RecipeError(f"{where}: lm-evaluation-harness is not installed; `pip install 'prunus[evaluate]'`")
     if installed and kind not in SKILLS and (missing := _not_installed("lm_eval")):
         raise RecipeError(
             f"{where}: lm-evaluation-harness is installed without {', '.join(missing)}, which it needs; "
-            "`pip install prunus[evaluate]` installs it whole"
+            "`pip install 'prunus[evaluate]'` installs everything"
         )
     if kind in HARNESS:
         return
     known = {*SKILLS, *HARNESS, *(harness_tasks() if installed else ())}
     if kind not in known:
-        more = "" if installed else "; with `pip install prunus[evaluate]` also those of lm-evaluation-harness"
+        more = "" if installed else "; after `pip install 'prunus[evaluate]'` also those of lm-evaluation-harness"
         listed = ", ".join(("base", *SKILLS, *HARNESS))
-        raise RecipeError(f"{where}: unknown task {kind!r}{nearest(kind, known)}; known are {listed}{more}")
+        raise RecipeError(f"{where}: unknown task {kind!r}{nearest(kind, known)}; allowed: {listed}{more}")
 
 
 @cache
 def _not_installed(package: str) -> list[str]:
-    """The packages that an installed one needs and that are not there, extras left out."""
+    """The missing requirements of an installed package, without extras."""
     needed = [Requirement(text) for text in importlib.metadata.requires(package) or []]
     needed = [one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
     return sorted(one.name for one in needed if not any(importlib.metadata.distributions(name=one.name)))
@@ -105,7 +107,7 @@ def _not_installed(package: str) -> list[str]:
 
 @cache
 def harness_tasks() -> frozenset[str]:
-    """The names of all tasks of the harness, which reads some ten thousand files for it."""
+    """The names of all tasks of the harness; slow, since it reads some ten thousand files."""
     from lm_eval.tasks import TaskManager
 
     return frozenset(TaskManager().task_index)

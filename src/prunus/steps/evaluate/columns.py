@@ -1,6 +1,6 @@
-"""Rows of the harness's tasks in llm-foundry's form, with the columns that the harness reads.
+"""Conversion of rows from llm-foundry's form to the columns that the harness reads.
 
-A row that has these columns already is left as it is.
+A row that already has these columns is not changed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ Row = dict[str, Any]
 
 
 def arc(row: Row) -> Row:
-    """A question of ARC, its choices by letters."""
+    """A question of ARC, with lettered choices."""
     if "answerKey" in row:
         return row
     labels = [chr(ord("A") + i) for i in range(len(row["choices"]))]
@@ -22,7 +22,7 @@ def arc(row: Row) -> Row:
 
 
 def piqa(row: Row) -> Row:
-    """A goal of PIQA and two ways to it."""
+    """A goal of PIQA and two solutions."""
     if "goal" in row:
         return row
     first, second = row["choices"]
@@ -30,7 +30,7 @@ def piqa(row: Row) -> Row:
 
 
 def winogrande(row: Row) -> Row:
-    """A sentence of WinoGrande, with a gap where its two options differ."""
+    """A sentence of WinoGrande, with `_` where its two options differ."""
     if "sentence" in row:
         return row
     options = row["context_options"]
@@ -44,7 +44,7 @@ def winogrande(row: Row) -> Row:
 
 
 def lambada(row: Row) -> Row:
-    """A passage of LAMBADA, its last word included."""
+    """A passage of LAMBADA, including its last word."""
     return row if "text" in row else {"text": f"{row['context']} {row['continuation']}"}
 
 

@@ -45,15 +45,15 @@ class TaskConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _shorthand(cls, raw: Any) -> Any:
-        """Nothing stands for the defaults, and a path alone for its data."""
+        """Null means the defaults, and a bare path the task's data."""
         return {} if raw is None else {"data": raw} if isinstance(raw, str) else raw
 
     @model_validator(mode="after")
     def _drawn(self) -> TaskConfig:
         if self.samples > 1 and not self.temperature:
-            raise ValueError("samples: several answers at temperature 0 are the same answer; give a temperature")
+            raise ValueError("samples: several answers at temperature 0 are identical; give a temperature")
         if self.world is not None and self.data != WORLD:
-            raise ValueError(f"world: says which world {WORLD} is, and data is {self.data!r}")
+            raise ValueError(f"world: applies only to data: {WORLD}; data is {self.data!r}")
         return self
 
 
@@ -112,36 +112,36 @@ class EvaluateConfig(StepConfig):
     def _named(cls, raw: Any) -> Any:
         """A list of names is a mapping without options."""
         if isinstance(raw, (list, tuple)) and not all(isinstance(name, str) for name in raw):
-            raise ValueError("a list of names is expected, or a mapping of names to options")
+            raise ValueError("expected a list of names, or a mapping of names to options")
         named = dict.fromkeys(raw) if isinstance(raw, (list, tuple)) else raw
         for name in named if isinstance(named, dict) else ():
             if not re.fullmatch(r"\w[\w.+-]*", str(name)):
-                raise ValueError(f"{name!r:.80} is no name for a task: letters, digits and _ . + -")
+                raise ValueError(f"{name!r:.80} is not a valid task name; allowed: letters, digits and _ . + -")
             if len(str(name).encode()) > MAX_NAME:
-                raise ValueError(f"{name!r:.80}...: a task's name is in names of files; allowed: {MAX_NAME} bytes")
+                raise ValueError(f"{name!r:.80}...: too long for file names; allowed: {MAX_NAME} bytes")
         return named
 
     @model_validator(mode="after")
     def _skills_have_data(self) -> EvaluateConfig:
-        for name, task in self.asked().items():
+        for name, task in self.all_tasks().items():
             kind = task.kind or name
             if kind in SKILLS and task.data is None:
                 raise ValueError(f"tasks.{name}.data: missing; {kind} needs a file of items, or `builtin:world`")
             if kind in HARNESS and HARNESS[kind].code and not self.run_code:
-                raise ValueError(f"tasks.{name}: runs what the model writes; allow it with run_code: true")
+                raise ValueError(f"tasks.{name}: executes generated code; allow that with run_code: true")
         return self
 
     def with_defaults(self, size: Size) -> Self:
-        """The same, with windows that a model of that size has room for."""
+        """A copy whose `sequence_length` fits a model of that size."""
         return self.model_copy(update={"sequence_length": self.sequence_length or min(_LENGTH, size.context)})
 
-    def asked(self) -> dict[str, TaskConfig]:
-        """The tasks, with `base` in its parts; one that is named besides keeps its own options."""
+    def all_tasks(self) -> dict[str, TaskConfig]:
+        """The tasks, with `base` replaced by its tasks; a task that is also named itself keeps its options."""
         base = self.tasks.get("base")
         parts = {} if base is None else dict.fromkeys(base_tasks(self.run_code), base)
         return {**parts, **{name: task for name, task in self.tasks.items() if name != "base"}}
 
     @property
     def converses(self) -> bool:
-        """Whether a task is a conversation."""
-        return any((task.kind or name) in SKILLS for name, task in self.asked().items())
+        """Whether any task is a conversation."""
+        return any((task.kind or name) in SKILLS for name, task in self.all_tasks().items())

@@ -1,4 +1,4 @@
-"""What tasks will cost, before a model is asked: items and tokens, as far as local data tell."""
+"""Cost of tasks, in items and tokens, estimated from local data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prunus.steps.evaluate.rows import local_parts
 from prunus.steps.evaluate.tasks import HARNESS
 from prunus.verify.skills import SKILLS
 
-_BYTES = 4  # of text to a token, about
+_BYTES = 4  # bytes of text per token, approximately
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class TaskCost:
     """An estimate of one task.
 
     Attributes:
-        items: Questions; None where the harness fetches them, and nobody knows.
-        tokens: Read and written over all items, answers as long as they may be.
-        longest: The same of the longest item.
+        items: Number of items; None if unknown, since the harness fetches them.
+        tokens: Tokens of all prompts and answers, with answers at their maximum length.
+        longest: Tokens of the longest item.
     """
 
     items: int | None = None
@@ -30,13 +30,13 @@ class TaskCost:
 
 
 def task_costs(config: EvaluateConfig) -> dict[str, TaskCost]:
-    """The cost of each task by its name.
+    """The cost of each task, by name.
 
     Raises:
         DataError: A skill's items cannot be read.
     """
     found = {}
-    for name, task in config.asked().items():
+    for name, task in config.all_tasks().items():
         kind = task.kind or name
         if kind not in SKILLS:
             found[name] = _of_harness(task, kind, f"evaluate.tasks.{name}")
@@ -48,7 +48,7 @@ def task_costs(config: EvaluateConfig) -> dict[str, TaskCost]:
 
 
 def _of_harness(task: TaskConfig, kind: str, where: str) -> TaskCost:
-    """A task of the harness: each choice of a question is read behind all worked examples."""
+    """A task of the harness: each choice of a question is read after all few-shot examples."""
     if task.data is None:
         return TaskCost()
     rows = [row for _, part, _ in local_parts(kind, task.data, where) for row in part[: task.limit]]
@@ -61,11 +61,11 @@ def _of_harness(task: TaskConfig, kind: str, where: str) -> TaskCost:
 
 
 def _tokens(item: Item, new: int) -> int:
-    """Prompts and answers of all turns; each turn reads what was said before it."""
-    asked = len(json.dumps([item.messages, item.tools], ensure_ascii=False).encode()) // _BYTES
+    """Tokens of the prompts and answers of all turns; each turn reads the whole conversation so far."""
+    prompt = len(json.dumps([item.messages, item.tools], ensure_ascii=False).encode()) // _BYTES
     total = 0
     for then in ["", *item.then]:
-        asked += len(then.encode()) // _BYTES
-        total += asked + new
-        asked += new
+        prompt += len(then.encode()) // _BYTES
+        total += prompt + new
+        prompt += new
     return total

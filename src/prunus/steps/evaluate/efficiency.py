@@ -1,4 +1,4 @@
-"""How fast a model reads and writes, and what it takes up, on this machine: teacher and student by turns."""
+"""Speed and memory of models on this machine, measured alternately."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def efficiency(
 ) -> dict[str, dict[str, float]]:
     """The figures of each model, by name.
 
-    `parameters`, `bytes` of the weights as loaded, `kv_bytes_per_token`; and, if it is to be timed, `prefill` and
-    `decode` in tokens per second of one sequence, the median of the rounds, and `memory_bytes`: on CUDA the most that
-    was allocated; elsewhere the weights and what the process grew by at most while it read and wrote, at least the
-    cache, since the process may have had some room to spare.
+    `parameters`, `bytes` of the weights as loaded, `kv_bytes_per_token`. If speed is measured, also `prefill` and
+    `decode` in tokens per second of one sequence, the median over rounds, and `memory_bytes`: on CUDA the peak of
+    allocated memory; elsewhere the weights plus the peak growth of the process, or plus the KV cache if that is larger,
+    since the process may have had free memory.
     """
     found: dict[str, dict[str, float]] = {}
     for name, (model, shape) in models.items():
@@ -35,7 +35,7 @@ def efficiency(
         return found
     grown: dict[str, int] = {}
     for name, (model, _) in models.items():
-        with Resident() as resident:  # beside what warms up, for it takes time of its own
+        with Resident() as resident:  # in the warm-up round, since measuring memory takes time
             _time(model, config)
         grown[name] = resident.growth
     rounds: dict[str, list[tuple[float, float, float]]] = {name: [] for name in models}
@@ -54,18 +54,18 @@ def efficiency(
 
 
 class Resident:
-    """How much this process's resident memory grows at most while the context is open, looked up every millisecond.
+    """Peak growth of this process's resident memory within a context, sampled every millisecond.
 
-    The system's own record of the peak is the pipeline's, which sets it back for every step.
+    The system's record of the peak is not used: the pipeline resets it for every step.
 
     Attributes:
-        growth: In bytes, known once the context is left.
+        growth: In bytes; set when the context exits.
     """
 
     def __enter__(self) -> Resident:
         self._process, self._done = psutil.Process(), threading.Event()
         self._before = self._peak = self._process.memory_info().rss
-        self._watch = threading.Thread(target=self._look, daemon=True)
+        self._watch = threading.Thread(target=self._sample, daemon=True)
         self._watch.start()
         return self
 
@@ -74,14 +74,14 @@ class Resident:
         self._watch.join()
         self.growth = self._peak - self._before
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         while not self._done.wait(1e-3):
             self._peak = max(self._peak, self._process.memory_info().rss)
 
 
 @torch.no_grad()
 def _time(model: PreTrainedModel, config: EfficiencyConfig) -> tuple[float, float, float]:
-    """Seconds to read the prompt and to write behind it, greedily, and the bytes that CUDA had allocated at most."""
+    """Seconds to process the prompt, seconds to generate after it (greedy), and peak bytes allocated by CUDA."""
     cuda = model.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()

@@ -1,4 +1,4 @@
-"""The forms that benchmarks are handed out in, as items of our own."""
+"""Conversion of benchmarks' file formats to Prunus's items."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ ASK = (
     "Answer the question by the passages below, in as few words as you can. If they do not hold the answer, say: "
     f"{NO_ANSWER}"
 )
-"""What a model is told before passages."""
+"""Instruction before the passages."""
 
 PASSAGES = 5
-"""Passages that ChatRAG-Bench gives a model, of the retriever's many."""
+"""Number of retrieved passages that a model gets, as in ChatRAG-Bench."""
 
 
 def to_items(rows: list[Row], file: Path, gold: dict[str, Any], where: str) -> list[Row]:
-    """Rows in our own form, whichever of the known forms they are in.
+    """Rows as items, from any of the known formats.
 
     Args:
-        rows: Of one file.
-        file: Which; BFCL's says in its name what is asked.
-        gold: Answers by their question's id.
-        where: For messages.
+        rows: The rows of one file.
+        file: The file, for messages.
+        gold: Answers by id of their question.
+        where: The name of the option, for messages.
 
     Raises:
-        DataError: The form is none of the known ones, or an answer is missing.
+        DataError: The format is unknown, or an answer is missing.
     """
     if not rows:
         return []
-    forms: dict[str, Callable[[Row], list[Row]]] = {  # by a key that only its rows have
+    forms: dict[str, Callable[[Row], list[Row]]] = {  # by a key that only rows of that format have
         "check": lambda row: [row],
         "instruction_id_list": lambda row: [_ifeval(row)],
         "turns": lambda row: [_mt_bench(row, gold)],
@@ -47,13 +47,13 @@ def to_items(rows: list[Row], file: Path, gold: dict[str, Any], where: str) -> l
     form = next((form for key, form in forms.items() if key in rows[0]), None)
     if form is None:
         raise DataError(
-            f"{where}: {file}: rows have {', '.join(rows[0])}; expected items (messages, check), or the form of "
+            f"{where}: {file}: rows have {', '.join(rows[0])}; expected items (messages, check), or the format of "
             "IFEval, MT-Bench, SQuAD, ChatRAG-Bench or BFCL"
         )
     try:
         return [item for row in rows for item in form(row)]
     except (LookupError, TypeError, AttributeError) as error:
-        raise DataError(f"{where}: {file}: a row is not in the form of the others: {error!r}") from None
+        raise DataError(f"{where}: {file}: a row does not have the format of the first one: {error!r}") from None
 
 
 def _user(text: str) -> Row:
@@ -78,11 +78,11 @@ def _mt_bench(row: Row, gold: dict[str, Any]) -> Row:
 def _squad(articles: list[Row]) -> Iterator[Row]:
     for article in articles:
         for paragraph in article["paragraphs"]:
-            for asked in paragraph["qas"]:
-                answers = list(dict.fromkeys(answer["text"] for answer in asked["answers"]))
+            for pair in paragraph["qas"]:
+                answers = list(dict.fromkeys(answer["text"] for answer in pair["answers"]))
                 group = "unanswerable" if not answers else "answerable"
-                messages = _with_passages([paragraph["context"]], [_user(asked["question"])])
-                yield {"id": asked["id"], "group": group, "messages": messages, "check": {"answers": answers}}
+                messages = _with_passages([paragraph["context"]], [_user(pair["question"])])
+                yield {"id": pair["id"], "group": group, "messages": messages, "check": {"answers": answers}}
 
 
 def _chatrag(row: Row) -> Row:
@@ -98,14 +98,14 @@ def _chatrag(row: Row) -> Row:
 
 
 def _with_passages(passages: list[str], messages: list[Row]) -> list[Row]:
-    """A conversation with passages before its last question, since not every template has a place for a system's."""
+    """A conversation with passages before its last question; not in a system message, which some templates lack."""
     *before, last = messages
     text = "\n\n".join([ASK, *passages, f"Question: {last['content']}"])
     return [*before, _user(text)]
 
 
 def _bfcl(row: Row, gold: dict[str, Any], where: str) -> Row:
-    """`relevance` wants any call, `irrelevance` none, and all else those of the possible answers."""
+    """A row of BFCL: `relevance` expects any call, `irrelevance` none, other categories the possible answers."""
     category = re.sub(r"_\d+(-\d+)*$", "", row["id"])
     if category.endswith("irrelevance"):
         calls: Any = []
@@ -114,7 +114,7 @@ def _bfcl(row: Row, gold: dict[str, Any], where: str) -> Row:
     elif row["id"] in gold:
         calls = gold[row["id"]]["ground_truth"]
     else:
-        raise DataError(f"{where}: {row['id']}: no possible answer is there; give gold, the folder `possible_answer`")
+        raise DataError(f"{where}: {row['id']}: has no possible answer; set gold to the folder `possible_answer`")
     messages = row["question"][0]
     return {
         "id": row["id"], "group": category, "messages": messages, "tools": row["function"], "check": {"calls": calls}

@@ -1,4 +1,4 @@
-"""Tasks of EleutherAI's lm-evaluation-harness, on a model in memory and, where given, on local copies of their data."""
+"""Tasks of EleutherAI's lm-evaluation-harness, on a loaded model and optionally on local copies of their data."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from prunus.steps.evaluate.summary import CHANCE, Row
 from prunus.steps.evaluate.tasks import DERIVED, HARNESS
 from prunus.verify.skill import Scores
 
-_SHORT = 512  # tokens of context in which the harness's usual answer of 256 leaves no room for a question
-_FILTERS = ("strict-match", "none", "create_test")  # of several ways to read an answer, the one that counts
+_SHORT = 512  # tokens of context up to which the harness's default answer length, 256, leaves no room for a question
+_FILTERS = ("strict-match", "none", "create_test")  # preferred filters, if a task has several
 
 
 @dataclass(frozen=True)
 class Harness:
-    """A model as the harness asks it.
+    """Runs tasks of the harness on a model.
 
     Attributes:
-        model: The model, loaded.
+        model: The loaded model.
         tokenizer: Its tokenizer.
-        context: Tokens that it was made for.
-        out: The step's folder; answers are kept there while it is at work, so that none is asked for twice.
-        batch_size: Requests at a time; the harness puts those of like length together.
+        context: Its maximum sequence length in tokens.
+        out: The step's folder; answers are stored there until the step is done, so that none is computed twice.
+        batch_size: Requests at a time; the harness groups those of similar length.
     """
 
     model: PreTrainedModel
@@ -47,12 +47,12 @@ class Harness:
     out: Path
     batch_size: int
 
-    def ask(self, name: str, task: TaskConfig, config: EvaluateConfig) -> list[Row]:
-        """What each item of a task is worth; of several processes, which share the items out, the first is told.
+    def run(self, name: str, task: TaskConfig, config: EvaluateConfig) -> list[Row]:
+        """The scores of each item of a task. The processes share the work; only the first gets the rows.
 
         Raises:
             DataError: Its data cannot be used, the harness fails on it, or none of its metrics is a mean over items.
-            HubError: Its data are on the hub, which does not give them.
+            HubError: The hub does not provide its data.
         """
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         from lm_eval import simple_evaluate
@@ -66,49 +66,49 @@ class Harness:
         folder = self.out / "checkpoints" / f"harness-{name}"
         folder.mkdir(parents=True, exist_ok=True)
         if task.data is not None:
-            asked = list(_local_tasks(kind, task.data, folder, f"tasks.{name}"))
+            tasks = list(_local_tasks(kind, task.data, folder, f"tasks.{name}"))
             distributed.wait()  # until they are written
             manager = TaskManager(include_path=str(folder), include_defaults=False)
         else:
-            asked, manager = [kind], TaskManager()
+            tasks, manager = [kind], TaskManager()
         model = HFLM(
             pretrained=self.model, tokenizer=self.tokenizer, batch_size=self.batch_size, max_length=self.context
         )
         if distributed.count() > 1:
             _join(model)
         if config.run_code:
-            os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # what the metric asks for besides
-        (folder / "complete").touch()  # an unfinished step with this is gone on with, and not removed
+            os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # the metric requires this as well
+        (folder / "complete").touch()  # marks the unfinished step as resumable
         try:
-            with _hushed():
+            with _silenced():
                 found = simple_evaluate(
-                    model=model, tasks=asked, num_fewshot=shots, limit=task.limit, use_cache=str(folder / "answers"),
+                    model=model, tasks=tasks, num_fewshot=shots, limit=task.limit, use_cache=str(folder / "answers"),
                     task_manager=manager, bootstrap_iters=0, log_samples=True, random_seed=config.seed,
                     fewshot_random_seed=config.seed, confirm_run_unsafe_code=config.run_code,
                     gen_kwargs={"max_gen_toks": self.context // 2} if self.context <= _SHORT else None,
                 )  # fmt: skip
-        except NotFiniteError:  # which is no fault of the task's
+        except NotFiniteError:  # a fault of the model, not of the task
             raise
         except (OSError, ConnectionError) as error:
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-                raise  # a full disk says nothing of the task
-            raise HubError(f"tasks.{name}: its data cannot be had; give `data`, a local copy: {error}") from None
-        except Exception as error:  # its tasks are programs of many hands; the other tasks are still to be asked
+                raise  # a full disk is not the task's fault
+            raise HubError(f"tasks.{name}: cannot get its data; give `data`, a local copy: {error}") from None
+        except Exception as error:  # tasks are third-party code; the other tasks must still run
             raise DataError(f"tasks.{name}: lm-evaluation-harness: {type(error).__name__}: {error}") from error
         if found is None:
-            return []  # the first process has them all
+            return []  # only the first process gets results
         rows = [
             row
             for part, samples in found["samples"].items()
             for row in rows_of(kind, part, samples, found["results"].get(part, {}))
         ]
         if rows and not any(row["scores"] for row in rows):
-            raise DataError(f"tasks.{name}: no metric of the harness's is a mean over items, or derived from one")
+            raise DataError(f"tasks.{name}: none of the harness's metrics is a mean over items, or derived from one")
         return rows
 
 
 def _join(model: Any) -> None:
-    """Have the harness deal its requests out over our processes; it takes a model in memory for the work of one."""
+    """Let the harness distribute its requests over the processes; for a loaded model it assumes a single one."""
     from accelerate import Accelerator
 
     model.accelerator = Accelerator(cpu=model.model.device.type == "cpu")
@@ -116,37 +116,39 @@ def _join(model: Any) -> None:
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
-    """Without the harness's bars and what the programs say that it calls; errors are raised, and so not lost."""
+def _silenced() -> Iterator[None]:
+    """Suppress stderr: the harness's progress bars and output of child processes. Errors are raised as exceptions."""
     sys.stderr.flush()
-    kept = os.dup(2)
+    stderr = os.dup(2)
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
         yield
     finally:
         sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def rows_of(kind: str, part: str, samples: list[dict[str, Any]], reported: dict[str, Any]) -> list[Row]:
-    """What the harness says of each item, for the metrics that count.
+    """The harness's scores of each item, for the relevant metrics.
 
-    A metric of the harness need be no mean over items (F1 and correlations are not); only those are kept whose mean, or
-    what `DERIVED` makes of it, is what the harness reports.
+    Not every metric of the harness is a mean over items (F1 and correlations are not). Only those are kept whose mean,
+    or the figure that `DERIVED` computes from it, equals the harness's result.
 
     Args:
         kind: The task.
         part: The harness's name of the task or of a part of it.
-        samples: Its items, once for each way to read an answer.
-        reported: The harness's figures by `METRIC,FILTER`.
+        samples: Its items, once for each filter.
+        reported: The harness's results, by `METRIC,FILTER`.
     """
     filters = [sample["filter"] for sample in samples]
     chosen = next((one for one in (*_FILTERS, *filters) if one in filters), None)
     group = part.removeprefix("prunus_").removeprefix(f"{kind}_") if part not in (f"prunus_{kind}", kind) else None
     rows: list[Row] = []
-    for sample in sorted(samples, key=lambda sample: int(sample["doc_id"])):  # however many processes asked
+    for sample in sorted(
+        samples, key=lambda sample: int(sample["doc_id"])
+    ):  # an order that does not depend on the number of processes
         if sample["filter"] == chosen:
             answer = {"answer": sample["filtered_resps"][0]} if isinstance(sample["filtered_resps"][0], str) else {}
             rows.append({"id": f"{part}-{sample['doc_id']}", "group": group, "scores": _scores(kind, sample), **answer})
@@ -164,15 +166,15 @@ def _scores(kind: str, sample: dict[str, Any]) -> Scores:
         pair = _score(name, sample.get(name))
         if pair is not None:
             scores[DERIVED[name].mean if name in DERIVED else name] = pair
-    if len(sample["resps"]) > 1 and {"acc", "acc_norm"} & scores.keys():  # one for each choice
+    if len(sample["resps"]) > 1 and {"acc", "acc_norm"} & scores.keys():  # one response per choice
         scores[CHANCE] = (1 / len(sample["resps"]), 1.0)
     return scores
 
 
 def _score(metric: str, value: Any) -> tuple[float, float] | None:
-    """An item's sum and count, or None where the harness's value has no such form.
+    """An item's (sum, count), or None if the harness's value cannot be converted.
 
-    Of `DERIVED` metrics the value is a log-likelihood, or that and the words or bytes that it is of.
+    The values of `DERIVED` metrics are a log-likelihood, or a pair of it and the number of words or bytes.
     """
     total, count = value if isinstance(value, (tuple, list)) and metric in DERIVED and len(value) == 2 else (value, 1)
     if not isinstance(total, (int, float)) or not isinstance(count, (int, float)):
@@ -181,7 +183,7 @@ def _score(metric: str, value: Any) -> tuple[float, float] | None:
 
 
 def _no_means(rows: list[Row], reported: dict[str, Any]) -> set[str]:
-    """The metrics of which the harness reports another figure than the mean over items, or what is derived from it."""
+    """The metrics whose result in the harness differs from the mean over items, and from the figure derived from it."""
     found = set()
     for name, figure in reported.items():
         derived = DERIVED.get(name)
@@ -197,7 +199,7 @@ def _no_means(rows: list[Row], reported: dict[str, Any]) -> set[str]:
 
 
 def _local_tasks(kind: str, data: str, folder: Path, where: str) -> Iterator[str]:
-    """Write a task, or one for each of its parts, that is the harness's own on local rows; give their names."""
+    """Write the harness's task, or each part of it, with local rows as its data. Returns the names."""
     for part, rows, shown in local_parts(kind, data, where):
         yield _write_task(kind, part, folder, rows, shown)
 
@@ -224,7 +226,7 @@ def _write(rows: list[Row], file: Path) -> str:
 
 
 def _definition(kind: str, part: str) -> Path:
-    """The harness's own definition of a task."""
+    """The file of the harness's definition of a task."""
     import lm_eval.tasks
 
     known = HARNESS.get(kind)

@@ -1,4 +1,4 @@
-"""What a model says of held-out text, window by window, beside its teacher.
+"""Figures of a model on held-out text, window by window, compared with its teacher.
 
 B batch, S sequence, V vocabulary
 """
@@ -16,21 +16,21 @@ from prunus.data.windows import Window
 from prunus.models.finite import not_finite
 
 COLUMNS = ("tokens", "bytes", "nll", "teacher_nll", "kl", "agreed")
-"""What is kept of a window: predicted tokens and their bytes, the sums over them of the negative log-likelihood by the
-model and by its teacher (nats) and of KL(teacher ‖ model) (nats), and at how many both have the same first choice."""
+"""Sums over a window: predicted tokens, their bytes, negative log-likelihood by the model and by its teacher (nats),
+KL(teacher ‖ model) (nats), and the number of tokens at which both have the same top-1 prediction."""
 
 
 def batches(windows: list[Window], size: int) -> Iterator[list[int]]:
-    """Numbers of windows in batches of like length, the longest first, so that little is padding."""
+    """Numbers of windows in batches of similar length, longest first, to reduce padding."""
     order = sorted(range(len(windows)), key=lambda i: -len(windows[i].ids))
     for first in range(0, len(order), size):
         yield order[first : first + size]
 
 
 def padded(windows: list[Window]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids of `windows` padded on the right, and which of them are to be predicted: [B, S] each.
+    """Token ids of `windows`, padded on the right, and which of them are predicted: [B, S] each.
 
-    Causal models never see what follows, so no attention mask is needed.
+    Causal models do not attend to padding on the right, so no attention mask is needed.
     """
     length = max(len(window.ids) for window in windows)
     ids = np.zeros((len(windows), length), dtype=np.int64)
@@ -47,7 +47,7 @@ def measure(
 ) -> torch.Tensor:
     """The sums of `COLUMNS` from `nll` on for each window: [B, S] to [B, 4] in float64.
 
-    Without a teacher the model stands in for it: KL is 0 and agreement whole.
+    Without a teacher, the model is compared with itself: KL is 0 and agreement complete.
     """
     target = ids[:, 1:, None]
     log_s = F.log_softmax(model(input_ids=ids, use_cache=False).logits[:, :-1].float(), dim=-1)
@@ -68,14 +68,14 @@ def measure(
 def check_sums(
     sums: np.ndarray, numbers: list[int], ids: torch.Tensor, model: PreTrainedModel, teacher: PreTrainedModel | None
 ) -> None:
-    """Refuse sums [B, 4] of windows, given by their numbers and token ids [B, S], that are not finite.
+    """Refuse sums [B, 4] that are not finite; `numbers` and `ids` [B, S] are those of the windows.
 
     Raises:
-        NotFiniteError: Names the model, the figure and the window, and where in the model it begins.
+        NotFiniteError: Names the model, the figure, the window, and the first module with such values.
     """
     wrong = np.argwhere(~np.isfinite(sums))
     if len(wrong):
         row, column = wrong[0].tolist()
-        blamed = teacher if teacher is not None and not np.isfinite(sums[row, 1]) else model
+        culprit = teacher if teacher is not None and not np.isfinite(sums[row, 1]) else model
         figure = COLUMNS[2 + column]
-        raise not_finite(blamed, f"the figure `{figure}` of window {numbers[row]} of the held-out text", ids[[row]])
+        raise not_finite(culprit, f"the figure `{figure}` of window {numbers[row]} of the held-out text", ids[[row]])

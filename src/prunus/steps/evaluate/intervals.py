@@ -1,4 +1,4 @@
-"""Confidence intervals by the bootstrap, for ratios of sums over windows of text or over a task's items.
+"""Bootstrap confidence intervals for ratios of sums over windows of text or over a task's items.
 
 N windows or items, R resamples
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-_CELLS = 5_000_000  # of a resampling matrix held at once
+_CELLS = 5_000_000  # elements of a resampling matrix in memory at a time
 
 
 def ratio_interval(
@@ -22,10 +22,10 @@ def ratio_interval(
     seed: int,
     transform: Callable[[Any], Any] = lambda ratio: ratio,
 ) -> dict[str, float]:
-    """Σ numerators / Σ denominators with its percentile bootstrap interval (Efron 1979), windows being the units.
+    """Σ numerators / Σ denominators with its percentile bootstrap interval (Efron 1979) over windows.
 
-    Text is drawn in stretches, and the tokens of one stretch depend on each other; so windows are resampled, never
-    tokens. A difference between two models is paired if its numerators are the windows' own differences.
+    Tokens of a window depend on each other, so windows are resampled, not tokens. A difference between two models is
+    paired if the numerators are differences per window.
 
     Args:
         numerators: [N], such as each window's summed negative log-likelihood.
@@ -40,7 +40,7 @@ def ratio_interval(
     """
     found = []
     for weights in _drawn(len(numerators), resamples, seed):
-        with np.errstate(invalid="ignore", divide="ignore"):  # a resample in which nothing counts says nothing
+        with np.errstate(invalid="ignore", divide="ignore"):  # a resample with a denominator of 0 is ignored
             found.append((weights @ numerators) / (weights @ denominators))
     return _interval(numerators.sum() / denominators.sum(), np.concatenate(found), confidence, transform)
 
@@ -55,7 +55,7 @@ def paired_difference(
 ) -> dict[str, float]:
     """The difference of two models' ratios of sums on the same items, with its percentile bootstrap interval.
 
-    Items are drawn for both at once, so that how hard they are falls out of the difference.
+    The same items are drawn for both, so that the difficulty of items cancels out.
 
     Args:
         ours: [N, 2], each item's numerator and denominator.
@@ -63,7 +63,7 @@ def paired_difference(
         confidence: Level.
         resamples: R.
         seed: Seed of the resampling.
-        transform: As in `ratio_interval`; what is compared is what it gives for either ratio.
+        transform: As in `ratio_interval`; applied to both ratios before they are compared.
 
     Returns:
         `value` (ours - theirs), `low` and `high`.
@@ -78,9 +78,9 @@ def paired_difference(
 
 
 def standard_error(numerators: np.ndarray, denominators: np.ndarray) -> float:
-    """Of a ratio of sums over items, by linearisation (Cochran 1977, eq. 2.46); sd/√N where every denominator is 1.
+    """The standard error of a ratio of sums over items, by linearisation (Cochran 1977, eq. 2.46).
 
-    Of two items or more.
+    It is sd/√N if every denominator is 1. Needs two items or more.
     """
     count = len(numerators)
     left = numerators - numerators.sum() / denominators.sum() * denominators
@@ -88,7 +88,7 @@ def standard_error(numerators: np.ndarray, denominators: np.ndarray) -> float:
 
 
 def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """How likely two models that are equally often right differ as much, by McNemar's exact test on who alone is right.
+    """The p-value of McNemar's exact test on items that only one of two models answers correctly.
 
     Args:
         ours: [N] of 0 and 1.
@@ -102,7 +102,7 @@ def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def _drawn(count: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each of `count` is drawn, for all resamples in parts: [rows, count]."""
+    """How often each of `count` units is drawn, for all resamples, in chunks of rows: [rows, count]."""
     draw = np.random.default_rng(seed)
     rows = max(1, _CELLS // count)
     for start in range(0, resamples, rows):

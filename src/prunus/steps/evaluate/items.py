@@ -1,4 +1,4 @@
-"""Items of the skills: what is asked, and what an answer is checked by; see docs/evaluate.md for the form."""
+"""Items of the skills: their prompts and checks; docs/evaluate.md describes the format."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from prunus.world.make import held_out
 
 @dataclass(frozen=True)
 class Item:
-    """One question.
+    """One question of a task.
 
     Attributes:
-        id: Its name, by which answers of several models are paired.
-        messages: All before the first answer, as `{role, content}`.
-        check: What answers are checked by.
+        id: Its id, by which answers of several models are paired.
+        messages: All messages before the first answer, as `{role, content}`.
+        check: What answers are verified by.
         tools: Functions that may be called, as `{name, description, parameters}`.
-        then: What the user says after each answer but the last.
-        group: The part of the task that it belongs to, scored apart as well.
+        then: The user's messages after each answer except the last.
+        group: The part of the task that it belongs to, which gets scores of its own.
     """
 
     id: str
@@ -39,15 +39,15 @@ class Item:
 
 
 def read_items(task: TaskConfig, skill: str, where: str) -> list[Item]:
-    """The items of a skill, from files in our own form or in one that benchmarks are handed out in.
+    """The items of a skill, from files in Prunus's format or in a benchmark's.
 
     Args:
-        task: Where they are, and how many of each file and group are wanted.
-        skill: Which of `SKILLS`.
-        where: The option's path, for messages.
+        task: Options with their location, and how many of each file and group to read.
+        skill: Name of the skill.
+        where: The name of the option, for messages.
 
     Raises:
-        DataError: There is no such file, or a row is no item.
+        DataError: There is no such file, or a row is not an item.
     """
     data, gold, limit = str(task.data), task.gold, task.limit
     if data == WORLD:
@@ -62,24 +62,24 @@ def read_items(task: TaskConfig, skill: str, where: str) -> list[Item]:
     names = [item.id for item in items]
     twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if twice is not None:
-        raise DataError(f"{where}.data: {data}: two items have the id {twice!r}; answers could not be told apart")
+        raise DataError(f"{where}.data: {data}: two items have the id {twice!r}; ids must be unique")
     if not items:
-        raise DataError(f"{where}.data: {data} holds no item")
+        raise DataError(f"{where}.data: {data} has no items")
     return items
 
 
 def _of_world(task: TaskConfig, skill: str, where: str) -> list[Item]:
-    """What the small world holds out of a skill.
+    """The held-out items of a skill in the generated world.
 
     Raises:
-        DataError: It has nothing of that skill.
+        DataError: The world has no items of that skill.
     """
     if skill not in SKILLS_OF_WORLD:
         has = ", ".join(SKILLS_OF_WORLD)
-        raise DataError(f"{where}.data: {WORLD} holds no {skill}, and has {has}; give a file of items")
+        raise DataError(f"{where}.data: {WORLD} has no {skill}; allowed: {has}, or a file of items")
     world = task.world or WorldConfig()
-    asked = held_out(world, skill, min(task.limit or world.held_out_items, world.held_out_items))
-    rows = ({"messages": one.messages, "tools": one.tools, "check": one.check} for one in asked)
+    items = held_out(world, skill, min(task.limit or world.held_out_items, world.held_out_items))
+    rows = ({"messages": one.messages, "tools": one.tools, "check": one.check} for one in items)
     return [_item(row, number, skill, f"{where}.data: {WORLD}") for number, row in enumerate(rows, start=1)]
 
 
@@ -92,24 +92,24 @@ def files_of(path: str, where: str) -> list[Path]:
     place = Path(path).expanduser()
     found = [place] if place.is_file() else sorted(f for f in place.glob("*.json*") if f.is_file())
     if not found:
-        raise DataError(f"{where}.data: {place}: there is no such file, and no folder of .json or .jsonl files")
+        raise DataError(f"{where}.data: {place}: expected a file, or a folder of .json or .jsonl files")
     return found
 
 
 def _gold(file: Path, gold: str | None, where: str) -> dict[str, Any]:
-    """Rows of a file of answers by their id; BFCL's stand beside the questions by default."""
+    """Rows of a file of answers, by id; by default BFCL's, in `possible_answer` next to the questions."""
     beside = file.parent / "possible_answer" / file.name
     place = Path(gold).expanduser() if gold is not None else beside
     place = place / file.name if place.is_dir() else place
     if not place.is_file():
         if gold is not None and not (Path(gold).expanduser()).is_dir():
-            raise DataError(f"{where}.gold: {place}: there is no such file")
+            raise DataError(f"{where}.gold: {place}: file not found")
         return {}
     return {str(row.get("id", row.get("question_id"))): row for row in read_rows(place, f"{where}.gold")}
 
 
 def _first(items: Iterable[Item], limit: int | None) -> Iterable[Item]:
-    """The first so many of each group."""
+    """The first `limit` items of each group."""
     taken: dict[str | None, int] = {}
     for item in items:
         taken[item.group] = taken.get(item.group, 0) + 1
@@ -124,7 +124,7 @@ def _item(row: dict[str, Any], number: int, skill: str, where: str) -> Item:
             raise DataError(f"{where}: unknown key {key!r}{nearest(key, known)}; allowed: {', '.join(known)}")
     messages, check = row.get("messages"), row.get("check")
     if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) and "role" in m for m in messages):
-        raise DataError(f"{where}: messages: expected a list of {{role, content}} that ends where an answer is due")
+        raise DataError(f"{where}: messages: expected a list of {{role, content}} that ends before the answer")
     keys = (*SKILLS[skill].keys, *(("judge",) if SKILLS[skill].judged else ()))
     if not isinstance(check, dict) or not any(key in check for key in keys):
         raise DataError(f"{where}: check: for {skill}, expected one of {', '.join(keys)}")

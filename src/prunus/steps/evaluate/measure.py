@@ -1,4 +1,4 @@
-"""All tasks of an evaluation: each asked, saved by item, and summed up beside the teacher's."""
+"""All tasks of an evaluation: each is run, stored by item, and summarised in comparison with the teacher."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from prunus.environment import as_written
 from prunus.errors import DataError, NotFiniteError, PrunusError
 from prunus.files import read_json_lines, replace_text
 from prunus.keys import hide
-from prunus.steps.evaluate.ask import Asker
+from prunus.steps.evaluate.answers import Answerer
 from prunus.steps.evaluate.config import EvaluateConfig, TaskConfig
 from prunus.steps.evaluate.harness import Harness
-from prunus.steps.evaluate.skills import ask_skill
+from prunus.steps.evaluate.skills import run_skill
 from prunus.steps.evaluate.summary import Row, hidden_loss, summarise
 from prunus.steps.evaluate.tasks import HARNESS, unit_of
 from prunus.verify.skills import SKILLS
@@ -30,39 +30,39 @@ def measure_tasks(
     model: PreTrainedModel,
     tokenizer: Any,
     context: int,
-    beside: Path | None,
+    teacher: Path | None,
     out: Path,
     batch_size: int,
     console: Console,
 ) -> dict[str, Any]:
-    """Ask every task, write `items.jsonl` and `answers/`, and sum up.
+    """Run every task, write `items.jsonl` and `answers/`, and summarise.
 
     Args:
-        config: What to ask.
-        model: The model, loaded.
+        config: The tasks and their options.
+        model: The loaded model.
         tokenizer: Its tokenizer.
-        context: Tokens that it was made for.
-        beside: The teacher's evaluation, to be paired with.
+        context: Its maximum sequence length in tokens.
+        teacher: The teacher's evaluation, whose items are paired with the model's.
         out: The step's folder.
         batch_size: Prompts at a time.
-        console: Where progress is shown.
+        console: Where progress is printed.
 
     Returns:
-        `tasks`, the figures of each by name, and `warnings`. A task whose data cannot be had is a `hole`. Of several
-        processes the first alone knows them.
+        `tasks`, the figures of each by name, and `warnings`. A task that cannot be run has a `hole`, the reason. Only
+        the first process gets figures.
 
     Raises:
         NotFiniteError: The model gives NaN or infinity.
-        DataError: The items of `beside` are damaged.
+        DataError: The items of `teacher` are damaged.
     """
-    asker = Asker(model, tokenizer, context, out, batch_size)
-    theirs = read_items_of(beside)
+    answerer = Answerer(model, tokenizer, context, out, batch_size)
+    theirs = read_items_of(teacher)
     tasks: dict[str, Any] = {}
     lines: list[str] = []
-    for name, task in config.asked().items():
+    for name, task in config.all_tasks().items():
         try:
-            rows, facts = _ask(name, task, config, asker, console)
-        except NotFiniteError:  # a fault of the model, and no hole of the task
+            rows, facts = _run(name, task, config, answerer, console)
+        except NotFiniteError:  # a fault of the model, not of the task
             raise
         except PrunusError as error:
             reason = hide(as_written(str(error)))
@@ -82,7 +82,7 @@ def measure_tasks(
 
 
 def read_items_of(evaluation: Path | None) -> dict[str, list[Row]]:
-    """The items of an evaluation, by task; none where there is none, or it asked no task.
+    """The items of an evaluation, by task; empty without an evaluation or tasks.
 
     Raises:
         DataError: The file is damaged; names the line.
@@ -92,7 +92,9 @@ def read_items_of(evaluation: Path | None) -> dict[str, list[Row]]:
     if file is not None and file.is_file():
         for number, row in enumerate(read_json_lines(file, DataError), start=1):
             if not _is_row(row):
-                raise DataError(f"{file}, item {number}: expected `task`, `id` and `scores` of pairs of numbers")
+                raise DataError(
+                    f"{file}, item {number}: expected `task`, `id` and `scores`, which are pairs of numbers"
+                )
             found.setdefault(row["task"], []).append(row)
     return found
 
@@ -108,18 +110,18 @@ def _is_row(row: Any) -> bool:
     )
 
 
-def _ask(
-    name: str, task: TaskConfig, config: EvaluateConfig, asker: Asker, console: Console
+def _run(
+    name: str, task: TaskConfig, config: EvaluateConfig, answerer: Answerer, console: Console
 ) -> tuple[list[Row], dict[str, Any]]:
     if (task.kind or name) in SKILLS:
-        return ask_skill(name, task, config, asker, console)
-    harness = Harness(asker.model, asker.tokenizer, asker.context, asker.out, asker.batch_size)
-    console.say(f"{name}: by lm-evaluation-harness")
-    return harness.ask(name, task, config), {}
+        return run_skill(name, task, config, answerer, console)
+    harness = Harness(answerer.model, answerer.tokenizer, answerer.context, answerer.out, answerer.batch_size)
+    console.say(f"{name}: running lm-evaluation-harness")
+    return harness.run(name, task, config), {}
 
 
 def _nature(name: str, task: TaskConfig, figures: dict[str, Any], rows: list[Row]) -> dict[str, Any]:
-    """The metric that counts and what it is counted in, and whether the task is answered in words."""
+    """The main metric and its unit, and whether answers are generated."""
     kind = task.kind or name
     skill, known = SKILLS.get(kind), HARNESS.get(kind)
     names = skill.first if skill else known.metrics if known else tuple(figures["metrics"])

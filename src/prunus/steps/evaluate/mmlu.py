@@ -1,4 +1,4 @@
-"""MMLU as its authors hand it out: folders `test` and `dev` of CSV files."""
+"""MMLU in its authors' format: folders `test` and `dev` of CSV files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Row = dict[str, Any]
 
 
 def mmlu_rows(data: str, where: str) -> Iterator[tuple[str, list[Row], list[Row]]]:
-    """Subject, questions and worked examples of MMLU, from its folders `test` and `dev` of CSV files.
+    """Subject, questions and few-shot examples of MMLU, from its folders `test` and `dev` of CSV files.
 
     Raises:
         DataError: A folder or a file is missing.
@@ -26,12 +26,12 @@ def mmlu_rows(data: str, where: str) -> Iterator[tuple[str, list[Row], list[Row]
         subject = file.name.removesuffix("_test.csv")
         shown = root / "dev" / f"{subject}_dev.csv"
         if not shown.is_file():
-            raise DataError(f"{where}.data: {shown}: there is no such file; it holds the worked examples")
+            raise DataError(f"{where}.data: {shown}: file not found; it has the few-shot examples")
         yield subject, _csv(file, where), _csv(shown, where)
 
 
 def _csv(file: Path, where: str) -> list[Row]:
-    """Rows of question, four choices and answer: a letter, or a number from 0; with a line of names or without."""
+    """Rows of question, four choices and answer (a letter, or a number from 0), with or without a header line."""
     with file.open(encoding="utf-8", newline="") as handle:
         lines = [line for line in csv.reader(handle) if line]
     if lines and lines[0][0] == "question":

@@ -1,4 +1,4 @@
-"""An evaluation as a plan sees it: what is refused before any work, its inputs, and what it costs."""
+"""Planning of an evaluation: checks before any work, its inputs, and its cost."""
 
 from __future__ import annotations
 
@@ -16,42 +16,44 @@ from prunus.verify.skills import SKILLS
 
 
 def check_same_tokens(model: Shape, teacher: Shape, where: str) -> None:
-    """Refuse a teacher that is to read a model's tokens and has another vocabulary.
+    """Refuse a teacher with another vocabulary size than the model.
 
     Raises:
         RecipeError: Gives both sizes, and what would work.
     """
     if model.vocab_size != teacher.vocab_size:
         raise RecipeError(
-            f"{where}: it has {teacher.vocab_size} tokens and the model {model.vocab_size}, so they read a text as "
-            "other tokens, and sums over tokens do not compare; evaluate each without the other"
+            f"{where}: it has {teacher.vocab_size} tokens and the model {model.vocab_size}, so they tokenise text "
+            "differently, and sums over tokens are not comparable; evaluate each separately"
         )
 
 
 def skill_items(config: EvaluateConfig) -> Iterator[Item]:
-    """Every item of the skills that are measured.
+    """Every item of the evaluation's skills.
 
     Raises:
-        DataError: Data that cannot be read.
+        DataError: Data cannot be read.
     """
-    for name, task in config.asked().items():
+    for name, task in config.all_tasks().items():
         if (task.kind or name) in SKILLS:
             yield from read_items(task, task.kind or name, f"evaluate.tasks.{name}")
 
 
 def given_data(config: EvaluateConfig) -> dict[str, Step | Given]:
-    """What the tasks' local data hold, as an input, where there are any."""
+    """A fingerprint of the tasks' local data as an input of the step, if there are any."""
     found = tasks_fingerprint(config)
     return {} if found is None else {"data": Given(None, found)}
 
 
 def cost(config: EvaluateConfig, shape: Shape, context: CostContext) -> Cost:
-    """Estimate held-out text by both models, and items of tasks by one. What the harness fetches is not known."""
+    """Estimate held-out text (both models) and local tasks (one model); data that the harness fetches are unknown."""
     models = [shape, *([context.teacher] if "teacher" in context.inputs else [])]
     tasks = task_costs(config).values()
-    asked = sum(task.tokens for task in tasks)
+    task_tokens = sum(task.tokens for task in tasks)
     longest = min(max((task.longest for task in tasks), default=0), shape.max_position_embeddings)
     flops = sum(config.max_tokens * model.flops_per_token(config.sequence_length) for model in models)
     cache = context.device_batch_size * longest * shape.kv_cache_bytes(4)
     memory = sum(model.parameters * 4 for model in models) + cache
-    return Cost(config.max_tokens + asked, flops + asked * shape.flops_per_token(max(longest, 2)), memory, 0)
+    return Cost(
+        config.max_tokens + task_tokens, flops + task_tokens * shape.flops_per_token(max(longest, 2)), memory, 0
+    )

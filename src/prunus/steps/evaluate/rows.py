@@ -15,16 +15,16 @@ Row = dict[str, Any]
 
 
 def local_parts(kind: str, data: str, where: str) -> Iterator[tuple[str, list[Row], list[Row]]]:
-    """The parts of a task: its name (empty of a task in one part), its rows, and its worked examples if it has any.
+    """The parts of a task: name (empty if there is only one), rows, and few-shot examples if it has separate ones.
 
     Args:
         kind: The task's name in the harness.
-        data: A file of rows in the hub's form, or in the choices of llm-foundry; a folder of such files; or a folder
-            in the task's own form, where it has one.
-        where: The option's path, for messages.
+        data: A file of rows in the hub's format or in llm-foundry's; a folder of such files; or a folder in the task's
+            original format, if that is supported.
+        where: The name of the option, for messages.
 
     Raises:
-        DataError: There is no such file, or a row is in no known form.
+        DataError: There is no such file, or a row has no known format.
     """
     known = HARNESS.get(kind)
     if known and known.folder and Path(data).expanduser().is_dir():
@@ -34,4 +34,4 @@ def local_parts(kind: str, data: str, where: str) -> Iterator[tuple[str, list[Ro
     try:
         yield "", [known.columns(row) if known and known.columns else row for row in rows], []
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{where}.data: {data}: a row is not in a form of {kind}: {error!r}") from None
+        raise DataError(f"{where}.data: {data}: a row has no known format of {kind}: {error!r}") from None

@@ -1,4 +1,4 @@
-"""What an item is worth: the scores of its answers by its skill, and how they are written."""
+"""Scores of an item: its answers' scores by the skill's rules, and the health of the generated text."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from math import comb
 
 from prunus.errors import DataError
 from prunus.inference.answers import Answer
-from prunus.steps.evaluate.ask import TOO_LONG
+from prunus.steps.evaluate.answers import TOO_LONG
 from prunus.steps.evaluate.items import Item
 from prunus.verify.skill import Scores
 from prunus.verify.skills import SKILLS
 
 HEALTH = ("length", "cut_off", "empty", "too_long", "repetition")
-"""How writing goes, whatever is written: tokens of an answer; the share of answers that were cut off, are empty, or
-were not given since the prompt is too long; and the share of an answer's 4-grams that stood in it before."""
+"""Metrics of any generated text: tokens of an answer; the shares of answers that were cut off, are empty, or were not
+generated because the prompt is too long; and the share of an answer's 4-grams that repeat an earlier one."""
 
 _GRAM = 4
 
 
 def score(item: Item, skill: str, samples: list[list[Answer]], where: str) -> Scores:
-    """The scores of an item: the mean over its samples, and pass@k where there are several.
+    """The scores of an item: the mean over its samples, and pass@k if there are several.
 
     Raises:
-        DataError: Its check is not of the skill's form.
+        DataError: Its check does not have the skill's form.
     """
     try:
         each = [{**_checked(item, skill, answers[-1]), **health(answers)} for answers in samples]
@@ -42,13 +42,13 @@ def score(item: Item, skill: str, samples: list[list[Answer]], where: str) -> Sc
 
 
 def _checked(item: Item, skill: str, answer: Answer) -> Scores:
-    """What a check says; a question that could not be put is not answered, even where silence would be right."""
+    """The scores by the skill's rules; 0 if the prompt was too long, even if an empty answer would be right."""
     scores = SKILLS[skill].score(answer.text, item.check, item.tools)
     return scores if answer is not TOO_LONG else {name: (0.0, count) for name, (_, count) in scores.items()}
 
 
 def pass_at(count: int, right: int, k: int) -> float:
-    """How likely one of k answers is right, if `right` of `count` were (Chen et al. 2021, arXiv 2107.03374, eq. 1)."""
+    """The probability that one of k answers is right, if `right` of `count` were (arXiv 2107.03374, equation 1)."""
     return 1 - comb(count - right, k) / comb(count, k)
 
 

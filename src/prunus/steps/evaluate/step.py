@@ -1,4 +1,4 @@
-"""The `evaluate` step: a model on held-out text beside its teacher, with intervals, and its answers to prompts."""
+"""The `evaluate` step: a model on held-out text and tasks, compared with its teacher, with intervals."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ PARALLEL = True
 
 @dataclass(frozen=True)
 class Inputs:
-    """The model, the held-out stream, and whom to hold it against.
+    """The model, the held-out stream, and what the model is compared with.
 
     Attributes:
         model: The model.
         tokens: The held-out stream.
-        teacher: The teacher, if it reads the same tokens; None for the teacher itself.
-        beside: The teacher's own evaluation, whose items are paired with the model's.
-        data: The tasks' data; only there so that what they hold decides the result's name.
+        teacher: The teacher, if it has the same tokens; None for the teacher itself.
+        beside: The teacher's evaluation, whose items are paired with the model's.
+        data: The tasks' data; unused here, but part of the result's fingerprint.
     """
 
     model: Path
@@ -53,18 +53,18 @@ class Inputs:
 
 
 def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
-    """Evaluate `inputs.model`, together with the other processes if there are any: windows and items are dealt out.
+    """Evaluate `inputs.model`. Several processes share the windows and items.
 
     Writes `results.json` (every figure with its interval), `windows.jsonl` (the sums of each window, see `COLUMNS`),
-    `answers.jsonl` (to the prompts), and, where tasks are asked, `items.jsonl` (what each item is worth), `answers/`
-    and `judgements.jsonl`.
+    `answers.jsonl` (to the prompts), and for tasks `items.jsonl` (the scores of each item), `answers/` and
+    `judgements.jsonl`.
 
     Returns:
-        The figures without their intervals; and `judge_holes`, the number of grades that the judge has not given.
+        The figures without their intervals; and `judge_holes`, the number of missing grades of the judge.
 
     Raises:
         DataError: The held-out stream has no window of two tokens.
-        ModelError: The model or its teacher gives NaN or infinity; names the window and where it begins.
+        ModelError: The model or its teacher gives NaN or infinity; names the window and the first such module.
     """
     config = config.with_defaults(ModelFolder(inputs.model).shape.size())
     tokens = Tokens.open(inputs.tokens)
@@ -93,22 +93,21 @@ def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
             models["teacher"] = (teacher, ModelFolder(inputs.teacher).shape)
         speed = efficiency(models, config.efficiency)
         del models
-    distributed.wait()  # whoever is timed is to have the machine alone
+    distributed.wait()  # the other processes are idle while speed is measured
     del teacher
     with finite_logits(model, "the tasks"):
-        asked = measure_tasks(
+        measured = measure_tasks(
             config, model, load_tokenizer(inputs.model), folder.shape.max_position_embeddings, inputs.beside, out,
             runtime.device_batch_size, console,
         )  # fmt: skip
     if distributed.rank() == 0:
-        found = {**facts, "figures": results, "efficiency": speed, **asked}
-        replace_json(out / "results.json", found)
-    holes = sum((task.get("judge") or {}).get("missing", 0) for task in asked["tasks"].values())
+        replace_json(out / "results.json", {**facts, "figures": results, "efficiency": speed, **measured})
+    holes = sum((task.get("judge") or {}).get("missing", 0) for task in measured["tasks"].values())
     holes *= config.judge.url is not None
-    if distributed.rank() == 0 and not holes:  # else the answers are there to be judged by the next run
+    if distributed.rank() == 0 and not holes:  # with missing grades, the next run needs the answers for the judge
         remove_checkpoints(out)
     first = {
-        name: task["metrics"][task["first"]]["value"] for name, task in asked["tasks"].items() if task.get("first")
+        name: task["metrics"][task["first"]]["value"] for name, task in measured["tasks"].items() if task.get("first")
     }
     return {
         **{name: figure["value"] for name, figure in results.items()},
@@ -120,10 +119,10 @@ def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
 def figures(rows: np.ndarray, config: EvaluateConfig, beside_teacher: bool) -> dict[str, dict[str, float]]:
     """Every figure with its interval, from the windows' sums: [N, len(COLUMNS)].
 
-    `nll` in nats per token, `perplexity` its exponential, `bits_per_byte`; beside a teacher also `kl` to it in nats per
-    token, `agreement`, the share of tokens at which both have the same first choice, and `nll_increase`, the paired
-    difference to the teacher's own `nll` on the same windows. A figure that no float holds, such as the perplexity of
-    1,000 nats per token, is left out.
+    `nll` in nats per token, `perplexity` (its exponential), `bits_per_byte`; with a teacher also `kl` to it in nats per
+    token, `agreement` (the share of tokens with the same top-1 prediction), and `nll_increase` (the paired difference
+    to the teacher's `nll` on the same windows). A figure that overflows a float, such as the perplexity at 1,000 nats
+    per token, is omitted.
     """
     count, size, nll, teacher_nll, kl, agreed = rows.T
 
@@ -136,7 +135,7 @@ def figures(rows: np.ndarray, config: EvaluateConfig, beside_teacher: bool) -> d
         "nll": interval(nll, count),
         "perplexity": interval(nll, count, DERIVED["perplexity"].value),
     }
-    if size.any():  # special tokens alone have no bytes
+    if size.any():  # a text of special tokens only has no bytes
         found["bits_per_byte"] = interval(nll / np.log(2), size)
     if beside_teacher:
         found["kl"] = interval(kl, count)

@@ -1,4 +1,4 @@
-"""From what each item is worth to a task's figures: means with their errors, and paired differences to the teacher."""
+"""From the scores of items to a task's figures: means with their errors, and paired differences to the teacher."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def summarise(rows: Sequence[Row], beside: Sequence[Row], config: EvaluateConfig
 
     Args:
         rows: A model's items.
-        beside: The teacher's, or none; those with the same id are paired.
-        config: Level, resamples and seed.
+        beside: The teacher's items, or none; items with the same id are paired.
+        config: Confidence level, resamples and seed.
 
     Returns:
-        `items`, `metrics`, and, where there are several groups, `groups`, each with the same two.
+        `items`, `metrics`, and, if there are several groups, `groups`, each with the same two.
     """
     found = {"items": len(rows), "metrics": _metrics(rows, beside, config)}
     groups = list(dict.fromkeys(row["group"] for row in rows if row["group"] is not None))
@@ -41,11 +41,11 @@ def summarise(rows: Sequence[Row], beside: Sequence[Row], config: EvaluateConfig
 
 
 def _metrics(rows: Sequence[Row], beside: Sequence[Row], config: EvaluateConfig) -> dict[str, dict[str, float]]:
-    """The figures of every metric that some item has, and before each mean what is derived from it."""
+    """The figures of every metric that some item has; figures derived from a mean come before it."""
     found: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(name for row in rows for name in row["scores"]):
-        wanted = {one: derived for one, derived in DERIVED.items() if derived.mean == name}
-        found |= {one: _figure(name, rows, beside, config, derived) for one, derived in wanted.items()}
+        of_mean = {one: derived for one, derived in DERIVED.items() if derived.mean == name}
+        found |= {one: _figure(name, rows, beside, config, derived) for one, derived in of_mean.items()}
         found[name] = _figure(name, rows, beside, config)
     return {name: figure for name, figure in found.items() if figure}
 
@@ -55,8 +55,8 @@ def _figure(
 ) -> dict[str, Any]:
     """One metric over the items that have it, or a figure derived from it: `value`, `low`, `high`, `stderr`, `items`.
 
-    Beside the teacher also the paired `difference`, and in it `mcnemar` where every item is right or wrong. Empty where
-    nothing was counted, or where the value or an end of its interval is no finite number.
+    With a teacher also the paired `difference`, which has `mcnemar` if every item is either right or wrong. Empty if
+    all counts are 0, or if the value or its interval is not finite.
     """
     ours = {row["id"]: row["scores"][name] for row in rows if name in row["scores"]}
     theirs = {row["id"]: row["scores"][name] for row in beside if name in row["scores"]}
@@ -80,32 +80,31 @@ def _figure(
         if a[:, 1].sum() and b[:, 1].sum():
             difference = paired_difference(a, b, *settings)
             if all(map(np.isfinite, difference.values())):
-                figure["difference"] = {**difference, "items": len(both), **_exactly(a, b)}
+                figure["difference"] = {**difference, "items": len(both), **_exact_test(a, b)}
     return figure
 
 
-def _exactly(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
-    """McNemar's p-value of two models' scores [N, 2] where every item is right or wrong."""
+def _exact_test(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+    """McNemar's p-value of two models' scores [N, 2], if every item is either right or wrong."""
     if all(np.isin(of[:, 0], (0, 1)).all() and (of[:, 1] == 1).all() for of in (a, b)):
         return {"mcnemar": mcnemar(a[:, 0], b[:, 0])}
     return {}
 
 
 CHANCE = "chance"
-"""The metric of multiple choice that says what guessing gets."""
+"""The metric of multiple-choice tasks with the expected score of guessing."""
 
 CHOSEN, WRITTEN = 0.9, 0.7
-"""Shares of the teacher's score: choosing survives above the first, writing fails below the second."""
+"""Shares of the teacher's score: above the first, multiple choice is retained; below the second, generation is lost."""
 
-_SURE = 2.0  # standard errors that a teacher must be above chance, for what is left of its score to say anything
+_SURE = 2.0  # the teacher must exceed chance by this many standard errors for shares of its score to be meaningful
 
 
 def hidden_loss(tasks: dict[str, dict[str, Any]]) -> list[str]:
-    """Warnings where a model still chooses among answers nearly as its teacher does, and no longer writes so.
+    """Warnings if a model keeps its teacher's multiple-choice scores but not the scores of generated answers.
 
     Args:
-        tasks: The figures by task, with `first` (its metric that counts), `unit` (what that is counted in) and
-            `generates`.
+        tasks: The figures by task, with `first` (the main metric), `unit` (its unit) and `generates`.
     """
     chosen, written, repeats = [], [], []
     for name, task in tasks.items():
@@ -114,7 +113,7 @@ def hidden_loss(tasks: dict[str, dict[str, Any]]) -> list[str]:
         repetition = task.get("metrics", {}).get("repetition", {}).get("difference")
         if repetition and repetition["low"] > 0.05:
             repeats.append(f"{name} (+{repetition['value']:.0%} repeated)")
-        if not difference or task.get("unit") not in (SHARE, GRADE):  # of others less may be better
+        if not difference or task.get("unit") not in (SHARE, GRADE):  # for other units, lower may be better
             continue
         chance = task["metrics"].get(CHANCE, {}).get("value", 0.0)
         theirs = figure["value"] - difference["value"] - chance
@@ -128,6 +127,6 @@ def hidden_loss(tasks: dict[str, dict[str, Any]]) -> list[str]:
     if not chosen or float(np.mean(chosen)) < CHOSEN or not (written or repeats):
         return []
     return [
-        f"Multiple choice keeps {np.mean(chosen):.0%} of the teacher's score above chance, and writing does not: "
+        f"Multiple choice keeps {np.mean(chosen):.0%} of the teacher's score above chance, but generation does not: "
         f"{', '.join(written + repeats)}."
     ]

@@ -1,6 +1,6 @@
-"""What can be measured by lm-evaluation-harness: its tasks as the Minitron paper sets them, and units of metrics.
+"""Tasks of lm-evaluation-harness with the Minitron paper's settings, and units of metrics.
 
-The skills, which are checked by rules of our own, are in `prunus.verify.skills`.
+The skills, which Prunus checks by its own rules, are in `prunus.verify.skills`.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from prunus.steps.evaluate.columns import Row, arc, lambada, piqa, winogrande
 from prunus.steps.evaluate.mmlu import mmlu_rows
 from prunus.verify.skill import SHARE
 
-_LARGEST = 709.0  # nats, above which the exponential is no float
+_LARGEST = 709.0  # nats; the exponential of more overflows a float
 
 
 @dataclass(frozen=True)
 class HarnessTask:
-    """How a task of the harness is set.
+    """Settings of a task of the harness.
 
     Attributes:
-        num_fewshot: Worked examples before each question (Minitron, arXiv 2407.14679, section 4).
-        metrics: What is kept of what the harness reports, the first being the one that counts.
-        definition: Its file in the harness's folder of tasks, `{part}` standing for a part's name; looked up in the
-            harness's index if not given, which takes it many seconds to make.
-        choices: Answers that are read to each question.
-        columns: Gives a row of a local copy the columns that the task has on the hub; raises LookupError, TypeError,
-            ValueError or AttributeError for a row of another form. None where copies have them.
-        folder: Reads a folder in the task's own form, by its path and the option's: each part's name, rows and worked
-            examples. None where it has none.
-        base: Whether `base` stands for it, among others.
-        generates: Whether it is answered in words.
-        code: Whether its answers are run.
+        num_fewshot: Few-shot examples before each question (Minitron, arXiv 2407.14679, section 4).
+        metrics: The metrics to keep; the first is the main one.
+        definition: Its file in the harness's folder of tasks, with `{part}` for a part's name; None: looked up in the
+            harness's index, which takes many seconds to build.
+        choices: Number of choices of each question.
+        columns: Converts a row of a local copy to the columns of the task on the hub; raises LookupError, TypeError,
+            ValueError or AttributeError for a row of another form. None if copies have these columns.
+        folder: Reads a folder in the task's original format: (path, name of the option) -> each part's name, rows and
+            few-shot examples. None if there is no such format.
+        base: Whether `base` includes it.
+        generates: Whether answers are generated.
+        code: Whether answers are executed.
     """
 
     num_fewshot: int
@@ -46,7 +46,7 @@ class HarnessTask:
     code: bool = False
 
 
-_NORM = ("acc_norm", "acc")  # accuracy by the choices' lengths, and without
+_NORM = ("acc_norm", "acc")  # accuracy normalised by the choices' lengths, and plain
 
 HARNESS = {
     "mmlu": HarnessTask(5, ("acc",), "mmlu/default/mmlu_{part}.yaml", 4, folder=mmlu_rows, base=True),
@@ -61,21 +61,21 @@ HARNESS = {
     "mbpp": HarnessTask(0, ("pass_at_1",), base=True, generates=True, code=True),
     "humaneval": HarnessTask(0, ("pass@1",), base=True, generates=True, code=True),
 }
-"""Those whose settings are known here; any other is set as the harness sets it."""
+"""Tasks with settings of their own; all others use the harness's settings."""
 
 
 def base_tasks(run_code: bool) -> list[str]:
-    """The tasks that `base` stands for: the Minitron paper's; those that run code where that is allowed."""
+    """The tasks of `base`: the Minitron paper's, including those that execute code only if that is allowed."""
     return [name for name, task in HARNESS.items() if task.base and (run_code or not task.code)]
 
 
 @dataclass(frozen=True)
 class Derived:
-    """A figure that is a function of a mean over items, and no mean itself.
+    """A figure that is a function of a mean over items.
 
     Attributes:
         mean: The mean that it is computed from.
-        value: The function, which rises.
+        value: The function, which is increasing.
         slope: Its derivative, for the standard error.
     """
 
@@ -85,7 +85,7 @@ class Derived:
 
 
 def _exp(mean: float) -> float:
-    """The exponential; infinite where a float has no room for it."""
+    """The exponential; infinity if it overflows."""
     return math.inf if mean > _LARGEST else math.exp(mean)
 
 
@@ -95,14 +95,14 @@ DERIVED = {
     "byte_perplexity": Derived("nll_per_byte", _exp, _exp),
     "bits_per_byte": Derived("nll_per_byte", lambda mean: mean / math.log(2), lambda _: 1 / math.log(2)),
 }
-"""Figures by their names in the harness, whose items are log-likelihoods. Items keep the negative log-likelihood, in
-nats, under the name of its mean: `nll` of each answer, or that of a text over its words or bytes."""
+"""Derived figures by their names in the harness, whose items are log-likelihoods. Items store the negative
+log-likelihood, in nats, under the name of its mean: `nll` of an answer, or of a text per word or byte."""
 
 NATS, PERPLEXITY, BITS, POINTS = "nats", "perplexity", "bits", "points"
 
 
 def unit_of(metric: str, bounded: bool) -> str:
-    """The unit of a metric of the harness: a `share` is from 0 to 1; the scale of `points` is the metric's choice.
+    """The unit of a metric of the harness: a `share` is from 0 to 1; `points` have the metric's own scale.
 
     Args:
         metric: Its name.

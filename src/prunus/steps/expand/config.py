@@ -1,4 +1,4 @@
-"""Options of a larger teacher, and the shape that they ask for."""
+"""Options of a larger teacher, and its shape."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ExpandConfig(StepConfig):
     @model_validator(mode="after")
     def _something(self) -> ExpandConfig:
         if self.num_hidden_layers is None and self.intermediate_size is None:
-            raise ValueError("nothing is to grow; give num_hidden_layers, intermediate_size or both")
+            raise ValueError("nothing to expand; give num_hidden_layers, intermediate_size or both")
         return self
 
     def target(self, teacher: Shape, where: str) -> Shape:
@@ -45,14 +45,14 @@ class ExpandConfig(StepConfig):
         Raises:
             ShapeError: A dimension is smaller than the teacher's, or none is larger.
         """
-        wanted = {"num_hidden_layers": self.num_hidden_layers, "intermediate_size": self.intermediate_size}
-        for key, value in wanted.items():
+        sizes = {"num_hidden_layers": self.num_hidden_layers, "intermediate_size": self.intermediate_size}
+        for key, value in sizes.items():
             if value is not None and value < getattr(teacher, key):
                 raise ShapeError(
-                    f"{where}.{key}: {value} is less than the {getattr(teacher, key)} that are there; "
-                    "a student's prune makes models smaller"
+                    f"{where}.{key}: {value} is less than the model's {getattr(teacher, key)}; "
+                    "to make models smaller, use prune"
                 )
-        larger = teacher.with_dimensions(wanted)
+        larger = teacher.with_dimensions(sizes)
         if larger == teacher:
-            raise ShapeError(f"{where}: nothing grows; it has as many layers and neurons already")
+            raise ShapeError(f"{where}: no size is larger than the model's")
         return larger

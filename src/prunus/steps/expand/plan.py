@@ -1,4 +1,4 @@
-"""What an expansion costs."""
+"""Cost of an expansion."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from prunus.steps.expand.config import ExpandConfig
 
 
 def cost(config: ExpandConfig, shape: Shape, context: CostContext) -> Cost:
-    """Estimate it: its weights."""
+    """Estimate the cost: the weights on disk."""
     return Cost(disk_bytes=shape.parameters * 4)

@@ -1,4 +1,4 @@
-"""The `expand` step: a larger model that says what the smaller one said, for training to go on from."""
+"""The `expand` step: a larger model with the same outputs, as a start for training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from prunus.steps.expand.config import ExpandConfig
 
 @dataclass(frozen=True)
 class Inputs:
-    """What grows.
+    """Inputs of the step.
 
     Attributes:
         model: The smaller model's folder.
@@ -40,7 +40,7 @@ def run(config: ExpandConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
 
     Raises:
         ShapeError: A dimension is smaller than the model's.
-        ModelError: The model's folder is not what its config says.
+        ModelError: The model's weights do not match its config.
     """
     model = ModelFolder(inputs.model)
     model.check()
@@ -59,9 +59,9 @@ def run(config: ExpandConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
     }
 
 
-def origins_of(layers: int, wanted: int) -> list[int]:
-    """For each of the `wanted` layers the one that it is, or is a copy of: each layer's copies stand right above it."""
-    return [layer * layers // wanted for layer in range(wanted)]
+def origins_of(layers: int, count: int) -> list[int]:
+    """For each of `count` layers, the original layer that it is or copies; copies directly follow their original."""
+    return [layer * layers // count for layer in range(count)]
 
 
 def _plans(
@@ -71,7 +71,7 @@ def _plans(
     family = target.family
     for number, (name, weight) in enumerate(target.weights()):
         place = family.place(name)
-        assert place is not None  # the names are the table's own
+        assert place is not None  # the names come from the table
         origin = None if place.layer is None else origins[place.layer]
         info = tensors[family.name_of(place.key, origin, place.expert)]
         copied = place.layer is not None and origin in origins[: place.layer]
@@ -83,7 +83,7 @@ def _plans(
 def _pieces(
     info: TensorInfo, place: Place, model: Shape, target: Shape, idle: bool, seed: list[int]
 ) -> Iterator[bytes]:
-    """One tensor of the larger model: the smaller one's is a cut of it, by the first neurons."""
+    """One tensor of the larger model; the smaller one's tensor is its part with the first neurons."""
     family, shape = target.family, place.weight.shape(target.sizes())
     if idle:
         yield from_float(np.full(shape, -family.offset_of(place)), info.dtype)
@@ -91,9 +91,9 @@ def _pieces(
     if shape == info.shape:
         yield read_bytes(info)
         return
-    held = to_float(read_bytes(info), info.dtype).reshape(info.shape)
+    original = to_float(read_bytes(info), info.dtype).reshape(info.shape)
     reads = any("mlp" in segment for segment in place.weight.dims[family.outputs(place.weight)])
-    values = np.random.default_rng(seed).normal(0.0, held.std(), shape) if reads else np.zeros(shape)
+    values = np.random.default_rng(seed).normal(0.0, original.std(), shape) if reads else np.zeros(shape)
     members = {axis: np.arange(size) for axis, size in model.sizes().items()}
-    values[np.ix_(*positions(place.weight, target.sizes(), members.__getitem__))] = held
+    values[np.ix_(*positions(place.weight, target.sizes(), members.__getitem__))] = original
     yield from_float(values, info.dtype)

@@ -1,4 +1,4 @@
-"""Options of export: which files a student becomes, and how they are held against it."""
+"""Options of export: file formats, and how each file is compared with the student."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What those who write files are given."""
+"""Input of the modules that write files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from prunus.steps.export.config import ExportConfig
 
 @dataclass(frozen=True)
 class Job:
-    """What is exported, and where to.
+    """The model to export, and where to.
 
     Attributes:
         config: The options.
-        folder: The model's.
-        reference: What the model says, loaded.
+        folder: The model's folder.
+        reference: The loaded model, and the text on which files are compared with it.
         out: The folder of the files.
     """
 

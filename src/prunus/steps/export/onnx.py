@@ -1,4 +1,4 @@
-"""ONNX for onnxruntime-genai, by its own model builder, and held against the model in onnxruntime."""
+"""ONNX for onnxruntime-genai, written by its model builder, and compared with the model in onnxruntime."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from prunus.gguf.compare import Agreement
 from prunus.steps.export.job import Job
 
 PRECISIONS = {"onnx-fp32": ("fp32", ()), "onnx-int4": ("int4", ("int4_algo_config=k_quant_mixed",))}
-"""The builder's word for each format, and its options: of its 4-bit kinds the mixed one loses least."""
+"""The builder's precision and options of each format; of its 4-bit kinds, the mixed one loses least."""
 
 EXACT = 1e-4
-"""Of a float32 file: the largest difference between two logits that is usual, in units of their standard deviation."""
+"""For a float32 file: the usual limit of the difference between two logits, in units of their standard deviation."""
 
 
 def export(formats: Sequence[str], job: Job, console: Console) -> dict[str, Any]:
-    """Write each format into a folder of its own, and measure it: its record.
+    """Write each format into its own folder, and measure it. Returns the record of each.
 
     Raises:
-        ExportError: The builder fails, or a float32 file does not say what the model says.
+        ExportError: The builder fails, or a float32 file does not compute what the model computes.
     """
     return {name: _export(name, job.folder.path, job.out, job.reference, console) for name in formats}
 
@@ -37,10 +37,10 @@ def _export(name: str, folder: Path, out: Path, reference: Reference, console: C
     """One format.
 
     Returns:
-        The file's folder, its size, and figures as of a GGUF file.
+        The file's folder, its size, and the same figures as for a GGUF file.
 
     Raises:
-        ExportError: The builder fails, or a float32 file does not say what the model says.
+        ExportError: The builder fails, or a float32 file does not compute what the model computes.
     """
     target = out / name
     target.mkdir()
@@ -53,12 +53,12 @@ def _export(name: str, folder: Path, out: Path, reference: Reference, console: C
     built = subprocess.run(command, capture_output=True, text=True, check=False, env=offline)
     if built.returncode:
         last = built.stderr.strip().splitlines()
-        raise ExportError(f"{name}: onnxruntime-genai's builder fails: {last[-1] if last else 'it does not say why'}")
+        raise ExportError(f"{name}: onnxruntime-genai's builder failed: {last[-1] if last else 'no reason given'}")
     found = _agreement(target, reference)
     if name == "onnx-fp32" and not found.is_rounding(EXACT):
         raise ExportError(
-            f"{name}: in float32, onnxruntime's logits differ from transformers' by {found.difference:.3g}, and "
-            f"rounding accounts for {EXACT * found.spread:.2g}"
+            f"{name}: in float32, onnxruntime's logits differ from transformers' by {found.difference:.3g}, but "
+            f"rounding explains only {EXACT * found.spread:.2g}"
         )
     nbytes = sum(file.stat().st_size for file in target.glob("*.onnx*"))
     return {"file": name, "nbytes": nbytes, **found.figures(reference.is_text)}

@@ -1,4 +1,4 @@
-"""Export as a plan sees it: what a format does not have is refused before any work, and what it will cost."""
+"""Planning of export: formats are checked before any work, and its cost."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from prunus.steps.export.targets import FORMATS, TARGETS, by_target, check_forma
 def check_export(
     config: ExportConfig, teacher: Mapping[str, Any] | None, tokenizer: Path | None, shapes: Mapping[str, Shape]
 ) -> None:
-    """Refuse formats that are not installed, and families, shapes and tokenizers that a target has not.
+    """Refuse formats whose packages are missing, and families, shapes and tokenizers that a target does not support.
 
     Args:
         config: The options.
-        teacher: The config.json that students take over; None where the hub has it and cannot be reached.
-        tokenizer: The folder of the tokenizer that they take over; None where it is not here, or is made by Prunus,
-            whose tokenizers every target has.
-        shapes: What is to be exported, by the option that asks for it.
+        teacher: The config.json that students inherit; None if the hub cannot be reached.
+        tokenizer: The folder of the tokenizer that students inherit; None if it does not exist yet, or if Prunus makes
+            it (every target supports its tokenizers).
+        shapes: The shapes to export, by name of the option.
 
     Raises:
         RecipeError: Names the option, and what would work.
@@ -41,16 +41,16 @@ def check_export(
             target.check_tokenizer(tokenizer, next(iter(shapes.values())).vocab_size)
 
 
-def unfitting(config: ExportConfig, name: str, shape: Shape) -> str | None:
-    """What a plan says of a student whose rows fit no block of a format, or None."""
+def block_warning(config: ExportConfig, name: str, shape: Shape) -> str | None:
+    """A warning if a student's row lengths are no multiples of a format's block, or None."""
     widths = {shape.hidden_size, shape.intermediate_size, shape.num_attention_heads * shape.head_dim}
     for format_name in config.formats:
         block = BLOCKS[TYPES[format_name]][0] if format_name in TYPES else 1
         odd = sorted(width for width in widths if width % block)
         if odd:
             return (
-                f"students.{name}: rows of {', '.join(map(str, odd))} fit no block of {format_name} ({block} values); "
-                "their tensors are kept in more bits, as llama.cpp does. Multiples of that avoid it"
+                f"students.{name}: rows of {', '.join(map(str, odd))} are no multiples of the block of {format_name} "
+                f"({block} values); as in llama.cpp, these tensors get more bits. Multiples of {block} avoid that"
             )
     return None
 
@@ -58,7 +58,7 @@ def unfitting(config: ExportConfig, name: str, shape: Shape) -> str | None:
 def cost(config: ExportConfig, shape: Shape, context: CostContext) -> Cost:
     """Estimate the export of one model.
 
-    Each file is read by llama.cpp beside transformers in float32; the float32 file is there while it is looked at.
+    Each file is compared with transformers in float32; the float32 file exists only during its check.
     """
     tokens = config.check_tokens * len({"gguf-f32", *config.formats})
     weights = 4 * shape.parameters

@@ -1,4 +1,4 @@
-"""The `export` step: a model as files that run on a device, each held against it."""
+"""The `export` step: a model as files that run on a device, each compared with the model."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ RESULTS = "export.json"
 
 @dataclass(frozen=True)
 class Inputs:
-    """The model's folder, and held-out text as its tokens; without it, files are judged on made-up tokens."""
+    """The model's folder, and held-out text as tokens; without text, files are compared on random tokens."""
 
     model: Path
     tokens: Path | None = None
 
 
 def run(config: ExportConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
-    """Write every format to `out`, and what each says beside the model to `export.json`.
+    """Write every format to `out`, and the comparison of each file with the model to `export.json`.
 
     Returns:
-        The bytes of each file, and for quantised ones KL and perplexity.
+        The bytes of each file, and its KL and perplexity.
 
     Raises:
-        RecipeError: A target has no such family or tokenizer, or what it needs is not installed.
-        ExportError: A file does not say what the model says.
+        RecipeError: A target does not support the family or tokenizer, or a package is not installed.
+        ExportError: A file does not compute what the model computes.
     """
     folder = ModelFolder(inputs.model)
     folder.check()
@@ -85,7 +85,7 @@ def _reference(config: ExportConfig, inputs: Inputs, folder: ModelFolder, runtim
 
 
 def text_beyond(folder: ModelFolder, seed: int) -> np.ndarray | None:
-    """Made-up tokens, some more than the context that a longrope model was trained on first."""
+    """Random tokens, slightly more than the original training context of a longrope model; None for others."""
     trained = stretched_context(folder.config, folder.shape)
     if trained is None:
         return None
@@ -103,7 +103,7 @@ def _windows(tokens: Tokens, length: int, limit: int) -> list[np.ndarray]:
 def _line(name: str, result: dict[str, Any]) -> str:
     parts = [f"{name}: {human_bytes(result['nbytes'])}"]
     if "kl" in result:
-        parts.append(f"KL to the model {result['kl']:.3g} nats per token, first choices alike {result['top1']:.2%}")
+        parts.append(f"KL to the model {result['kl']:.3g} nats per token, same top-1 prediction {result['top1']:.2%}")
     if "perplexity" in result:
         parts.append(f"perplexity {result['perplexity']:.4g} (the model's {result['perplexity_of_model']:.4g})")
     return ", ".join(parts)

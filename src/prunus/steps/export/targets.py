@@ -1,7 +1,7 @@
-"""The kinds of files that a student may become: what each takes, refuses and costs, and the module that writes it.
+"""The export targets: requirements, checks and cost of each, and the module that writes its files.
 
 A new format is an entry here, and a module with `export(formats, job, console)`, which returns the record of each
-format: `file`, `nbytes` and how it agrees with the model.
+format: `file`, `nbytes` and figures of its agreement with the model.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from prunus.llamacpp import ggml
 from prunus.models.families.table import FAMILIES
 from prunus.models.shape import Shape
 
-_HEADS = 16  # onnxruntime's attention wants head_dim in multiples of it
-_OWN_CODE = ("gguf-q6_k", "gguf-q5_k_m", "gguf-q4_k_m")
+_HEADS = 16  # onnxruntime's attention needs head_dim in multiples of this
+_K_QUANTS = ("gguf-q6_k", "gguf-q5_k_m", "gguf-q4_k_m")
 
 
-def _nothing(*_: Any) -> None:
-    """What a target refuses that has everything."""
+def _accept(*_: Any) -> None:
+    """The check of a target that supports everything."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A format that is a folder of its own, as its card describes it.
+    """Description of a format that is a folder, for its model card.
 
     Attributes:
         what: What it is, as the beginning of a sentence.
-        library: What loads it, by the hub's `library_name`.
+        library: The library that loads it, by the hub's `library_name`.
     """
 
     what: str
@@ -47,55 +47,55 @@ class Target:
     """A kind of files.
 
     Attributes:
-        nbytes: For each of its formats, from a model's parameters to about how many bytes the file has.
-        needs: The modules that it takes; the extra that brings them has the target's name.
+        nbytes: For each of its formats, a function: parameters -> approximate bytes of the file.
+        needs: The modules that it needs; the extra that installs them has the target's name.
         writer: The module with `export`.
-        check: From config.json, a shape and the option's name; raises RecipeError for what it does not have.
-        check_tokenizer: From the folder of a tokenizer and the size of a vocabulary; raises RecipeError.
-        check_here: From a format and the option's name; raises RecipeError where it cannot be written on this machine.
-        parts: Its formats that are folders of their own.
+        check: (config.json, shape, name of the option); raises RecipeError for an unsupported model.
+        check_tokenizer: (folder of a tokenizer, vocabulary size); raises RecipeError for an unsupported tokenizer.
+        check_here: (format, name of the option); raises RecipeError if it cannot be written on this machine.
+        parts: Its formats that are folders.
     """
 
     nbytes: Mapping[str, Callable[[int], int]]
     needs: tuple[str, ...]
     writer: str
-    check: Callable[[Mapping[str, Any], Shape, str], None] = _nothing
-    check_tokenizer: Callable[[Path, int], Any] = _nothing
-    check_here: Callable[[str, str], None] = _nothing
+    check: Callable[[Mapping[str, Any], Shape, str], None] = _accept
+    check_tokenizer: Callable[[Path, int], Any] = _accept
+    check_here: Callable[[str, str], None] = _accept
     parts: Mapping[str, Part] = field(default_factory=dict)
 
     def export(self, *arguments: Any) -> dict[str, Any]:
-        """See the top of the file."""
-        found: dict[str, Any] = importlib.import_module(self.writer).export(*arguments)
-        return found
+        """Call the writer's `export`; see the module's docstring."""
+        records: dict[str, Any] = importlib.import_module(self.writer).export(*arguments)
+        return records
 
 
 def _check_onnx(config: Mapping[str, Any], shape: Shape, where: str) -> None:
-    """Refuse what the builder or onnxruntime has not."""
+    """Refuse models that the builder or onnxruntime does not support."""
     if not shape.family.onnx:
         known = ", ".join(name for name, family in FAMILIES.items() if family.onnx)
         raise RecipeError(
-            f"{where}: onnxruntime-genai's builder has no {shape.family.model_type}; it has {known}. What works: "
-            "torchao-int8, or the plain folder"
+            f"{where}: onnxruntime-genai's builder does not support {shape.family.model_type}; allowed: {known}. What "
+            "works: torchao-int8, or the plain folder"
         )
     if shape.head_dim % _HEADS:
         raise RecipeError(
-            f"{where}: head_dim is {shape.head_dim}, and onnxruntime's attention wants a multiple of {_HEADS}. What "
+            f"{where}: head_dim is {shape.head_dim}; onnxruntime's attention needs a multiple of {_HEADS}. What "
             "works: gguf, torchao-int8, or the plain folder"
         )
 
 
 def _check_quantiser(name: str, where: str) -> None:
-    if name in _OWN_CODE and not ggml.can_quantise():
-        allowed = ", ".join(known for known in TYPES if known not in _OWN_CODE)
+    if name in _K_QUANTS and not ggml.can_quantise():
+        allowed = ", ".join(known for known in TYPES if known not in _K_QUANTS)
         raise RecipeError(
-            f"{where}: {name} needs llama.cpp's own quantiser, and xllamacpp exports none on this system; allowed "
+            f"{where}: {name} needs llama.cpp's quantiser, which xllamacpp does not export on this system; allowed "
             f"here: {allowed}"
         )
 
 
 def _times(width: float) -> Callable[[int], int]:
-    """Bytes of a model whose parameters take so many each."""
+    """A function: parameters -> bytes, at `width` bytes per parameter."""
     return lambda parameters: int(parameters * width)
 
 
@@ -133,7 +133,7 @@ TARGETS = {
         },
     ),
 }
-"""By the first part of their formats' names."""
+"""Every target, by the first part of its formats' names."""
 
 FORMATS = {name: target for target in TARGETS.values() for name in target.nbytes}
 """The target of each format."""
@@ -146,14 +146,14 @@ def by_target(formats: Iterable[str]) -> dict[str, list[str]]:
 
 
 def check_formats(formats: Iterable[str], where: str) -> None:
-    """Refuse formats whose tools are not here; nothing is loaded for it.
+    """Refuse formats whose packages are not installed, without importing them.
 
     Args:
         formats: Such as `gguf-q4_k_m`.
         where: The name of the option, for messages.
 
     Raises:
-        RecipeError: Names the one, and how to get it.
+        RecipeError: Names the package, and how to install it.
     """
     for name in formats:
         for module in FORMATS[name].needs:

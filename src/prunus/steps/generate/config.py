@@ -1,4 +1,4 @@
-"""Options of generation: what the teacher writes for its students to train on."""
+"""Options of generation: text by the teacher, for students to train on."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ class GenerateConfig(StepConfig):
 
     @property
     def writing(self) -> GenerationOptions:
-        """How the answers are written."""
+        """Sampling options."""
         return GenerationOptions(self.max_new_tokens, self.temperature, self.top_p, self.seed, server=self.server)
 
     def check_context(self, context: int, where: str) -> None:
-        """Refuse answers that a model has no room for.
+        """Refuse answers that do not fit into the model's context.
 
         Raises:
-            RecipeError: Names the option and the longest that is allowed.
+            RecipeError: Names the option and the largest allowed value.
         """
         prompt = 1 if self.prompts else self.prompt_tokens
         if prompt + self.max_new_tokens > context:
             raise RecipeError(
                 f"{where}.max_new_tokens: {self.max_new_tokens} after a prompt of {prompt} or more is longer than the "
-                f"model's context of {context} tokens; at most {max(context - prompt, 0)} fit"
+                f"model's context of {context} tokens; allowed: at most {max(context - prompt, 0)}"
             )

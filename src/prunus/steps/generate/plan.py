@@ -1,4 +1,4 @@
-"""Generation as a plan sees it: its inputs, and what it costs."""
+"""Planning of generation: its inputs and cost."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from prunus.graph.steps import Given, Step
 from prunus.models.shape import Shape
 from prunus.steps.generate.config import GenerateConfig
 
-_WRITTEN = 16  # bytes a token: its id and its text, both as kept while at work and as saved
+_WRITTEN = 16  # bytes per token: id and text, both in the temporary and in the final files
 
 
 def given_prompts(config: GenerateConfig, hub: Hub) -> dict[str, Step | Given]:
-    """The prompts that the teacher answers, as an input, where they are not the corpus's openings."""
+    """The sources of prompts as an input of the step; empty if prompts are openings of the corpus."""
     if not config.prompts:
         return {}
     return {"prompts": hub.given_sources(config.prompts, "generate.prompts")}
 
 
 def cost(config: GenerateConfig, shape: Shape, context: CostContext) -> Cost:
-    """Estimate it, every answer as long as it may be, without prompts, whose lengths are not known.
+    """Estimate the cost with answers of maximum length, and without prompts from files, whose lengths are unknown.
 
-    What a server does is done elsewhere.
+    With a server, only disk counts.
     """
     length = config.max_new_tokens + (0 if config.prompts else config.prompt_tokens)
     tokens = config.samples * length

@@ -1,4 +1,4 @@
-"""What the teacher is asked: openings of the corpus's documents, or texts and conversations from files."""
+"""Prompts for the teacher: openings of the corpus's documents, or texts and conversations from files."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from prunus.inference.prompts import Prompt, Turns, no_template, rendered
 from prunus.steps.generate.config import GenerateConfig
 
 WHERE = "generate.prompts"
-_PARTIAL = "\ufffd"  # what a character comes out as whose last bytes are in the next token
+_PARTIAL = "\ufffd"  # how an incomplete character is decoded, whose last bytes are in the next token
 
 
 def openings(tokens: Tokens, config: GenerateConfig, tokenizer: Any) -> list[Prompt]:
-    """The first tokens of documents drawn at random; each ends with a whole character.
+    """The first tokens of random documents; each ends with a complete character.
 
     Raises:
         DataError: No document is longer than a prompt.
@@ -29,7 +29,7 @@ def openings(tokens: Tokens, config: GenerateConfig, tokenizer: Any) -> list[Pro
     long = np.flatnonzero(lengths > config.prompt_tokens)
     if not len(long):
         raise DataError(
-            f"generate.prompt_tokens: {config.prompt_tokens}, and no document of the corpus goes on after that; the "
+            f"generate.prompt_tokens: {config.prompt_tokens}, but no document of the corpus is longer than that; the "
             f"longest has {max(lengths)} tokens"
         )
     prompts: list[Prompt] = []
@@ -41,20 +41,22 @@ def openings(tokens: Tokens, config: GenerateConfig, tokenizer: Any) -> list[Pro
     return prompts
 
 
-def asked(sources: tuple[Source, ...], config: GenerateConfig, tokenizer: Any, room: int) -> tuple[list[Prompt], int]:
-    """The prompts of some sources, as the model reads them.
+def read_prompts(
+    sources: tuple[Source, ...], config: GenerateConfig, tokenizer: Any, room: int
+) -> tuple[list[Prompt], int]:
+    """The prompts from sources, as the model reads them.
 
     Args:
-        sources: Where they are.
-        config: How many are wanted.
-        tokenizer: The teacher's, with its chat template.
-        room: Tokens that a prompt may have.
+        sources: The sources.
+        config: The options, with the number of prompts.
+        tokenizer: The teacher's tokenizer, with its chat template.
+        room: Maximum length of a prompt in tokens.
 
     Returns:
-        The prompts, and how many were passed over because they are longer.
+        The prompts, and the number of longer ones that were skipped.
 
     Raises:
-        DataError: A source cannot be read, holds no prompt, or one that the chat template does not take.
+        DataError: A source cannot be read or has no prompts, or the chat template refuses one.
     """
     prompts: list[Prompt] = []
     too_long = 0
@@ -68,17 +70,17 @@ def asked(sources: tuple[Source, ...], config: GenerateConfig, tokenizer: Any, r
             break
     if not prompts:
         raise DataError(
-            f"{WHERE}: none is left; {too_long} are longer than the {room} tokens that answers leave room for"
+            f"{WHERE}: no prompt left: {too_long} are longer than the {room} tokens that answers leave room for"
         )
     return prompts, too_long
 
 
 def check_prompts(source: Source, where: str, has_template: bool) -> None:
-    """Read one prompt, so that a wrong path or column, or a missing chat template, is found before any work.
+    """Read one prompt, so that a wrong path or column, or a missing chat template, is reported before any work.
 
     Raises:
-        DataError: The source cannot be read, is empty, has no such column, or needs a template that is not there.
-        HubError: It is on the hub, which does not give it.
+        DataError: The source cannot be read, is empty, has no such column, or needs a missing chat template.
+        HubError: The hub does not provide it.
     """
     _, first = next(conversations(source, where))
     if not isinstance(first, str) and not has_template:
@@ -86,12 +88,12 @@ def check_prompts(source: Source, where: str, has_template: bool) -> None:
 
 
 def conversations(source: Source, where: str) -> Iterator[tuple[int, str | Turns]]:
-    """Each row of a source that is not blank, with its number from 1: a text, or turns that end where an answer is due.
+    """Each non-empty row of a source, with its number from 1: a text, or turns without the final answer.
 
     Raises:
-        DataError: A row holds something else, or there is none.
+        DataError: A row is neither, or there are no rows.
     """
-    found = False
+    has_rows = False
     for row, value in enumerate(entries(source, where), start=1):
         here = f"{where}: {source.path}, row {row}"
         if value is None or value == [] or (isinstance(value, str) and not value.strip()):
@@ -101,13 +103,13 @@ def conversations(source: Source, where: str) -> Iterator[tuple[int, str | Turns
                 f"{here}: {source.column!r} holds {type(value).__name__}; expected text, or a list of {{role, content}}"
             )
         yield row, value if isinstance(value, str) else _until_the_answer(value, here)
-        found = True
-    if not found:
-        raise DataError(f"{where}: {source.path} holds no prompt in its column {source.column!r}")
+        has_rows = True
+    if not has_rows:
+        raise DataError(f"{where}: {source.path} has no prompts in its column {source.column!r}")
 
 
 def _until_the_answer(turns: list[Any], where: str) -> Turns:
-    """The turns of a conversation without the answer at its end, and without fields that are not set."""
+    """The turns of a conversation without the final answer, and without null fields."""
     for turn in turns:
         if not isinstance(turn, dict) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):
             kind = type(turn).__name__
@@ -117,12 +119,12 @@ def _until_the_answer(turns: list[Any], where: str) -> Turns:
     while kept and kept[-1]["role"] == "assistant":
         kept.pop()
     if not kept:
-        raise DataError(f"{where}: nothing stands before the answer; expected a turn of the user")
+        raise DataError(f"{where}: no turn before the answer; expected a turn of the user")
     return [{key: value for key, value in turn.items() if value is not None} for turn in kept]
 
 
 def _in_turn(sources: tuple[Source, ...]) -> Iterator[tuple[Source, int, str | Turns, str]]:
-    """Rows of all sources, the next from the one furthest behind its share; one that has ended is passed over."""
+    """Rows of all sources, each time from the one furthest below its share; exhausted sources are skipped."""
     readers = [conversations(source, f"{WHERE}.{i}") for i, source in enumerate(sources)]
     taken = [0] * len(sources)
     left = list(range(len(sources)))

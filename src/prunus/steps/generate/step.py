@@ -1,4 +1,4 @@
-"""The `generate` step: the teacher answers prompts, and what it wrote becomes a stream for its students to train on."""
+"""The `generate` step: the teacher generates answers to prompts, as a stream for its students to train on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from prunus.models.folder import ModelFolder
 from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
 from prunus.runtime import Runtime
 from prunus.steps.generate.config import GenerateConfig
-from prunus.steps.generate.prompts import asked, openings
+from prunus.steps.generate.prompts import openings, read_prompts
 
 PARALLEL = True
 WRITTEN = "generated.jsonl"
@@ -33,7 +33,7 @@ WRITTEN = "generated.jsonl"
 
 @dataclass(frozen=True)
 class Inputs:
-    """The model that writes, and what it goes on from: the corpus as a stream, or sources of prompts."""
+    """The model that generates, and its prompts: openings of the corpus (a stream), or sources of prompts."""
 
     model: Path
     tokens: Path | None = None
@@ -41,17 +41,17 @@ class Inputs:
 
 
 def run(config: GenerateConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
-    """Let `inputs.model` answer, together with the other processes if there are any.
+    """Generate answers with `inputs.model`. Several processes share the work.
 
-    Writes `generated.jsonl` (prompt, answer, finish, source) and a stream as the `data` step does, with
-    `answers.npy`: where in each document the answer is. Documents stand in the order of their
-    prompts; one whose prompt and answer stood there before is dropped.
+    Writes `generated.jsonl` (prompt, answer, finish, source) and a stream as the `data` step does, with `answers.npy`,
+    the position of the answer in each document. Documents are in the order of their prompts; duplicates of prompt and
+    answer are dropped.
 
     Returns:
-        Documents, tokens of prompts and answers, how many answers came to their end, and how many were dropped.
+        Documents, tokens of prompts and answers, the number of answers that ended by themselves, and of dropped ones.
 
     Raises:
-        DataError: There is no prompt, or the server refuses one.
+        DataError: There are no prompts, or the server refuses one.
         HubError: The server does not answer.
         ModelError: The model or its tokenizer cannot be loaded.
     """
@@ -59,10 +59,10 @@ def run(config: GenerateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
     shape = ModelFolder(inputs.model).shape
     prompts = _prompts(config, inputs, tokenizer, shape.max_position_embeddings, console)
     kept = AnswerStore(out)
-    distributed.wait()  # until all have seen what is there
-    mine = batches(prompts, runtime.device_batch_size)[distributed.rank() :: distributed.count()]
+    distributed.wait()  # until all processes have listed the stored answers
+    share = batches(prompts, runtime.device_batch_size)[distributed.rank() :: distributed.count()]
     with console.progress("generate", len(prompts), "answers") as progress:
-        write_all(mine, config.writing, lambda: _model(inputs.model, runtime), tokenizer, kept, progress)
+        write_all(share, config.writing, lambda: _model(inputs.model, runtime), tokenizer, kept, progress)
     distributed.wait()
     metrics: dict[str, float] = {}
     if distributed.rank() == 0:
@@ -81,21 +81,23 @@ def _prompts(config: GenerateConfig, inputs: Inputs, tokenizer: Any, context: in
     config.check_context(context, "generate")
     if inputs.prompts:
         room = context - config.max_new_tokens
-        prompts, too_long = asked(inputs.prompts, config, tokenizer, room)
+        prompts, too_long = read_prompts(inputs.prompts, config, tokenizer, room)
         if too_long:
-            console.warn(f"generate.prompts: {too_long} passed over, which have more than {room} tokens")
+            console.warn(f"generate.prompts: skipped {too_long} prompts of more than {room} tokens")
     else:
-        assert inputs.tokens is not None  # the plan gives one of the two
+        assert inputs.tokens is not None  # the plan provides one of the two
         prompts = openings(Tokens.open(inputs.tokens), config, tokenizer)
     if len(prompts) < config.samples:
-        console.warn(f"generate.samples: {config.samples} wanted, and there are {len(prompts)} prompts: all are used")
+        console.warn(
+            f"generate.samples: {config.samples} requested, but there are only {len(prompts)} prompts; using all"
+        )
     return prompts
 
 
 def _save(prompts: list[Prompt], kept: AnswerStore, out: Path, tokenizer: Any, vocab_size: int) -> dict[str, float]:
-    """Write all answers in the order of their prompts, each once, and count."""
+    """Write all answers in the order of their prompts, without duplicates. Returns the metrics."""
     seen: set[str] = set()
-    stopped = asked = 0
+    stopped = prompt_tokens = 0
     with (out / IDS).open("wb") as file, (out / WRITTEN).open("w", encoding="utf-8") as lines:
         stream = Stream(file, vocab_size, prefix_of(tokenizer))
         for prompt in prompts:
@@ -107,17 +109,17 @@ def _save(prompts: list[Prompt], kept: AnswerStore, out: Path, tokenizer: Any, v
             stopped += answer.finish == "stop"
             ids = [*prompt.ids, *answer.ids]
             stream.write(tokenizer.decode(ids, skip_special_tokens=True), ids, [(len(prompt.ids), len(ids))])
-            asked += len(prompt.ids)
+            prompt_tokens += len(prompt.ids)
             line = {"prompt": prompt.text, "answer": answer.text, "finish": answer.finish, "source": prompt.source}
             lines.write(json.dumps(line, ensure_ascii=False) + "\n")
     if not stream.tokens:
-        raise DataError(f"generate: the teacher has no word for any of {len(prompts)} prompts")
+        raise DataError(f"generate: the teacher's answers to all {len(prompts)} prompts are empty")
     facts = stream.finish(out)
     return {
         "documents": facts["documents"],
         "tokens": facts["tokens"],
-        "prompt_tokens": asked,
-        "answer_tokens": facts["tokens"] - asked,
+        "prompt_tokens": prompt_tokens,
+        "answer_tokens": facts["tokens"] - prompt_tokens,
         "stopped": stopped,
         "dropped": len(prompts) - facts["documents"],
     }

@@ -1,4 +1,4 @@
-"""Options of merging: by what method, with which weights where, through which layers, and how all that is evolved."""
+"""Options of merging: the method, weights by part, the path through layers, and their evolution."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ PUBLIC = (
     "mmlu", "hellaswag", "arc_challenge", "arc_easy", "winogrande", "piqa", "truthfulqa", "lambada", "gsm8k", "mbpp",
     "humaneval", "ifeval", "bfcl", "squad", "mt-bench", "mt_bench", "mtbench", "chatrag",
 )  # fmt: skip
-"""What files of test sets that people compare models by are called."""
+"""File names of public test sets."""
 _HELD_OUT = ("test", "validation", "valid", "val", "dev", "held_out")
 Share = Annotated[float, Field(gt=0, le=1)]
-MIN_WEIGHT = 0.01  # of evolved weights that are divided by their sum
+MIN_WEIGHT = 0.01  # smallest evolved weight, if weights are divided by their sum
 _NORMALIZING = [f"`{name}`" for name, method in METHODS.items() if method.normalizes]
 _NAMED = [f"`{name}`" + (f" ({method.note})" if method.note else "") for name, method in METHODS.items()]
 
@@ -68,18 +68,18 @@ class FlowConfig(Config):
     def _readable(self) -> FlowConfig:
         path = self.path()
         if self.scales and len(self.scales) != len(path):
-            raise ValueError(f"scales: {len(self.scales)} for {len(path)} layers; give one a layer")
+            raise ValueError(f"scales: {len(self.scales)} for {len(path)} layers; give one per layer")
         return self
 
     def path(self) -> list[tuple[int, int]]:
-        """The path as pairs of model and layer."""
-        found = []
-        for stretch in self.layers:
-            model, colon, layers = stretch.partition(":")
+        """The path as pairs (model, layer)."""
+        path = []
+        for segment in self.layers:
+            model, colon, layers = segment.partition(":")
             if not colon or not model.isdigit():
-                raise ValueError(f"layers: {stretch!r} is no model's place, a colon and layers, such as `0:0-3`")
-            found += [(int(model), layer) for layer in numbers(layers)]
-        return found
+                raise ValueError(f"layers: {segment!r}; expected MODEL:LAYERS, such as `0:0-3`")
+            path += [(int(model), layer) for layer in numbers(layers)]
+        return path
 
 
 class EvolveConfig(Config):
@@ -126,7 +126,7 @@ class EvolveConfig(Config):
         return self
 
     def check_public(self, where: str) -> None:
-        """Refuse tasks that are read from a part that is held out, or that bear the name of a public test set.
+        """Refuse tasks from a held-out split, or from a file with the name of a public test set.
 
         Raises:
             RecipeError: Names the task.
@@ -139,11 +139,13 @@ class EvolveConfig(Config):
             named = known is not None and source.path != WORLD and "train" not in bare
             if source.split in _HELD_OUT or (named and not _on_hub(source)):
                 what = (
-                    f"split {source.split!r}" if source.split in _HELD_OUT else f"{source.path}, which says {known!r}"
+                    f"split {source.split!r}"
+                    if source.split in _HELD_OUT
+                    else f"{source.path} (its name has {known!r})"
                 )
                 raise RecipeError(
-                    f"{where}.tasks.{name}: {what}: models are compared by that, and evolution would fit it; give "
-                    "training data, or say i_am_tuning_on_the_test_set: true"
+                    f"{where}.tasks.{name}: {what}: this looks like test data, which evolution would overfit; give "
+                    "training data, or set i_am_tuning_on_the_test_set: true"
                 )
 
 
@@ -181,9 +183,9 @@ class MergeConfig(StepConfig):
     def _fits(self) -> MergeConfig:
         evolves_flow = self.evolve.trials > 0 and self.evolve.space == "flow"
         if evolves_flow != (self.method == "flow") and self.evolve.trials:
-            raise ValueError(f"evolve.space: {self.evolve.space} does not go with method: {self.method}")
+            raise ValueError(f"evolve.space: {self.evolve.space} does not work with method: {self.method}")
         if self.method == "flow" and not self.flow.layers and not evolves_flow:
-            raise ValueError("flow.layers: missing; method: flow goes through them")
+            raise ValueError("flow.layers: missing; method: flow needs a path")
         evolvable = evolves_flow or self.definition.weighted or self.definition.interpolates
         if self.evolve.trials and not evolvable:
             raise ValueError(f"evolve: {self.method} has nothing to evolve")
@@ -191,7 +193,7 @@ class MergeConfig(StepConfig):
 
     @property
     def definition(self) -> MergeMethod:
-        """The method, as the table has it."""
+        """The method's entry in the table."""
         return METHODS[self.method]
 
     @property
@@ -200,38 +202,38 @@ class MergeConfig(StepConfig):
         return self.definition.normalizes if self.normalize is None else self.normalize
 
     def check_fits(self, models: int, has_base: bool, layers: int, where: str) -> None:
-        """Refuse another number of models, or of layers, than the options are for.
+        """Refuse options that do not fit the number of models or layers.
 
         Raises:
             RecipeError: Names the option.
         """
         based = self.definition.based
         if models < 2 and not (self.definition.single and (has_base or not based)):
-            raise RecipeError(f"{where}: {models} model; {self.method} merges at least 2")
+            raise RecipeError(f"{where}: {models} model; {self.method} needs at least 2")
         if self.definition.interpolates and models != 2:
-            raise RecipeError(f"{where}.method: {self.method} goes from one model to another, and there are {models}")
+            raise RecipeError(f"{where}.method: {self.method} needs exactly 2 models, got {models}")
         if based != has_base:
-            word = "missing; it is what all models descend from" if based else "given, and nothing is asked of it"
-            raise RecipeError(f"{where}.base: {word} (method: {self.method})")
+            problem = "missing; give the models' common ancestor" if based else "not used by this method; remove it"
+            raise RecipeError(f"{where}.base: {problem} (method: {self.method})")
         self._check_values(models, layers, where)
         for model, layer in self.flow.path():
             if model >= models or layer >= layers:
                 raise RecipeError(
-                    f"{where}.flow.layers: layer {layer} of model {model}, and there are {models} models of {layers} "
-                    "layers, both from 0"
+                    f"{where}.flow.layers: layer {layer} of model {model} does not exist; there are {models} models "
+                    f"of {layers} layers, counted from 0"
                 )
 
     def _check_values(self, models: int, layers: int, where: str) -> None:
         whole = PartConfig(weights=self.weights, densities=self.densities)
         whole_mean = self.definition.weighted and not self.definition.based and self.normalizes
         for place, part in ((where, whole), *((f"{where}.parts.{i}", part) for i, part in enumerate(self.parts))):
-            for name, found in (("weights", part.weights), ("densities", part.densities)):
-                if found and len(found) != models:
-                    raise RecipeError(f"{place}.{name}: {len(found)} for {models} models; give one a model")
+            for name, values in (("weights", part.weights), ("densities", part.densities)):
+                if values and len(values) != models:
+                    raise RecipeError(f"{place}.{name}: {len(values)} for {models} models; give one per model")
             if whole_mean and part.weights and not sum(part.weights):
-                raise RecipeError(f"{place}.weights: they sum to 0, and are divided by their sum")
+                raise RecipeError(f"{place}.weights: sum to 0, but are divided by their sum")
             if part.layers and max(numbers(part.layers)) >= layers:
-                raise RecipeError(f"{place}.layers: {part.layers}, and there are {layers} layers, from 0")
+                raise RecipeError(f"{place}.layers: {part.layers}; there are only {layers} layers, counted from 0")
 
 
 class MergedConfig(MergeConfig):
@@ -244,30 +246,30 @@ class MergedConfig(MergeConfig):
     """Common ancestor of the models, for methods that need one; written as in `of`, such as `NAME.distilled`."""
 
     def options(self) -> MergeConfig:
-        """The step's own options."""
+        """The options of the merge step."""
         return MergeConfig.model_validate(self.model_dump(exclude={"of", "base"}))
 
 
 def numbers(text: str) -> list[int]:
-    """The numbers that `0-3,7` stands for, in its order.
+    """The numbers of a list such as `0-3,7`, in order.
 
     Raises:
-        ValueError: It is of another form.
+        ValueError: It has another form.
     """
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
-            raise ValueError(f"layers: {text!r} is no list of layers, such as `0-3,7`")
+            raise ValueError(f"layers: {text!r} is not a list of layers, such as `0-3,7`")
         found += range(int(first), int(last if dash else first) + 1)
     return found
 
 
 def name_of(number: int) -> str:
-    """What the step's input of a model is called, by the model's place from 0."""
+    """The name of a model's input of the step, by the model's number from 0."""
     return f"model_{number}" if number else "model"
 
 
 def _on_hub(source: ChatSource) -> bool:
-    """Whether a source has splits of its own, of which a training one is named."""
+    """Whether a source is a dataset on the hub, whose split names say whether it is training data."""
     return "." not in PurePath(source.path).name and source.path.count("/") == 1

@@ -1,7 +1,7 @@
-"""Evolution: ask for vectors, try the models that they stand for, tell what these are worth, and write all down.
+"""Evolution by CMA-ES: sample vectors, merge and evaluate the models that they describe, and record every trial.
 
-CMA-ES (Hansen 2016, arXiv 1604.00772) by the `cmaes` package, on vectors of D numbers; as in Akiba et al. 2024, arXiv
-2403.13187, where both spaces are searched by it.
+CMA-ES (Hansen 2016, arXiv 1604.00772) by the `cmaes` package, on vectors of D numbers; Akiba et al. 2024, arXiv
+2403.13187, use it for both spaces.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from prunus.steps.merge.config import MergeConfig
 from prunus.steps.merge.genome import Genome
 
 Scores = dict[str, float]
-"""What a model is worth by each task, from 0 to 1."""
+"""A model's mean reward on each task, from 0 to 1."""
 Try = Callable[[MergeConfig, int], Scores]
-"""Merges by options and asks the tasks' conversations of a part: 0 those of every trial, 1 those of the finalists."""
+"""Merges with the given options and evaluates on a part of the conversations: 0 for all trials, 1 for finalists."""
 JOURNAL = "journal.jsonl"
 _KEPT = ("number", "part", "vector", "scores")
 
@@ -35,10 +35,10 @@ class Trial:
     """One line of the journal.
 
     Attributes:
-        number: From 0, the start; of trials in part 1 the number of the trial that is asked again.
-        part: Which conversations were asked.
-        vector: What was tried.
-        scores: What it is worth, by task.
+        number: Counted from 0, the start; in part 1, the number of the finalist's first trial.
+        part: The part of the conversations.
+        vector: The vector.
+        scores: Its scores, by task.
     """
 
     number: int
@@ -48,76 +48,76 @@ class Trial:
 
     @property
     def fitness(self) -> float:
-        """The mean over tasks, each counting alike."""
+        """The mean over tasks, with equal weights."""
         return sum(self.scores.values()) / len(self.scores)
 
 
 class Journal:
-    """Every trial so far, a line each, in a folder that outlives a kill."""
+    """Every trial so far, one per line, in a folder that survives an interruption."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.file = folder / JOURNAL
         self.trials = {(trial.number, trial.part): trial for trial in _read(self.file)}
 
-    def known(self, number: int, part: int, vector: np.ndarray) -> Trial | None:
-        """That trial, if it was made with that very vector."""
-        found = self.trials.get((number, part))
-        return found if found is not None and found.vector == vector.tolist() else None
+    def find(self, number: int, part: int, vector: np.ndarray) -> Trial | None:
+        """A recorded trial, if it had the same vector."""
+        trial = self.trials.get((number, part))
+        return trial if trial is not None and trial.vector == vector.tolist() else None
 
     def add(self, trial: Trial, **facts: Any) -> None:
-        """Write a trial down; a kill after this does not lose it."""
+        """Record a trial durably."""
         line = {**vars(trial), "fitness": trial.fitness, **facts}
         with self.file.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(line, allow_nan=False) + "\n")
             handle.flush()
             os.fsync(handle.fileno())
-        (self.file.parent / "complete").touch()  # an unfinished step with this is gone on with, and not removed
+        (self.file.parent / "complete").touch()  # marks the unfinished step as resumable
         self.trials[trial.number, trial.part] = trial
 
 
 def evolve(
     genome: Genome, attempt: Try, journal: Journal, on_trial: Callable[[int], None] = lambda _: None
 ) -> tuple[MergeConfig, dict[str, float]]:
-    """The best options that so many trials find.
+    """The best options of `genome.evolve.trials` trials.
 
-    The first trial is the start itself. The best of all, and the start, are then asked other conversations, and the
-    one with the best mean over both is taken: the best of many trials owes part of its fitness to luck.
+    The first trial is the start itself. The best trials and the start are then evaluated on other conversations, and
+    the one with the best mean over both parts is chosen: the best of many trials owes part of its fitness to luck.
 
     Args:
-        genome: What vectors stand for.
-        attempt: Merges and asks.
-        journal: The trials that an earlier run made, and where new ones go.
-        on_trial: Told how many trials are made.
+        genome: Maps vectors to options.
+        attempt: Merges and evaluates.
+        journal: Trials of an interrupted run; new ones are added.
+        on_trial: Called with the number of trials so far.
 
     Returns:
         The options, and `fitness` and `fitness_start` on all conversations.
     """
 
-    def tried(number: int, part: int, vector: np.ndarray) -> Trial:
-        found = journal.known(number, part, vector)
-        if found is None:
-            found = Trial(number, part, vector.tolist(), attempt(genome.decode(vector), part))
-            journal.add(found)
-        return found
+    def run(number: int, part: int, vector: np.ndarray) -> Trial:
+        trial = journal.find(number, part, vector)
+        if trial is None:
+            trial = Trial(number, part, vector.tolist(), attempt(genome.decode(vector), part))
+            journal.add(trial)
+        return trial
 
     trials = []
-    for number, (vector, tell) in enumerate(_asked(genome)):
-        trials.append(tried(number, 0, vector))
-        tell(trials[-1].fitness)
+    for number, (vector, report) in enumerate(_vectors(genome)):
+        trials.append(run(number, 0, vector))
+        report(trials[-1].fitness)
         on_trial(len(trials))
     best = sorted(trials[1:], key=lambda trial: -trial.fitness)[: genome.evolve.finalists]
     means = {}
     for trial in (trials[0], *best):
-        again = tried(trial.number, 1, np.array(trial.vector))
+        again = run(trial.number, 1, np.array(trial.vector))
         means[trial.number] = (trial.fitness + again.fitness) / 2
     chosen = max(means, key=lambda number: means[number])
     figures = {"fitness": means[chosen], "fitness_start": means[0], "chosen_trial": float(chosen)}
     return genome.decode(np.array(trials[chosen].vector)), figures
 
 
-def _asked(genome: Genome) -> Iterator[tuple[np.ndarray, Callable[[float], None]]]:
-    """The vectors of all trials, each with the function that takes its fitness; the start comes first."""
+def _vectors(genome: Genome) -> Iterator[tuple[np.ndarray, Callable[[float], None]]]:
+    """The vectors of all trials, the start first, each with a function to report its fitness to."""
     from cmaes import CMA
 
     evolve, start = genome.evolve, genome.start()
@@ -126,19 +126,19 @@ def _asked(genome: Genome) -> Iterator[tuple[np.ndarray, Callable[[float], None]
         mean=start, sigma=evolve.sigma, bounds=genome.bounds(), seed=genome.config.seed, population_size=population
     )
     yield start, lambda _: None
-    asked: list[np.ndarray] = []
-    worth: list[float] = []
+    vectors: list[np.ndarray] = []
+    fitness: list[float] = []
     for _ in range(evolve.trials - 1):
-        asked.append(search.ask())
-        yield asked[-1], worth.append
-        if len(asked) == population:
-            search.tell([(vector, -fitness) for vector, fitness in zip(asked, worth, strict=True)])
-            asked.clear()
-            worth.clear()
+        vectors.append(search.ask())
+        yield vectors[-1], fitness.append
+        if len(vectors) == population:
+            search.tell([(vector, -value) for vector, value in zip(vectors, fitness, strict=True)])
+            vectors.clear()
+            fitness.clear()
 
 
 def _read(file: Path) -> Iterator[Trial]:
-    """The trials of a journal. A line that a kill left unfinished is taken off.
+    """The trials of a journal. An incomplete last line, left by an interruption, is removed.
 
     Raises:
         ArtifactError: A line before it is damaged.
@@ -152,5 +152,5 @@ def _read(file: Path) -> Iterator[Trial]:
             yield TypeAdapter(Trial).validate_python({name: line[name] for name in _KEPT})
         except (ValidationError, TypeError, LookupError):
             raise ArtifactError(
-                f"{file}: holds a line that is no trial: {str(line)[:80]}; remove the file to try anew"
+                f"{file}: damaged: not a trial: {str(line)[:80]}; delete the file to start again"
             ) from None

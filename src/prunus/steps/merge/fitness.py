@@ -1,4 +1,4 @@
-"""What a merged model is worth: its answers to conversations with checks, by rule, task by task."""
+"""Fitness of a merged model: the mean reward of its answers to conversations with checks, task by task."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from prunus.verify.reward import reward
 
 @dataclass
 class Fitness:
-    """Who asks.
+    """Evaluates models.
 
     Attributes:
-        tasks: Conversations by task, as `questions.read_tasks` gives them.
-        tokenizer: Of all models.
-        evolve: How many are asked, and how long answers may be.
-        context: Tokens that the models were made for.
-        device: Where.
-        dtype: In what type.
-        runtime: In what portions.
+        tasks: Conversations by task, from `questions.read_tasks`.
+        tokenizer: The tokenizer of all models.
+        evolve: Number of conversations, and maximum length of answers.
+        context: The models' maximum sequence length in tokens.
+        device: Device to run on.
+        dtype: Type of the weights.
+        runtime: Micro-batch size.
     """
 
     tasks: dict[str, list[Conversation]]
@@ -43,11 +43,11 @@ class Fitness:
     runtime: Runtime
 
     def of(self, folder: Path, part: int) -> dict[str, float]:
-        """The mean reward of a model's likeliest answers, by task; see `prunus.verify.reward`.
+        """The mean reward of a model's greedy answers, by task; see `prunus.verify.reward`.
 
         Args:
-            folder: The model's.
-            part: 0 asks the conversations of every trial, 1 those of the finalists.
+            folder: The model's folder.
+            part: 0 for the conversations of every trial, 1 for those of the finalists.
 
         Raises:
             DataError: A prompt leaves no room for an answer, or a check cannot be read.
@@ -58,8 +58,8 @@ class Fitness:
         model = load_model(folder, self.device, self.dtype).requires_grad_(False)
         writing = GenerationOptions(self.evolve.max_new_tokens, where="merge.evolve")
         rewards: dict[str, list[float]] = {name: [] for name in self.tasks}
-        portions = batches(prompts, self.runtime.device_batch_size)
-        for number, answer in answers(portions, writing, model, self.tokenizer):
+        prompt_batches = batches(prompts, self.runtime.device_batch_size)
+        for number, answer in answers(prompt_batches, writing, model, self.tokenizer):
             name, row = rows[number]
             rewards[name].append(reward(answer.text, row.check or {}, row.tools or (), row.where))
         return {name: sum(several) / len(several) for name, several in rewards.items()}
@@ -71,5 +71,5 @@ class Fitness:
         text, ids = rendered(row.prompt_turns(), self.tokenizer, row.where, row.tools)
         room = self.context - self.evolve.max_new_tokens
         if len(ids) > room:
-            raise DataError(f"{row.where}: {len(ids)} tokens, and {room} leave room for an answer")
+            raise DataError(f"{row.where}: {len(ids)} tokens leave no room for an answer; allowed: {room}")
         return Prompt(number, ids, text)

@@ -1,8 +1,9 @@
-"""Data-flow merging: layers of several models one after the other, as one plain model (arXiv 2403.13187, section 3.2).
+"""Data-flow merging: layers of several models in sequence, as one plain model (arXiv 2403.13187, section 3.2).
 
-The paper multiplies the input of each layer by a scale. In a network whose norms come before what they feed, and see no
-scale, (c x) + f(c x) = c (x + f(x) / c): to scale the stream by c is to scale all that is written later by 1 / c, up to
-a factor that the last norm takes out. So here the scale is on what a layer writes, and goes into the matrices that do.
+The paper multiplies the input x of each layer f by a scale c. In a pre-norm network, f(c x) = f(x), since norms ignore
+scale. So (c x) + f(c x) = c (x + f(x) / c): scaling the stream by c equals scaling everything that is added later by
+1 / c, up to a factor that the last norm removes. Here the scale is applied to what a layer adds to the stream, and is
+multiplied into its output matrices.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ LayerPath = Sequence[tuple[int, int]]
 
 
 def flowing(path: LayerPath, scales: Sequence[float], models: Sequence[Weights], family: Family) -> list[TensorPlan]:
-    """The weights of the model whose layers are those of `path`, (model, layer) each; the rest is the first model's."""
+    """The weights of the model with the layers of `path`, as (model, layer); other weights are the first model's."""
     layers: dict[tuple[int, int], list[tuple[Place, TensorInfo]]] = {}
     shared = []
     for number, weights in enumerate(models):
@@ -41,13 +42,13 @@ def flowing(path: LayerPath, scales: Sequence[float], models: Sequence[Weights],
 
 
 def flow_config(config: Mapping[str, Any], shape: Shape, path: LayerPath) -> dict[str, Any]:
-    """The config.json of such a model, lists by layer in its path's order."""
+    """The config.json of such a model; per-layer lists are in the order of the path."""
     layers = [layer for _, layer in path]
     return student_config(config, shape, shape.with_dimensions({"num_hidden_layers": len(layers)}), layers)
 
 
 def _copied(name: str, info: TensorInfo, scale: float, offset: float) -> TensorPlan:
-    """A weight under another name, multiplied."""
+    """A weight under another name, multiplied by `scale`."""
 
     def pieces() -> Iterator[bytes]:
         if scale == 1.0 or info.dtype not in TYPES:

@@ -1,4 +1,4 @@
-"""What a method of merging is, in the letters of `merge.methods`."""
+"""The definition of a merge method, in the notation of `merge.methods`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Operands:
-    """One weight of every model, and the values that it is merged by.
+    """One weight of every model, and the values for merging it.
 
     Attributes:
-        tensors: θ_k, of one shape, in the order of the models.
-        base: θ_0, or None where the method has no base.
+        tensors: θ_k, all of one shape, in the order of the models.
+        base: θ_0, or None if the method has no base.
         weights: w_k.
-        densities: The share of each δ_k's values that is kept, in (0, 1].
-        t: The place on the arc, from 0 to 1.
-        decay: How much less each checkpoint counts than the next one, in (0, 1].
+        densities: The fraction of each δ_k's values to keep, in (0, 1].
+        t: The position on the arc, from 0 to 1.
+        decay: The weight of each checkpoint relative to the next one, in (0, 1].
         scale: λ.
         normalize: Whether sums are divided by the sum of the weights.
-        chance: A generator for each model, by its place from 0.
+        chance: Random generator of each model, by its number from 0.
     """
 
     tensors: Sequence[Tensor]
@@ -39,7 +39,7 @@ class Operands:
     @property
     def origin(self) -> Tensor:
         """θ_0 of a method that has a base."""
-        assert self.base is not None  # `MergeConfig.check_fits` asked for it
+        assert self.base is not None  # `MergeConfig.check_fits` requires it
         return self.base
 
     @property
@@ -53,12 +53,12 @@ class MergeMethod:
     """A method of merging.
 
     Attributes:
-        merge: Makes one weight of the merged model. None where whole layers are taken as they are.
-        result: What comes out, in a line for the docs.
-        options: The options that it reads, beside `parts`. The properties below follow from them.
+        merge: Computes one weight of the merged model. None if whole layers are copied.
+        result: The formula, as a line for the docs.
+        options: The options that it reads, in addition to `parts`. The properties below follow from them.
         source: The paper.
-        note: What help says of it behind its name.
-        normalizes: Whether it divides by the sum of the weights unless told otherwise, as mergekit has it.
+        note: Explanation after its name in help texts.
+        normalizes: Whether it divides by the sum of the weights by default, as in mergekit.
         single: Whether one model is enough.
     """
 
@@ -72,7 +72,7 @@ class MergeMethod:
 
     @property
     def based(self) -> bool:
-        """Whether it merges differences to a model that all descend from."""
+        """Whether it merges differences to a common ancestor."""
         return "base" in self.options
 
     @property
@@ -82,10 +82,10 @@ class MergeMethod:
 
     @property
     def sparse(self) -> bool:
-        """Whether only a share of the differences is kept."""
+        """Whether only a fraction of the differences is kept."""
         return "densities" in self.options
 
     @property
     def interpolates(self) -> bool:
-        """Whether it goes from one model to one other."""
+        """Whether it interpolates between two models."""
         return "t" in self.options

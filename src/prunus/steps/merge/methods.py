@@ -1,8 +1,8 @@
-"""The methods of merging: pure functions on one weight's tensors, and at the end the table of methods made of them.
+"""Merge methods: pure functions on one weight's tensors, and at the end the table of methods.
 
 K models; θ_k the weight of model k, θ_0 that of the base; δ_k = θ_k - θ_0; w_k model k's weight; λ the scale
 
-Options and help are made from the table too, so torch is imported where it is used.
+Options and help are also made from the table, so torch is imported only inside the functions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from prunus.steps.merge.method import MergeMethod, Operands
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-_PARALLEL = 0.9995  # |cos| above which an arc is a line, as mergekit has it
+_PARALLEL = 0.9995  # |cos| above which the arc is replaced by a line, as in mergekit
 _LEAST = 1e-8
 
 
@@ -26,20 +26,20 @@ def linear(tensors: Sequence[Tensor], weights: Sequence[float], normalize: bool)
 
 
 def average(tensors: Sequence[Tensor], decay: float) -> Tensor:
-    """The mean of checkpoints in the order of training, checkpoint k of K counting decay^(K - k).
+    """The weighted mean of checkpoints in the order of training; checkpoint k of K has weight decay^(K - k).
 
-    With decay 1 the plain mean (Izmailov et al. 2018, arXiv 1803.05407; of the latest checkpoints: Kaddour 2022, arXiv
-    2209.14981); below it an exponential moving average over them.
+    With decay 1 it is the plain mean (Izmailov et al. 2018, arXiv 1803.05407; of the latest checkpoints: Kaddour 2022,
+    arXiv 2209.14981), below 1 an exponential moving average.
     """
     count = len(tensors)
     return linear(tensors, [decay ** (count - 1 - k) for k in range(count)], normalize=True)
 
 
 def slerp(first: Tensor, second: Tensor, t: float) -> Tensor:
-    """The point at `t` of the arc from one weight to the other (Shoemake 1985), each seen as one vector.
+    """The point at `t` on the arc from one weight to the other (Shoemake 1985), each flattened to a vector.
 
-    sin((1 - t) φ) / sin φ · θ_1 + sin(t φ) / sin φ · θ_2, where φ is the angle between them; a straight line where they
-    are all but parallel.
+    sin((1 - t) φ) / sin φ · θ_1 + sin(t φ) / sin φ · θ_2, where φ is the angle between them; linear interpolation if
+    they are nearly parallel.
     """
     import torch
 
@@ -55,7 +55,7 @@ def slerp(first: Tensor, second: Tensor, t: float) -> Tensor:
 def added(base: Tensor, deltas: Sequence[Tensor], weights: Sequence[float], scale: float, normalize: bool) -> Tensor:
     """θ_0 + λ Σ_k w_k δ_k: task arithmetic (Ilharco et al. 2022, arXiv 2212.04089, section 2).
 
-    Where `normalize`, the sum is divided by Σ_k w_k, which the paper does not do.
+    With `normalize`, the sum is divided by Σ_k w_k, which the paper does not do.
     """
     total = sum(weight * delta for weight, delta in zip(weights, deltas, strict=True))
     divisor = sum(weights) if normalize else 1.0
@@ -73,7 +73,7 @@ def elected(base: Tensor, deltas: Sequence[Tensor], weights: Sequence[float], sc
     election = cast("Tensor", sum(weight * delta for weight, delta in zip(weights, deltas, strict=True)))
     positive = election >= 0
     total, divisor = torch.zeros_like(base), torch.zeros_like(base)
-    for weight, delta in zip(weights, deltas, strict=True):  # one by one: a stack would be many weights at a time
+    for weight, delta in zip(weights, deltas, strict=True):  # one by one: a stack would need memory for all models
         weighted = weight * delta
         agree = torch.where(positive, weighted > 0, weighted < 0)
         total += torch.where(agree, weighted, 0)
@@ -84,10 +84,10 @@ def elected(base: Tensor, deltas: Sequence[Tensor], weights: Sequence[float], sc
 
 
 def trimmed(delta: Tensor, density: float) -> Tensor:
-    """The largest `density` of a difference's values, at least one, the others being 0 (TIES, as above).
+    """The largest `density` of a difference's values, at least one; all others become 0 (TIES, as above).
 
-    The paper trims each model's differences as one vector; here each weight is trimmed by itself, as mergekit does, so
-    that one weight is enough to know.
+    Deviation: the paper trims all of a model's differences as one vector; here, as in mergekit, each weight is trimmed
+    separately, so that one weight at a time is enough.
     """
     import torch
 
@@ -101,7 +101,7 @@ def trimmed(delta: Tensor, density: float) -> Tensor:
 
 
 def dropped(delta: Tensor, density: float, generator: Generator) -> Tensor:
-    """Each value kept by chance `density` and divided by it (DARE, Yu et al. 2023, arXiv 2311.03099, equation 3)."""
+    """Each value kept with probability `density`, and divided by it (DARE, Yu et al. 2023, arXiv 2311.03099, eq. 3)."""
     import torch
 
     kept = torch.bernoulli(torch.full_like(delta, density), generator=generator)
@@ -125,17 +125,19 @@ def model_stock(base: Tensor, tensors: Sequence[Tensor]) -> Tensor:
     ]
     cosine = torch.stack(pairs).mean()
     divisor = 1 + (count - 1) * cosine
-    t = count * cosine / divisor if divisor.abs() > 1e-6 else torch.zeros_like(cosine)  # opposite: the base stays
+    t = (
+        count * cosine / divisor if divisor.abs() > 1e-6 else torch.zeros_like(cosine)
+    )  # opposite differences: return the base
     return base + t * (linear(tensors, [1.0] * count, normalize=True) - base)
 
 
 def _trimmed(one: Operands) -> list[Tensor]:
-    """The largest values of each δ_k."""
+    """δ_k with their largest values."""
     return [trimmed(delta, density) for delta, density in zip(one.deltas, one.densities, strict=True)]
 
 
 def _dropped(one: Operands) -> list[Tensor]:
-    """Values of each δ_k by chance."""
+    """δ_k with random values."""
     pairs = enumerate(zip(one.deltas, one.densities, strict=True))
     return [dropped(delta, density, one.chance(k)) for k, (delta, density) in pairs]
 
@@ -206,4 +208,4 @@ METHODS = {
         single=True,
     ),
 }
-"""Every method by its name. Options, help, dispatch and the table of docs/merge.md follow from it."""
+"""Every method by name. Options, help, dispatch and the table of docs/merge.md are made from it."""

@@ -1,4 +1,4 @@
-"""The conversations that evolution is fit for, and that they are none of those that are reported."""
+"""The conversations for fitness, and the check that the evaluation does not report them."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ def read_tasks(evolve: EvolveConfig, where: str) -> dict[str, list[Conversation]
 
     Raises:
         RecipeError: There is no task.
-        DataError: A source cannot be read, a row has no check, or there are too few.
-        HubError: The hub does not give one.
+        DataError: A source cannot be read, a row has no check, or there are too few rows.
+        HubError: The hub does not provide a source.
     """
     if not evolve.tasks:
-        raise RecipeError(f"{where}.tasks: missing; evolution needs something to be fit for")
+        raise RecipeError(f"{where}.tasks: missing; evolution needs tasks to measure fitness on")
     return {name: _rows(source, 2 * evolve.items, f"{where}.tasks.{name}") for name, source in evolve.tasks.items()}
 
 
 def check_not_reported(
     tasks: Mapping[str, Sequence[Conversation]], reported: Collection[str], evolve: EvolveConfig, where: str
 ) -> None:
-    """Refuse conversations that the evaluation asks too.
+    """Refuse conversations that are also in the evaluation.
 
     Args:
-        tasks: Of fitness, as `read_tasks` gives them.
-        reported: The `asked` of every item that is reported.
-        evolve: Whether that is allowed.
-        where: The option's path, for messages.
+        tasks: The tasks for fitness, from `read_tasks`.
+        reported: The `conversation_key` of every item of the evaluation.
+        evolve: The options, which may allow this.
+        where: The name of the option, for messages.
 
     Raises:
         RecipeError: Names the first row.
@@ -43,16 +43,16 @@ def check_not_reported(
     if evolve.i_am_tuning_on_the_test_set:
         return
     for name, rows in tasks.items():
-        same = [row for row in rows if asked(row.prompt_turns()) in reported]
+        same = [row for row in rows if conversation_key(row.prompt_turns()) in reported]
         if same:
             raise RecipeError(
-                f"{where}.tasks.{name}: {len(same)} of {len(rows)} conversations are also what `evaluate` asks, the "
-                f"first of them {same[0].where}; give others, or say i_am_tuning_on_the_test_set: true"
+                f"{where}.tasks.{name}: {len(same)} of {len(rows)} conversations are also in `evaluate.tasks`, the "
+                f"first is {same[0].where}; give others, or set i_am_tuning_on_the_test_set: true"
             )
 
 
-def asked(messages: Sequence[Mapping[str, Any]]) -> str:
-    """What a conversation is told by: who says what, spaces apart."""
+def conversation_key(messages: Sequence[Mapping[str, Any]]) -> str:
+    """A key that identifies a conversation: roles and contents, with white space normalised."""
     return json.dumps([[turn["role"], " ".join(str(turn.get("content") or "").split())] for turn in messages])
 
 
@@ -61,5 +61,5 @@ def _rows(source: ChatSource, count: int, where: str) -> list[Conversation]:
     for row in rows:
         row.require("checks")
     if len(rows) < count:
-        raise DataError(f"{where}: {source.path} holds {len(rows)} conversations, and {count} are asked (2 x items)")
+        raise DataError(f"{where}: {source.path} has {len(rows)} conversations, expected at least {count} (2 x items)")
     return rows

@@ -1,7 +1,7 @@
-"""What the settings of a model amount to: equal for two configs that transformers computes the same with.
+"""The effective settings of a model: equal for two configs with which transformers computes the same.
 
-A setting that is left out is its default, one that does nothing is left out, and what has several spellings is read as
-transformers reads it.
+Missing settings get their defaults, settings without effect are omitted, and alternative spellings are resolved as in
+transformers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TRAINING = (
     "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
 )  # fmt: skip
 _ROUNDING = ("pretraining_tp", "reorder_and_upcast_attn")
-_ELSEWHERE = ("bos_token_id", "eos_token_id", "pad_token_id", "is_decoder", "use_cache")  # generation's
+_ELSEWHERE = ("bos_token_id", "eos_token_id", "pad_token_id", "is_decoder", "use_cache")  # used in generation only
 _RESOLVED = (
     "head_dim", "layer_types", "max_position_embeddings", "max_window_layers", "n_inner", "no_rope_layer_interval",
     "num_experts_per_tok", "original_max_position_embeddings", "rope_parameters", "sliding_window",
@@ -41,12 +41,12 @@ _ROPES: dict[str, dict[str, Any]] = {
     },
     "longrope": {**_TRAINED, "attention_factor": None, "short_factor": None, "long_factor": None},
 }  # fmt: skip
-"""What each kind of rotary positions is computed from, with transformers' defaults; of others everything counts."""
-_BY_CONTEXT = ("dynamic", "longrope")  # computed from the context too
+"""The parameters of each kind of rotary positions, with transformers' defaults; of unknown kinds, all are compared."""
+_BY_CONTEXT = ("dynamic", "longrope")  # these also depend on the maximum context
 
 
-def settled(folder: ModelFolder) -> dict[str, Any]:
-    """The settings that decide what a model's weights compute.
+def effective_settings(folder: ModelFolder) -> dict[str, Any]:
+    """The settings that affect what a model's weights compute.
 
     Raises:
         ModelError: transformers does not read the config.json.
@@ -62,7 +62,7 @@ def settled(folder: ModelFolder) -> dict[str, Any]:
         *sizes,
         *(field.name for field in fields(PreTrainedConfig)),
     }
-    known = [field.name for field in fields(type(loaded))]  # transformers passes over everything else
+    known = [field.name for field in fields(type(loaded))]  # transformers ignores everything else
     named = [name for name in known if name not in passed]
     shape = {name: size for name, size in folder.shape.dimensions().items() if name != "max_position_embeddings"}
     windows = _windows(loaded, folder.context) if "sliding_window" in known else {}
@@ -79,7 +79,7 @@ def settled(folder: ModelFolder) -> dict[str, Any]:
 
 
 def _windows(loaded: Any, context: int) -> dict[str, Any]:
-    """Which layers attend in a window, and how long it is; nothing of one that no layer has, or that no text fills."""
+    """The layers with a sliding window, and its length; None if no layer has one, or it is not below the context."""
     kinds, window = getattr(loaded, "layer_types", None), loaded.sliding_window
     if (kinds is not None and "sliding_attention" not in kinds) or (window or 0) >= context:
         window = None
@@ -88,18 +88,18 @@ def _windows(loaded: Any, context: int) -> dict[str, Any]:
 
 
 def _rope(loaded: PreTrainedConfig) -> dict[str, Any]:
-    """The rotary parameters that count, of each kind of layers that has its own."""
-    loaded.standardize_rope_params()  # once more, as every model does that is made from it
-    found: Mapping[str, Any] = loaded.rope_parameters or {}
-    sets = {key: value for key, value in found.items() if isinstance(value, Mapping)}
+    """The rotary parameters with an effect, for each kind of layer that has separate ones."""
+    loaded.standardize_rope_params()  # again, as every model does when it is built from the config
+    parameters: Mapping[str, Any] = loaded.rope_parameters or {}
+    sets = {key: value for key, value in parameters.items() if isinstance(value, Mapping)}
     if not sets:
-        return _counting("rope_parameters", found)
+        return _effective("rope_parameters", parameters)
     return {
-        key: value for kind, one in sets.items() for key, value in _counting(f"rope_parameters.{kind}", one).items()
+        key: value for kind, one in sets.items() for key, value in _effective(f"rope_parameters.{kind}", one).items()
     }
 
 
-def _counting(where: str, rope: Mapping[str, Any]) -> dict[str, Any]:
+def _effective(where: str, rope: Mapping[str, Any]) -> dict[str, Any]:
     own = _ROPES.get(str(rope.get("rope_type")), dict.fromkeys(rope))
     defaults = _ALL_ROPES | own
     values = {key: rope[key] if rope.get(key) is not None else default for key, default in defaults.items()}

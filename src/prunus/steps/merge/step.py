@@ -1,4 +1,4 @@
-"""The `merge` step: models of one shape become one, weight by weight, by options that are given or evolved."""
+"""The `merge` step: models of one shape are merged weight by weight, with given or evolved options."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prunus.models.folder import ModelFolder, copy_along, write_config
 from prunus.models.lineage import BASIS, KEPT, copy_lineage
 from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
 from prunus.runtime import Runtime
-from prunus.steps.merge.alike import check_alike
+from prunus.steps.merge.compatibility import check_mergeable
 from prunus.steps.merge.config import MergeConfig, name_of
 from prunus.steps.merge.evolve import JOURNAL, Journal, Scores, evolve
 from prunus.steps.merge.fitness import Fitness
@@ -31,11 +31,11 @@ MERGED = "merge.json"
 
 
 class Inputs:
-    """What is merged.
+    """The models to merge.
 
     Args:
-        base: What all descend from, for methods that ask for it.
-        data: The conversations of fitness; only there so that what they hold decides the result's name.
+        base: Their common ancestor, for methods that need one.
+        data: The conversations for fitness; unused here, but part of the result's fingerprint.
         models: `model`, `model_1`, `model_2` and so on: the folders, in order.
     """
 
@@ -45,37 +45,37 @@ class Inputs:
 
 
 def run(config: MergeConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
-    """Write the merged model to `out`, and beside it `merge.json`, the options that it was merged by.
+    """Write the merged model to `out`, with `merge.json`, the options of the merge.
 
-    An evolution also leaves `journal.jsonl`, a line for every trial, and `parents.json`, what each model is worth by
-    itself. A killed one goes on from its journal.
+    An evolution also writes `journal.jsonl`, a line for every trial, and `parents.json`, the fitness of each input
+    model. An interrupted evolution resumes from its journal.
 
     Returns:
-        Parameters, total and non-embedding; of an evolution its trials, and the fitness of the start, of the best
-        parent and of what was chosen.
+        Parameters, total and non-embedding; for an evolution also the number of trials, and the fitness of the start,
+        of the best input model and of the chosen trial.
 
     Raises:
-        ModelError: The models differ in more than their values, or the merged ones are not finite.
-        DataError: Conversations of fitness cannot be used.
-        ArtifactError: The disk has no room.
+        ModelError: The models differ in more than their weights' values, or merged values are not finite.
+        DataError: The conversations for fitness cannot be used.
+        ArtifactError: The disk is too full.
     """
     models = [ModelFolder(path) for path in inputs.models]
     base = ModelFolder(inputs.base) if inputs.base is not None else None
     config.check_fits(len(models), base is not None, models[0].shape.num_hidden_layers, "merge")
-    for note in check_alike(models, base, "merge"):
+    for note in check_mergeable(models, base, "merge"):
         console.warn(f"merge: {note}")
     figures: dict[str, float] = {}
     if config.evolve.trials:
         config, figures = _evolved(config, models, base, out, runtime, console)
     with console.progress("merge", sum(info.nbytes for info in models[0].weights.values()), "bytes") as progress:
         write_merged(config, models, base, out, progress.update)
-    if config.method != "flow" and len({_descent(model.path) for model in models}) == 1:
+    if config.method != "flow" and len({_lineage(model.path) for model in models}) == 1:
         copy_lineage(models[0].path, out)
     options = json.dumps(config.model_dump(mode="json", exclude_defaults=True), indent=2)
     replace_text(out / MERGED, as_written(options) + "\n")
     remove_checkpoints(out)
     device = device_of(runtime)
-    load_model(out, device, inference_dtype(runtime, device))  # as a stranger would
+    load_model(out, device, inference_dtype(runtime, device))  # a final check that transformers loads it
     shape = ModelFolder(out).shape
     sizes = {"parameters": shape.parameters, "non_embedding_parameters": shape.non_embedding_parameters}
     return {**sizes, **figures}
@@ -84,11 +84,11 @@ def run(config: MergeConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
 def write_merged(
     config: MergeConfig, models: Sequence[ModelFolder], base: ModelFolder | None, out: Path, on_progress: Any = None
 ) -> None:
-    """Write a merged model's folder, and hold its headers against its config.
+    """Write a merged model's folder, and check its headers against its config.
 
     Raises:
         ModelError: A value is not finite.
-        ArtifactError: The disk has no room.
+        ArtifactError: The disk is too full.
     """
     first = models[0]
     weights = [model.weights for model in models]
@@ -124,23 +124,23 @@ def _evolved(
         write_merged(options, models, base, trial)
         try:
             return fitness.of(trial, part)
-        except NotFiniteError:  # weights far from the parents' may overflow, and are then worth nothing
+        except NotFiniteError:  # weights far from the input models' may overflow; their fitness is 0
             return dict.fromkeys(fitness.tasks, 0.0)
 
     journal = Journal(folder)
     if config.evolve.i_am_tuning_on_the_test_set:
-        console.warn("evolution is allowed to tune on the test set; scores on it say nothing of other data")
+        console.warn("evolution may tune on the test set; scores on it say nothing about other data")
     parents = [{str(part): fitness.of(model.path, part) for part in (0, 1)} for model in models]
     genome = Genome(config, len(models), models[0].shape.num_hidden_layers)
     with console.progress("evolve", config.evolve.trials, "trials") as progress:
-        found, figures = evolve(genome, attempt, journal, progress.update)
+        options, figures = evolve(genome, attempt, journal, progress.update)
     shutil.rmtree(trial, ignore_errors=True)
     shutil.copyfile(journal.file, out / JOURNAL)
     replace_json(out / "parents.json", parents)
     means = [sum(sum(part.values()) / len(part) for part in parent.values()) / 2 for parent in parents]
-    return found, {"trials": float(config.evolve.trials), "fitness_best_parent": max(means), **figures}
+    return options, {"trials": float(config.evolve.trials), "fitness_best_parent": max(means), **figures}
 
 
-def _descent(folder: Path) -> tuple[bytes, ...]:
-    """What a student's descent is told by."""
+def _lineage(folder: Path) -> tuple[bytes, ...]:
+    """The files of a student's lineage, for comparison."""
     return tuple(file.read_bytes() for name in (KEPT, BASIS) if (file := folder / name).is_file())

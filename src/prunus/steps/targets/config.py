@@ -1,4 +1,4 @@
-"""Options of offline targets: what is kept of what the teacher says."""
+"""Options of cached targets: which of the teacher's predictions are stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What it costs to keep the teacher's targets."""
+"""Cost of cached targets."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from prunus.steps.targets.config import TargetsConfig
 
 
 def cost(config: TargetsConfig, shape: Shape, context: CostContext) -> Cost:
-    """Estimate it as if no sequence were read twice; how many there are is known when the text is tokenised."""
+    """Estimate the cost as if no sequence were repeated; their number is known only after tokenising."""
     tokens = config.sequences * config.sequence_length
     kept = min(config.count, shape.vocab_size) if config.keep == "top_k" else config.count
     per_token = kept * (2 if shape.vocab_size <= 2**16 else 4) + (2 * (kept + 1) if config.keep == "top_k" else 0)
-    portion = context.micro_batch(config.sequences) * config.sequence_length
-    memory = shape.parameters * 4 + ACTIVATIONS * portion * shape.hidden_size
+    batch_tokens = context.micro_batch(config.sequences) * config.sequence_length
+    memory = shape.parameters * 4 + ACTIVATIONS * batch_tokens * shape.hidden_size
     return Cost(tokens, tokens * shape.flops_per_token(config.sequence_length), memory, tokens * per_token)

@@ -1,6 +1,6 @@
-"""The `targets` step: the teacher reads once what its students will train on, and what it says is kept, made small.
+"""The `targets` step: the teacher reads its students' training data once, and its predictions are stored compactly.
 
-B batch, S sequence, V vocabulary, K kept tokens
+B batch, S sequence, V vocabulary, K stored tokens
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from prunus.steps.targets.config import TargetsConfig
 from prunus.training.head import buffer, head_logits
 
 PARALLEL = True
-_ROWS = 128  # positions whose probabilities exist at a time
+_ROWS = 128  # positions whose probabilities are in memory at a time
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The model that is asked, and the stream of tokens."""
+    """The teacher, and the stream of tokens."""
 
     model: Path
     tokens: Path
 
 
 def run(config: TargetsConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
-    """Keep what the model says of all blocks that training will read, together with the other processes if any.
+    """Store the model's predictions on all blocks that training will read. Several processes share the work.
 
-    Writes `numbers.npy`, `ids.npy` and, of `top_k`, `log_probabilities.npy`; see `data.targets.Targets`.
+    Writes `numbers.npy`, `ids.npy` and, with `top_k`, `log_probabilities.npy`; see `data.targets.Targets`.
 
     Returns:
-        Sequences, their tokens, bytes kept for a token, and how much the teacher gives to the tokens kept, on average.
+        Sequences, their tokens, stored bytes per token, and the mean probability of the stored tokens per position.
 
     Raises:
         DataError: The stream does not fill one sequence.
-        ModelError: The model cannot be loaded, makes its logits in a way of its own, or gives NaN or infinity.
+        ModelError: The model cannot be loaded, its logits are not a plain LM head's, or it gives NaN or infinity.
     """
     tokens, device = Tokens.open(inputs.tokens), device_of(runtime)
     blocks = Blocks(tokens, config.sequence_length)
@@ -56,12 +56,12 @@ def run(config: TargetsConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     model = load_model(inputs.model, device, inference_dtype(runtime, device)).requires_grad_(False)
     check_head(model)
     writing = _begin(config, out, numbers, len(read_head(model).weight))
-    size = runtime.device_batch_size  # portions are the same whatever is done already and whoever does the rest
-    portions = [slice(start, min(start + size, len(numbers))) for start in range(0, len(numbers), size)]
-    todo = [rows for rows in portions[distributed.rank() :: distributed.count()] if not writing.done(rows)]
+    size = runtime.device_batch_size  # batches do not depend on what is done already, nor on the number of processes
+    slices = [slice(start, min(start + size, len(numbers))) for start in range(0, len(numbers), size)]
+    todo = [rows for rows in slices[distributed.rank() :: distributed.count()] if not writing.done(rows)]
     with console.progress("targets", sum(rows.stop - rows.start for rows in todo), "sequences") as progress:
         for done, rows in enumerate(todo, start=1):
-            writing.write(rows, *_portion(model, blocks, config, numbers[rows]))
+            writing.write(rows, *_predictions(model, blocks, config, numbers[rows]))
             progress.update(sum(rows.stop - rows.start for rows in todo[:done]))
     distributed.wait()
     count = len(numbers) * config.sequence_length
@@ -71,14 +71,14 @@ def run(config: TargetsConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
         "bytes_per_token": writing.nbytes / count,
         "kept_mass": float(writing.mass.mean(dtype=np.float64)),
     }
-    distributed.wait()  # until all have read it
+    distributed.wait()  # until all processes have read the metrics' inputs
     if distributed.rank() == 0:
         remove_checkpoints(out)
     return metrics
 
 
 def _begin(config: TargetsConfig, out: Path, numbers: np.ndarray, vocabulary: int) -> TargetWriter:
-    """Room for all rows, made by the first process and mapped by all."""
+    """Files for all rows, created by the first process and mapped by all."""
     writing = TargetWriter(out, numbers)
     weighed = config.keep == "top_k"
     if distributed.rank() == 0:
@@ -90,10 +90,10 @@ def _begin(config: TargetsConfig, out: Path, numbers: np.ndarray, vocabulary: in
 
 
 @torch.no_grad()
-def _portion(
+def _predictions(
     model: PreTrainedModel, blocks: Blocks, config: TargetsConfig, numbers: np.ndarray
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """What is kept of some blocks, by their numbers [B], and the mean mass kept of each [B]."""
+    """The stored values of some blocks, by their numbers [B], and the mean stored mass of each block [B]."""
     length = config.sequence_length
     ids = torch.from_numpy(blocks.batch(numbers)).to(model.device)
     positions = None
@@ -104,13 +104,13 @@ def _portion(
     head = read_head(model)
     logits = buffer(hidden, len(head.weight))
     chosen: list[Choice] = []
-    lots = _lots(config, numbers)
+    draws = _draws(config, numbers)
     for start in range(0, len(hidden), len(logits)):
         chunk = hidden[start : start + len(logits)]
         head_logits(chunk, head, logits[: len(chunk)])
         for first in range(0, len(chunk), _ROWS):
             rows = slice(first, min(first + _ROWS, len(chunk)))
-            chosen.append(_choose(logits[rows], lots[start + rows.start : start + rows.stop], config))
+            chosen.append(_choose(logits[rows], draws[start + rows.start : start + rows.stop], config))
     kept = [torch.cat([choice.ids for choice in chosen])]
     if config.keep == "top_k":
         kept.append(torch.cat([choice.log_probabilities for choice in chosen if choice.log_probabilities is not None]))
@@ -121,15 +121,15 @@ def _portion(
     return [values.view(len(numbers), length, -1).cpu().numpy() for values in kept], mass.float().cpu().numpy()
 
 
-def _lots(config: TargetsConfig, numbers: np.ndarray) -> np.ndarray:
-    """What tokens are drawn with, [B * S, K]; of no width where none is."""
+def _draws(config: TargetsConfig, numbers: np.ndarray) -> np.ndarray:
+    """Random numbers for sampling, [B * S, K]; of width 0 with `top_k`."""
     count = config.count if config.keep == "samples" else 0
     return np.concatenate([chances(config.seed, int(n), config.sequence_length, count) for n in numbers])
 
 
-def _choose(logits: torch.Tensor, lots: np.ndarray, config: TargetsConfig) -> Choice:
-    """What is kept of logits [R, V]."""
+def _choose(logits: torch.Tensor, draws: np.ndarray, config: TargetsConfig) -> Choice:
+    """The tokens to store from logits [R, V]."""
     if config.keep == "top_k":
         return top_k(logits, config.count, config.temperature)
     wide = np.float32 if logits.device.type == "mps" else np.float64
-    return drawn(logits, torch.from_numpy(lots.astype(wide)).to(logits.device), config.temperature)
+    return drawn(logits, torch.from_numpy(draws.astype(wide)).to(logits.device), config.temperature)

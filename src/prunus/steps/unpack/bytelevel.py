@@ -1,4 +1,4 @@
-"""Byte-level BPE by the name of llama.cpp's pre-tokenizer: export/pretokenizers.py, inverted."""
+"""Byte-level BPE, by the name of llama.cpp's pre-tokenizer: the inverse of gguf/pretokenizers.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from prunus.errors import ModelError
 from prunus.gguf.pretokenizers import BYTE_LEVEL
 
-_ALIKE = {
+_ALIASES = {
     "gpt-2": ("phi-2", "mpt", "olmo", "exaone4", "gigachat", "a.x-4.0", "mellum", "modern-bert", "jais", "trillion",
               "granite-docling"),
     "smollm": ("starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"),
@@ -18,25 +18,25 @@ _ALIKE = {
     "gpt-4o": ("llama4", "kanana2", "minimax-m2", "talkie"),
     "tekken": (),
 }  # fmt: skip
-"""Other names in llama.cpp (src/llama-vocab.cpp) of the same expressions, with the same use of whole words."""
+"""Other names in llama.cpp (src/llama-vocab.cpp) with the same expressions and the same treatment of whole words."""
 
-_NAMES = {alias: name for name, aliases in _ALIKE.items() for alias in (name, *aliases)}
+_NAMES = {alias: name for name, aliases in _ALIASES.items() for alias in (name, *aliases)}
 _WHOLE_WORDS_FIRST = ("llama-bpe", "tekken")
 _BOS_BY_ITSELF = ("llama-bpe", "tekken")
 _SAME_EXPRESSION = {"dbrx": "llama-bpe"}
-_NORMALISED = ("qwen2",)  # Qwen's own tokenizers compose characters first (NFC), which no key says
+_NORMALISED = ("qwen2",)  # Qwen's tokenizers normalise to NFC first, which no key records
 
 
 @dataclass(frozen=True)
 class ByteLevel:
-    """How a text is cut into words.
+    """How a text is split into words.
 
     Attributes:
-        name: llama.cpp's name of it, of several the one that export has.
+        name: llama.cpp's name; of several, the one that export uses.
         pieces: The steps of tokenizer.json.
-        whole_words: Whether a word that is a token is taken whole, whatever its merges say.
-        composed: Whether characters are composed first.
-        add_bos: Whether llama.cpp puts `bos` before a text where no key says so.
+        whole_words: Whether a word that is a token is not split, whatever its merges.
+        composed: Whether characters are composed (NFC) first.
+        add_bos: Whether llama.cpp adds `bos` before a text by default.
     """
 
     name: str
@@ -47,19 +47,19 @@ class ByteLevel:
 
 
 def byte_level_of(pre: str | None, where: str) -> ByteLevel:
-    """How llama.cpp's pre-tokenizer of that name cuts.
+    """llama.cpp's pre-tokenizer of a name.
 
     Raises:
-        ModelError: It is none that is known to be the same in transformers.
+        ModelError: It has no known equivalent in transformers.
     """
     name = _NAMES.get(str(pre))
     if name is None:
         raise ModelError(
-            f"{where}: tokenizer.ggml.pre is {pre!r:.40}; Prunus knows {', '.join(sorted(_NAMES))}. Guessing would "
-            "give other tokens in silence"
+            f"{where}: tokenizer.ggml.pre is {pre!r:.40}; allowed: {', '.join(sorted(_NAMES))}. A guess could "
+            "silently give other tokens"
         )
-    wanted = _SAME_EXPRESSION.get(name, name)
-    chain = next(chain for chain, known in BYTE_LEVEL.items() if known == wanted)
+    expression = _SAME_EXPRESSION.get(name, name)
+    chain = next(chain for chain, known in BYTE_LEVEL.items() if known == expression)
     steps = [_step(piece) for piece in chain]
     return ByteLevel(
         name,

@@ -1,4 +1,4 @@
-"""Options of unpack: how a GGUF file becomes a folder."""
+"""Options of unpack, which converts a GGUF file to a folder."""
 
 from __future__ import annotations
 

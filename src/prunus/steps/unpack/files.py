@@ -1,4 +1,4 @@
-"""The small files of a folder: config.json, and those of the tokenizer."""
+"""The small files of a folder: config.json, and the tokenizer's files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _ROLES = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "paddi
 
 
 def full_config(config: dict[str, Any], read: Read, dtype: str) -> dict[str, Any]:
-    """A config.json with the type of the weights and the numbers of tokens; where there is none it says so.
+    """A config.json with the dtype of the weights and the ids of special tokens, null if there is none.
 
-    Left out, transformers takes numbers of its own, which may be beyond the embedding.
+    Without null, transformers would use default ids, which may be beyond the embedding.
     """
     numbers = read.special.numbers
     ids = {f"{role}_token_id": numbers.get(name) for role, name in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"))}
@@ -28,13 +28,13 @@ def write_files(folder: Path, config: dict[str, Any], read: Read, suppressed: li
     """Write config.json, tokenizer.json, tokenizer_config.json, chat_template.jinja and generation_config.json.
 
     Args:
-        folder: Where to.
+        folder: The output folder.
         config: The contents of config.json.
         read: The tokenizer.
-        suppressed: Tokens that are never written.
+        suppressed: Tokens that are never generated.
 
     Raises:
-        ModelError: The `tokenizers` library does not take the tokenizer.
+        ModelError: The `tokenizers` library rejects the tokenizer.
     """
     write_config(folder, config)
     text = json.dumps(read.json, ensure_ascii=False)
@@ -42,13 +42,13 @@ def write_files(folder: Path, config: dict[str, Any], read: Read, suppressed: li
     replace_text(folder / "tokenizer.json", text)
     context = config.get("max_position_embeddings", config.get("n_positions"))
     settings: dict[str, Any] = {
-        "tokenizer_class": "PreTrainedTokenizerFast",  # as tokenizer.json says, and not as a family's class would
+        "tokenizer_class": "PreTrainedTokenizerFast",  # follows tokenizer.json, unlike a family's class
         "model_max_length": context,
         "clean_up_tokenization_spaces": False,
         **{role: read.tokens[n] for name, role in _ROLES.items() if (n := read.special.numbers.get(name)) is not None},
     }
     templates = read.special.templates
-    if set(templates) - {"default"}:  # of several, each has its name, and all stand in one place
+    if set(templates) - {"default"}:  # several templates are stored by name in one list
         settings["chat_template"] = [{"name": name, "template": text} for name, text in templates.items()]
     elif templates:
         replace_text(folder / "chat_template.jinja", templates["default"])
@@ -70,5 +70,5 @@ def _check_loads(text: str) -> None:
 
     try:
         Tokenizer.from_str(text)
-    except Exception as error:  # whatever its parser says
-        raise ModelError(f"its tokenizer cannot be kept as a tokenizer.json: {error}") from None
+    except Exception as error:  # its parser raises various types
+        raise ModelError(f"its tokenizer cannot be written as a tokenizer.json: {error}") from None

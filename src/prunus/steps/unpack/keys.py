@@ -1,7 +1,6 @@
-"""The keys of a GGUF file, taken one by one: each has a type, and one that nobody takes is refused by name.
+"""The keys of a GGUF file, read one by one with their types; keys that are not read are refused by name.
 
-A key that is not understood may change what the model computes; left aside in silence, the folder would compute
-something else.
+An unknown key may change what the model computes; if it were ignored, the folder could compute something else.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ import numpy as np
 from prunus.errors import ModelError
 from prunus.llamacpp.reading import GgufFile
 
-_SAID_ELSEWHERE = ("vocab_size", "tensor_data_layout", "rope.scaling.finetuned")
-"""Keys of an architecture that change nothing, or that the tensors say too."""
+_REDUNDANT = ("vocab_size", "tensor_data_layout", "rope.scaling.finetuned")
+"""Keys of an architecture without effect, or that also follow from the tensors."""
 _LARGEST = float(np.finfo(np.float32).max)
 _NOTHING: tuple[Any, ...] = (None, False, 0, 0.0, [], "")
 
 
 class Keys:
-    """The keys of a file that begin with its architecture's name.
+    """The keys of a file that start with its architecture's name.
 
     Args:
         file: The file.
@@ -30,32 +29,32 @@ class Keys:
     def __init__(self, file: GgufFile) -> None:
         self.where, self.prefix = str(file.path), f"{file.architecture}."
         self.left = {key.removeprefix(self.prefix): file.keys[key] for key in file.keys if key.startswith(self.prefix)}
-        for key in _SAID_ELSEWHERE:
+        for key in _REDUNDANT:
             self.left.pop(key, None)
 
     def whole(self, key: str, default: int | None = None) -> int:
-        """A whole number; where it is a list with one for each layer, all must be the same.
+        """A non-negative integer; if it is a list with a value per layer, all must be equal.
 
         Raises:
-            ModelError: It is missing, is none, or layers differ.
+            ModelError: It is missing, is not an integer, or layers differ.
         """
         value = self.left.pop(key, default)
         if isinstance(value, list) and value and all(item == value[0] for item in value):
             value = value[0]
         if isinstance(value, list):
             raise ModelError(
-                f"{self.where}: {self.prefix}{key} is {str(value)[:80]}: layers that differ, which no family that "
-                "Prunus knows has"
+                f"{self.where}: {self.prefix}{key} is {str(value)[:80]}: its value differs between layers, which no "
+                "known family supports"
             )
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise ModelError(f"{self.where}: {self.prefix}{key} is {value!r:.80}; expected a whole number")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A number, as the shortest that rounds to what the file has in float32: 1e-6 rather than 9.99999997e-07.
+        """A number: the shortest decimal with the file's float32 value, 1e-6 rather than 9.99999997e-07.
 
         Raises:
-            ModelError: It is missing, is none, or is not finite.
+            ModelError: It is missing, is not a number, or is not finite.
         """
         value = self.left.pop(key, default)
         if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= _LARGEST:
@@ -67,20 +66,19 @@ class Keys:
         return self.left.pop(key, default)
 
     def only(self, key: str, *allowed: Any) -> None:
-        """Take a key that may be missing or have one of these values.
+        """Read a key that may be missing or have one of these values.
 
         Raises:
-            ModelError: It has another.
+            ModelError: It has another value.
         """
         value = self.left.pop(key, None)
         if value is not None and value not in allowed:
             raise ModelError(
-                f"{self.where}: {self.prefix}{key} is {value!r:.80}; Prunus knows this architecture with "
-                f"{' or '.join(map(repr, allowed))} alone"
+                f"{self.where}: {self.prefix}{key} is {value!r:.80}; allowed: {' or '.join(map(repr, allowed))}"
             )
 
     def check_all_taken(self) -> None:
-        """Refuse what is left, unless it says that there is none of something.
+        """Refuse keys that were not read, unless their value is empty, zero or false.
 
         Raises:
             ModelError: Names the first such key.
@@ -88,16 +86,16 @@ class Keys:
         for key, value in self.left.items():
             if value not in _NOTHING:
                 raise ModelError(
-                    f"{self.where}: {self.prefix}{key} is {value!s:.80}; Prunus does not know what it changes, and "
-                    "would compute something else"
+                    f"{self.where}: {self.prefix}{key} is {value!s:.80}; Prunus does not know this key, and the "
+                    "folder might compute something else"
                 )
 
 
 def listed(keys: dict[str, Any], key: str, kinds: type | tuple[type, ...], where: str) -> list[Any] | None:
-    """A list of a file's, of values of one kind; None where there is none.
+    """A list of values of the given types; None if the key is missing.
 
     Raises:
-        ModelError: It is no list, or a value of it is of another kind or not finite.
+        ModelError: It is not a list, or a value has another type or is not finite.
     """
     value = keys.get(key)
     if value is None:

@@ -1,4 +1,4 @@
-"""Merges that do what scores do: a sentencepiece-like BPE as tokenizer.json keeps it."""
+"""Merges that are equivalent to scores: from sentencepiece-like BPE to tokenizer.json."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 
 
 def merges_of_scores(tokens: Sequence[str], scores: Sequence[float], usable: Iterable[int]) -> list[tuple[str, str]]:
-    """Every pair of tokens that make another, the one of the highest score first.
+    """Every pair of tokens that form another token, highest score first.
 
-    llama.cpp joins the two neighbours whose whole has the highest score, whichever two they are; so every split of a
-    token into two is a merge, and not only the one that it was learnt by. Splits of the same token stand in a row:
-    llama.cpp has no order among them, and takes the leftmost in the text.
+    llama.cpp joins the two neighbours whose union has the highest score, whatever the two are. So every split of a
+    token into two tokens is a merge, not only the one that was learnt. Splits of the same token are adjacent: llama.cpp
+    does not order them, and takes the leftmost in the text.
 
     Args:
-        tokens: Every token by its number.
-        scores: The score of each.
-        usable: The numbers of those that text may be made of.
+        tokens: Every token, by id.
+        scores: The score of each token.
+        usable: The ids of tokens that text may consist of.
     """
     numbers = {tokens[number]: number for number in usable}
     found = sorted(_splits(numbers), key=lambda item: (-scores[item[0]], item[0], item[1]))
@@ -23,7 +23,7 @@ def merges_of_scores(tokens: Sequence[str], scores: Sequence[float], usable: Ite
 
 
 def _splits(numbers: Mapping[str, int]) -> Iterable[tuple[int, int]]:
-    """The number of a token, and where it is cut, for every cut into two tokens."""
+    """(id, position) of every split of a token into two tokens."""
     for text, number in numbers.items():
         for at in range(1, len(text)):
             if text[:at] in numbers and text[at:] in numbers:

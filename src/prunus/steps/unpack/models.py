@@ -1,4 +1,4 @@
-"""The model of a tokenizer.json, and what is done to a text before and after it, for each kind that llama.cpp has."""
+"""The model, normalizer, pre-tokenizer and decoder of a tokenizer.json, for each of llama.cpp's kinds of tokenizers."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _PREPENDED = {"type": "Prepend", "prepend": SPACE}
 
 
 def byte_level_model(keys: dict[str, Any], tokens: list[str], pre: ByteLevel, where: str) -> dict[str, Any]:
-    """A BPE over bytes, each as a character.
+    """A byte-level BPE.
 
     Args:
-        keys: The file's.
-        tokens: Every token by its number.
-        pre: How a text is cut into words.
+        keys: The file's keys.
+        tokens: Every token, by id.
+        pre: The pre-tokenizer.
         where: The file, for messages.
 
     Raises:
-        ModelError: There are no merges, or one is of tokens that are not there.
+        ModelError: There are no merges, or a merge has unknown tokens.
     """
     merges = listed(keys, f"{_PREFIX}merges", str, where)
     if merges is None:
         raise ModelError(f"{where}: a byte-level BPE without merges ({_PREFIX}merges)")
     pairs, known = [], set(tokens)
     for merge in merges:
-        head, _, right = merge[1:].partition(" ")  # a token may begin with a space, where it stands for itself
+        head, _, right = merge[1:].partition(" ")  # a token may begin with a space character
         left = merge[:1] + head
         if not {left, right, left + right} <= known:
-            raise ModelError(f"{where}: the merge {merge!r:.60} is of tokens that are not there")
+            raise ModelError(f"{where}: the merge {merge!r:.60} has tokens that are not in the vocabulary")
         pairs.append([left, right])
     return {
         "normalizer": {"type": "NFC"} if pre.composed else None,
@@ -61,17 +61,17 @@ def _bpe(tokens: list[str], merges: Sequence[Sequence[str]], **options: Any) -> 
 def sentencepiece_model(
     keys: dict[str, Any], tokens: list[str], types: list[int], special: Special, where: str
 ) -> dict[str, Any]:
-    """A BPE like sentencepiece's, which writes characters that no token has as bytes.
+    """A BPE like sentencepiece's, with byte fallback for characters without a token.
 
     Args:
-        keys: The file's.
-        tokens: Every token by its number.
-        types: The kind of each.
+        keys: The file's keys.
+        tokens: Every token, by id.
+        types: The kind of each token.
         special: Special tokens.
         where: The file, for messages.
 
     Raises:
-        ModelError: There are no scores, or not all bytes are tokens.
+        ModelError: There are no scores, or some bytes have no token.
     """
     scores = listed(keys, f"{_PREFIX}scores", (int, float), where)
     if scores is None:
@@ -104,21 +104,21 @@ def sentencepiece_model(
 def unigram_model(
     keys: dict[str, Any], tokens: list[str], types: list[int], special: Special, where: str
 ) -> dict[str, Any]:
-    """The likeliest cut of a text.
+    """A Unigram model: the most likely segmentation of a text.
 
     Args:
-        keys: The file's.
-        tokens: Every token by its number.
-        types: The kind of each.
+        keys: The file's keys.
+        tokens: Every token, by id.
+        types: The kind of each token.
         special: Special tokens.
         where: The file, for messages.
 
     Raises:
-        ModelError: There are no scores, or a text is changed before it is cut as transformers cannot.
+        ModelError: There are no scores, or the text's preparation has no known equivalent in transformers.
     """
     scores = listed(keys, f"{_PREFIX}scores", (int, float), where)
     if scores is None or "unknown" not in special.numbers:
-        raise ModelError(f"{where}: a Unigram without scores, or without a token for what is unknown")
+        raise ModelError(f"{where}: a Unigram without scores, or without an unknown token")
     merged = bool(keys.get(f"{_PREFIX}remove_extra_whitespaces", False))
     prefix = bool(keys.get(f"{_PREFIX}add_space_prefix", False))
     table_bytes = listed(keys, f"{_PREFIX}precompiled_charsmap", int, where) or []
@@ -126,7 +126,7 @@ def unigram_model(
     if (merged, prefix) != (True, True) and (charsmap or merged):
         raise ModelError(
             f"{where}: a Unigram with {_PREFIX}remove_extra_whitespaces {merged}, add_space_prefix {prefix} and "
-            f"{len(charsmap)} bytes of a table of characters; transformers has no equal of it that Prunus knows"
+            f"{len(charsmap)} bytes of a table of characters; there is no known equivalent in transformers"
         )
     least = min((score for score, kind in zip(scores, types, strict=False) if kind == NORMAL), default=0.0)
     vocab = [[text, max(score, least)] for text, score in zip(tokens, scores, strict=False)]

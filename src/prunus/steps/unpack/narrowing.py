@@ -1,4 +1,4 @@
-"""Numbers as the bytes of a checkpoint; one that is not finite there is an error."""
+"""Conversion of values to a checkpoint's bytes; values that are not finite in its dtype are errors."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _EXPONENTS = {"float16": np.uint16(0x7C00), "bfloat16": np.uint16(0x7F80)}
 
 
 def narrowed(values: np.ndarray, dtype: str, source: GgufTensor) -> bytes:
-    """Float32 values (or 16 bits that are of the type already) as bytes of a type, rounded to the nearest.
+    """Float32 values (or 16-bit values that already have the dtype) as bytes of a dtype, rounded to nearest.
 
     Raises:
-        ModelError: A value is not finite, or is not in that type; names the tensor.
+        ModelError: A value is not finite, or not in that dtype; names the tensor.
     """
     if dtype == "float32":
         if not np.isfinite(values).all():
@@ -25,9 +25,8 @@ def narrowed(values: np.ndarray, dtype: str, source: GgufTensor) -> bytes:
         return values.tobytes()
     bits = values if values.dtype == np.uint16 else in_half(values, _HALVES[dtype]).view(np.uint16)
     top = _EXPONENTS[dtype]
-    if ((bits & top) == top).any():  # infinity or none
+    if ((bits & top) == top).any():  # infinity or NaN
         raise ModelError(
-            f"{source.file}: {source.name} has a value that is not finite, or not in {dtype}; another type may hold "
-            "it: --dtype float32"
+            f"{source.file}: {source.name} has a value that is not finite, or overflows {dtype}; try --dtype float32"
         )
     return bits.tobytes()

@@ -1,4 +1,4 @@
-"""Rotary positions of a GGUF file as the `rope_parameters` of a config.json: export/positions.py, inverted."""
+"""Rotary positions of a GGUF file as the `rope_parameters` of a config.json: the inverse of gguf/positions.py."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from prunus.steps.unpack.keys import Keys
 
 FREQUENCIES, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
 FACTORS = (FREQUENCIES, LONG, SHORT)
-"""Tensors that stand for settings."""
+"""Tensors that encode settings."""
 
-_CLOSE = 2e-6  # relative; the factors of Llama 3.1's file are those of the formula to the last bit of float32
-_KNOWN_BANDS = ((1.0, 4.0), (1.0, 2.0), (1.0, 8.0), (1.0, 32.0))  # turns between which llama3's factors change
+_CLOSE = 2e-6  # relative; the factors in Llama 3.1's file equal the formula's to the last bit of float32
+_KNOWN_BANDS = ((1.0, 4.0), (1.0, 2.0), (1.0, 8.0), (1.0, 32.0))  # (low_freq_factor, high_freq_factor) to try
 
 
 def rope_of(file: GgufFile, keys: Keys, head_dim: int, context: int, partial: bool) -> dict[str, Any]:
@@ -26,19 +26,19 @@ def rope_of(file: GgufFile, keys: Keys, head_dim: int, context: int, partial: bo
 
     Args:
         file: The file.
-        keys: Its keys; those of positions are taken.
+        keys: Its keys; those of positions are removed.
         head_dim: Dimensions of a head.
-        context: The longest text.
-        partial: Whether the family turns heads in part where it is told to.
+        context: The maximum context.
+        partial: Whether the family supports rotating only a part of each head.
 
     Raises:
-        ModelError: They are of a kind that transformers has not, or that cannot be told from the file.
+        ModelError: Transformers does not support them, or the file does not determine them.
     """
     dimensions = keys.whole("rope.dimension_count", head_dim)
     if dimensions > head_dim or (dimensions != head_dim and not partial):
         raise ModelError(
-            f"{keys.where}: {keys.prefix}rope.dimension_count is {dimensions}, and a head has {head_dim} dimensions, "
-            "which this family turns whole"
+            f"{keys.where}: {keys.prefix}rope.dimension_count is {dimensions}, but this family rotates all "
+            f"{head_dim} dimensions of a head"
         )
     rope: dict[str, Any] = {"rope_theta": keys.number("rope.freq_base", 1e4)}
     if dimensions != head_dim:
@@ -53,9 +53,11 @@ def rope_of(file: GgufFile, keys: Keys, head_dim: int, context: int, partial: bo
 
 
 def _scaling(keys: Keys, context: int, factors: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The scaling that one number tells, or longrope's two lists."""
-    told = keys.number("rope.scaling.factor", 0.0) or keys.number("rope.scale_linear", 0.0)
-    kind = keys.take("rope.scaling.type", "linear" if told else "none")  # as llama.cpp: a factor alone is linear
+    """The scaling, by a single factor or by longrope's two lists."""
+    factor = keys.number("rope.scaling.factor", 0.0) or keys.number("rope.scale_linear", 0.0)
+    kind = keys.take(
+        "rope.scaling.type", "linear" if factor else "none"
+    )  # as in llama.cpp: a factor without a type is linear
     trained = keys.whole("rope.scaling.original_context_length", context)
     attention = keys.number("rope.scaling.attn_factor", 1.0)
     keys.only("rope.scaling.yarn_log_multiplier", 0.0)
@@ -65,29 +67,29 @@ def _scaling(keys: Keys, context: int, factors: dict[str, np.ndarray]) -> dict[s
     keys.only("rope.scaling.yarn_beta_slow", 1.0)
     if LONG in factors or SHORT in factors:
         return _longrope(keys, factors, trained, attention)
-    if kind == "none" or (kind == "linear" and told in (0.0, 1.0)):
+    if kind == "none" or (kind == "linear" and factor in (0.0, 1.0)):
         return {"rope_type": "default"}
-    if told <= 0:
+    if factor <= 0:
         raise ModelError(
             f"{keys.where}: positions are {kind!r:.40} without a factor ({keys.prefix}rope.scaling.factor)"
         )
     if kind == "linear":
-        return {"rope_type": "linear", "factor": told}
+        return {"rope_type": "linear", "factor": factor}
     if kind != "yarn":
         raise ModelError(
-            f"{keys.where}: {keys.prefix}rope.scaling.type is {kind!r:.40}; Prunus reads none, linear, yarn, and "
+            f"{keys.where}: {keys.prefix}rope.scaling.type is {kind!r:.40}; allowed: none, linear, yarn, and "
             f"longrope with {LONG} and {SHORT}"
         )
-    rope = {"rope_type": "yarn", "factor": told, "original_max_position_embeddings": trained}
-    if attention != 1.0:  # of what transformers and llama.cpp multiply queries and keys by, where nobody says
-        rope["attention_factor"] = float(f"{attention * (1 + 0.1 * math.log(told)):.7g}")  # the file has float32
+    rope = {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": trained}
+    if attention != 1.0:  # relative to the default factor of queries and keys, in both
+        rope["attention_factor"] = float(f"{attention * (1 + 0.1 * math.log(factor)):.7g}")  # the file stores float32
     return rope
 
 
 def _longrope(keys: Keys, factors: dict[str, np.ndarray], trained: int, attention: float) -> dict[str, Any]:
     missing = next((name for name in (LONG, SHORT) if name not in factors), None)
     if missing is not None:
-        raise ModelError(f"{keys.where}: positions are longrope's, and the tensor {missing} is missing")
+        raise ModelError(f"{keys.where}: positions are longrope, but the tensor {missing} is missing")
     return {
         "rope_type": "longrope",
         "short_factor": _shortest(factors[SHORT]),
@@ -106,16 +108,16 @@ def _factors(file: GgufFile, name: str, pairs: int) -> np.ndarray:
     if tensor.type_name != "F32" or tensor.shape != (pairs,):
         raise ModelError(
             f"{file.path}: {name} is {list(tensor.shape)} in {tensor.type_name}; expected {pairs} numbers in F32, one "
-            "for each pair that is turned"
+            "per rotary pair"
         )
     return np.array(tensor.stored()).view(np.float32).reshape(-1)
 
 
 def _llama3(factors: np.ndarray, theta: float, dimensions: int, context: int, keys: Keys) -> dict[str, Any]:
-    """The four numbers of llama3's positions that give these factors: the usual ones first, else solved for.
+    """The four parameters of llama3's positions that give these factors: common values are tried first, else solved.
 
     Raises:
-        ModelError: None do.
+        ModelError: No parameters give them.
     """
     for factor, low, high, original in _candidates(factors, theta, dimensions, context):
         rope = {
@@ -126,8 +128,8 @@ def _llama3(factors: np.ndarray, theta: float, dimensions: int, context: int, ke
         if np.allclose(made, factors, rtol=_CLOSE, atol=0):
             return rope
     raise ModelError(
-        f"{keys.where}: {FREQUENCIES} is none that llama3's positions make (from {factors.min():g} to "
-        f"{factors.max():g}); transformers has no other positions with a factor for each pair"
+        f"{keys.where}: {FREQUENCIES} (from {factors.min():g} to {factors.max():g}) cannot be made by llama3's "
+        "positions; transformers has no other positions with a factor per pair"
     )
 
 
@@ -145,6 +147,8 @@ def _candidates(
     if between.sum() >= 2:
         turns = theta ** (-np.arange(0, dimensions, 2, dtype=np.float64) / dimensions) / (2 * math.pi)
         slope, offset = np.polyfit(turns[between], share[between], 1)
-        original = round(-slope / offset) if offset < 0 else 0  # where one turn is share 0, and so low is 1
+        original = (
+            round(-slope / offset) if offset < 0 else 0
+        )  # the length at which share is 0 for one turn, so low is 1
         if original > 0:
             yield factor, 1.0, float(1 + original / slope), original

@@ -1,11 +1,11 @@
-"""A folder held against the GGUF file that it was made from, in a real llama.cpp.
+"""Compares a folder with the GGUF file that it was made from, in llama.cpp.
 
-The folder is written as a file again, in float32, by export. It has to give
+The folder is exported again as a float32 file. In llama.cpp, this file must give
 
-- the logits of the file's own numbers in float32 under the file's own keys (`widened.py`), up to rounding: that shows
-  any fault in a setting or in the place of a weight;
-- the logits of transformers, as after every export: that shows a fault which both directions make alike;
-- beside the file as it is, of which llama.cpp also rounds what weights are multiplied by, a small KL.
+- the logits of the original's values in float32 with the original's keys (`widened.py`), up to rounding: this finds
+  every wrong setting or misplaced weight;
+- the logits of transformers, as after every export: this finds errors that both directions have in common;
+- a small KL to the unchanged original, for which llama.cpp also rounds activations.
 """
 
 from __future__ import annotations
@@ -36,36 +36,36 @@ from prunus.steps.unpack.tokenizer import Read
 from prunus.steps.unpack.widened import write_widened
 
 LENGTH = 256
-"""Tokens of text after which logits are compared, at most."""
+"""Maximum number of tokens at which logits are compared."""
 
 LONGEST_WINDOW = 1024
-"""A sliding window of up to this many tokens is filled first, and some more: Gemma 3's are, Gemma 2's 4096 are not."""
+"""Up to this length, the compared text is longer than the sliding window: Gemma 3's is, Gemma 2's of 4096 is not."""
 
 MAX_KL = 0.02
-"""KL in nats per token that rounding of activations to 8 bits, and of weights to 16, usually comes to. Of real files
+"""Usual limit of the KL, in nats per token, from rounding activations to 8 bits and weights to 16. Among real files,
 Q4_1 of SmolLM2 135M has 0.0045, Q4_K_M of Gemma 3 270M 0.0020 (0.0084 at a text's start), and of Qwen2.5-Coder 0.5B
 0.0016."""
 
 _NEW_TOKENS = 16
-_ROOM = 1.5  # of the float32 weights: what is to be free for transformers to hold them
-_REPORT = "This is a fault of Prunus: please report it, with the file's name"
+_ROOM = 1.5  # free memory that transformers needs, as a multiple of the float32 weights
+_REPORT = "This is a bug in Prunus; please report it with the file's name"
 
 
 def prove_folder(path: Path, folder: ModelFolder, read: Read, console: Console) -> dict[str, float]:
-    """Hold tokens of texts, ends of an answer and logits against those of the file, and of transformers.
+    """Compare tokens of texts, end tokens and logits with those of the file, and of transformers.
 
     Args:
         path: The file.
         folder: The folder that was made from it.
         read: Its tokenizer.
-        console: Shows what is done.
+        console: Where progress is printed.
 
     Returns:
-        How many texts have the same tokens, the largest difference of two logits and their spread, and KL.
+        The number of texts with the same tokens, the largest difference of two logits and their spread, and KL.
 
     Raises:
-        RecipeError: Export has no equal of the folder.
-        ExportError: They are not the same.
+        RecipeError: The folder cannot be exported.
+        ExportError: They differ.
     """
     check_model(folder.config, folder.shape, str(folder.path))
     tokenizer, marks = load_tokenizer(folder.path), read.pre in APPROXIMATE
@@ -75,39 +75,39 @@ def prove_folder(path: Path, folder: ModelFolder, read: Read, console: Console) 
     with Running(path, len(ids)) as original:
         texts = check_tokens(original, reference, path, marks)
         other_ends = [end for end in original.ends() if end not in read.special.ends]
-        wanted = original.logits(ids, min(LENGTH, len(ids)))
+        expected = original.logits(ids, min(LENGTH, len(ids)))
     if other_ends:
         console.warn(
             f"llama.cpp also ends an answer at {', '.join(repr(read.tokens[end]) for end in other_ends)}, which it "
-            "knows by text though the file has it as a usual token; the folder goes on there"
+            "recognises by text though it is a normal token in the file; with the folder, transformers continues"
         )
     with tempfile.TemporaryDirectory(dir=folder.path.parent, prefix=".proof-") as place:
         wide = _widened(path, folder, Path(place), ids, console)
-        file = _again(folder, Path(place), console)
+        file = _exported(folder, Path(place), console)
         with Running(file, len(ids)) as running:
-            again = running.logits(ids, min(LENGTH, len(ids)))
-        exact = None if wide is None else _agreement(ids, wide, again)
-        beside = _agreement(ids, wanted, again)
-        _judge(path, beside, exact, console)
+            actual = running.logits(ids, min(LENGTH, len(ids)))
+        exact = None if wide is None else _agreement(ids, wide, actual)
+        unchanged = _agreement(ids, expected, actual)
+        _check(path, unchanged, exact, console)
         _in_transformers(file, folder, replace(reference, windows=[ids[: min(LENGTH, limit)]]), marks, console)
-    apart = "" if exact is None else f"on {len(again)} tokens the logits differ by {exact.difference:.2g} in float32; "
+    difference = "" if exact is None else f"in float32, logits differ by {exact.difference:.2g}; "
     console.say(
-        f"held against the file in llama.cpp: {texts} texts have the same tokens; {apart}KL beside the file as it is: "
-        f"{beside.mean_kl:.2g} nats per token"
+        f"compared with the file in llama.cpp: {texts} texts have the same tokens; on {len(actual)} tokens, "
+        f"{difference}KL to the unchanged file: {unchanged.mean_kl:.2g} nats per token"
     )
-    found = {"texts_tokenised_alike": float(texts), "kl": beside.mean_kl, "logit_spread": beside.spread}
-    return found | ({} if exact is None else {"max_logit_difference": exact.difference})
+    figures = {"texts_tokenised_alike": float(texts), "kl": unchanged.mean_kl, "logit_spread": unchanged.spread}
+    return figures | ({} if exact is None else {"max_logit_difference": exact.difference})
 
 
 def _length(folder: ModelFolder) -> int:
-    """How many tokens are read: enough to leave a window behind, where it is not a long one."""
+    """Number of tokens to read: more than a sliding window, unless it is too long."""
     window = folder.config.get("sliding_window") or 0
-    wanted = window + LENGTH // 4 if window <= LONGEST_WINDOW else 0
-    return min(max(LENGTH, wanted), file_context(folder.config, folder.shape))
+    length = window + LENGTH // 4 if window <= LONGEST_WINDOW else 0
+    return min(max(LENGTH, length), file_context(folder.config, folder.shape))
 
 
 def _ids(tokenizer: Any, length: int) -> np.ndarray:
-    """Tokens of the texts, one after the other, and again if need be."""
+    """Tokens of the concatenated texts, repeated if necessary."""
     ids = tokenizer("\n\n".join(PROBES), add_special_tokens=True, verbose=False)["input_ids"]
     return np.array(list(islice(cycle(ids), length)), dtype=np.int64)
 
@@ -119,11 +119,11 @@ def _agreement(ids: np.ndarray, reference: np.ndarray, other: np.ndarray) -> Agr
 
 
 def _widened(path: Path, folder: ModelFolder, place: Path, ids: np.ndarray, console: Console) -> np.ndarray | None:
-    """The logits of the file's numbers in float32; None for a split one."""
+    """The logits of the file's values in float32; None for a split file."""
     source, file = read_gguf(path), place / "wide.gguf"
     if len(source.files) > 1:
         return None
-    with console.progress("write the file's numbers as F32", None, "bytes") as progress:
+    with console.progress("write the file's values as F32", None, "bytes") as progress:
         write_widened(source, file, folder.config["dtype"], folder.family.gain_offset, progress.update)
     with Running(file, len(ids)) as running:
         logits = running.logits(ids, min(LENGTH, len(ids)))
@@ -131,38 +131,38 @@ def _widened(path: Path, folder: ModelFolder, place: Path, ids: np.ndarray, cons
     return logits
 
 
-def _again(folder: ModelFolder, place: Path, console: Console) -> Path:
-    """The folder as a file in float32."""
+def _exported(folder: ModelFolder, place: Path, console: Console) -> Path:
+    """The folder, exported to a float32 file."""
     vocabulary, file = read_vocabulary(folder.path, folder.shape.vocab_size), place / "again.gguf"
     with console.progress("write the folder as F32", None, "bytes") as progress:
         write_gguf(folder, vocabulary, "gguf-f32", file, progress.update)
     return file
 
 
-def _judge(path: Path, beside: Agreement, exact: Agreement | None, console: Console) -> None:
+def _check(path: Path, unchanged: Agreement, exact: Agreement | None, console: Console) -> None:
     if exact is not None and not exact.is_rounding(TOLERANCE):
         raise ExportError(
             f"{path}: in float32, the folder's logits in llama.cpp differ from the file's by {exact.difference:.3g}, "
-            f"and rounding accounts for {TOLERANCE * exact.spread:.2g}. {_REPORT}"
+            f"but rounding explains only {TOLERANCE * exact.spread:.2g}. {_REPORT}"
         )
-    if beside.mean_kl <= MAX_KL:
+    if unchanged.mean_kl <= MAX_KL:
         return
-    told = (
-        f"{path}: KL of the folder beside the file is {beside.mean_kl:.3g} nats per token in llama.cpp, and rounding "
-        f"of what weights are multiplied by usually comes to less than {MAX_KL:g}"
+    message = (
+        f"{path}: KL of the folder to the file is {unchanged.mean_kl:.3g} nats per token in llama.cpp; rounding of "
+        f"activations usually gives less than {MAX_KL:g}"
     )
     if exact is None:
-        raise ExportError(f"{told}. {_REPORT}")
-    console.warn(f"{told}; in float32 both are the same")
+        raise ExportError(f"{message}. {_REPORT}")
+    console.warn(f"{message}; in float32 both agree")
 
 
 def _in_transformers(file: Path, folder: ModelFolder, reference: Reference, marks: bool, console: Console) -> None:
-    """Hold the float32 file against transformers, where there is memory for it."""
+    """Compare the float32 file with transformers, if there is enough memory."""
     needed, free = 4 * folder.shape.parameters * _ROOM, psutil.virtual_memory().available
     if needed > free:
         console.warn(
-            f"transformers was not held against the file: it takes about {human_bytes(needed)} of memory in float32, "
-            f"and {human_bytes(free)} are free"
+            f"transformers was not compared with the file: it needs about {human_bytes(needed)} of memory in float32, "
+            f"but {human_bytes(free)} are free"
         )
         return
     model = load_model(folder.path, torch.device("cpu"), torch.float32)

@@ -1,4 +1,4 @@
-"""The keys of a GGUF file as the config.json of the model type that computes the same: export/metadata.py, inverted."""
+"""The keys of a GGUF file as the config.json of an equivalent model: the inverse of gguf/metadata.py."""
 
 from __future__ import annotations
 
@@ -14,32 +14,34 @@ from prunus.steps.unpack.keys import Keys
 from prunus.steps.unpack.positions import rope_of
 
 _NO_WINDOW = 0
-_ROWS = 4096  # of two tensors that are compared at once
+_ROWS = 4096  # rows of two tensors that are compared at a time
 
 
 def check_kind(file: GgufFile) -> None:
-    """Refuse a file that is no language model, or of a family that is not known.
+    """Refuse a file that is not a language model, or has an unknown family.
 
     Raises:
-        ModelError: Names what it is, and what is read.
+        ModelError: Names its kind or family, and the allowed ones.
     """
     kind, name = file.keys.get("general.type", "model"), file.architecture
     if kind == "mmproj" or name == "clip":
-        raise ModelError(f"{file.path}: the eyes or ears of a model (mmproj), not a model; name the file beside it")
+        raise ModelError(
+            f"{file.path}: a vision or audio projector (mmproj), not a language model; give the model's file"
+        )
     if kind != "model":
         raise ModelError(f"{file.path}: general.type is {kind!r:.40}, not a model")
     if not name:
-        raise ModelError(f"{file.path}: no GGUF file of a language model: it names no general.architecture")
-    known = sorted({there.architecture for _, there in _held()})
+        raise ModelError(f"{file.path}: not a GGUF file of a language model: general.architecture is missing")
+    known = sorted({there.architecture for _, there in _supported()})
     if name not in known:
-        raise ModelError(f"{file.path}: general.architecture is {name!r:.40}; Prunus reads {', '.join(known)}")
+        raise ModelError(f"{file.path}: general.architecture is {name!r:.40}; allowed: {', '.join(known)}")
 
 
 def settings_of(file: GgufFile) -> dict[str, Any]:
-    """The config.json, without the types of weights and the ids of tokens.
+    """The config.json, without the dtype of weights and the ids of tokens.
 
     Raises:
-        ModelError: A key is missing, has a value that the family has not, or is not understood.
+        ModelError: A key is missing, has a value that the family does not support, or is unknown.
     """
     keys = Keys(file)
     hidden, heads = keys.whole("embedding_length"), keys.whole("attention.head_count")
@@ -49,7 +51,7 @@ def settings_of(file: GgufFile) -> dict[str, Any]:
     for size, value in sizes.items():
         config |= dict.fromkeys(family.config_keys(size)[:1], value)
     if there.square and sizes["head_dim"] * heads == hidden:
-        config.pop("head_dim", None)  # stock configs of these leave it out
+        config.pop("head_dim", None)  # their stock configs omit it
     kind = "layer_norm" if family.layer_norm else "layer_norm_rms"
     config[family.epsilon_key] = keys.number(f"attention.{kind}_epsilon")
     config |= _flags(file, family)
@@ -65,17 +67,17 @@ def settings_of(file: GgufFile) -> dict[str, Any]:
     return config
 
 
-def _held() -> list[tuple[Family, Gguf]]:
-    """The families that llama.cpp holds, and how."""
+def _supported() -> list[tuple[Family, Gguf]]:
+    """The families that llama.cpp supports, and how it stores them."""
     return [(family, family.gguf) for family in FAMILIES.values() if family.gguf is not None]
 
 
 def _family_of(file: GgufFile, keys: Keys, hidden: int, heads: int) -> tuple[Family, Gguf]:
-    """The family: of several that llama.cpp holds alike, the one that has what the file has."""
-    told = {**keys.left, "embedding_length": hidden, "attention.head_count": heads}
-    alike = [(family, there) for family, there in _held() if there.architecture == file.architecture]
-    special = [pair for pair in alike if pair[1].recognised is not None and pair[1].recognised(told)]
-    return special[0] if special else next(pair for pair in alike if pair[1].recognised is None)
+    """The family; if several share llama.cpp's architecture, the one that the file's keys indicate."""
+    values = {**keys.left, "embedding_length": hidden, "attention.head_count": heads}
+    same = [(family, there) for family, there in _supported() if there.architecture == file.architecture]
+    special = [pair for pair in same if pair[1].recognised is not None and pair[1].recognised(values)]
+    return special[0] if special else next(pair for pair in same if pair[1].recognised is None)
 
 
 def _sizes(file: GgufFile, keys: Keys, family: Family, hidden: int, heads: int) -> dict[str, int]:
@@ -87,12 +89,12 @@ def _sizes(file: GgufFile, keys: Keys, family: Family, hidden: int, heads: int) 
     values = keys.whole("attention.value_length", head_dim)
     if values != head_dim or ("head_dim" in family.absent and head_dim * heads != hidden):
         raise ModelError(
-            f"{file.path}: heads of {head_dim} for queries and {values} for values, {heads} of them, in "
-            f"{hidden} channels; {family.name} has no such"
+            f"{file.path}: {heads} heads with {head_dim} dimensions for queries and {values} for values, in "
+            f"{hidden} channels; {family.name} does not support that"
         )
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
-        raise ModelError(f"{file.path}: the tensor token_embd.weight is missing, or no matrix")
+        raise ModelError(f"{file.path}: the tensor token_embd.weight is missing, or not a matrix")
     wide = keys.whole("feed_forward_length")
     experts = keys.whole("expert_count", 0)
     inner = keys.whole("expert_feed_forward_length", 0)
@@ -107,24 +109,26 @@ def _sizes(file: GgufFile, keys: Keys, family: Family, hidden: int, heads: int) 
         "max_position_embeddings": keys.whole("context_length"),
     }
     if bool(experts) != ("num_experts" not in family.absent):
-        raise ModelError(f"{file.path}: {keys.prefix}expert_count is {experts}, and {family.name} has none or some")
+        raise ModelError(f"{file.path}: {keys.prefix}expert_count is {experts}, which {family.name} does not support")
     if experts:
         sizes |= {"num_experts": experts, "experts_per_token": keys.whole("expert_used_count")}
     return sizes
 
 
 def _flags(file: GgufFile, family: Family) -> dict[str, bool]:
-    """The conditions of the table's weights, told by the tensors that are there."""
-    there = {"attention_bias": ("attn_q.bias", "attn_qkv.bias"), "mlp_bias": ("ffn_up.bias",)}
-    asked = {parse_weight(line).condition for line in family.layered.values()}
-    found = {
-        flag: any(f"blk.0.{name}" in file.tensors for name in names) for flag, names in there.items() if flag in asked
+    """The flags on which the family's weights depend, from the tensors in the file."""
+    tensors = {"attention_bias": ("attn_q.bias", "attn_qkv.bias"), "mlp_bias": ("ffn_up.bias",)}
+    conditions = {parse_weight(line).condition for line in family.layered.values()}
+    flags = {
+        flag: any(f"blk.0.{name}" in file.tensors for name in names)
+        for flag, names in tensors.items()
+        if flag in conditions
     }
-    return {**found, "tie_word_embeddings": not _has_head(file)}
+    return {**flags, "tie_word_embeddings": not _has_head(file)}
 
 
 def _has_head(file: GgufFile) -> bool:
-    """Whether there is a head that is not the embedding once more, as llama.cpp wants some families' to be."""
+    """Whether there is an LM head that is not a copy of the embedding, which llama.cpp needs for some families."""
     head, embedding = file.tensors.get("output.weight"), file.tensors["token_embd.weight"]
     if head is None or (head.shape, head.kind) != (embedding.shape, embedding.kind):
         return head is not None
@@ -134,10 +138,10 @@ def _has_head(file: GgufFile) -> bool:
 
 
 def _check_window(keys: Keys, context: int) -> None:
-    """A window that no text fills changes nothing; any other is of a family that has none here."""
+    """Refuse a sliding window that was not read by the family, unless it is not below the context."""
     window = keys.whole("attention.sliding_window", _NO_WINDOW)
     if _NO_WINDOW < window < context:
         raise ModelError(
             f"{keys.where}: {keys.prefix}attention.sliding_window is {window}, below the context of {context}; Prunus "
-            "does not know which layers of this architecture have it"
+            "does not know which layers of this architecture use it"
         )

@@ -1,6 +1,6 @@
-"""Special tokens, ends and templates of a GGUF file, as llama.cpp takes them: export/special.py, inverted.
+"""Special tokens, end tokens and templates of a GGUF file, as llama.cpp reads them: the inverse of gguf/special.py.
 
-The numbers and rules where a key is missing are those of llama.cpp's src/llama-vocab.cpp.
+Defaults for missing keys are those of llama.cpp's src/llama-vocab.cpp.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from prunus.gguf.vocabulary import CONTROL
 
 _MISSING = {
     "llama": {"bos": 1, "eos": 2, "unknown": 0},
-    "gpt2": {},  # llama.cpp takes 11, GPT-2's full stop, for both: no token of any tokenizer's own
+    "gpt2": {},  # llama.cpp's default is 11 for both, GPT-2's full stop, a normal token
     "t5": {"eos": 1, "unknown": 2, "padding": 0},
 }
-"""Numbers of tokens that no key names, by tokenizer.ggml.model."""
+"""Default ids of special tokens, by tokenizer.ggml.model."""
 
 _ADDED = {"llama": (True, False), "gpt2": (False, False), "t5": (False, True)}
-"""Whether `bos` stands before a text and `eos` behind it, where no key says so."""
+"""Default of whether `bos` is added before a text and `eos` after it, by tokenizer.ggml.model."""
 
 _ENDS = (
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
@@ -29,40 +29,40 @@ _ENDS = (
     "<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]",
     "<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>", "<|file_sep|>",
 )  # fmt: skip
-"""Tokens that llama.cpp ends an answer at by their text alone: of turns, of documents, and between files of code."""
+"""Tokens at which llama.cpp ends an answer because of their text: ends of turns and documents, separators of code."""
 
 _HARMONY = (("<|return|>", "<|call|>"), ("<|calls|>", "<|flush|>"), ("<|call|>", "<|flush|>"))
 _PREFIX = "tokenizer.ggml."
 
 
 def special_of(keys: dict[str, Any], tokens: Sequence[str], types: Sequence[int], bos: bool, where: str) -> Special:
-    """What is special.
+    """Read special tokens and chat templates.
 
     Args:
-        keys: The file's.
-        tokens: Every token by its number.
-        types: The kind of each.
-        bos: Whether the pre-tokenizer asks for `bos` before a text by itself.
+        keys: The file's keys.
+        tokens: Every token, by id.
+        types: The kind of each token.
+        bos: Whether the pre-tokenizer adds `bos` before a text by default.
         where: The file, for messages.
 
     Raises:
-        ModelError: A number is of no token, or the tokenizer puts a separator into texts.
+        ModelError: An id is invalid, or the tokenizer adds a separator between texts.
     """
     model = str(keys.get(f"{_PREFIX}model"))
     numbers: dict[str, int] = {}
     for name in ("bos", "eos", "eot", "eom", "unknown", "padding"):
         number = keys.get(f"{_PREFIX}{name}_token_id", _MISSING[model].get(name))
         if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
-            raise ModelError(f"{where}: {_PREFIX}{name}_token_id is {number!r:.40}; expected a token's number")
+            raise ModelError(f"{where}: {_PREFIX}{name}_token_id is {number!r:.40}; expected a token's id")
         if number is not None and 0 <= number < len(tokens):
             numbers[name] = number
     if keys.get(f"{_PREFIX}add_sep_token") and model != "llama":
-        raise ModelError(f"{where}: {_PREFIX}add_sep_token is true: a separator between texts, which decoders have not")
+        raise ModelError(f"{where}: {_PREFIX}add_sep_token is true: separators between texts are not supported")
     before, after = _ADDED[model]
     add = {"bos": keys.get(f"{_PREFIX}add_bos_token", before or bos), "eos": keys.get(f"{_PREFIX}add_eos_token", after)}
-    for name, wanted in add.items():
-        if wanted and name not in numbers:
-            raise ModelError(f"{where}: {name} stands around each text, and {_PREFIX}{name}_token_id names no token")
+    for name, added in add.items():
+        if added and name not in numbers:
+            raise ModelError(f"{where}: {name} is added to each text, but {_PREFIX}{name}_token_id is not a token")
     ends = _ends(numbers, tokens, types)
     return Special(numbers, ends, bool(add["bos"]), bool(add["eos"]), _templates(keys, where))
 
@@ -71,12 +71,12 @@ def _ends(numbers: dict[str, int], tokens: Sequence[str], types: Sequence[int]) 
     """Every token that ends an answer, `eos` first."""
     named = [numbers[name] for name in ("eos", "eot", "eom") if name in numbers]
     of_text = {text: number for number, text in enumerate(tokens) if types[number] == CONTROL}
-    there = [text for text in _ENDS if text in of_text]
-    if any(set(pair) <= set(there) for pair in _HARMONY):
-        there = [text for text in there if text != "<|end|>"]  # there it ends a message, and not the answer
-    if "<|tool_response>" in there:
-        there = [text for text in there if text != "</s>"]
-    return tuple(dict.fromkeys([*named, *(of_text[text] for text in there)]))
+    ends = [text for text in _ENDS if text in of_text]
+    if any(set(pair) <= set(ends) for pair in _HARMONY):
+        ends = [text for text in ends if text != "<|end|>"]  # in this format it ends a message, not the answer
+    if "<|tool_response>" in ends:
+        ends = [text for text in ends if text != "</s>"]
+    return tuple(dict.fromkeys([*named, *(of_text[text] for text in ends)]))
 
 
 def _templates(keys: dict[str, Any], where: str) -> dict[str, str]:
@@ -87,5 +87,5 @@ def _templates(keys: dict[str, Any], where: str) -> dict[str, str]:
     found |= {"default": usual} if usual is not None else {}
     for name, text in found.items():
         if not isinstance(text, str):
-            raise ModelError(f"{where}: the chat template {name!r:.40} is no text")
+            raise ModelError(f"{where}: the chat template {name!r:.40} is not a text")
     return {name: str(text) for name, text in found.items()}

@@ -1,4 +1,4 @@
-"""The `unpack` step: a GGUF file becomes a plain folder, a tensor at a time."""
+"""The `unpack` step: converts a GGUF file to a plain folder, one tensor at a time."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _SUPPRESSED = "tokenizer.ggml.suppress_tokens"
 
 @dataclass(frozen=True)
 class Inputs:
-    """The GGUF file; of a split one the first part."""
+    """The GGUF file; of a split file, the first part."""
 
     file: Path
 
 
 @dataclass(frozen=True)
-class Understood:
-    """A file that can be made a folder of: all that is known before anything is written.
+class Unpacked:
+    """A file that can be converted, with everything that is known before anything is written.
 
     Attributes:
         file: Its header.
@@ -53,43 +53,43 @@ class Understood:
 
 
 def run(config: UnpackConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
-    """Write the folder to `out`, with `gguf.json`, which says what file it was made from.
+    """Write the folder to `out`, with `gguf.json`, the record of its origin.
 
     Returns:
-        Parameters, bytes of the weights, and what the comparison with the file in llama.cpp found.
+        Parameters, bytes of the weights, and figures of the comparison with the file in llama.cpp.
 
     Raises:
-        ModelError: The file cannot be read, or says something that a folder cannot; before anything is written.
-        ArtifactError: The disk has no room.
-        ExportError: The folder does not say what the file says.
+        ModelError: The file cannot be read, or a folder cannot represent it; raised before anything is written.
+        ArtifactError: The disk is too full.
+        ExportError: The folder does not compute what the file computes.
     """
-    found = understand(inputs.file, config)
-    suppressed = [int(number) for number in found.file.keys.get(_SUPPRESSED, []) if number < found.shape.vocab_size]
-    write_files(out, found.config, found.tokenizer, suppressed)
-    write_origin(out, origin_of(found.file, content_of(found.file)))
-    size = sum(plan.nbytes for plan in found.plans)
-    metrics: dict[str, float] = {"parameters": found.shape.parameters}
+    source = read_source(inputs.file, config)
+    suppressed = [int(number) for number in source.file.keys.get(_SUPPRESSED, []) if number < source.shape.vocab_size]
+    write_files(out, source.config, source.tokenizer, suppressed)
+    write_origin(out, origin_of(source.file, content_of(source.file)))
+    size = sum(plan.nbytes for plan in source.plans)
+    metrics: dict[str, float] = {"parameters": source.shape.parameters}
     if not config.weights:
         return metrics
     with console.progress(f"unpack {inputs.file.name}", size, "bytes") as progress:
-        write_tensors(out, found.plans, on_progress=progress.update)
+        write_tensors(out, source.plans, on_progress=progress.update)
     folder = ModelFolder(out)
     folder.check()
     console.say(
-        f"{found.shape.family.name}, {human(found.shape.parameters)} parameters in {found.config['dtype']}: "
+        f"{source.shape.family.name}, {human(source.shape.parameters)} parameters in {source.config['dtype']}: "
         f"{human_bytes(size)}"
     )
     metrics["nbytes"] = size
     if config.check:
-        metrics |= _checked(inputs.file, folder, found, console)
+        metrics |= _checked(inputs.file, folder, source, console)
     return metrics
 
 
-def understand(path: Path, config: UnpackConfig) -> Understood:
-    """Read all that decides the folder, and refuse what cannot be one; nothing is written.
+def read_source(path: Path, config: UnpackConfig) -> Unpacked:
+    """Read everything that determines the folder, and refuse files that cannot be converted; nothing is written.
 
     Raises:
-        ModelError: Names the file, and what of it cannot be used.
+        ModelError: Names the file, and the part that cannot be used.
     """
     file = read_gguf(path)
     check_kind(file)
@@ -100,24 +100,24 @@ def understand(path: Path, config: UnpackConfig) -> Understood:
     dtype = dtype_of(file, config.dtype)
     plans = plan_weights(file, shape, dtype)
     tokenizer = read_tokenizer(file, shape.vocab_size)
-    return Understood(file, full_config(settings, tokenizer, dtype), shape, tokenizer, plans)
+    return Unpacked(file, full_config(settings, tokenizer, dtype), shape, tokenizer, plans)
 
 
 def content_of(file: GgufFile) -> str:
-    """A digest of a file's content, of all its parts."""
+    """A digest of a file's content, including all parts of a split file."""
     sums = [checksum(part) for part in file.files]
     return sums[0] if len(sums) == 1 else digest(sums)[:32]
 
 
-def _checked(path: Path, folder: ModelFolder, found: Understood, console: Console) -> dict[str, float]:
+def _checked(path: Path, folder: ModelFolder, source: Unpacked, console: Console) -> dict[str, float]:
     if importlib.util.find_spec("xllamacpp") is None:
         console.warn(
-            "the folder was not held against the file: xllamacpp is not installed (`pip install 'prunus[gguf]'`)"
+            "the folder was not compared with the file: xllamacpp is not installed (`pip install 'prunus[gguf]'`)"
         )
         return {}
     from prunus.steps.unpack.proof import prove_folder
 
     try:
-        return prove_folder(path, folder, found.tokenizer, console)
+        return prove_folder(path, folder, source.tokenizer, console)
     except (ModelError, RecipeError) as error:
-        raise ModelError(f"{path}: cannot be held against the folder: {error}; --no-check leaves that out") from None
+        raise ModelError(f"{path}: cannot be compared with the folder: {error}; skip this with --no-check") from None

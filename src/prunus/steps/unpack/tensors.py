@@ -1,7 +1,7 @@
-"""The weights of a folder, each as what of a GGUF file it is made from: export/tensors.py, inverted.
+"""The weights of a folder, made from the tensors of a GGUF file: the inverse of gguf/tensors.py.
 
-All is planned, and held against the family's table, before anything is written. Then one piece of one tensor is in
-memory at a time; only GPT-2's matrices, which are turned, are read whole.
+All weights are planned, and compared with the family's table, before anything is written. Then one piece of one tensor
+is in memory at a time; only GPT-2's matrices, which are transposed, are read completely.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from prunus.steps.unpack.config import Dtype
 from prunus.steps.unpack.narrowing import narrowed
 from prunus.steps.unpack.positions import FACTORS
 
-_PIECE = 1 << 20  # values that are dequantised at once
-_OWN = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_PIECE = 1 << 20  # values that are dequantised at a time
+_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _HEAD = "output.weight"
 
 
-def dtype_of(file: GgufFile, wanted: Dtype) -> str:
-    """The type of the folder's weights, by torch's name."""
-    return _OWN.get(largest_type(file) or "", "bfloat16") if wanted == "auto" else wanted
+def dtype_of(file: GgufFile, option: Dtype) -> str:
+    """The dtype of the folder's weights, by torch's name."""
+    return _DTYPES.get(largest_type(file) or "", "bfloat16") if option == "auto" else option
 
 
 def plan_weights(file: GgufFile, shape: Shape, dtype: str) -> list[TensorPlan]:
@@ -41,29 +41,29 @@ def plan_weights(file: GgufFile, shape: Shape, dtype: str) -> list[TensorPlan]:
     Args:
         file: The file.
         shape: The dimensions of the folder.
-        dtype: The type of the folder's weights, by torch's name.
+        dtype: The dtype of the folder's weights, by torch's name.
 
     Raises:
-        ModelError: A weight is missing or of another shape, a tensor is not one that the family has, or is in a format
-            that the `gguf` package cannot turn into numbers.
+        ModelError: A weight is missing or has another shape, a tensor does not belong to the family, or the `gguf`
+            package cannot dequantise its format.
     """
     family, where = shape.family, str(file.path)
     there = gguf_of(family, where)
     plans, used = [], {name for name in FACTORS if there.factors}
     for name, _ in shape.weights():
         place = family.place(name)
-        assert place is not None  # the name is the table's
+        assert place is not None  # the name comes from the table
         key = there.name_of(place.key, place.layer)
         source = file.tensors.get(key)
         if source is None:
-            raise ModelError(f"{where}: the tensor {key} is missing, from which {name} is made")
+            raise ModelError(f"{where}: the tensor {key} is missing; {name} is made from it")
         plans.append(_plan(name, place, source, shape, there, dtype))
         used.add(key)
     if shape.flags.get("tie_word_embeddings"):
-        used.add(_HEAD)  # the embedding once more; settings.py has compared them
+        used.add(_HEAD)  # a copy of the embedding; settings.py has compared them
     for key in file.tensors:
         if key not in used:
-            raise ModelError(f"{where}: the tensor {key} is not one that a {family.name} with these keys has")
+            raise ModelError(f"{where}: unexpected tensor {key} for a {family.name} with these keys")
     _check_formats(file)
     return plans
 
@@ -71,10 +71,10 @@ def plan_weights(file: GgufFile, shape: Shape, dtype: str) -> list[TensorPlan]:
 def _plan(name: str, place: Place, source: GgufTensor, shape: Shape, there: Gguf, dtype: str) -> TensorPlan:
     family, sizes, size = shape.family, shape.sizes(), place.weight.shape(shape.sizes())
     turned = family.is_transposed(place.weight)
-    wanted = size[::-1] if turned else size
-    wanted = wanted if place.expert is None else (sizes["experts"], *wanted)
-    if source.shape != wanted:
-        raise ModelError(f"{source.file}: {source.name} is {list(source.shape)}; its keys ask for {list(wanted)}")
+    expected = size[::-1] if turned else size
+    expected = expected if place.expert is None else (sizes["experts"], *expected)
+    if source.shape != expected:
+        raise ModelError(f"{source.file}: {source.name} is {list(source.shape)}; expected {list(expected)} by its keys")
     order = row_order(place.weight, source.name, there, sizes, turned)
     back = None if order is None else np.argsort(order)
     pieces = partial(_pieces, source, place.expert, back, turned, family.offset_of(place), dtype)
@@ -91,7 +91,7 @@ def _pieces(
         stored = stored[expert * each : (expert + 1) * each]
     if turned or (back is not None and len(source.shape) == 1):
         values = numbers(source, np.asarray(stored))
-        if back is not None:  # the numbers of outputs, which are the rows there, or all there is
+        if back is not None:  # indices of outputs: rows of a matrix, or elements of a vector
             values = values[back] if len(source.shape) > 1 else values.reshape(-1)[back]
         yield narrowed(np.ascontiguousarray(values.T if turned else values) - np.float32(offset), dtype, source)
         return
@@ -106,7 +106,7 @@ def _pieces(
 
 
 def numbers(source: GgufTensor, stored: np.ndarray) -> np.ndarray:
-    """Rows of float32 from rows as they are stored."""
+    """Float32 rows from stored rows."""
     from gguf import GGMLQuantizationType, quants
 
     if source.type_name in ("F32", "F16"):
@@ -115,10 +115,10 @@ def numbers(source: GgufTensor, stored: np.ndarray) -> np.ndarray:
 
 
 def _check_formats(file: GgufFile) -> None:
-    """Try one block of each format.
+    """Dequantise one block of each format, as a test.
 
     Raises:
-        ModelError: The package cannot turn one into numbers; names the tensor.
+        ModelError: The package cannot dequantise a format; names the tensor.
     """
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
@@ -128,6 +128,6 @@ def _check_formats(file: GgufFile) -> None:
             numbers(tensor, block)
         except (NotImplementedError, KeyError, ValueError):
             raise ModelError(
-                f"{file.path}: {tensor.name} is in {tensor.type_name}, which the gguf package does not turn into "
-                "numbers; take a file in another format"
+                f"{file.path}: {tensor.name} is in {tensor.type_name}, which the gguf package cannot dequantise; "
+                "use a file in another format"
             ) from None

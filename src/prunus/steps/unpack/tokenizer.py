@@ -1,4 +1,4 @@
-"""The tokenizer of a GGUF file as a tokenizer.json: export/vocabulary.py, inverted."""
+"""The tokenizer of a GGUF file as a tokenizer.json: the inverse of gguf/vocabulary.py."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from prunus.steps.unpack.special import special_of
 
 _PREFIX = "tokenizer.ggml."
 _MODELS = ("gpt2", "llama", "t5")
-_STRIPS_TOO = "phi-3", "phi3"  # llama.cpp knows Phi-3 by its file's name: its special tokens take spaces along
-_BUT_FOR = ("<unk>", "<s>", "<|endoftext|>")
+_STRIPS_TOO = (
+    "phi-3",
+    "phi3",
+)  # llama.cpp recognises Phi-3 by the file's name; its special tokens strip spaces after them
+_NOT_STRIPPING = ("<unk>", "<s>", "<|endoftext|>")
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,11 @@ class Read:
     """A tokenizer.
 
     Attributes:
-        model: llama.cpp's kind of it.
+        model: llama.cpp's kind of tokenizer.
         pre: Its pre-tokenizer, by export's name.
-        tokens: Every token by its number, without rows of the embedding that no text reaches.
+        tokens: Every token, by id, without padding rows of the embedding.
         json: The contents of tokenizer.json.
-        special: Special tokens, ends and templates.
+        special: Special tokens, end tokens and templates.
     """
 
     model: str
@@ -48,18 +51,18 @@ def read_tokenizer(file: GgufFile, size: int) -> Read:
         size: Rows of the embedding.
 
     Raises:
-        ModelError: There is none, it is damaged, or it is of a kind that transformers has no equal of.
+        ModelError: There is none, it is damaged, or it has no equivalent in transformers.
     """
     keys, where = file.keys, str(file.path)
     model = keys.get(f"{_PREFIX}model")
     if model is None or model in ("none", "no_vocab") or f"{_PREFIX}tokens" not in keys:
-        raise ModelError(f"{where}: it has no tokenizer ({_PREFIX}model, {_PREFIX}tokens), and a folder needs one")
+        raise ModelError(f"{where}: has no tokenizer ({_PREFIX}model, {_PREFIX}tokens), which a folder needs")
     if model not in _MODELS:
-        raise ModelError(f"{where}: {_PREFIX}model is {model!r:.40}; Prunus reads {', '.join(_MODELS)}")
+        raise ModelError(f"{where}: {_PREFIX}model is {model!r:.40}; allowed: {', '.join(_MODELS)}")
     tokens, types = _tokens(keys, size, where)
     pre = byte_level_of(keys.get(f"{_PREFIX}pre"), where) if model == "gpt2" else None
     special = special_of(keys, tokens, types, pre is not None and pre.add_bos, where)
-    while types and types[-1] == UNUSED and tokens[-1] == f"[PAD{len(tokens) - 1}]":  # rows that are no token's
+    while types and types[-1] == UNUSED and tokens[-1] == f"[PAD{len(tokens) - 1}]":  # padding rows
         tokens, types = tokens[:-1], types[:-1]
     if pre is not None:
         made = byte_level_model(keys, tokens, pre, where)
@@ -82,29 +85,29 @@ def read_tokenizer(file: GgufFile, size: int) -> Read:
 
 def _tokens(keys: dict[str, Any], size: int, where: str) -> tuple[list[str], list[int]]:
     texts = listed(keys, f"{_PREFIX}tokens", str, where) or []
-    tokens = [text or f"[EMPTY_{number}]" for number, text in enumerate(texts)]  # as llama.cpp
+    tokens = [text or f"[EMPTY_{number}]" for number, text in enumerate(texts)]  # as in llama.cpp
     types = listed(keys, f"{_PREFIX}token_type", int, where) or [NORMAL] * len(tokens)
     if len(tokens) > size:
-        raise ModelError(f"{where}: {len(tokens)} tokens, and the embedding has {size} rows")
+        raise ModelError(f"{where}: {len(tokens)} tokens, but the embedding has only {size} rows")
     scores = listed(keys, f"{_PREFIX}scores", (int, float), where)
     for name, values in (("token_type", types), ("scores", scores)):
         if values is not None and len(values) != len(tokens):
             raise ModelError(f"{where}: {_PREFIX}{name} has {len(values)} values for {len(tokens)} tokens")
     if len(set(tokens)) < len(tokens):
         twice = next(text for text, count in Counter(tokens).items() if count > 1)
-        raise ModelError(f"{where}: the token {twice!r:.40} stands twice among {_PREFIX}tokens")
+        raise ModelError(f"{where}: the token {twice!r:.40} is repeated in {_PREFIX}tokens")
     return tokens, types
 
 
 def _added(tokens: list[str], types: list[int], strips: bool) -> list[dict[str, Any]]:
-    """Tokens that are looked for in a text before it is cut: those that are special, and those of users."""
+    """Tokens that are matched in a text before it is split: special and user-defined ones."""
     return [
         {
             "id": number,
             "content": text,
             "single_word": False,
             "lstrip": False,
-            "rstrip": strips and text not in _BUT_FOR,
+            "rstrip": strips and text not in _NOT_STRIPPING,
             "normalized": False,
             "special": kind != USER_DEFINED,
         }
@@ -114,7 +117,7 @@ def _added(tokens: list[str], types: list[int], strips: bool) -> list[dict[str, 
 
 
 def _around(tokens: list[str], special: Special) -> dict[str, Any] | None:
-    """What is put before a text and behind it."""
+    """The post-processor, which adds tokens before and after a text; None if it adds none."""
     before = [special.numbers["bos"]] if special.add_bos else []
     after = [special.numbers["eos"]] if special.add_eos else []
     if not before and not after:

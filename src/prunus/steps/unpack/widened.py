@@ -1,7 +1,7 @@
-"""A GGUF file with the same keys and its numbers in float32: what rounding of activations is told from faults by.
+"""A GGUF file with the same keys and its values in float32, to separate errors from rounding of activations.
 
-llama.cpp multiplies numbers of few bits by activations that it rounds too. Given the same numbers in float32 it
-computes as exactly as it can, and by the keys of the file itself: what the folder, written again, has to be equal to.
+With quantised weights, llama.cpp also rounds activations. With the same values in float32 and the same keys, it
+computes as exactly as it can: the folder, exported again, must give the same logits.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from prunus.steps.unpack.positions import FACTORS
 from prunus.steps.unpack.tensors import numbers
 
 _ALIGNED = 32
-_PIECE = 1 << 20  # values that are widened at once
+_PIECE = 1 << 20  # values that are converted at a time
 
 
 def write_widened(
     source: GgufFile, file: Path, dtype: str, offset: float, on_progress: Callable[[float], None] = lambda _: None
 ) -> None:
-    """Write it.
+    """Write the file.
 
     Args:
-        source: The file; not a split one, whose parts llama.cpp would look for.
-        file: Where to.
-        dtype: The type that numbers are rounded to first, as in the folder.
-        offset: What the folder's gains of norms have left out, in which they are rounded.
-        on_progress: Is told the bytes of tensors written so far.
+        source: The original file; not a split one, whose parts llama.cpp would look for.
+        file: The output file.
+        dtype: The dtype that values are rounded to first, as in the folder.
+        offset: The offset that the folder's norm gains leave out; they are rounded without it.
+        on_progress: Called with the bytes of tensors written so far.
 
     Raises:
-        ArtifactError: The disk has no room.
+        ArtifactError: The disk is too full.
     """
     needed, free = 4 * sum(tensor.rows * tensor.shape[-1] for tensor in source.tensors.values()), _free(file)
     if needed > free:
-        raise ArtifactError(f"{file}: the disk has {free} bytes free, and the file needs {needed}")
+        raise ArtifactError(f"{file}: the file needs {needed} bytes, but the disk has {free} free")
     count, keys, aligned = keys_as_written(source.path)
     head = b"GGUF" + struct.pack("<IQQ", 3, len(source.tensors), count) + keys
     aligned, place = max(aligned, _ALIGNED), 0

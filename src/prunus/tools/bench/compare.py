@@ -13,8 +13,8 @@ from prunus.gguf.metadata import check_model
 from prunus.gguf.vocabulary import read_vocabulary
 from prunus.gguf.writer import format_label, write_gguf
 from prunus.llamacpp.header import read_header
-from prunus.llamacpp.look import look_at
 from prunus.llamacpp.running import Running
+from prunus.llamacpp.sanity import file_warnings
 from prunus.models.folder import ModelFolder
 from prunus.models.locate import locate_runnable
 from prunus.runtime import Runtime
@@ -55,7 +55,7 @@ def compare(
         models = _in_transformers(files, runtime)
         vocabulary = min(folder.shape.vocab_size for folder in folders.values())
     else:
-        for line in (line for file in files if file.is_file() for line in look_at(file)):
+        for line in (line for file in files if file.is_file() for line in file_warnings(file)):
             console.warn(line)
         models, vocabulary = _in_llama_cpp(files, folders, config, place)
     prompt = prompt_of(config.prompt_tokens, vocabulary, config.seed)

@@ -1,4 +1,4 @@
-"""The skills, a file each."""
+"""The skills, one file each."""
 
 from prunus.verify.skill import Skill
 from prunus.verify.skills import function_calling, instruction_following, rag, roleplay
@@ -6,4 +6,4 @@ from prunus.verify.skills import function_calling, instruction_following, rag, r
 SKILLS: dict[str, Skill] = {
     one.SKILL.name: one.SKILL for one in (instruction_following, roleplay, rag, function_calling)
 }
-"""Every skill by its name, in the order in which help names them."""
+"""Every skill by name, in the order of help texts."""

@@ -1,4 +1,4 @@
-"""Following instructions, as IFEval has them."""
+"""Instruction following, as in IFEval."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from prunus.verify.skill import SHARE, Check, Scores, Skill, Tools
 
 
 def score(answer: str, check: Check, tools: Tools) -> Scores:
-    """Prompts whose instructions are all followed, and instructions that are, by the strict and the loose reading."""
+    """Whether all instructions are followed, and how many of them are, by the strict and the loose reading."""
     found = verdict(answer, check["instruction_id_list"], check["kwargs"])
     return {
         "prompt_strict": (float(all(found.strict)), 1),
@@ -18,7 +18,7 @@ def score(answer: str, check: Check, tools: Tools) -> Scores:
 
 
 def reward(scores: Scores, answer: str, check: Check) -> float:
-    """The share of instructions that are followed strictly."""
+    """The share of instructions that are followed by the strict reading."""
     followed, count = scores["instruction_strict"]
     return followed / count
 

@@ -1,4 +1,4 @@
-"""Answering from passages, or saying that they do not hold the answer, as SQuAD 2 and ChatRAG-Bench have it."""
+"""Answering from passages, or stating that they do not contain the answer, as in SQuAD 2 and ChatRAG-Bench."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def score(answer: str, check: Check, tools: Tools) -> Scores:
 
 
 def reward(scores: Scores, answer: str, check: Check) -> float:
-    """The mean of token F1 and exact match; 0 for silence, which is right where a gold answer is an article alone."""
+    """The mean of token F1 and exact match; 0 for an empty answer, even if a gold answer is only an article."""
     return (scores["f1"][0] + scores["exact"][0]) / 2 if answer.strip() else 0.0
 
 

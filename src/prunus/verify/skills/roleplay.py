@@ -1,4 +1,4 @@
-"""Playing a persona: staying with the facts of its card and in its manner, or graded by a judge."""
+"""Playing a persona: consistent with the facts and manner of its card, or graded by a judge."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from prunus.verify.skill import GRADE, SHARE, Check, Scores, Skill, Tools
 
 
 def score(answer: str, check: Check, tools: Tools) -> Scores:
-    """Whether the persona stays itself, where facts are given, and in its manner, where one is."""
+    """Whether the answer is consistent with the given facts, and has the given manner."""
     scores: Scores = {}
     if "facts" in check:
         scores["consistent"] = (float(consistent(answer, _facts(check), check.get("contradictions", ()))), 1)
@@ -17,11 +17,11 @@ def score(answer: str, check: Check, tools: Tools) -> Scores:
 
 
 def reward(scores: Scores, answer: str, check: Check) -> float:
-    """The share of what holds, where each fact that the answer has counts by itself too."""
-    held = [total for total, _ in scores.values()]
+    """The mean of the scores and, for each fact, of whether the answer mentions it."""
+    passed = [total for total, _ in scores.values()]
     if "facts" in check:
-        held += [float(mentions(answer, fact)) for fact in _facts(check)]
-    return sum(held) / len(held)
+        passed += [float(mentions(answer, fact)) for fact in _facts(check)]
+    return sum(passed) / len(passed)
 
 
 def _facts(check: Check) -> list[list[str]]:

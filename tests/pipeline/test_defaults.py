@@ -1,4 +1,4 @@
-"""What a recipe and a command leave open follows from the tokens and from the models."""
+"""Options that a recipe or a command leaves unset get defaults that depend on the tokens and on the models."""
 
 from pathlib import Path
 from typing import Any
@@ -94,9 +94,9 @@ def test_commands_suit_their_model(corpus: Path, tmp_path: Path) -> None:
 def test_what_is_open_stays_open_until_the_size_is_known() -> None:
     config = DistillConfig(tokens=1_000_000, min_learning_rate=0.0)
     assert parse(DistillConfig, config.model_dump(), "again") == config
-    suited = config.with_defaults(Size(hidden_size=576, context=2048, widest=1536, cut=0.5))
-    assert (suited.min_rate_share, suited.steps) == (0.0, suited.tokens // (suited.batch_size * suited.sequence_length))
-    assert suited.with_defaults(Size(hidden_size=64, context=32, widest=64)) == suited
+    first = config.with_defaults(Size(hidden_size=576, context=2048, widest=1536, cut=0.5))
+    assert (first.min_rate_share, first.steps) == (0.0, first.tokens // (first.batch_size * first.sequence_length))
+    assert first.with_defaults(Size(hidden_size=64, context=32, widest=64)) == first
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Putting items to a model: through its chat template, with tools, turn by turn, several times over where asked."""
+"""Generates a model's answers to items: through its chat template, with tools, turn by turn, in several samples."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ CALLING = (
     "You can call the functions below, given as JSON. If some of them serve what the user asks, answer with nothing "
     'but the calls, as [f(x="text", n=1), g(y=True)]. If none of them does, say so in words and call none.\n\n'
 )
-"""What models are told whose chat template leaves tools out; the form of calls is BFCL's."""
+"""Instruction for models whose chat template does not render tools; the format of calls is BFCL's."""
 
 TOO_LONG = Answer([], "", "too long")
-"""What stands for the answer to a prompt that the model's context does not hold."""
+"""Placeholder for the answer to a prompt that exceeds the model's context."""
 
 _TYPES = {"dict": "object", "float": "number", "tuple": "array", "any": "string"}
 
 
 @dataclass(frozen=True)
-class Asker:
-    """Who is asked, and how.
+class Answerer:
+    """A loaded model, and how it generates answers.
 
     Attributes:
-        model: The model, loaded.
+        model: The model.
         tokenizer: Its tokenizer.
-        context: Tokens that it was made for.
-        out: The step's folder; answers are kept there while it is at work.
+        context: Its maximum sequence length in tokens.
+        out: The step's folder, where answers are stored until the step is done.
         batch_size: Prompts at a time.
     """
 
@@ -50,10 +50,10 @@ class Asker:
     out: Path
     batch_size: int
 
-    def ask(
+    def answer(
         self, name: str, items: list[Item], task: TaskConfig, config: EvaluateConfig, console: Console
     ) -> list[list[list[Answer]]]:
-        """The answers to every item: for each of its samples, one a turn. Several processes share them out.
+        """The answers to every item, [items][samples][turns]. The processes share the work.
 
         Raises:
             DataError: The chat template refuses a conversation.
@@ -69,16 +69,16 @@ class Asker:
         total = task.samples * sum(1 + len(item.then) for item in items)
         with console.progress(name, total, "answers") as progress:
             for turn in range(rounds):
-                asked = [i for i, item in enumerate(items) if len(item.then) >= turn]
+                unfinished = [i for i, item in enumerate(items) if len(item.then) >= turn]
                 prompts = []
                 for sample in range(task.samples):
-                    for i in asked:
+                    for i in unfinished:
                         number = (turn * task.samples + sample) * len(items) + i
                         prompts.append(self.prompt(items[i], given[i][sample], number, name, plain))
                 fitting = [prompt for prompt in prompts if len(prompt.ids) <= self.context - new]
-                mine = batches(fitting, self.batch_size)[distributed.rank() :: distributed.count()]
-                distributed.wait()  # until all have seen what is there
-                write_all(mine, writing, lambda: self.model, self.tokenizer, kept, progress)
+                share = batches(fitting, self.batch_size)[distributed.rank() :: distributed.count()]
+                distributed.wait()  # until all processes have listed the stored answers
+                write_all(share, writing, lambda: self.model, self.tokenizer, kept, progress)
                 distributed.wait()
                 kept.find()
                 for prompt in prompts:
@@ -87,7 +87,7 @@ class Asker:
         return given
 
     def prompt(self, item: Item, given: list[Answer], number: int, name: str, plain: bool) -> Prompt:
-        """What the model reads for an item's next turn, behind the answers that it has given."""
+        """The prompt of an item's next turn, after the answers so far."""
         template = PLAIN if plain else None
         messages = list(item.messages)
         for answer, then in zip(given, item.then, strict=False):
@@ -103,7 +103,7 @@ class Asker:
 
 
 def as_tool(function: dict[str, Any]) -> dict[str, Any]:
-    """A function as chat templates take it, its types by JSON schema's names."""
+    """A function in the form of chat templates, with JSON schema's names of types."""
     return {"type": "function", "function": _typed(as_function(function))}
 
 
@@ -115,7 +115,7 @@ def _typed(value: Any) -> Any:
 
 
 def transcript(item: Item, answers: list[Answer]) -> Iterator[tuple[list[str], list[str]]]:
-    """For each turn, what the user has said until then, and what was answered."""
-    said = [str(message["content"]) for message in item.messages if message["role"] == "user"][-1:] + item.then
+    """For each turn, the user's messages and the answers up to that turn."""
+    user = [str(message["content"]) for message in item.messages if message["role"] == "user"][-1:] + item.then
     for turn in range(len(answers)):
-        yield said[: turn + 1], [answer.text for answer in answers[: turn + 1]]
+        yield user[: turn + 1], [answer.text for answer in answers[: turn + 1]]

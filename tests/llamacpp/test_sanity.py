@@ -11,9 +11,8 @@ from prunus.cli.main import main
 from prunus.errors import ModelError
 from prunus.gguf.vocabulary import read_vocabulary
 from prunus.gguf.writer import write_gguf
-from prunus.llamacpp import look
-from prunus.llamacpp.look import look_at
 from prunus.llamacpp.running import Running
+from prunus.llamacpp.sanity import file_warnings
 from prunus.models.folder import ModelFolder
 from prunus.models.load import load_tokenizer
 from prunus.models.locate import locate_model
@@ -36,7 +35,9 @@ def text(sapling: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = locate_model("builtin:sapling", None, "test").folder.path
     tokenizer = load_tokenizer(folder)
     with Running(sapling, 32) as running:
-        monkeypatch.setattr(look, "TEXT", tokenizer.decode(running.greedy(tokenizer("the")["input_ids"], 20)))
+        monkeypatch.setattr(
+            "prunus.llamacpp.sanity.TEXT", tokenizer.decode(running.greedy(tokenizer("the")["input_ids"], 20))
+        )
 
 
 def write(folder: Path, out: Path, kind: str) -> Path:
@@ -46,23 +47,23 @@ def write(folder: Path, out: Path, kind: str) -> Path:
 
 
 def test_a_sound_file_goes_without_a_word(sapling: Path) -> None:
-    assert look_at(sapling) == []
+    assert file_warnings(sapling) == []
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the folder of real data is absent")
 def test_so_does_a_model_of_plain_english(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    assert look_at(write(DATA / "stories260K" / "hf", tmp_path, "gguf-f32")) == []
+    assert file_warnings(write(DATA / "stories260K" / "hf", tmp_path, "gguf-f32")) == []
 
 
 def test_of_fewer_bits_what_they_do_is_told(tmp_path: Path) -> None:
-    (line,) = look_at(write(locate_model("builtin:sapling", None, "test").folder.path, tmp_path, "gguf-q8_0"))
-    assert "its weights are Q8_0, and on a CPU llama.cpp rounds what they are multiplied by to 8 bits" in line
+    (line,) = file_warnings(write(locate_model("builtin:sapling", None, "test").folder.path, tmp_path, "gguf-q8_0"))
+    assert "its weights are Q8_0, and on a CPU llama.cpp rounds activations to 8 bits" in line
 
 
 def test_what_is_worse_than_chance_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(make_model(tmp_path / "random"), tmp_path, "gguf-f32")
-    assert "guesses plain English no better than chance" in look_at(file)[0]
+    assert "predicts plain English no better than chance" in file_warnings(file)[0]
     options = ["--prompt-tokens", "4", "--new-tokens", "1", "--rounds", "1"]
     assert main(["bench", str(file), *options]) == 0
     assert "no better than chance" in " ".join(capsys.readouterr().out.split())
@@ -76,8 +77,8 @@ def test_kernels_that_disagree_are_told(sapling: Path, monkeypatch: pytest.Monke
         return found[:, ::-1] if len(ids) == 1 else found
 
     monkeypatch.setattr(Running, "logits", logits)
-    (line,) = look_at(sapling)
-    assert "read at once and token by token, the same text gives other probabilities" in line
+    (line,) = file_warnings(sapling)
+    assert "a text gives different probabilities at once and token by token" in line
 
 
 def test_logits_that_are_not_finite_are_refused(tmp_path: Path) -> None:
@@ -86,14 +87,16 @@ def test_logits_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     raw[-4096:] = np.full(1024, np.nan, dtype=np.float32).tobytes()
     file.write_bytes(raw)
     with pytest.raises(ModelError, match="its logits are not finite"):
-        look_at(file)
+        file_warnings(file)
 
 
 def test_what_export_measured_is_told(sapling: Path) -> None:
     record = {"gguf-f16": {"file": sapling.name, "nbytes": sapling.stat().st_size, "kl": 0.018, "top1": 0.943}}
     (sapling.parent / "export.json").write_text(json.dumps(record))
-    assert "its KL to the model was 0.018 nats per token, and 94.3% of its first choices" in look_at(sapling)[0]
+    assert (
+        "its KL to the model was 0.018 nats per token, and 94.3% of its top-1 predictions" in file_warnings(sapling)[0]
+    )
     record["gguf-f16"]["nbytes"] = 5
     (sapling.parent / "export.json").write_text(json.dumps(record))
-    assert "export.json beside it is of another file" in look_at(sapling)[0]
+    assert "export.json in its folder describes another file" in file_warnings(sapling)[0]
     (sapling.parent / "export.json").unlink()

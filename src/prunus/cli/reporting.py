@@ -1,4 +1,4 @@
-"""The report of a run, written and shown."""
+"""Writes the report of a run and prints its tables."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from prunus.report.records import load_run
 
 
 def show_report(root: Path, out: str | None, console: Console) -> None:
-    """Write the report and the students' cards, and print the closing table.
+    """Write the report and the students' model cards, and print the final tables.
 
-    A run that cannot be written to still gets a report elsewhere.
+    For a run in a read-only folder, the report can be written to `out`.
 
     Raises:
-        ArtifactError: The folder holds no run, or a record in it is damaged.
+        ArtifactError: The folder has no run, or a record in it is damaged.
     """
     from prunus.report.card import write_cards
     from prunus.report.step import write_report
@@ -30,6 +30,6 @@ def show_report(root: Path, out: str | None, console: Console) -> None:
     except OSError as error:
         if out is None:
             raise
-        console.warn(f"the models' cards are not renewed: {error.filename}: {error.strerror}")
+        console.warn(f"the model cards were not updated: {error.filename}: {error.strerror}")
     show_results(root, console)
     console.say(f"report: {report}")

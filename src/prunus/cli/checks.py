@@ -1,4 +1,4 @@
-"""What commands do about files that they are given, before they use them."""
+"""Checks of files that are passed to commands, before they are used."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from prunus.graph.integrity import check_artifact
 
 
 def check_recorded(paths: Sequence[str], console: Console) -> None:
-    """Compare the files of finished results, and of those that GGUF files lie in, with their checksums.
+    """Compare files with their checksums, if they are folders of finished results or are in one.
 
     Raises:
-        ArtifactError: One is damaged, or missing.
+        ArtifactError: A file is damaged or missing.
     """
     for path in (Path(path).expanduser() for path in paths):
         folder = path if path.is_dir() else path.parent
@@ -21,11 +21,11 @@ def check_recorded(paths: Sequence[str], console: Console) -> None:
             check_artifact(folder, console)
 
 
-def look_at_files(paths: Sequence[str], console: Console) -> None:
-    """Tell what can be known of the GGUF files among them, as `export` does of those that it writes."""
-    from prunus.llamacpp.look import look_at
+def warn_about_files(paths: Sequence[str], console: Console) -> None:
+    """Print warnings about the GGUF files among `paths`, as `export` does for those that it writes."""
+    from prunus.llamacpp.sanity import file_warnings
 
     for file in (Path(path).expanduser() for path in paths):
         if file.is_file():
-            for line in look_at(file):
+            for line in file_warnings(file):
                 console.warn(line)

@@ -1,4 +1,4 @@
-"""What a recipe leaves open, as it suits its models."""
+"""Defaults of a recipe that depend on the size of its models."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from prunus.pipeline.recipe import Recipe, StudentConfig
 from prunus.pipeline.students import prune_config
 
 
-def suited(recipe: Recipe, teacher: Shape) -> Recipe:
-    """The recipe with all that it leaves open.
+def with_defaults(recipe: Recipe, teacher: Shape) -> Recipe:
+    """The recipe with its unset options resolved.
 
     Args:
-        recipe: As it was read.
+        recipe: The recipe as read.
         teacher: The teacher's shape.
 
     Raises:
-        RecipeError: What is given leaves no step.
+        RecipeError: The given options leave no training step.
     """
     size = teacher.size()
-    own = recipe.teacher
+    stages = tuple(stage.with_defaults(size) for stage in recipe.teacher.align)
     changed = {
-        "teacher": own.model_copy(update={"align": tuple(stage.with_defaults(size) for stage in own.align)}),
+        "teacher": recipe.teacher.model_copy(update={"align": stages}),
         "correct": recipe.correct.with_defaults(size),
         "score": recipe.score.with_defaults(size),
         "evaluate": recipe.evaluate.with_defaults(size),
@@ -47,7 +47,7 @@ def _student(recipe: Recipe, name: str, teacher: Shape) -> StudentConfig:
 
 
 def _size(recipe: Recipe, name: str, teacher: Shape) -> Size:
-    """Of a student; of its teacher where its own is not known yet, or cannot be, which is refused later."""
+    """The size of a student; its teacher's if it is not known yet, or if it is invalid, which is refused later."""
     student, prune = recipe.students[name], prune_config(recipe, name)
     if student.merge is not None or prune.shape is not None:
         return teacher.size()

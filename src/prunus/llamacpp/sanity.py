@@ -1,8 +1,8 @@
-"""A look at a GGUF file from anywhere before it is used: what can be known of it without the model it was made from.
+"""A quick check of any GGUF file before it is used, without the model that it was made from.
 
-A file or a kernel that computes something else still writes something. Two things can be seen in a second: a model
-that has learnt anything guesses plain English better than chance does, and the same text gives the same logits whether
-it is read at once or token by token, which other kernels of llama.cpp do.
+A wrong file or kernel still produces text. Two things can be checked in a second: a trained model predicts plain
+English better than chance, and a text gives the same logits at once and token by token, for which llama.cpp uses
+different kernels.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from prunus.llamacpp.running import Running
 
 TEXT = "The sun was warm, and the children went down to the river with their mother. They saw a boat on the water."
 MOST = 24
-"""Tokens of it that are read, at most: each once more by itself."""
+"""Maximum number of tokens of TEXT to read, all at once and again one by one."""
 
 APART = 0.05
-"""KL in nats per token between both ways of reading that goes without a word. Half precision alone makes 0.0003 of it
-in SmolLM2 135M, and 0 in its quantised files."""
+"""Largest KL between both ways of reading, in nats per token, without a warning. In SmolLM2 135M, half precision alone
+gives 0.0003, quantised files 0."""
 
 
-def look_at(file: Path) -> list[str]:
+def file_warnings(file: Path) -> list[str]:
     """Run a file on a few tokens.
 
     Returns:
-        What the user should know, a line each.
+        Warnings for the user.
 
     Raises:
-        ModelError: It is no GGUF file of a language model, or its logits are not finite.
-        ExportError: llama.cpp ended on it.
+        ModelError: It is not a GGUF file of a language model, or its logits are not finite.
+        ExportError: llama.cpp crashed on it.
     """
     header = read_header(file)
     with Running(file, max(1, min(MOST, header.context)), exact=False) as running:
@@ -52,32 +52,32 @@ def _of_logits(file: Path, ids: list[int], together: np.ndarray, singly: np.ndar
     nll, chance = -float(ours[np.arange(len(ids) - 1), ids[1:]].mean()), math.log(together.shape[-1])
     if not nll < chance:
         lines.append(
-            f"{file.name}: it guesses plain English no better than chance ({nll:.2f} nats per token, chance "
+            f"{file.name}: it predicts plain English no better than chance ({nll:.2f} nats per token, chance "
             f"{chance:.2f}). The file or llama.cpp on this machine is broken, or the model has not learnt English"
         )
     apart = float((np.exp(ours) * (ours - theirs)).sum(-1).mean())
     if not apart < APART:
         lines.append(
-            f"{file.name}: read at once and token by token, the same text gives other probabilities (KL {apart:.2g} "
-            "nats per token); one of llama.cpp's kernels computes something wrong on this machine"
+            f"{file.name}: a text gives different probabilities at once and token by token (KL {apart:.2g} nats per "
+            "token); one of llama.cpp's kernels is wrong on this machine"
         )
     return lines
 
 
 def _of_record(file: Path) -> list[str]:
-    """What `export` has measured, where the file lies beside its record."""
+    """What `export` measured, if the file is in the same folder as its record."""
     record = file.parent / "export.json"
     if not record.is_file():
         return []
     entries = [entry for entry in read_object(record, ModelError).values() if isinstance(entry, dict)]
-    found = next((entry for entry in entries if entry.get("file") == file.name), None)
-    if found is None or not isinstance(found.get("kl"), float) or not isinstance(found.get("top1"), float):
+    entry = next((entry for entry in entries if entry.get("file") == file.name), None)
+    if entry is None or not isinstance(entry.get("kl"), float) or not isinstance(entry.get("top1"), float):
         return []
-    if found.get("nbytes") != file.stat().st_size:
-        return [f"{file.name}: export.json beside it is of another file: {found.get('nbytes')} bytes"]
+    if entry.get("nbytes") != file.stat().st_size:
+        return [f"{file.name}: export.json in its folder describes another file, of {entry.get('nbytes')} bytes"]
     return [
-        f"{file.name}: when it was exported, its KL to the model was {found['kl']:.2g} nats per token, and "
-        f"{found['top1']:.1%} of its first choices were the model's"
+        f"{file.name}: at export, its KL to the model was {entry['kl']:.2g} nats per token, and "
+        f"{entry['top1']:.1%} of its top-1 predictions were the model's"
     ]
 
 
@@ -85,9 +85,8 @@ def _of_bits(file: Path, header: Header) -> list[str]:
     if not header.quantised:
         return []
     return [
-        f"{file.name}: its weights are {header.quantised}, and on a CPU llama.cpp rounds what they are multiplied by "
-        "to 8 bits. Where two next tokens are almost as likely as each other, it may choose another than the folder, "
-        "also at temperature 0"
+        f"{file.name}: its weights are {header.quantised}, and on a CPU llama.cpp rounds activations to 8 bits. If "
+        "two next tokens are almost equally likely, it may choose another one than the folder, even at temperature 0"
     ]
 
 

@@ -6,7 +6,7 @@ import pytest
 from prunus.console import Console
 from prunus.inference import local
 from prunus.models.load import load_tokenizer
-from prunus.steps.evaluate.ask import CALLING, Asker, as_tool, transcript
+from prunus.steps.evaluate.answers import CALLING, Answerer, as_tool, transcript
 from prunus.steps.evaluate.config import EvaluateConfig, TaskConfig
 from prunus.steps.evaluate.items import Item
 from tests.tiny import load
@@ -27,8 +27,8 @@ def parts(teacher: Path):
 
 
 @pytest.fixture
-def asker(parts, tmp_path: Path) -> Asker:
-    return Asker(*parts, 128, tmp_path, 3)
+def answerer(parts, tmp_path: Path) -> Answerer:
+    return Answerer(*parts, 128, tmp_path, 3)
 
 
 def items(count: int, then=()) -> list[Item]:
@@ -39,15 +39,15 @@ def items(count: int, then=()) -> list[Item]:
     ]
 
 
-def answers_of(asker: Asker, asked: list[Item], task: TaskConfig, config=PLAIN):
-    return asker.ask("x", asked, task, config, QUIET)
+def answers_of(answerer: Answerer, asked: list[Item], task: TaskConfig, config=PLAIN):
+    return answerer.answer("x", asked, task, config, QUIET)
 
 
-def test_every_turn_is_asked_behind_the_answers_before(asker: Asker, monkeypatch) -> None:
+def test_every_turn_is_asked_behind_the_answers_before(answerer: Answerer, monkeypatch) -> None:
     read = []
     write = local.generate
     monkeypatch.setattr(local, "generate", lambda model, batch, *rest: read.extend(batch) or write(model, batch, *rest))
-    given = answers_of(asker, items(3, then=["and?"]), TaskConfig(max_new_tokens=6))
+    given = answers_of(answerer, items(3, then=["and?"]), TaskConfig(max_new_tokens=6))
     assert [len(answers) for ((answers),) in given] == [1, 2, 1]
     second = read[-1].text
     first = given[1][0][0].text
@@ -57,48 +57,48 @@ def test_every_turn_is_asked_behind_the_answers_before(asker: Asker, monkeypatch
     )  # fmt: skip
 
 
-def test_what_was_answered_is_not_asked_again(asker: Asker, monkeypatch) -> None:
+def test_what_was_answered_is_not_asked_again(answerer: Answerer, monkeypatch) -> None:
     task = TaskConfig(max_new_tokens=6, samples=2, temperature=1.0)
-    whole = answers_of(asker, items(5, then=["and?"]), task)
+    whole = answers_of(answerer, items(5, then=["and?"]), task)
     monkeypatch.setattr(local, "generate", lambda *arguments: pytest.fail("asked again"))
-    assert answers_of(asker, items(5, then=["and?"]), task) == whole
-    (kept,) = asker.out.glob("checkpoints/x-0/answers.jsonl")
+    assert answers_of(answerer, items(5, then=["and?"]), task) == whole
+    (kept,) = answerer.out.glob("checkpoints/x-0/answers.jsonl")
     lines = kept.read_text().splitlines(keepends=True)
     assert len(lines) == 2 * (5 + 2)
     monkeypatch.undo()
     kept.write_text("".join(lines[:4]) + lines[4][:9])
-    assert answers_of(asker, items(5, then=["and?"]), task) == whole
+    assert answers_of(answerer, items(5, then=["and?"]), task) == whole
 
 
 def test_samples_differ_and_do_not_depend_on_portions(parts, tmp_path: Path) -> None:
     task = TaskConfig(max_new_tokens=8, samples=3, temperature=1.5)
-    found = [answers_of(Asker(*parts, 128, tmp_path / str(size), size), items(4), task) for size in (1, 5)]
+    found = [answers_of(Answerer(*parts, 128, tmp_path / str(size), size), items(4), task) for size in (1, 5)]
     assert found[0] == found[1]
     assert any(len({answer.text for (answer,) in samples}) > 1 for samples in found[0])
 
 
-def test_a_prompt_that_does_not_fit_is_not_asked(asker: Asker) -> None:
+def test_a_prompt_that_does_not_fit_is_not_asked(answerer: Answerer) -> None:
     long = Item("long", [{"role": "user", "content": "plum " * 200}], {}, [], [], None)
-    given = answers_of(asker, [*items(1), long], TaskConfig(max_new_tokens=6))
+    given = answers_of(answerer, [*items(1), long], TaskConfig(max_new_tokens=6))
     assert given[0][0][0].ids
     assert (given[1][0][0].finish, given[1][0][0].text) == ("too long", "")
 
 
-def test_answers_leave_half_of_the_context_to_prompts(asker: Asker) -> None:
-    ((answers,),) = answers_of(asker, items(1), TaskConfig(max_new_tokens=9999))
+def test_answers_leave_half_of_the_context_to_prompts(answerer: Answerer) -> None:
+    ((answers,),) = answers_of(answerer, items(1), TaskConfig(max_new_tokens=9999))
     assert len(answers[0].ids) <= 64
 
 
 def test_tools_go_through_a_template_that_shows_them_and_into_words_otherwise(teacher: Path, tmp_path: Path) -> None:
     asked = Item("a", [{"role": "user", "content": "x?"}], {}, [FUNCTION], [], None)
     tokenizer = load_tokenizer(teacher)
-    asker = Asker(None, tokenizer, 128, tmp_path, 1)  # type: ignore[arg-type]
+    answerer = Answerer(None, tokenizer, 128, tmp_path, 1)  # type: ignore[arg-type]
     tokenizer.chat_template = SHOWS
-    shown = asker.prompt(asked, [], 0, "x", plain=False).text
+    shown = answerer.prompt(asked, [], 0, "x", plain=False).text
     assert json.loads(shown[: shown.index("<s>")]) == [as_tool(FUNCTION)]
     assert CALLING not in shown
     tokenizer.chat_template = HIDES
-    hidden = asker.prompt(asked, [], 0, "x", plain=False).text
+    hidden = answerer.prompt(asked, [], 0, "x", plain=False).text
     assert hidden.startswith(f"<s>user: {CALLING}[")
     assert hidden.endswith("\n\nx?<s>assistant:")
 
@@ -108,9 +108,9 @@ def test_types_get_the_names_of_json_schema() -> None:
     assert parameters == {"type": "object", "properties": {"x": {"type": "array", "items": {"type": "number"}}}}
 
 
-def test_a_model_that_goes_on_with_the_users_turn_is_stopped(asker: Asker, monkeypatch) -> None:
+def test_a_model_that_goes_on_with_the_users_turn_is_stopped(answerer: Answerer, monkeypatch) -> None:
     seen = []
     write = local.generate
     monkeypatch.setattr(local, "generate", lambda m, b, w, *rest: seen.append(w) or write(m, b, w, *rest))
-    answers_of(asker, items(1), TaskConfig(max_new_tokens=4))
+    answers_of(answerer, items(1), TaskConfig(max_new_tokens=4))
     assert "\n\nUser:" in seen[0].stop

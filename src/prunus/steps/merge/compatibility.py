@@ -1,4 +1,4 @@
-"""Whether models can be merged at all: the same weights, the same settings, the same tokens, the same template."""
+"""Whether models can be merged: they need equal weight shapes, settings, tokens and chat templates."""
 
 from __future__ import annotations
 
@@ -14,24 +14,22 @@ from prunus.models.folder import TOKENIZER, ModelFolder, matching
 _SHOWN = 8
 
 
-def check_alike(models: Sequence[ModelFolder], base: ModelFolder | None, where: str) -> list[str]:
+def check_mergeable(models: Sequence[ModelFolder], base: ModelFolder | None, where: str) -> list[str]:
     """Refuse models that differ in more than the values of their weights.
 
-    Settings are compared by what they amount to, not by how they are spelt. The base may have another chat template,
-    or none: the merged model has the first model's. So it is with the longest context, where nothing is computed from
-    it.
+    Settings are compared by their effect, not by their spelling. The base may have another chat template or none; the
+    merged model has the first model's. The same holds for the maximum context, if no value is computed from it.
 
     Args:
-        models: What is to be merged.
-        base: What they descend from, if it is asked for.
-        where: The option's path, for messages.
+        models: The models to merge.
+        base: Their common ancestor, if the method needs one.
+        where: The name of the option, for messages.
 
     Returns:
-        A line for each difference that is allowed, and what the merged model has.
+        A line for each allowed difference, with the merged model's value.
 
     Raises:
-        ModelError: Names every weight that only one of two models has or that has another shape there, the setting, the
-            tokens, or the template.
+        ModelError: Names every differing weight (missing in one, or of another shape), setting, token or template.
     """
     first, *others = models
     first.check()
@@ -49,29 +47,29 @@ def check_alike(models: Sequence[ModelFolder], base: ModelFolder | None, where: 
         if other.context != first.context:
             notes.append(
                 f"max_position_embeddings: {other.context} in {other.path}, {first.context} in {first.path}; the "
-                f"merged model has {first.context}, as the first"
+                f"merged model has {first.context}, like the first"
             )
     return notes
 
 
 def different_weights(first: ModelFolder, other: ModelFolder) -> list[str]:
-    """A line for every weight that the two do not both have in one shape."""
+    """A line for every weight that is missing in one model or has different shapes."""
     mine, theirs = first.weights, other.weights
     if first.family != other.family:
         return [f"one is a {other.family.name}, the other a {first.family.name}"]
     lines = []
     for name in [*mine, *(name for name in theirs if name not in mine)]:
-        here, there = (list(found[name].shape) if name in found else "not there" for found in (mine, theirs))
+        here, there = (list(weights[name].shape) if name in weights else "missing" for weights in (mine, theirs))
         if here != there:
             lines.append(f"{name}: {there} and {here}")
     return lines
 
 
 def different_settings(first: ModelFolder, other: ModelFolder) -> list[str]:
-    """A line for every setting of config.json that makes the same weights compute something else."""
-    from prunus.steps.merge.settings import settled  # imports torch
+    """A line for every differing setting of config.json that affects what the weights compute."""
+    from prunus.steps.merge.settings import effective_settings  # imports torch
 
-    mine, theirs = settled(first), settled(other)
+    mine, theirs = effective_settings(first), effective_settings(other)
     return [
         f"config.json: {key}: {theirs.get(key)!r} and {mine.get(key)!r}"
         for key in sorted(mine.keys() | theirs.keys())
@@ -80,7 +78,7 @@ def different_settings(first: ModelFolder, other: ModelFolder) -> list[str]:
 
 
 def different_tokens(first: Path, other: Path) -> list[str]:
-    """A line for every token that the two number differently, or for what else their tokenizers differ in."""
+    """A line for every token with different ids, or for other differences of the tokenizers."""
     if not all((folder / "tokenizer.json").is_file() for folder in (first, other)):
         kinds = [pattern for pattern in TOKENIZER if not pattern.startswith(("tokenizer*", "chat_template", "special"))]
         marks = [fingerprint_files(matching(folder, (*kinds, "tokenizer.json"))) for folder in (first, other)]
@@ -90,22 +88,26 @@ def different_tokens(first: Path, other: Path) -> list[str]:
     mine, theirs = (json.loads(load_tokenizer(folder).backend_tokenizer.to_str()) for folder in (first, other))
     here, there = _numbered(mine), _numbered(theirs)
     lines = [
-        f"token {token!r}: {there.get(token, 'not there')} and {here.get(token, 'not there')}"
+        f"token {token!r}: {there.get(token, 'missing')} and {here.get(token, 'missing')}"
         for token in [*here, *(token for token in there if token not in here)]
         if here.get(token) != there.get(token)
     ]
     parts = ("normalizer", "pre_tokenizer", "decoder")
-    lines += [f"tokenizer.json: {part} differs" for part in parts if _cutting(mine[part]) != _cutting(theirs[part])]
+    lines += [
+        f"tokenizer.json: {part} differs"
+        for part in parts
+        if _without_offsets(mine[part]) != _without_offsets(theirs[part])
+    ]
     same_merges = mine["model"].get("merges") == theirs["model"].get("merges")
     return lines or ([] if same_merges else ["tokenizer.json: model.merges differs"])
 
 
 def different_templates(first: Path, other: Path) -> list[str]:
-    """A line for every chat template, by name, that the two do not have alike."""
+    """A line for every chat template, by name, that differs."""
     mine, theirs = (_templates(folder) for folder in (first, other))
     names = [name for name in sorted(mine.keys() | theirs.keys()) if mine.get(name) != theirs.get(name)]
     return [
-        f"their chat templates differ ({name}); give both the same (chat_template.jinja), or align one by the other's"
+        f"their chat templates differ ({name}); give both the same (chat_template.jinja), or align one with the other's"
         for name in names
     ]
 
@@ -116,15 +118,15 @@ def _templates(folder: Path) -> dict[str, str]:
     return chat_templates(load_tokenizer(folder)) if matching(folder, TOKENIZER) else {}
 
 
-def _cutting(part: Any) -> Any:
-    """What of a part decides how a text is cut: offsets are told otherwise by `trim_offsets`, and nothing else."""
+def _without_offsets(part: Any) -> Any:
+    """A part of a tokenizer without `trim_offsets`, which changes reported offsets but not the tokens."""
     if isinstance(part, dict):
-        return {key: _cutting(value) for key, value in part.items() if key != "trim_offsets"}
-    return [_cutting(item) for item in part] if isinstance(part, list) else part
+        return {key: _without_offsets(value) for key, value in part.items() if key != "trim_offsets"}
+    return [_without_offsets(item) for item in part] if isinstance(part, list) else part
 
 
 def _numbered(tokenizer: Mapping[str, Any]) -> dict[str, int]:
-    """Every token with its number."""
+    """The id of every token."""
     vocabulary = tokenizer["model"]["vocab"]
     numbered = dict(vocabulary) if isinstance(vocabulary, dict) else {token[0]: i for i, token in enumerate(vocabulary)}
     return {**numbered, **{one["content"]: one["id"] for one in tokenizer["added_tokens"]}}

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from prunus.errors import ModelError
 from prunus.models.folder import ModelFolder
-from prunus.steps.merge.alike import check_alike, different_settings, different_templates, different_tokens
+from prunus.steps.merge.compatibility import check_mergeable, different_settings, different_templates, different_tokens
 from tests.tiny import load, make_model
 
 GONE = object()
@@ -119,16 +119,16 @@ def test_settings_differ_where_logits_do(model_type: str, number: int, bases: An
 def test_the_context_is_the_firsts_and_it_is_told(bases: Any, tmp_path: Path) -> None:
     base, _ = bases("llama")
     longer = ModelFolder(changed(base, tmp_path / "longer", {"max_position_embeddings": 4096}))
-    (note,) = check_alike([ModelFolder(base), longer], None, "merge")
+    (note,) = check_mergeable([ModelFolder(base), longer], None, "merge")
     assert "max_position_embeddings: 4096 in" in note
-    assert "the merged model has 128, as the first" in note
+    assert "the merged model has 128, like the first" in note
     scaled = {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}}
     pair = [
         changed(base, tmp_path / "a", scaled),
         changed(base, tmp_path / "b", {**scaled, "max_position_embeddings": 64}),
     ]
     with pytest.raises(ModelError, match="config.json: max_position_embeddings: 64 and 128"):
-        check_alike([ModelFolder(folder) for folder in pair], None, "merge")
+        check_mergeable([ModelFolder(folder) for folder in pair], None, "merge")
 
 
 def test_a_tied_and_an_untied_model_are_refused(bases: Any, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_tied_and_an_untied_model_are_refused(bases: Any, tmp_path: Path) -> N
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
     save_file(weights, untied / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match="lm_head.weight"):
-        check_alike([ModelFolder(base), ModelFolder(untied)], None, "merge")
+        check_mergeable([ModelFolder(base), ModelFolder(untied)], None, "merge")
 
 
 def test_other_spellings_of_one_tokenizer_are_alike(bases: Any, tmp_path: Path) -> None:
