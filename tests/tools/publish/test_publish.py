@@ -264,7 +264,7 @@ def test_links_stay(model: Path, tmp_path: Path) -> None:
         ("# no yaml", "me/small", "names no license"),
         ("---\nlicense: llama3.2\n---\n", "me/small", "requires a name that begins with 'Llama'"),
         (CARD, "small", "'small' is not a name on the hub"),
-        ("---\nlicense: mit\nlicense: gemma\n---\n", "me/small", "line 3, column 1: the key 'license' stands"),
+        ("---\nlicense: mit\nlicense: gemma\n---\n", "me/small", "line 3, column 1: duplicate key 'license'"),
         ("---\nlicense: !!timestamp 2024-13-45\n---\n", "me/small", "README.md, line 2, column 10: the tag"),
         ("---\n" + "[" * 999 + "\n---\n", "me/small", "README.md, line 2, column 101: nested deeper"),
     ],
