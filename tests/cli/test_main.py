@@ -115,7 +115,7 @@ def test_bad_input_is_one_message_and_exit_code_2(arguments: list[str], message:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--students.width.prune.hidden-size", "20"], "students.width.prune.hidden_size: 20 is no multiple"),
+        (["--students.width.prune.hidden-size", "20"], "students.width.prune.hidden_size: 20 is not a multiple"),
         (["--students.width.prune.hidden-size", "many"], "many"),
         (["--students.widht.prune.hidden-size", "16"], "students.width.prune.hidden-size"),
         (["--distill.tokens", "3"], "3 are less than one step"),

@@ -13,7 +13,7 @@ from prunus.config import parse
 from prunus.console import Console
 from prunus.errors import ModelError, PlaceError, RunError
 from prunus.graph.artifact import Artifact
-from prunus.graph.locks import alone_at
+from prunus.graph.locks import lock_result
 from prunus.pipeline.failures import storage_problem
 from prunus.pipeline.plan import make_plan
 from prunus.pipeline.recipe import Recipe
@@ -156,7 +156,7 @@ def test_a_bit_flipped_in_what_a_step_reads_is_noticed(recipe, tmp_path) -> None
 def test_single_commands_read_nothing_damaged_and_share_no_place(teacher, corpus, tmp_path, capsys) -> None:
     words = ["score", teacher, "--corpus", corpus, "--sequence-length", "16", "--samples", "4"]
     command = [str(word) for word in [*words, "--out", tmp_path / "scores"]]
-    with alone_at(tmp_path / "scores"):
+    with lock_result(tmp_path / "scores"):
         assert main(command) == 2
     assert "scores: another command writes this result" in capsys.readouterr().err
     assert main(command) == 0

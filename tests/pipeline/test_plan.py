@@ -214,7 +214,7 @@ def test_scoring_collects_what_the_students_read(plan, tmp_path: Path) -> None:
     with pytest.raises(PrunusError, match="task: missing; `accuracy` needs questions to ask"):
         plan(students=students)
     task.write_text(json.dumps({"query": "?", "choices": ["a", "b"], "gold": "A"}) + "\n")
-    with pytest.raises(PrunusError, match="line 1: gold is 'A'; it must be a number from 0 to 1"):
+    with pytest.raises(PrunusError, match="line 1: gold is 'A'; expected a number from 0 to 1"):
         plan(students=students, score={"samples": 8, "sequence_length": 16, "task": str(task)})
     task.write_text(json.dumps({"question": "?"}) + "\n")
     with pytest.raises(PrunusError, match=r"line 1 has question; \{context, continuation\} or"):

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from prunus.config import parse
 from prunus.console import Console
 from prunus.errors import ArtifactError, TrainingError
-from prunus.graph.locks import alone_in
+from prunus.graph.locks import lock_run
 from prunus.pipeline.plan import make_plan
 from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe
@@ -191,7 +191,7 @@ def kill_in_training(command: Command, root: Path) -> Path:
 
 
 def test_two_runs_do_not_share_a_folder(done: Plan) -> None:
-    with alone_in(done.root), pytest.raises(ArtifactError, match="another run is at work"):
+    with lock_run(done.root), pytest.raises(ArtifactError, match="another run uses this folder"):
         run_plan(done, QUIET)
 
 

@@ -16,7 +16,7 @@ from prunus.data.config import Source, TokensConfig
 from prunus.data.sources import check_source
 from prunus.errors import RecipeError
 from prunus.graph.hub import Hub
-from prunus.graph.locks import alone_at
+from prunus.graph.locks import lock_result
 from prunus.graph.records import read_record
 from prunus.graph.steps import Given, Step, given_tokenizer, tokens_step
 from prunus.models.folder import ModelFolder
@@ -63,7 +63,7 @@ class Single:
         out = Path(self.out)
         *before, last = steps
         last = replace(last, place=out)
-        with alone_at(out) if distributed.rank() == 0 else nullcontext():
+        with lock_result(out) if distributed.rank() == 0 else nullcontext():
             for part in [*before, last]:
                 console.heading(part.label, f"{part.artifact.path}  {part.state()}")
                 execute(part, self.runtime, console)

@@ -216,11 +216,11 @@ def test_descent_is_kept_and_handed_on(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_lineage(later, 8).basis, basis, atol=1e-7)
     with pytest.raises(ModelError, match=r"there is no kept.json.*distill.states must be `none`"):
         read_lineage(tmp_path, 8)
-    with pytest.raises(ModelError, match="it has channel 6 of its teacher, and this one has 5"):
+    with pytest.raises(ModelError, match="it has channel 6 of its teacher, but this teacher has 5"):
         read_lineage(plain, 5)
-    with pytest.raises(ModelError, match="it was cut from 8 channels, and this teacher has 16"):
+    with pytest.raises(ModelError, match="it was pruned from 8 channels, but this teacher has 16"):
         read_lineage(turned, 16)
-    with pytest.raises(ModelError, match="it has layer 2 of its teacher, and this one has 2"):
+    with pytest.raises(ModelError, match="it has layer 2 of its teacher, but this teacher has 2"):
         read_lineage(plain, 8, layers=2)
 
 

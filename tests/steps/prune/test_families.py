@@ -202,9 +202,9 @@ def test_depth_leaves_the_other_layers_as_they_were(teachers, tmp_path, model_ty
         ("gpt2", {"hidden_size": 20}, "20 is not num_attention_heads x head_dim = 2 x 8"),
         ("gpt2", {"num_attention_heads": 2}, r"32 is not num_attention_heads x head_dim = 2 x 8"),
         ("gpt_neox", {"head_dim": 4}, "GPT-NeoX has no head_dim of its own"),
-        ("gemma2", {"hidden_size": 18}, "no multiple of num_attention_heads = 4"),
+        ("gemma2", {"hidden_size": 18}, "not a multiple of num_attention_heads = 4"),
         ("llama", {"head_dim": 3}, "odd"),
-        ("mixtral", {"num_experts": 1}, "fewer than the 2 that a token goes through"),
+        ("mixtral", {"num_experts": 1}, "less than num_experts_per_tok = 2"),
         ("llama", {"num_experts": 1}, "num_experts: 1 is more than the teacher's 0"),
     ],
 )

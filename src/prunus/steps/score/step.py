@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from prunus import distributed
-from prunus.checkpoints import done_with
+from prunus.checkpoints import remove_checkpoints
 from prunus.console import Console
 from prunus.data.blocks import calibration_set
 from prunus.data.questions import read_questions
@@ -80,7 +80,7 @@ def run(config: ScoreConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     statistics.sums = {
         name: total.clone() for name, total in statistics.sums.items()
     }  # the checkpoint keeps each share
-    distributed.add_up(statistics.sums.values())
+    distributed.all_reduce(statistics.sums.values())
     layers: dict[str, torch.Tensor] = {}
     if any(criterion in config.collect for criterion in REMOVALS):
         few = mine(config.layer_samples)
@@ -90,7 +90,7 @@ def run(config: ScoreConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         check_written(model, scores)
         _write(scores, out)
     distributed.wait()
-    done_with(out)
+    remove_checkpoints(out)
     counts = statistics.sums["counts"].tolist()
     return {"samples": int(counts[0]), "tokens": int(counts[1])}
 
@@ -194,7 +194,7 @@ def _measure(
                     with finite_logits(model, "the questions of score.task"):
                         wrong = [not right(model, asked, shape.max_position_embeddings) for asked in questions]
                     parts = torch.tensor([sum(wrong), len(wrong)], dtype=torch.float64, device=device)
-        distributed.add_up([parts])
+        distributed.all_reduce([parts])
         value = float(parts[0] / parts[1])
         if not math.isfinite(value):
             raise not_finite(model, f"its `{criterion}` without layers {sorted(gone)}")
@@ -209,7 +209,7 @@ def _kept(measure: Measure, criterion: str, state: dict[str, torch.Tensor], chec
     def remembered(gone: frozenset[int]) -> float:
         key = f"{criterion}.{'-'.join(map(str, sorted(gone)))}"
         known = torch.tensor(float(key in state))
-        distributed.add_up([known])
+        distributed.all_reduce([known])
         if known < distributed.count():  # checkpoints are written by each process's own clock
             state[key] = torch.tensor(measure(gone), dtype=torch.float64)
             checkpoint.save(state)
