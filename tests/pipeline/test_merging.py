@@ -69,6 +69,7 @@ def evolve(speaks: Path, name: str = "fitness") -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_recipe_merges(raw, speaks: Path, tmp_path: Path) -> None:
     merges = {
         "mean": {"of": ["a", "b"]},

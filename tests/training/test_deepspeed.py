@@ -84,6 +84,7 @@ def test_shares_of_other_processes_are_refused(tmp_path: Path) -> None:
         check_shares(str(tmp_path))
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not INSTALLED or sys.platform != "linux", reason="needs DeepSpeed")
 @pytest.mark.parametrize("stage", [0, 2])
 def test_two_processes_under_deepspeed_train_as_one_does(

@@ -42,8 +42,8 @@ SIZES = {
 """Columns of the table of shapes -> the size that each shows."""
 
 
-def show_inspection(folder: ModelFolder, context: int | None, as_json: bool, console: Console) -> None:
-    """Print a model's figures, from config and headers.
+def show_inspection(name: str, folder: ModelFolder, context: int | None, as_json: bool, console: Console) -> None:
+    """Print a model's figures, from config and headers. `name` is what the user called it.
 
     Raises:
         ModelError: The config or a header cannot be read.
@@ -73,7 +73,8 @@ def show_inspection(folder: ModelFolder, context: int | None, as_json: bool, con
         print(json.dumps(facts, indent=2))
         return
     names = {key: key.replace("_", " ") for key in facts} | {"context": "context for FLOPs"}
-    console.table(str(folder.path), ["", ""], [[names[key], _fact(value)] for key, value in facts.items()])
+    title = name if Path(name) == folder.path else f"{name}: {folder.path}"
+    console.table(title, ["", ""], [[names[key], _fact(value)] for key, value in facts.items()])
 
 
 def show_training(steps: Sequence[Step], console: Console) -> None:

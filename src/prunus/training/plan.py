@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable
+from importlib.metadata import version
 
+from packaging.version import Version
+
+from prunus import distributed
 from prunus.config import StepConfig
 from prunus.costs import Around, Cost, kept_bytes, trained_bytes
 from prunus.errors import RecipeError
@@ -13,13 +17,22 @@ from prunus.runtime import Runtime
 from prunus.training.config import OptimizerConfig, TrainingConfig
 from prunus.training.deepspeed import read_settings
 
+_SHARDS = Version(
+    "5.23"
+)  # the first transformers whose Trainer accumulates gradients of a module that is sharded already
+
 
 def check_runtime(runtime: Runtime, configs: Iterable[StepConfig]) -> None:
-    """Refuse trackers that are not installed, and a configuration of DeepSpeed's that a step cannot train under.
+    """Refuse trackers that are not installed, sharding by a Trainer that cannot, and DeepSpeed where a step cannot.
 
     Raises:
         RecipeError: Names what it is, and what is allowed.
     """
+    if distributed.share_weights(runtime.shard) and Version(version("transformers")) < _SHARDS:
+        raise RecipeError(
+            f"runtime.shard: true; needs transformers {_SHARDS} or later, and {version('transformers')} is installed; "
+            "allowed: false, which replicates the weights"
+        )
     for tracker in runtime.trackers:
         if importlib.util.find_spec(tracker) is None:
             raise RecipeError(f"runtime.trackers: {tracker} is not installed; `pip install {tracker}` brings it")

@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ from prunus.inference import local
 from prunus.inference.answers import Answer, Kept
 from prunus.models.load import load_tokenizer
 from tests.families import make_teacher
+from tests.processes import together
 from tests.steps.generate.making import generate, lines, make_stream, with_template, write_rows
 from tests.tiny import load
 
@@ -170,16 +168,12 @@ def test_a_stream_without_prompts_has_none(stream: Path) -> None:
     assert tokens.answers is None
 
 
+@pytest.mark.processes
 def test_two_processes_write_as_one_does(teacher: Path, corpus: Path, tmp_path: Path) -> None:
     words = ["generate", teacher, "--corpus", corpus, "--samples", 10, "--prompt-tokens", 5, "--max-new-tokens", 6]
     words = [str(word) for word in [*words, "--runtime.device-batch-size", 3]]
     assert main([*words, "--out", str(tmp_path / "one" / "written")]) == 0
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29519"]
-    result = subprocess.run(
-        [*launch, "-m", "prunus", *words, "--out", str(tmp_path / "two" / "written")],
-        check=False, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
+    together([*words, "--out", str(tmp_path / "two" / "written")])
     one, two = (tmp_path / name / "written" for name in ("one", "two"))
     for name in FILES:
         assert (one / name).read_bytes() == (two / name).read_bytes(), name

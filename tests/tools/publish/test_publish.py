@@ -42,6 +42,7 @@ def publish(*arguments: str | Path, **environment: str) -> subprocess.CompletedP
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**own, **environment})
 
 
+@pytest.mark.processes
 def test_without_upload_nothing_leaves(model: Path) -> None:
     with hub() as there:
         result = publish(model, "--to", "me/small", HF_ENDPOINT=there.url, HF_TOKEN="hf_test")
@@ -52,6 +53,7 @@ def test_without_upload_nothing_leaves(model: Path) -> None:
     assert "nothing was uploaded" in result.stdout
 
 
+@pytest.mark.processes
 def test_what_is_sent_arrives_as_it_was(model: Path) -> None:
     with hub() as there:
         settings = {"HF_ENDPOINT": there.url, "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1"}
@@ -67,6 +69,7 @@ def test_what_is_sent_arrives_as_it_was(model: Path) -> None:
     assert "Bearer hf_test" in there.tokens
 
 
+@pytest.mark.processes
 def test_folders_of_an_export_go_with_it_and_others_stay(model: Path) -> None:
     going = ("onnx-int4/model.onnx", "onnx-int4/README.md", "torchao-int8/config.json")
     staying = ("onnx-int4/cache/model.onnx", "checkpoint-10/model.safetensors")
@@ -80,6 +83,7 @@ def test_folders_of_an_export_go_with_it_and_others_stay(model: Path) -> None:
     assert set(staying) <= set(stays.replace(",", " ").split())
 
 
+@pytest.mark.processes
 def test_a_hub_that_refuses_is_told(model: Path) -> None:
     with hub() as there:
         there.refuse = 403
@@ -90,6 +94,7 @@ def test_a_hub_that_refuses_is_told(model: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.processes
 def test_a_hub_that_is_away_is_told(model: Path) -> None:
     result = publish(model, "--to", "me/small", "--upload", HF_ENDPOINT="http://127.0.0.1:9", HF_TOKEN="hf_test")
     assert result.returncode == 2
