@@ -330,5 +330,5 @@ def test_all_mistakes_are_told_at_once(plan) -> None:
     text = str(error.value)
     assert "cannot be carried out; 8 mistakes:" in text
     parts = ["students.a.prune.hidden_size: 999", "students.b.prune.num_hidden_layers: 77", "nothing is cut"]
-    parts += ["score.sequence_length: 4096", "nowhere.jsonl", "neither.jsonl", "gone.jsonl", "has no chat template"]
+    parts += ["score.sequence_length: 4096", "nowhere.jsonl", "neither.jsonl", "gone.jsonl", "needs a chat template"]
     assert not [part for part in parts if part not in text]

@@ -50,7 +50,7 @@ def test_without_upload_nothing_leaves(model: Path) -> None:
     assert there.asked == []
     assert "model.safetensors" in result.stdout
     assert "not uploaded: artifact.json" in result.stdout
-    assert "nothing was sent" in result.stdout
+    assert "nothing was uploaded" in result.stdout
 
 
 @pytest.mark.processes
