@@ -12,7 +12,7 @@ from __future__ import annotations
 _TOKENS, _STEP = 500_000, 2048
 _GROWTH = 0.6943  # log(9.437e6 / 2048) / log(94e9 / 5e5)
 _SEQUENCES = 4  # per step, at least, in short runs
-_SHORTEST, _LONGEST = 64, 8192
+_SHORTEST, _LONGEST = 128, 8192
 _WIDTHS, _STEPS = 1, 20
 _RATE = 0.3  # divided by hidden_size: 1e-4 at 3072, 5e-4 at 576
 _MAX_RATE = 1e-2
