@@ -1,4 +1,4 @@
-"""Hidden states of the student, held to the teacher's.
+"""The loss between hidden states of student and teacher.
 
 B batch, S sequence, H hidden of the student, D hidden of the teacher
 """
@@ -26,8 +26,8 @@ class StatesLoss(nn.Module):
 
     Args:
         config: The options.
-        pairs: Which are compared: numbers of the teacher's and of the student's.
-        basis: B [D, H], which takes the teacher's states to the student's; None where it is not known.
+        pairs: The pairs of states to compare, (teacher, student); see `StatesConfig.pairs`.
+        basis: B [D, H], which projects the teacher's states to the student's; None if it is not known.
         widths: D and H.
     """
 
@@ -48,7 +48,12 @@ class StatesLoss(nn.Module):
             self.projection.weight.data.copy_(basis)
 
     def forward(self, student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The mean over pairs and tokens, from all states of both models: [B, S, H] and [B, S, D] each."""
+        """The mean distance over pairs and tokens.
+
+        Args:
+            student: All states of the student, [B, S, H] each.
+            teacher: All states of the teacher, [B, S, D] each.
+        """
         distances = []
         for i, j in self.pairs:
             theirs, ours = teacher[i].detach().float(), student[j].float()
