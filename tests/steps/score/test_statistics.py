@@ -1,4 +1,4 @@
-"""One pass with hooks against loops over samples, positions and members."""
+"""One pass with hooks, compared with loops over samples, positions and units."""
 
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def score(teacher: Path, stream: Path, out: Path, batch: int, **options: Any) ->
 
 
 def activations(teacher: Path, sequence: np.ndarray) -> dict[str, list[np.ndarray]]:
-    """Everything that scores are made of, for one sequence, recomputed from the layers' parts by hand."""
+    """The activations that scores are computed from, for one sequence, by hooks of this test."""
     model = load(teacher)
     seen: dict[str, list[np.ndarray]] = {"neurons": [], "heads": [], "channels": [], "stream": []}
 
@@ -62,7 +62,7 @@ def activations(teacher: Path, sequence: np.ndarray) -> dict[str, list[np.ndarra
     return seen
 
 
-def test_scores_are_the_papers_formula_spelt_out(teacher: Path, stream: Path, tmp_path: Path) -> None:
+def test_scores_equal_the_papers_formula(teacher: Path, stream: Path, tmp_path: Path) -> None:
     found = score(teacher, stream, tmp_path / "out", batch=4)
     blocks = Blocks(Tokens.open(stream), 16)
     drawn = np.random.default_rng(5).permutation(len(blocks))[:10]
@@ -87,7 +87,7 @@ def test_scores_are_the_papers_formula_spelt_out(teacher: Path, stream: Path, tm
             assert found["cosines"][i, j].item() == pytest.approx(np.mean(cosines), abs=1e-5)
 
 
-def test_portions_do_not_matter(teacher: Path, stream: Path, tmp_path: Path) -> None:
+def test_scores_do_not_depend_on_the_micro_batch(teacher: Path, stream: Path, tmp_path: Path) -> None:
     one, all_at_once = (score(teacher, stream, tmp_path / str(n), batch=n) for n in (1, 10))
     for name in one:
         atol = 1e-4 if name.endswith("covariance") else 1e-7  # products of float32, summed in another order
@@ -119,7 +119,7 @@ def test_gradients_are_those_of_autograd(teacher: Path, stream: Path, tmp_path: 
 
 
 def with_gradients(model: Any, ids: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Inputs of the down and output projections and what the final norm gives, each with its gradient."""
+    """Inputs of the down and output projections and the output of the final norm, each with its gradient."""
     kept: dict[str, torch.Tensor] = {}
 
     def keep(name: str, value: torch.Tensor) -> None:
@@ -134,7 +134,7 @@ def with_gradients(model: Any, ids: torch.Tensor) -> dict[str, torch.Tensor]:
     return kept
 
 
-def test_the_covariance_is_of_what_the_norms_read(teacher: Path, stream: Path, tmp_path: Path) -> None:
+def test_the_covariance_is_of_the_norms_inputs(teacher: Path, stream: Path, tmp_path: Path) -> None:
     found = score(teacher, stream, tmp_path / "out", batch=4, collect=("mean", "covariance"))["covariance"].numpy()
     expected = np.zeros((32, 32))
     model, seen = load(teacher), []
@@ -150,7 +150,7 @@ def test_the_covariance_is_of_what_the_norms_read(teacher: Path, stream: Path, t
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_gradient_covariance_is_of_gradients_by_what_the_norms_read(
+def test_the_gradient_covariance_is_of_gradients_by_the_norms_inputs(
     teacher: Path, stream: Path, tmp_path: Path
 ) -> None:
     found = score(teacher, stream, tmp_path / "out", batch=4, collect=("gradient_covariance",))
@@ -168,7 +168,7 @@ def test_the_gradient_covariance_is_of_gradients_by_what_the_norms_read(
     np.testing.assert_allclose(found["gradient_covariance"], expected, rtol=1e-3, atol=1e-5 * expected.max())
 
 
-def test_a_killed_run_goes_on_where_it_was(teacher: Path, stream: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_killed_run_resumes(teacher: Path, stream: Path, tmp_path: Path, monkeypatch) -> None:
     collect = ("mean", "covariance", "gradient_covariance", "lm_loss", "logit_nmse")
     expected = score(teacher, stream, tmp_path / "whole", batch=2, collect=collect)
     (tmp_path / "out").mkdir()
@@ -192,7 +192,7 @@ def test_a_killed_run_goes_on_where_it_was(teacher: Path, stream: Path, tmp_path
 
 
 def killed_after(count: int) -> Any:
-    """A `Checkpoint.save` that ends the run after so many writings."""
+    """A `Checkpoint.save` that ends the run after `count` saves."""
     calls: list[int] = []
     save = Checkpoint.save
 
@@ -212,5 +212,5 @@ def test_head_norms_are_of_each_head() -> None:
     assert norms[1, 2, 1].item() == pytest.approx(values[1, 2, 4:].norm().item())
 
 
-def test_influence_of_what_changes_nothing_is_none() -> None:
+def test_block_influence_of_an_unchanged_stream_is_0() -> None:
     assert block_influence(torch.ones(4, 4), 1, 2) == 0.0
