@@ -97,7 +97,7 @@ def test_a_student_from_scratch_needs_no_word_on_states(plan) -> None:
         ({"states": "kept"}, "allowed: states: none, or targets: online"),
         ({"token_weights": "teacher_entropy"}, "allowed: token_weights: uniform, or targets: online"),
         ({"data": "student", "prompt_tokens": 4}, "data: student needs more; allowed: data: corpus or teacher"),
-        ({"top_k": 8}, "top_k: 8 needs more; allowed: no top_k, since targets.count says how many"),
+        ({"top_k": 8}, "top_k: 8 needs more; allowed: no top_k, since targets.count sets how many"),
         ({"targets": "offline"}, "distill.targets"),
     ],
 )

@@ -76,7 +76,7 @@ def test_layers_go_by_what_is_measured_without_them() -> None:
     assert layer_choices(scores, PruneConfig(importance=importance), 2) == [(2, 3), (1, 4), (1, 2), (3, 4), (0, 1)]
     single = PruneConfig(drop_layers="single", importance=importance)
     assert layer_choices(scores, single, 2) == [(1, 4), (2, 3), (1, 2), (3, 4), (0, 1)]
-    with pytest.raises(ArtifactError, match=r"hold no layers.accuracy.2; score with 'accuracy' in `score.collect`"):
+    with pytest.raises(ArtifactError, match=r"contain no layers.accuracy.2; add 'accuracy' to `score.collect`"):
         kept("accuracy", "contiguous")
 
 

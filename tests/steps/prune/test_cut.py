@@ -236,7 +236,7 @@ def test_scores_that_are_missing_or_anothers(teacher: Path, tmp_path: Path) -> N
     with pytest.raises(ArtifactError, match=r"no scores.safetensors"):
         run(PruneConfig(hidden_size=16), Inputs(teacher, tmp_path), out, Runtime(), Console(quiet=True))
     save(made_scores(4, 9, 8, 32, np.random.default_rng(0)), tmp_path)
-    with pytest.raises(ArtifactError, match="scores another model"):
+    with pytest.raises(ArtifactError, match="contains the scores of another model"):
         run(PruneConfig(hidden_size=16), Inputs(teacher, tmp_path), out, Runtime(), Console(quiet=True))
 
 

@@ -125,11 +125,11 @@ def test_a_destroyed_student_is_refused_and_named(teacher: Path, tokens: Path, t
     ("nll", "teacher", "kept", "word"),
     [
         (4.0, 3.0, 0.9, None),
-        (5.5, 3.0, 0.9, "little is left"),
-        (6.9, 3.0, 0.9, "little is left"),  # worse than guessing, as deep cuts are
+        (5.5, 3.0, 0.9, "before training"),
+        (6.9, 3.0, 0.9, "before training"),  # worse than guessing, as deep cuts are
         (7.1, 3.0, 0.5, "raises"),
-        (7.1, 3.0, 0.4, "little is left"),
-        (9.0, 5.5, 0.9, "the teacher itself"),
+        (7.1, 3.0, 0.4, "before training"),
+        (9.0, 5.5, 0.9, "on this text the teacher"),
         (float("nan"), 3.0, 0.1, "raises"),
     ],
 )

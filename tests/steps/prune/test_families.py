@@ -201,7 +201,7 @@ def test_depth_leaves_the_other_layers_as_they_were(teachers, tmp_path, model_ty
     [
         ("gpt2", {"hidden_size": 20}, "20 is not num_attention_heads x head_dim = 2 x 8"),
         ("gpt2", {"num_attention_heads": 2}, r"32 is not num_attention_heads x head_dim = 2 x 8"),
-        ("gpt_neox", {"head_dim": 4}, "GPT-NeoX has no head_dim of its own"),
+        ("gpt_neox", {"head_dim": 4}, "GPT-NeoX's config has no head_dim"),
         ("gemma2", {"hidden_size": 18}, "no multiple of num_attention_heads = 4"),
         ("llama", {"head_dim": 3}, "odd"),
         ("mixtral", {"num_experts": 1}, "fewer than the 2 that a token goes through"),
@@ -218,5 +218,5 @@ def test_rotary_positions_that_cannot_be_kept(tmp_path) -> None:
     config = json.loads((teacher / "config.json").read_text())
     config["rope_parameters"] = {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1e4}
     (teacher / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ShapeError, match="rotary positions are yarn"):
+    with pytest.raises(ShapeError, match="rotary position embeddings are of type yarn"):
         PruneConfig(head_dim=4).target(ModelFolder(teacher).shape, "prune")

@@ -126,7 +126,7 @@ def test_what_is_kept_of_the_teacher_changes_nothing(
     folder = make_teacher(tmp_path / "teacher", "llama")
     weights = []
     for kept in (0, 40_000, 2**30):  # nothing, the first portions of a layer at most, everything
-        monkeypatch.setattr("prunus.steps.prune.activations._KEPT", kept)
+        monkeypatch.setattr("prunus.steps.prune.activations._CACHE_BYTES", kept)
         student = healed(folder, tokens, tmp_path / str(kept), {"norms": True, "refit": "all"}, **options)
         weights.append((student / "model.safetensors").read_bytes())
     assert weights[0] == weights[1] == weights[2]

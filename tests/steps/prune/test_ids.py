@@ -9,7 +9,7 @@ import torch
 from transformers import GenerationConfig
 
 from prunus.errors import ModelError
-from prunus.steps.prune.ids import named_ids, renumber
+from prunus.steps.prune.ids import renumber, required_ids
 from tests.tiny import load
 
 NEW = {1: 0, 2: 1, 5: 2, 6: 3}  # token 5 is token 2 now
@@ -35,7 +35,7 @@ def test_ids_are_those_of_the_student(key: str) -> None:
 
 def test_what_a_text_must_hold_stays() -> None:
     config = {"eos_token_id": [2, 3], "pad_token_id": -1, "force_words_ids": [[[4]], [[5, 6]]], "bad_words_ids": [[7]]}
-    assert named_ids(config) == {2, 3, 4, 5, 6}
+    assert required_ids(config) == {2, 3, 4, 5, 6}
 
 
 @pytest.mark.parametrize("key", ["bad_words_ids", "forced_decoder_ids", "sequence_bias", "suppress_tokens"])

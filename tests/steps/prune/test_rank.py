@@ -74,14 +74,14 @@ def test_channels_are_summed_over_the_norms(scores) -> None:
 
 
 def test_what_was_not_collected_is_named(scores) -> None:
-    with pytest.raises(ArtifactError, match="hold no heads.gradients; score with 'gradients' in `score.collect`"):
+    with pytest.raises(ArtifactError, match="contain no heads.gradients; add 'gradients' to `score.collect`"):
         rank(scores, "heads", Ranking(criterion="taylor"), TEACHER, 0)
-    with pytest.raises(ArtifactError, match="hold no layers.lm_loss.2; score with 'lm_loss'"):
+    with pytest.raises(ArtifactError, match="contain no layers.lm_loss.2; add 'lm_loss'"):
         layer_losses(scores, ImportanceConfig(layers="lm_loss"), 2)
 
 
 def test_a_criterion_that_an_axis_does_not_know_is_refused() -> None:
-    with pytest.raises(ValueError, match="heads: 'activation_norm' ranks no heads; allowed: activation, taylor"):
+    with pytest.raises(ValueError, match="heads: 'activation_norm' cannot rank heads; allowed: activation, taylor"):
         ImportanceConfig.model_validate({"heads": "activation_norm"})
     assert ImportanceConfig.model_validate("random").layers == "random"
     assert ImportanceConfig.model_validate("fisher").neurons.criterion == "fisher"

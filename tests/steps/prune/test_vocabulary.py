@@ -116,7 +116,7 @@ def test_special_and_byte_tokens_always_stay(kind: str) -> None:
     assert [small.token_to_id(token) is not None for token in SPECIAL] == [True] * 3
     assert small.encode("\x07é☃").ids[0] == small.token_to_id("<s>")
     assert small.decode(small.encode("é☃").ids) == whole.decode(whole.encode("é☃").ids)
-    with pytest.raises(ShapeError, match="200 are fewer than the"):
+    with pytest.raises(ShapeError, match="200 is less than the"):
         cut(kind, 200)
 
 
