@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test quick fuzz lint format clean
+.PHONY: quickstart test quick fuzz oldest package lint format docs tutorial clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/prunus run recipes/quickstart.yaml
@@ -17,23 +17,56 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist w
 test: lint
 	$(PYTEST)
 
-# All but whole runs and what starts processes of its own.
+# Without whole runs and tests of several processes.
 quick: lint
-	$(PYTEST) --ignore=tests/pipeline --ignore=tests/cli --ignore-glob='*_processes.py' --ignore-glob='*_run.py'
+	$(PYTEST) -m "not slow and not processes"
 
 # Tests that hold for any input, with TIMES as many examples as in CI, drawn anew.
 TIMES ?= 20
 fuzz: $(INSTALLED)
 	PRUNUS_FUZZ=$(TIMES) $(BIN)/python -m pytest -m fuzz
 
+# The fast tests with the oldest releases that pyproject.toml allows, in an environment of their own; torch as pinned.
+OLDEST := .venv-oldest
+oldest:
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet uv $(TORCH)
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct $(TORCH) --editable '.[dev]'
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest --numprocesses auto --dist worksteal -m "not slow and not processes"
+
+# Wheel and sdist: checked by twine, then each installed in an empty environment, in which the quickstart is planned.
+package: $(INSTALLED)
+	rm -rf dist build
+	$(BIN)/python -m hatchling build
+	$(PYTHON) -m venv build/twine && build/twine/bin/pip install --quiet twine
+	build/twine/bin/twine check --strict dist/*
+	for file in dist/*; do \
+		$(PYTHON) -m venv --clear build/installed && build/installed/bin/pip install --quiet $(TORCH) $$file && \
+		build/installed/bin/prunus plan recipes/quickstart.yaml || exit 1; \
+	done
+
 lint: $(INSTALLED)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs/site
+	$(BIN)/ruff format --check src tests benchmarks docs/site
 	$(BIN)/mypy
 
 format: $(INSTALLED)
-	$(BIN)/ruff check --fix src tests benchmarks
-	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks docs/site
+	$(BIN)/ruff format src tests benchmarks docs/site
+
+# Executes the tutorial, and builds the site into build/site. Nothing is fetched but the packages, once.
+docs: $(VENV)/.docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m docs.site.notebook
+	$(BIN)/python -m docs.site.build
+
+# The tutorial with its outputs, anew.
+tutorial: $(VENV)/.docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m docs.site.notebook --write
+
+$(VENV)/.docs: $(INSTALLED) constraints-docs.txt
+	$(BIN)/pip install --quiet --require-hashes --no-deps --requirement constraints-docs.txt
+	$(BIN)/pip check --quiet
+	touch $@
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -44,4 +77,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

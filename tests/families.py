@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from prunus.models.families.table import FAMILIES
 from prunus.models.folder import ModelFolder
-from tests.tiny import save_tokenizer
+from tests.tiny import made_once, save_tokenizer
 
 COMMON: dict[str, Any] = {
     "vocab_size": 300,
@@ -59,17 +59,20 @@ GPT2_NAMES = {
 
 def make_teacher(folder: Path, model_type: str) -> Path:
     """Save a teacher of that family with random weights, gains and biases."""
-    config = config_of(model_type)
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config)
-    gain = 1.0 - FAMILIES[model_type].gain_offset
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn_like(parameter) * 0.3
-            parameter.copy_(noise + gain if parameter.ndim == 1 and name.endswith("weight") else noise)
-    model.save_pretrained(folder)
-    save_tokenizer(folder, 300)
-    return folder
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def make() -> None:
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config_of(model_type))
+        gain = 1.0 - FAMILIES[model_type].gain_offset
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                noise = torch.randn_like(parameter) * 0.3
+                parameter.copy_(noise + gain if parameter.ndim == 1 and name.endswith("weight") else noise)
+        model.save_pretrained(folder)
+        save_tokenizer(folder, 300)
+
+    return made_once(folder, f"{model_type} {SPECIAL[model_type]}", make)
 
 
 def config_of(model_type: str) -> Any:

@@ -17,4 +17,4 @@ def real_model(name: str) -> pytest.MarkDecorator:
     """Give a test the folder of a real model, of those in the folder that PRUNUS_REAL_MODELS names; skip it without."""
     folder = Path(os.environ.get("PRUNUS_REAL_MODELS", "/nonexistent")) / name
     missing = pytest.mark.skipif(not folder.is_dir(), reason=f"PRUNUS_REAL_MODELS has no {name}")
-    return pytest.mark.parametrize("folder", [pytest.param(folder, marks=[missing, pytest.mark.slow], id=name)])
+    return pytest.mark.parametrize("folder", [pytest.param(folder, marks=[missing, pytest.mark.real_model], id=name)])

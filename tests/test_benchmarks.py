@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from prunus.config import parse
+from prunus.models.shape import Shape
 from prunus.pipeline.plan import make_plan
 from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe
@@ -139,3 +140,9 @@ def test_a_checkpoint_can_be_cut(load: Load, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(prune, "CONFIG", {**prune.CONFIG, "hidden_size": 64, "intermediate_size": 64, "vocab_size": 64})
     folder = prune.make_checkpoint(tmp_path / "model", 1e-6)
     assert json.loads((folder / "config.json").read_text())["num_hidden_layers"] // 4 == 1
+
+
+def test_speed_has_a_shape_at_any_scale(load: Load) -> None:
+    speed = load("speed")
+    for scale in (1, 4, 16, 64):
+        assert Shape.from_config(speed.settings(scale), speed.LLAMA, "speed").num_key_value_heads >= 1

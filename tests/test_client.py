@@ -13,7 +13,7 @@ from prunus.client import BadAnswerError, Server
 from prunus.console import Console
 from prunus.errors import HubError
 from prunus.inference import server
-from prunus.inference.config import ServerConfig, Writing
+from prunus.inference.config import GenerationOptions, ServerConfig
 from prunus.inference.prompts import Prompt
 from prunus.judging import judge as judging
 from prunus.judging.config import JudgeConfig
@@ -73,7 +73,7 @@ def tokenizer(teacher: Path):
 def written(url: str, tokenizer) -> list:
     config = ServerConfig(url=url, model="m", timeout=PATIENCE, concurrency=2)
     prompts = [Prompt(i, tokenizer("a plum")["input_ids"], "a plum") for i in range(2)]
-    return list(server.answers([prompts], Writing(4, server=config), tokenizer))
+    return list(server.answers([prompts], GenerationOptions(4, server=config), tokenizer))
 
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "half"])
@@ -99,7 +99,7 @@ def test_what_ended_an_answer_is_a_token_or_a_text(stop, tokenizer, monkeypatch:
         if isinstance(stop, str):
             assert written(bad.url, tokenizer)[0][1].finish == "stop"
         else:
-            with pytest.raises(HubError, match="stop_reason|is expected"):
+            with pytest.raises(HubError, match="stop_reason|expected"):
                 written(bad.url, tokenizer)
 
 

@@ -18,10 +18,10 @@ def test_weights_are_shared_where_options_or_the_launcher_say_so(
     monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
     if launched:
         monkeypatch.setenv("ACCELERATE_USE_FSDP", launched)
-    distributed._launched_to_share.cache_clear()
+    distributed._launched_with_fsdp.cache_clear()
     try:
-        assert [distributed.share_weights(asked) for _ in range(2)] == [shares, shares]
+        assert [distributed.shards_weights(asked) for _ in range(2)] == [shares, shares]
         if world != "1" and launched and not asked:
             assert "ACCELERATE_USE_FSDP" not in os.environ, "accelerate must not share out once more"
     finally:
-        distributed._launched_to_share.cache_clear()
+        distributed._launched_with_fsdp.cache_clear()

@@ -1,15 +1,17 @@
 """What pages link to and name is there: files, headings, modules."""
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
 ]
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
 MODULE = re.compile(r"`([a-z_]+(?:/[a-z_0-9]+)*/[a-z_0-9]+\.py)`")
@@ -47,8 +49,8 @@ def test_modules_that_are_named_are_there(page: Path) -> None:
 
 def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs/index.md").read_text()
-    pages = [page.name for page in (ROOT / "docs").glob("*.md") if page.name != "index.md"]
-    assert not [name for name in pages if f"({name}" not in index]
+    pages = [page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")]
+    assert not [name for name in pages if name != "index.md" and f"({name}" not in index]
 
 
 def test_a_broken_link_is_found(tmp_path: Path) -> None:
@@ -57,3 +59,10 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
     assert list(anchors(page)) == ["a-b-and-c"]
     with pytest.raises(AssertionError, match=r"no\.md"):
         test_links_lead_somewhere(page)
+
+
+def test_the_citation_has_the_version_and_licence() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert citation["keywords"] == project["keywords"]

@@ -1,5 +1,6 @@
 """Tiny models in code, in Hugging Face's own form."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,47 @@ SMALL: dict[str, Any] = {
 def make_model(folder: Path, seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any) -> Path:
     """Save a Llama of random weights, norm gains and biases too, with a byte-level tokenizer."""
     folder.mkdir(parents=True)
-    config = AutoConfig.for_model(**{**SMALL, **changes})
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * (0.2 if parameter.ndim > 1 else 0.3) + (parameter.ndim == 1))
-    model.to(dtype).save_pretrained(folder)
-    save_tokenizer(folder, config.vocab_size)
+
+    def make() -> None:
+        config = AutoConfig.for_model(**{**SMALL, **changes})
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                scale, mean = (0.2, 0) if parameter.ndim > 1 else (0.3, 1)
+                parameter.copy_(torch.randn_like(parameter) * scale + mean)
+        model.to(dtype).save_pretrained(folder)
+        save_tokenizer(folder, config.vocab_size)
+
+    return made_once(folder, f"{seed} {dtype} {changes}", make)
+
+
+_MADE: dict[str, tuple[dict[str, bytes], torch.Tensor]] = {}
+_KEPT_BYTES = 4 << 20
+
+
+def made_once(folder: Path, key: str, make: Callable[[], None]) -> Path:
+    """Fill a folder, from memory where this process has made the same before.
+
+    Args:
+        folder: The folder.
+        key: What decides its content.
+        make: Writes the files into it, none in folders below.
+
+    Returns:
+        The folder. Torch's random numbers go on from where `make` leaves them, in both cases.
+    """
+    if key in _MADE:
+        files, state = _MADE[key]
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        torch.set_rng_state(state)
+        return folder
+    empty = not any(folder.iterdir())
+    make()
+    files = {file.name: file.read_bytes() for file in folder.iterdir()}
+    if empty and sum(map(len, files.values())) <= _KEPT_BYTES:
+        _MADE[key] = files, torch.get_rng_state()
     return folder
 
 

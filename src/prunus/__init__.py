@@ -26,7 +26,7 @@ __all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """Import the home of a public name when it is first asked for."""
+    """Import the module of a public name on first access."""
     if name not in _HOMES:
         raise AttributeError(f"module 'prunus' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

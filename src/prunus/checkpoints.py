@@ -1,4 +1,4 @@
-"""What a killed step goes on from: a folder in the step's own, which is no part of its result."""
+"""The checkpoints that a killed step resumes from: a subfolder of its folder, not part of its result."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 FOLDER = "checkpoints"
 CLAIM = "unfinished.json"
-"""In a folder whose result is still to be recorded: whose work it is."""
+"""The file in an unfinished artifact's folder that says which work it belongs to."""
 
 
-def done_with(out: Path) -> None:
+def remove_checkpoints(out: Path) -> None:
     """Remove the checkpoints of a step that has written its result.
 
-    Where the result is still to be recorded they stay, since a kill or a full disk before that would lose the work;
-    whoever records it removes them.
+    They are kept while the result is not recorded yet, since a kill or a full disk before that would lose the work;
+    the code that records it removes them.
     """
     if not (out / CLAIM).is_file():
         shutil.rmtree(out / FOLDER, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""Asking a server that speaks OpenAI's API: whatever it sends is an answer, a reason to ask again, or a `HubError`.
+"""Requests to an OpenAI-compatible server: each ends in an answer, a retry, or a `HubError`.
 
-A request has one time limit for all of it, its headers too, and an answer one limit of size. The key goes to the
-address that was given and to no other, and is taken out of every message.
+One time limit covers a whole request, headers included, and one size limit the answer. The key is sent to the given
+address and to no other, and is removed from every message.
 """
 
 from __future__ import annotations
@@ -27,47 +27,47 @@ from prunus.keys import SECRET, forms, hide
 T = TypeVar("T")
 
 TRIES = 6
-"""How often a server that is busy, or cannot be reached, is asked."""
+"""Tries at a server that is busy or cannot be reached."""
 
 TRIES_OF_ANSWERS = 2
-"""How often one that takes too long, or gives no usable answer, is asked."""
+"""Tries at a server that takes too long or gives no usable answer."""
 
 PAUSE = 1.0
 """Seconds before the second try; each later one waits twice as long."""
 
 MAX_BYTES = 32 << 20
-"""A longer answer is not read to its end."""
+"""Size limit of an answer; reading stops there."""
 
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
-_NOT_THIS = (400, 413, 422)  # of the request itself: too long, or with what the server does not know
-_MOVED = (307, 308)  # the redirects after which a POST is still a POST
-_HOPS = 3
+_BAD_REQUEST = (400, 413, 422)  # the fault is in this request: too long, or with a field unknown to the server
+_MOVED = (307, 308)  # redirects that keep the method, so that a POST remains a POST
+_MAX_REDIRECTS = 3
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class RefusedError(HubError):
-    """The server does not take this request, though it may take others."""
+    """The server rejects this request; others may succeed."""
 
 
 class BadAnswerError(Exception):
-    """What a server answered cannot be used. The message says what is wrong with it, without the answer."""
+    """An answer that cannot be used. The message says what is wrong with it, without repeating all of it."""
 
 
 class _BusyError(Exception):
-    """The server cannot answer now."""
+    """The server is busy."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server, and how it is asked.
+    """A server and the settings of requests to it.
 
     Attributes:
         url: Its address, with or without `/v1`.
-        path: What is asked for, such as `chat/completions`.
+        path: The endpoint, such as `chat/completions`.
         where: The option's path that errors name, such as `evaluate.judge`.
-        key: Sent as the bearer token, if there is one.
-        patience: Seconds for one answer, from the connection to the last byte.
-        concurrency: Requests under way at a time.
+        key: The bearer token, if there is one.
+        patience: Timeout in seconds for one answer, from the connection to the last byte.
+        concurrency: The most requests at a time.
     """
 
     url: str
@@ -79,25 +79,25 @@ class Server:
 
     @property
     def endpoint(self) -> httpx2.URL:
-        """The full address of what is asked for; what follows a `?` in the address stays behind it."""
+        """The full address of the endpoint; a query in the server's address is kept."""
         url = httpx2.URL(self.url)
         base = url.path.rstrip("/")
         return url.copy_with(path=f"{base if base.endswith('/v1') else f'{base}/v1'}/{self.path}")
 
     @property
     def shown(self) -> str:
-        """The same for messages: without what may be secret in it."""
+        """The endpoint for messages, without what may be secret in it."""
         return hide(as_written(str(self.endpoint.copy_with(query=None, fragment=None))), self.key)
 
 
 class Client:
-    """Asks one server, many requests at a time, from a thread of its own; what is under way at the end is dropped.
+    """Sends requests to one server concurrently, from a separate thread; closing cancels those in flight.
 
     Args:
-        server: Whom, and how.
+        server: The server.
 
     Raises:
-        HubError: The address or the key can be sent nowhere.
+        HubError: The address is invalid, or the key does not fit into a header.
     """
 
     def __init__(self, server: Server) -> None:
@@ -105,15 +105,15 @@ class Client:
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if server.key and server.key.strip():
             if not re.fullmatch(r"[!-~]+", server.key.strip()):
-                raise HubError(f"{server.where}: the key holds characters that no header can carry")
+                raise HubError(f"{server.where}: the key holds characters that are not allowed in an HTTP header")
             headers["Authorization"] = f"Bearer {server.key.strip()}"
         limits = httpx2.Limits(max_connections=server.concurrency)
         no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
         try:
             self.url = server.endpoint
             self.http = httpx2.AsyncClient(headers=headers, timeout=None, limits=limits, cookies=no_cookies)
-        except (httpx2.InvalidURL, ValueError) as error:  # of a proxy in the environment, too
-            raise HubError(f"{server.where}.url: cannot be asked: {hide(str(error), server.key)}") from None
+        except (httpx2.InvalidURL, ValueError) as error:  # also for an invalid proxy in the environment
+            raise HubError(f"{server.where}.url: invalid address: {hide(str(error), server.key)}") from None
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, name="prunus-client", daemon=True)
         self.slots = asyncio.Semaphore(server.concurrency)
@@ -135,20 +135,20 @@ class Client:
         await asyncio.gather(*others, return_exceptions=True)
         await self.http.aclose()
 
-    def ask(self, body: dict[str, Any], read: Callable[[Any], T]) -> Future[T]:
-        """Ask, again and again while the server is busy.
+    def post(self, body: dict[str, Any], read: Callable[[Any], T]) -> Future[T]:
+        """Send a request; retry while the server is busy.
 
         Args:
-            body: The request.
-            read: Takes what is wanted out of the JSON that is answered, or raises `BadAnswerError`.
+            body: The request, as JSON.
+            read: Extracts the result from the JSON of the answer, or raises `BadAnswerError`.
 
         Returns:
-            What `read` gives, when it comes; or a `HubError`, which is a `RefusedError` where the server refuses this
-            request.
+            A future of what `read` returns. It fails with a `HubError`; with a `RefusedError` if the server rejects
+            this request.
         """
-        return asyncio.run_coroutine_threadsafe(self._ask(body, read), self.loop)
+        return asyncio.run_coroutine_threadsafe(self._post(body, read), self.loop)
 
-    async def _ask(self, body: dict[str, Any], read: Callable[[Any], T]) -> T:
+    async def _post(self, body: dict[str, Any], read: Callable[[Any], T]) -> T:
         async with self.slots:
             content = json.dumps(body).encode()
             tries = unanswered = 0
@@ -172,22 +172,22 @@ class Client:
         raise HubError(f"{where}.url: {shown} gives no usable answer after {count}: {reason}")
 
     async def _answer(self, content: bytes) -> Any:
-        """One request and its answer, through redirects within the server."""
+        """Send one request and read its answer, following redirects within the server."""
         url = self.url
-        for _ in range(1 + _HOPS):
+        for _ in range(1 + _MAX_REDIRECTS):
             request = self.http.build_request("POST", url, content=content)
             response = await self.http.send(request, stream=True)
             try:
                 if not 300 <= response.status_code < 400:
                     return self._usable(await self._body(response), response)
-                url = self._elsewhere(url, response)
+                url = self._redirected(url, response)
             finally:
                 await response.aclose()
-        raise self._refused(f"redirects more than {_HOPS} times")
+        raise self._refused(f"redirects more than {_MAX_REDIRECTS} times")
 
     async def _body(self, response: httpx2.Response) -> bytes:
         if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
-            raise BadAnswerError("answers in a coding that was not asked for")
+            raise BadAnswerError("answers in a content encoding that was not requested")
         parts, size = [], 0
         async for part in response.aiter_raw():
             size += len(part)
@@ -197,30 +197,32 @@ class Client:
         return b"".join(parts)
 
     def _usable(self, body: bytes, response: httpx2.Response) -> Any:
-        """The JSON of an answer, every text in it whole UTF-8 and none with the key."""
-        said = self._safe(body.decode(errors="replace"))[:300]
+        """Parse the JSON of an answer; every text in it is valid UTF-8, and none contains the key."""
+        text = self._safe(body.decode(errors="replace"))[:300]
         if response.status_code in _BUSY:
-            raise _BusyError(f"{response.status_code} {said}")
+            raise _BusyError(f"{response.status_code} {text}")
         if not 200 <= response.status_code < 300:
-            reason = f"{response.status_code} {self._safe(response.reason_phrase)}: {said}"
-            raise self._refused(reason, RefusedError if response.status_code in _NOT_THIS else HubError)
+            reason = f"{response.status_code} {self._safe(response.reason_phrase)}: {text}"
+            raise self._refused(reason, RefusedError if response.status_code in _BAD_REQUEST else HubError)
         try:
             value = _clean(parse_json(body, HubError, "the answer"))
         except HubError as error:
-            raise BadAnswerError(f"answers {said[:200]!r}; JSON is expected ({error})") from None
+            raise BadAnswerError(f"answers {text[:200]!r}; expected JSON ({error})") from None
         key = self.server.key
         if key and len(key) >= SECRET and any(form in json.dumps(value) for form in forms(key)):
             raise BadAnswerError("repeats the key in its answer")
         return value
 
-    def _elsewhere(self, url: httpx2.URL, response: httpx2.Response) -> httpx2.URL:
-        """Where a redirect leads: to the same server, or it is refused."""
+    def _redirected(self, url: httpx2.URL, response: httpx2.Response) -> httpx2.URL:
+        """Resolve a redirect; one to another server is refused."""
         try:
             there = url.join(response.headers.get("Location", ""))
         except (httpx2.InvalidURL, ValueError):
-            raise self._refused(f"{response.status_code} redirects to what is no address") from None
+            raise self._refused(f"{response.status_code} redirects to an invalid address") from None
         if response.status_code not in _MOVED:
-            raise self._refused(f"{response.status_code} redirects in a way that keeps no request; allowed: 307, 308")
+            raise self._refused(
+                f"{response.status_code} redirects without keeping the request's method; allowed: 307, 308"
+            )
         if _origin(there) != _origin(self.url) or there.userinfo != self.url.userinfo:
             shown = self._safe(str(there.copy_with(path="/", query=None, fragment=None)))[:200]
             raise self._refused(f"{response.status_code} redirects to {shown}, another server, which is not followed")
@@ -230,13 +232,13 @@ class Client:
         return kind(f"{self.server.where}: {self.server.shown} refuses the request: {reason}")
 
     def _safe(self, text: str) -> str:
-        """What a server said, for a message."""
+        """A server's text for a message, without keys."""
         return hide(as_written(_SURROGATES.sub("\ufffd", text)), self.server.key)
 
 
 def shown_answer(value: Any, expected: str) -> BadAnswerError:
-    """The error for an answer of another form."""
-    return BadAnswerError(f"answers {hide(json.dumps(value))[:200]!r}; {expected} is expected")
+    """The error for an answer in an unexpected form, which it shows."""
+    return BadAnswerError(f"answers {hide(json.dumps(value))[:200]!r}; expected {expected}")
 
 
 def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
@@ -244,7 +246,7 @@ def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
 
 
 def _clean(value: Any) -> Any:
-    """A value of JSON with U+FFFD for each half of a surrogate pair: no tokenizer takes it, nor a UTF-8 file."""
+    """A JSON value with lone surrogates replaced by U+FFFD: neither a tokenizer nor a UTF-8 file accepts them."""
     if isinstance(value, dict):
         return {_clean(key): _clean(item) for key, item in value.items()}
     if isinstance(value, list):

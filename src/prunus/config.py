@@ -1,4 +1,4 @@
-"""The base of every configuration class, and how a wrong value is told to its writer."""
+"""The base of every configuration class, and the messages about invalid values."""
 
 from __future__ import annotations
 
@@ -19,60 +19,60 @@ from prunus.keys import hide
 C = TypeVar("C", bound=BaseModel)
 
 MAX_NAME = 100
-"""Bytes of a name that becomes a part of folders' and files' names. These take 255, and other parts stand beside it."""
+"""The longest name, in bytes, that becomes part of a file or folder name; these allow 255 for all their parts."""
 
 
 class _Runtime:
-    """Marks a field that changes how a result is made, and not what it is."""
+    """Marks a field that changes how a result is made but not the result."""
 
 
 RUNTIME = _Runtime()
 
 Location = Annotated[str, RUNTIME]
-"""Where something lies. What lies there is fingerprinted instead, so that a moved file redoes nothing."""
+"""A path. Its content is fingerprinted instead of its name, so that moving a file does not make results stale."""
 
 
 def _address(text: str) -> str:
-    """Refuse what no server can be asked at."""
+    """Refuse a text that is not a server's address."""
     try:
         parts = urlsplit(text)
         if not parts.hostname or parts.port == 0:
             raise ValueError
-    except ValueError:  # so does urlsplit, of a port that is no number and of brackets that do not close
-        raise ValueError("no address of a server, such as http://localhost:8000/v1") from None
+    except ValueError:  # urlsplit raises it too, for a port that is not a number or brackets that do not close
+        raise ValueError("expected a server's address, such as http://localhost:8000/v1") from None
     return text
 
 
 Address = Annotated[str, RUNTIME, Field(pattern=r"^https?://\S+$"), AfterValidator(_address)]
-"""Where a server is. Who answers there is named besides, so an address decides no result."""
+"""A server's address. Another option names the model served there, so an address is not part of a fingerprint."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-"""A seed that numpy and torch both take."""
+"""A seed that both numpy and torch accept."""
 
 
 def _no_lone_token(length: int) -> int:
-    """Refuse a sequence in which no token has another before it."""
+    """Refuse a sequence of one token, which has no context to be predicted from."""
     if length == 1:
-        raise ValueError("one token has none to be predicted from; allowed: at least 2, or 0 for what suits the model")
+        raise ValueError("a sequence of one token predicts nothing; allowed: at least 2, or 0 for the model's default")
     return length
 
 
 Length = Annotated[int, Field(ge=0), AfterValidator(_no_lone_token)]
-"""Tokens of a sequence; 0 leaves them to follow from the model."""
+"""Tokens per sequence; 0 derives the length from the model."""
 
 
 def check_length(name: str, length: int, context: int) -> None:
-    """Refuse sequences that a model was not made for.
+    """Refuse sequences longer than a model's context.
 
     Raises:
-        RecipeError: Names the option and the longest that is allowed.
+        RecipeError: The message names the option and the longest length allowed.
     """
     if length > context:
         raise RecipeError(f"{name}.sequence_length: {length} is more than the model's context of {context} tokens")
 
 
 def help_of(text: str) -> str:
-    """Help that is made from a table, in lines as long as those of a docstring under a field."""
+    """Wrap help generated from a table to the width of a docstring under a field."""
     return textwrap.fill(text, 113)
 
 
@@ -88,20 +88,20 @@ class Config(BaseModel):
     def _no_bool_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse `true` where a number is expected: Python takes it for 1."""
         if isinstance(value, bool) and "bool" not in str(cls.model_fields[str(info.field_name)].annotation):
-            raise ValueError("true and false are no numbers here")
+            raise ValueError("expected a number, got a boolean")
         return value
 
     def identity(self) -> dict[str, Any]:
-        """The options that decide the result, as plain JSON values: what an artifact's name is hashed over."""
+        """The options that decide the result, as plain JSON values: the input to an artifact's fingerprint."""
         fields = type(self).model_fields
         kept = {name: value for name, value in self if not _is_runtime(fields[name])}
         return {name: _plain(value) for name, value in kept.items()}
 
     def recorded(self, places: bool = True) -> dict[str, Any]:
-        """The options for a record, as plain JSON values: `${NAME}` stands where a recipe has it.
+        """The options for a record, as plain JSON values, with `${NAME}` unexpanded as in the recipe.
 
         Args:
-            places: Take in the options that decide no result, such as paths; without them these are `identity`'s.
+            places: Include the options that are not part of the fingerprint, such as paths.
         """
         fields = type(self).model_fields
         kept = {name: value for name, value in self if places or not _is_runtime(fields[name])}
@@ -110,13 +110,13 @@ class Config(BaseModel):
 
 @dataclass(frozen=True)
 class Size:
-    """What of a model the options follow from that nobody gave.
+    """The properties of a model that unset options are derived from.
 
     Attributes:
         hidden_size: Channels of its residual stream.
-        context: Tokens that it was made for.
-        widest: The most that one of its linears reads: channels or neurons.
-        cut: The share of its teacher's non-embedding parameters that it has not.
+        context: Its context length in tokens.
+        widest: The most input features of any of its linear layers: channels or neurons.
+        cut: The fraction of its teacher's non-embedding parameters that was removed.
     """
 
     hidden_size: int
@@ -129,8 +129,8 @@ class StepConfig(Config):
     """The options of a step.
 
     Attributes:
-        kind: What the step is called in records and folders.
-        revision: Raised whenever the same options come to mean another result.
+        kind: The step's name in records and folders.
+        revision: Raised whenever the same options come to give another result.
     """
 
     kind: ClassVar[str]
@@ -138,23 +138,23 @@ class StepConfig(Config):
 
     @classmethod
     def room(cls) -> str:
-        """The package that does the work, in its modules `plan` and `step`: where the class is that names the kind."""
-        owner = next(one for one in cls.__mro__ if "kind" in vars(one))
+        """The package with the step's modules `plan` and `step`: that of the class that sets `kind`."""
+        owner = next(ancestor for ancestor in cls.__mro__ if "kind" in vars(ancestor))
         return owner.__module__.rpartition(".")[0]
 
     def with_defaults(self, size: Size) -> Self:
-        """A copy with unset options resolved to the defaults for a model of that size."""
+        """A copy in which unset options have their values for a model of that size."""
         return self
 
 
 def _is_runtime(field: FieldInfo) -> bool:
-    """Whether a field is marked, itself or as what may also be None."""
+    """Whether a field is marked, directly or inside `| None`."""
     inner = (getattr(part, "__metadata__", ()) for part in get_args(field.annotation))
     return RUNTIME in field.metadata or any(RUNTIME in marks for marks in inner)
 
 
 def _plain(value: Any) -> Any:
-    """`value` in JSON's own types, with each nested config reduced to its identity."""
+    """`value` in JSON types, with each nested config reduced to its identity."""
     if isinstance(value, Config):
         return value.identity()
     if isinstance(value, (list, tuple)):
@@ -165,7 +165,7 @@ def _plain(value: Any) -> Any:
 
 
 def _recorded(value: Any, places: bool, choices: frozenset[Any]) -> Any:
-    """`value` as a record has it. One of `choices` is read by its word wherever the record is read, and stays."""
+    """`value` for a record. One of `choices` is kept unchanged, since readers of records compare with it."""
     if isinstance(value, Config):
         return value.recorded(places)
     if isinstance(value, (list, tuple)):
@@ -176,22 +176,22 @@ def _recorded(value: Any, places: bool, choices: frozenset[Any]) -> Any:
 
 
 def _choices(annotation: Any) -> frozenset[Any]:
-    """The words that an option chooses among, if it does."""
+    """The literals that an option chooses from; empty for other options."""
     if get_origin(annotation) is Literal:
         return frozenset(get_args(annotation))
     return frozenset(choice for part in get_args(annotation) for choice in _choices(part))
 
 
 def parse(cls: type[C], raw: Any, where: str) -> C:
-    """Build a `cls` from plain data, or say everything that is wrong with it in one `RecipeError`.
+    """Build a `cls` from plain data, or report all mistakes in it in one `RecipeError`.
 
     Args:
         cls: The config class.
-        raw: What YAML or JSON gave.
-        where: What to call the source in the message, such as the recipe's path.
+        raw: The parsed YAML or JSON.
+        where: The name of the source in the message, such as the recipe's path.
 
     Raises:
-        RecipeError: Lists every mistake by its dotted name, with the value found and what is allowed.
+        RecipeError: The message lists every mistake by its dotted name, with the value and what is allowed.
     """
     try:
         return cls.model_validate(raw)
@@ -200,14 +200,14 @@ def parse(cls: type[C], raw: Any, where: str) -> C:
 
 
 def explain(cls: Any, error: ValidationError, where: str) -> str:
-    """Every mistake that pydantic found, a line each, by dotted name, with the value found and what is allowed."""
+    """Pydantic's errors, one line each: the dotted name, the value and what is allowed."""
     items = error.errors(include_url=False)
     lines = [_line(cls, item) for item in items if not _follows(item, items)]
     return f"{where} cannot be used:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def _follows(item: Any, items: Sequence[Any]) -> bool:
-    """Whether a mistake only repeats another: the same where it was inherited, or a list emptied by its bad entries."""
+    """Whether an error only repeats another: an inherited one, or a list that is empty because its entries are bad."""
     loc, kind = item["loc"], item["type"]
     for other in items:
         inherited = len(other["loc"]) < len(loc) and loc[-len(other["loc"]) :] == other["loc"] and kind == other["type"]
@@ -220,17 +220,17 @@ def _follows(item: Any, items: Sequence[Any]) -> bool:
 def _line(cls: Any, item: Any) -> str:
     path = [str(part) for part in item["loc"] if not _BRANCH.match(str(part))]
     name = ".".join(path) or "(top level)"
-    found = item["input"]
+    value = item["input"]
     if item["type"] == "extra_forbidden":
         keys = _fields_at(cls, path[:-1])
         return f"{name}: unknown key{nearest(path[-1], keys)}; allowed here: {', '.join(keys)}"
     if item["type"] == "missing":
         return f"{name}: missing; it has no default"
     text = _WORDS.get(item["type"], item["msg"].removeprefix("Value error, "))
-    if isinstance(found, (dict, list, BaseModel)):
+    if isinstance(value, (dict, list, BaseModel)):
         return f"{name}: {text}"
-    hint = "; put it in quotes" if item["type"] == "string_type" and isinstance(found, (int, float)) else ""
-    shown = hide(as_written(found)) if isinstance(found, str) else found
+    hint = "; put it in quotes" if item["type"] == "string_type" and isinstance(value, (int, float)) else ""
+    shown = hide(as_written(value)) if isinstance(value, str) else value
     return f"{name}: {text}{hint} (found {_cut(repr(shown))})"
 
 
@@ -238,8 +238,8 @@ def _cut(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-_SHOWN = 200  # characters of a value that a message repeats
-_BRANCH = re.compile(r"(literal|tuple|list)\[")  # which side of a union pydantic tried: no key of anyone's
+_SHOWN = 200  # the most characters of a value in a message
+_BRANCH = re.compile(r"(literal|tuple|list)\[")  # pydantic's name for a branch of a union: not a key of the input
 _WORDS = {
     "tuple_type": "expected a list",
     "dict_type": "expected a mapping",
@@ -252,7 +252,7 @@ _WORDS = {
 
 
 def _fields_at(cls: Any, path: list[str]) -> list[str]:
-    """The keys that the config class reached from `cls` by `path` accepts."""
+    """The keys accepted by the config class at `path` below `cls`."""
     for part in path:
         fields = getattr(cls, "model_fields", {})
         annotation = fields[part].annotation if part in fields else cls

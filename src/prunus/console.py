@@ -1,6 +1,7 @@
-"""Everything the terminal shows: headings, one live line a step, warnings and tables.
+"""Terminal output: headings, one live line per step, warnings and tables.
 
-On a terminal a step's progress is one line that moves; elsewhere (a log, CI) it is a plain line every few seconds.
+On a terminal a step's progress is one line that is updated in place; elsewhere (a log, CI) a plain line every few
+seconds.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from rich.markup import escape
 from rich.text import Text
 
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
-"""What a text of others must not do to a terminal or a page: control characters, changes of direction, and what UTF-8
-cannot say. Tabs and line feeds stay."""
+"""Characters that untrusted text must not bring to a terminal or a page: control characters, changes of direction, and
+those that UTF-8 cannot encode. Tabs and line feeds are allowed."""
 _PLAIN_SECONDS = 10.0  # between two lines of a log
-_RATE_SECONDS = 30.0  # that a rate is taken over
+_RATE_SECONDS = 30.0  # the window that a rate is averaged over
 
 
 class Progress:
@@ -31,10 +32,10 @@ class Progress:
         self.label, self.total, self.unit = label, total, unit
         self.done = 0.0
         self.figures: dict[str, float] = {}
-        self.seen: deque[tuple[float, float]] = deque()  # when the work was how far, over the last seconds
+        self.seen: deque[tuple[float, float]] = deque()  # (time, work done) over the last seconds
 
     def update(self, done: float, **figures: float) -> None:
-        """Say how far the work is, and the figures to show beside it."""
+        """Report how much work is done, and further figures to show."""
         now = time.monotonic()
         self.seen.append((now, done))
         while now - self.seen[0][0] > _RATE_SECONDS and len(self.seen) > 2:
@@ -43,7 +44,7 @@ class Progress:
         self.figures |= figures
 
     def line(self) -> str:
-        """The line as text: how much of how much, at what rate, the figures, and the time left."""
+        """The line as text: work done of the total, rate, figures, and time left."""
         rate = self._rate()
         parts = [f"{self.label}  {human(self.done)}"]
         if self.total:
@@ -64,21 +65,21 @@ class Progress:
 
 
 class Console:
-    """What steps and the pipeline talk to. `quiet` keeps everything but errors to itself."""
+    """Where steps and the pipeline print. With `quiet`, nothing is printed."""
 
     def __init__(self, quiet: bool = False, file: Any = None) -> None:
         self.rich = Rich(quiet=quiet, file=file, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
-        """Print a line as it is."""
+        """Print a line without markup."""
         self.rich.print(Text(printable(text)))
 
     def heading(self, text: str, note: str = "") -> None:
-        """Open a part of the run."""
+        """Print the heading of a part of the run."""
         self.rich.print(f"[bold]{escape(printable(text))}[/bold]  [dim]{escape(printable(note))}[/dim]")
 
     def warn(self, text: str) -> None:
-        """Print something that the reader should know and that does not stop the run."""
+        """Print a warning."""
         self.rich.print(f"[yellow]warning:[/yellow] {escape(printable(text))}")
 
     def marked(self, pieces: Iterable[tuple[str, bool]]) -> None:
@@ -92,7 +93,7 @@ class Console:
 
     @contextmanager
     def progress(self, label: str, total: float | None, unit: str) -> Iterator[Progress]:
-        """Show the progress of a piece of work for as long as the context is open."""
+        """Show the progress of a piece of work while the context is open."""
         state = Progress(label, total, unit)
         if self.rich.is_terminal:
             line = _Line(state)
@@ -105,7 +106,7 @@ class Console:
                 self.say(state.line())
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table, its first column left, the others right. A narrow terminal wraps lines; no cell is cut."""
+        """Print a table: first column left-aligned, others right-aligned. A narrow terminal wraps lines, cuts none."""
         lines = [[printable(cell) for cell in row] for row in [columns, *rows]]
         widths = [max(len(row[i]) for row in lines) for i in range(len(columns))]
         self.rich.print(Text(printable(title), style="bold"))
@@ -115,7 +116,7 @@ class Console:
 
 
 class _Line:
-    """The live line as rich draws it: as it is at the moment of drawing."""
+    """The live line for rich, which draws its current state."""
 
     def __init__(self, state: Progress) -> None:
         self.state = state
@@ -126,23 +127,23 @@ class _Line:
 
 
 class _Plain(Progress):
-    """A live line where there is no terminal: says a line now and then."""
+    """A live line where there is no terminal: prints a line every few seconds."""
 
     def __init__(self, state: Progress, console: Console) -> None:
         self.state, self.console = state, console
-        self.said = time.monotonic()
+        self.printed = time.monotonic()
         self.shown: float | None = None  # how far the work was in the last line
 
     def update(self, done: float, **figures: float) -> None:
         self.state.update(done, **figures)
-        if time.monotonic() - self.said >= _PLAIN_SECONDS:
-            self.said = time.monotonic()
+        if time.monotonic() - self.printed >= _PLAIN_SECONDS:
+            self.printed = time.monotonic()
             self.shown = done
             self.console.say(self.state.line())
 
 
 def printable(text: str) -> str:
-    """A text with U+FFFD for every character that would steer the terminal, or that cannot be written as UTF-8."""
+    """A text with U+FFFD for every character that would control the terminal or cannot be encoded as UTF-8."""
     return _UNSAFE.sub("\ufffd", text)
 
 

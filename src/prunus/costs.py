@@ -1,4 +1,4 @@
-"""What a step will cost, before any of it is done: each room's `plan` says its own, and is found by its name."""
+"""Cost estimates of steps. Each step's `plan` module has its own, which is looked up by the module's name."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from prunus.config import StepConfig
 from prunus.models.shape import Shape
 
 ACTIVATIONS = 34
-"""Bytes a token, layer and channel at 16 bits (Korthikanti et al. 2022, arXiv 2205.05198, eq. 2)."""
+"""Bytes per token, layer and channel at 16 bits (Korthikanti et al. 2022, arXiv 2205.05198, eq. 2)."""
 
-_TRAINED = 16  # bytes a parameter: weight, gradient and AdamW's two moments, in float32
-_CHUNK = 2048  # tokens whose logits exist at a time, at most; see `training.head`
-_LOGITS = 2  # float32 values a token of a chunk and vocabulary entry: the student's logits and the teacher's
+_TRAINED = 16  # bytes per parameter: weight, gradient and AdamW's two moments, in float32
+_CHUNK = 2048  # the most tokens whose logits exist at a time; see `training.head`
+_LOGITS = 2  # float32 values per token and vocabulary entry: the student's logits and the teacher's
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Around:
-    """What a step's cost depends on beside its options and its model.
+class CostContext:
+    """What a step's cost depends on in addition to its options and its model.
 
     Attributes:
         teacher: The shape of the recipe's teacher.
-        device_batch_size: Sequences that a device takes at a time.
+        device_batch_size: Sequences that a device processes at a time.
         inputs: The names of the step's inputs.
     """
 
@@ -41,37 +41,37 @@ class Around:
     device_batch_size: int
     inputs: frozenset[str] = frozenset()
 
-    def portion(self, sequences: int) -> int:
-        """How many of so many sequences are on a device at a time."""
+    def micro_batch(self, sequences: int) -> int:
+        """The number of sequences on a device at a time, out of `sequences`."""
         return min(self.device_batch_size, sequences)
 
 
-def cost(config: StepConfig, shape: Shape, around: Around) -> Cost:
-    """Estimate one step; nothing where its room says nothing.
+def cost(config: StepConfig, shape: Shape, context: CostContext) -> Cost:
+    """Estimate the cost of one step; zero if it has no `plan` module.
 
     Args:
-        config: Its options, whose class names the room.
+        config: Its options, whose class names the step's package.
         shape: The model that it makes or reads.
-        around: What else it depends on.
+        context: What else the cost depends on.
     """
     room = f"{config.room()}.plan"
     if importlib.util.find_spec(room) is None:
         return Cost()
-    found: Cost = importlib.import_module(room).cost(config, shape, around)
-    return found
+    result: Cost = importlib.import_module(room).cost(config, shape, context)
+    return result
 
 
 def trained_bytes(shape: Shape, tokens: int) -> int:
-    """Bytes of a model in training, and of what it holds of so many tokens."""
+    """Bytes of a model in training and of its activations for a micro-batch of `tokens` tokens."""
     return shape.parameters * _TRAINED + held_bytes(shape, tokens)
 
 
 def held_bytes(shape: Shape, tokens: int) -> int:
-    """Bytes of what a backward pass over so many tokens reads, and of a chunk's logits."""
+    """Bytes of the activations that a backward pass over `tokens` tokens reads, and of a chunk's logits."""
     logits = 4 * min(tokens, _CHUNK) * shape.vocab_size * _LOGITS
     return logits + 2 * ACTIVATIONS * tokens * shape.num_hidden_layers * shape.hidden_size
 
 
 def kept_bytes(shape: Shape) -> int:
-    """Bytes of a trained model, and of checkpoints: weights and moments, and the one before until the new is whole."""
+    """Disk bytes of a trained model and its checkpoints (weights and moments); two exist while one is written."""
     return shape.parameters * 4 + 2 * shape.parameters * 12

@@ -1,4 +1,4 @@
-"""One process among several, as `torchrun` starts them. Without it there is one, and all of this does nothing."""
+"""Communication among the processes that `torchrun` starts. With a single process, all of it does nothing."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ if TYPE_CHECKING:
 
 _GIVE_UP_SECONDS, _LOOK_SECONDS = 60.0, 0.02
 _MEETINGS = itertools.count()
-_PATIENCE = timedelta(days=7)  # the others wait while the first does what only one can do
+_PATIENCE = timedelta(days=7)  # the others wait while the first does work that only one process can do
 
 
 def rank() -> int:
-    """This process's number, 0 for the first."""
+    """This process's rank, from 0."""
     return int(os.environ.get("RANK", "0"))
 
 
 def count() -> int:
-    """How many processes work together."""
+    """The number of processes."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def share_weights(asked: bool) -> bool:
-    """Whether several processes are to hold a share of the weights each, by the options or by `accelerate launch`."""
-    return count() > 1 and (asked or _launched_to_share())
+def shards_weights(option: bool) -> bool:
+    """Whether weights are sharded across processes, because of `runtime.shard` or of `accelerate launch`."""
+    return count() > 1 and (option or _launched_with_fsdp())
 
 
 @cache
-def _launched_to_share() -> bool:
-    """Whether `accelerate launch` was told to use FSDP.
+def _launched_with_fsdp() -> bool:
+    """Whether `accelerate launch` is configured for FSDP.
 
-    What it says is taken out of the environment, since it is done here and not by accelerate, which cannot on a CPU.
+    Removes the variable from the environment: Prunus shards by itself, since accelerate cannot on a CPU.
     """
     return os.environ.pop("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true")
 
 
 def join() -> None:
-    """Meet the other processes, once; on CUDA each takes the device of its local number."""
+    """Initialise the process group, once; on CUDA each process uses the device of its local rank."""
     if count() == 1:
         return
     import torch
@@ -57,7 +57,7 @@ def join() -> None:
 
 
 def wait() -> None:
-    """Go on when all processes are here."""
+    """Wait until all processes have reached this call."""
     if count() > 1:
         import torch.distributed as dist
 
@@ -65,30 +65,30 @@ def wait() -> None:
 
 
 def any_of(mine: bool) -> bool:
-    """Whether any process says so; all call it."""
+    """Whether the value is true in any process. Collective: all processes must call it."""
     if count() == 1:
         return mine
     import torch
 
-    said = torch.tensor(float(mine))
-    add_up([said])
-    return bool(said.item())
+    flag = torch.tensor(float(mine))
+    all_reduce([flag])
+    return bool(flag.item())
 
 
 def outcome(error: str | None) -> str | None:
-    """Meet the other processes after a piece of work, and hear whether it failed.
+    """Wait for the other processes after a piece of work, and return the error if it failed in any.
 
-    Unlike a collective it can be called by a process whose work failed while others are still in theirs. Those that
-    the failure left waiting inside of it for ever never come here: the failed one gives up on them.
+    Unlike a collective, a process whose work failed can call this while others are still working. Others may hang in
+    a collective because of the failure and never get here, so the failed process waits for them for 60 s only.
 
     Args:
-        error: Why it failed in this process; None where it did not.
+        error: The error in this process; None if the work succeeded.
 
     Returns:
-        Why it failed in the first process in which it did; None where it did in none.
+        The error of the lowest rank that failed; None if none did.
 
     Raises:
-        TimeoutError: It failed here, and the others do not come.
+        TimeoutError: The work failed here, and other processes did not arrive in time.
     """
     if count() == 1:
         return error
@@ -97,29 +97,29 @@ def outcome(error: str | None) -> str | None:
     store, meeting = _get_default_store(), next(_MEETINGS)
     keys = [f"prunus-outcome-{meeting}-{number}" for number in range(count())]
     store.set(keys[rank()], error or "")
-    begun = time.monotonic()
+    start = time.monotonic()
     while not store.check(keys):
-        if error is not None and time.monotonic() - begun > _GIVE_UP_SECONDS:
-            raise TimeoutError("the other processes did not end their work")
+        if error is not None and time.monotonic() - start > _GIVE_UP_SECONDS:
+            raise TimeoutError("the other processes did not finish their work")
         time.sleep(_LOOK_SECONDS)
-    found = [store.get(key).decode() for key in keys]
-    return next((text for text in found if text), None)
+    errors = [store.get(key).decode() for key in keys]
+    return next((text for text in errors if text), None)
 
 
-def agree(mine: bool) -> bool:
-    """What the first process says, which clocks of their own would tell each differently."""
+def of_first(mine: bool) -> bool:
+    """The value in the first process, for decisions that depend on a clock and could differ between processes."""
     if count() == 1:
         return mine
     import torch
     import torch.distributed as dist
 
-    said = torch.tensor(float(mine))
-    dist.broadcast(said, src=0)
-    return bool(said.item())
+    flag = torch.tensor(float(mine))
+    dist.broadcast(flag, src=0)
+    return bool(flag.item())
 
 
-def add_up(tensors: Iterable[torch.Tensor]) -> None:
-    """Replace each tensor by its sum over the processes; they name the same tensors in the same order."""
+def all_reduce(tensors: Iterable[torch.Tensor]) -> None:
+    """Replace each tensor by its sum over the processes, which must pass the same tensors in the same order."""
     if count() > 1:
         import torch.distributed as dist
 

@@ -1,9 +1,8 @@
-"""`${NAME}` in a recipe: the variable's value is used, and `${NAME}` is what is written down.
+"""`${NAME}` in a recipe: the variable's value is used, and `${NAME}` is recorded.
 
-A recipe holds expanded values from the moment it is read, so that everything is checked and planned by what will be
-used; each expanded text is remembered here, and whatever writes a record puts the recipe's own words back first.
-Options that decide a result are hashed with their values, so another value is another result; addresses and paths
-decide no name.
+Variables are expanded when a recipe is read, so that checks and plans see the values that will be used. This module
+remembers each expanded text, and code that writes a record puts `${NAME}` back first. Fingerprints are computed over
+the values, so another value is another result; addresses and paths are not part of a fingerprint.
 """
 
 from __future__ import annotations
@@ -14,30 +13,30 @@ import re
 from prunus.errors import RecipeError
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-_LONG = 8  # characters of a value that is also replaced inside longer texts; shorter ones are ordinary words
-_written: dict[str, str] = {}  # each text that came of an expansion: as the recipe has it
-_values: dict[str, str] = {}  # each long value that was used: its variable
+_LONG = 8  # values with this many characters are also replaced inside longer texts; shorter ones may be common words
+_written: dict[str, str] = {}  # expanded text -> the text in the recipe
+_values: dict[str, str] = {}  # long value -> its variable, as `${NAME}`
 
 
 def expand(text: str, where: str) -> str:
-    """A text with the values of the environment variables that it names.
+    """Expand the environment variables in a text.
 
     Args:
-        text: As the recipe has it.
+        text: The text in the recipe.
         where: The option, for the message.
 
     Raises:
-        RecipeError: A variable is not set, or its value is not UTF-8.
+        RecipeError: A variable is not set, or its value is not printable.
     """
 
-    def value_of(found: re.Match[str]) -> str:
-        value = os.environ.get(found[1])
+    def value_of(match: re.Match[str]) -> str:
+        value = os.environ.get(match[1])
         if value is None:
-            raise RecipeError(f"{where}: the environment variable {found[1]} is not set; {text!r} needs it")
+            raise RecipeError(f"{where}: the environment variable {match[1]} is not set; {text!r} needs it")
         if not value.isprintable():
-            raise RecipeError(f"{where}: the environment variable {found[1]} holds characters that cannot be printed")
+            raise RecipeError(f"{where}: the environment variable {match[1]} holds characters that cannot be printed")
         if len(value) >= _LONG:
-            _values[value] = found[0]
+            _values[value] = match[0]
         return value
 
     expanded = _VARIABLE.sub(value_of, text)
@@ -47,7 +46,7 @@ def expand(text: str, where: str) -> str:
 
 
 def as_written(text: str) -> str:
-    """A text for a record, with `${NAME}` put back where a variable was expanded: in the whole, or in a part of it."""
+    """Undo `expand` for a record: put `${NAME}` back in the whole text or in a part of it."""
     if text in _written:
         return _written[text]
     for value in sorted(_values, key=len, reverse=True):
@@ -56,7 +55,7 @@ def as_written(text: str) -> str:
 
 
 def as_used(text: str) -> str | None:
-    """A text out of a record with the values of its variables, or None where one is not set any more."""
+    """Expand the variables of a recorded text; None if one is no longer set."""
     try:
         return expand(text, "")
     except RecipeError:

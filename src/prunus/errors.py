@@ -1,19 +1,19 @@
 """The errors that Prunus raises on purpose, as one tree.
 
-    PrunusError            something the user can put right; the CLI prints it and exits with 2
-    ├── RecipeError        a recipe, or a flag, says something impossible
-    ├── ModelError         a model folder cannot be read, or is not what it says it is
-    │   ├── ShapeError     a shape that cannot be cut from the teacher, or that no loader takes
+    PrunusError            a mistake that the user can correct; the CLI prints it and exits with 2
+    ├── RecipeError        a recipe or a flag is invalid
+    ├── ModelError         a model folder cannot be read, or does not match its own config
+    │   ├── ShapeError     a shape that cannot be cut from the teacher, or that transformers cannot load
     │   └── NotFiniteError a model that computes NaN or infinity
-    ├── HubError           something on the hub, or a server, that cannot be reached from here
+    ├── HubError           something on the hub, or a server, cannot be reached
     ├── DataError          text that is missing, empty or not as described
-    ├── ArtifactError      a result folder that is in the way, or damaged
-    │   └── PlaceError     a disk that is full, or a folder that cannot be written to
-    ├── TrainingError      a training run that must not go on (a loss that is not finite)
-    ├── ExportError        a file for a device that does not say what its model says
-    └── RunError           a run of which some steps failed, and the others are finished
+    ├── ArtifactError      a result folder is in the way, or damaged
+    │   └── PlaceError     a full disk, or a folder that is not writable
+    ├── TrainingError      training that must not continue (a loss that is not finite)
+    ├── ExportError        an exported file whose outputs differ from its model's
+    └── RunError           a run in which some steps failed and the others finished
 
-Every message says what is wrong, where, the value found and what is allowed.
+Every message says what is wrong, where, the value and what is allowed.
 """
 
 import difflib
@@ -22,7 +22,7 @@ from contextlib import contextmanager
 
 
 class PrunusError(Exception):
-    """Base of all errors that are the input's fault and not the program's."""
+    """Base of all errors whose cause is the input, not the program."""
 
 
 class RecipeError(PrunusError):
@@ -42,7 +42,7 @@ class NotFiniteError(ModelError):
 
 
 class HubError(PrunusError):
-    """A model or a dataset that is not here, and that the hub does not give; or a server that does not answer."""
+    """A model or dataset that is neither on this machine nor available from the hub; or a server without an answer."""
 
 
 class DataError(PrunusError):
@@ -50,23 +50,23 @@ class DataError(PrunusError):
 
 
 class ArtifactError(PrunusError):
-    """A result folder that is in the way, or does not hold what its record says."""
+    """A result folder that is in the way, or whose content does not match its record."""
 
 
 class PlaceError(ArtifactError):
-    """A disk that is full, or a folder that cannot be written to."""
+    """A full disk, or a folder that is not writable."""
 
 
 class TrainingError(PrunusError):
-    """Training that went wrong in a way that going on would only hide."""
+    """Training that failed in a way that continuing would only hide."""
 
 
 class ExportError(PrunusError):
-    """A file written for a device that, run there, does not say what the model says that it was made from."""
+    """An exported file whose outputs differ from those of its model."""
 
 
 class RunError(PrunusError):
-    """A run of which some steps failed, and the others are finished."""
+    """A run in which some steps failed and the others finished."""
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
@@ -76,35 +76,35 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
 
 
 class Mistakes:
-    """Errors of checks that do not hang on each other, put into one message.
+    """Collects the errors of independent checks into one message.
 
     Attributes:
-        found: The errors so far.
+        errors: The errors so far.
     """
 
     def __init__(self) -> None:
-        self.found: list[PrunusError] = []
+        self.errors: list[PrunusError] = []
 
     @contextmanager
-    def noted(self) -> Iterator[None]:
-        """Take down the error that a check ends with."""
+    def collect(self) -> Iterator[None]:
+        """Catch and store the error of a check."""
         try:
             yield
         except PrunusError as error:
-            self.found.append(error)
+            self.errors.append(error)
 
     def check(self, where: str) -> None:
-        """End with what was found.
+        """Raise the collected errors, if there are any.
 
         Args:
-            where: What the mistakes are in.
+            where: The source of the mistakes, for the message.
 
         Raises:
-            PrunusError: The one error that was found, or a RecipeError that lists them.
+            PrunusError: The only error, or a RecipeError that lists them all.
         """
-        if len(self.found) == 1:
-            raise self.found[0]
-        if self.found:
-            told = list(dict.fromkeys(map(str, self.found)))
-            lines = "\n".join(f"  {text}" for text in told)
-            raise RecipeError(f"{where} cannot be carried out; {len(told)} mistakes:\n{lines}")
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if self.errors:
+            texts = list(dict.fromkeys(map(str, self.errors)))
+            lines = "\n".join(f"  {text}" for text in texts)
+            raise RecipeError(f"{where} cannot be carried out; {len(texts)} mistakes:\n{lines}")

@@ -1,4 +1,4 @@
-"""Text and JSON files: always UTF-8, replaced as a whole, refused by name when they are not what they should be."""
+"""Text and JSON files: always UTF-8, replaced atomically; errors name the file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 from prunus.errors import PrunusError
 
 MAX_DEPTH = 100
-"""Lists and objects nested deeper than this are refused: no file of ours has ten, and Python's stack has an end."""
+"""The most levels of nested lists and objects. Prunus's files have fewer than ten, and Python's stack is limited."""
 
 LFS_POINTER = "version https://git-lfs.github.com/spec/"
-"""What a file holds that was cloned without git-lfs."""
+"""The first line of a file that was cloned without git-lfs."""
 _NEW = ".new"
 
 
@@ -65,11 +65,11 @@ def read_object(file: Path, error: type[PrunusError]) -> dict[str, Any]:
 def read_json_lines(file: Path, error: type[PrunusError]) -> Iterator[Any]:
     r"""The values of a JSON Lines file, one after the other.
 
-    Lines end at "\n" alone: U+2028, U+2029 and U+0085 may stand inside a JSON string, and `str.splitlines` would
-    cut there. Empty lines are passed over; the whole file is never in memory.
+    Only "\n" ends a line: U+2028, U+2029 and U+0085 may occur inside a JSON string, and `str.splitlines` would
+    split there. Empty lines are skipped. The file is read line by line, never as a whole.
 
     Raises:
-        PrunusError: `error`: the file cannot be read, or a line is not JSON; names the line.
+        PrunusError: `error`: the file cannot be read, or a line is not JSON; the message names the line.
     """
     try:
         with file.open("rb") as handle:
@@ -89,7 +89,7 @@ def parse_json(text: str | bytes, error: type[PrunusError], where: str) -> Any:
     Args:
         text: The text.
         error: What to raise.
-        where: What the text is, for the message.
+        where: The source of the text, for the message.
 
     Raises:
         PrunusError: `error`: not JSON, or nested deeper than `MAX_DEPTH`.
@@ -106,7 +106,7 @@ def parse_json(text: str | bytes, error: type[PrunusError], where: str) -> Any:
 
 
 def depth_exceeds(value: Any, limit: int) -> bool:
-    """Whether lists and mappings are nested in `value` more than `limit` levels deep; without recursion."""
+    """Whether lists and mappings in `value` are nested more than `limit` levels deep, computed without recursion."""
     level = [value]
     for _ in range(limit + 1):
         level = [part for part in level if isinstance(part, (dict, list))]
@@ -117,42 +117,42 @@ def depth_exceeds(value: Any, limit: int) -> bool:
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Write a text file so that a reader, or a start after a crash, finds the old text or the new one, never a part.
+    """Write a text file atomically: a reader, also after a crash, sees the old text or the new one, never a part.
 
     Raises:
         OSError: As the system raises; the old file is unchanged.
     """
-    beside = file.with_name(f".{file.name}.{os.getpid()}{_NEW}")
+    new = file.with_name(f".{file.name}.{os.getpid()}{_NEW}")
     try:
-        with beside.open("w", encoding="utf-8") as handle:
+        with new.open("w", encoding="utf-8") as handle:
             handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())
-        beside.replace(file)
+        new.replace(file)
     finally:
-        beside.unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
 
 
 def replace_json(file: Path, value: Any) -> None:
     """Write a JSON file as `replace_text` does, indented by two spaces.
 
     Raises:
-        ValueError: A number is not finite, which JSON cannot say.
+        ValueError: A number is not finite, which JSON cannot represent.
     """
     replace_text(file, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a kill within `replace_text` left in a folder and the folders in it."""
+    """Remove the temporary files that a kill inside `replace_text` left in a folder tree."""
     for file in folder.rglob(f".*{_NEW}"):
         file.unlink(missing_ok=True)
 
 
 def sync(place: Path) -> None:
-    """Have a file's content, or a folder's list of names, written to the disk before anything else is done.
+    """Flush a file's content, or a folder's list of names, to the disk.
 
     Raises:
-        OSError: The disk is full or fails. Folders are passed over where the file system cannot do this for them.
+        OSError: The disk is full or fails. Not raised for folders, which some file systems cannot flush.
     """
     handle = os.open(place, os.O_RDONLY)
     try:

@@ -1,4 +1,4 @@
-"""Digests: of values, and of files that may be too large to read whole."""
+"""Digests of values, and of files that may be too large to read completely."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import xxhash
 
-_WHOLE = 64 << 20  # files up to this many bytes are read whole
+_WHOLE = 64 << 20  # files up to this many bytes are read completely
 _SAMPLES, _SAMPLE_BYTES = 256, 64 << 10
 _READ_BYTES = 1 << 20
 
@@ -22,7 +22,7 @@ def digest(value: Any) -> str:
 
 
 def checksum(file: Path) -> str:
-    """The 128-bit XXH3 of a whole file, in hex: against damage, not malice, and ten times as fast as SHA-256."""
+    """The 128-bit XXH3 of a whole file, in hex: detects damage, not malice; ten times as fast as SHA-256."""
     hasher = xxhash.xxh3_128()
     buffer = memoryview(bytearray(_READ_BYTES))
     with file.open("rb", buffering=0) as handle:
@@ -32,10 +32,10 @@ def checksum(file: Path) -> str:
 
 
 def fingerprint_files(files: Iterable[Path]) -> str:
-    """One digest over the names and contents of files, whatever folder they lie in.
+    """One digest over the names and contents of files, independent of their folder.
 
-    A file of more than 64 MiB is told by its size, its first and its last bytes, and 256 samples of 64 KiB spread
-    evenly over it: training changes every block of a weight file, and reading 16 GB to plan a run would take a
+    Of a file over 64 MiB, the digest covers its size and 256 evenly spaced samples of 64 KiB, the first and the last
+    bytes included: training changes every block of a weight file, and reading 16 GB to plan a run would take a
     minute. Each artifact's record holds checksums of whole files.
     """
     return digest(sorted([file.name, _fingerprint(file)] for file in files))

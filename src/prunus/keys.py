@@ -1,4 +1,4 @@
-"""Keys and passwords: what they look like in a file that is published, and how they are kept out of what is written."""
+"""Keys and passwords: their patterns, by which published files are searched, and their removal from written text."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Kind:
     """A kind of key.
 
     Attributes:
-        name: What to call it.
-        begins: Texts of which one is in every such key, in small letters where `any_case`, to pass by other texts fast.
-        pattern: What it looks like in a text; bytes, since a file may be in any code.
-        inside: What it looks like among numbers, where any byte may stand before it, such as a text's length.
-        any_case: Whether capitals and small letters are the same in it.
+        name: Its name in messages.
+        begins: Substrings, one of which every such key contains (lower case if `any_case`): a fast first test.
+        pattern: Its pattern in text; in bytes, since a file may have any encoding.
+        inside: Its pattern in binary data, where any byte may precede it, such as a string's length.
+        any_case: Whether the pattern ignores case.
     """
 
     name: str
@@ -45,7 +45,7 @@ KINDS = (
         "a key of OpenAI, Anthropic or one in their form",
         "sk- sk_ rk_",
         r"(?<![A-Za-z0-9])(sk-[A-Za-z0-9_-]{20,}|[sr]k_(live|test)_[A-Za-z0-9]{16,})",
-        start_inside=r"(?=.k.([A-Za-z_-]*[0-9]){2})",  # two digits: else `task-` before words with hyphens is one
+        start_inside=r"(?=.k.([A-Za-z_-]*[0-9]){2})",  # two digits: otherwise `task-` and hyphenated words match
     ),
     _kind(
         "a key of a model's provider",
@@ -117,23 +117,23 @@ KINDS = (
         True,
     ),
 )
-"""Each kind of key that is looked for."""
+"""The kinds of keys that are searched for."""
 
 HIDDEN = "(hidden)"
 _VARIABLES = re.compile(r"PRUNUS_(JUDGE|API)_KEY|HF_TOKEN|HUGGING_FACE_HUB_TOKEN|\w*_API_KEY")
 SECRET = 8
-"""A key of fewer characters may be an ordinary word, such as the EMPTY that some servers take."""
+"""The fewest characters of a secret. A shorter key may be a common word, such as the EMPTY that some servers take."""
 
-_KNOWN = 4  # characters of a key that is replaced in the words of the server that it was sent to
+_KNOWN = 4  # the fewest characters of a key that is replaced in messages of the server that it was sent to
 _BEARER = re.compile(rb"(?P<kept>(?<![A-Za-z0-9])(bearer|basic)\s+)(?=[\w.~+/=-]*[\d=+/])[\w.~+/=-]{8,}", re.IGNORECASE)
 
 
 def hide(text: str, *keys: str | None) -> str:
-    """A text for the terminal or a record, without keys and passwords.
+    """A text for the terminal or a record, with keys and passwords replaced.
 
     Args:
-        text: What somebody else said, or an address.
-        keys: Keys that are known; those of the environment (`PRUNUS_JUDGE_KEY`, `HF_TOKEN` and so on) always are.
+        text: A text from outside, or an address.
+        keys: Known keys, in addition to those in the environment (`PRUNUS_JUDGE_KEY`, `HF_TOKEN` and so on).
     """
     known = {key for key in keys if key and len(key) >= _KNOWN}
     known |= {key for key in environment_keys().values() if len(key) >= SECRET}
@@ -145,16 +145,16 @@ def hide(text: str, *keys: str | None) -> str:
     return data.decode("utf-8", "surrogatepass")
 
 
-def _hidden(found: re.Match[bytes]) -> bytes:
-    """What stands in place of a key; the address or the header's name before it is kept."""
-    return (found.groupdict().get("kept") or b"") + HIDDEN.encode()
+def _hidden(match: re.Match[bytes]) -> bytes:
+    """The replacement of a key; the address or the header's name before it is kept."""
+    return (match.groupdict().get("kept") or b"") + HIDDEN.encode()
 
 
 def environment_keys() -> dict[str, str]:
-    """The keys that the environment holds for us and for others, by their variables."""
+    """The keys in the environment, for Prunus or other programs, by variable."""
     return {name: value.strip() for name, value in os.environ.items() if _VARIABLES.fullmatch(name) and value.strip()}
 
 
 def forms(key: str) -> Iterable[str]:
-    """The ways in which a key may be repeated: as it is, in an address, in JSON, in base64."""
+    """The forms in which a key may appear: verbatim, URL-encoded, in JSON, in base64."""
     return {key, quote(key, safe=""), json.dumps(key)[1:-1], base64.b64encode(key.encode()).decode()}

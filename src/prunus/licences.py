@@ -22,12 +22,12 @@ class Licence:
     """A licence, and its conditions for a model derived from one under it.
 
     Attributes:
-        identifier: The hub's name of it, such as `llama3.1`; empty where it is not known.
+        identifier: Its name on the hub, such as `llama3.1`; empty if unknown.
         title: Its common name.
-        obligations: Its conditions, a sentence each.
-        prefix: What the name of a derived model must begin with.
-        notice: What must be displayed with it.
-        name: The hub's `license_name`, where the identifier is `other`.
+        obligations: Its conditions, one sentence each.
+        prefix: The required beginning of a derived model's name.
+        notice: The notice that must be displayed with the model.
+        name: The hub's `license_name`, if the identifier is `other`.
         link: The hub's `license_link`.
     """
 
@@ -40,9 +40,9 @@ class Licence:
     link: str = ""
 
     def metadata(self) -> dict[str, str]:
-        """Its lines in a card's YAML."""
-        found = {"license": self.identifier, "license_name": self.name, "license_link": self.link}
-        return {key: value for key, value in found.items() if value}
+        """Its entries in a model card's YAML."""
+        result = {"license": self.identifier, "license_name": self.name, "license_link": self.link}
+        return {key: value for key, value in result.items() if value}
 
 
 def _llama(version: str) -> Licence:
@@ -124,7 +124,7 @@ _TEXTS = (
 
 
 def licence_named(metadata: Mapping[str, Any]) -> Licence:
-    """The licence that a card's YAML names; one that is not known here keeps its name, and asks to be read."""
+    """The licence named in a model card's YAML. An unknown one keeps its name; its condition is to read its text."""
     identifier = metadata.get("license")
     if isinstance(identifier, list):
         identifier = identifier[0] if identifier else None
@@ -140,18 +140,18 @@ def licence_named(metadata: Mapping[str, Any]) -> Licence:
 
 
 def licence_of(folder: Path) -> Licence:
-    """The licence of the model in a folder: by its card, else by the text of its LICENSE file.
+    """The licence of the model in a folder: from its model card, else from the text of its LICENSE file.
 
-    A card of somebody else's whose YAML cannot be read names none.
+    A card with invalid YAML counts as one without a licence.
     """
     card = folder / "README.md"
     if card.is_file():
         try:
-            found = licence_named(front_matter(card))
+            result = licence_named(front_matter(card))
         except RecipeError:
-            found = UNKNOWN
-        if found is not UNKNOWN:
-            return found
+            result = UNKNOWN
+        if result is not UNKNOWN:
+            return result
     for file in sorted(folder.glob("LICENSE*")):
         text = file.read_text(encoding="utf-8", errors="replace")
         for pattern, identifier in _TEXTS:
@@ -161,17 +161,17 @@ def licence_of(folder: Path) -> Licence:
 
 
 def front_matter(card: Path) -> dict[str, Any]:
-    """The YAML at the top of a card; empty where there is none.
+    """The YAML at the top of a model card; empty if there is none.
 
     Raises:
-        RecipeError: It cannot be read, or is no mapping; names the line.
+        RecipeError: It is invalid or not a mapping; the message names the line.
     """
     match = _FRONT.match(card.read_text(encoding="utf-8-sig", errors="replace"))
     if not match:
         return {}
-    found = parse_yaml(match[1], RecipeError, str(card), before=1)
-    if found is None:
+    result = parse_yaml(match[1], RecipeError, str(card), before=1)
+    if result is None:
         return {}
-    if not isinstance(found, dict):
-        raise RecipeError(f"{card}: its YAML holds {type(found).__name__}; expected a mapping")
-    return found
+    if not isinstance(result, dict):
+        raise RecipeError(f"{card}: its YAML holds {type(result).__name__}; expected a mapping")
+    return result

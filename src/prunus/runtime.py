@@ -1,4 +1,4 @@
-"""Runtime: how a result is made (where, in what portions, watched by whom), which never changes its name."""
+"""Runtime options: device, precision, micro-batch, trackers. They are not part of a result's fingerprint."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Runtime(Config):
     """Minutes between training checkpoints: the most work that a killed run can lose."""
 
     @model_validator(mode="after")
-    def _one_way_to_share(self) -> Runtime:
+    def _exclusive(self) -> Runtime:
         if self.shard and self.deepspeed:
-            raise ValueError("shard and deepspeed are two ways of sharing out; give one")
+            raise ValueError("shard and deepspeed exclude each other; set only one")
         return self

@@ -1,7 +1,7 @@
 """Commands as Python functions: `prunus.prune("model", corpus="text.jsonl", hidden_size=1536, out="student")`.
 
-A verb takes what its command takes, by the same names with underscores: positional arguments first, options of the
-command and of its config by keyword, nested options as mappings.
+A function takes its command's arguments by the same names, with underscores: positional arguments first, options of
+the command and of its config as keywords, nested options as mappings.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def __getattr__(name: str) -> Callable[..., Path]:
 
 
 def verb(name: str) -> Callable[..., Path]:
-    """The function that does what a command does.
+    """The Python function of a command.
 
     Args:
         name: A command of one step.
@@ -36,20 +36,20 @@ def verb(name: str) -> Callable[..., Path]:
     command = getattr(importlib.import_module(f"prunus.cli.commands.{name}"), name.capitalize())
 
     def call(*arguments: str | Path, console: Console | None = None, **options: Any) -> Path:
-        made = _command(command, f"prunus.{name}", arguments, options)
-        made(console or Console())
-        return Path(made.out)
+        instance = _command(command, f"prunus.{name}", arguments, options)
+        instance(console or Console())
+        return Path(instance.out)
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = (
-        f"{command.__doc__}\n\nTakes what `prunus {name} --help` lists, by the same names with underscores, and "
-        "returns the folder of the result.\n\nRaises:\n    PrunusError: The input cannot be used, or the step fails."
+        f"{command.__doc__}\n\nTakes the options that `prunus {name} --help` lists, with underscores in their names, "
+        "and returns the result's folder.\n\nRaises:\n    PrunusError: The input cannot be used, or the step fails."
     )
     return call
 
 
 def _command(command: Any, where: str, arguments: tuple[str | Path, ...], options: dict[str, Any]) -> Any:
-    """A command with its options, each as the class that it has them in."""
+    """Build a command from keyword options: parse its runtime, text and config, and check the rest."""
     fields, config = _fields(command), get_type_hints(command).get("config")
     text: Any = fields.pop("text") if dataclasses.is_dataclass(fields.get("text")) else None
     known = [*fields, *(_fields(text) if text else ()), *(config.model_fields if config else ())]
@@ -58,43 +58,43 @@ def _command(command: Any, where: str, arguments: tuple[str | Path, ...], option
             raise RecipeError(
                 f"{where}: unknown option {key!r}{nearest(key, known)}; `{where.replace('.', ' ')} --help` lists them"
             )
-    first = next(iter(command.__annotations__))  # what stands behind the command without a flag
+    first = next(iter(command.__annotations__))  # the command's positional argument
     if arguments and first in options:
         raise RecipeError(f"{where}: {first} is given twice, by position and by name")
     if arguments:
         options[first] = arguments if len(arguments) > 1 else arguments[0]
     runtime = parse(Runtime, options.pop("runtime", {}), f"{where}: runtime")
-    given = {"runtime": runtime, **_taken(fields, options, where)}
+    given = {"runtime": runtime, **_converted(fields, options, where)}
     try:
         if text:
-            given["text"] = text(**_taken(_fields(text), options, where))
+            given["text"] = text(**_converted(_fields(text), options, where))
         if config:
             given["config"] = parse(config, options, where)
         return command(**given)
-    except TypeError as error:  # of dataclasses, for what is missing
+    except TypeError as error:  # from dataclasses, for a missing argument
         raise RecipeError(f"{where}: {str(error).partition('() ')[2] or error}") from None
 
 
 def _fields(command: Any) -> dict[str, Any]:
-    """The options of a command but those of its config, with their types."""
+    """The options of a command except those of its config, with their types."""
     hints = get_type_hints(command)
     return {field.name: hints[field.name] for field in dataclasses.fields(command) if field.name != "config"}
 
 
-def _taken(hints: dict[str, Any], options: dict[str, Any], where: str) -> dict[str, Any]:
-    """Those of the options that a class has, as it has them: paths as texts, and one of several in a tuple."""
-    found = {}
+def _converted(hints: dict[str, Any], options: dict[str, Any], where: str) -> dict[str, Any]:
+    """Remove a class's options from `options` and convert them: paths to text, a single value of a list to a tuple."""
+    values = {}
     for name in [name for name in hints if name in options]:
         value, hint = options.pop(name), hints[name]
         several = value if isinstance(value, (list, tuple)) else [value]
         taken = tuple(map(_text, several)) if get_origin(hint) is tuple else _text(value)
         try:
-            found[name] = TypeAdapter(hint).validate_python(taken)
+            values[name] = TypeAdapter(hint).validate_python(taken)
         except ValidationError as error:
             raise RecipeError(f"{where}: {name} is {value!r:.80}; {error.errors()[0]['msg']}") from None
-    return found
+    return values
 
 
 def _text(value: Any) -> Any:
-    """A path as the command line has it."""
+    """A path as text; any other value unchanged."""
     return str(value) if isinstance(value, Path) else value

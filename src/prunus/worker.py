@@ -1,6 +1,6 @@
-"""A process of its own for work that may end the process that it is in, or whose memory is to be told from the rest.
+"""An object in a child process: for work that may crash its process, or whose memory is measured separately.
 
-Questions and answers go through pipes: names of methods with their arguments, and what they return or raise.
+Calls go through pipes: the name of a method and its arguments in one direction, what it returns or raises in the other.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from typing import Any, TypeVar
 
 from prunus.errors import ExportError, PrunusError
 
-_TOLD = 400  # characters of what it said last
-_Own = TypeVar("_Own", bound="Child")
+_SHOWN = 400  # the most characters of the child's last message in an error
+_Self = TypeVar("_Self", bound="Child")
 
 
 class Child:
-    """An object in a process of its own, for as long as the context is open.
+    """An object in a child process, while the context is open.
 
     Args:
-        module: Run as `python -m module`; it calls `answer`.
-        name: What the work is on, for messages.
-        arguments: What the object is made from.
+        module: Run as `python -m module`; it calls `serve`.
+        name: The file or model that the work is on, for messages.
+        arguments: Arguments of the object's constructor.
 
     Raises:
-        PrunusError: As the object's making raises.
-        ExportError: The process ended on it.
+        PrunusError: As the constructor raises.
+        ExportError: The process ended in the constructor.
     """
 
     def __init__(self, module: str, name: str, *arguments: Any) -> None:
         self.name = name
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said
+            [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr
         )
         try:
-            self.ask("", *arguments)
+            self.call("", *arguments)
         except BaseException:
             self.close()
             raise
 
-    def __enter__(self: _Own) -> _Own:
+    def __enter__(self: _Self) -> _Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -56,25 +56,25 @@ class Child:
         """End the process."""
         self._process.kill()
         self._process.communicate()
-        self._said.close()
+        self._stderr.close()
 
-    def ask(self, method: str, *arguments: Any) -> Any:
-        """Call a method there; what it raises on purpose is raised here."""
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the object; a `PrunusError` that it raises is raised here."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
         try:
             pickle.dump((method, arguments), stdin)
             stdin.flush()
-            found = pickle.load(stdout)
+            result = pickle.load(stdout)
         except (BrokenPipeError, EOFError, pickle.UnpicklingError):
-            raise ExportError(f"{self.name}: the process that it ran in ended: {self._last_words()}") from None
-        if isinstance(found, Exception):
-            raise found
-        return found
+            raise ExportError(f"{self.name}: its process ended unexpectedly: {self._last_words()}") from None
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     def peak_bytes(self) -> int | None:
-        """The most memory that the process held, mapped files included; None where the system does not tell."""
+        """Peak resident memory of the process in bytes, mapped files included; None if it is not reported."""
         try:
             lines = Path(f"/proc/{self._process.pid}/status").read_text(encoding="utf-8").splitlines()
         except OSError:
@@ -83,28 +83,28 @@ class Child:
 
     def _last_words(self) -> str:
         self._process.wait()
-        self._said.seek(0)
-        lines = self._said.read().decode(errors="replace").splitlines()
-        told = next((line for line in lines if "ASSERT" in line or "error" in line.lower()), "")
-        return told.strip()[:_TOLD] or f"exit code {self._process.returncode}"
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").splitlines()
+        message = next((line for line in lines if "ASSERT" in line or "error" in line.lower()), "")
+        return message.strip()[:_SHOWN] or f"exit code {self._process.returncode}"
 
 
-def answer(make: Callable[..., Any]) -> None:
-    """Make the object that the first question asks for, and answer questions about it until there are no more."""
-    questions, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever else is printed is no answer
-    made: Any = None
+def serve(make: Callable[..., Any]) -> None:
+    """Run in the child: make the object on the first call, then execute calls until the pipe closes."""
+    calls, results = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # other output must not get between the results
+    served: Any = None
     while True:
         try:
-            method, arguments = pickle.load(questions)
+            method, arguments = pickle.load(calls)
         except EOFError:
             return
         try:
             if method:
-                found = getattr(made, method)(*arguments)
+                result = getattr(served, method)(*arguments)
             else:
-                made, found = make(*arguments), None
+                served, result = make(*arguments), None
         except PrunusError as error:
-            found = error
-        pickle.dump(found, answers, protocol=pickle.HIGHEST_PROTOCOL)
-        answers.flush()
+            result = error
+        pickle.dump(result, results, protocol=pickle.HIGHEST_PROTOCOL)
+        results.flush()

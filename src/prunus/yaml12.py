@@ -1,9 +1,9 @@
 """YAML by the core schema of YAML 1.2, read within limits: a value, or an error with its file, line and column.
 
-PyYAML parses. What its values are is decided here, since PyYAML follows YAML 1.1, where `no` is false, `2024-01-01` a
-date, `12:30` the number 750 and `1e-4` a text, and since its constructors raise errors of many kinds. The differences
-from the core schema: keys are always text, a whole number may be written `1_000_000`, and a number with a leading zero
-stays text.
+PyYAML parses the syntax; this module determines the values, since PyYAML follows YAML 1.1, where `no` is false,
+`2024-01-01` a date, `12:30` the number 750 and `1e-4` a text, and since its constructors raise errors of many types.
+Differences from the core schema: keys are always text, a whole number may be written `1_000_000`, and a number with a
+leading zero is text.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from prunus.errors import PrunusError
 from prunus.files import MAX_DEPTH, read_text
 
 MAX_CHARACTERS = 1 << 20
-"""A longer text is refused: the longest shipped recipe has 4,000 characters."""
+"""The longest text that is read; the longest shipped recipe has 4,000 characters."""
 
 MAX_VALUES = 100_000
-"""More keys and values than this, with every alias counted as what it stands for, are refused."""
+"""The most keys and values that are read, with every alias expanded."""
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
@@ -35,11 +35,11 @@ _WORDS: dict[str, Any] = dict.fromkeys(("", "~", "null", "Null", "NULL"))
 _WORDS |= dict.fromkeys(("true", "True", "TRUE"), True) | dict.fromkeys(("false", "False", "FALSE"), False)
 _TYPES = {"str": str, "int": int, "float": float, "bool": bool, "null": type(None)}
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_UNUSABLE = re.compile("[\0\ud800-\udfff]")  # no file's name and no UTF-8 file can hold them
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")  # neither a file name nor a UTF-8 file can contain them
 
 
 class _FaultError(Exception):
-    """What is wrong, and the line and column where, from 0."""
+    """A fault, and its line and column, from 0."""
 
     def __init__(self, message: str, line: int, column: int) -> None:
         super().__init__(message)
@@ -50,7 +50,7 @@ def read_yaml(file: Path, error: type[PrunusError]) -> Any:
     """The value of a YAML file.
 
     Raises:
-        PrunusError: `error`: the file cannot be read, or as `parse_yaml`.
+        PrunusError: `error`: the file cannot be read, or `parse_yaml` refuses its text.
     """
     return parse_yaml(read_text(file, error), error, str(file))
 
@@ -61,11 +61,11 @@ def parse_yaml(text: str, error: type[PrunusError], where: str, before: int = 0)
     Args:
         text: One document.
         error: What to raise.
-        where: What the text is, for the message.
-        before: Lines of the file that stand before the text.
+        where: The source of the text, for the message.
+        before: Lines of the file before the text.
 
     Raises:
-        PrunusError: `error`: not YAML, a key stands twice, a tag is not of the core schema, or a limit is passed.
+        PrunusError: `error`: not YAML, a duplicate key, a tag outside the core schema, or a limit exceeded.
     """
     try:
         return _parse(text)
@@ -78,19 +78,19 @@ _BREAKS = re.compile("[\x85\u2028\u2029]")
 
 
 def dump_yaml(value: Any) -> str:
-    """A value as YAML, in blocks, so that `parse_yaml` and readers of YAML 1.1 both read the same value."""
+    """A value as YAML in block style, which `parse_yaml` and readers of YAML 1.1 read alike."""
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes the texts that YAML 1.2 takes for numbers, as PyYAML quotes those of YAML 1.1; writes no aliases."""
+    """Quotes texts that YAML 1.2 would read as numbers, as PyYAML does for YAML 1.1; writes no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
-    """A text; in double quotes where it has line breaks of Unicode, which other styles fold into blanks."""
+    """A text; in double quotes if it has Unicode line breaks, which other styles fold into blanks."""
     style = '"' if _BREAKS.search(value) else None
     return dumper.represent_scalar(f"{_TAG}str", value, style)
 
@@ -103,10 +103,10 @@ _Dumper.add_implicit_resolver(f"{_TAG}float", re.compile(rf"^({_FLOAT.pattern})$
 def _parse(text: str) -> Any:
     if len(text) > MAX_CHARACTERS:
         raise _FaultError(f"{len(text):,} characters; at most {MAX_CHARACTERS:,} are read", 0, 0)
-    if found := _UNPRINTABLE.search(text):
-        start = text.rfind("\n", 0, found.start()) + 1
-        line, column = text.count("\n", 0, start), found.start() - start
-        raise _FaultError(f"the character U+{ord(found[0]):04X} may not stand in a YAML file", line, column)
+    if match := _UNPRINTABLE.search(text):
+        start = text.rfind("\n", 0, match.start()) + 1
+        line, column = text.count("\n", 0, start), match.start() - start
+        raise _FaultError(f"the character U+{ord(match[0]):04X} is not allowed in a YAML file", line, column)
     builder = _Builder()
     event = None
     try:
@@ -118,7 +118,7 @@ def _parse(text: str) -> Any:
         mark = problem.problem_mark or problem.context_mark
         message = f"not YAML: {problem.problem or problem.context}"
         raise _FaultError(message, mark.line if mark else 0, mark.column if mark else 0) from None
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as problem:  # of PyYAML's own faults
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as problem:  # from bugs of PyYAML
         mark = getattr(event, "end_mark", None)
         raise _FaultError(f"not YAML: {problem}", mark.line if mark else 0, mark.column if mark else 0) from None
     return builder.root
@@ -126,13 +126,13 @@ def _parse(text: str) -> Any:
 
 @dataclass
 class _Node:
-    """A value that is read, or a list or mapping whose end is not.
+    """A value, or a list or mapping that is still open.
 
     Attributes:
         value: The value.
-        anchor: The name that an alias calls it by.
-        key: Of a mapping, the key whose value comes next.
-        count: Values in it, itself included.
+        anchor: Its anchor, which aliases refer to.
+        key: In a mapping, the key that waits for its value.
+        count: Number of values in it, itself included.
         depth: Levels of lists and mappings in it, itself included.
     """
 
@@ -144,20 +144,20 @@ class _Node:
 
 
 class _Builder:
-    """Makes the value out of PyYAML's events, without recursion, so that no nesting is too deep to be refused."""
+    """Builds the value from PyYAML's events without recursion, so that any depth of nesting can be refused."""
 
     def __init__(self) -> None:
         self.root: Any = None
         self.open: list[_Node] = []
-        self.known: dict[str, _Node | None] = {}  # None: its end is not read yet
+        self.known: dict[str, _Node | None] = {}  # anchor -> value; None while it is still open
         self.count = 0
         self.documents = 0
 
     def take(self, event: Any) -> None:
-        """Take the next event in.
+        """Process the next event.
 
         Raises:
-            _FaultError: It asks for what is refused.
+            _FaultError: The event is refused.
         """
         taker: Callable[[Any], None] | None = getattr(self, f"_{type(event).__name__}", None)
         if taker is not None:
@@ -166,7 +166,7 @@ class _Builder:
     def _DocumentStartEvent(self, event: Any) -> None:  # noqa: N802
         self.documents += 1
         if self.documents > 1:
-            raise _fault(event, "a second document begins; one is expected")
+            raise _fault(event, "a second document begins; expected only one")
 
     def _ScalarEvent(self, event: Any) -> None:  # noqa: N802
         _check_text(event)
@@ -191,23 +191,23 @@ class _Builder:
             raise _fault(event, f"the alias *{event.anchor} has no anchor before it")
         node = self.known[event.anchor]
         if node is None:
-            raise _fault(event, f"the alias *{event.anchor} stands in what it names")
+            raise _fault(event, f"the alias *{event.anchor} is inside the value it refers to")
         if self._awaits_key():
-            raise _fault(event, "an alias as a key; a text is expected")
+            raise _fault(event, "an alias as a key; expected text")
         self._add(_Node(node.value, None, count=node.count, depth=node.depth), event)
 
     def _awaits_key(self) -> bool:
         return bool(self.open) and isinstance(self.open[-1].value, dict) and self.open[-1].key is None
 
     def _start_pair(self, event: Any) -> None:
-        """Take a key: as it is written, whatever it looks like."""
+        """Read a key, always as text."""
         mapping, key = self.open[-1], event.value
         if key in mapping.value:
-            raise _fault(event, f"the key {key!r:.80} stands twice")
+            raise _fault(event, f"duplicate key {key!r:.80}")
         if key == "<<" and not event.style:
-            raise _fault(event, "`<<` is a merge of YAML 1.1 and not in YAML 1.2; write its keys out")
+            raise _fault(event, "`<<` merges mappings in YAML 1.1 but not in YAML 1.2; write the keys out")
         if event.tag not in (None, "!", f"{_TAG}str"):
-            raise _fault(event, f"a key of the type {event.tag!r:.80}; a text is expected")
+            raise _fault(event, f"a key of the type {event.tag!r:.80}; expected text")
         if event.anchor is not None:
             self.known[event.anchor] = _Node(key, None)
         mapping.key = key
@@ -215,7 +215,7 @@ class _Builder:
 
     def _begin(self, event: Any, value: Any, kind: str) -> None:
         if self._awaits_key():
-            raise _fault(event, "a list or a mapping as a key; a text is expected")
+            raise _fault(event, "a list or a mapping as a key; expected text")
         if event.tag not in (None, "!", f"{_TAG}{kind}"):
             raise _fault(event, f"the tag {event.tag!r:.80} is not of the core schema of YAML 1.2")
         self._check_depth(1, event)
@@ -225,7 +225,7 @@ class _Builder:
         self.open.append(_Node(value, event.anchor, depth=1))
 
     def _add(self, node: _Node, event: Any, counted: bool = False) -> None:
-        """Put a whole value where it belongs."""
+        """Add a complete value to its list or mapping, or make it the root."""
         if not counted:
             self._check_depth(node.depth, event)
             self._count(node.count, event)
@@ -250,7 +250,7 @@ class _Builder:
     def _count(self, count: int, event: Any) -> None:
         self.count += count
         if self.count > MAX_VALUES:
-            raise _fault(event, f"more than {MAX_VALUES:,} keys and values, aliases counted as what they stand for")
+            raise _fault(event, f"more than {MAX_VALUES:,} keys and values, with aliases expanded")
 
 
 def _fault(event: Any, message: str) -> _FaultError:
@@ -258,12 +258,14 @@ def _fault(event: Any, message: str) -> _FaultError:
 
 
 def _check_text(event: Any) -> None:
-    if found := _UNUSABLE.search(event.value):
-        raise _fault(event, f"a text with the character U+{ord(found[0]):04X}, which no file can hold")
+    if match := _UNUSABLE.search(event.value):
+        raise _fault(
+            event, f"a text with the character U+{ord(match[0]):04X}, which neither file names nor UTF-8 can contain"
+        )
 
 
 def _scalar(event: Any) -> Any:
-    """The value of a scalar, by its tag, or by its form where it has neither tag nor quotes."""
+    """The value of a scalar, by its tag; without tag and quotes, by its form."""
     if event.tag in ("!", f"{_TAG}str") or (event.tag is None and event.style):
         return event.value
     value = _plain(event)
@@ -275,7 +277,7 @@ def _scalar(event: Any) -> Any:
     if name == "float" and type(value) is int:
         return float(value)
     if type(value) is not _TYPES[name]:
-        raise _fault(event, f"{event.value!r:.80} is no {name}, as its tag says")
+        raise _fault(event, f"{event.value!r:.80} does not fit its tag, {name}")
     return value
 
 
@@ -288,11 +290,11 @@ def _plain(event: Any) -> Any:
     if _WHOLE.fullmatch(text):
         value = int(text, 0) if len(text) < 70 else 2**63
         if abs(value) >= 2**63:
-            raise _fault(event, "a whole number of more than 64 bits; a text of digits is put in quotes")
+            raise _fault(event, "a whole number of more than 64 bits; put it in quotes if it is text")
         return value
     if _FLOAT.fullmatch(text):
         number = float(text)
         if abs(number) == float("inf"):
-            raise _fault(event, "a number larger than a float can be; a text is put in quotes")
+            raise _fault(event, "a number beyond the range of a float; put it in quotes if it is text")
         return number
     return text

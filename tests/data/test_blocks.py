@@ -70,11 +70,11 @@ def test_positions_begin_anew_with_each_document(lengths: list[int], length: int
             at = 0 if place and ids[place - 1] in lasts else at + bool(place)
             expected.append(at)
         assert blocks.positions(number).tolist() == expected
-        assert blocks.counted(number).tolist() == [token in lasts for token in ids]
+        assert blocks.loss_mask(number).tolist() == [token in lasts for token in ids]
 
 
 def test_all_of_a_text_that_nobody_was_asked_for_counts() -> None:
-    assert Blocks(made([9, 9], (7,)), 5).counted(1).all()
+    assert Blocks(made([9, 9], (7,)), 5).loss_mask(1).all()
 
 
 def test_a_prefix_that_leaves_no_room_is_refused() -> None:

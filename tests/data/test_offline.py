@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.pipeline.recipes import tiny_recipe
+
+pytestmark = pytest.mark.processes
 
 SCRIPT = """
 import json, socket, sys

@@ -42,7 +42,7 @@ def test_rows_come_in_a_list_by_lines_or_as_one_whole(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"[" * 100_000, "nested deeper"),
         (b"5\n", "line 1: holds int, expected an object"),
-        (b'{"query": "a"}\n', "line 1 has query; {context, continuation} or"),
+        (b'{"query": "a"}\n', "line 1 has query; expected {context, continuation} or"),
         (b'{"query": "a", "choices": 5, "gold": 0}\n', "line 1: the answers are 5; expected a list of texts"),
         (b'{"query": "a", "choices": ["b", 1], "gold": 0}\n', "expected a list of texts"),
         (b'{"query": ["a"], "choices": ["b"], "gold": 0}\n', "query is .*; expected text"),

@@ -29,11 +29,11 @@ def test_answers_come_back_token_by_token_from_wherever_one_looks(tmp_path: Path
         start += length
     for first in range(27):
         for length in range(1, 28 - first):
-            assert tokens.counted(first, length).tolist() == wanted[first : first + length].tolist()
+            assert tokens.loss_mask(first, length).tolist() == wanted[first : first + length].tolist()
 
 
 def test_where_all_counts_nothing_is_written_and_where_nothing_counts_nothing_does(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     assert written(tmp_path / "a", [(5, None), (3, [(0, 3)])]).answers is None
-    assert not written(tmp_path / "b", [(5, []), (3, [])]).counted(0, 8).any()
+    assert not written(tmp_path / "b", [(5, []), (3, [])]).loss_mask(0, 8).any()

@@ -60,7 +60,7 @@ def test_marks_are_read_as_transformers_reads_them(tokenizer: Any) -> None:
     assert read.ids == theirs["input_ids"]
     ours = [any(start <= place < end for start, end in read.answers) for place in range(len(read.ids))]
     assert ours == [bool(place) for place in theirs["assistant_masks"]]
-    assert read.counted == sum(ours)
+    assert read.answer_tokens == sum(ours)
 
 
 def test_the_blank_between_turns_does_not_count_behind_a_token_that_ends_one(tokenizer: Any) -> None:
@@ -89,10 +89,10 @@ def test_plain_shows_functions_and_calls(tokenizer: Any) -> None:
 
 def test_what_cannot_be_told_is_refused(tokenizer: Any) -> None:
     dialogue = Dialogue("x.jsonl, row 3", TURNS)
-    with pytest.raises(DataError, match="x.jsonl, row 3: the chat template does not show what the assistant says"):
+    with pytest.raises(DataError, match="x.jsonl, row 3: the chat template omits the assistant's text"):
         said(Template(tokenizer, FORGETFUL), Dialogue("x.jsonl, row 3", TURNS[1:]))
     mute = MARKED.replace(SAYS, "", 1)
-    with pytest.raises(DataError, match="x.jsonl, row 3: .* not show what the assistant says in turn 3"):
+    with pytest.raises(DataError, match="x.jsonl, row 3: .* omits the assistant's text in turn 3"):
         said(Template(tokenizer, mute), dialogue)
     strict = MARKED.replace("<{{ m.role }}>", "{% if m.role == 'system' %}{{ raise_exception('no rules') }}{% endif %}")
     with pytest.raises(DataError, match="x.jsonl, row 3: the chat template refuses it: no rules"):
@@ -128,11 +128,11 @@ def test_turns_that_are_not_to_be_learnt_are_left_out(tokenizer: Any) -> None:
 
 def test_what_the_template_leaves_out_is_told(tokenizer: Any) -> None:
     deaf = BARE.replace("{% for m in messages %}", "{% for m in messages if m.role != 'system' %}")
-    with pytest.raises(DataError, match="row 3: the chat template does not show what the system says in turn 1"):
+    with pytest.raises(DataError, match="row 3: the chat template omits the system's text in turn 1"):
         said(Template(tokenizer, deaf), Dialogue("row 3", TURNS))
     call = {"type": "function", "function": {"name": "a", "arguments": {}}}
     turns = [TURNS[1], {"role": "assistant", "content": "", "tool_calls": [call]}]
-    with pytest.raises(DataError, match="row 3: the chat template does not show the call of a in turn 2"):
+    with pytest.raises(DataError, match="row 3: the chat template omits the call of a in turn 2"):
         said(Template(tokenizer, BARE), Dialogue("row 3", turns))
-    with pytest.raises(DataError, match=r"row 3: the chat template does not show the functions \(tools: a\)"):
+    with pytest.raises(DataError, match=r"row 3: the chat template omits the functions \(tools: a\)"):
         said(Template(tokenizer, BARE), Dialogue("row 3", TURNS, [call]))

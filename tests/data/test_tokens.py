@@ -35,7 +35,7 @@ def test_documents_lie_one_after_the_other(teacher: Path, corpus: Path, tmp_path
         start = end
     assert start == len(tokens.ids)
     assert tokens.answers is None
-    assert tokens.counted(3, 20).all()
+    assert tokens.loss_mask(3, 20).all()
 
 
 def test_without_eos_there_is_none(teacher: Path, corpus: Path, tmp_path: Path) -> None:
@@ -123,13 +123,13 @@ def test_a_killed_step_reads_nothing_again(teacher: Path, tmp_path: Path, monkey
 def test_what_was_written_after_the_last_keeping_is_written_again(tmp_path: Path) -> None:
     with (tmp_path / "ids").open("ab") as file:
         lost = Stream(file, 300)
-        assert lost.go_on(tmp_path / "kept") is None
+        assert lost.resume(tmp_path / "kept") is None
         lost.write("one", [1, 2, 3])
-        lost.keep(tmp_path / "kept", {"at": 1})
+        lost.checkpoint(tmp_path / "kept", {"at": 1})
         lost.write("two", [4])
     with (tmp_path / "ids").open("ab") as file:
         found = Stream(file, 300)
-        assert found.go_on(tmp_path / "kept") == {"at": 1}
+        assert found.resume(tmp_path / "kept") == {"at": 1}
         found.write("two", [5, 6])
         assert found.finish(tmp_path) == {"documents": 2, "tokens": 5, "bytes": 6}
     assert np.fromfile(tmp_path / "ids", np.uint16).tolist() == [1, 2, 3, 5, 6]

@@ -320,7 +320,7 @@ def test_a_file_on_which_llama_cpp_ends_is_told(tmp_path: Path, monkeypatch) -> 
     told = writer.model_keys
     odd = {"attention.sliding_window_pattern": [False] * 4}  # it asserts that some layer slides
     monkeypatch.setattr(writer, "model_keys", lambda *args: told(*args) | odd)
-    with pytest.raises(ExportError, match="the process that it ran in ended"):
+    with pytest.raises(ExportError, match="its process ended unexpectedly"):
         proof(model, tmp_path)
 
 

@@ -140,7 +140,7 @@ def test_a_record_of_any_shape_is_taken_or_refused(tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("made")
     (folder / "artifact.json").write_text(json.dumps({**GOOD, **changes}))
     artifact = Artifact(folder, "0000000a")
-    for use in (artifact.is_done, artifact.has_holes, artifact.recover, lambda: check_artifact(folder, QUIET)):
+    for use in (artifact.is_done, artifact.lacks_grades, artifact.recover, lambda: check_artifact(folder, QUIET)):
         try:
             use()
         except ArtifactError as error:

@@ -8,20 +8,24 @@ import pytest
 
 from prunus.console import Console
 from prunus.errors import ArtifactError
-from prunus.graph.locks import alone_at, alone_in
+from prunus.graph.locks import lock_result, lock_run
 
 
 def test_a_place_is_held_by_one_and_given_back_without_a_trace(tmp_path: Path) -> None:
     place = tmp_path / "data" / "corpus"
-    with alone_at(place), pytest.raises(ArtifactError, match="another command writes this result"), alone_at(place):
+    with (
+        lock_result(place),
+        pytest.raises(ArtifactError, match="another command writes this result"),
+        lock_result(place),
+    ):
         pass
-    with alone_at(place):
+    with lock_result(place):
         pass
     assert list(place.parent.iterdir()) == []
 
 
 def test_one_run_in_a_folder(tmp_path: Path) -> None:
-    with alone_in(tmp_path), pytest.raises(ArtifactError, match="another run is at work here"), alone_in(tmp_path):
+    with lock_run(tmp_path), pytest.raises(ArtifactError, match="another run uses this folder"), lock_run(tmp_path):
         pass
 
 
@@ -30,7 +34,7 @@ def test_those_who_wait_work_one_after_the_other(tmp_path: Path) -> None:
 
     def work(number: int) -> None:
         for _ in range(5):
-            with alone_at(place, Console(quiet=True)):
+            with lock_result(place, Console(quiet=True)):
                 inside.append(number)
                 most.append(len(inside))
                 time.sleep(0.002)

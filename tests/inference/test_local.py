@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from prunus.inference import local
-from prunus.inference.config import Writing
+from prunus.inference.config import GenerationOptions
 from prunus.inference.prompts import PLAIN, Prompt, batches, rendered, shows_tools
 from prunus.models.load import load_tokenizer
 from tests.tiny import load
@@ -19,7 +19,7 @@ def written(teacher: Path):
     prompts = [Prompt(i, tokenizer(text)["input_ids"], text) for i, text in enumerate(texts)]
 
     def answer(**options):
-        found = local.answers(batches(prompts, 2), Writing(24, **options), model, tokenizer)
+        found = local.answers(batches(prompts, 2), GenerationOptions(24, **options), model, tokenizer)
         return dict(sorted(found)), tokenizer, model
 
     return answer

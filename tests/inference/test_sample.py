@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunus.inference.sample import Drawn, draws, sample
+from prunus.inference.sample import SeededSampling, draws, sample
 
 
 def kept(probabilities: list[float], top_p: float) -> set[int]:
@@ -48,7 +48,7 @@ def test_a_prompt_has_its_own_chances() -> None:
 def test_greedy_decoding_takes_what_is_drawn() -> None:
     logits = torch.randn(2, 5, generator=torch.Generator().manual_seed(0))
     chances = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
-    processor = Drawn(chances, start=3, temperature=1.0, top_p=0.9)
+    processor = SeededSampling(chances, start=3, temperature=1.0, top_p=0.9)
     for step in range(2):
         found = processor(torch.zeros(2, 3 + step), logits).argmax(dim=-1)
         assert torch.equal(found, sample(logits, chances[:, step], 1.0, 0.9))

@@ -79,6 +79,7 @@ def test_the_tokenizers_class_is_one_that_all_know(tmp_path: Path) -> None:
     assert AutoTokenizer.from_pretrained(folder)("plum")["input_ids"]
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not OLD, reason="PRUNUS_OLD_PYTHON names no Python with transformers 4.57")
 @pytest.mark.parametrize("model_type", [kind for kind in SPECIAL if kind != "gemma2"])
 def test_transformers_4_57_computes_the_same(tmp_path: Path, model_type: str) -> None:

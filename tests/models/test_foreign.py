@@ -253,9 +253,9 @@ def test_an_adapter_is_named_alone_and_beside_weights(copy: Path, tmp_path: Path
     [
         (["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"], "2 shards .* and no .*index"),
         (["pytorch_model.bin"], "its weights are pickled"),
-        (["model-q4.gguf"], r"a file of llama.cpp \(model-q4.gguf\)"),
-        (["consolidated.00.pth"], "in their maker's form"),
-        (["weights.safetensors"], "weights.safetensors has no name that transformers reads"),
+        (["model-q4.gguf"], r"a GGUF file \(model-q4.gguf\)"),
+        (["consolidated.00.pth"], "in their publisher.s format"),
+        (["weights.safetensors"], "transformers does not read weights.safetensors"),
         (["training_args.bin"], "there are no weights"),
     ],
 )
@@ -284,14 +284,14 @@ def test_weights_in_a_file_that_config_names(copy: Path) -> None:
 @pytest.mark.parametrize("key", ["num_hidden_layers", "hidden_size", "vocab_size", "num_attention_heads"])
 @pytest.mark.parametrize("value", [10**9, 10**30, 0, -1, 2.0, "4", True, [4]])
 def test_sizes_without_end_are_refused_at_once(copy: Path, key: str, value: Any) -> None:
-    named(change(copy, **{key: value}), rf"{key} is |asks for|cannot be shared|head_dim")
+    named(change(copy, **{key: value}), rf"{key} is |implies|cannot be shared|head_dim")
 
 
 def test_more_layers_or_experts_than_any_header_has(tmp_path: Path) -> None:
     folder = make_teacher(tmp_path / "model", "mixtral")
     named(change(folder, num_hidden_layers=10**9), f"num_hidden_layers is 1000000000; .* from 1 to {MAX_LAYERS}")
     named(change(folder, num_hidden_layers=4, num_local_experts=10**9), "num_local_experts is 1000000000; ")
-    named(change(folder, num_hidden_layers=10_000, num_local_experts=10_000), r"asks for \[10000, 32\]")
+    named(change(folder, num_hidden_layers=10_000, num_local_experts=10_000), r"implies \[10000, 32\]")
 
 
 SWITCHES = ["tie_word_embeddings", "attention_bias", "mlp_bias"]

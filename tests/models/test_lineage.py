@@ -23,7 +23,7 @@ def test_layers_have_the_first_teachers_numbers_and_streams_go_through_both_cuts
     np.testing.assert_allclose(stream @ basis, (stream @ FIRST) @ SECOND, rtol=1e-5, atol=1e-6)
     write_lineage(tmp_path, kept, basis)
     assert read_lineage(tmp_path, 8, 6).layers == [0, 5]
-    with pytest.raises(ModelError, match="cut from 8 channels"):
+    with pytest.raises(ModelError, match="pruned from 8 channels"):
         read_lineage(tmp_path, 6, 4)
 
 

@@ -47,7 +47,7 @@ def test_a_recipe_of_four_lines_is_a_whole_plan(bare) -> None:
     assert options(plan, "teacher score").samples == 64
     distill, correct = options(plan, "width distill"), options(plan, "teacher correct")
     assert distill.steps > 20
-    assert distill.warming < distill.steps // 10
+    assert distill.resolved_warmup < distill.steps // 10
     assert 0 < correct.learning_rate < distill.learning_rate <= 1e-2
 
 

@@ -1,5 +1,6 @@
 """Runs in which a step fails: which steps are done, which are skipped, and what is reported."""
 
+import importlib
 import json
 import re
 from collections.abc import Callable
@@ -12,14 +13,16 @@ from prunus.config import parse
 from prunus.console import Console
 from prunus.errors import ModelError, PlaceError, RunError
 from prunus.graph.artifact import Artifact
-from prunus.graph.locks import alone_at
+from prunus.graph.locks import lock_result
 from prunus.pipeline.failures import storage_problem
 from prunus.pipeline.plan import make_plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import run_plan
 from prunus.report.records import load_run
 from tests.pipeline.recipes import tiny_recipe, write
-from tests.training.launching import launch
+from tests.processes import Command
+
+pytestmark = pytest.mark.slow
 
 QUIET = Console(quiet=True)
 STUDENTS = {"width": {"prune": {"hidden_size": 16}}, "depth": {"prune": {"num_hidden_layers": 2}}}
@@ -31,8 +34,8 @@ def recipe(teacher: Path, corpus: Path, held_out: Path) -> dict:
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, room: str, when: Callable[[Path], bool], error: Exception) -> None:
-    """Have a room fail in the folders for which `when` says so."""
-    module = pytest.importorskip(f"prunus.{room}.step")
+    """Have a step fail in the folders for which `when` says so."""
+    module = importlib.import_module(f"prunus.steps.{room}.step")
     real = module.run
 
     def run(config, inputs, out, runtime, console):
@@ -112,8 +115,7 @@ def test_a_shared_step_and_a_full_disk_end_the_run(recipe, tmp_path, monkeypatch
 
 
 def test_a_figure_that_is_not_finite_is_no_result(teacher, corpus, tmp_path, monkeypatch, capsys) -> None:
-    module = pytest.importorskip("prunus.steps.score.step")
-    monkeypatch.setattr(module, "run", lambda *_: {"samples": float("nan")})
+    monkeypatch.setattr("prunus.steps.score.step.run", lambda *_: {"samples": float("nan")})
     words = ["score", teacher, "--corpus", corpus, "--sequence-length", "16", "--out", tmp_path / "scores"]
     assert main([str(word) for word in words]) == 2
     assert "score: samples is nan, expected a finite number" in capsys.readouterr().err
@@ -123,11 +125,10 @@ def test_a_figure_that_is_not_finite_is_no_result(teacher, corpus, tmp_path, mon
 def test_two_processes_finish_the_other_student(recipe, tmp_path) -> None:
     students = {**STUDENTS, "width": {**STUDENTS["width"], "distill": {"learning_rate": 1e30, "optimizer": "adamw"}}}
     file = write(tmp_path / "recipe.yaml", {**recipe, "students": students})
-    process = launch(["run", str(file), "--out", str(tmp_path / "run")], 29571)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode != 0
-    assert re.search("width distill: the (loss|gradient) is ", errors), errors[-3000:]
-    assert "width evaluate: skipped, needs `width distill`" in errors
+    result = Command(["run", str(file), "--out", str(tmp_path / "run")], count=2).wait()
+    assert result.returncode == 2
+    assert re.search("width distill: the (loss|gradient) is ", result.stderr), result.stderr[-3000:]
+    assert "width evaluate: skipped, needs `width distill`" in result.stderr
     assert {"depth/distill", "depth/evaluate"} <= done(tmp_path / "run")
 
 
@@ -155,7 +156,7 @@ def test_a_bit_flipped_in_what_a_step_reads_is_noticed(recipe, tmp_path) -> None
 def test_single_commands_read_nothing_damaged_and_share_no_place(teacher, corpus, tmp_path, capsys) -> None:
     words = ["score", teacher, "--corpus", corpus, "--sequence-length", "16", "--samples", "4"]
     command = [str(word) for word in [*words, "--out", tmp_path / "scores"]]
-    with alone_at(tmp_path / "scores"):
+    with lock_result(tmp_path / "scores"):
         assert main(command) == 2
     assert "scores: another command writes this result" in capsys.readouterr().err
     assert main(command) == 0

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from prunus.graph.artifact import Artifact
-from prunus.graph.records import HOLES
+from prunus.graph.records import MISSING_GRADES
 
 KEY = "0000000a"
 OPERATIONS = ("rename", "replace", "unlink", "rmdir", "mkdir", "fsync", "open")
@@ -76,7 +76,7 @@ def worked(artifact: Artifact) -> None:
 
 def finished_with_holes(artifact: Artifact) -> None:
     worked(artifact)
-    artifact.finish({"kind": "evaluate", "metrics": {HOLES: 1}})
+    artifact.finish({"kind": "evaluate", "metrics": {MISSING_GRADES: 1}})
 
 
 def holds_work(folder: Path) -> bool:
@@ -88,7 +88,7 @@ def holds_work(folder: Path) -> bool:
 
 
 def assert_finished(artifact: Artifact) -> None:
-    assert artifact.is_whole()
+    assert artifact.is_complete()
     names = sorted(str(file.relative_to(artifact.path)) for file in artifact.path.rglob("*") if file.is_file())
     assert names == ["artifact.json", "judgements.jsonl", "sub/weights"]
     assert sorted(artifact.record["files"]) == names[1:]
@@ -124,7 +124,7 @@ def test_reopen_killed_anywhere_loses_no_verdict_and_no_answer(tmp_path: Path) -
     for _, artifact in kills(tmp_path, finished_with_holes, lambda artifact: artifact.reopen()):
         artifact.recover()
         if artifact.is_done():
-            assert artifact.has_holes()
+            assert artifact.lacks_grades()
             artifact.reopen()
         assert artifact.has_begun()
         artifact.begin()
@@ -167,7 +167,7 @@ def test_abandon_and_remove_killed_anywhere_leave_what_can_be_made_again(tmp_pat
             artifact.begin()
             (artifact.partial / "x").write_text("x")
             artifact.finish({"metrics": {}})
-            assert artifact.is_whole()
+            assert artifact.is_complete()
 
 
 @pytest.mark.parametrize("claim", ["", "{", "[]", "null", '{"key": 5}', b"\xff\xfe", None])

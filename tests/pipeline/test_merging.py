@@ -69,6 +69,7 @@ def evolve(speaks: Path, name: str = "fitness") -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_recipe_merges(raw, speaks: Path, tmp_path: Path) -> None:
     merges = {
         "mean": {"of": ["a", "b"]},
@@ -175,4 +176,4 @@ def test_fitness_by_what_is_reported_is_refused(raw, speaks: Path, tmp_path: Pat
     shutil.copytree(speaks / "teacher", tmp_path / "mute")
     (tmp_path / "mute" / "chat_template.jinja").unlink()
     silent = {**raw({"m": {"of": ["a", "b"], "evolve": evolve(speaks)}}), "teacher": str(tmp_path / "mute")}
-    assert "has no chat template" in refused(silent, tmp_path / "run")
+    assert "conversations need a chat template" in refused(silent, tmp_path / "run")

@@ -214,7 +214,7 @@ def test_scoring_collects_what_the_students_read(plan, tmp_path: Path) -> None:
     with pytest.raises(PrunusError, match="task: missing; `accuracy` needs a file of questions"):
         plan(students=students)
     task.write_text(json.dumps({"query": "?", "choices": ["a", "b"], "gold": "A"}) + "\n")
-    with pytest.raises(PrunusError, match="line 1: gold is 'A'; it must be a number from 0 to 1"):
+    with pytest.raises(PrunusError, match="line 1: gold is 'A'; expected a number from 0 to 1"):
         plan(students=students, score={"samples": 8, "sequence_length": 16, "task": str(task)})
     task.write_text(json.dumps({"question": "?"}) + "\n")
     with pytest.raises(PrunusError, match=r"line 1 has question; \{context, continuation\} or"):
@@ -330,5 +330,5 @@ def test_all_mistakes_are_told_at_once(plan) -> None:
     text = str(error.value)
     assert "cannot be carried out; 8 mistakes:" in text
     parts = ["students.a.prune.hidden_size: 999", "students.b.prune.num_hidden_layers: 77", "nothing is cut"]
-    parts += ["score.sequence_length: 4096", "nowhere.jsonl", "neither.jsonl", "gone.jsonl", "has no chat template"]
+    parts += ["score.sequence_length: 4096", "nowhere.jsonl", "neither.jsonl", "gone.jsonl", "needs a chat template"]
     assert not [part for part in parts if part not in text]

@@ -88,7 +88,10 @@ def test_variables_are_filled_in_or_missed(tmp_path: Path, monkeypatch: pytest.M
         ({"seed": -1}, "seed: .*greater than or equal to 0"),
         ({"name": "../up"}, "name: .*pattern"),
         ({"runtime": {"device": "gpu"}}, "runtime.device: .*cuda"),
-        ({"students": {"a": {"prune": {"hidden_size": True}}}}, "a.prune.hidden_size: true and false are no numbers"),
+        (
+            {"students": {"a": {"prune": {"hidden_size": True}}}},
+            "a.prune.hidden_size: expected a number, got a boolean",
+        ),
         ({"students": {"a": {"prune": {"drop_layers": 3.5}}}}, r"students.a.prune.drop_layers: "),
         (
             {"students": {"a": {"prune": {"hidden_size": 8}}, "b": {"prune": {"like": "a", "hidden_size": 4}}}},
@@ -123,7 +126,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("a: [", "not YAML"),
-        ("seed: 1\nseed: 2\n", "'seed' stands twice"),
+        ("seed: 1\nseed: 2\n", "duplicate key 'seed'"),
         ("- 1\n", "expected a mapping with teacher, data"),
         ("", "the file is empty"),
         ("# nothing", "expected a mapping with teacher, data"),

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from safetensors.numpy import load_file
 from prunus.config import parse
 from prunus.console import Console
 from prunus.errors import ArtifactError, TrainingError
-from prunus.graph.locks import alone_in
+from prunus.graph.locks import lock_run
 from prunus.pipeline.plan import make_plan
 from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe
@@ -25,9 +24,13 @@ from prunus.report.records import load_run
 from prunus.report.table import comparison
 from tests.families import make_teacher
 from tests.pipeline.recipes import tiny_recipe, write
+from tests.processes import Command, prunus
 from tests.tiny import load, make_model
 
+pytestmark = pytest.mark.slow
+
 QUIET = Console(quiet=True)
+STEPS = 100
 
 
 def carry_out(recipe: dict, root: Path) -> Plan:
@@ -87,16 +90,18 @@ def test_records_have_the_fields_that_scripts_read(done: Plan) -> None:
 def test_students_reload_in_a_fresh_process_with_the_same_logits(done: Plan, tmp_path: Path) -> None:
     code = (
         "import sys, torch; from transformers import AutoModelForCausalLM, AutoTokenizer\n"
-        "model = AutoModelForCausalLM.from_pretrained(sys.argv[1]); AutoTokenizer.from_pretrained(sys.argv[1])\n"
+        "out, *folders = sys.argv[1:]\n"
+        "models = [AutoModelForCausalLM.from_pretrained(folder) for folder in folders]\n"
+        "for folder in folders: AutoTokenizer.from_pretrained(folder)\n"
         "assert 'prunus' not in sys.modules\n"
-        "torch.save(model(torch.arange(3, 67)[None]).logits, sys.argv[2])"
+        "torch.save([model(torch.arange(3, 67)[None]).logits for model in models], out)"
     )
-    for student in ("width", "depth", "scratch"):
-        path = folder(done, f"{student} distill")
+    paths = [folder(done, f"{student} distill") for student in ("width", "depth", "scratch")]
+    subprocess.run([sys.executable, "-c", code, tmp_path / "logits", *paths], check=True)
+    for path, logits in zip(paths, torch.load(tmp_path / "logits"), strict=True):
         record = json.loads((path / "artifact.json").read_text())
         assert record["metrics"]["reload_difference"] == 0.0  # the model in memory against the one reopened
-        subprocess.run([sys.executable, "-c", code, str(path), str(tmp_path / "logits")], check=True)
-        assert torch.equal(torch.load(tmp_path / "logits"), load(path)(torch.arange(3, 67)[None]).logits)
+        assert torch.equal(logits, load(path)(torch.arange(3, 67)[None]).logits)
 
 
 def test_training_has_learnt_something(done: Plan) -> None:
@@ -147,19 +152,19 @@ def test_a_run_killed_in_training_goes_on_and_ends_with_the_same_bits(teacher, c
         held_out,
         correct={},
         students={"width": {"prune": {"hidden_size": 16}}},
-        distill={"tokens": 64 * 300, "sequence_length": 16, "batch_size": 4, "warmup_steps": 2},
+        distill={"tokens": 64 * STEPS, "sequence_length": 16, "batch_size": 4, "warmup_steps": 2},
         runtime={"checkpoint_minutes": 0.0, "device_batch_size": 2},
     )
     file = write(tmp_path / "killed.yaml", recipe)
     root = tmp_path / "run"
-    command = [sys.executable, "-m", "prunus", "run", str(file), "--out", str(root)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    partial = kill_in_training(process, root)
+    words = ["run", str(file), "--out", str(root)]
+    partial = kill_in_training(Command(words), root)
     complete = sorted(int(path.parent.name.split("-")[1]) for path in partial.glob("checkpoints/*/complete"))
     assert complete
-    assert complete[-1] < 300
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "incomplete" in output
+    assert complete[-1] < STEPS
+    again = prunus(*words, "--runtime.checkpoint-minutes", 10)
+    assert again.returncode == 0, again.stderr
+    assert "incomplete" in again.stdout
     steps = [
         json.loads(line)["step"] for line in next(root.glob("width/distill-*/metrics.jsonl")).read_text().splitlines()
     ]
@@ -172,22 +177,21 @@ def test_a_run_killed_in_training_goes_on_and_ends_with_the_same_bits(teacher, c
         assert killed[name].tobytes() == expected[name].tobytes(), name
 
 
-def kill_in_training(process: subprocess.Popen, root: Path) -> Path:
+def kill_in_training(command: Command, root: Path) -> Path:
     """SIGKILL the process once distillation has some checkpoints behind it. Returns what it leaves."""
-    for _ in range(1200):
+    (process,) = command.processes
+    while process.is_alive():
         found = list(root.glob("width/distill-*.partial/checkpoints/checkpoint-*/complete"))
-        if any(int(path.parent.name.split("-")[1]) >= 20 for path in found):
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
+        if any(int(path.parent.name.split("-")[1]) >= STEPS // 5 for path in found):
+            process.kill()
+            command.wait()
             return next(root.glob("width/distill-*.partial"))
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(0.05)
-    process.kill()
-    pytest.fail("distillation never got to its twentieth step")
+        time.sleep(0.02)
+    pytest.fail(f"the run ended before it could be killed: {command.wait().stderr}")
 
 
 def test_two_runs_do_not_share_a_folder(done: Plan) -> None:
-    with alone_in(done.root), pytest.raises(ArtifactError, match="another run is at work"):
+    with lock_run(done.root), pytest.raises(ArtifactError, match="another run uses this folder"):
         run_plan(done, QUIET)
 
 

@@ -126,6 +126,7 @@ def measured(plan: Plan, name: str) -> dict[str, float]:
     return json.loads((step.artifact.path / "artifact.json").read_text())["metrics"]
 
 
+@pytest.mark.slow
 def test_a_whole_run_on_all_tokens_ends_where_the_teacher_beside_the_students_would(plan) -> None:
     found = plan(targets={"count": 300})
     run_plan(found, QUIET)
@@ -142,6 +143,7 @@ def test_a_whole_run_on_all_tokens_ends_where_the_teacher_beside_the_students_wo
         )
 
 
+@pytest.mark.slow
 def test_a_whole_run_on_what_was_drawn(plan) -> None:
     found = plan(targets={"keep": "samples", "count": 50})
     run_plan(found, QUIET)

@@ -80,6 +80,8 @@ def test_what_is_not_there(tmp_path: Path, file: Path) -> None:
         find_model(str(tmp_path / "none.gguf"), None, "teacher.path")
     with pytest.raises(ModelError, match=r"is a file, so revision 'main' does not apply"):
         find_model(str(file), "main", "teacher.path")
+    with pytest.raises(ModelError, match=r"FILE: .* is a folder; expected a GGUF file"):
+        unpacking.gguf_file(str(tmp_path), "FILE")
 
 
 def test_a_recipe(file: Path, corpus: Path, held_out: Path, tmp_path: Path, cache: Path, capsys) -> None:

@@ -163,7 +163,7 @@ def test_the_metrics_of_before_are_never_lost(tmp_path: Path, monkeypatch: pytes
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", killed)
         with pytest.raises(KeyboardInterrupt):
-            recorder.take_up(1)
+            recorder.resume(1)
     assert file.read_text() == before
-    recorder.take_up(1)
+    recorder.resume(1)
     assert file.read_text() == '{"step": 1, "loss": 2.0}\n'

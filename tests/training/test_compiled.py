@@ -12,7 +12,7 @@ from prunus.console import Console
 from prunus.errors import TrainingError
 from prunus.kd import kernels
 from prunus.runtime import Runtime
-from prunus.training.compiled import PAYS, compiled
+from prunus.training.compiled import MIN_LOGITS, compiled
 
 CPU = torch.device("cpu")
 QUIET = Console(quiet=True)
@@ -51,7 +51,7 @@ def test_it_says_what_float64_says(loss):
 
 @pytest.mark.parametrize(
     ("asked", "count", "device"),
-    [(False, PAYS, "cpu"), ("auto", PAYS - 1, "cpu"), ("auto", PAYS, "cuda")],
+    [(False, MIN_LOGITS, "cpu"), ("auto", MIN_LOGITS - 1, "cpu"), ("auto", MIN_LOGITS, "cuda")],
     ids=["not asked for", "too few", "a GPU"],
 )
 def test_left_as_it_is(asked, count, device):
@@ -65,7 +65,7 @@ def test_where_it_does_not_work(monkeypatch, capsys):
 
     monkeypatch.setattr(torch, "compile", lambda rows: broken)
     loss = kernels.forward_kl_rows
-    assert compiled(loss, 8, PAYS, Runtime(), CPU, Console()) is loss
+    assert compiled(loss, 8, MIN_LOGITS, Runtime(), CPU, Console()) is loss
     assert "not compiled, which would halve its time: no compiler found" in capsys.readouterr().out
     with pytest.raises(TrainingError, match="runtime.compile: true does not work here: no compiler found"):
         compiled(loss, 8, 0, Runtime(compile=True), CPU, QUIET)

@@ -11,7 +11,7 @@ import pytest
 from prunus.cli.main import main
 from prunus.errors import ArtifactError, RecipeError
 from prunus.runtime import Runtime
-from prunus.training.deepspeed import check_shares, filled, read_settings
+from prunus.training.deepspeed import check_shares, completed, read_settings
 from tests.training.launching import arguments, assert_same, finish, launch, make_pair
 
 INSTALLED = importlib.util.find_spec("deepspeed") is not None
@@ -28,13 +28,13 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "optimizer", "message"),
     [
-        ("{", "adamw", "no configuration of DeepSpeed's in JSON"),
-        ("[1]", "adamw", "no configuration of DeepSpeed's in JSON"),
+        ("{", "adamw", "not a DeepSpeed configuration in JSON"),
+        ("[1]", "adamw", "not a DeepSpeed configuration in JSON"),
         ('{"zero_optimization": {"stage": 3}}', "adamw", "stage: 3; allowed: 0, 1 or 2; or runtime.shard"),
         (
             '{"train_batch_size": 32, "fp16": {"enabled": true}}',
             "adamw",
-            "train_batch_size, fp16: the recipe says that",
+            "train_batch_size, fp16: set by the recipe",
         ),
         ('{"zero_optimization": {"stage": 1}}', "muon", "muon needs whole matrices; allowed: optimizer: adamw"),
     ],
@@ -57,14 +57,14 @@ def test_without_deepspeed_it_is_refused_before_any_work(
 
 
 def test_two_ways_of_sharing_out_are_refused() -> None:
-    with pytest.raises(ValueError, match="shard and deepspeed are two ways"):
+    with pytest.raises(ValueError, match="shard and deepspeed exclude each other"):
         Runtime(shard=True, deepspeed="ds.json")
 
 
 def test_the_recipe_says_what_both_could(installed: None, tmp_path: Path) -> None:
     file = tmp_path / "ds.json"
     file.write_text('{"optimizer": "auto", "zero_optimization": {"stage": 2}, "wall_clock_breakdown": true}')
-    settings = filled(read_settings(str(file), "adamw"), bfloat16=True)
+    settings = completed(read_settings(str(file), "adamw"), bfloat16=True)
     assert settings["bf16"] == {"enabled": True}
     assert settings["gradient_clipping"] == "auto"
     assert settings["zero_optimization"] == {"stage": 2}
@@ -80,10 +80,11 @@ def test_shares_of_other_processes_are_refused(tmp_path: Path) -> None:
     (folder / "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt").touch()
     check_shares(str(tmp_path))
     (folder / "bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt").touch()
-    with pytest.raises(ArtifactError, match="written by 2 processes under DeepSpeed, and takes as many .* there are 1"):
+    with pytest.raises(ArtifactError, match="written by 2 processes under DeepSpeed, and only as many .* there are 1"):
         check_shares(str(tmp_path))
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not INSTALLED or sys.platform != "linux", reason="needs DeepSpeed")
 @pytest.mark.parametrize("stage", [0, 2])
 def test_two_processes_under_deepspeed_train_as_one_does(

@@ -126,6 +126,6 @@ def test_a_head_that_is_not_understood_is_refused(tmp_path: Path) -> None:
 
     model = load(make_model(tmp_path / "model"))
     model.get_output_embeddings().register_forward_hook(lambda *call: call[-1] * 1.01)
-    with pytest.raises(ModelError, match="its logits are not what its LM head"):
+    with pytest.raises(ModelError, match="its logits are not its hidden states times its LM head"):
         check_head(model)
     assert read_head(model).cap is None

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from prunus.cli.main import main
+from tests.processes import together
 from tests.training.launching import arguments, assert_same, finish, launch, make_pair
+
+pytestmark = pytest.mark.processes
 
 
 @pytest.fixture
@@ -31,7 +34,7 @@ def test_two_processes_train_as_one_does(
     one, two = tmp_path / "one" / "out", tmp_path / "two" / "out"
     assert main(arguments(pair, corpus, one, "--optimizer", optimizer)) == 0
     share = ["--runtime.shard"] if way == "shares" else []
-    finish(launch(arguments(pair, corpus, two, "--optimizer", optimizer, *share), 29521))
+    together(arguments(pair, corpus, two, "--optimizer", optimizer, *share))
     assert_same(one, two, rounding)
     keys = [json.loads((out / "artifact.json").read_text())["key"] for out in (one, two)]
     assert keys[0] == keys[1]

@@ -32,7 +32,7 @@ def right(answer: str, check: dict[str, Any], tools: Tools = ()) -> bool:
     return reward(answer, check, tools, "x") == 1
 
 
-def said(item: Item) -> str:
+def reply(item: Item) -> str:
     """The reference as a model would write it."""
     return rendered([*item.messages, item.reference], item.tools).rsplit("<|assistant|>", 1)[1]
 
@@ -41,7 +41,7 @@ def said(item: Item) -> str:
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
 def test_references_pass_and_silence_does_not(skill: str, difficulty: Difficulty) -> None:
     for item in held_out(WorldConfig(difficulty=difficulty), skill, 150):
-        assert right(said(item), item.check, item.tools), (item, said(item))
+        assert right(reply(item), item.check, item.tools), (item, reply(item))
         assert not right("", item.check, item.tools)
         assert skill == "instruction_following" or not right('{"name": "x"}', item.check, item.tools)
 
@@ -65,7 +65,7 @@ def items(skill: str, difficulty: Difficulty = "medium") -> list[Item]:
 
 def test_another_value_another_passage_and_an_answer_to_what_has_none() -> None:
     for item in items("rag"):
-        text = said(item)
+        text = reply(item)
         if item.check["answers"]:
             assert not right(text.replace("[", "[9"), item.check)
             assert not right(text.replace(item.check["answers"][0].split()[-1], "Balkos[1]"), item.check)
@@ -76,7 +76,7 @@ def test_another_value_another_passage_and_an_answer_to_what_has_none() -> None:
 
 def test_a_persona_that_forgets_its_manner_its_facts_or_says_too_much() -> None:
     for item in items("roleplay"):
-        text, (manner, word) = said(item), item.check["manner"]
+        text, (manner, word) = reply(item), item.check["manner"]
         assert not right(text.replace(f", {word}", "").replace(f"{word}, ", ""), item.check)
         assert not right(text.replace(item.check["facts"][0][0], "nothing"), item.check)
         other = item.check["contradictions"][0]
@@ -87,7 +87,7 @@ def test_a_persona_that_forgets_its_manner_its_facts_or_says_too_much() -> None:
 
 def test_a_call_too_few_too_many_or_otherwise() -> None:
     for item in items("function_calling"):
-        text = said(item)
+        text = reply(item)
         if not item.check["calls"]:
             assert not right('<tool_call>{"name": "x", "arguments": {}}</tool_call>', item.check, [])
             continue

@@ -29,7 +29,7 @@ def test_it_is_a_source_that_goes_on_where_it_was() -> None:
     assert texts == [row["text"] for row in rows(SMALL, "chat", "train")]
     reader = Reader(source, "x")
     assert list(islice(reader.documents(), 3)) == texts[:3]
-    assert list(Reader(source, "x", reader.place).documents()) == texts[3:]
+    assert list(Reader(source, "x", reader.state).documents()) == texts[3:]
 
 
 def test_fingerprints_tell_worlds_apart() -> None:

@@ -3,12 +3,16 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from prunus.config import parse
 from prunus.console import Console
 from prunus.pipeline.plan import make_plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import run_plan
 from prunus.world.config import SKILLS
+
+pytestmark = pytest.mark.slow
 
 WORLD = {"documents": 60, "conversations": 150, "held_out_items": 4}
 

@@ -16,7 +16,7 @@ from prunus.data.config import Source, TokensConfig
 from prunus.data.sources import check_source
 from prunus.errors import RecipeError
 from prunus.graph.hub import Hub
-from prunus.graph.locks import alone_at
+from prunus.graph.locks import lock_result
 from prunus.graph.records import read_record
 from prunus.graph.steps import Given, Step, given_tokenizer, tokens_step
 from prunus.models.folder import ModelFolder
@@ -63,7 +63,7 @@ class Single:
         out = Path(self.out)
         *before, last = steps
         last = replace(last, place=out)
-        with alone_at(out) if distributed.rank() == 0 else nullcontext():
+        with lock_result(out) if distributed.rank() == 0 else nullcontext():
             for part in [*before, last]:
                 console.heading(part.label, f"{part.artifact.path}  {part.state()}")
                 execute(part, self.runtime, console)
@@ -74,7 +74,7 @@ class Single:
 
 def _figure(value: float) -> str:
     """Counts in full, measurements to six digits."""
-    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.6g}"
 
 
 @dataclass(kw_only=True)
@@ -105,14 +105,14 @@ def sources_of(paths: tuple[str, ...], column: str, flag: str) -> tuple[Source, 
     return tuple(parse(Source, {"path": path, "column": column}, flag) for path in paths)
 
 
-def located(path: str) -> Located:
-    """The model of a command's argument.
+def located(path: str, where: str = "MODEL") -> Located:
+    """The model of a command's argument or flag `where`.
 
     Raises:
         ModelError: It does not exist, or its headers do not match its config.
         HubError: The hub does not provide it.
     """
-    return HUB.model(path, "MODEL", check=True)
+    return HUB.model(path, where, check=True)
 
 
 def finished(folder: Path, flag: str, kind: str) -> Given:

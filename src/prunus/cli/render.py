@@ -15,7 +15,7 @@ from prunus.data.preview import Preview
 from prunus.graph.steps import Step
 from prunus.models.checkpoint import DTYPES, ITEM_BYTES
 from prunus.models.folder import ModelFolder
-from prunus.models.settings import named_dtype
+from prunus.models.settings import dtype_name
 from prunus.models.shape import Shape
 from prunus.pipeline.estimate import cost_of
 from prunus.pipeline.pace import on_gpu, seconds_of
@@ -26,7 +26,7 @@ from prunus.report.shapes import candidates, movement
 from prunus.report.table import HEADER, comparison
 from prunus.steps.evaluate.cost import task_costs
 from prunus.steps.export.plan import block_warning
-from prunus.tools.publish.hub import Parcel
+from prunus.tools.publish.hub import Upload
 from prunus.training.config import TrainingConfig
 
 _CONTEXT = 4096
@@ -42,8 +42,8 @@ SIZES = {
 """Columns of the table of shapes -> the size that each shows."""
 
 
-def show_inspection(folder: ModelFolder, context: int | None, as_json: bool, console: Console) -> None:
-    """Print a model's figures, from config and headers.
+def show_inspection(name: str, folder: ModelFolder, context: int | None, as_json: bool, console: Console) -> None:
+    """Print a model's figures, from config and headers. `name` is what the user called it.
 
     Raises:
         ModelError: The config or a header cannot be read.
@@ -53,7 +53,7 @@ def show_inspection(folder: ModelFolder, context: int | None, as_json: bool, con
     has_weights = folder.has_weights
     if has_weights:
         folder.check()
-    dtype = folder.dtype if has_weights else DTYPES[named_dtype(folder.config) or "float32"]
+    dtype = folder.dtype if has_weights else DTYPES[dtype_name(folder.config) or "float32"]
     width = ITEM_BYTES[dtype]
     facts = {
         "family": shape.family.name,
@@ -73,14 +73,15 @@ def show_inspection(folder: ModelFolder, context: int | None, as_json: bool, con
         print(json.dumps(facts, indent=2))
         return
     names = {key: key.replace("_", " ") for key in facts} | {"context": "context for FLOPs"}
-    console.table(str(folder.path), ["", ""], [[names[key], _fact(value)] for key, value in facts.items()])
+    title = name if Path(name) == folder.path else f"{name}: {folder.path}"
+    console.table(title, ["", ""], [[names[key], _fact(value)] for key, value in facts.items()])
 
 
 def show_training(steps: Sequence[Step], console: Console) -> None:
     """Print batch sizes, learning rates and warm-ups of the training steps, whether given or defaults."""
     trained = [(step.name, step.config) for step in steps if isinstance(step.config, TrainingConfig)]
     rows = [
-        [name, str(c.steps), f"{c.batch_size} x {c.sequence_length}", f"{c.learning_rate:g}", str(c.warming)]
+        [name, str(c.steps), f"{c.batch_size} x {c.sequence_length}", f"{c.learning_rate:g}", str(c.resolved_warmup)]
         for name, c in trained
     ]
     if rows:
@@ -167,14 +168,14 @@ def show_preview(preview: Preview, console: Console) -> None:
         console.say(f"{preview.source}: unused columns: {', '.join(preview.unread)}")
 
 
-def show_parcel(parcel: Parcel, console: Console) -> None:
+def show_upload(upload: Upload, console: Console) -> None:
     """Print which files would be uploaded, and which not."""
-    going, staying = parcel.choice.going, parcel.choice.staying
-    rows = [[str(file.path.relative_to(parcel.folder)), human_bytes(file.size)] for file in going]
-    console.table(f"{parcel.folder} -> {parcel.repository}", ["file", "size"], rows)
-    if staying:
-        console.say(f"not uploaded: {', '.join(str(file.relative_to(parcel.folder)) for file in staying)}")
-    console.say(f"{len(going)} files, {human_bytes(parcel.nbytes)}")
+    uploaded, skipped = upload.choice.uploaded, upload.choice.skipped
+    rows = [[str(file.path.relative_to(upload.folder)), human_bytes(file.size)] for file in uploaded]
+    console.table(f"{upload.folder} -> {upload.repository}", ["file", "size"], rows)
+    if skipped:
+        console.say(f"not uploaded: {', '.join(str(file.relative_to(upload.folder)) for file in skipped)}")
+    console.say(f"{len(uploaded)} files, {human_bytes(upload.nbytes)}")
 
 
 def show_speeds(rows: list[dict[str, Any]], console: Console) -> None:
@@ -212,7 +213,7 @@ def show_results(root: Path, console: Console) -> None:
     for step, message in run.failures:
         console.warn(f"{step} failed: {message}")
     for text in run.damaged:
-        console.warn(f"skipped because of damaged records: {text}")
+        console.warn(f"left out, because its records are damaged: {text}")
     console.table(f"{run.name}: on held-out text", HEADER, comparison(run))
     if tasks.evaluated_tasks(run):
         for title, table in (("scores", tasks.scores(run)), ("differences from the teacher", tasks.differences(run))):

@@ -1,4 +1,4 @@
-"""A stream of tokens in blocks of one length, each of which begins as every text does that the model has read.
+"""A stream of tokens in blocks of one length, each of which begins with the tokenizer's prefix.
 
 T tokens of the stream, S tokens of a block, P tokens that the tokenizer puts at the start of every text
 """
@@ -12,19 +12,18 @@ from prunus.errors import DataError
 
 
 class Blocks:
-    """Consecutive stretches of a stream, [N, S]; what does not fill the last one is dropped.
+    """Consecutive blocks of a stream, [N, S]; an incomplete last one is dropped.
 
-    Block n is the prefix (a BOS, mostly) and the S - P tokens of the stream from n (S - P) on. Models that were trained
-    with a BOS before everything are far off without it: Gemma 3 270M has an NLL of 5.03 in place of 4.05 (1,022 tokens
-    of WikiText-2, float32, CPU). Where a document begins right there, its tokens stand for themselves, since they begin
-    with the prefix already.
+    Block n consists of the prefix (usually a BOS) and S - P tokens of the stream, from n (S - P) on. Models trained
+    with a BOS at every start are far worse without it: Gemma 3 270M has an NLL of 5.03 instead of 4.05 (1,022 tokens
+    of WikiText-2, float32, CPU). A block that begins at the start of a document gets no second prefix.
 
     Args:
         tokens: The stream.
         length: S.
 
     Raises:
-        DataError: There is not one block, or the prefix leaves no room in it.
+        DataError: The stream is shorter than one block, or a block has no room after the prefix.
     """
 
     def __init__(self, tokens: Tokens, length: int) -> None:
@@ -32,7 +31,7 @@ class Blocks:
         self.prefix = np.asarray(tokens.prefix, dtype=tokens.ids.dtype)
         self.step = length - len(self.prefix)
         if self.step < 1:
-            raise DataError(f"sequence_length: {length} has no room beside the {len(self.prefix)} tokens of each start")
+            raise DataError(f"sequence_length: {length} has no room after the prefix of {len(self.prefix)} tokens")
         self.count = (len(tokens.ids) - length) // self.step + 1 if len(tokens.ids) >= length else 0
         if not self.count:
             raise DataError(f"the text is too short: {len(tokens.ids)} tokens do not fill one sequence of {length}")
@@ -50,19 +49,19 @@ class Blocks:
         return np.stack([self.ids(int(number)) for number in numbers]).astype(np.int64)
 
     def positions(self, number: int) -> np.ndarray:
-        """Where in its document each token of a block is, counted from the block's start or the document's, [S]."""
+        """The position of each token, counted from the start of its document or of the block, [S]."""
         first, added = self._stretch(number)
         inside, documents = self.tokens.positions(first, self.length - added)
         return np.concatenate([np.arange(added), inside + added * (documents == documents[0])])
 
-    def counted(self, number: int) -> np.ndarray:
-        """Which tokens of a block answer somebody, [S]; all of them where nobody was asked."""
+    def loss_mask(self, number: int) -> np.ndarray:
+        """Which tokens of a block belong to answers, [S]; all of them in plain text."""
         first, added = self._stretch(number)
-        answers = self.tokens.counted(first, self.length - added)
+        answers = self.tokens.loss_mask(first, self.length - added)
         return np.concatenate([np.full(added, self.tokens.answers is None), answers])
 
     def _stretch(self, number: int) -> tuple[int, int]:
-        """Where in the stream a block begins, and how many tokens of the prefix stand before that."""
+        """The index in the stream at which a block begins, and the number of prefix tokens put before it."""
         first = number * self.step
         begins = np.array_equal(self.tokens.ids[first : first + len(self.prefix)], self.prefix)
         return first, 0 if begins else len(self.prefix)
@@ -72,7 +71,7 @@ def calibration_set(tokens: Tokens, count: int, length: int, seed: int) -> np.nd
     """`count` blocks drawn at random, or all in random order if there are fewer, [n, S], as int64.
 
     Raises:
-        DataError: There is not one block.
+        DataError: The stream is shorter than one block.
     """
     blocks = Blocks(tokens, length)
     return blocks.batch(np.random.default_rng(seed).permutation(len(blocks))[:count])

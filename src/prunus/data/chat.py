@@ -1,17 +1,17 @@
-r"""Conversations, in the forms that people keep them in, as one typed form.
+r"""Conversations in the common formats of chat data, read into one type.
 
-A row of a file is one of these; names of columns are not case-sensitive in their values, and `columns` renames them:
+A row of a file has one of these formats. `columns` renames columns; names of roles are not case-sensitive:
 
-    messages         {messages: [{role, content, tool_calls}, ...], tools, system}       OpenAI's and transformers' own
+    messages         {messages: [{role, content, tool_calls}, ...], tools, system}       OpenAI, transformers
     ShareGPT         {conversations: [{from, value}, ...], tools, system}                FastChat, LLaMA-Factory, NeMo
     Alpaca           {instruction, input, output, system, history}                       Stanford Alpaca
     prompt           {prompt, completion}, each a text or a list of messages             TRL, OpenAI
-    transcripts      "\n\nHuman: ...\n\nAssistant: ..." in place of any text above           Anthropic
+    transcripts      "\n\nHuman: ...\n\nAssistant: ..." instead of any text above            Anthropic
     pairs            any of them up to the answer, with {chosen, rejected}: texts, messages or whole conversations,
-                     and {chosen_reward, rejected_reward} where there are rewards        TRL, UltraFeedback, NeMo
-    labels           any of them with {label}: whether the answer is wanted              KTO
-    attributes       any of them with {attributes}: what the answer is like, in numbers  SteerLM
-    checks           any of them with {check}: what makes an answer right                docs/evaluate.md
+                     and optional {chosen_reward, rejected_reward}                       TRL, UltraFeedback, NeMo
+    labels           any of them with {label}: whether the answer is good                KTO
+    attributes       any of them with {attributes}: numeric ratings of the answer        SteerLM
+    checks           any of them with {check}: what a correct answer must satisfy        docs/evaluate.md
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class Conversation:
     """One row.
 
     Attributes:
-        where: Which it is, for messages: the source in the recipe, its path, and the row from 1.
-        messages: The turns as chat templates take them; of a pair with the chosen answer.
+        where: Its name in messages: the source in the recipe, its path, and the row from 1.
+        messages: The turns, in the form of chat templates; for a pair, with the chosen answer.
         tools: The functions that the assistant may call, as JSON schemas.
-        prompt: How many of the first turns ask for what is judged; 0 where every turn of the assistant counts.
-        rejected: Of a pair, the turns with the rejected answer; they share the first `prompt`.
-        rewards: Of a pair, those of the chosen and of the rejected answer.
-        desirable: Whether the answer is wanted, where rows say so.
-        attributes: What an answer is like, by name, such as helpfulness: 4.
-        check: What the last answer is checked by; see `prunus.verify.reward`.
+        prompt: The number of turns before a judged answer; 0 if every assistant turn is trained on.
+        rejected: For a pair, the turns with the rejected answer; the first `prompt` turns are the same.
+        rewards: For a pair, the rewards of the chosen and the rejected answer.
+        desirable: The label of the answer, if there is one: true for a good answer.
+        attributes: Ratings of the answer by name, such as helpfulness: 4.
+        check: The check of the last answer; see `prunus.verify.reward`.
         unread: The row's columns that nothing reads.
     """
 
@@ -63,33 +63,30 @@ class Conversation:
 
     @property
     def source(self) -> str:
-        """The source that it is a row of, for messages."""
+        """The source of the row, for messages."""
         return self.where.rpartition(", row ")[0]
 
-    def check_has(self, wanted: str) -> None:
-        """Refuse a row that lacks what is wanted of it: `pairs`, `rewards`, `labels`, `attributes` or `checks`.
+    def require(self, kind: str) -> None:
+        """Refuse a row that lacks the data of `kind`: `pairs`, `rewards`, `labels`, `attributes` or `checks`.
 
         Raises:
-            DataError: Names the row, and what it lacks.
+            DataError: The message names the row, and what it lacks.
         """
         lacks = {
-            "pairs": (self.rejected is None, "chosen and rejected are missing; this method learns from pairs"),
+            "pairs": (self.rejected is None, "chosen and rejected are missing; this method needs pairs"),
             "rewards": (
                 self.rewards is None,
-                "chosen_reward and rejected_reward are missing; this method learns from them",
+                "chosen_reward and rejected_reward are missing; this method needs them",
             ),
-            "labels": (
-                self.desirable is None,
-                "label is missing; this method learns from answers that are true or false",
-            ),
-            "attributes": (not self.attributes, "attributes is missing; this method learns what answers are like"),
-            "checks": (not self.check, "check is missing; write.reward is `check`, or a reward model's folder"),
+            "labels": (self.desirable is None, "label is missing; this method needs boolean labels"),
+            "attributes": (not self.attributes, "attributes is missing; this method needs ratings of the answers"),
+            "checks": (not self.check, "check is missing; allowed: a check in every row, or another write.reward"),
         }
-        lacking, message = lacks.get(wanted, (False, ""))
+        lacking, message = lacks.get(kind, (False, ""))
         if lacking:
             raise DataError(f"{self.where}: {message}")
 
-    def asks(self) -> Turns:
+    def prompt_turns(self) -> Turns:
         """The turns before the last answer."""
         turns = list(self.messages)
         while turns and turns[-1]["role"] == "assistant":
@@ -97,21 +94,21 @@ class Conversation:
         return turns
 
 
-_LABELS = {"true": True, "1": True, "false": False, "0": False}  # as texts, which all cells of a CSV file are
+_LABELS = {"true": True, "1": True, "false": False, "0": False}  # cells of CSV files are text
 
 
 def conversations(source: ChatSource, where: str) -> Iterator[Conversation]:
     """Yield the rows of `source`, in order, up to its `limit`.
 
     Args:
-        source: What to read.
+        source: The source.
         where: The source's name in the recipe, such as `data.chat.0`, for messages.
 
     Raises:
-        DataError: The source cannot be read, or a row is of no known form, has no turn of the assistant, an answer
-            without a question before it, lacks one of chosen, rejected and reward where it has another, has a reward
-            that is not finite, or equal answers.
-        HubError: It is on the hub, which does not give it.
+        DataError: The source cannot be read; or a row has an unknown format, no assistant turn, an answer without a
+            question before it, an incomplete pair (chosen, rejected or a reward is missing), a reward that is not
+            finite, or equal answers.
+        HubError: It cannot be fetched from the hub.
     """
     filled = not {".json", ".jsonl"} & {suffix.lower() for suffix in Path(source.path).suffixes}
     for number, row in enumerate(rows(source, where), start=1):
@@ -127,71 +124,75 @@ def conversation(
 
     Args:
         row: Its columns.
-        where: Which it is, for messages.
-        columns: Names of columns by what they are read as, where they are none of `COLUMNS`.
-        filled: Whether nulls may stand where only other rows have a field, as in Parquet; they are then no arguments.
+        where: The row's name in messages.
+        columns: Names of columns that differ from `COLUMNS`, by their role there.
+        filled: Whether the file format fills in nulls for fields that only other rows have, as Parquet does; such
+            nulls are not arguments of a call.
 
     Raises:
         DataError: As `conversations`.
     """
     if depth_exceeds(dict(row), MAX_DEPTH):
         raise DataError(f"{where}: nested deeper than {MAX_DEPTH} levels")
-    found = Columns(row, columns or {}, where)
-    form = _Form(found, where, filled)
-    if found.has("chosen") or found.has("rejected"):
+    cells = Columns(row, columns or {}, where)
+    form = _Form(cells, where, filled)
+    if cells.has("chosen") or cells.has("rejected"):
         return form.pair()
     turns = form.whole()
     check_answered(turns, where)
-    check = parsed(found.take("check"), where)
+    check = parsed(cells.take("check"), where)
     if check is not None and not isinstance(check, Mapping):
         raise DataError(f"{where}: check is {check!r:.60}; expected a mapping")
-    tools, attributes = read_tools(found.take("tools"), where), _attributes(found.take("attributes"), where)
-    label = found.take("label")
-    result = Conversation(where, turns, tools, attributes=attributes, check=without_unset(check), unread=found.unread())
+    tools, attributes = (
+        read_tools(cells.take("tools"), where),
+        _attributes(cells.take("attributes"), where),
+    )
+    label = cells.take("label")
+    result = Conversation(where, turns, tools, attributes=attributes, check=without_unset(check), unread=cells.unread())
     if label is not None:
         label = _LABELS.get(label.strip().lower(), label) if isinstance(label, str) else label
         if not isinstance(label, (bool, int)) or label not in (0, 1):
             raise DataError(f"{where}: label is {label!r:.60}; expected true (a good answer) or false")
-        result = replace(result, desirable=bool(label), prompt=len(result.asks()))
+        result = replace(result, desirable=bool(label), prompt=len(result.prompt_turns()))
     return result
 
 
 @dataclass(frozen=True)
 class _Form:
-    """A row as it is made into turns."""
+    """A row during its conversion into turns."""
 
-    found: Columns
+    columns: Columns
     where: str
     filled: bool
 
     def whole(self) -> Turns:
-        """All turns of a row that has one answer, or answers in its messages."""
-        found = self.found
-        if found.has("messages"):
-            return self._begun(self._turns(found.take("messages")))
-        if found.has("completion") and (found.has("prompt") or found.has("input")):
-            return self._continued(self._asked(), "completion")
-        if found.has("text"):
-            text = found.take("text")
+        """All turns of a row that is not a pair."""
+        columns = self.columns
+        if columns.has("messages"):
+            return self._with_history(self._turns(columns.take("messages")))
+        if columns.has("completion") and (columns.has("prompt") or columns.has("input")):
+            return self._continued(self._prompt(), "completion")
+        if columns.has("text"):
+            text = columns.take("text")
             turns = transcript(text, self.where) if isinstance(text, str) else None
             if turns is not None:
-                return self._begun(turns)
+                return self._with_history(turns)
         raise DataError(
-            f"{self.where} has the columns {', '.join(map(str, found.row))!s:.300}; expected messages, "
-            "conversations, prompt and completion, instruction and output, or chosen and rejected; `columns` says what "
-            "yours are called"
+            f"{self.where} has the columns {', '.join(map(str, columns.row))!s:.300}; expected messages, "
+            "conversations, prompt and completion, instruction and output, or chosen and rejected; `columns` maps "
+            "other names"
         )
 
     def pair(self) -> Conversation:
-        """A row of two answers."""
-        found, where = self.found, self.where
+        """A row with two answers."""
+        columns, where = self.columns, self.where
         for name in ("chosen", "rejected"):
-            if not found.take(name):
-                raise DataError(f"{where}: {name} is missing; a pair has both")
-        asked = self._turns(found.take("messages")) if found.has("messages") else self._asked()
-        chosen, rejected = (self._continued(asked, name) for name in ("chosen", "rejected"))
+            if not columns.take(name):
+                raise DataError(f"{where}: {name} is missing; a pair needs both")
+        prompt = self._turns(columns.take("messages")) if columns.has("messages") else self._prompt()
+        chosen, rejected = (self._continued(prompt, name) for name in ("chosen", "rejected"))
         if chosen == rejected:
-            raise DataError(f"{where}: chosen and rejected are equal; nothing can be learnt from that")
+            raise DataError(f"{where}: chosen and rejected are equal; the pair carries no preference")
         shared = 0
         while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
             shared += 1
@@ -199,23 +200,23 @@ class _Form:
             check_answered(turns, f"{where}, {name}", shared)
             if turns[shared]["role"] != "assistant":
                 raise DataError(f"{where}: chosen and rejected answer different questions")
-        rewards = tuple(_reward(found.take(name), name, where) for name in ("chosen_reward", "rejected_reward"))
+        rewards = tuple(_reward(columns.take(name), name, where) for name in ("chosen_reward", "rejected_reward"))
         if (rewards[0] is None) != (rewards[1] is None):
             raise DataError(f"{where}: one of chosen_reward and rejected_reward is missing; give both, or neither")
-        given = None if rewards[0] is None or rewards[1] is None else (rewards[0], rewards[1])
-        tools = read_tools(found.take("tools"), where)
-        return Conversation(where, chosen, tools, shared, rejected, given, unread=found.unread())
+        both = None if rewards[0] is None or rewards[1] is None else (rewards[0], rewards[1])
+        tools = read_tools(columns.take("tools"), where)
+        return Conversation(where, chosen, tools, shared, rejected, both, unread=columns.unread())
 
-    def _asked(self) -> Turns:
-        """What a prompt asks: a text, with an input below it where there is one, or messages; nothing without one."""
-        prompt, more = self.found.take("prompt"), self.found.take("input")
+    def _prompt(self) -> Turns:
+        """The turns of the prompt: a text with an optional input below it, or messages; empty without a prompt."""
+        prompt, more = self.columns.take("prompt"), self.columns.take("input")
         if prompt is None or (prompt == "" and more):
             prompt, more = more, None
         if prompt is None:
             return []
         if not isinstance(prompt, str):
             if more:
-                raise DataError(f"{self.where}: an input beside a prompt of messages has no place")
+                raise DataError(f"{self.where}: input is set, but the prompt is a list of messages; expected a text")
             return self._turns(prompt)
         if not prompt.strip():
             raise DataError(f"{self.where}: the prompt is empty")
@@ -226,9 +227,9 @@ class _Form:
             return [{"role": "user", "content": f"{prompt}\n{more}" if more else prompt}]
         return turns[:-1] if turns[-1] == {"role": "assistant", "content": ""} else turns
 
-    def _continued(self, asked: Turns, name: str) -> Turns:
-        """A conversation from what is asked and an answer: a text, messages, or the whole conversation."""
-        answer, where = self.found.take(name), f"{self.where}, {name}"
+    def _continued(self, prompt: Turns, name: str) -> Turns:
+        """A conversation from a prompt and an answer, which is a text, messages, or the whole conversation."""
+        answer, where = self.columns.take(name), f"{self.where}, {name}"
         turns: Turns | None = None
         if isinstance(answer, str):
             turns = transcript(answer, where)
@@ -238,16 +239,16 @@ class _Form:
         else:
             turns = self._turns([answer] if isinstance(answer, Mapping) else answer)
         if turns[0]["role"] in ("user", "system"):
-            _check_same_question(asked, turns, where)
-            begun = asked[:1] if asked and asked[0]["role"] == "system" and turns[0]["role"] == "user" else []
-            return self._begun([*begun, *turns])
-        if turns[0]["role"] == "assistant" and asked and asked[-1]["role"] == "assistant":
+            _check_same_question(prompt, turns, where)
+            system = prompt[:1] if prompt and prompt[0]["role"] == "system" and turns[0]["role"] == "user" else []
+            return self._with_history([*system, *turns])
+        if turns[0]["role"] == "assistant" and prompt and prompt[-1]["role"] == "assistant":
             raise DataError(f"{where}: the turn before it is the assistant's, too; expected a question there")
-        return self._begun([*asked, *turns])
+        return self._with_history([*prompt, *turns])
 
-    def _begun(self, turns: Turns) -> Turns:
-        """Turns behind the system message and the history that columns give."""
-        text, where = self.found.take("system"), self.where
+    def _with_history(self, turns: Turns) -> Turns:
+        """Put the system message and the history of the row's columns before the turns."""
+        text, where = self.columns.take("system"), self.where
         if text is not None and not isinstance(text, str):
             raise DataError(f"{where}: system is {text!r:.60}; expected text")
         own = turns[:1] if turns and turns[0]["role"] == "system" else []
@@ -263,8 +264,8 @@ class _Form:
         return [*own, *self._history(), *turns]
 
     def _history(self) -> Turns:
-        """Earlier exchanges: pairs of question and answer, as LLaMA-Factory keeps them, or messages."""
-        history = parsed(self.found.take("history"), self.where)
+        """Earlier turns: pairs of question and answer, as in LLaMA-Factory, or messages."""
+        history = parsed(self.columns.take("history"), self.where)
         if not history:
             return []
         if not isinstance(history, (list, tuple)):
@@ -283,7 +284,7 @@ class _Form:
 
 
 def with_attributes(turns: Turns, attributes: dict[str, float]) -> Turns:
-    """A conversation whose system message says what its answers are like (SteerLM, arXiv 2310.05344)."""
+    """Append the ratings of the answer to the system message (SteerLM, arXiv 2310.05344)."""
     text = "Attributes: " + ", ".join(f"{name}: {number:g}" for name, number in sorted(attributes.items()))
     if turns[0]["role"] == "system":
         return [{**turns[0], "content": f"{turns[0]['content']}\n{text}"}, *turns[1:]]
@@ -291,38 +292,42 @@ def with_attributes(turns: Turns, attributes: dict[str, float]) -> Turns:
 
 
 def check_answered(turns: Turns, where: str, shared: int = 0) -> None:
-    """Refuse turns of which nothing could be learnt, or something that nobody asked for.
+    """Refuse turns that cannot be trained on.
 
     Args:
         turns: A conversation.
-        where: Which it is, for messages.
-        shared: How many of the first turns count for nothing.
+        where: Its name in messages.
+        shared: The number of first turns that are not trained on.
 
     Raises:
-        DataError: The assistant has no turn, says nothing in one, or speaks before the user does.
+        DataError: The assistant has no turn, an empty one, or one before the user's first.
     """
     answers = [number for number, turn in enumerate(turns) if turn["role"] == "assistant" and number >= shared]
     if not answers:
         raise DataError(f"{where}: the assistant has no turn; roles: {', '.join(turn['role'] for turn in turns)}")
     learnt = [number for number in answers if turns[number].get(LEARNT, True)]
     if not learnt:
-        raise DataError(f"{where}: every turn of the assistant is marked as not to be learnt; leave the row out")
+        raise DataError(f"{where}: every assistant turn is excluded from training; remove the row")
     for number in learnt:
         if not turns[number]["content"].strip() and not turns[number].get("tool_calls"):
-            raise DataError(f"{where}, turn {number + 1}: the assistant says nothing; that would be learnt")
+            raise DataError(
+                f"{where}, turn {number + 1}: the assistant's turn is empty; expected text or a function call"
+            )
     before = turns[: min(shared, learnt[0]) if shared else learnt[0]]
     if not any(turn["role"] == "user" for turn in before):
         raise DataError(
             f"{where}: the assistant answers before the user asks anything; expected a prompt (`columns: {{prompt: "
-            "...}` says which column it is), or a turn of the user before the answer"
+            "...}` names its column), or a user turn before the answer"
         )
 
 
-def _check_same_question(asked: Turns, turns: Turns, where: str) -> None:
-    """Refuse a whole conversation beside a prompt that is not in it."""
-    users, theirs = ([turn["content"].strip() for turn in some if turn["role"] == "user"] for some in (turns, asked))
-    if theirs and users and not any(theirs[-1] in said or said in theirs[-1] for said in users):
-        raise DataError(f"{where}: a conversation without the row's prompt, {theirs[-1]!r:.60}; give one of the two")
+def _check_same_question(prompt: Turns, turns: Turns, where: str) -> None:
+    """Refuse a whole conversation that does not contain the row's prompt."""
+    users, questions = (
+        [turn["content"].strip() for turn in some if turn["role"] == "user"] for some in (turns, prompt)
+    )
+    if questions and users and not any(questions[-1] in text or text in questions[-1] for text in users):
+        raise DataError(f"{where}: a conversation without the row's prompt, {questions[-1]!r:.60}; give one of the two")
 
 
 def _reward(value: Any, name: str, where: str) -> float | None:
@@ -338,15 +343,15 @@ def _reward(value: Any, name: str, where: str) -> float | None:
 
 
 def _attributes(value: Any, where: str) -> dict[str, float] | None:
-    """Attributes by name, from a mapping or from NeMo's `helpfulness:4,toxicity:0`."""
+    """Ratings by name, from a mapping or from NeMo's `helpfulness:4,toxicity:0`."""
     if not value:
         return None
     try:
         if isinstance(value, str):
             value = dict(part.split(":", 1) for part in value.split(",") if ":" in part)
-        found = {str(name).strip(): float(number) for name, number in dict(without_unset(value)).items()}
+        result = {str(name).strip(): float(number) for name, number in dict(without_unset(value)).items()}
     except (TypeError, ValueError, OverflowError):
         raise DataError(f"{where}: attributes is {value!r:.60}; expected numbers by name") from None
-    if not all(map(math.isfinite, found.values())):
+    if not all(map(math.isfinite, result.values())):
         raise DataError(f"{where}: attributes is {value!r:.60}; expected finite numbers")
-    return found
+    return result

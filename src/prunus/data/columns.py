@@ -1,4 +1,4 @@
-"""Which column of a row of chat data is read as what."""
+"""The roles of columns in rows of chat data."""
 
 from __future__ import annotations
 
@@ -24,60 +24,58 @@ COLUMNS = {
     "check": ("check",),
     "text": ("text", "transcript", "dialogue"),
 }
-"""What is read of a row, and the names that it goes by."""
+"""The roles of columns, and the column names that are recognised for each."""
 
 
 class Columns:
-    """The columns of a row by what they are read as. It notes which are read.
+    """The columns of a row by role; keeps track of which were read.
 
     Args:
         row: The row.
-        columns: Names by what they are read as, where they are none of `COLUMNS`.
-        where: Which row it is, for messages.
+        columns: Column names that differ from `COLUMNS`, by role.
+        where: The row's name in messages.
 
     Raises:
-        DataError: `columns` names a column that is not there, or something that is not read of a row.
+        DataError: `columns` names a column that does not exist, or an unknown role.
     """
 
     def __init__(self, row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> None:
         self.row, self.columns, self.where = row, columns, where
         self._read: set[str] = set()
-        for wanted, name in columns.items():
-            if wanted not in COLUMNS:
-                raise DataError(f"{where}: columns.{wanted}{nearest(wanted, COLUMNS)}; known: {', '.join(COLUMNS)}")
+        for role, name in columns.items():
+            if role not in COLUMNS:
+                raise DataError(f"{where}: columns.{role}{nearest(role, COLUMNS)}; known: {', '.join(COLUMNS)}")
             if name not in row:
-                raise DataError(
-                    f"{where}: no column {name!r} for {wanted}{nearest(name, row)}; it has: {', '.join(row)}"
-                )
+                raise DataError(f"{where}: no column {name!r} for {role}{nearest(name, row)}; it has: {', '.join(row)}")
 
-    def has(self, wanted: str) -> bool:
-        """Whether there is one that is set."""
-        return any(self.row.get(name) is not None for name in self._names(wanted))
+    def has(self, role: str) -> bool:
+        """Whether a column with that role is set."""
+        return any(self.row.get(name) is not None for name in self._names(role))
 
-    def take(self, wanted: str) -> Any:
-        """What is read as `wanted`; None if it is not set.
+    def take(self, role: str) -> Any:
+        """The value of the column with that role; None if it is not set.
 
         Raises:
-            DataError: Two columns could be it and differ.
+            DataError: Two columns with that role are set and differ.
         """
-        set_ = [name for name in self._names(wanted) if self.row.get(name) is not None]
+        set_ = [name for name in self._names(role) if self.row.get(name) is not None]
         filled = [name for name in set_ if self.row[name] not in ("", [])] or set_[:1]
         if any(self.row[name] != self.row[filled[0]] for name in filled[1:]):
             raise DataError(
-                f"{self.where}: {' and '.join(filled)} could both be the {wanted}, and differ; "
-                f"`columns: {{{wanted}: {filled[0]}}}` says which is read"
+                f"{self.where}: {' and '.join(filled)} could both be the {role}, and differ; "
+                f"choose one by `columns: {{{role}: {filled[0]}}}`"
             )
         self._read.update(set_)
         return self.row[filled[0]] if filled else None
 
     def unread(self) -> tuple[str, ...]:
-        """The columns that hold something and that nothing has read."""
+        """The columns that are not empty and were not read."""
         return tuple(
             str(name) for name, value in self.row.items() if name not in self._read and value not in (None, "", [], {})
         )
 
-    def _names(self, wanted: str) -> tuple[str, ...]:
-        """The columns that may be `wanted`; one that is named as something else is no longer it."""
-        if wanted in self.columns:
-            return (self.columns[wanted],)
-        return tuple(name for name in COLUMNS[wanted] if name not in self.columns.values())
+    def _names(self, role: str) -> tuple[str, ...]:
+        """The columns that may have a role; one that `columns` gives another role is left out."""
+        if role in self.columns:
+            return (self.columns[role],)
+        return tuple(name for name in COLUMNS[role] if name not in self.columns.values())

@@ -1,4 +1,4 @@
-"""What text a recipe uses, and how it is cut into tokens."""
+"""Options of text sources, and of their tokenisation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SourceRef(Config):
     @model_validator(mode="before")
     @classmethod
     def _shorthand(cls, raw: Any) -> Any:
-        """A path alone stands for a source."""
+        """Accept a path instead of a mapping."""
         return {"path": raw} if isinstance(raw, str) else raw
 
 

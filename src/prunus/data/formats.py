@@ -1,7 +1,7 @@
-"""The rows of a local file, one by one, in each format; what is in memory is bounded, and mistakes name their line.
+"""Readers of local files, one per format: rows one by one, in bounded memory; errors name the line.
 
-JSON is read by Python itself: a reader that infers types turns texts into dates and numbers, refuses rows of mixed
-types, and can end the process on a line of brackets.
+Python's own `json` reads JSON: readers that infer types turn texts into dates and numbers, refuse rows of mixed types,
+and can crash on a line of brackets.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from prunus.files import MAX_DEPTH, depth_exceeds
 
 Row = dict[str, Any]
 Format = Callable[[BufferedReader, str, int, str | None], Iterator[Row]]
-"""Reads an open file, with its name for messages, from a row on; of a table only one column where it is named."""
+"""Arguments: the open file, its name for messages, the number of rows to skip, and the only column to read, if any."""
 
 MAX_ROW = 64 << 20
-"""Bytes of one row; a longer one is refused."""
+"""The most bytes of a row."""
 MIN_DOCUMENT, MAX_DOCUMENT = 1_000, 1 << 20
-"""Characters after which a document of a .txt ends at the next blank line, and after which at the end of any line."""
+"""A document of a .txt file ends at the first blank line after `MIN_DOCUMENT` characters, or at the first end of a line
+after `MAX_DOCUMENT`."""
 _CHUNK = 1 << 20
-_BATCH = 256  # rows of a table that are made at a time
+_BATCH = 256  # rows of a table that are converted at a time
 _SPACE = re.compile(r"[ \t\n\r]*")
 _SURROGATE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
 
 
 def json_lines(handle: BufferedReader, where: str, skip: int, column: str | None) -> Iterator[Row]:
-    r"""One JSON object a line; lines end at "\n" alone. A file that begins with `[` is a list, whatever its ending."""
+    r"""One JSON object per line; only "\n" ends a line. A file that begins with `[` is read as a list."""
     if handle.peek(_BATCH).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
         yield from json_values(handle, where, skip, column)
         return
@@ -49,7 +50,7 @@ def json_lines(handle: BufferedReader, where: str, skip: int, column: str | None
 
 
 def json_values(handle: BufferedReader, where: str, skip: int, column: str | None) -> Iterator[Row]:
-    """A JSON list of objects or texts, or objects one after the other; only one of them is in memory."""
+    """A JSON list of objects or texts, or concatenated objects; only one of them is in memory."""
     del column
     for number, (value, text) in enumerate(_Values(handle, where), start=1):
         if number > skip:
@@ -57,7 +58,7 @@ def json_values(handle: BufferedReader, where: str, skip: int, column: str | Non
 
 
 def csv_rows(handle: BufferedReader, where: str, skip: int, column: str | None) -> Iterator[Row]:
-    """A CSV file with a line of names; every cell is text."""
+    """A CSV file with a header; every cell is text."""
     del column
     csv.field_size_limit(MAX_ROW)
     lines = csv.reader((text for _, text in _lines(handle, where)), strict=True)
@@ -78,7 +79,7 @@ def csv_rows(handle: BufferedReader, where: str, skip: int, column: str | None) 
 
 
 def text_documents(handle: BufferedReader, where: str, skip: int, column: str | None) -> Iterator[Row]:
-    """A plain text, cut at blank lines into documents of `MIN_DOCUMENT` characters or more, in the column `text`."""
+    """Plain text, split at blank lines into documents of at least `MIN_DOCUMENT` characters, in the column `text`."""
     del column
     for number, text in enumerate(_documents(handle, where), start=1):
         if number > skip:
@@ -86,7 +87,7 @@ def text_documents(handle: BufferedReader, where: str, skip: int, column: str | 
 
 
 def parquet_rows(handle: BufferedReader, where: str, skip: int, column: str | None) -> Iterator[Row]:
-    """A Parquet file, one group of rows after the other."""
+    """A Parquet file, one row group after the other."""
     from pyarrow.parquet import ParquetFile
 
     file = ParquetFile(handle)
@@ -105,7 +106,7 @@ def parquet_rows(handle: BufferedReader, where: str, skip: int, column: str | No
 
 
 class _Values:
-    """JSON values, each with its text: those of a list, or those that stand one after the other."""
+    """JSON values, each with its text: the elements of a list, or concatenated values."""
 
     def __init__(self, handle: BufferedReader, where: str) -> None:
         self.text, self.where = TextIOWrapper(handle, encoding="utf-8-sig", newline=""), where
@@ -128,18 +129,18 @@ class _Values:
             self.at += more
         self.at += 1
         if self._next():
-            raise DataError(f"{self.where}: {self._next()!r} stands after the end of the list")
+            raise DataError(f"{self.where}: {self._next()!r} after the end of the list")
 
     def _next(self) -> str:
-        """The next character that is no blank, or nothing at the end."""
+        """The next character that is not whitespace; empty at the end."""
         while True:
-            found = _SPACE.match(self.buffer, self.at)
-            self.at = found.end() if found else self.at
+            match = _SPACE.match(self.buffer, self.at)
+            self.at = match.end() if match else self.at
             if self.at < len(self.buffer) or not self._grow():
                 return self.buffer[self.at : self.at + 1]
 
     def _value(self) -> tuple[Any, str]:
-        """The value that begins here."""
+        """Read the value at the current position."""
         self.number += 1
         here = f"{self.where}, row {self.number}"
         self._next()
@@ -148,7 +149,7 @@ class _Values:
                 value, end = self.read(self.buffer, self.at)
             except RecursionError as problem:
                 raise _not_json(problem, here) from None
-            except ValueError as problem:  # it may only go on where nothing is read yet
+            except ValueError as problem:  # the value may continue beyond the buffer
                 end = len(self.buffer)
                 if end - self.at <= MAX_ROW and not self._grow():
                     raise _not_json(problem, here, self.at, "JSON, nor JSON by lines") from None
@@ -161,14 +162,14 @@ class _Values:
                 raise _too_long(here)
 
     def _grow(self) -> bool:
-        """Read on; twice as much as is there, so that a long value is not tried too often."""
+        """Read more, doubling the buffer, so that a long value is parsed only a few times."""
         more = self.text.read(max(_CHUNK, len(self.buffer) - self.at))
         self.buffer, self.at = self.buffer[self.at :] + more, 0
         return bool(more)
 
 
 def _lines(handle: BufferedReader, where: str) -> Iterator[tuple[int, str]]:
-    """The lines of a file with their numbers and ends, each of bounded length."""
+    """The lines of a file with their numbers, line ends included, each of bounded length."""
     number = 0
     while line := handle.readline(MAX_ROW + 1):
         number += 1
@@ -198,15 +199,15 @@ def _documents(handle: BufferedReader, where: str) -> Iterator[str]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    result = dict(pairs)
+    if len(result) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r:.80} stands twice")
-    return found
+        raise ValueError(f"duplicate key {next(name for name in names if names.count(name) > 1)!r:.80}")
+    return result
 
 
 def _row(value: Any, text: str, where: str) -> Row:
-    """A value of a JSON text, if it can be a row."""
+    """Check that a JSON value is a valid row: an object, not nested too deep, without lone surrogates."""
     if not isinstance(value, dict):
         raise DataError(f"{where}: holds {type(value).__name__}, expected an object")
     if text.count("[") + text.count("{") > MAX_DEPTH and depth_exceeds(value, MAX_DEPTH):
@@ -215,8 +216,8 @@ def _row(value: Any, text: str, where: str) -> Row:
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as problem:
-            found = f"\\u{ord(problem.object[problem.start]):04x}"
-            raise DataError(f"{where}: {found} is half of a character; the other half is missing") from None
+            surrogate = f"\\u{ord(problem.object[problem.start]):04x}"
+            raise DataError(f"{where}: {surrogate} is a lone surrogate, half of a character") from None
     return value
 
 
@@ -230,4 +231,4 @@ def _not_json(problem: Exception, where: str, start: int = 0, what: str = "JSON"
 
 
 def _too_long(where: str) -> DataError:
-    return DataError(f"{where} cannot be read: longer than {MAX_ROW:,} bytes; cut it into several rows")
+    return DataError(f"{where} cannot be read: longer than {MAX_ROW:,} bytes; split it into several rows")

@@ -1,4 +1,4 @@
-"""Documents that somebody has judged: which answer the same question, and what each is worth."""
+"""Rewards of answers, grouped by question; stored with a stream whose documents are answers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _FILE = "judged.npz"
 
 @dataclass(frozen=True)
 class Judged:
-    """What is known of a stream's documents beside their tokens.
+    """Question and reward of each document in a stream.
 
     Attributes:
-        groups: [N], which question each answers, ascending.
-        rewards: [N], what each is worth; where nobody said how much, 1 for what is wanted and 0 for what is not.
-        measured: Whether somebody did.
-        paired: Whether each question has two answers, of which the first is the chosen one whatever they are worth.
+        groups: [N], the question that each document answers, ascending.
+        rewards: [N], the reward of each; without rewards in the data, 1 for a good answer and 0 for a bad one.
+        measured: Whether the data had rewards.
+        paired: Whether each question has two answers, the first of which is the chosen one regardless of rewards.
     """
 
     groups: np.ndarray
@@ -28,31 +28,31 @@ class Judged:
 
     @classmethod
     def open(cls, folder: Path) -> Judged:
-        """Read what was saved."""
+        """Read from a folder."""
         with np.load(folder / _FILE) as file:
             return cls(file["groups"], file["rewards"], bool(file["measured"]), bool(file["paired"]))
 
     def save(self, out: Path) -> None:
-        """Write it beside the stream."""
+        """Write into the folder of the stream."""
         measured, paired = np.asarray(self.measured), np.asarray(self.paired)
         np.savez(out / _FILE, groups=self.groups, rewards=self.rewards, measured=measured, paired=paired)
 
     def pairs(self) -> np.ndarray:
-        """Of each question the best and the worst answer, [P, 2], the first of equals; none where all are equal."""
+        """The best and the worst answer to each question, [P, 2]; the first of equals. Ties of all are left out."""
         if self.paired:
             return np.arange(len(self.groups)).reshape(-1, 2)
-        found = []
+        result = []
         for members in self._members():
             best, worst = members[self.rewards[members].argmax()], members[self.rewards[members].argmin()]
             if self.rewards[best] > self.rewards[worst]:
-                found.append((best, worst))
-        return np.asarray(found, dtype=np.int64).reshape(-1, 2)
+                result.append((best, worst))
+        return np.asarray(result, dtype=np.int64).reshape(-1, 2)
 
     def best(self) -> np.ndarray:
-        """Of each question the best answer, the first of equals, [Q]."""
+        """The best answer to each question, [Q]; the first of equals."""
         return np.asarray([members[self.rewards[members].argmax()] for members in self._members()], dtype=np.int64)
 
     def _members(self) -> list[np.ndarray]:
-        """The documents of each question."""
+        """The documents that answer each question."""
         borders = np.flatnonzero(np.diff(self.groups)) + 1
         return np.split(np.arange(len(self.groups)), borders)

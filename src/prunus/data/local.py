@@ -1,4 +1,4 @@
-"""Local files of rows: their format, their compression, and how far they are read. A path is never a pattern."""
+"""Local files of rows: their format, their compression, and the position of a reader. A path is never a pattern."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prunus.files import LFS_POINTER
 FORMATS: dict[str, Format] = {
     ".jsonl": json_lines, ".json": json_values, ".csv": csv_rows, ".parquet": parquet_rows, ".txt": text_documents
 }  # fmt: skip
-"""Endings of local files, in capitals too, and who reads them."""
+"""The reader for each file extension (case-insensitive)."""
 
 
 def _open_zstd(file: BufferedReader) -> Any:
@@ -33,11 +33,11 @@ _COMPRESSIONS: tuple[tuple[bytes, Callable[[BufferedReader], Any]], ...] = (
     (rb"\x1f\x8b", gzip.open), (rb"BZh[1-9]1AY&SY", bz2.open), (rb"\xfd7zXZ\x00", lzma.open),
     (rb"\x28\xb5\x2f\xfd", _open_zstd),
 )  # fmt: skip
-"""What a compressed file begins with, and who opens it; its name may say so or not."""
+"""The magic bytes of compressed files, and the function that opens each; the file's name does not matter."""
 
 
 def local_file(path: str) -> Path | None:
-    """The file that a path names, if there is one: as it is written, else with `~` for the home folder."""
+    """The file at a path, if it exists: the path verbatim, else with `~` expanded."""
     for place in (path, os.path.expanduser(path)):
         if os.path.isfile(place):
             return Path(place)
@@ -49,12 +49,12 @@ class LocalRows:
 
     Args:
         file: The file.
-        where: What to call it in messages.
-        column: Read only this of a table that is kept by columns, if it has it.
-        reader: The format; told by the file's ending if not given.
+        where: Its name in messages.
+        column: In a columnar file, read only this column, if it exists.
+        reader: The format; derived from the file's extension if not given.
 
     Raises:
-        DataError: The file's ending is unknown; while it is read, it is not what its ending says.
+        DataError: The file's extension is unknown; while reading: the file does not match its extension.
     """
 
     def __init__(self, file: Path, where: str, column: str | None = None, reader: Format | None = None) -> None:
@@ -62,15 +62,15 @@ class LocalRows:
         self.format = reader or _format_of(file, where)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many rows were read."""
+        """The number of rows read."""
         return {"row": self.row}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on behind the rows that were read."""
+        """Continue after the rows already read."""
         self.row = state["row"]
 
     def __iter__(self) -> Iterator[Row]:
-        with _in_our_words(self.where), self.file.open("rb") as handle:
+        with _as_data_errors(self.where), self.file.open("rb") as handle:
             for row in self.format(_unpacked(handle, self.where), self.where, self.row, self.column):
                 self.row += 1
                 yield row
@@ -79,12 +79,12 @@ class LocalRows:
 def _format_of(file: Path, where: str) -> Format:
     endings = [suffix for suffix in map(str.lower, file.suffixes) if suffix in FORMATS]
     if not endings:
-        raise DataError(f"{where}: cannot tell its format; known: {', '.join(FORMATS)}, also compressed")
+        raise DataError(f"{where}: unknown file extension; known: {', '.join(FORMATS)}, also compressed")
     return FORMATS[endings[-1]]
 
 
 def _unpacked(handle: BufferedReader, where: str) -> BufferedReader:
-    """A file as it is before it was compressed."""
+    """The decompressed content of a file."""
     begins = handle.peek(len(LFS_POINTER))
     if not begins:
         raise DataError(f"{where}: the file is empty")
@@ -97,11 +97,12 @@ def _unpacked(handle: BufferedReader, where: str) -> BufferedReader:
 
 
 @contextmanager
-def _in_our_words(where: str) -> Iterator[None]:
+def _as_data_errors(where: str) -> Iterator[None]:
+    """Raise errors of the readers as `DataError`."""
     try:
         yield
     except DataError:
         raise
-    except Exception as error:  # those of four decompressors and of pyarrow, each with its own words
+    except Exception as error:  # the errors of four decompressors and of pyarrow
         reason = " ".join(str(error).split())
         raise DataError(f"{where}: cannot be read: {type(error).__name__}: {reason}") from None

@@ -1,4 +1,4 @@
-"""Several sources as one: in turn, or each by its weight."""
+"""Several sources as one: one after the other, or mixed by weight."""
 
 from __future__ import annotations
 
@@ -10,47 +10,47 @@ from prunus.data.config import Source, TokensConfig
 from prunus.data.sources import Reader, is_in
 from prunus.errors import DataError
 
-_CHARACTERS = 4 << 20  # of a batch; tokenising takes about a hundred bytes of memory for each
+_CHARACTERS = 4 << 20  # the most per batch; tokenising takes about a hundred bytes of memory per character
 
 
 class Mixture:
     """Documents of several sources, a batch at a time.
 
-    With weights, the next batch comes from the source that is furthest behind its share, and reading stops with the
-    first source that is exhausted: going on would bend the mixture.
+    With weights, the next batch comes from the source that is furthest behind its share, and reading stops when the
+    first source is exhausted, since continuing would change the proportions.
 
     Args:
-        sources: What to read.
-        wanted: Which documents.
-        place: Where another reader of the same was, to go on from there.
-        where: What to call them in messages, before their number.
+        sources: The sources.
+        keep: Selects documents.
+        state: The state of an earlier reader of the same sources, to resume from.
+        where: Their name in messages, before their number.
 
     Raises:
-        DataError: A source cannot be read; also while it is read.
+        DataError: A source cannot be read; also while reading.
     """
 
     def __init__(
         self,
         sources: Sequence[Source],
-        wanted: Callable[[str], bool],
-        place: dict[str, Any] | None = None,
+        keep: Callable[[str], bool],
+        state: dict[str, Any] | None = None,
         where: str = "data source",
     ) -> None:
-        begun = place or {"readers": [None] * len(sources), "drawn": [0] * len(sources), "current": 0}
-        readers = zip(sources, begun["readers"], strict=True)
+        start = state or {"readers": [None] * len(sources), "drawn": [0] * len(sources), "current": 0}
+        readers = zip(sources, start["readers"], strict=True)
         self.readers = [Reader(source, f"{where} {i}", at) for i, (source, at) in enumerate(readers)]
-        self.texts = [filter(wanted, reader.documents()) for reader in self.readers]
+        self.texts = [filter(keep, reader.documents()) for reader in self.readers]
         self.weights = [source.weight for source in sources]
-        self.drawn: list[int] = begun["drawn"]
-        self.current: int = begun["current"]
+        self.drawn: list[int] = start["drawn"]
+        self.current: int = start["current"]
 
     @property
-    def place(self) -> dict[str, Any]:
-        """How far all of them are, behind the last batch."""
-        return {"readers": [reader.place for reader in self.readers], "drawn": self.drawn, "current": self.current}
+    def state(self) -> dict[str, Any]:
+        """The position of all readers after the last batch, as JSON values."""
+        return {"readers": [reader.state for reader in self.readers], "drawn": self.drawn, "current": self.current}
 
     def batch(self, size: int) -> list[str]:
-        """The next documents, all of one source, or none if there are no more; fewer where they are long."""
+        """The next documents, all from one source; fewer than `size` if they are long, none at the end."""
         if self.weights[0] is not None:
             self.current = min(range(len(self.texts)), key=lambda i: self.drawn[i] / (self.weights[i] or 1.0))
             return _some(self.texts[self.current], size)
@@ -59,38 +59,38 @@ class Mixture:
         return texts
 
     def count(self, tokens: int) -> None:
-        """Say how many tokens the last batch had."""
+        """Report the number of tokens in the last batch."""
         self.drawn[self.current] += tokens
 
 
-def check_some(sources: Sequence[Source], config: TokensConfig, where: str) -> None:
-    """Refuse text of which the `data` step would keep no document, before any work.
+def check_not_empty(sources: Sequence[Source], config: TokensConfig, where: str) -> None:
+    """Refuse sources from which the `data` step would keep no document, before any work.
 
     Raises:
         DataError: A source cannot be read, or none of its documents belongs to the part.
-        HubError: A source is on the hub, which does not give it.
+        HubError: A source cannot be fetched from the hub.
     """
     if not Mixture(sources, partial(is_in, config.part, fraction=config.held_out_fraction), where=where).batch(1):
-        raise none_left(sources, config, where)
+        raise no_documents(sources, config, where)
 
 
-def none_left(sources: Sequence[Source], config: TokensConfig, where: str) -> DataError:
-    """The error for text of which no document is kept."""
+def no_documents(sources: Sequence[Source], config: TokensConfig, where: str) -> DataError:
+    """The error for sources from which no document is kept."""
     paths = ", ".join(source.path for source in sources)
     if config.part == "all":
         return DataError(f"{where}: no document is left in {paths}")
     return DataError(
-        f"{where}: no document is left in {paths} on the side {config.part!r}, with held_out_fraction: "
-        f"{config.held_out_fraction} (a document's hash decides); allowed: more documents, another "
-        "data.held_out_fraction, or a text of its own by data.held_out"
+        f"{where}: no document is left in {paths} on the side {config.part!r} of the split by hash, with "
+        f"held_out_fraction: {config.held_out_fraction}; allowed: more documents, another "
+        "data.held_out_fraction, or separate text in data.held_out"
     )
 
 
 def _some(texts: Iterator[str], size: int) -> list[str]:
-    """The next texts: `size` of them, or as many as have `_CHARACTERS` together."""
-    found: list[str] = []
+    """The next texts: at most `size`, and no more after `_CHARACTERS` characters."""
+    result: list[str] = []
     characters = 0
-    while len(found) < size and characters < _CHARACTERS and (text := next(texts, None)) is not None:
-        found.append(text)
+    while len(result) < size and characters < _CHARACTERS and (text := next(texts, None)) is not None:
+        result.append(text)
         characters += len(text)
-    return found
+    return result

@@ -1,6 +1,6 @@
-"""The first row of a chat source as a model would read it, and what of it is learnt; without a tokenizer or torch.
+"""The first row of a chat source as a model would read it, and the parts trained on; without tokenizer and torch.
 
-The tokens that a template names are read off the folder's files, as transformers does when it loads the tokenizer.
+The special tokens that a template uses are read from the folder's files, as transformers does for its tokenizers.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from prunus.data.template import Dialogue, Script
 from prunus.errors import ModelError
 from prunus.files import read_object, read_text
 
-ROWS = 32  # that are looked through for columns that nothing reads
-SHOWN = 600  # characters of a row
+ROWS = 32  # rows that are searched for columns that nothing reads
+SHOWN = 600  # the most characters shown of a row
 
 
 @dataclass(frozen=True)
 class Preview:
-    """What is seen of a source.
+    """The preview of a source.
 
     Attributes:
         source: Its name in the recipe, and its path.
-        text: The first row through the chat template; None where there is no tokenizer yet.
-        learnt: The stretches of it that are learnt, in characters.
+        text: The first row rendered by the chat template; None if there is no tokenizer yet.
+        learnt: The spans of it that are trained on, in characters.
         unread: The columns that nothing reads.
-        ends: Whether what is learnt ends with a token that ends an answer; None where nobody knows of one.
+        ends: Whether the trained parts end with an end token; None if the end tokens are unknown.
     """
 
     source: str
@@ -42,7 +42,7 @@ class Preview:
     ends: bool | None = None
 
     def pieces(self) -> Iterator[tuple[str, bool]]:
-        """The text in pieces, each with whether it is learnt; long ones without their middle."""
+        """The text in pieces, each with whether it is trained on; long pieces without their middle."""
         text, at = self.text or "", 0
         pieces = []
         for start, end in self.learnt:
@@ -56,10 +56,10 @@ class Preview:
 
 @dataclass(frozen=True)
 class Reader:
-    """Whose tokens and template the rows are shown by.
+    """The template and tokens by which rows are rendered.
 
     Attributes:
-        script: The template, with what it knows.
+        script: The template and its variables.
         ends: The tokens that end an answer.
     """
 
@@ -68,11 +68,11 @@ class Reader:
 
     @classmethod
     def of(cls, folder: Path, template: Texts | None) -> Reader | None:
-        """What a model's folder gives; None where its files do not name the tokens that a template needs.
+        """Read from a model folder; None if its files lack a template or the tokens that it needs.
 
         Args:
-            folder: With tokenizer.json and tokenizer_config.json.
-            template: In place of the folder's own.
+            folder: A folder with tokenizer.json and tokenizer_config.json.
+            template: Replaces the folder's template.
 
         Raises:
             ModelError: A file cannot be read.
@@ -97,30 +97,32 @@ class Reader:
 
 
 def preview(source: ChatSource, where: str, reader: Reader | None, wanted: str, judged: bool) -> Preview | None:
-    """Look at a source.
+    """Preview a source.
 
     Args:
-        source: A local file, or what Prunus brings along; nothing is fetched.
+        source: A local file or a built-in source; nothing is downloaded.
         where: Its name in the recipe, for messages.
-        reader: How rows are shown, if that is known yet.
-        wanted: What is read of a row, as `ConversationsConfig` has it; or `prompts`, where the model answers itself.
-        judged: Whether of a pair, or of an answer with a label, the last answer alone is learnt.
+        reader: The template and tokens, if they are known yet.
+        wanted: The kind of data, as in `ConversationsConfig`; or `prompts` if the model generates the answers.
+        judged: Whether only the last answer is trained on (pairs and labels).
 
     Returns:
-        What is seen; None of what is on the hub.
+        The preview; None for a source on the hub.
 
     Raises:
-        DataError: A row is of no known form, or the chat template does not show it.
+        DataError: A row has an unknown format, or the chat template cannot render it.
     """
     if not (source.path.startswith("builtin:") or Path(source.path).expanduser().is_file()):
         return None
-    found: list[Conversation] = list(islice(conversations(source, where), ROWS))
-    unread = tuple(dict.fromkeys(name for row in found for name in row.unread))
-    if reader is None or not found:
+    rows: list[Conversation] = list(islice(conversations(source, where), ROWS))
+    unread = tuple(dict.fromkeys(name for row in rows for name in row.unread))
+    if reader is None or not rows:
         return Preview(f"{where}: {source.path}", None, (), unread)
-    row = found[0]
+    row = rows[0]
     if wanted == "prompts":
-        text, _ = render(reader.script.text, row.asks(), row.where, row.tools, reader.script.variables, ask=True)
+        text, _ = render(
+            reader.script.text, row.prompt_turns(), row.where, row.tools, reader.script.variables, ask=True
+        )
         return Preview(f"{where}: {source.path}", text, (), unread)
     turns = with_attributes(row.messages, row.attributes or {}) if wanted == "attributes" else row.messages
     text, spans = reader.script.shown(Dialogue(row.where, turns, row.tools, row.prompt if judged else 0))
@@ -129,12 +131,12 @@ def preview(source: ChatSource, where: str, reader: Reader | None, wanted: str, 
 
 
 def _own_template(folder: Path, config: Mapping[str, Any]) -> Texts | None:
-    """The chat template, or templates by name, of a model's folder."""
+    """The chat template, or templates by name, in a model folder."""
     file, more = folder / "chat_template.jinja", sorted((folder / "additional_chat_templates").glob("*.jinja"))
-    found = {"default": read_text(file, ModelError)} if file.is_file() else {}
-    found |= {one.stem: read_text(one, ModelError) for one in more}
-    if found:
-        return found
+    templates = {"default": read_text(file, ModelError)} if file.is_file() else {}
+    templates |= {one.stem: read_text(one, ModelError) for one in more}
+    if templates:
+        return templates
     template = config.get("chat_template")
     if isinstance(template, list):
         return {str(one["name"]): str(one["template"]) for one in template if isinstance(one, Mapping)}
@@ -142,6 +144,6 @@ def _own_template(folder: Path, config: Mapping[str, Any]) -> Texts | None:
 
 
 def _token(value: Any) -> str | None:
-    """A token, which may stand in an object with what else is known of it."""
+    """The text of a token, which may be inside an object with its properties."""
     content = value.get("content") if isinstance(value, Mapping) else value
     return content if isinstance(content, str) else None

@@ -1,7 +1,7 @@
-"""Questions with a right answer, a line of JSON each.
+"""Questions with a correct answer, one JSON object per line.
 
-Three forms, those of MosaicML's llm-foundry: `{context, continuation}` (LAMBADA), `{query, choices, gold}` (PIQA, ARC)
-and `{context_options, continuation, gold}` (WinoGrande, which arXiv 2408.11796 chose layers by).
+Three formats, from MosaicML's llm-foundry: `{context, continuation}` (LAMBADA), `{query, choices, gold}` (PIQA, ARC)
+and `{context_options, continuation, gold}` (WinoGrande, by which arXiv 2408.11796 selects layers).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def read_questions(file: Path, count: int) -> list[dict[str, Any]]:
     """The first `count` questions of a file.
 
     Raises:
-        DataError: It is missing, empty, or a line is of no known form.
+        DataError: It is missing or empty, or a line has an unknown format.
     """
     where = f"score.task: {file}"
     rows = list(islice(LocalRows(file, where, reader=json_lines), count))
@@ -33,10 +33,10 @@ def read_questions(file: Path, count: int) -> list[dict[str, Any]]:
 
 
 def _check(row: dict[str, Any], where: str) -> None:
-    """Refuse a row of no known form."""
+    """Refuse a row of an unknown format."""
     if not any(form <= row.keys() for form in FORMS):
         forms = " or ".join("{" + ", ".join(sorted(form)) + "}" for form in FORMS)
-        raise DataError(f"{where} has {', '.join(row)[:200]}; {forms} is expected")
+        raise DataError(f"{where} has {', '.join(row)[:200]}; expected {forms}")
     for name in ("context", "continuation", "query"):
         if not isinstance(row.get(name, ""), str):
             raise DataError(f"{where}: {name} is {row[name]!r:.60}; expected text")
@@ -46,4 +46,4 @@ def _check(row: dict[str, Any], where: str) -> None:
     if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
         raise DataError(f"{where}: the answers are {answers!r:.60}; expected a list of texts")
     if isinstance(row["gold"], bool) or row["gold"] not in range(len(answers)):
-        raise DataError(f"{where}: gold is {row['gold']!r:.60}; it must be a number from 0 to {len(answers) - 1}")
+        raise DataError(f"{where}: gold is {row['gold']!r:.60}; expected a number from 0 to {len(answers) - 1}")

@@ -1,8 +1,8 @@
-"""Chat templates at work, in a process of their own with limits of time and memory.
+"""Rendering by chat templates, in a child process with limits of time and memory.
 
-A template is a program that came with a model. transformers runs it in a sandbox, where it cannot reach files, but can
-loop for hours (`{{ 10**(10**8) }}` takes minutes in one instruction, which only the end of its process stops) and ask
-for any amount of memory. One process renders all; it is started when first needed.
+A template is a program that came with a model. The sandbox of transformers keeps it from files, but it can loop for
+hours (`{{ 10**(10**8) }}` takes minutes in one instruction, which only killing the process stops) and allocate any
+amount of memory. One process renders everything; it is started on first use.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Any
 
 from prunus.data.turns import LEARNT, Turns
 from prunus.errors import DataError, ExportError
-from prunus.worker import Child, answer
+from prunus.worker import Child, serve
 
 CPU_SECONDS = 20.0
-"""What a template may take for one conversation, in processor time, so that a busy machine refuses nothing."""
+"""Limit of processor time for one conversation; unlike wall time, a busy machine does not exhaust it."""
 MEMORY = 4 << 30
-"""Bytes that the process may have, where the system can limit them."""
+"""Limit of the process's memory in bytes, if the system supports one."""
 CHARACTERS = 1 << 24
-"""Characters that one conversation may come to."""
+"""The most characters of one rendered conversation."""
 
 _MODULE = "prunus.data.rendering"
-_SHOWN = 300  # characters of a template's own words
+_SHOWN = 300  # the most characters of a template's error message
 
 Span = tuple[int, int]
 Texts = str | Mapping[str, str]
@@ -36,12 +36,12 @@ Texts = str | Mapping[str, str]
 
 
 def named(template: Texts, tools: Turns | None, where: str) -> str:
-    """The template for a conversation: the only one, or of several what transformers takes.
+    """The template for a conversation; of several, the one that transformers selects.
 
     Args:
         template: One, or several by name.
-        tools: The functions that may be called; `tool_use` is for conversations with some.
-        where: For messages.
+        tools: The functions that may be called; if there are any, `tool_use` is preferred.
+        where: The conversation's name in messages.
 
     Raises:
         DataError: There are several, and none is the default.
@@ -52,13 +52,13 @@ def named(template: Texts, tools: Turns | None, where: str) -> str:
         if isinstance(template.get(name), str):
             return template[name]
     raise DataError(
-        f"{where}: the model has the chat templates {', '.join(sorted(template))} and none that is `default`; put the "
-        "one that you want into a file, for data.template"
+        f"{where}: the model has the chat templates {', '.join(sorted(template))} and none that is `default`; put one "
+        "into a file and set data.template to it"
     )
 
 
 def has_marks(template: str) -> bool:
-    """Whether a template itself marks what the assistant says."""
+    """Whether a template marks the assistant's text with {% generation %}."""
     return re.search(r"\{%-?\s*generation\s*-?%\}", template) is not None
 
 
@@ -70,29 +70,29 @@ def render(
     variables: Mapping[str, Any] | None = None,
     ask: bool = False,
 ) -> tuple[str, list[Span]]:
-    """A conversation as text, as transformers' `apply_chat_template` has it.
+    """Render a conversation as transformers' `apply_chat_template` does.
 
     Args:
         template: The chat template, or several by name.
         turns: The turns.
-        where: Which they are, for messages.
+        where: The conversation's name in messages.
         tools: Functions that may be called.
-        variables: What the template knows besides, such as `eos_token`.
-        ask: Whether it ends where an answer is due.
+        variables: Further variables of the template, such as `eos_token`.
+        ask: Add the generation prompt.
 
     Returns:
-        The text, and the stretches of it, in characters, that stand between {% generation %} and {% endgeneration %}.
+        The text, and the spans of it, in characters, between {% generation %} and {% endgeneration %}.
 
     Raises:
-        DataError: The template refuses them, has an error, or takes too long or too much; or the text holds half of
-            a surrogate pair.
+        DataError: The template refuses the turns, has an error, or exceeds a limit; or the text holds a lone
+            surrogate.
     """
     shown = [{key: value for key, value in turn.items() if value is not None and key != LEARNT} for turn in turns]
     text = named(template, tools, where)
     with _LOCK:
         child = _child()
         try:
-            found: tuple[str, list[Span]] = child.ask(
+            result: tuple[str, list[Span]] = child.call(
                 "render", text, shown, where, tools or None, dict(variables or {}), ask
             )
         except ExportError:
@@ -101,31 +101,31 @@ def render(
                 f"{where}: the chat template was stopped: for one conversation it took more than {CPU_SECONDS:g} "
                 f"seconds or {MEMORY >> 30} GiB"
             ) from None
-    return found
+    return result
 
 
 def check_characters(text: str, where: str) -> None:
-    """Refuse what JSON can say and no text can hold.
+    """Refuse lone surrogates, which JSON can represent but UTF-8 cannot.
 
     Raises:
-        DataError: There is half of a surrogate pair in it.
+        DataError: The text holds a lone surrogate.
     """
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise DataError(
             f"{where}, character {error.start + 1} is U+{ord(text[error.start]):04X}, half of a surrogate pair, which "
-            "is no character"
+            "is not a character"
         ) from None
 
 
 class Renderer:
-    """What works in the process: transformers' own rendering, within the limits.
+    """The object in the child process: renders with transformers, within the limits.
 
     Args:
-        seconds: Of processor time, for a conversation.
-        memory: In bytes, for the process.
-        characters: Of a conversation.
+        seconds: Limit of processor time for a conversation.
+        memory: Limit of the process's memory in bytes.
+        characters: Limit of a conversation's characters.
     """
 
     def __init__(self, seconds: float, memory: int, characters: int) -> None:
@@ -138,8 +138,8 @@ class Renderer:
     def render(
         self, template: str, turns: Turns, where: str, tools: Turns | None, variables: dict[str, Any], ask: bool
     ) -> tuple[str, list[Span]]:
-        """As the function of that name."""
-        signal.setitimer(signal.ITIMER_PROF, self.seconds)  # SIGPROF ends the process, whatever it is at
+        """See the function `render`."""
+        signal.setitimer(signal.ITIMER_PROF, self.seconds)  # SIGPROF kills the process, even inside an instruction
         try:
             (text,), spans = self.transformers(
                 conversations=[turns],
@@ -150,16 +150,16 @@ class Renderer:
                 **variables,
             )
             if len(text) > self.characters:
-                raise DataError(f"{where}: the chat template makes {len(text):,} characters of it; {self.characters:,} "
-                                "are allowed")  # fmt: skip
-            check_characters(text, f"{where}: as the chat template shows it")
+                raise DataError(f"{where}: the chat template makes {len(text):,} characters of it; allowed: "
+                                f"{self.characters:,}")  # fmt: skip
+            check_characters(text, f"{where}: rendered by the chat template")
         except DataError:
             raise
         except MemoryError:
-            raise DataError(f"{where}: the chat template takes more memory than there is for it") from None
-        except Exception as error:  # templates are programs, and refuse in words of their own
-            words = str(error)[:_SHOWN].encode(errors="backslashreplace").decode() or type(error).__name__
-            raise DataError(f"{where}: the chat template refuses it: {words}") from None
+            raise DataError(f"{where}: the chat template takes more memory than allowed") from None
+        except Exception as error:  # templates raise errors with their own messages
+            message = str(error)[:_SHOWN].encode(errors="backslashreplace").decode() or type(error).__name__
+            raise DataError(f"{where}: the chat template refuses it: {message}") from None
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
         return text, [(start, end) for start, end in spans[0]] if spans else []
@@ -185,4 +185,4 @@ def stop() -> None:
 
 
 if __name__ == "__main__":
-    answer(Renderer)
+    serve(Renderer)

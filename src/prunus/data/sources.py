@@ -1,4 +1,4 @@
-"""Reading text, document by document, from files, from the hub, and from Python itself."""
+"""Reading text, document by document, from files, from the hub, and from built-in sources."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from prunus.world.rows import check_rows
 from prunus.world.rows import rows as world_rows
 
 MAX_TEXT = 16 << 20
-"""Characters of a document; tokenising takes about a hundred bytes of memory for each."""
-_LOOKED = 256  # rows that say which columns there are
-_SHOWN = 100  # names of columns that a message lists
+"""The most characters of a document; tokenising takes about a hundred bytes of memory per character."""
+_SAMPLED = 256  # first rows, from which the columns are determined
+_SHOWN = 100  # the most column names in a message
 BUILTINS = ("builtin:python", WORLD)
 _SKIPPED = {
     "test",
@@ -44,66 +44,66 @@ def documents(source: Source, where: str) -> Iterator[str]:
     """The text of each document of `source`, in order.
 
     Args:
-        source: What to read.
+        source: The source.
         where: The source's name in the recipe, such as `data.corpus.0`, for messages.
 
     Raises:
         DataError: The source cannot be read, or has no such column.
-        HubError: It is on the hub, which does not give it.
+        HubError: It cannot be fetched from the hub.
     """
     return Reader(source, where).documents()
 
 
 def entries(source: Source, where: str) -> Iterator[Any]:
-    """Whatever the column of `source` holds, row by row, in order; see `Reader`."""
+    """The values in the column of `source`, of any type, in order; see `Reader`."""
     return Reader(source, where).entries()
 
 
 def rows(source: SourceRef, where: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of `source` in order; what a row lacks of the first ones' columns is None, as are empty CSV cells.
+    """Yield the rows of `source` in order. Columns of the first rows that a row lacks, and empty CSV cells, are None.
 
     Raises:
         DataError: The source cannot be read.
-        HubError: It is on the hub, which does not give it.
+        HubError: It cannot be fetched from the hub.
     """
-    with _in_our_words(source, where):
+    with _as_prunus_errors(source, where):
         opened = _open(source, where)
         blank = "" if isinstance(opened, LocalRows) and opened.format is csv_rows else None
-        found = iter(opened)
-        first = list(islice(found, _LOOKED))
+        iterator = iter(opened)
+        first = list(islice(iterator, _SAMPLED))
         columns = dict.fromkeys(name for row in first for name in row)
-        for row in chain(first, found):
+        for row in chain(first, iterator):
             yield {**columns, **{name: None if value == blank else value for name, value in row.items()}}
 
 
 class Reader:
-    """A source as it is read, row by row, which knows how far it is.
+    """Reads a source row by row; can resume from a saved position.
 
     Args:
-        source: What to read.
+        source: The source.
         where: Its name in the recipe, for messages.
-        place: Where another reader of it was, to go on from there.
+        state: The state of an earlier reader of the source, to resume from.
 
     Raises:
-        DataError: The source cannot be read, or has no such column; also while it is read.
-        HubError: It is on the hub, which does not give it.
+        DataError: The source cannot be read, or has no such column; also while reading.
+        HubError: It cannot be fetched from the hub.
     """
 
-    def __init__(self, source: Source, where: str, place: dict[str, Any] | None = None) -> None:
+    def __init__(self, source: Source, where: str, state: dict[str, Any] | None = None) -> None:
         self.source, self.where = source, where
-        self.number = 0 if place is None else place["number"]
-        with _in_our_words(source, where):
+        self.number = 0 if state is None else state["number"]
+        with _as_prunus_errors(source, where):
             self.rows = _open(source, where, source.column)
-            if place is not None:
-                self.rows.load_state_dict(place["rows"])
+            if state is not None:
+                self.rows.load_state_dict(state["rows"])
 
     @property
-    def place(self) -> dict[str, Any]:
-        """How far it is, in plain values that JSON takes."""
+    def state(self) -> dict[str, Any]:
+        """The position of the reader, as JSON values."""
         return {"number": self.number, "rows": self.rows.state_dict()}
 
     def documents(self) -> Iterator[str]:
-        """The texts that hold anything."""
+        """The texts in the column that are not blank."""
         for text in self.entries():
             if isinstance(text, str) and not text.strip():
                 continue
@@ -115,9 +115,9 @@ class Reader:
             yield text
 
     def entries(self) -> Iterator[Any]:
-        """Whatever the column holds; None where a row after the first lacks it."""
+        """The values in the column, of any type; None if a row after the first lacks it."""
         column = self.source.column
-        with _in_our_words(self.source, self.where):
+        with _as_prunus_errors(self.source, self.where):
             for row in self.rows:
                 self.number += 1
                 if self.number == 1 and column not in row:
@@ -131,7 +131,7 @@ class Reader:
 
 
 def check_source(source: Source, where: str) -> None:
-    """Read one document, so that a wrong path or column is found before any work.
+    """Read one document, so that a wrong path or column is reported before any work.
 
     Raises:
         DataError: The source cannot be read, is empty, or has no such column.
@@ -141,7 +141,7 @@ def check_source(source: Source, where: str) -> None:
 
 
 def source_fingerprint(source: SourceRef, where: str) -> str:
-    """A digest of what the source holds: a local file's bytes, a hub dataset's commit, Python's version."""
+    """A digest of a source's content: a local file's bytes, a hub dataset's commit, Python's version."""
     if source.path == "builtin:python":
         return digest([source.path, sys.version])
     if source.path == WORLD:
@@ -153,46 +153,46 @@ def source_fingerprint(source: SourceRef, where: str) -> str:
 
 
 def sources_fingerprint(sources: Sequence[SourceRef], where: str) -> str:
-    """A digest of what several sources hold and how each is read."""
+    """A digest of the content of several sources, and of the options that decide how each is read."""
     return digest([[source.identity(), source_fingerprint(source, f"{where}.{i}")] for i, source in enumerate(sources)])
 
 
 def is_in(part: str, text: str, fraction: float) -> bool:
-    """Whether a document belongs to a part of the text, as `TokensConfig.part` names them.
+    """Whether a document belongs to a part of the text; see `TokensConfig.part`.
 
-    Its own hash decides, so that equal texts are in the same part.
+    The document's hash decides, so that equal texts are in the same part.
     """
-    place = _place_of(text)
+    value = _unit_hash(text)
     if part == "ranking":
-        return fraction <= place < 2 * fraction
+        return fraction <= value < 2 * fraction
     if part == "recovery":
-        return place >= 2 * fraction
-    return part == "all" or (place < fraction) == (part == "held_out")
+        return value >= 2 * fraction
+    return part == "all" or (value < fraction) == (part == "held_out")
 
 
-def _place_of(text: str) -> float:
-    """Where a document's hash falls between 0 and 1."""
+def _unit_hash(text: str) -> float:
+    """A document's hash, mapped to [0, 1)."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) / 2**64
 
 
 @contextmanager
-def _in_our_words(source: SourceRef, where: str) -> Iterator[None]:
-    """Turn what a dataset of the hub raises into errors of ours; local files raise none but ours."""
+def _as_prunus_errors(source: SourceRef, where: str) -> Iterator[None]:
+    """Raise errors of hub datasets as `HubError`; local files raise only Prunus's errors."""
     try:
         yield
     except PrunusError:
         raise
     except StopIteration:
         raise DataError(f"{where}: {source.path} holds no text") from None
-    except Exception as error:  # `datasets` and its readers raise many kinds, each with its own words
+    except Exception as error:  # `datasets` and its readers raise many types
         raise HubError(f"{where}: {source.path} cannot be read: {type(error).__name__}: {error}") from None
 
 
 class _Generated:
-    """Rows that are made as they are read."""
+    """Rows generated while they are read."""
 
-    def __init__(self, made: Iterator[dict[str, Any]]) -> None:
-        self.made, self.row = made, 0
+    def __init__(self, generator: Iterator[dict[str, Any]]) -> None:
+        self.generator, self.row = generator, 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"row": self.row}
@@ -201,13 +201,13 @@ class _Generated:
         self.row = state["row"]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for row in islice(self.made, self.row, None):
+        for row in islice(self.generator, self.row, None):
             self.row += 1
             yield row
 
 
 def _open(source: SourceRef, where: str, column: str | None = None) -> Any:
-    """The rows of a source, which know how far they are read as those of `datasets` do."""
+    """The rows of a source, with `state_dict` and `load_state_dict` as in `datasets`."""
     if source.path == "builtin:python":
         return _Generated(_python_rows(column or "text"))
     if source.path == WORLD:
@@ -220,7 +220,7 @@ def _open(source: SourceRef, where: str, column: str | None = None) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
-    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # else it reports each load to its makers
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # otherwise it reports each load to Hugging Face
     return datasets.load_dataset(source.path, source.name, split=source.split, revision=source.revision, streaming=True)
 
 
@@ -228,9 +228,9 @@ def _refuse_missing_file(source: SourceRef, where: str) -> None:
     path = source.path
     local = path.startswith((".", "/", "~")) or path.count("/") > 1
     if path.startswith("builtin:"):
-        raise DataError(f"{where}: unknown {path!r}{nearest(path, BUILTINS)}; there are: {', '.join(BUILTINS)}")
+        raise DataError(f"{where}: unknown {path!r}{nearest(path, BUILTINS)}; known: {', '.join(BUILTINS)}")
     if os.path.isdir(os.path.expanduser(path)):
-        raise DataError(f"{where}: {path} is a folder; name the files in it")
+        raise DataError(f"{where}: {path} is a folder; expected a file")
     if local or any(path.lower().endswith(ending) for ending in FORMATS):
         raise DataError(f"{where}: there is no file {path}")
 
@@ -241,12 +241,14 @@ def _hub_commit(source: SourceRef, where: str) -> str:
 
     try:
         return str(HfApi().dataset_info(source.path, revision=source.revision).sha)
-    except Exception as error:  # no network, no such dataset, no right to it: the hub's client says which
-        raise HubError(f"{where}: {source.path} is no local file, and the hub does not give it: {error}") from None
+    except Exception as error:  # no network, no such dataset, no access: the client's message says which
+        raise HubError(
+            f"{where}: {source.path} is not a local file and cannot be fetched from the hub: {error}"
+        ) from None
 
 
 def _python_rows(column: str) -> Iterator[dict[str, str]]:
-    """The documentation and the source that every Python carries: its language reference, then its modules."""
+    """The documentation and source code in Python's installation: its language reference, then its modules."""
     if importlib.util.find_spec("pydoc_data.topics"):
         from pydoc_data.topics import topics
 

@@ -1,9 +1,10 @@
-"""Where in a rendered conversation the assistant speaks, found without marks: by looking at other conversations.
+"""Locating the assistant's text in a rendered conversation without marks, by rendering variants of the conversation.
 
-An answer begins where the prompt that asks for it ends. It ends where the conversation up to it, without what follows,
-ends too. Where an earlier part looks otherwise within the whole (a template that drops earlier thoughts, or that ends
-the last turn alone with `eos_token`), the same conversation with that answer changed shows where the answer is, and
-what both have in common behind it belongs to it. What still cannot be told is refused.
+An answer begins where the rendered prompt before it ends, and ends where the conversation rendered up to and including
+it ends. Some templates render an earlier part differently within the whole conversation (they drop earlier thoughts,
+or end only the last turn with `eos_token`). Then the conversation is rendered again with that answer changed: the
+difference shows where the answer is, and the text after it that both renderings share belongs to it. Conversations in
+which an answer still cannot be located are refused.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ from prunus.data.turns import Turns
 from prunus.errors import DataError
 
 Look = Callable[[Turns, bool], tuple[str, list[Span]]]
-"""Turns as text, whether or not with what asks for an answer behind them, and what is marked in it."""
+"""Renders turns, with or without the generation prompt: the text, and the spans marked in it."""
 
 
-_SURE = 24  # characters that stand in a template by no chance
-_OTHER = "data.template gives another"
+_SURE = 24  # a text with this many characters does not occur in a template by chance
+_OTHER = "set another by data.template"
 
 
 @dataclass(frozen=True)
-class Conversed:
-    """A conversation and how it looks.
+class SpanFinder:
+    """Locates the assistant's turns in a rendered conversation.
 
     Attributes:
         look: Renders turns.
-        look_without_tools: The same without the functions that may be called.
+        look_without_tools: Renders turns without the functions that may be called.
         turns: The turns.
-        where: Which they are, for messages.
-        specials: Tokens that a template ends turns by, and that are never text.
+        where: The conversation's name in messages.
+        specials: Special tokens, with which a template may end turns; they are never text.
     """
 
     look: Look
@@ -42,57 +43,57 @@ class Conversed:
     where: str
     specials: Sequence[str] = ()
 
-    def marked(self, text: str, marks: list[Span], wanted: Sequence[int]) -> list[Span]:
-        """The stretches of `marks` that are of some turns: those that change when the turn does.
+    def marked(self, text: str, marks: list[Span], numbers: Sequence[int]) -> list[Span]:
+        """The spans of `marks` that belong to the turns `numbers`: those that change when the turn does.
 
         Raises:
-            DataError: They do not tell.
+            DataError: The marks of a turn cannot be determined.
         """
-        found: set[int] = set()
-        for number in wanted:
+        result: set[int] = set()
+        for number in numbers:
             other, others = self.look(self._changed(number), False)
             if len(others) != len(marks):
-                raise self._untold(number)
+                raise self._ambiguous(number)
             pairs = zip(marks, others, strict=True)
             same = [text[start:end] == other[begin:stop] for (start, end), (begin, stop) in pairs]
-            found.update(i for i, is_same in enumerate(same) if not is_same)
-        return [marks[i] for i in sorted(found)]
+            result.update(i for i, is_same in enumerate(same) if not is_same)
+        return [marks[i] for i in sorted(result)]
 
-    def unmarked(self, text: str, wanted: Sequence[int]) -> list[Span]:
-        """Where in `text` some turns of the assistant stand.
+    def unmarked(self, text: str, numbers: Sequence[int]) -> list[Span]:
+        """The spans in `text` of the assistant turns `numbers`.
 
         Raises:
-            DataError: Nobody can tell.
+            DataError: A turn cannot be located.
         """
-        found = []
-        for number in wanted:
+        result = []
+        for number in numbers:
             start = self._start(text, number)
             end = self._end(text, number)
             if not start <= end:
-                raise self._untold(number)
-            found.append((start, self._without_border(text, start, end)))
-        return found
+                raise self._ambiguous(number)
+            result.append((start, self._without_border(text, start, end)))
+        return result
 
     def check_shown(self, text: str, tools: Turns | None) -> None:
-        """Refuse a conversation of which the template leaves something out that answers hang on.
+        """Refuse a conversation if the template leaves out something that answers depend on.
 
         Raises:
-            DataError: A turn, a call of a function, or a function is not in `text`.
+            DataError: A turn, a function call, or a function is not in `text`.
         """
         for number, turn in enumerate(self.turns):
             calls = turn.get("tool_calls")
-            if (calls or not _surely_has(text, turn["content"])) and not self._tells(text, number):
-                what = f"the call of {calls[-1]['function']['name']}" if calls else f"what the {turn['role']} says"
-                raise DataError(f"{self.where}: the chat template does not show {what} in turn {number + 1}; {_OTHER}")
+            if (calls or not _surely_has(text, turn["content"])) and not self._depends_on(text, number):
+                what = f"the call of {calls[-1]['function']['name']}" if calls else f"the {turn['role']}'s text"
+                raise DataError(f"{self.where}: the chat template omits {what} in turn {number + 1}; {_OTHER}")
         if tools and self.look_without_tools(self.turns, False)[0] == text:
             names = ", ".join(str(tool["function"]["name"]) for tool in tools)
-            raise DataError(f"{self.where}: the chat template does not show the functions (tools: {names}); {_OTHER}")
+            raise DataError(f"{self.where}: the chat template omits the functions (tools: {names}); {_OTHER}")
 
-    def _tells(self, text: str, number: int) -> bool:
-        """Whether another turn in a turn's place would look otherwise."""
+    def _depends_on(self, text: str, number: int) -> bool:
+        """Whether the rendered text changes when a turn does."""
         try:
             return self._text(self._changed(number)) != text
-        except DataError:  # the template looks at what it says
+        except DataError:  # the template checks the turn's content
             return True
 
     def _start(self, text: str, number: int) -> int:
@@ -108,7 +109,7 @@ class Conversed:
         at = text.rfind(header, 0, before) if header and alone.startswith(asking) else -1
         start = at + len(header)
         if at < 0 or not lead.endswith(text[start:before]) or before == len(text):
-            raise self._untold(number)
+            raise self._ambiguous(number)
         return start
 
     def _end(self, text: str, number: int) -> int:
@@ -121,27 +122,27 @@ class Conversed:
         behind, behind_alone = (
             _behind(one, self._text(other)) for one, other in ((text, changed), (alone, changed[: number + 1]))
         )
-        if behind == text or behind_alone == alone:  # nothing changed: the answer is not shown
-            raise self._untold(number)
+        if behind == text or behind_alone == alone:  # nothing changed: the answer is not rendered
+            raise self._ambiguous(number)
         shared = behind[: _shared(behind, behind_alone)]
-        if shared != behind_alone:  # what follows may begin as what is left out does
-            shared = self._whole(shared)
+        if shared != behind_alone:  # the next turn may begin like the omitted end of this one
+            shared = self._to_border(shared)
         return len(text) - len(behind) + len(shared)
 
-    def _whole(self, text: str) -> str:
-        """The beginning of a text up to its last special token, or else to its last blank."""
+    def _to_border(self, text: str) -> str:
+        """The beginning of a text up to its last special token, or else to its last whitespace."""
         ends = [at + len(token) for token in self.specials if (at := text.rfind(token)) >= 0]
         ends = ends or [place + 1 for place, letter in enumerate(text) if letter.isspace()]
         return text[: max(ends, default=0)]
 
     def _last_special(self, text: str) -> str:
-        """The special token that a text ends with, and blanks behind it."""
+        """The special token that a text ends with, and whitespace after it."""
         ending = text.rstrip()
         tokens = [token for token in self.specials if token and ending.endswith(token)]
         return max(tokens, key=len, default="") + text[len(ending) :] if tokens else ""
 
     def _without_border(self, text: str, start: int, end: int) -> int:
-        """The end of an answer without the blank that a template sets between turns, behind a token that ends one."""
+        """The end of an answer, without the whitespace after its end token that a template sets between turns."""
         stripped = text[start:end].rstrip()
         ends = tuple(self.specials)
         return start + len(stripped) if ends and stripped.endswith(ends) else end
@@ -150,7 +151,7 @@ class Conversed:
         return self.look(turns, ask)[0]
 
     def _changed(self, number: int) -> Turns:
-        """The turns with one that says something else, from its first letter to its last."""
+        """The turns, one of them with another text that shares neither its first nor its last character."""
         turn = self.turns[number]
         if turn.get("tool_calls"):
             *calls, last = turn["tool_calls"]
@@ -161,21 +162,21 @@ class Conversed:
             turn = {**turn, "content": _unlike(turn["content"])}
         return [*self.turns[:number], turn, *self.turns[number + 1 :]]
 
-    def _untold(self, number: int) -> DataError:
+    def _ambiguous(self, number: int) -> DataError:
         return DataError(
-            f"{self.where}: the chat template cannot tell what the assistant says in turn {number + 1}: what is before "
-            "and behind it looks otherwise within the whole. Give a template by data.template that has "
-            "{% generation %} and {% endgeneration %} around what the assistant says"
+            f"{self.where}: cannot locate the assistant's turn {number + 1} in the rendered conversation, since the "
+            "chat template renders the text around it differently within the whole. Set data.template to a template "
+            "with {% generation %} and {% endgeneration %} around the assistant's text"
         )
 
 
 def _behind(text: str, other: str) -> str:
-    """The longest ending of a text that another has too."""
+    """The longest common suffix of two texts."""
     return text[len(text) - _shared(text[::-1], other[::-1]) :]
 
 
 def _shared(text: str, other: str) -> int:
-    """How many of the first letters of two texts are the same."""
+    """The length of the longest common prefix of two texts."""
     low, high = 0, min(len(text), len(other))
     while low < high:
         middle = (low + high + 1) // 2
@@ -184,12 +185,12 @@ def _shared(text: str, other: str) -> int:
 
 
 def _surely_has(text: str, content: str) -> bool:
-    """Whether a text holds another one that is too long to be in it by chance."""
+    """Whether a text contains another that is too long to occur in it by chance."""
     content = content.strip()
     return len(content) >= _SURE and content in text
 
 
 def _unlike(text: str) -> str:
-    """A letter that a text neither begins nor ends with."""
+    """A character that a text neither begins nor ends with."""
     text = text.strip()
     return next(letter for letter in "012" if not text.startswith(letter) and not text.endswith(letter))

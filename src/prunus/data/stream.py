@@ -1,4 +1,4 @@
-"""Writing a stream of tokens: whoever has documents as ids appends them, and the borders are written at the end."""
+"""Writing a stream of tokens: documents are appended as ids, and their borders are written at the end."""
 
 from __future__ import annotations
 
@@ -25,13 +25,17 @@ def _numbers() -> array[int]:
 
 @dataclass
 class Stream:
-    """The stream as far as it is written.
+    """A stream while it is written.
 
     Attributes:
-        file: Where the ids go.
+        file: The file of ids.
         vocab_size: Ids are less than this; up to 2¹⁶ they take 16 bits, else 32.
-        prefix: What the tokenizer puts at the start of every text; recorded, not written.
-        opening: What held-out documents are predicted from; see `Tokens.opening`.
+        prefix: The ids that the tokenizer puts at the start of every text; recorded, not written to the file.
+        opening: The ids that held-out documents are predicted from; see `Tokens.opening`.
+        tokens: Number of tokens so far.
+        lengths: Tokens of each document.
+        sizes: UTF-8 bytes of each document.
+        answers: Starts and ends of the answers' spans, alternating.
     """
 
     file: IO[bytes]
@@ -45,11 +49,11 @@ class Stream:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type of an id on disk."""
+        """The dtype of ids on disk."""
         return np.dtype(np.uint16 if self.vocab_size <= 2**16 else np.uint32)
 
     def write(self, text: str, ids: Sequence[int], answers: Sequence[tuple[int, int]] | None = None) -> None:
-        """Append a document, given as text and as ids, of which some stretches (start, end) answer somebody; or all."""
+        """Append a document as text and ids. `answers` are the spans (start, end) that are answers; None: all of it."""
         for start, end in [(0, len(ids))] if answers is None else answers:
             if self.answers and self.answers[-1] == self.tokens + start:
                 self.answers[-1] = self.tokens + end
@@ -60,36 +64,36 @@ class Stream:
         self.sizes.append(len(text.encode()))
         self.tokens += len(ids)
 
-    def keep(self, folder: Path, place: Any) -> None:
-        """Write down how far the stream is, with what says where the next document comes from (JSON takes it)."""
+    def checkpoint(self, folder: Path, source: Any) -> None:
+        """Save the state of the stream together with the state of its source, which is JSON."""
         self.file.flush()
-        os.fsync(self.file.fileno())  # what is said to be there must outlive a crash
+        os.fsync(self.file.fileno())  # the checkpoint must not refer to ids that a crash loses
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / "partial.npz"
         lengths, sizes, answers = (np.asarray(getattr(self, name)) for name in _BORDERS)
-        np.savez(partial, place=np.array(json.dumps(place)), lengths=lengths, sizes=sizes, answers=answers)
+        np.savez(partial, place=np.array(json.dumps(source)), lengths=lengths, sizes=sizes, answers=answers)
         sync(partial)
         os.replace(partial, folder / _STATE)
-        (folder / "complete").touch()  # an unfinished step with this is gone on with, and not removed
+        (folder / "complete").touch()  # a failed step that has this file is kept and resumed
 
-    def go_on(self, folder: Path) -> Any:
-        """Take up the stream where it was kept last, or at its beginning, and forget what was written after that.
+    def resume(self, folder: Path) -> Any:
+        """Continue from the last checkpoint, or from the beginning, and drop what was written after it.
 
         Returns:
-            The place that was given with it, or None.
+            The state of the source that was saved with it, or None.
         """
-        place = None
+        source = None
         if (folder / _STATE).is_file():
             with np.load(folder / _STATE) as state:
-                place = json.loads(str(state["place"]))
+                source = json.loads(str(state["place"]))
                 for name in _BORDERS:
                     setattr(self, name, array("q", state[name].tobytes()))
         self.tokens = sum(self.lengths)
         self.file.truncate(self.tokens * self.dtype.itemsize)
-        return place
+        return source
 
     def finish(self, out: Path) -> dict[str, Any]:
-        """Write the borders beside the ids, and those of answers where not all is one.
+        """Write the borders of the documents, and of the answers unless everything is one answer.
 
         Returns:
             The number of documents, tokens and bytes.

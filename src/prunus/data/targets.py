@@ -1,4 +1,4 @@
-"""Targets: what a teacher says of blocks of a stream, made small and kept on disk, to be read as the blocks are.
+"""Targets: a teacher's predictions for blocks of a stream, compressed and stored on disk, read block by block.
 
 N blocks, S sequence, K kept tokens
 """
@@ -17,17 +17,17 @@ _MASS = "mass.npy"
 
 @dataclass(frozen=True)
 class Targets:
-    """The targets of some blocks, mapped from disk.
+    """The targets of some blocks, memory-mapped.
 
-    Log-probabilities are kept in 16 bits: a probability p is read back within 2⁻¹¹ |log p| of itself, relatively, which
-    is less than 0.05 % above 1/e and 0.5 % at 10⁻⁴. The rest has an entry of its own, so that rounding of large entries
-    does not drown it.
+    Log-probabilities are stored in 16 bits, which gives a probability p a relative error of at most 2⁻¹¹ |log p|: less
+    than 0.05 % above 1/e and 0.5 % at 10⁻⁴. The remaining mass has its own entry, so that the rounding of large entries
+    does not swamp it.
 
     Attributes:
-        numbers: Which block of the stream each row is, rising, [N].
+        numbers: The number of each row's block in the stream, ascending, [N].
         ids: The tokens kept, [N, S, K].
-        log_probabilities: Of each, and last of all the rest as one, [N, S, K + 1]; None where tokens were drawn, each
-            of which has 1 / K.
+        log_probabilities: Of each token kept, and as the last entry of the remaining mass, [N, S, K + 1]; None if the
+            tokens were sampled, so that each has 1 / K.
     """
 
     numbers: np.ndarray
@@ -36,16 +36,16 @@ class Targets:
 
     @classmethod
     def open(cls, folder: Path) -> Targets:
-        """Map what a `targets` step wrote."""
+        """Map the output of a `targets` step."""
         file = folder / LOG_PROBABILITIES
         probabilities = np.load(file, mmap_mode="r") if file.is_file() else None
         return cls(np.load(folder / NUMBERS), np.load(folder / IDS, mmap_mode="r"), probabilities)
 
     def items(self, number: int) -> dict[str, np.ndarray]:
-        """What training reads of a block: `target_ids` [S, K], and `target_log_probabilities` [S, K + 1] if any.
+        """The targets of a block for training: `target_ids` [S, K], and `target_log_probabilities` [S, K + 1] if any.
 
         Raises:
-            KeyError: The block is none of those kept.
+            KeyError: The block has no targets.
         """
         row = int(np.searchsorted(self.numbers, number))
         if row == len(self.numbers) or self.numbers[row] != number:
@@ -57,25 +57,25 @@ class Targets:
 
 
 class TargetWriter:
-    """Targets as they are written, row by row; a killed step goes on after the rows that are whole.
+    """Writes targets row by row; a killed step resumes after the complete rows.
 
     Args:
         out: The step's folder.
-        numbers: The blocks, rising, [N].
+        numbers: The numbers of the blocks, ascending, [N].
     """
 
     def __init__(self, out: Path, numbers: np.ndarray) -> None:
         self.out, self.numbers = out, numbers
         self.root = out / "checkpoints"
 
-    def begin(self, length: int, count: int, vocabulary: int, weighed: bool) -> None:
-        """Make room for all rows unless there is some; for one process to call.
+    def begin(self, length: int, count: int, vocabulary: int, weighted: bool) -> None:
+        """Allocate the files unless they exist; only one process may call it.
 
         Args:
             length: S.
             count: K.
             vocabulary: Ids are less than this; up to 2¹⁶ they take 16 bits, else 32.
-            weighed: Whether each token has a probability of its own.
+            weighted: Whether log-probabilities are stored.
         """
         folder = self.root / "targets"
         if (folder / "complete").is_file():
@@ -83,29 +83,29 @@ class TargetWriter:
         folder.mkdir(parents=True, exist_ok=True)
         rows = len(self.numbers)
         np.save(self.out / NUMBERS, self.numbers)
-        _room(self.out / IDS, np.uint16 if vocabulary <= 2**16 else np.uint32, (rows, length, count))
-        if weighed:
-            _room(self.out / LOG_PROBABILITIES, np.float16, (rows, length, count + 1))
+        _allocate(self.out / IDS, np.uint16 if vocabulary <= 2**16 else np.uint32, (rows, length, count))
+        if weighted:
+            _allocate(self.out / LOG_PROBABILITIES, np.float16, (rows, length, count + 1))
         np.save(folder / _MASS, np.full(rows, np.nan, dtype=np.float32))
-        (folder / "complete").touch()  # an unfinished step with this is gone on with, and not removed
+        (folder / "complete").touch()  # a failed step that has this file is kept and resumed
 
     def open(self) -> None:
-        """Map the rows, to write and to read."""
+        """Map the files for reading and writing."""
         self.mass: np.ndarray = np.load(self.root / "targets" / _MASS, mmap_mode="r+")
         files = [self.out / name for name in (IDS, LOG_PROBABILITIES)]
         self.files: list[np.memmap] = [np.load(file, mmap_mode="r+") for file in files if file.is_file()]
 
     def done(self, rows: slice) -> bool:
-        """Whether rows are whole."""
+        """Whether rows are complete."""
         return not np.isnan(self.mass[rows]).any()
 
     def write(self, rows: slice, arrays: list[np.ndarray], mass: np.ndarray) -> None:
-        """Write rows, and then, when they are on disk, that they are whole.
+        """Write rows, and after they are on disk mark them as complete.
 
         Args:
-            rows: Which.
-            arrays: Their ids [R, S, K] and, of tokens that are weighed, log-probabilities [R, S, K + 1].
-            mass: What the teacher gives to the tokens kept, the mean of each row, [R].
+            rows: The rows.
+            arrays: Their ids [R, S, K] and, if stored, log-probabilities [R, S, K + 1].
+            mass: The teacher's probability mass on the tokens kept, the mean of each row, [R].
         """
         for file, array in zip(self.files, arrays, strict=True):
             file[rows] = array
@@ -114,15 +114,15 @@ class TargetWriter:
 
     @property
     def nbytes(self) -> int:
-        """What the rows take."""
+        """Size of the files in bytes."""
         return sum(file.nbytes for file in self.files)
 
 
-def _room(file: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
-    """Make a file of zeros whose blocks are all there: a full disk is an error here, and would end the process later.
+def _allocate(file: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> None:
+    """Make a file of zeros with all blocks allocated: a full disk is an error here, but would kill the process later.
 
     Raises:
-        OSError: The disk has no room.
+        OSError: The disk is full.
     """
     np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape).flush()
     with file.open("r+b") as handle:

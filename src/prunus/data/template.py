@@ -1,7 +1,6 @@
-"""Conversations as tokens: through a chat template, with what the assistant says told apart from the rest.
+"""Conversations as tokens, rendered by a chat template, with the spans of the assistant's tokens.
 
-Which tokens are the assistant's is read off the template where it marks them with `{% generation %}`; in others
-`prunus.data.spans` finds them.
+Templates may mark the assistant's text with `{% generation %}`; in others `prunus.data.spans` locates it.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prunus.data.rendering import Span, Texts, has_marks, named, render
-from prunus.data.spans import Conversed
+from prunus.data.spans import SpanFinder
 from prunus.data.turns import LEARNT, Turns
 from prunus.errors import DataError, ModelError
 from prunus.files import read_text
@@ -27,8 +26,8 @@ PLAIN = (
     "{% else %}{{ ' ' + message.content }}{% endif %}{{ '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
-"""`builtin:plain`, for models that have no template: roles as words, and no token that a model might lack."""
-_TOGETHER = 256  # conversations that are tokenised together
+"""`builtin:plain`, for models that have no template: roles as plain text, without tokens that a model might lack."""
+_BATCH = 256  # conversations that are tokenised at once
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,9 @@ class Rendered:
     """A conversation as a model reads it.
 
     Attributes:
-        text: With special tokens.
-        ids: The same as tokens.
-        answers: The stretches (start, end) of `ids` that the assistant said.
+        text: Its text, special tokens included.
+        ids: Its tokens.
+        answers: The spans (start, end) of `ids` that are the assistant's.
     """
 
     text: str
@@ -46,20 +45,20 @@ class Rendered:
     answers: list[Span]
 
     @property
-    def counted(self) -> int:
-        """How many tokens the assistant said."""
+    def answer_tokens(self) -> int:
+        """The number of the assistant's tokens."""
         return sum(end - start for start, end in self.answers)
 
 
 @dataclass(frozen=True)
 class Dialogue:
-    """Turns to be rendered.
+    """A conversation to be rendered.
 
     Attributes:
-        where: Which they are, for messages.
+        where: Its name in messages.
         turns: The turns.
         tools: Functions that may be called.
-        prompt: How many of the first turns count for nothing, whoever's they are.
+        prompt: The number of first turns that are not trained on, even the assistant's.
     """
 
     where: str
@@ -70,12 +69,12 @@ class Dialogue:
 
 @dataclass(frozen=True)
 class Script:
-    """A chat template and what it knows: as much as shows a conversation as text.
+    """A chat template and its variables: what is needed to render a conversation as text.
 
     Attributes:
         text: The template, or several by name.
-        variables: The tokens that it may name, such as `eos_token`.
-        specials: Tokens that are never text.
+        variables: The tokens that it may refer to, such as `eos_token`.
+        specials: Special tokens, which are never text.
     """
 
     text: Texts
@@ -83,10 +82,10 @@ class Script:
     specials: tuple[str, ...]
 
     def shown(self, dialogue: Dialogue) -> tuple[str, list[Span]]:
-        """A conversation as text, and where in it is what is learnt, in characters.
+        """Render a conversation: its text, and the spans in it that are trained on, in characters.
 
         Raises:
-            DataError: The template refuses it, leaves something out of it, or nobody can tell what is learnt.
+            DataError: The template refuses it or omits something, or a trained turn cannot be located.
         """
         turns, tools, where = dialogue.turns, dialogue.tools, dialogue.where
 
@@ -94,23 +93,23 @@ class Script:
             return render(template, some, where, tools, self.variables, ask)
 
         template = named(self.text, tools, where)
-        seen = Conversed(look, partial(look, tools=None), turns, where, self.specials)
+        finder = SpanFinder(look, partial(look, tools=None), turns, where, self.specials)
         text, marks = look(turns, False)
-        seen.check_shown(text, tools)
+        finder.check_shown(text, tools)
         answers = [number for number, turn in enumerate(turns) if turn["role"] == "assistant"]
-        wanted = [n for n in answers if n >= dialogue.prompt and turns[n].get(LEARNT, True)]
+        trained = [n for n in answers if n >= dialogue.prompt and turns[n].get(LEARNT, True)]
         if not has_marks(template):
-            return text, seen.unmarked(text, wanted)
-        return text, marks if wanted == answers else seen.marked(text, marks, wanted)
+            return text, finder.unmarked(text, trained)
+        return text, marks if trained == answers else finder.marked(text, marks, trained)
 
 
 class Template:
-    """A tokenizer and the chat template that it renders conversations by.
+    """A tokenizer and the chat template that renders its conversations.
 
     Args:
-        tokenizer: A fast one: it must tell which characters a token stands for.
-        text: The template; the tokenizer's own if not given.
-        ends: The tokens that end an answer when the model writes one.
+        tokenizer: A fast tokenizer, since it must map tokens to characters.
+        text: The template; the tokenizer's if not given.
+        ends: The tokens that end an answer when the model generates.
 
     Raises:
         ModelError: There is no template, or the tokenizer is slow.
@@ -124,18 +123,20 @@ class Template:
                 "data.template: the model's tokenizer has no chat template; give a file with one, or `builtin:plain`"
             )
         if not tokenizer.is_fast:
-            raise ModelError(f"{type(tokenizer).__name__}: a slow tokenizer does not say which characters a token is")
+            raise ModelError(
+                f"{type(tokenizer).__name__}: a slow tokenizer does not map tokens to characters; expected a fast one"
+            )
         specials = tuple(map(str, (*tokenizer.all_special_tokens, *tokenizer.convert_ids_to_tokens(sorted(ends)))))
         self.script = Script(self.text, tokenizer.special_tokens_map, specials)
 
     def render(self, dialogues: Iterable[Dialogue]) -> Iterator[Rendered]:
-        """Each conversation as tokens.
+        """Render and tokenise conversations.
 
         Raises:
-            DataError: The template refuses one, cannot tell what the assistant says in it, or leaves nothing of it.
+            DataError: As `Script.shown`, or nothing of the assistant's text is left.
         """
         dialogues = iter(dialogues)
-        while batch := list(islice(dialogues, _TOGETHER)):
+        while batch := list(islice(dialogues, _BATCH)):
             texts, spans = zip(*map(self.script.shown, batch), strict=True)
             read = self.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
             for dialogue, text, span, ids, places in zip(
@@ -144,13 +145,13 @@ class Template:
                 answers = [(start, self._one_end(ids, start, end)) for start, end in _stretches(places, span)]
                 if not answers:
                     raise DataError(
-                        f"{dialogue.where}: the chat template leaves no token of what the assistant says; "
-                        "data.template gives another"
+                        f"{dialogue.where}: the chat template leaves no token of the assistant's text; "
+                        "set another by data.template"
                     )
                 yield Rendered(text, ids, answers)
 
     def _one_end(self, ids: list[int], start: int, end: int) -> int:
-        """Where an answer is over: behind the first of several tokens at its end that each would end it."""
+        """The end of an answer after the first of its trailing end tokens, if it has several."""
         kept, place = end, end
         while place > start and (ids[place - 1] in self.ends or not self.tokenizer.decode(ids[place - 1]).strip()):
             place -= 1
@@ -159,7 +160,7 @@ class Template:
 
 
 def read_template(path: str | None) -> str | None:
-    """The text of `data.template`; None for the model's own.
+    """The text of `data.template`; None for the model's template.
 
     Raises:
         DataError: It cannot be read.
@@ -175,7 +176,7 @@ def read_template(path: str | None) -> str | None:
 
 
 def _stretches(places: list[Span], spans: list[Span]) -> Iterator[Span]:
-    """The stretches of tokens that have a character in one of `spans`, from the characters of each token."""
+    """Convert spans of characters to spans of tokens, given the characters (start, end) of each token."""
     token = 0
     for start, end in spans:
         while token < len(places) and places[token][1] <= start:

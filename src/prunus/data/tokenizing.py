@@ -1,4 +1,4 @@
-"""What a tokenizer does to every text, whatever the text says."""
+"""The tokens that a tokenizer adds to every text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def prefix_of(tokenizer: Any) -> tuple[int, ...]:
-    """The ids that a tokenizer itself puts at the start of every text: (2,) for Gemma 3, () for GPT-2."""
+    """The ids that a tokenizer puts at the start of every text: (2,) for Gemma 3, () for GPT-2."""
     return _added(tokenizer)[0]
 
 
@@ -18,7 +18,7 @@ def opening_of(tokenizer: Any) -> tuple[int, ...]:
 
 
 def suffix_of(tokenizer: Any) -> tuple[int, ...]:
-    """The ids that a tokenizer itself puts at the end of every text; () for most."""
+    """The ids that a tokenizer puts at the end of every text; () for most."""
     return _added(tokenizer)[1]
 
 
@@ -27,7 +27,7 @@ def text_ends(tokenizer: Any, config: Mapping[str, Any]) -> tuple[int, ...]:
 
     Args:
         tokenizer: The tokenizer.
-        config: The model's config.json, whose `eos_token_id` counts where the tokenizer names no end.
+        config: The model's config.json, whose `eos_token_id` comes after the tokenizer's.
     """
     named = config.get("eos_token_id")
     ends = [tokenizer.eos_token_id, *(named if isinstance(named, list) else [named]), *suffix_of(tokenizer)[-1:]]

@@ -1,4 +1,4 @@
-"""Whole conversations that are kept as one text."""
+"""Conversations stored as one text."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def transcript(text: str, where: str) -> Turns | None:
 
     Args:
         text: The text.
-        where: What it is, for messages.
+        where: Its name in messages.
 
     Returns:
-        Its turns, the last of them empty where the text ends in "Assistant:"; None if it does not begin so.
+        Its turns, the last of them empty if the text ends in "Assistant:"; None if it does not have this form.
     """
     text = text.lstrip()
     if not _SPEAKER.match(text):
         return None
     pieces = _SPEAKER.split(text)[1:]
     turns = [
-        {"role": _ROLES[speaker], "content": said.strip()}
-        for speaker, said in zip(pieces[::2], pieces[1::2], strict=True)
+        {"role": _ROLES[speaker], "content": content.strip()}
+        for speaker, content in zip(pieces[::2], pieces[1::2], strict=True)
     ]
     for number, turn in enumerate(turns, start=1):
         if turn["role"] == "user" and not turn["content"]:
@@ -43,14 +43,14 @@ def transcript(text: str, where: str) -> Turns | None:
 
 
 def refuse_other_forms(text: str, where: str) -> None:
-    """Refuse an answer that is a transcript in another form: learnt whole, it would teach to speak for the user.
+    """Refuse an answer that is a transcript in another form: training on it would teach to speak for the user.
 
     Raises:
-        DataError: It begins as one.
+        DataError: It begins like one.
     """
-    found = _MARKERS.match(text) or (_ANSWERS.search(text) and _ASKS.match(text))
-    if found:
+    match = _MARKERS.match(text) or (_ANSWERS.search(text) and _ASKS.match(text))
+    if match:
         raise DataError(
-            f"{where} begins with a turn of its own ({found.group().strip()!r}); allowed: an answer alone, a list of "
+            f"{where} begins with a turn of its own ({match.group().strip()!r}); allowed: only the answer, a list of "
             'messages, or a transcript of the form "\\n\\nHuman: ...\\n\\nAssistant: ..."'
         )

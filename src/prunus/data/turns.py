@@ -1,4 +1,4 @@
-"""Turns of a conversation, in the spellings that people use, as chat templates take them."""
+"""Turns of a conversation: from the common formats to the form that chat templates expect."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
     "function_call": "function_call",
 }
-"""What speakers are called, and who that is; `function_call` is an assistant's turn that calls functions."""
+"""Names of speakers, and the role of each; `function_call` is an assistant turn that calls functions."""
 
 LEARNT = "learnt"
-"""The key of a turn that is not learnt from. It is there with False alone, and no chat template sees it."""
+"""The key, with the value False, of a turn that is excluded from training. Chat templates do not see it."""
 
 MARKS = ("weight", "loss_weight", "train", "training", "trainable", "train_on_turn", "loss", "loss_mask")
-"""What people call the field of a turn that says whether it is learnt: 0 or false, 1 or true."""
+"""Names of fields that say whether a turn is trained on: 0 or false, 1 or true."""
 
 _UNREADABLE = ("train_detail", "training_detail", "token_weights", "mask", "masked")
-"""Fields that say it of a part of a turn, or where true may mean either."""
+"""Fields that refer to a part of a turn, or whose true may mean either."""
 
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
 _ARGUMENTS = ("arguments", "parameters", "args")
@@ -34,19 +34,19 @@ _CALL = ("name", "id", "type", "index", *_ARGUMENTS)
 
 
 def read_turns(value: Any, where: str, filled: bool = False) -> Turns:
-    """A list of turns in either spelling, {role, content} or {from, value}, as {role, content, tool_calls, ...}.
+    """Convert a list of turns, {role, content} or {from, value}, to {role, content, tool_calls, ...}.
 
     Args:
         value: The list, or its JSON.
-        where: Which row it is of, for messages.
-        filled: Whether the file's format fills in null where only other rows have a field, as Parquet's does.
+        where: The row's name in messages.
+        filled: Whether the file format fills in nulls for fields that only other rows have, as Parquet does.
 
     Raises:
-        DataError: Names the turn, and what is wrong with it.
+        DataError: A turn is invalid; the message names it.
     """
     value = parsed(value, where)
     if not isinstance(value, (list, tuple)) or not value:
-        raise DataError(f"{where}: {value!r:.60} is no list of messages")
+        raise DataError(f"{where}: {value!r:.60} is not a list of messages")
     return [_turn(turn, f"{where}, turn {number}", filled) for number, turn in enumerate(value, start=1)]
 
 
@@ -64,7 +64,7 @@ def _turn(turn: Any, where: str, filled: bool) -> dict[str, Any]:
     if role == "function_call":
         role, given, content = "assistant", [*given, content], ""
     if len(given) > 1:
-        raise DataError(f"{where}: calls of functions are given twice (tool_calls, function_call)")
+        raise DataError(f"{where}: function calls are given twice (tool_calls, function_call)")
     if given and role != "assistant":
         raise DataError(f"{where}: a turn of the {role} calls functions; only the assistant does")
     if given:
@@ -78,11 +78,11 @@ def _turn(turn: Any, where: str, filled: bool) -> dict[str, Any]:
 
 
 def _is_learnt(kept: dict[str, Any], role: str, where: str) -> bool:
-    """Whether a turn's marks leave it to be learnt; takes them out of it."""
+    """Whether a turn is trained on, according to its marks, which are removed from it."""
     unreadable = [name for name in _UNREADABLE if name in kept]
     if unreadable:
         raise DataError(
-            f"{where}: {unreadable[0]} is {kept[unreadable[0]]!r:.60}, which cannot be honoured; allowed: "
+            f"{where}: {unreadable[0]} is {kept[unreadable[0]]!r:.60}, which is not supported; allowed: "
             f"{', '.join(MARKS)}, each 0 or 1, true or false, for a whole turn"
         )
     marks = {name: kept.pop(name) for name in MARKS if name in kept}
@@ -93,18 +93,18 @@ def _is_learnt(kept: dict[str, Any], role: str, where: str) -> bool:
         raise DataError(f"{where}: {', '.join(marks)} contradict each other")
     if role != "assistant" and any(marks.values()):
         raise DataError(
-            f"{where}: {next(iter(marks))} marks a turn of the {role} as one to learn; only what the assistant says is"
+            f"{where}: {next(iter(marks))} marks a turn of the {role} as trained on; only the assistant's turns are"
         )
     return all(marks.values()) or role != "assistant"
 
 
 def _text(content: Any, where: str) -> str:
-    """The text of a turn, which may come in parts."""
+    """The text of a turn, which may be a list of parts."""
     if isinstance(content, list):
         for part in content:
             kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
             if not isinstance(part, Mapping) or kind not in _TEXT_PARTS or not isinstance(part.get("text"), str):
-                raise DataError(f"{where}: a part of the content is {kind!r:.60}; only parts of text are read")
+                raise DataError(f"{where}: a part of the content is {kind!r:.60}; only text parts are allowed")
         return "".join(part["text"] for part in content)
     if not isinstance(content, str):
         raise DataError(f"{where}: the content is {content!r:.60}; expected text")
@@ -112,22 +112,22 @@ def _text(content: Any, where: str) -> str:
 
 
 def _calls(value: Any, where: str, filled: bool) -> Turns:
-    """Calls of functions as chat templates take them: {type: function, function: {name, arguments}}."""
+    """Function calls in the form of chat templates: {type: function, function: {name, arguments}}."""
     value = parsed(value, where)
     calls = []
     for call in value if isinstance(value, list) else [value]:
-        found = call.get("function", call) if isinstance(call, Mapping) else None
-        if not isinstance(found, Mapping) or not isinstance(found.get("name"), str):
-            raise DataError(f"{where}: {value!r:.80} is no call of a function; expected {{name, arguments}}")
-        arguments = _arguments(found, where)
-        made = {"name": found["name"], "arguments": without_unset(arguments) if filled else arguments}
+        body = call.get("function", call) if isinstance(call, Mapping) else None
+        if not isinstance(body, Mapping) or not isinstance(body.get("name"), str):
+            raise DataError(f"{where}: {value!r:.80} is not a function call; expected {{name, arguments}}")
+        arguments = _arguments(body, where)
+        function = {"name": body["name"], "arguments": without_unset(arguments) if filled else arguments}
         identity = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
-        calls.append({**identity, "type": "function", "function": made})
+        calls.append({**identity, "type": "function", "function": function})
     return calls
 
 
 def _arguments(call: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """The arguments of a call, nulls among them included."""
+    """The arguments of a call, including nulls."""
     given = [call[name] for name in _ARGUMENTS if call.get(name) is not None]
     other = [str(key) for key in call if key not in _CALL and call[key] is not None]
     arguments = parsed(given[0], f"{where}, arguments") if given else {}
@@ -141,10 +141,10 @@ def _arguments(call: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 
 def read_tools(value: Any, where: str) -> Turns | None:
-    """Functions that may be called, as chat templates take them: {type: function, function: schema}.
+    """Functions that may be called, in the form of chat templates: {type: function, function: schema}.
 
     Raises:
-        DataError: What is given is no schema of a function.
+        DataError: The value is not a schema of a function.
     """
     value = parsed(value, f"{where}, tools") if value else None
     if not value:
@@ -161,10 +161,10 @@ def read_tools(value: Any, where: str) -> Turns | None:
 
 
 def parsed(value: Any, where: str) -> Any:
-    """The value of a text that begins as a JSON list or object does; anything else unchanged.
+    """Parse a text that begins like a JSON list or object; return anything else unchanged.
 
     Raises:
-        DataError: It begins so and is no JSON, or is nested too deep.
+        DataError: Such a text is not JSON, or is nested too deep.
     """
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         return parse_json(value, DataError, where)
@@ -172,7 +172,7 @@ def parsed(value: Any, where: str) -> Any:
 
 
 def without_unset(value: Any) -> Any:
-    """Without what is null, at any depth: tables fill it in where only other rows have a field."""
+    """Remove nulls at any depth: tables fill them in for fields that only other rows have."""
     if isinstance(value, Mapping):
         return {key: without_unset(item) for key, item in value.items() if item is not None}
     return [without_unset(item) for item in value] if isinstance(value, list) else value

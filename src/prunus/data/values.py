@@ -1,4 +1,4 @@
-"""Rows of a file of JSON values, in whichever of the ways such files are written."""
+"""Rows of a file of JSON values, in any common layout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prunus.data.local import LocalRows
 
 
 def read_rows(file: Path, where: str) -> list[dict[str, Any]]:
-    """The rows of a file that is one JSON value a line, a list of them, or SQuAD's whole; none of an empty file.
+    """The rows of a file with one JSON value per line, a list of values, or SQuAD's object; none for an empty file.
 
     Raises:
         DataError: It is none of these.

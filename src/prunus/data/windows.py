@@ -1,4 +1,4 @@
-"""Held-out text in windows: every token of every document is predicted once, as lm-evaluation-harness does it."""
+"""Held-out text in windows: every token of every document is predicted once, as in lm-evaluation-harness."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from prunus.errors import DataError
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of one document, and what a model reads before it.
+    """A part of one document, and its context.
 
     Attributes:
-        ids: [n], the context and then the tokens to be predicted.
-        context: How many of the first ids are only read; at least 1.
-        size: The bytes of text that the predicted tokens stand for.
+        ids: [n], the context, then the tokens to be predicted.
+        context: The number of first ids that are only read; at least 1.
+        size: The UTF-8 bytes of the predicted tokens.
     """
 
     ids: np.ndarray
@@ -27,17 +27,18 @@ class Window:
 
     @property
     def predicted(self) -> int:
-        """How many tokens are predicted."""
+        """The number of predicted tokens."""
         return len(self.ids) - self.context
 
 
 def windows(tokens: Tokens, length: int) -> Iterator[Window]:
-    """The documents of a stream in windows of at most `length` tokens, none across two documents.
+    """The documents of a stream in windows of at most `length` tokens; no window spans two documents.
 
-    A document's first window follows `tokens.opening`; each further one follows the tokenizer's prefix and the token
-    before it. That is lm-evaluation-harness's `get_rolling_token_windows` with a context of one token, but that a
-    prefix, which models with a BOS cannot do without, stands before every window and not before the first alone. A
-    document's bytes are shared out by its tokens. Without an opening a document's first token is read, not predicted.
+    The context of a document's first window is `tokens.opening`; that of each further window is the tokenizer's prefix
+    and the token before the window. This is lm-evaluation-harness's `get_rolling_token_windows` with a context of one
+    token, with one difference: the prefix, without which models with a BOS fail, is put before every window, not only
+    before the first. A document's bytes are divided evenly among its tokens. Without an opening, a document's first
+    token is read but not predicted.
 
     Raises:
         DataError: `length` has no room for a token to be predicted.
@@ -45,7 +46,9 @@ def windows(tokens: Tokens, length: int) -> Iterator[Window]:
     prefix = np.asarray(tokens.prefix, dtype=tokens.ids.dtype)
     opening = np.asarray(tokens.opening, dtype=tokens.ids.dtype)
     if length < max(len(opening), len(prefix) + 1) + 1:
-        raise DataError(f"sequence_length: {length} has no room for a token behind the {len(prefix) + 1} before it")
+        raise DataError(
+            f"sequence_length: {length} has no room for a predicted token after a context of {len(prefix) + 1}"
+        )
     for start, end, size in zip(tokens.starts.tolist(), tokens.ends.tolist(), tokens.sizes.tolist(), strict=True):
         body = tokens.ids[start:end]
         if len(prefix) and np.array_equal(body[: len(prefix)], prefix):
@@ -59,7 +62,7 @@ def windows(tokens: Tokens, length: int) -> Iterator[Window]:
 
 
 def first_windows(tokens: Tokens, length: int, max_tokens: int) -> list[Window]:
-    """The windows of at most `length` tokens, until `max_tokens` are in them."""
+    """The first windows of at most `length` tokens, until they hold `max_tokens` tokens."""
     chosen: list[Window] = []
     total = 0
     for window in windows(tokens, length):

@@ -1,13 +1,13 @@
-"""Artifact folders: made under another name, recorded last, then put in place, so that what stands there is whole.
+"""Artifact folders: written under another name, recorded last, then renamed, so that a folder NAME is complete.
 
-What a kill can leave, and what the next start makes of it (`recover`):
+What a kill can leave, and how the next start continues (`recover`):
 
-    NAME.partial, no record      work under way: taken up if it is the same work
+    NAME.partial, no record      unfinished work: resumed if it is the same work
     NAME.partial with a record   a finished result: renamed
-    NAME with a record           a finished result; a claim and checkpoints in it are left over, and are removed
+    NAME with a record           a finished result; a leftover claim and leftover checkpoints are removed
 
-So a result is made in the order: record, rename, removal of claim and checkpoints; and it is taken up again in the
-order: claim, rename, removal of the record.
+A result is finished in this order: record, rename, removal of claim and checkpoints. It is reopened in this order:
+claim, rename, removal of the record.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from prunus.errors import ArtifactError
 from prunus.files import read_object, remove_unfinished, replace_json, sync
 from prunus.fingerprint import checksum
 from prunus.graph.integrity import remember
-from prunus.graph.records import HOLES, RECORD, other_settings, read_record, remedy, seal
+from prunus.graph.records import MISSING_GRADES, RECORD, other_settings, read_record, remedy, seal
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A result folder, there or yet to come.
+    """A result folder, which may not exist yet.
 
     Attributes:
-        path: Where it stands when it is finished.
-        key: 8 hex digits over all that decides its content.
+        path: The folder when it is finished.
+        key: The first 8 hex digits of its fingerprint.
     """
 
     path: Path
@@ -43,27 +43,27 @@ class Artifact:
 
     @property
     def partial(self) -> Path:
-        """Where it is made."""
+        """The folder while it is unfinished."""
         return self.path.with_name(self.path.name + ".partial")
 
     @property
     def record(self) -> dict[str, Any] | None:
-        """Its record, or None where it is not finished.
+        """Its record; None if it is not finished.
 
         Raises:
-            ArtifactError: The record cannot be read, or is of other work.
+            ArtifactError: The record cannot be read, or belongs to other work.
         """
         record = read_record(self.path)
         if record is None:
             if self.path.exists() and not (self.path.is_dir() and _is_empty(self.path)):
-                raise ArtifactError(f"{self.path}: exists, and is not a result of Prunus; choose another place for it")
+                raise ArtifactError(f"{self.path}: exists and is not a result of Prunus; choose another folder")
             return None
         if record["key"] != self.key:
             raise other_settings(self.path, record)
         return record
 
     def is_done(self) -> bool:
-        """Whether the result is there, with every file that its record names at its recorded size.
+        """Whether the result exists, with every recorded file at its recorded size.
 
         Raises:
             ArtifactError: A file is missing or of another size.
@@ -77,29 +77,29 @@ class Artifact:
                 raise ArtifactError(f"{file}: missing or not {facts['bytes']} bytes; {remedy(self.path)}")
         return True
 
-    def has_holes(self) -> bool:
-        """Whether it is there, but lacks what a judge did not say."""
+    def lacks_grades(self) -> bool:
+        """Whether it is finished but lacks grades that a judge did not return."""
         record = self.record
-        return record is not None and _has_holes(record)
+        return record is not None and _lacks_grades(record)
 
-    def is_whole(self) -> bool:
-        """Whether it is there and lacks nothing."""
-        return self.is_done() and not self.has_holes()
+    def is_complete(self) -> bool:
+        """Whether it is finished and lacks no grades."""
+        return self.is_done() and not self.lacks_grades()
 
     def has_begun(self) -> bool:
         """Whether an earlier run left it unfinished.
 
-        The claim says whose work a folder is; where there is none that can be read, the folder's name may.
+        The claim says which work a folder belongs to; without a readable claim, the key in the folder's name does.
         """
         if not self.partial.is_dir():
             return False
         return self._claim().get("key", self._key_of_name()) == self.key
 
     def recover(self) -> None:
-        """Bring what a kill left to one of two states: finished and in place, or unfinished.
+        """After a kill, bring the folder to one of two states: finished and renamed, or unfinished.
 
         Raises:
-            ArtifactError: The record cannot be read, or a result of other settings is in the way.
+            ArtifactError: The record cannot be read, or a result with other settings is in the way.
         """
         if self.record is not None:
             self._tidy()
@@ -107,53 +107,55 @@ class Artifact:
             self._put_in_place(record)
 
     def begin(self) -> Path:
-        """Make the folder to work in, or take up the one that a killed run of the same work left."""
+        """Make the folder to work in, or resume the one that a killed run of the same work left."""
         if not self.has_begun():
             self._clear_partial()
             self.partial.mkdir(parents=True)
         if self._claim().get("key") != self.key:
             replace_json(self.partial / CLAIM, {"key": self.key})
-        (self.partial / RECORD).unlink(missing_ok=True)  # of a result that lost files, or that is taken up again
+        (self.partial / RECORD).unlink(missing_ok=True)  # left by a result that lost files or is reopened
         return self.partial
 
     def reopen(self) -> None:
-        """Take a finished result up again, to go on from what is in it."""
+        """Make a finished result unfinished again, to continue from its content."""
         self._clear_partial()
         replace_json(self.path / CLAIM, {"key": self.key, "reopened": True})
         self.path.rename(self.partial)
         self.begin()
 
     def abandon(self) -> None:
-        """Remove what a failed step left, unless there is something in it to go on from."""
+        """Remove the folder of a failed step, unless a later run can resume from it."""
         kept = any(self.partial.glob(f"{CHECKPOINTS}/*/complete")) or self._claim().get("reopened")
         if not kept:
             shutil.rmtree(self.partial, ignore_errors=True)
 
     def finish(self, record: Mapping[str, Any]) -> None:
-        """Write the record, with the size and checksum of every file, and put the folder in place.
+        """Write the record, with the size and checksum of every file, and rename the folder.
 
-        Checkpoints go last, and stay where a judge left holes, since the answers to be judged are among them.
+        Checkpoints are removed last. They are kept if grades are missing, since they hold the answers to be judged.
 
         Raises:
-            ArtifactError: A figure is not finite.
-            OSError: The disk is full or fails; the work is kept, to be finished by the next start.
+            ArtifactError: A metric is not finite.
+            OSError: The disk is full or fails; the work is kept for the next run to finish.
         """
         remove_unfinished(self.partial)
         (self.partial / RECORD).unlink(missing_ok=True)
-        results = self._results(_has_holes(record))
-        if (self.partial / CHECKPOINTS).is_dir():  # which are removed below, and are not made again in minutes
+        results = self._results(_lacks_grades(record))
+        if (self.partial / CHECKPOINTS).is_dir():  # they are removed below and took long to make: flush results first
             for file in results:
                 sync(file)
         files = {str(file.relative_to(self.partial)): _facts(file) for file in results}
         try:
             whole = json.loads(json.dumps({"key": self.key, **record, "files": files}, allow_nan=False))
         except ValueError:
-            raise ArtifactError(f"{self.partial}: a figure in its record is not finite, which JSON has not") from None
+            raise ArtifactError(
+                f"{self.partial}: its metrics hold NaN or infinity, which JSON cannot represent"
+            ) from None
         replace_json(self.partial / RECORD, {**whole, "seal": seal(whole)})
         self._put_in_place(whole)
 
     def remove(self) -> None:
-        """Remove a finished result, so that a kill in between leaves none that lacks files."""
+        """Remove a finished result, in an order in which a kill never leaves a finished one without its files."""
         if self.path.is_dir():
             self._clear_partial()
             self.path.rename(self.partial)
@@ -161,26 +163,26 @@ class Artifact:
             shutil.rmtree(self.partial, ignore_errors=True)
 
     def _claim(self) -> dict[str, Any]:
-        """What the claim says; nothing where there is none, or none that can be read."""
+        """The content of the claim; empty if it is missing or cannot be read."""
         with suppress(ArtifactError):
             claim = read_object(self.partial / CLAIM, ArtifactError)
             return claim if isinstance(claim.get("key"), str) else {}
         return {}
 
     def _key_of_name(self) -> str | None:
-        """The key, where it is part of the folder's name."""
+        """The key, if it is part of the folder's name."""
         return self.key if self.path.name.endswith(f"-{self.key}") else None
 
     def _finished_in_partial(self) -> dict[str, Any] | None:
-        """The record of a result that was not put in place, if it has all of its files.
+        """The record of a finished result that was not renamed yet, if it has all of its files.
 
         Raises:
-            ArtifactError: It is of other work, which would be lost.
+            ArtifactError: It belongs to other work, which would be lost.
         """
         try:
             record = read_record(self.partial)
         except ArtifactError:
-            return None  # work under way, with a record that was damaged
+            return None  # unfinished work with a damaged record
         if record is None or not all(_has_size(self.partial / name, facts) for name, facts in record["files"].items()):
             return None
         if record["key"] != self.key:
@@ -188,7 +190,7 @@ class Artifact:
         return record
 
     def _clear_partial(self) -> None:
-        """Remove unfinished work of other settings, never a finished result."""
+        """Remove unfinished work with other settings; never a finished result."""
         self._finished_in_partial()
         shutil.rmtree(self.partial, ignore_errors=True)
 
@@ -199,7 +201,7 @@ class Artifact:
         return [file for file in files if with_checkpoints or checkpoints not in file.parents]
 
     def _put_in_place(self, record: Mapping[str, Any]) -> None:
-        """Rename a folder that is recorded, and remove what is no part of the result."""
+        """Rename a recorded folder, and remove what is not part of the result."""
         sync(self.partial)
         if self.path.exists():
             self.path.rmdir()  # an empty folder that the user made
@@ -209,15 +211,15 @@ class Artifact:
         remember(self.path, record)
 
     def _tidy(self) -> None:
-        """Remove what a finished result has left of its making; where nothing can be written, it stays."""
+        """Remove the claim and the checkpoints of a finished result; a read-only folder keeps them."""
         with suppress(OSError):
             (self.path / CLAIM).unlink(missing_ok=True)
-        if not self.has_holes():
+        if not self.lacks_grades():
             shutil.rmtree(self.path / CHECKPOINTS, ignore_errors=True)
 
 
-def _has_holes(record: Mapping[str, Any]) -> bool:
-    return bool(record.get("metrics", {}).get(HOLES))
+def _lacks_grades(record: Mapping[str, Any]) -> bool:
+    return bool(record.get("metrics", {}).get(MISSING_GRADES))
 
 
 def _has_size(file: Path, facts: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""What a plan takes from outside: models and text, from this machine or from the hub."""
+"""The external inputs of a plan: models and text, from this machine or from the hub."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from prunus.models.locate import Located
 
 
 class FindModel(Protocol):
-    """How a model is found by its path; `pipeline.unpacking.find_model` is the one there is."""
+    """A function that locates a model by its path; `pipeline.unpacking.find_model` implements it."""
 
     def __call__(self, path: str, revision: str | None, where: str, weights: bool = True) -> Located:
-        """The model; without `weights` its config and tokenizer are enough."""
+        """Locate the model; without `weights`, only its config and tokenizer are needed."""
 
 
 @dataclass(frozen=True)
 class Hub:
-    """Finds models and text. A preview fetches no weights, and notes what the hub does not give.
+    """Locates models and text. A preview downloads no weights, and records what the hub does not provide.
 
     Attributes:
-        find: How models are found.
-        preview: Whether a plan is all that is made. Otherwise what cannot be fetched is an error.
-        missing: What could not be fetched, as messages; only of a preview.
+        find: Locates a model.
+        preview: Whether only a plan is made. Otherwise a failed download is an error.
+        missing: Messages about failed downloads; only in a preview.
     """
 
     find: FindModel
@@ -37,11 +37,11 @@ class Hub:
     missing: list[str] = field(default_factory=list)
 
     @contextmanager
-    def may_miss(self) -> Iterator[None]:
-        """Do what needs the hub; in a preview note what it does not give, and go on behind the block.
+    def tolerate_missing(self) -> Iterator[None]:
+        """Run a block that needs the hub; in a preview, record a failed download and continue after the block.
 
         Raises:
-            HubError: The hub does not give something, and this is no preview.
+            HubError: A download failed, and this is not a preview.
         """
         try:
             yield
@@ -52,17 +52,17 @@ class Hub:
                 self.missing.append(str(error))
 
     def model(self, path: str, where: str, revision: str | None = None, check: bool = False) -> Located:
-        """Find a model.
+        """Locate a model.
 
         Args:
             path: A folder, a GGUF file, or an id on the hub.
             where: The name of the option, for messages.
             revision: The commit on the hub.
-            check: Whether its weights' headers are compared with its config; a preview has none of the hub's.
+            check: Compare its weights' headers with its config; skipped in a preview for models on the hub.
 
         Raises:
-            ModelError: It is not there, or cannot be used.
-            HubError: The hub does not give it.
+            ModelError: It does not exist, or cannot be used.
+            HubError: It cannot be fetched from the hub.
         """
         model = self.find(path, revision, where, weights=not self.preview)
         if check and not (self.preview and model.source):
@@ -70,13 +70,13 @@ class Hub:
         return model
 
     def given_model(self, path: str, where: str, check: bool = False) -> Given:
-        """A model as an input; in a preview by name alone where the hub does not give it."""
-        with self.may_miss():
+        """A model as an input; in a preview, identified by name only if it cannot be fetched."""
+        with self.tolerate_missing():
             return given_model(self.model(path, where, check=check))
         return Given(path, path)
 
     def given_sources(self, sources: Sequence[SourceRef], where: str) -> Given:
-        """Text as an input; in a preview by name alone where the hub does not give it."""
+        """Text as an input; in a preview, identified by name only if it cannot be fetched."""
         try:
             return Given(sources, sources_fingerprint(sources, where))
         except HubError:

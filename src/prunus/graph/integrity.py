@@ -1,4 +1,4 @@
-"""Whether artifacts hold what their records say: checksums, read once for as long as the files do not change."""
+"""Comparison of artifacts with their records: by checksums, computed again only for files that changed since."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ CARD = "README.md"
 _MEMORY = ".verified"
 _TEXT = (".json", ".jsonl")
 _FRESH_NS = 100_000_000  # a file may change again within one tick of the file system's clock
-_SHOWN_FROM = 1 << 30  # bytes from which reading takes long enough to be shown
+_SHOWN_FROM = 1 << 30  # bytes from which reading takes long enough to show its progress
 
 Stamp = list[int]
-"""Size, time of the content, time of the inode (both in ns) and number of the inode."""
+"""Size in bytes, mtime and ctime in ns, and inode number."""
 
 
 class Memory:
-    """Which files of an artifact were found to be right, and what they looked like then.
+    """The files of an artifact that were verified, and their stamps at that time.
 
-    It lies in `.verified` of the folder above. Where nothing can be written, nothing is remembered.
+    Stored in `.verified` in the parent folder; not stored if that is read-only.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,16 +40,17 @@ class Memory:
             self.known = read_object(self.file, ArtifactError)
 
     def holds(self, name: str, xxh3: str, stamp: Stamp | None) -> bool:
-        """Whether a file is the one that was found to have this checksum."""
+        """Whether a file with this stamp was verified to have this checksum."""
         return stamp is not None and self.known.get(name) == [xxh3, *stamp]
 
     def keep(self, record: Mapping[str, Any], stamps: Mapping[str, Stamp | None], read_at: int) -> None:
-        """Remember that files of an artifact are right.
+        """Store that files of an artifact are verified.
 
         Args:
             record: The artifact's record.
-            stamps: What these files looked like before they were read.
-            read_at: When that was, in ns; files that changed just before may change again unseen, and are left out.
+            stamps: The files' stamps, taken before they were read.
+            read_at: That time, in ns. Files changed just before it are left out: a second change within one tick of
+                the clock would not show.
         """
         old = {name: stamp for name, stamp in stamps.items() if stamp and max(stamp[1:3]) < read_at - _FRESH_NS}
         known = {name: facts for name, facts in self.known.items() if name not in stamps}
@@ -62,15 +63,15 @@ class Memory:
 
 
 def check_artifact(folder: Path, console: Console, text_only: bool = False) -> None:
-    """Compare the files of a finished artifact with its record; those that did not change since are passed over.
+    """Compare the files of a finished artifact with its record; verified files that did not change are skipped.
 
     Args:
-        folder: The artifact; a folder without a record is none, and is passed over.
-        console: Shows the progress where there is much to read.
-        text_only: Whether only JSON and JSON Lines are to be read, and weights are not.
+        folder: The artifact; a folder without a record is skipped.
+        console: Shows the progress if there is much to read.
+        text_only: Compare only JSON and JSON Lines, not weights.
 
     Raises:
-        ArtifactError: A file is missing or damaged; names it, and says what to remove.
+        ArtifactError: A file is missing or damaged; the message names it, and says what to remove.
     """
     record = read_record(folder)
     if record is None:
@@ -87,17 +88,17 @@ def check_artifact(folder: Path, console: Console, text_only: bool = False) -> N
 
 
 def remember(folder: Path, record: Mapping[str, Any]) -> None:
-    """Note that the files of an artifact are those of its record, which was made from them just now."""
+    """Store that an artifact's files are verified, right after its record was made from them."""
     Memory(folder).keep(record, {name: _stamp(folder / name) for name in record["files"]}, time.time_ns())
 
 
 def damages(folder: Path, record: Mapping[str, Any], console: Console, names: list[str] | None = None) -> Iterator[str]:
-    """What is wrong with the files of an artifact, one message each; every file is read.
+    """Read all files of an artifact, and yield a message for each that is missing or damaged.
 
     Args:
         folder: The artifact.
         record: Its record.
-        console: Shows the progress where there is much to read.
+        console: Shows the progress if there is much to read.
         names: The files to read; all by default.
     """
     if record.get("seal", seal(record)) != seal(record):
@@ -116,30 +117,30 @@ def damages(folder: Path, record: Mapping[str, Any], console: Console, names: li
 
 
 def unexpected(folder: Path, record: Mapping[str, Any]) -> list[str]:
-    """The files in an artifact that its record does not name; model cards and what a kill left are none of these."""
-    found = []
+    """The files in an artifact that its record does not name, except model cards and leftovers of a kill."""
+    result = []
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder)
         if file.is_dir() or str(name) in record["files"] or name.name == CARD or name.parts[0] == CHECKPOINTS:
             continue
         if str(name) not in (RECORD, CLAIM):
-            found.append(str(name))
-    return found
+            result.append(str(name))
+    return result
 
 
 def _damage(file: Path, facts: Mapping[str, Any]) -> str | None:
-    """What is wrong with one file, or None."""
+    """A message if the file is missing or damaged, else None."""
     if not file.is_file():
         return f"{file}: missing"
     size = file.stat().st_size
     if size != facts["bytes"]:
-        return f"{file}: {size} bytes, and its record says {facts['bytes']}"
+        return f"{file}: {size} bytes; recorded: {facts['bytes']}"
     try:
-        found = checksum(file)
+        actual = checksum(file)
     except OSError as error:
         return f"{file}: cannot be read: {error.strerror or error}"
-    if found != facts["xxh3"]:
-        return f"{file}: damaged: its checksum is {found}, and its record says {facts['xxh3']}"
+    if actual != facts["xxh3"]:
+        return f"{file}: damaged: its checksum is {actual}; recorded: {facts['xxh3']}"
     return None
 
 

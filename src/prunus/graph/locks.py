@@ -1,4 +1,4 @@
-"""Locks on folders that are worked in. The system lets go of them when a process dies, however it dies."""
+"""Locks on folders in use. The system releases them when a process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from prunus.errors import ArtifactError
 
 
 @contextmanager
-def alone_in(root: Path) -> Iterator[None]:
-    """Hold the folder of a run for as long as the context is open.
+def lock_run(root: Path) -> Iterator[None]:
+    """Lock the folder of a run while the context is open.
 
     Raises:
-        ArtifactError: Another run holds it.
+        ArtifactError: Another run has locked it.
     """
     with (root / ".lock").open("w") as handle:
-        if not _taken(handle, wait=False):
-            raise ArtifactError(f"{root}: another run is at work here; wait for it, or choose another --out")
+        if not _locked(handle, wait=False):
+            raise ArtifactError(f"{root}: another run uses this folder; wait for it, or choose another --out")
         yield
 
 
 @contextmanager
-def alone_at(place: Path, console: Console | None = None) -> Iterator[None]:
-    """Hold the place of one result for as long as the context is open.
+def lock_result(folder: Path, console: Console | None = None) -> Iterator[None]:
+    """Lock the folder of one result while the context is open.
 
-    The lock is a file next to it, which is removed afterwards: the place itself is renamed while it is made.
+    The lock is a file next to the folder, since the folder is renamed when it is finished. It is removed afterwards.
 
     Args:
-        place: The folder, there or not.
-        console: Where given, whoever holds it is waited for, and the user is told.
+        folder: The folder, which may not exist yet.
+        console: If given, wait until the lock is free, and print that.
 
     Raises:
-        ArtifactError: Another command holds it, and nobody is to wait.
+        ArtifactError: Another command has locked it, and `console` is not given.
     """
-    place.parent.mkdir(parents=True, exist_ok=True)
-    file = place.with_name(f".{place.name}.lock")
-    handle = _held(file, wait=False)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    file = folder.with_name(f".{folder.name}.lock")
+    handle = _acquired(file, wait=False)
     if handle is None:
         if console is None:
-            raise ArtifactError(f"{place}: another command writes this result; wait for it, or choose another --out")
-        console.say(f"waiting for another command, which makes {place}")
-        handle = _held(file, wait=True)
-    assert handle is not None  # it was waited for
+            raise ArtifactError(f"{folder}: another command writes this result; wait for it, or choose another --out")
+        console.say(f"waiting for another command that writes {folder}")
+        handle = _acquired(file, wait=True)
+    assert handle is not None  # with wait=True
     with handle:
         try:
             yield
@@ -55,27 +55,27 @@ def alone_at(place: Path, console: Console | None = None) -> Iterator[None]:
             file.unlink(missing_ok=True)
 
 
-def _held(file: Path, wait: bool) -> IO[str] | None:
-    """The lock file, open and held; None where another process holds it and nobody is to wait."""
+def _acquired(file: Path, wait: bool) -> IO[str] | None:
+    """The lock file, open and locked; None if another process has locked it and `wait` is false."""
     while True:
         handle = file.open("w", encoding="utf-8")
-        if not _taken(handle, wait):
+        if not _locked(handle, wait):
             handle.close()
             return None
         if _is_named(handle, file):
             return handle
-        handle.close()  # whoever held it before removed it: a new one has to be made
+        handle.close()  # the previous owner removed it: create a new one
 
 
 def _is_named(handle: IO[str], file: Path) -> bool:
-    """Whether an open file still has its name."""
+    """Whether the path still refers to the open file."""
     try:
         return os.path.samestat(file.stat(), os.fstat(handle.fileno()))
     except FileNotFoundError:
         return False
 
 
-def _taken(handle: IO[str], wait: bool) -> bool:
+def _locked(handle: IO[str], wait: bool) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""The records of finished artifacts: read, and checked to be what a step writes before anybody relies on them."""
+"""The records of finished artifacts: read, and validated before they are used."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from prunus.files import read_object
 from prunus.fingerprint import digest
 
 RECORD = "artifact.json"
-HOLES = "judge_holes"
-"""The metric that says how many grades a judge has not given yet; a step with any is taken up again by the next run."""
+MISSING_GRADES = "judge_holes"
+"""The metric that counts the grades that a judge has not returned; the next run continues a step that has any."""
 
 
 class FileFacts(BaseModel):
@@ -27,7 +27,7 @@ class FileFacts(BaseModel):
 
 
 class _Shape(BaseModel):
-    """What every record has; the rest of it depends on the step and is checked where it is read."""
+    """The fields common to all records; others depend on the step and are checked where they are read."""
 
     model_config = ConfigDict(strict=True)
 
@@ -39,10 +39,10 @@ class _Shape(BaseModel):
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record in a folder, or None where there is none.
+    """The record in a folder; None if there is none.
 
     Raises:
-        ArtifactError: It cannot be read, or is no record; says what to remove.
+        ArtifactError: It cannot be read, or is not a valid record; the message says what to remove.
     """
     file = folder / RECORD
     if not file.is_file():
@@ -61,17 +61,17 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def seal(record: Mapping[str, Any]) -> str:
-    """A checksum over all of a record but the checksum itself, whatever its spelling."""
+    """A checksum over a record without its own checksum, independent of JSON formatting."""
     return digest({key: value for key, value in record.items() if key != "seal"})[:32]
 
 
 def remedy(folder: Path) -> str:
-    """What to do about a damaged artifact."""
+    """The advice about a damaged artifact, for messages."""
     return f"remove {folder} to make it again"
 
 
 def other_settings(folder: Path, record: Mapping[str, Any]) -> ArtifactError:
-    """That a result of other work is in the way."""
+    """The error for a result of other work that is in the way."""
     return ArtifactError(f"{folder}: holds the result of other settings ({record['key']}); move it away first")
 
 

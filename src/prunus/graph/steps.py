@@ -1,4 +1,4 @@
-"""What a plan is made of: steps, and what comes to them from outside."""
+"""The nodes of a plan: steps and external inputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prunus.models.locate import Located
 
 @dataclass(frozen=True)
 class Given:
-    """An input from outside: what it is, and a digest of what it holds."""
+    """An external input, which no step makes: its value, and a digest of its content."""
 
     value: Any
     fingerprint: str
@@ -25,15 +25,15 @@ class Given:
 
 @dataclass(frozen=True)
 class Step:
-    """One piece of work and the folder that it makes.
+    """One step of a plan, and the folder that it writes.
 
     Attributes:
-        subject: Whose it is: `data`, `teacher` or a student's name; also the folder above.
-        label: What to call it there: its kind, or its kind and what is special about it.
-        config: The options; their class says which room does the work.
-        inputs: By the names of the room's `Inputs`.
+        subject: What it belongs to: `data`, `teacher` or a student's name; also the name of the parent folder.
+        label: Its name there: its kind, or its kind and a suffix.
+        config: The options; their class determines the package that does the work.
+        inputs: Its inputs, by the names in the package's `Inputs`.
         root: The folder of the run.
-        place: Where the result stands, if not at `root/subject/label-key`.
+        place: The folder of the result, if not `root/subject/label-key`.
     """
 
     subject: str
@@ -45,35 +45,35 @@ class Step:
 
     @property
     def kind(self) -> str:
-        """The room that does it."""
+        """The kind of step, which names the package that does the work."""
         return str(type(self.config).kind)
 
     @property
     def name(self) -> str:
-        """What to call it in tables."""
+        """Its name in tables."""
         return f"{self.subject} {self.label}"
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest of all that decides the result: kind, revision, options, inputs."""
+        """A digest of everything that decides the result: kind, revision, options, inputs."""
         inputs = {name: given.fingerprint for name, given in self.inputs.items()}
         return digest([self.kind, self.config.revision, self.config.identity(), inputs])
 
     @cached_property
     def artifact(self) -> Artifact:
-        """The folder that it makes."""
+        """The folder that it writes."""
         key = self.fingerprint[:8]
         return Artifact(self.place or self.root / self.subject / f"{self.label}-{key}", key)
 
     @property
     def value(self) -> Path:
-        """What other steps take in: its folder, as `Given` has what comes from outside."""
+        """Its folder, which is the value of the input in steps that read it (compare `Given.value`)."""
         return self.artifact.path
 
     def state(self) -> str:
-        """`done`, or why it is to be done."""
+        """`done`, or the reason why the step must run."""
         if self.artifact.is_done():
-            return "needs judging" if self.artifact.has_holes() else "done"
+            return "needs judging" if self.artifact.lacks_grades() else "done"
         if self.artifact.has_begun():
             return "incomplete"
         before = list(self.artifact.path.parent.glob(f"{self.label}-????????"))
@@ -81,15 +81,15 @@ class Step:
 
 
 def tokens_step(config: TokensConfig, sources: Given, tokenizer: Step | Given, label: str, root: Path) -> Step:
-    """The step that tokenises some sources, under the label that it shows."""
+    """The step that tokenises some sources; `label` is its name in the run."""
     return Step("data", label, config, {"sources": sources, "tokenizer": tokenizer}, root)
 
 
 def given_model(model: Located) -> Given:
-    """A model from outside as an input."""
+    """An external model as an input."""
     return Given(model.folder.path, model.fingerprint())
 
 
 def given_tokenizer(model: Located) -> Given:
-    """A model's tokenizer from outside as an input."""
+    """An external model's tokenizer as an input."""
     return Given(model.folder.path, model.tokenizer_fingerprint())

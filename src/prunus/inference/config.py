@@ -1,4 +1,4 @@
-"""Options of writing: who writes, and how tokens are drawn."""
+"""Options of text generation: by transformers or a server, and how tokens are sampled."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class ServerConfig(Config):
 
 
 @dataclass(frozen=True)
-class Writing:
-    """How answers are written, as a step says it.
+class GenerationOptions:
+    """How a step generates answers.
 
     Attributes:
-        max_new_tokens: Tokens of an answer, at most.
-        temperature: What logits are divided by before a token is drawn; 0 takes the likeliest.
-        top_p: Draw among the likeliest tokens that together have this probability.
-        seed: Of every draw, together with a prompt's number.
-        stop: Texts before which an answer ends.
-        server: Who writes, if not transformers.
+        max_new_tokens: The most tokens of an answer.
+        temperature: Logits are divided by it before sampling; 0 is greedy.
+        top_p: Sample among the likeliest tokens that together have this probability.
+        seed: Seeds the sampling of an answer, together with its prompt's number.
+        stop: Stop strings; an answer ends before the first of them.
+        server: The server that generates; transformers does if its URL is unset.
         where: The option's path that errors name.
     """
 

@@ -1,4 +1,4 @@
-"""Drawing tokens so that a prompt's answer is the same whatever prompts stand beside it.
+"""Sampling in which a prompt's answer does not depend on the other prompts in its batch.
 
 B batch, T new tokens, V vocabulary
 """
@@ -11,19 +11,19 @@ from transformers import LogitsProcessor
 
 
 def draws(seed: int, numbers: list[int], count: int) -> torch.Tensor:
-    """For each prompt, by its number, the chances that its tokens are drawn with: [B, T] in [0, 1)."""
+    """Uniform random numbers for the tokens of each prompt, seeded by its number: [B, T] in [0, 1)."""
     rows = [np.random.default_rng([seed, number]).random(count) for number in numbers]
     return torch.tensor(np.array(rows)).float()
 
 
-def sample(logits: torch.Tensor, chance: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
-    """The token at which the sum of probabilities passes `chance`: [B, V] and [B] to [B].
+def sample(logits: torch.Tensor, uniform: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
+    """Inverse-CDF sampling: the first token whose cumulative probability exceeds `uniform`. [B, V] and [B] to [B].
 
     Args:
         logits: In float32.
-        chance: In [0, 1].
+        uniform: Random numbers in [0, 1].
         temperature: Above 0.
-        top_p: Only the likeliest tokens that together have this probability are kept (nucleus sampling, arXiv
+        top_p: Keep only the likeliest tokens that together have this probability (nucleus sampling, arXiv
             1904.09751).
     """
     probabilities = torch.softmax(logits / temperature, dim=-1)
@@ -33,26 +33,26 @@ def sample(logits: torch.Tensor, chance: torch.Tensor, temperature: float, top_p
         probabilities = torch.zeros_like(falling).scatter(-1, order, torch.where(before < top_p, falling, 0.0))
     total = probabilities.cumsum(dim=-1)
     whole = total[:, -1:].contiguous()
-    passed = torch.searchsorted(total, chance[:, None] * whole, right=True)
-    last = torch.searchsorted(total, whole)  # the last token of any probability, where rounding says `whole`
+    passed = torch.searchsorted(total, uniform[:, None] * whole, right=True)
+    last = torch.searchsorted(total, whole)  # the last token with a probability above 0, if rounding gives `whole`
     return torch.minimum(passed, last)[:, 0]
 
 
-class Drawn(LogitsProcessor):
-    """Leaves of each row the one token that is drawn, so that greedy decoding takes it.
+class SeededSampling(LogitsProcessor):
+    """Samples a token for each row and masks all others, so that greedy decoding picks it.
 
     Args:
-        chances: [B, T], as `draws` gives them.
+        uniform: Random numbers [B, T], as `draws` returns them.
         start: Length of the prompts with their padding.
         temperature: Above 0.
         top_p: As in `sample`.
     """
 
-    def __init__(self, chances: torch.Tensor, start: int, temperature: float, top_p: float) -> None:
-        self.chances, self.start, self.temperature, self.top_p = chances, start, temperature, top_p
+    def __init__(self, uniform: torch.Tensor, start: int, temperature: float, top_p: float) -> None:
+        self.uniform, self.start, self.temperature, self.top_p = uniform, start, temperature, top_p
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities of what is drawn: 0 there and -inf elsewhere, [B, V]."""
-        chance = self.chances[:, input_ids.shape[1] - self.start]
-        drawn = sample(scores.float(), chance, self.temperature, self.top_p)
+        """Log-probabilities [B, V]: 0 for the sampled token, -inf for the others."""
+        uniform = self.uniform[:, input_ids.shape[1] - self.start]
+        drawn = sample(scores.float(), uniform, self.temperature, self.top_p)
         return torch.full_like(scores, -torch.inf).scatter(-1, drawn[:, None], 0.0)

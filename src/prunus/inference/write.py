@@ -1,4 +1,4 @@
-"""Answering many prompts, by whoever writes, so that no answer is ever asked for twice."""
+"""Generating the answers to many prompts, by transformers or a server, each only once."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from transformers import PreTrainedModel
 
 from prunus.console import Progress
 from prunus.inference import local, server
-from prunus.inference.answers import Kept
-from prunus.inference.config import Writing
+from prunus.inference.answers import AnswerStore
+from prunus.inference.config import GenerationOptions
 from prunus.inference.prompts import Prompt
 
 
 def write_all(
-    portions: list[list[Prompt]],
-    writing: Writing,
+    batches: list[list[Prompt]],
+    options: GenerationOptions,
     model: Callable[[], PreTrainedModel],
     tokenizer: Any,
-    kept: Kept,
+    store: AnswerStore,
     progress: Progress,
 ) -> None:
-    """Answer the prompts that have no answer yet.
+    """Generate the answers that are not in the store yet.
 
     Args:
-        portions: What transformers answers at once, as `prompts.batches` makes them; of several processes, one's share.
-        writing: How, and by whom.
-        model: Gives the model, where transformers writes and there is something left to write.
-        tokenizer: The model's.
-        kept: Where the answers are, and go.
-        progress: Told how many there are.
+        batches: The prompts in batches, as `prompts.batches` makes them; with several processes, this process's share.
+        options: How they are generated.
+        model: Loads the model; called only if transformers generates and prompts are left.
+        tokenizer: The model's tokenizer.
+        store: The answers so far; new ones are added.
+        progress: Updated with the number of answers.
 
     Raises:
         DataError: The server refuses a prompt.
         HubError: The server does not answer.
         ModelError: The model cannot be loaded.
     """
-    todo = [left for batch in portions if (left := [prompt for prompt in batch if prompt.number not in kept])]
+    todo = [left for batch in batches if (left := [prompt for prompt in batch if prompt.number not in store])]
     if not todo:
         return
-    if writing.server.url:
-        answers = server.answers(todo, writing, tokenizer)
+    if options.server.url:
+        answers = server.answers(todo, options, tokenizer)
     else:
-        answers = local.answers(todo, writing, model(), tokenizer)
-    with kept.writing() as file:
+        answers = local.answers(todo, options, model(), tokenizer)
+    with store.writing() as file:
         for number, answer in answers:
-            kept.add(file, number, answer)
-            progress.update(len(kept))
+            store.add(file, number, answer)
+            progress.update(len(store))

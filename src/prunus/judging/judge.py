@@ -1,4 +1,4 @@
-"""Grades by a judge, as MT-Bench gives them (Zheng et al. 2023, arXiv 2306.05685): answer by answer, from 1 to 10."""
+"""Grades by a judge as in MT-Bench (Zheng et al. 2023, arXiv 2306.05685): each answer by itself, from 1 to 10."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from prunus.errors import DataError, HubError
 from prunus.files import read_json_lines
 from prunus.fingerprint import digest
 from prunus.judging.config import JudgeConfig
-from prunus.judging.prompts import Asked, rating
+from prunus.judging.prompts import JudgePrompt, rating
 
 KEY = "PRUNUS_JUDGE_KEY"
 SAVED = "judgements.jsonl"
-_GIVE_UP = 3  # failed requests in a row after which no more is asked
-_Place = TypeVar("_Place", bound=Hashable)
+_GIVE_UP = 3  # failed requests in a row after which no more are sent
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 @dataclass
 class Tally:
-    """What came of asking a judge.
+    """Counts of what a judge returned.
 
     Attributes:
         asked: Answers to grade.
-        graded: Those that have a grade.
-        malformed: Those whose verdict has no grade in it.
-        missing: Those without a verdict; the next run asks for it.
-        refused: Those of them whose request the judge does not take, and may never take.
-        failed: Requests that got no verdict.
-        hole: Why verdicts are missing, if any are.
+        graded: Answers with a grade.
+        malformed: Answers whose verdict contains no grade.
+        missing: Answers without a verdict; the next run requests it again.
+        refused: The missing ones whose request the server rejected, so that a retry may not help.
+        failed: Requests without a verdict.
+        hole: The reason of missing verdicts, if there are any.
     """
 
     asked: int = 0
@@ -49,13 +49,13 @@ class Tally:
 
 @dataclass(frozen=True)
 class Judge:
-    """A judge, and what it has said so far, so that nothing is asked twice.
+    """A judge and its verdicts so far, so that no verdict is requested twice.
 
     Attributes:
-        config: Who it is.
-        saved: The file of its verdicts, one a line.
+        config: The judge's options.
+        saved: The file of its verdicts, one per line.
         where: The option's path that errors name, such as `evaluate.judge`.
-        tally: What came of it.
+        tally: Counts of its verdicts.
     """
 
     config: JudgeConfig
@@ -63,27 +63,34 @@ class Judge:
     where: str
     tally: Tally = field(default_factory=Tally)
 
-    def grade(self, wanted: Mapping[_Place, Asked], console: Console) -> dict[_Place, float]:
-        """The grades of all answers, by where each stands; those that cannot be had are left out.
+    def grade(self, prompts: Mapping[_Key, JudgePrompt], console: Console) -> dict[_Key, float]:
+        """Have answers graded.
+
+        Args:
+            prompts: The prompts to the judge, by any key.
+            console: Shows the progress.
+
+        Returns:
+            The grades, by the same keys; missing ones are left out.
 
         Raises:
             DataError: The file of verdicts is damaged.
         """
-        self.tally.asked = len(wanted)
+        self.tally.asked = len(prompts)
         if self.config.url is None:
             self.tally.hole = f"{self.where}.url: no judge is given"
-            self.tally.missing = len(wanted)
+            self.tally.missing = len(prompts)
             return {}
         known = self._known()
-        left = {digest(asked): asked for asked in wanted.values()}
-        left = {key: asked for key, asked in left.items() if key not in known}
-        done = len(wanted) - len(left)
+        left = {digest(prompt): prompt for prompt in prompts.values()}
+        left = {key: prompt for key, prompt in left.items() if key not in known}
+        done = len(prompts) - len(left)
         refused: set[str] = set()
         with (
-            console.progress("judge", len(wanted), "verdicts") as progress,
-            self.saved.open("a", encoding="utf-8", errors="backslashreplace") as file,  # half a pair, as JSON has it
+            console.progress("judge", len(prompts), "verdicts") as progress,
+            self.saved.open("a", encoding="utf-8", errors="backslashreplace") as file,  # lone surrogates, as in JSON
         ):
-            for key, verdict in self._ask(left):
+            for key, verdict in self._request(left):
                 progress.update(done := done + 1)
                 if isinstance(verdict, HubError):
                     self._note(verdict)
@@ -93,12 +100,12 @@ class Judge:
                 line = {"key": key, "rating": known[key], "prompt": left[key][1], "verdict": verdict}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 file.flush()
-        keys = {place: digest(asked) for place, asked in wanted.items()}
-        grades = {place: grade for place, key in keys.items() if (grade := known.get(key)) is not None}
+        keys = {name: digest(prompt) for name, prompt in prompts.items()}
+        grades = {name: grade for name, key in keys.items() if (grade := known.get(key)) is not None}
         self.tally.graded = len(grades)
         self.tally.missing = sum(key not in known for key in keys.values())
         self.tally.refused = sum(key in refused for key in keys.values())
-        self.tally.malformed = len(wanted) - len(grades) - self.tally.missing
+        self.tally.malformed = len(prompts) - len(grades) - self.tally.missing
         return grades
 
     def _note(self, error: HubError) -> None:
@@ -106,37 +113,37 @@ class Judge:
         self.tally.hole = str(error)
 
     def _known(self) -> dict[str, float | None]:
-        """The grades that are saved; a line that a kill left unfinished is cut off."""
+        """The saved grades, by digest of the prompt; a last line that a kill left unfinished is removed."""
         if not self.saved.exists():
             return {}
         os.truncate(self.saved, self.saved.read_bytes().rfind(b"\n") + 1)
-        found = {}
+        result = {}
         for row in read_json_lines(self.saved, DataError):
             if isinstance(row, dict) and isinstance(row.get("key"), str) and isinstance(row.get("verdict"), str):
-                found[row["key"]] = rating(row["verdict"])  # any other row is none, and is asked for again
-        return found
+                result[row["key"]] = rating(row["verdict"])  # other rows are ignored, and requested again
+        return result
 
-    def _ask(self, left: dict[str, Asked]) -> Iterator[tuple[str, str | HubError]]:
-        """Verdicts by their keys, as they come, or why there is none; after several of these no more is asked."""
+    def _request(self, left: dict[str, JudgePrompt]) -> Iterator[tuple[str, str | HubError]]:
+        """Yield keys with verdicts or errors, as they arrive; stop after several errors in a row."""
         if not left:
             return
-        config, silent = self.config, 0
+        config, failures = self.config, 0
         server = Server(
             str(config.url), "chat/completions", self.where, os.environ.get(KEY), config.timeout, config.concurrency
         )
         with Client(server) as client:
-            futures = {client.ask(self._body(asked), _verdict): key for key, asked in left.items()}
+            futures = {client.post(self._body(prompt), _verdict): key for key, prompt in left.items()}
             for future in as_completed(futures):
                 error = future.exception()
                 if error is not None and not isinstance(error, HubError):
                     raise error
-                silent = 0 if error is None else silent + 1
+                failures = 0 if error is None else failures + 1
                 yield futures[future], future.result() if error is None else error
-                if silent == _GIVE_UP:
+                if failures == _GIVE_UP:
                     return
 
-    def _body(self, asked: Asked) -> dict[str, Any]:
-        system, user = asked
+    def _body(self, prompt: JudgePrompt) -> dict[str, Any]:
+        system, user = prompt
         return {
             "model": self.config.model,
             "messages": [{"role": "system", "content": system}, {"role": "user", "content": user}],
@@ -146,15 +153,15 @@ class Judge:
 
 
 def _verdict(answer: Any) -> str:
-    """What a judge said.
+    """The text of a verdict.
 
     Raises:
-        BadAnswerError: It said it in another form.
+        BadAnswerError: The response has another form.
     """
     try:
-        said = answer["choices"][0]["message"]["content"]
+        text = answer["choices"][0]["message"]["content"]
     except (LookupError, TypeError):
-        said = None
-    if not isinstance(said, str):
+        text = None
+    if not isinstance(text, str):
         raise shown_answer(answer, "chat completions' {choices: [{message: {content}}]}")
-    return said
+    return text

@@ -1,4 +1,4 @@
-"""How a student is held to a teacher: the options that distillation and alignment share."""
+"""Options of the loss between student and teacher, which distillation and alignment share."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class GuideConfig(Config):
 
     @property
     def has_teacher(self) -> bool:
-        """Whether there is anything to learn from a teacher."""
+        """Whether the loss needs a teacher."""
         return self.loss != "cross_entropy"
 
     @model_validator(mode="after")

@@ -1,8 +1,8 @@
-"""The losses by a teacher, by their names in the options: each a formula, and a kernel where one is written.
+"""The distillation losses by name: each a formula, and optionally a kernel.
 
-A new loss is a formula in `losses` of logits [..., V] and, by name, of whatever options it takes; its name in
-`config.Loss`; and an entry here. Its gradient comes by autograd, a block of rows at a time. A kernel in `kernels` that
-writes the gradient in place makes it faster, and is tested against the formula.
+A new loss needs a formula in `losses`, of logits [..., V] and of options by name; its name in `config.Loss`; and an
+entry here. Its gradient comes from autograd, for a block of rows at a time. A kernel in `kernels` that writes the
+gradient in place makes it faster, and is tested against the formula.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from prunus.kd.kernels import Divergence
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss by a teacher.
+    """A distillation loss.
 
     Attributes:
-        formula: From the logits of student and teacher [R, V] and options by name to the loss of each token [R].
-        kernel: The same with the gradient by the student's logits written over them; None takes autograd's.
+        formula: Maps the logits of student and teacher [R, V], and options by name, to the loss of each token [R].
+        kernel: The same, and overwrites the student's logits with the gradient; None for autograd's gradient.
     """
 
     formula: Callable[..., torch.Tensor]
     kernel: Callable[..., torch.Tensor] | None = None
 
     def rows(self, config: GuideConfig) -> Divergence:
-        """It by a teacher, with its options filled in."""
+        """The loss as a function of logits, with its options bound."""
         options = {name: getattr(config, name) for name in signature(self.formula).parameters if hasattr(config, name)}
         return partial(self.kernel or partial(by_autograd, self.formula), **options)
 
@@ -53,21 +53,21 @@ LOSSES = {
 
 
 def divergence_of(config: GuideConfig) -> Divergence:
-    """The loss that the options name, for rows of logits."""
+    """The loss selected by the options, as a function of logits."""
     if config.top_k is not None:
         return partial(kernels.top_k_rows, temperature=config.temperature, count=config.top_k)
     return LOSSES[config.loss].rows(config)
 
 
 def may_compile(config: GuideConfig) -> bool:
-    """Whether its rows are plain tensor operations: not a sort whose result is asked for, nor autograd."""
+    """Whether the loss consists of plain tensor operations: neither a sort (`top_k`) nor autograd."""
     return config.top_k is None and LOSSES[config.loss].kernel is not None
 
 
 def by_autograd(
     formula: Callable[..., torch.Tensor], student: torch.Tensor, teacher: torch.Tensor, **options: float
 ) -> torch.Tensor:
-    """The losses [R] of any formula; the gradient by the student's logits [R, V] is written over them."""
+    """The losses [R] of any formula; overwrites the student's logits [R, V] with the gradient."""
     with torch.enable_grad():
         leaf = student.detach().clone().requires_grad_()
         each = formula(leaf, teacher, **options)

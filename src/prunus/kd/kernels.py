@@ -1,9 +1,9 @@
-"""The losses of losses.py, a few rows of logits at a time, in place, for the LM head of `training.head` to call.
+"""The losses of losses.py for a few rows of logits at a time, in place; called by the LM head in `training.head`.
 
-Every function takes logits of the student z [R, V], writes the gradient of each token's loss by them over them, and
-returns the losses [R]. A loss f of p_s = softmax(z / T) has the gradient dz = T p_s (g - Σ_v p_s g) with
-g = ∂f / ∂p_s, by T² of the loss and 1 / T of the logits; the functions say what their g is. Exponentials are what
-costs, so that forward KL, where steps spend their time, takes each once.
+Every function takes the student's logits z [R, V], overwrites them with the gradient of each token's loss, and returns
+the losses [R]. A loss f of p_s = softmax(z / T) has the gradient dz = T p_s (g - Σ_v p_s g) with g = ∂f / ∂p_s, where T
+comes from the factor T² of the loss and 1 / T of the logits; each function states its g. Exponentials dominate the
+cost, so forward KL, the usual loss, computes each only once.
 
 R rows, V vocabulary, K kept tokens
 """
@@ -18,22 +18,22 @@ import torch.nn.functional as F
 from prunus.kd.losses import TAIL
 
 Divergence = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""From the logits of student and teacher [R, V] to losses [R]; the gradient is left in the first."""
+"""Maps the logits of student and teacher [R, V] to losses [R]; overwrites the first with the gradient."""
 
 
 def forward_kl_rows(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """`forward_kl`: dz = T (p_s - p_t). Both arguments are written over.
+    """`forward_kl`: dz = T (p_s - p_t). Overwrites both arguments.
 
-    With logits less their largest, x, and sums Z of their exponentials, it is Σ_v p_t (x_t - x_s) - log Z_t + log Z_s.
+    With x the logits minus their maximum, and Z = Σ_v exp(x), the loss is Σ_v p_t (x_t - x_s) - log Z_t + log Z_s.
     """
     for logits in (student, teacher):
         if temperature != 1:
             logits.div_(temperature)
         logits.sub_(logits.amax(dim=-1, keepdim=True))
-    apart = teacher - student
+    difference = teacher - student
     e_s, e_t = student.exp_(), teacher.exp_()
     z_s, z_t = e_s.sum(dim=-1, keepdim=True), e_t.sum(dim=-1, keepdim=True)
-    losses = torch.linalg.vecdot(e_t, apart) / z_t.squeeze(-1) + (z_s / z_t).log().squeeze(-1)
+    losses = torch.linalg.vecdot(e_t, difference) / z_t.squeeze(-1) + (z_s / z_t).log().squeeze(-1)
     e_s.mul_(temperature / z_s).addcmul_(e_t, temperature / z_t, value=-1)
     return losses * temperature**2
 
@@ -48,9 +48,9 @@ def reverse_kl_rows(student: torch.Tensor, teacher: torch.Tensor, temperature: f
 def jensen_shannon_rows(
     student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0, beta: float = 0.5
 ) -> torch.Tensor:
-    """`jensen_shannon`: g = (1 - β) (log p_s - log m), what comes by way of m = β p_t + (1 - β) p_s being constant.
+    """`jensen_shannon`: g = (1 - β) (log p_s - log m); the derivative through m = β p_t + (1 - β) p_s is constant.
 
-    Both arguments are written over.
+    Overwrites both arguments.
     """
     log_s, log_t = torch.empty_like(student), torch.empty_like(teacher)
     p_s, p_t = _softmax(student, log_s, temperature), _softmax(teacher, log_t, temperature)
@@ -63,22 +63,22 @@ def jensen_shannon_rows(
 def total_variation_rows(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
     """`total_variation`: g = ½ sign(p_s - p_t)."""
     p_s, p_t = (torch.softmax(logits / temperature, dim=-1) for logits in (student, teacher))
-    apart = p_s - p_t
-    losses = apart.abs().sum(dim=-1) / 2
-    _through_softmax(student.copy_(p_s), apart.sign_().div_(2), temperature)
+    difference = p_s - p_t
+    losses = difference.abs().sum(dim=-1) / 2
+    _through_softmax(student.copy_(p_s), difference.sign_().div_(2), temperature)
     return losses * temperature**2
 
 
 def mean_squared_error_rows(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """`mean_squared_error` of logits: dz = (2 / V) (z - z_t)."""
-    apart = student.sub_(teacher)
-    losses = apart.square().mean(dim=-1)
-    apart.mul_(2 / apart.shape[-1])
+    difference = student.sub_(teacher)
+    losses = difference.square().mean(dim=-1)
+    difference.mul_(2 / difference.shape[-1])
     return losses
 
 
 def _softmax(logits: torch.Tensor, logs: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Probabilities over logits [R, V], and their logarithms in `logs` [R, V]."""
+    """Overwrite logits [R, V] with probabilities, and `logs` [R, V] with their logarithms."""
     torch.sub(logits, logits.amax(dim=-1, keepdim=True), out=logs).div_(temperature)
     torch.exp(logs, out=logits)
     total = logits.sum(dim=-1, keepdim=True)
@@ -87,7 +87,7 @@ def _softmax(logits: torch.Tensor, logs: torch.Tensor, temperature: float) -> to
 
 
 def _through_softmax(p_s: torch.Tensor, g: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Write T p_s (g - Σ_v p_s g) over p_s [R, V], and return Σ_v p_s g, [R]."""
+    """Overwrite p_s [R, V] with T p_s (g - Σ_v p_s g), and return Σ_v p_s g, [R]."""
     mean = torch.linalg.vecdot(p_s, g)
     p_s.mul_(g.sub_(mean[:, None])).mul_(temperature)
     return mean
@@ -101,7 +101,9 @@ def sparse_forward_kl_rows(
         student.div_(temperature)
     log_s = F.log_softmax(student, dim=-1)
     at_ids = log_s.gather(-1, ids)
-    merged = student.zero_().scatter_add_(-1, ids, probabilities).gather(-1, ids)  # an id drawn twice has both
+    merged = (
+        student.zero_().scatter_add_(-1, ids, probabilities).gather(-1, ids)
+    )  # probabilities of an id that was sampled twice add up
     losses = (torch.xlogy(probabilities, merged) - probabilities * at_ids).sum(dim=-1)
     rest_t = (1 - probabilities.sum(dim=-1)).clamp_min(0)
     p_s = torch.exp(log_s, out=student)
@@ -124,8 +126,8 @@ def top_k_rows(student: torch.Tensor, teacher: torch.Tensor, temperature: float,
 
 def cosine_rows(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """`cosine_distance` of logits: dz = (cos z / ‖z‖ - z_t / ‖z_t‖) / ‖z‖."""
-    size, wanted = (logits.norm(dim=-1, keepdim=True).clamp_min(1e-8) for logits in (student, teacher))
-    student.div_(size)
-    cosine = torch.linalg.vecdot(student, teacher)[:, None] / wanted
-    student.mul_(cosine / size).addcmul_(teacher, 1 / (size * wanted), value=-1)
+    norm_s, norm_t = (logits.norm(dim=-1, keepdim=True).clamp_min(1e-8) for logits in (student, teacher))
+    student.div_(norm_s)
+    cosine = torch.linalg.vecdot(student, teacher)[:, None] / norm_t
+    student.mul_(cosine / norm_s).addcmul_(teacher, 1 / (norm_s * norm_t), value=-1)
     return 1 - cosine.squeeze(-1)

@@ -1,9 +1,9 @@
-"""Distillation losses: pure functions of logits, each the loss of every token in nats.
+"""Distillation losses: pure functions of logits that return the loss of every token in nats.
 
-This is where they are defined; `kernels.py` computes the same a few rows at a time, and is tested against this.
-Logits are [..., V], the teacher's without gradient; p_t and p_s are the two softmaxes at temperature T, and what is
-returned is [...]. Losses between softmaxes are multiplied by T² (Hinton et al. 2015, arXiv 1503.02531, section 2.1), so
-that the size of gradients does not depend on T.
+These are the definitions; `kernels.py` computes the same for a few rows at a time, and is tested against them.
+Logits are [..., V], the teacher's without gradient; p_t and p_s are the two softmaxes at temperature T; losses are
+[...]. Losses between softmaxes are multiplied by T² (Hinton et al. 2015, arXiv 1503.02531, section 2.1), so that the
+size of gradients does not depend on T.
 
 V vocabulary, H hidden, K kept tokens
 """
@@ -67,25 +67,25 @@ def cosine_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tenso
 
 def relative_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """‖x_s - x_t‖² / ‖x_t‖² of hidden states [..., n]: the squared error, relative to each token's own size."""
-    wanted = teacher.detach()
-    return (student - wanted).square().sum(dim=-1) / wanted.square().sum(dim=-1).clamp_min(1e-12)
+    target = teacher.detach()
+    return (student - target).square().sum(dim=-1) / target.square().sum(dim=-1).clamp_min(1e-12)
 
 
 def sparse_forward_kl(
     student: torch.Tensor, ids: torch.Tensor, probabilities: torch.Tensor, temperature: float = 1.0
 ) -> torch.Tensor:
-    """Forward KL over the teacher's K likeliest tokens and the rest as one bucket.
+    """Forward KL over the teacher's K likeliest tokens, with the remaining mass as one bucket.
 
     Σ_k p_t(k) (log p_t(k) - log p_s(k)) + r_t (log r_t - log r_s) with r = 1 - Σ_k p(k). Masses sum to 1 on both sides;
-    renormalising the K instead would teach that all else has none. By the data processing inequality never more than
-    the KL itself. An id may stand more than once, as where tokens were drawn from the teacher (Anshumann et al. 2025,
-    arXiv 2503.16870): its probabilities add up, and where they sum to 1 there is no bucket.
+    renormalising the K instead would teach that all other tokens have no mass. By the data processing inequality, the
+    result is at most the full KL. An id may occur several times, as when tokens are sampled from the teacher
+    (Anshumann et al. 2025, arXiv 2503.16870): its probabilities add up, and if all sum to 1 there is no bucket.
 
     Args:
         student: Logits [..., V].
         ids: [..., K].
-        probabilities: p_t at T of `ids`, [..., K].
-        temperature: T, of both sides.
+        probabilities: p_t of `ids` at temperature T, [..., K].
+        temperature: T, for both models.
     """
     p_t = torch.zeros_like(student).scatter_add_(-1, ids, probabilities.to(student.dtype))
     log_s = F.log_softmax(student / temperature, dim=-1)
@@ -97,7 +97,7 @@ def sparse_forward_kl(
 
 
 TAIL = 1e-5
-"""Mass of the rest below which there is none: what is left of a sum to 1 in float32."""
+"""Remaining mass below this is rounding error of a float32 sum to 1, and counts as none."""
 
 
 def _log_softmaxes(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prunus.worker import Child, answer
+from prunus.worker import Child, serve
 
 
 class Running(Child):
@@ -24,22 +24,22 @@ class Running(Child):
 
     def logits(self, ids: Sequence[int] | np.ndarray, last: int = 0, start: int = 0) -> np.ndarray:
         """The logits after each of `ids`, from position `start` on, or the `last` of them: [S, V] in float32."""
-        return self.ask("logits", [int(i) for i in ids], start, last)
+        return self.call("logits", [int(i) for i in ids], start, last)
 
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:
         """Greedy decoding of `count` tokens after `ids`."""
-        return self.ask("greedy", list(ids), count)
+        return self.call("greedy", list(ids), count)
 
     def tokenize(self, text: str, special: bool = False) -> list[int]:
         """A text's tokens; with `special`, including the tokens that are added before and after it."""
-        return self.ask("tokenize", text, special)
+        return self.call("tokenize", text, special)
 
     def ends(self) -> list[int]:
         """The tokens at which llama.cpp ends an answer."""
-        return self.ask("ends")
+        return self.call("ends")
 
 
 if __name__ == "__main__":
     from prunus.llamacpp.loaded import Loaded
 
-    answer(Loaded)
+    serve(Loaded)

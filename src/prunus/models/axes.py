@@ -1,17 +1,17 @@
-"""The axes of every weight: how a family's table is written and read.
+"""The axes of every weight: the format of a family's table.
 
-A weight is described by one line, its dimensions from left to right:
+One line describes a weight, its dimensions from left to right:
 
     "vocab hidden"                                two dimensions
-    "(heads head_dim) hidden"                     the first is a product of axes, the last of them the fastest
-    "(heads 3 head_dim) hidden"                   a product may hold a fixed number
-    "(heads head_dim)+(kv_heads head_dim) hidden" segments one after the other: fused projections
-    "hidden if attention_bias"                    stands in the checkpoint only where config.json says so
-    "vocab hidden if not tie_word_embeddings"
+    "(heads head_dim) hidden"                     the first is a product of axes, the last of which varies fastest
+    "(heads 3 head_dim) hidden"                   a product may contain a fixed number
+    "(heads head_dim)+(kv_heads head_dim) hidden" concatenated segments: fused projections
+    "hidden if attention_bias"                    exists only if that key of config.json is true
+    "vocab hidden if not tie_word_embeddings"     exists only if that key is false
 
-Layers and experts are axes that stand in names: a layer's weights are listed once, and `{experts}` in a name is the
-expert's number. Every cut, count and check is derived from these lines.
-The tables stand in models/families, a file each. No weight is named anywhere else.
+Layers and experts are axes in names: a layer's weights are listed once, and `{experts}` in a name is the expert's
+number. Every cut, count and check is derived from these lines. The tables are in models/families, one file per family;
+no other code names a weight.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ AXES = {
     "experts": "num_experts",
     "positions": "max_position_embeddings",
 }
-"""Each axis and what a `Shape` calls its size."""
+"""Each axis and the name of its size in a `Shape`."""
 
 TIED = "tie_word_embeddings"
-"""The condition of a head that may be the embedding itself."""
+"""The condition of an LM head that may be tied to the embedding."""
 
 Segment = tuple[str | int, ...]
 _PRODUCT = r"(?:\([^()]+\)|\w+)"
@@ -46,12 +46,12 @@ _DIMENSION = re.compile(rf"{_PRODUCT}(?:\+{_PRODUCT})*")
 
 @dataclass(frozen=True)
 class Weight:
-    """One line of a table, taken apart.
+    """One parsed line of a table.
 
     Attributes:
-        dims: For each dimension its segments, for each segment the axes whose product it is, slowest first.
-        condition: The key of config.json that decides whether the weight exists; empty for always.
-        negated: Whether it exists where that key is false.
+        dims: The segments of each dimension; a segment is the product of its axes, slowest first.
+        condition: The key of config.json that decides whether the weight exists; empty if it always does.
+        negated: Whether it exists if that key is false.
     """
 
     dims: tuple[tuple[Segment, ...], ...]
@@ -59,11 +59,11 @@ class Weight:
     negated: bool = False
 
     def exists(self, flags: Mapping[str, bool]) -> bool:
-        """Whether a checkpoint whose config has these `flags` holds the weight."""
+        """Whether a checkpoint has the weight, given the `flags` of its config."""
         return not self.condition or flags.get(self.condition, False) != self.negated
 
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
-        """The weight's shape where the axes have these `sizes`."""
+        """The weight's shape, given the sizes of the axes."""
         return tuple(sum(segment_size(segment, sizes) for segment in dim) for dim in self.dims)
 
     def has(self, axis: str) -> bool:
@@ -71,36 +71,35 @@ class Weight:
         return any(axis in segment for dim in self.dims for segment in dim)
 
     def runs_over(self, axis: str, dim: int) -> bool:
-        """Whether this is a matrix of which one dimension runs over `axis`."""
+        """Whether this is a matrix whose dimension `dim` runs over `axis`."""
         return len(self.dims) == 2 and any(axis in segment for segment in self.dims[dim])
 
 
 def segment_size(segment: Segment, sizes: Mapping[str, int]) -> int:
-    """The length of a segment where the axes have these `sizes`."""
+    """The length of a segment, given the sizes of the axes."""
     return prod(item if isinstance(item, int) else sizes[item] for item in segment)
 
 
 def positions(weight: Weight, sizes: Mapping[str, int], members: Callable[[str], np.ndarray]) -> list[np.ndarray]:
-    """For each dimension of a weight the positions of some members of its axes.
+    """The indices, in each dimension of a weight, that belong to the selected members of its axes.
 
-    A segment that is a product of axes, such as (heads head_dim), has the product of what its axes have; the
-    segments of a dimension follow one another.
+    In a segment that is a product of axes, such as (heads head_dim), all combinations of selected members are included.
 
     Args:
         weight: The table's line.
         sizes: The size of every axis.
-        members: Which members of an axis.
+        members: Returns the selected members of an axis.
     """
     result = []
     for dim in weight.dims:
         start, parts = 0, []
         for segment in dim:
-            found = np.zeros(1, dtype=np.int64)
+            indices = np.zeros(1, dtype=np.int64)
             for item in segment:
                 size = item if isinstance(item, int) else sizes[item]
-                some = np.arange(size) if isinstance(item, int) else members(item)
-                found = (found[:, None] * size + some[None, :]).reshape(-1)
-            parts.append(start + found)
+                selected = np.arange(size) if isinstance(item, int) else members(item)
+                indices = (indices[:, None] * size + selected[None, :]).reshape(-1)
+            parts.append(start + indices)
             start += segment_size(segment, sizes)
         result.append(np.concatenate(parts))
     return result
@@ -108,16 +107,16 @@ def positions(weight: Weight, sizes: Mapping[str, int], members: Callable[[str],
 
 @cache
 def parse_weight(line: str) -> Weight:
-    """Read one line of a table.
+    """Parse one line of a table.
 
     Raises:
-        ValueError: A dimension names an axis that does not exist.
+        ValueError: A dimension names an unknown axis.
     """
     shape, _, condition = line.partition(" if ")
     dims = tuple(tuple(_segment(part) for part in dim.split("+")) for dim in _DIMENSION.findall(shape))
     unknown = {item for dim in dims for segment in dim for item in segment if isinstance(item, str)} - set(AXES)
     if unknown or not dims:
-        raise ValueError(f"weight {line!r}: unknown axes {sorted(unknown)}; there are {', '.join(AXES)}")
+        raise ValueError(f"weight {line!r}: unknown axes {sorted(unknown)}; known: {', '.join(AXES)}")
     negated = condition.startswith("not ")
     return Weight(dims, condition.removeprefix("not ").strip(), negated)
 

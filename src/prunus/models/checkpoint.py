@@ -1,8 +1,8 @@
-"""Safetensors in and out as streams of bytes: headers first, then one piece of one tensor at a time.
+"""Reading and writing safetensors as streams of bytes: headers, then one piece of one tensor at a time.
 
 The format: 8 bytes of header length (little-endian), a JSON header of `{name: {dtype, shape, data_offsets}}`, then
-the tensors' bytes (https://github.com/huggingface/safetensors, "Format"). Cutting only moves bytes, so nothing here
-needs torch, and no more than one piece is in memory at any time.
+the tensors' bytes (https://github.com/huggingface/safetensors, "Format"). Pruning only moves bytes, so nothing here
+needs torch, and at most one piece is in memory at a time.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ ITEM_BITS = {
     "U16": 16, "I8": 8, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8,
     "F8_E5M2FNUZ": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
 }  # fmt: skip
-"""Bits of one value of each type the format knows."""
+"""Bits per value of each dtype in the format."""
 
 ITEM_BYTES = {dtype: bits // 8 for dtype, bits in ITEM_BITS.items() if bits % 8 == 0}
-"""Bytes of one value of each type that has whole bytes."""
+"""Bytes per value of each dtype with whole bytes."""
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
-"""The format's name of each type that weights may be in, by torch's name, as config.json has it."""
+"""The dtypes that weights may have: torch's name, as in config.json, to the format's name."""
 
 MAX_SHARD_BYTES = 5_000_000_000
 MAX_TENSORS = 300_000
-"""A checkpoint with more is refused: twice the largest mixtures of experts, and some seconds to list."""
+"""The most tensors of a checkpoint: twice as many as the largest mixtures of experts have; listing takes seconds."""
 
 _COMPARED_BYTES = 4 << 20  # at a time
-_SHARD = re.compile(r"[\w.-]{1,200}\.safetensors")  # beside the index: no path leads out of the folder
+_SHARD = re.compile(r"[\w.-]{1,200}\.safetensors")  # a file next to the index: no path that leads out of the folder
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor lies: `data` counts bytes from the start of `file`."""
+    """The location of a tensor: `data` is its offset in `file`, in bytes."""
 
     name: str
     dtype: str
@@ -66,9 +66,9 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class TensorPlan:
-    """A tensor to be written: its header entry, and where its bytes come from.
+    """A tensor to be written: its header entry and the source of its bytes.
 
-    `pieces` gives them in order. Each piece owns its memory, so that all of them can be collected and joined.
+    `pieces` yields the bytes in order. Each piece owns its memory, so that all of them can be collected and joined.
     """
 
     name: str
@@ -78,19 +78,19 @@ class TensorPlan:
 
     @property
     def nbytes(self) -> int:
-        """The size that the pieces must add up to."""
+        """The size in bytes that the pieces must add up to."""
         return prod(self.shape) * ITEM_BITS[self.dtype] // 8
 
 
 def read_tensors(folder: Path) -> dict[str, TensorInfo]:
-    """List every tensor that transformers would read of a checkpoint, one file or sharded, from headers alone.
+    """List every tensor that transformers would read from a checkpoint, sharded or not; reads only headers.
 
-    Transformers takes model.safetensors where it is there, else all that the shards of the index hold; of two shards
-    with the same name the later one's.
+    Transformers reads model.safetensors if it exists, else all tensors in the shards of the index; of a tensor in two
+    shards, the later one.
 
     Raises:
-        ModelError: There are no safetensors weights, or both forms at once; a file is not whole, or is not safetensors;
-            the index names a shard or a tensor that is not there; there are more than `MAX_TENSORS`.
+        ModelError: There are no safetensors weights, or both forms at once; a file is truncated or not safetensors; the
+            index names a missing shard or tensor; there are more than `MAX_TENSORS`.
     """
     index, single = folder / INDEX, folder / WEIGHTS
     if not index.is_file():
@@ -107,7 +107,7 @@ def read_tensors(folder: Path) -> dict[str, TensorInfo]:
     tensors: dict[str, TensorInfo] = {}
     for shard in shards:
         if not (folder / shard).is_file():
-            raise ModelError(f"{folder}: {INDEX} names the shard {shard}, which is not there")
+            raise ModelError(f"{folder}: {INDEX} names the shard {shard}, which is missing")
         tensors |= {info.name: info for info in read_header(folder / shard)}
         _check_count(len(tensors), folder)
     missing = sorted(set(weight_map) - set(tensors))
@@ -119,12 +119,11 @@ def read_tensors(folder: Path) -> dict[str, TensorInfo]:
 def read_header(file: Path) -> list[TensorInfo]:
     """The tensors of one safetensors file, in the order of their bytes.
 
-    The library reads and checks the header, and does not touch the tensors, so that we
-    refuse what it refuses and see what it sees. It takes no holes and no overlaps: a tensor starts where the one before
-    it ends.
+    The safetensors library reads and checks the header, so that the same files are refused. It allows neither gaps nor
+    overlaps: a tensor starts where the one before it ends.
 
     Raises:
-        ModelError: The file is not whole, or is not safetensors; or it has more than `MAX_TENSORS`.
+        ModelError: The file is truncated or not safetensors, or it has more than `MAX_TENSORS`.
     """
     if is_pointer(file):
         raise ModelError(f"{file}: a git-lfs pointer, not the file itself; run `git lfs pull` in that folder")
@@ -146,14 +145,14 @@ def read_header(file: Path) -> list[TensorInfo]:
 
 
 def read_bytes(info: TensorInfo) -> bytes:
-    """All bytes of one tensor: for the few that are small and looked at whole."""
+    """All bytes of one tensor; for small tensors."""
     with info.file.open("rb") as handle:
         handle.seek(info.data)
         return handle.read(info.nbytes)
 
 
 def same_bytes(first: TensorInfo, second: TensorInfo) -> bool:
-    """Whether two tensors are the same in type, shape and every byte; of neither more than a piece is in memory."""
+    """Whether two tensors have the same dtype, shape and bytes; compares piece by piece."""
     if (first.dtype, first.shape) != (second.dtype, second.shape):
         return False
     with first.file.open("rb") as one, second.file.open("rb") as other:
@@ -172,16 +171,16 @@ def write_tensors(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> None:
-    """Write a checkpoint as transformers lays it out: one file, or shards and their index.
+    """Write a checkpoint in transformers' layout: one file, or shards and their index.
 
     Args:
-        folder: Where to.
+        folder: The folder to write.
         plans: The tensors, in order.
-        max_shard_bytes: A file is closed before it grows over this.
-        on_progress: Is told the bytes written so far, after each tensor.
+        max_shard_bytes: The largest size of a file with several tensors.
+        on_progress: Called after each tensor with the bytes written so far.
 
     Raises:
-        ArtifactError: The disk has no room for them.
+        ArtifactError: The disk has too little space.
         ModelError: A tensor's pieces do not add up to its shape.
     """
     needed, free = sum(plan.nbytes for plan in plans), shutil.disk_usage(folder).free
@@ -218,7 +217,7 @@ def _check_count(count: int, where: Path) -> None:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """Tensor to shard, by the index; transformers wants `metadata` in it too."""
+    """The index's map of tensors to shards; transformers requires `metadata` in the index, too."""
     contents = read_model_json(index)
     for key in ("weight_map", "metadata"):
         if not isinstance(contents.get(key), dict):
@@ -249,7 +248,7 @@ def _write_file(file: Path, plans: list[TensorPlan], on_written: Callable[[int],
         header[plan.name] = {"dtype": plan.dtype, "shape": plan.shape, "data_offsets": [offset, offset + plan.nbytes]}
         offset += plan.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # so that every tensor starts on a multiple of 8, as the reference writes it
+    text += b" " * (-len(text) % 8)  # tensors start at a multiple of 8, as in the reference implementation
     with file.open("wb", buffering=0) as handle:
         handle.write(struct.pack("<Q", len(text)) + text)
         for plan in plans:
@@ -261,7 +260,7 @@ def _write_file(file: Path, plans: list[TensorPlan], on_written: Callable[[int],
 
 
 def _write_all(handle: io.RawIOBase, piece: bytes) -> int:
-    """Write a whole piece; one call may take less of it."""
+    """Write a whole piece, with several calls if one writes only a part."""
     view = memoryview(piece)
     while view:
         view = view[handle.write(view) or 0 :]

@@ -1,8 +1,8 @@
-"""What transformers 5 leaves out of a folder, and older and other readers look for.
+"""Compatibility of saved folders with transformers 4 and other readers.
 
-It saves rotary parameters as `rope_parameters` alone. Transformers 4 and mlx-lm read `rope_theta` and `rope_scaling`;
-where they find none they take defaults, and compute other logits in silence. Its name for a tokenizer's class is one
-that they do not know, and refuse.
+Transformers 5 saves rotary parameters only as `rope_parameters`. Transformers 4 and mlx-lm read `rope_theta` and
+`rope_scaling`; without them they silently use defaults and compute other logits. They also refuse transformers 5's name
+of the tokenizer class.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ _NOT_SCALING = ("rope_theta", "partial_rotary_factor")
 
 
 def with_older_names(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config.json with `rope_theta`, `rope_scaling` and the like beside its `rope_parameters`; unchanged without.
+    """Add `rope_theta`, `rope_scaling` and similar keys to a config.json with `rope_parameters`.
 
-    What points at code is left out: no code goes along.
-
-    Where sliding layers have a theta of their own, it is `rope_local_base_freq`.
+    Keys that refer to code are removed, since no code is copied. A separate theta of sliding layers becomes
+    `rope_local_base_freq`.
     """
     family = FAMILIES.get(str(config.get("model_type")))
     rotary = (family and family.rotary) or Rotary()
@@ -52,7 +51,7 @@ def with_older_names(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_compatible(folder: Path) -> None:
-    """Write them into the files of a folder, where it has any."""
+    """Add the keys for older readers to the files in a folder."""
     _rewrite(folder / "config.json", with_older_names)
     _rewrite(folder / "tokenizer_config.json", _with_known_class)
 
@@ -61,7 +60,7 @@ def _with_known_class(config: Mapping[str, Any]) -> dict[str, Any]:
     known = {key: value for key, value in config.items() if key not in _CODE}
     if config.get("tokenizer_class") in _CLASSES:
         known["tokenizer_class"] = _CLASSES[config["tokenizer_class"]]
-    if isinstance(config.get("extra_special_tokens"), list):  # transformers 4 wants names for them there
+    if isinstance(config.get("extra_special_tokens"), list):  # transformers 4 expects a mapping there
         known["additional_special_tokens"] = known.pop("extra_special_tokens")
     return known
 

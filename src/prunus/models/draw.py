@@ -1,4 +1,4 @@
-"""A model of random weights, drawn by transformers' own rules for its family."""
+"""Models with random weights, initialised by transformers' rules for the family."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def draw_model(config: dict[str, Any], out: Path, seed: int, redraw: Callable[[A
         config: Its config.json.
         out: The folder, which exists.
         seed: Seed of torch's generator.
-        redraw: What is then drawn in another way, in place; nothing if None.
+        redraw: Changes the initialised model in place; None for no change.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from prunus.models.load import dtype_named
+    from prunus.models.load import config_dtype
 
     write_config(out, config)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(out), dtype=torch.float32)
     if redraw:
         redraw(model)
-    model.to(dtype_named(config)).save_pretrained(out)
+    model.to(config_dtype(config)).save_pretrained(out)
     make_compatible(out)

@@ -1,4 +1,4 @@
-"""Models whose numbers are not finite: seen in what they compute, and traced to a module and to weights by name."""
+"""Detection of NaN and infinity in what models compute, and their origin: a module, or weights by name."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from transformers import PreTrainedModel
 
 from prunus.errors import NotFiniteError
 
-_NAMED = 3  # weights that a message names
+_NAMED = 3  # the most weights in a message
 
 
 @contextmanager
 def finite_logits(model: PreTrainedModel, what: str) -> Iterator[None]:
-    """Check the logits of every forward pass of `model` for as long as the context is open.
+    """Check the logits of every forward pass of `model` while the context is open.
 
-    A logit of -inf is allowed, which is how a model rules a token out; NaN, +inf and a position at which all are -inf
-    are not.
+    A logit of -inf is allowed, since it excludes a token; NaN, +inf and a position with only -inf are not.
 
     Args:
         model: The model.
         what: What it reads, for the message.
 
     Raises:
-        NotFiniteError: Logits are not finite; names the module and the weights where that begins.
+        NotFiniteError: Logits are not finite; the message names the module and the weights where it begins.
     """
 
     def check(_: nn.Module, args: tuple[Any, ...], given: dict[str, Any], output: Any) -> None:
@@ -42,12 +41,12 @@ def finite_logits(model: PreTrainedModel, what: str) -> Iterator[None]:
 
 
 def not_finite(model: PreTrainedModel, what: str, ids: torch.Tensor | None = None) -> NotFiniteError:
-    """The error for a model that computes NaN or infinity, with what can be found out about where they come from.
+    """The error for a model that computes NaN or infinity, with their origin as far as it can be determined.
 
     Args:
         model: The model.
         what: What is not finite.
-        ids: Token ids [B, S] that it happens on; None where they are not at hand.
+        ids: Token ids [B, S] that cause it; None if they are not available.
     """
     names = [
         name
@@ -62,20 +61,20 @@ def not_finite(model: PreTrainedModel, what: str, ids: torch.Tensor | None = Non
     else:
         first = None if ids is None else first_module(model, ids)
         place = "" if first is None else f"; they first appear in the output of `{first}`"
-        parts.append(f"its weights are finite{place}, so that values overflow on the way")
+        parts.append(f"its weights are finite{place}, so values overflow during the computation")
     return NotFiniteError(". ".join(parts))
 
 
 @torch.no_grad()
 def first_module(model: PreTrainedModel, ids: torch.Tensor) -> str | None:
-    """The name of the module whose output is the first that is not finite in a pass over `ids` [B, S], if any is."""
-    found: list[str] = []
+    """The first module whose output is not finite in a forward pass over `ids` [B, S]; None if there is none."""
+    names: list[str] = []
 
     def watch(name: str) -> Any:
         def see(_: nn.Module, __: Any, output: Any) -> None:
             values = output[0] if isinstance(output, tuple) and output else output
-            if not found and isinstance(values, torch.Tensor) and not torch.isfinite(values).all():
-                found.append(name)
+            if not names and isinstance(values, torch.Tensor) and not torch.isfinite(values).all():
+                names.append(name)
 
         return see
 
@@ -85,4 +84,4 @@ def first_module(model: PreTrainedModel, ids: torch.Tensor) -> str | None:
     finally:
         for handle in handles:
             handle.remove()
-    return found[0] if found else None
+    return names[0] if names else None

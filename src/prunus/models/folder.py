@@ -1,4 +1,4 @@
-"""A model folder as anyone's loader sees it: config, headers, the files that go along, and what they amount to."""
+"""A Hugging Face model folder: config, tensor headers, tokenizer files, and what follows from them."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ TOKENIZER = (
     "chat_template*",
 )
 ALONG = (*TOKENIZER, "generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")
-"""What a student takes over from its teacher unchanged."""
+"""The files that a student copies from its teacher unchanged."""
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A Hugging Face model folder, read as far as headers."""
+    """A Hugging Face model folder; of its weights only headers are read."""
 
     path: Path
 
@@ -46,7 +46,7 @@ class ModelFolder:
         """The contents of config.json.
 
         Raises:
-            ModelError: The folder or the file is missing, is not a JSON object, or there is an adapter.
+            ModelError: The folder or the file is missing, the file is not a JSON object, or there is an adapter.
         """
         file = self.path / "config.json"
         if not self.path.is_dir():
@@ -68,30 +68,30 @@ class ModelFolder:
 
     @property
     def context(self) -> int:
-        """The longest context that it was made for, in tokens."""
+        """Its context length in tokens."""
         return self.shape.max_position_embeddings
 
     @property
     def has_weights(self) -> bool:
-        """Whether there are files of weights, read or not; a config.json alone has its uses."""
+        """Whether there are files of weights, in any format."""
         return has_weights(self.path)
 
     @cached_property
     def tensors(self) -> dict[str, TensorInfo]:
-        """Its tensors by name, from the headers alone."""
+        """Its tensors by name, from headers."""
         return read_tensors(self.path)
 
     @cached_property
     def weights(self) -> dict[str, TensorInfo]:
-        """Those of its tensors that are weights, by their names in the family's table.
+        """Its tensors that are weights, by their full names in the family's table.
 
-        A tied head's copy is left out, as loaders leave it out. It is read for that, once, in pieces.
+        A copy of a tied head is left out, as by loaders, after comparing it with the embedding in pieces.
 
         Raises:
-            ModelError: Two tensors are one weight; or the head is tied by the config, and its values are others than
-                the embedding's, so that loaders do not tie it.
+            ModelError: Two tensors are the same weight; or the config ties the head, but its values differ from the
+                embedding's, so that loaders do not tie it.
         """
-        found: dict[str, TensorInfo] = {}
+        result: dict[str, TensorInfo] = {}
         heads: list[tuple[str, TensorInfo]] = []
         for name, info in self.tensors.items():
             place = self.family.place(name)
@@ -100,17 +100,17 @@ class ModelFolder:
             weight = name if place is None else self.family.name_of(place.key, place.layer, place.expert)
             if place is not None and place.weight.condition == TIED and not place.weight.exists(self.shape.flags):
                 heads.append((weight, info))
-            elif weight in found:
-                raise ModelError(f"{self.path}: {found[weight].name} and {name} are the same weight, {weight}")
+            elif weight in result:
+                raise ModelError(f"{self.path}: {result[weight].name} and {name} are the same weight, {weight}")
             else:
-                found[weight] = info
+                result[weight] = info
         for weight, info in heads:
-            self._check_tied(info, found.get(self.family.tied_to(weight)))
-        return found
+            self._check_tied(info, result.get(self.family.tied_to(weight)))
+        return result
 
     @property
     def dtype(self) -> str:
-        """The type that most of its bytes are in, by the format's name, such as `BF16`."""
+        """The dtype of most of its bytes, by the format's name, such as `BF16`."""
         totals: dict[str, int] = {}
         for info in self.weights.values():
             totals[info.dtype] = totals.get(info.dtype, 0) + info.nbytes
@@ -122,12 +122,13 @@ class ModelFolder:
         return sum(info.nbytes for info in self.tensors.values())
 
     def check(self) -> None:
-        """Hold the folder against the table: every weight there, none unknown, each of its shape and floating.
+        """Compare the folder with the table: no weight missing or unknown, all of the expected shape and floating.
 
-        The files that go along with the weights are read too, so that none is found broken after a student is made.
+        Also reads tokenizer and generation config, so that a broken file is reported before a student is made.
 
         Raises:
-            ModelError: Names the first weight that is missing, unknown or of another shape or type, or the file.
+            ModelError: The message names the broken file, or the first weight that is missing, unknown, or of another
+                shape or dtype.
         """
         for file in matching(self.path, (*TOKENIZER, "generation_config.json")):
             check_text(file)
@@ -135,19 +136,19 @@ class ModelFolder:
         check_token_ids(read_optional_json(generation), str(generation))
         shape = self.shape
         check_names(self.tensors, str(self.path))
-        found = dict(self.weights)
-        for name, size in shape.tensors():  # never listed whole: there may be more in a config than anywhere
-            info = found.pop(name, None)
+        remaining = dict(self.weights)
+        for name, size in shape.tensors():  # lazily: a wrong config may imply any number of tensors
+            info = remaining.pop(name, None)
             if info is None:
-                raise ModelError(f"{self.path}: the weight {name} is missing; its config asks for {size}")
+                raise ModelError(f"{self.path}: the weight {name} is missing; its config implies shape {size}")
             if info.shape != size:
-                raise ModelError(f"{self.path}: {name} is {list(info.shape)}; its config asks for {list(size)}")
+                raise ModelError(f"{self.path}: {name} is {list(info.shape)}; its config implies {list(size)}")
             if info.dtype not in DTYPES.values():
                 raise ModelError(
                     f"{self.path}: {name} is of type {info.dtype}, where a {self.family.name} has floating weights "
                     f"({', '.join(DTYPES.values())}); a quantised checkpoint, or damaged"
                 )
-        for name in sorted(found):
+        for name in sorted(remaining):
             raise ModelError(
                 f"{self.path}: the weight {name} is not one that a {self.family.name} with this config has"
             )
@@ -155,19 +156,19 @@ class ModelFolder:
     def _check_tied(self, head: TensorInfo, embedding: TensorInfo | None) -> None:
         if embedding is None or not same_bytes(head, embedding):
             raise ModelError(
-                f"{self.path}: config.json ties the head to the embedding (tie_word_embeddings is true, or left out), "
-                f"and {head.name} holds other values, which transformers then keeps; write "
+                f"{self.path}: config.json ties the head to the embedding (tie_word_embeddings is true or unset), "
+                f"but {head.name} holds other values, which transformers then keeps; write "
                 "`tie_word_embeddings: false` into config.json, or remove that tensor if it is stale"
             )
 
     def fingerprint(self) -> str:
-        """A digest of config, tokenizer and weights: the same for a copy elsewhere, another for another model."""
+        """A digest of config, tokenizer and weights, independent of the folder's path."""
         weights = {info.file for info in self.tensors.values()}
         config = self.path / "config.json"
         return fingerprint_files([config, *weights, *matching(self.path, TOKENIZER)])
 
     def tokenizer_fingerprint(self) -> str:
-        """A digest of the tokenizer, and of the end of a text that config.json names.
+        """A digest of the tokenizer, and of config.json's `eos_token_id`.
 
         Raises:
             ModelError: The folder has no tokenizer.
@@ -180,13 +181,13 @@ class ModelFolder:
 
 @dataclass(frozen=True)
 class PlannedFolder(ModelFolder):
-    """A folder as it will be: what its config and its headers will say, before there are any weights.
+    """A folder that does not exist yet: its future config and headers.
 
     Attributes:
-        path: Where it would stand.
-        source: The config.json of what it is cut from; its sizes and per-layer lists are cut to the shape's.
+        path: Its future path.
+        source: The config.json of the model that it is pruned from; sizes and per-layer lists are cut to `dimensions`.
         dimensions: The shape.
-        stored: The type of its weights, by the format's name.
+        stored: The dtype of its weights, by the format's name.
     """
 
     source: Mapping[str, Any]
@@ -218,29 +219,29 @@ class PlannedFolder(ModelFolder):
 
 
 def has_chat_template(folder: Path) -> bool:
-    """Whether a folder's tokenizer has a chat template: in a file of its own, or in its config."""
+    """Whether a folder's tokenizer has a chat template, in a separate file or in its config."""
     if matching(folder, ("chat_template*",)):
         return True
     return bool(read_optional_json(folder / "tokenizer_config.json").get("chat_template"))
 
 
 def shape_of_file(file: Path) -> Shape:
-    """The shape that a config.json of any name tells of.
+    """The shape described by a config.json, whatever the file's name.
 
     Raises:
-        ModelError: It cannot be read, or is of no known family.
+        ModelError: It cannot be read, or its family is unknown.
     """
     config = read_model_json(file)
     return Shape.from_config(config, family_of(config, str(file)), str(file))
 
 
 def matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
-    """The files of `folder` that match any of `patterns`, sorted, each once."""
+    """The files in `folder` that match any of `patterns`, sorted, without duplicates."""
     return sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
 
 
 def copy_along(source: Path, target: Path) -> None:
-    """Copy tokenizer, chat template, generation config and licences, and no code, from one folder to another."""
+    """Copy tokenizer, chat template, generation config and licences, but no code, from one folder to another."""
     for file in matching(source, ALONG):
         if file.suffix == ".py":
             continue
@@ -249,6 +250,6 @@ def copy_along(source: Path, target: Path) -> None:
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write config.json as transformers does: two spaces, sorted keys; with the names that older readers look for."""
+    """Write config.json in transformers' format, with the keys for older readers added."""
     text = json.dumps(with_older_names(config), indent=2, sort_keys=True)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")

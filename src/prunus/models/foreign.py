@@ -1,7 +1,7 @@
-"""Folders that are no plain checkpoint of one text model: named as what they are, with what helps.
+"""Folders that are not a plain checkpoint of one text model: errors that name the kind and a remedy.
 
-Transformers reads some of them by other means (peft, quantisers, code of the folder's own), and would then compute
-something else than what is cut here.
+Transformers can load some of them by other means (peft, quantisers, code in the folder), and would then compute
+something else than Prunus does.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from prunus.errors import ModelError
 ADAPTER = "adapter_config.json"
 _MERGE = "merge it into its model first (peft: model.merge_and_unload().save_pretrained(...))"
 _DEQUANTISE = (
-    "take the checkpoint that it was made from, or dequantise it first, with the library that it names: "
+    "use the checkpoint that it was made from, or dequantise it first, with the library that it names: "
     "AutoModelForCausalLM.from_pretrained(...).dequantize().save_pretrained(...)"
 )
-_UNWRAP = "save the model inside, or take the prefix off the names"
-_EXTRACT = "Prunus cuts text models: save the language model inside as a folder of its own first"
+_UNWRAP = "save the model inside, or remove the prefix from the names"
+_EXTRACT = "Prunus works on text models: save the language model inside as a separate folder first"
 
 _NAMES = (
     (r"(^|\.)_orig_mod\.", "a model compiled with torch.compile, whose names begin with `_orig_mod.`", _UNWRAP),
@@ -41,7 +41,7 @@ _NAMES = (
         _EXTRACT,
     ),
 )
-"""Patterns of tensors' names, what such a checkpoint is, and what helps."""
+"""Patterns of tensor names, the kind of checkpoint, and the remedy."""
 
 _ANY_NAME = re.compile("|".join(f"(?:{pattern})" for pattern, *_ in _NAMES))
 
@@ -52,11 +52,11 @@ _NO_WEIGHTS = (
         "its weights are pickled ({first}), which can run code; convert them once with "
         "AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)",
     ),
-    ("consolidated*", "weights in their maker's form ({first}); take the folder that transformers reads"),
-    ("*.gguf", "a file of llama.cpp ({first}); name the file itself: it is unpacked into a folder of its own"),
-    ("*.safetensors", "{first} has no name that transformers reads; it reads model.safetensors and shards of an index"),
+    ("consolidated*", "weights in their publisher's format ({first}); use the version for transformers"),
+    ("*.gguf", "a GGUF file ({first}); give the path of the file itself, which is then unpacked"),
+    ("*.safetensors", "transformers does not read {first}; expected model.safetensors, or shards and their index"),
 )
-"""Files of weights that are not read, and what to say of them."""
+"""Files of weights that are not read, and the message about each."""
 
 _CONFIGS = ("quantization_config", "compression_config")
 
@@ -78,10 +78,10 @@ def check_no_adapter(folder: Path) -> None:
 
 
 def check_plain(config: Mapping[str, Any], where: str) -> None:
-    """Refuse a config.json of weights that are quantised, or that stand in another file than the usual one.
+    """Refuse a config.json for quantised weights, or for weights in a file with another name.
 
     Raises:
-        ModelError: It is such a one.
+        ModelError: The config is for such weights.
     """
     for key in _CONFIGS:
         settings = config.get(key)
@@ -96,21 +96,21 @@ def check_plain(config: Mapping[str, Any], where: str) -> None:
 
 
 def describe_unknown(config: Mapping[str, Any]) -> str:
-    """What a model of a type without a table is, where its config.json tells; else an empty string."""
+    """Describe a model whose type has no table, as far as its config.json allows; else an empty string."""
     parts = sorted(key for key, value in config.items() if key.endswith("_config") and isinstance(value, Mapping))
     if "text_config" in parts:
         inner = config["text_config"].get("model_type", "?")
         return f"a model of several parts ({', '.join(parts)}; its text model is {inner!s:.40}). {_EXTRACT}"
     if config.get("auto_map"):
-        return "its config.json asks for code of its own (`auto_map`), which Prunus never runs"
+        return "its config.json refers to code in the folder (`auto_map`), which Prunus never runs"
     return ""
 
 
 def check_names(names: Iterable[str], where: str) -> None:
-    """Refuse tensors whose names are those of another kind of checkpoint.
+    """Refuse tensors whose names show another kind of checkpoint.
 
     Raises:
-        ModelError: Names the first, the kind and what helps.
+        ModelError: The message names the first tensor, the kind and the remedy.
     """
     name = next((name for name in names if _ANY_NAME.search(name)), None)
     if name is None:
@@ -121,7 +121,7 @@ def check_names(names: Iterable[str], where: str) -> None:
 
 
 def describe_no_weights(folder: Path) -> str:
-    """What stands in a folder in place of weights that are read."""
+    """Describe a folder without readable weights."""
     for pattern, text in _NO_WEIGHTS:
         files = sorted(file.name for file in folder.glob(pattern))
         if files:
@@ -130,6 +130,6 @@ def describe_no_weights(folder: Path) -> str:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether there is any file of weights in a folder, read or not."""
+    """Whether a folder has any file of weights, in any format."""
     patterns = (*(pattern for pattern, _ in _NO_WEIGHTS), "model.safetensors.index.json")
     return any(any(folder.glob(pattern)) for pattern in patterns)

@@ -1,4 +1,4 @@
-"""The LM head: what turns the last hidden states into logits.
+"""The LM head: the map from last hidden states to logits.
 
 N tokens, H hidden, V vocabulary
 """
@@ -14,18 +14,18 @@ from transformers import PreTrainedModel
 from prunus.errors import ModelError
 from prunus.models.families.table import FAMILIES
 
-_PROBE = 8  # tokens that tell whether a head is understood
+_PROBE = 8  # tokens on which a head is compared with the model's logits
 
 
 @dataclass(frozen=True)
 class Head:
-    """logits = cap · tanh(scale · (hidden Wᵀ + b) / cap), without what a model has not.
+    """logits = cap · tanh(scale · (hidden Wᵀ + b) / cap); models leave out some of these terms.
 
     Attributes:
         weight: W [V, H].
         bias: b [V].
-        scale: What logits are multiplied by, Granite's 1 / logits_scaling.
-        cap: Where logits saturate, Gemma's final_logit_softcapping.
+        scale: A factor of the logits: Granite's 1 / logits_scaling.
+        cap: The bound at which logits saturate: Gemma's final_logit_softcapping.
     """
 
     weight: torch.Tensor
@@ -34,7 +34,7 @@ class Head:
     cap: float | None = None
 
     def finish(self, product: torch.Tensor) -> torch.Tensor:
-        """Turn hidden Wᵀ [N, V] into logits, in place."""
+        """Convert hidden Wᵀ [N, V] to logits, in place."""
         if self.bias is not None:
             product.add_(self.bias)
         if self.scale != 1.0:
@@ -44,7 +44,7 @@ class Head:
         return product
 
     def chain(self, gradient: torch.Tensor, logits: torch.Tensor | None) -> torch.Tensor:
-        """Turn the gradient by logits [N, V] into that by hidden Wᵀ, in place; `logits` only where there is a cap."""
+        """Convert the gradient of the logits [N, V] to that of hidden Wᵀ, in place; `logits` is needed with a cap."""
         if self.cap is not None:
             assert logits is not None
             gradient.addcmul_(gradient * logits, logits, value=-1 / self.cap**2)  # d tanh = 1 - tanh²
@@ -53,20 +53,20 @@ class Head:
         return gradient
 
     def rows(self, ids: torch.Tensor) -> Head:
-        """The head of some tokens alone."""
+        """The head for some tokens only."""
         return replace(self, weight=self.weight[ids], bias=None if self.bias is None else self.bias[ids])
 
 
 def read_head(model: PreTrainedModel) -> Head:
-    """The head of a model in memory, with the tensors that its modules hold now.
+    """The head of a loaded model, with the current tensors of its modules.
 
     Raises:
-        ModelError: Transformers names none.
+        ModelError: Transformers does not report an LM head.
     """
     config = model.config.get_text_config()
     module = model.get_output_embeddings()
     if module is None:
-        raise ModelError(f"{type(model).__name__}: has no LM head that transformers names")
+        raise ModelError(f"{type(model).__name__}: transformers reports no LM head")
     family = FAMILIES.get(config.model_type)
     divisor = getattr(config, family.logit_divisor) if family and family.logit_divisor else 1.0
     cap = getattr(config, family.logit_cap) if family and family.logit_cap else None
@@ -75,22 +75,22 @@ def read_head(model: PreTrainedModel) -> Head:
 
 @torch.no_grad()
 def check_head(model: PreTrainedModel) -> None:
-    """Hold the head's logits against the model's own: an unknown factor would bend every gradient in silence.
+    """Compare the head's logits with the model's: an unknown factor would silently distort every gradient.
 
     Raises:
-        ModelError: The model makes its logits in a way of its own.
+        ModelError: The model computes its logits in another way.
     """
     head, training = read_head(model), model.training
     model.eval()
     ids = torch.arange(_PROBE, device=model.device)[None] % len(head.weight)
     hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    found = head.finish(F.linear(hidden, head.weight).float())
-    wanted = model(input_ids=ids, use_cache=False).logits.float()
+    logits = head.finish(F.linear(hidden, head.weight).float())
+    expected = model(input_ids=ids, use_cache=False).logits.float()
     model.train(training)
-    error, size = (found - wanted).abs().max().item(), wanted.abs().max().item()
+    error, size = (logits - expected).abs().max().item(), expected.abs().max().item()
     precision = max(torch.finfo(dtype).eps for dtype in (head.weight.dtype, torch.float32))
-    if error > 16 * precision * max(size, 1.0):  # weights that are not finite are training's to find
+    if error > 16 * precision * max(size, 1.0):  # false for NaN, which training reports
         raise ModelError(
-            f"{type(model).__name__}: its logits are not what its LM head, a bias, a scale and a soft cap make of its "
-            f"hidden states: they differ by {error:.3g}, and are up to {size:.3g}"
+            f"{type(model).__name__}: its logits are not its hidden states times its LM head, with bias, scale and "
+            f"soft cap: they differ by {error:.3g} at a size of up to {size:.3g}"
         )

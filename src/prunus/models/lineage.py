@@ -1,4 +1,4 @@
-"""What of its teacher a student is made of: written beside its weights by the cut, read by who trains it."""
+"""Lineage: which parts of its teacher a student has; written with its weights by pruning, read by distillation."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ KEPT, BASIS = "kept.json", "basis.safetensors"
 
 @dataclass(frozen=True)
 class Lineage:
-    """A student's descent.
+    """A student's lineage.
 
     Attributes:
         layers: The teacher's layers that the student has, in order.
-        basis: B [d, d'], which takes the teacher's residual stream to the student's: orthonormal columns, those of the
-            identity where channels were kept as they were.
+        basis: B [d, d'], which maps the teacher's residual stream to the student's: orthonormal columns; columns of the
+            identity if channels were kept without rotation.
     """
 
     layers: list[int]
@@ -31,7 +31,7 @@ class Lineage:
 
 
 def write_lineage(folder: Path, kept: dict[str, Any], basis: np.ndarray | None) -> None:
-    """Write `kept.json`, the numbers of all that stayed, and the basis of a rotated cut as `basis.safetensors`."""
+    """Write the indices of everything kept to `kept.json`, and the basis of a rotation to `basis.safetensors`."""
     (folder / KEPT).write_text(json.dumps(kept) + "\n", encoding="utf-8")
     if basis is not None:
         from safetensors.numpy import save_file
@@ -40,19 +40,19 @@ def write_lineage(folder: Path, kept: dict[str, Any], basis: np.ndarray | None) 
 
 
 def read_lineage(folder: Path, hidden_size: int, layers: int | None = None) -> Lineage:
-    """Read what `write_lineage` wrote.
+    """Read a student's lineage.
 
     Args:
-        folder: The student's.
-        hidden_size: d, the teacher's.
-        layers: How many the teacher has, to be checked.
+        folder: The student's folder.
+        hidden_size: The teacher's, d.
+        layers: The teacher's number of layers, for a check.
 
     Raises:
-        ModelError: There is nothing, it is damaged, or it is of another teacher.
+        ModelError: It is missing or damaged, or belongs to another teacher.
     """
     if not (folder / KEPT).is_file():
         raise ModelError(
-            f"{folder}: there is no {KEPT}, as `prunus prune` writes it, so states cannot be compared: "
+            f"{folder}: there is no {KEPT}, which `prunus prune` writes, so hidden states cannot be compared; "
             "distill.states must be `none`"
         )
     kept = read_object(folder / KEPT, ModelError)
@@ -66,12 +66,12 @@ def read_lineage(folder: Path, hidden_size: int, layers: int | None = None) -> L
         basis = np.eye(hidden_size, dtype=np.float32)[:, kept["hidden"]]
     else:
         raise ModelError(
-            f"{folder}: it has channel {max(kept['hidden'])} of its teacher, and this one has {hidden_size}"
+            f"{folder}: it has channel {max(kept['hidden'])} of its teacher, but this teacher has {hidden_size}"
         )
     if len(basis) != hidden_size:
-        raise ModelError(f"{folder}: it was cut from {len(basis)} channels, and this teacher has {hidden_size}")
+        raise ModelError(f"{folder}: it was pruned from {len(basis)} channels, but this teacher has {hidden_size}")
     if layers is not None and max(kept["layers"]) >= layers:
-        raise ModelError(f"{folder}: it has layer {max(kept['layers'])} of its teacher, and this one has {layers}")
+        raise ModelError(f"{folder}: it has layer {max(kept['layers'])} of its teacher, but this teacher has {layers}")
     return Lineage(kept["layers"], basis)
 
 
@@ -89,16 +89,16 @@ def _read_basis(file: Path) -> np.ndarray:
 
 
 def composed(first: Lineage, kept: dict[str, Any], basis: np.ndarray | None) -> tuple[dict[str, Any], np.ndarray]:
-    """What a student of a student is made of, told of the first teacher: its layers there, and the basis of both cuts.
+    """The lineage of a student pruned from a student, relative to the first teacher.
 
     Args:
-        first: The descent of what was cut the second time.
-        kept: What stayed of that: `layers` and `hidden` by its numbers.
-        basis: Of the second cut, or None where its channels were kept as they were.
+        first: The lineage of the model that was pruned the second time.
+        kept: The indices kept in the second pruning, `layers` and `hidden`, relative to that model.
+        basis: The basis of the second pruning; None without rotation.
 
     Returns:
-        `kept` with the first teacher's layers and without the members of other axes, whose numbers are not its, and
-        the basis B [d, d''].
+        `kept` with the first teacher's layers, and without other axes, whose indices would not be the first teacher's;
+        and the basis B [d, d''] of both prunings.
     """
     second = np.eye(first.basis.shape[1], dtype=np.float32)[:, kept["hidden"]] if basis is None else basis
     layers = [first.layers[layer] for layer in kept["layers"]]
@@ -106,7 +106,7 @@ def composed(first: Lineage, kept: dict[str, Any], basis: np.ndarray | None) -> 
 
 
 def copy_lineage(source: Path, target: Path) -> None:
-    """Hand a student's descent on to what is trained from it."""
+    """Copy a student's lineage to a model trained from it."""
     for name in (KEPT, BASIS):
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)

@@ -1,4 +1,4 @@
-"""Models in memory, through stock transformers: where they go, in what type, and whether they came back whole."""
+"""Loading and saving models with stock transformers: device, dtype, and a check that the saved files are right."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from prunus.models.checkpoint import DTYPES
 from prunus.models.compatible import make_compatible
 from prunus.models.folder import ModelFolder
 from prunus.models.foreign import check_no_adapter
-from prunus.models.settings import named_dtype
+from prunus.models.settings import dtype_name
 from prunus.models.texts import read_model_json
 from prunus.models.token_rows import guarded
 from prunus.runtime import Runtime
 
-disable_progress_bar()  # the console shows progress, one line a step
+disable_progress_bar()  # the console shows one progress line per step
 
 
 def device_of(runtime: Runtime) -> torch.device:
-    """The device that a runtime names.
+    """The device selected by `runtime.device`.
 
     Raises:
-        RecipeError: It names CUDA, and there is none.
+        RecipeError: The device does not exist.
     """
-    if runtime.device == "auto":  # of several CUDA devices that of this process
+    if runtime.device == "auto":  # with several CUDA devices, this process's
         return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     try:
         device = torch.device(runtime.device)
@@ -42,18 +42,18 @@ def device_of(runtime: Runtime) -> torch.device:
 
 
 def inference_dtype(runtime: Runtime, device: torch.device) -> torch.dtype:
-    """The type of forward passes without gradients: float32 on a CPU, bfloat16 where CUDA has it."""
+    """The dtype of forward passes without gradients: float32 on a CPU, bfloat16 on CUDA devices that support it."""
     if runtime.precision not in ("auto", "probe"):
         return torch.float32 if runtime.precision == "float32" else torch.bfloat16
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 
 
 def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    """Load a model as a stranger would: stock classes, no code from the folder.
+    """Load a model with stock classes and no code from the folder.
 
     Raises:
-        ModelError: Transformers refuses the folder, or had to invent or to drop weights; there is an adapter; or the
-            type that config.json names cannot hold the weights.
+        ModelError: Transformers refuses the folder, or had to initialise or to drop weights; there is an adapter; or
+            the weights overflow the dtype named in config.json.
     """
     if not folder.is_dir():
         raise ModelError(f"{folder}: there is no such folder")
@@ -69,7 +69,7 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> PreTra
 
 
 def _run_experts(model: PreTrainedModel) -> None:
-    """Experts whose rows torch's grouped product does not take, whole 16 bytes, run one after the other."""
+    """Run experts one by one if torch's grouped matmul does not support them: it needs rows of whole 16 bytes."""
     for module in model.modules() if getattr(model.config, "num_experts_per_tok", None) else ():
         stacked = [value for value in module.parameters(recurse=False) if value.ndim == 3]
         if any(value.shape[-1] * value.itemsize % 16 for value in stacked):
@@ -78,26 +78,26 @@ def _run_experts(model: PreTrainedModel) -> None:
 
 
 def load_config(folder: Path) -> PreTrainedConfig:
-    """Load a config.json as a stranger would, with transformers' defaults filled in.
+    """Load a config.json with transformers' defaults filled in.
 
     Raises:
         ModelError: Transformers refuses it.
     """
-    found = _loaded(AutoConfig, folder, "its config.json")
-    assert isinstance(found, PreTrainedConfig)
-    return found
+    result = _loaded(AutoConfig, folder, "its config.json")
+    assert isinstance(result, PreTrainedConfig)
+    return result
 
 
 def chat_templates(tokenizer: Any) -> dict[str, str]:
-    """The chat templates of a loaded tokenizer by name; the usual one is `default`."""
-    found = tokenizer.chat_template
-    if found is None:
+    """The chat templates of a tokenizer by name; a single one is `default`."""
+    templates = tokenizer.chat_template
+    if templates is None:
         return {}
-    return dict(found) if isinstance(found, Mapping) else {"default": str(found)}
+    return dict(templates) if isinstance(templates, Mapping) else {"default": str(templates)}
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Load a tokenizer as a stranger would; text with tokens that the model's embedding has no row for it refuses.
+    """Load a tokenizer, which refuses text with tokens that have no row in the model's embedding.
 
     Raises:
         ModelError: Transformers refuses it.
@@ -106,25 +106,25 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def _loaded(kind: Any, folder: Path, what: str, **options: Any) -> Any:
-    """What one of transformers' Auto classes loads from a folder, with none of its code.
+    """Load from a folder with one of transformers' Auto classes, without running code in the folder.
 
     Raises:
         ModelError: Transformers refuses it.
     """
     try:
         return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
-    except Exception as error:  # a folder can be wrong in as many ways as transformers reads it
+    except Exception as error:  # transformers raises many types
         raise ModelError(f"{folder}: transformers does not load {what}: {type(error).__name__}: {error}") from None
 
 
 def save_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> float:
-    """Save in `dtype` (bfloat16 where it cannot hold the weights), reopen as a stranger would, and compare the answers.
+    """Save in `dtype` (bfloat16 if the weights overflow it), reload with stock transformers, and compare the logits.
 
     Returns:
-        The largest difference between any logit of the model in memory and of the one reopened.
+        The largest difference between a logit of the model in memory and of the reloaded one.
 
     Raises:
-        ModelError: The reopened model does not say the same.
+        ModelError: The reloaded model gives other logits.
     """
     dtype = dtype_that_holds(model, dtype)
     _cast(model, dtype)
@@ -140,7 +140,7 @@ def save_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> floa
 
 
 def _cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Cast what is saved; tables that are computed anew on loading, such as rotary frequencies, stay as they are."""
+    """Cast what is saved; buffers recomputed on loading, such as rotary frequencies, keep their dtype."""
     tables = [
         (module, name, module._buffers[name])
         for module in model.modules()
@@ -151,21 +151,21 @@ def _cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
         module._buffers[name] = table
 
 
-def dtype_named(config: Mapping[str, Any], default: str = "float32") -> torch.dtype:
-    """The type that a config.json names for its weights; `default` where it names none."""
-    dtype: torch.dtype = getattr(torch, named_dtype(config) or default)
+def config_dtype(config: Mapping[str, Any], default: str = "float32") -> torch.dtype:
+    """The dtype that a config.json names for its weights; `default` if it names none."""
+    dtype: torch.dtype = getattr(torch, dtype_name(config) or default)
     return dtype
 
 
 def saved_dtype(folder: ModelFolder) -> torch.dtype:
-    """The type that a model trained from `folder` is saved in: as transformers, config.json's, else its weights'."""
-    if named_dtype(folder.config) is not None:
-        return dtype_named(folder.config)
+    """The dtype in which a model trained from `folder` is saved: config.json's, else that of its weights."""
+    if dtype_name(folder.config) is not None:
+        return config_dtype(folder.config)
     return next(getattr(torch, name) for name, stored in DTYPES.items() if stored == folder.dtype)
 
 
 def dtype_that_holds(model: PreTrainedModel, dtype: torch.dtype) -> torch.dtype:
-    """`dtype`, or bfloat16 where a finite weight would be infinite in it, with a warning: nothing trained is lost."""
+    """`dtype`, or bfloat16 with a warning if a finite weight would overflow in it, so that training is not lost."""
     name = _too_large(model, dtype)
     if name is None:
         return dtype
@@ -174,22 +174,22 @@ def dtype_that_holds(model: PreTrainedModel, dtype: torch.dtype) -> torch.dtype:
 
 
 def check_holds(model: PreTrainedModel, folder: Path) -> None:
-    """Refuse weights that the type named in config.json cannot hold, before anything is made of them.
+    """Refuse weights that overflow the dtype named in config.json, before any work.
 
     Raises:
-        ModelError: Names the first such weight, and what to write.
+        ModelError: The message names the first such weight, and the remedy.
     """
-    dtype = dtype_named(read_model_json(folder / "config.json"))
+    dtype = config_dtype(read_model_json(folder / "config.json"))
     name = _too_large(model, dtype)
     if name is not None:
         raise ModelError(
             f"{folder}: config.json: dtype is {str(dtype).removeprefix('torch.')}, in which {name} would be infinite "
-            f"(it ends at {torch.finfo(dtype).max:g}); write the type that the weights are in, such as bfloat16"
+            f"(its largest value is {torch.finfo(dtype).max:g}); write the dtype of the weights, such as bfloat16"
         )
 
 
 def _too_large(model: torch.nn.Module, dtype: torch.dtype) -> str | None:
-    """The first parameter with a finite value that `dtype` cannot hold; only float16 is that short."""
+    """The first parameter with a finite value that overflows `dtype`; only float16 has so small a range."""
     if dtype != torch.float16:
         return None
     limit = torch.finfo(dtype).max

@@ -1,4 +1,4 @@
-"""Where a model is: a local folder, or a snapshot of the hub at a pinned commit."""
+"""Locating models: a local folder, or a snapshot from the hub at a pinned commit."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from prunus.errors import HubError, ModelError, nearest
 from prunus.fingerprint import digest
 from prunus.models.folder import ModelFolder
 
-WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "LICENSE*", "NOTICE*", "USE_POLICY*", "README.md"]
+PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "LICENSE*", "NOTICE*", "USE_POLICY*", "README.md"]
 BUILTINS = ("builtin:sapling",)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
 class Located:
-    """A model that is here.
+    """A model on this machine.
 
     Attributes:
-        folder: Where.
+        folder: Its folder.
         source: Its id and commit, if it came from the hub.
     """
 
@@ -29,26 +29,26 @@ class Located:
     source: str = ""
 
     def fingerprint(self) -> str:
-        """A digest of what it holds; what came from the hub is told by its commit, whether all of it is here or not."""
+        """A digest of its content; for a model from the hub, of its commit, even if only a part is downloaded."""
         return digest(self.source) if self.source else self.folder.fingerprint()
 
     def tokenizer_fingerprint(self) -> str:
-        """The same of its tokenizer."""
+        """A digest of its tokenizer."""
         return digest([self.source, "tokenizer"]) if self.source else self.folder.tokenizer_fingerprint()
 
 
 def locate_model(path: str, revision: str | None, where: str, weights: bool = True) -> Located:
-    """Find a model, downloading it first if it is on the hub and not yet here.
+    """Locate a model; one on the hub is downloaded if necessary.
 
     Args:
-        path: A local folder, a model's id on the hub, or `builtin:sapling`, the teacher that Prunus brings along.
+        path: A local folder, a model's id on the hub, or `builtin:sapling`, the teacher included in Prunus.
         revision: The commit on the hub; the newest if None.
         where: The name of the option, such as `teacher.path`, for messages.
-        weights: False fetches config and tokenizer alone: enough to plan.
+        weights: If false, download only config and tokenizer, which suffice for a plan.
 
     Raises:
-        ModelError: It is named as a local folder or as built in, and there is none.
-        HubError: It is not here, and the hub does not give it.
+        ModelError: There is no such local folder or built-in model.
+        HubError: It cannot be fetched from the hub.
     """
     if path.startswith("builtin:"):
         return Located(ModelFolder(_builtin(path, where)))
@@ -64,20 +64,20 @@ def locate_model(path: str, revision: str | None, where: str, weights: bool = Tr
         raise ModelError(f"{where}: there is no folder {path}")
     from huggingface_hub import snapshot_download
 
-    patterns = [pattern for pattern in WANTED if weights or pattern != "*.safetensors"]
+    patterns = [pattern for pattern in PATTERNS if weights or pattern != "*.safetensors"]
     try:
         snapshot = Path(snapshot_download(path, revision=revision, allow_patterns=patterns))
-    except Exception as error:  # no network, no such model, no right to it: the hub's client says which
-        raise HubError(f"{where}: {path} is no local folder, and the hub does not give it: {error}") from None
+    except Exception as error:  # no network, no such model, no access: the client's message says which
+        raise HubError(f"{where}: {path} is not a local folder and cannot be fetched from the hub: {error}") from None
     return Located(ModelFolder(snapshot), f"{path}@{snapshot.name}")
 
 
 def locate_runnable(path: str, where: str) -> Path:
-    """A GGUF file, or the folder of a model, from wherever `locate_model` finds it.
+    """A GGUF file, or the folder of a model; see `locate_model`.
 
     Raises:
-        ModelError: There is none.
-        HubError: It is not here, and the hub does not give it.
+        ModelError: It does not exist.
+        HubError: It cannot be fetched from the hub.
     """
     if not path.endswith(".gguf"):
         return locate_model(path, None, where).folder.path
@@ -88,7 +88,7 @@ def locate_runnable(path: str, where: str) -> Path:
 
 
 def _builtin(path: str, where: str) -> Path:
-    """The folder of a model that is part of the package."""
+    """The folder of a model included in the package."""
     if path not in BUILTINS:
-        raise ModelError(f"{where}: unknown {path!r}{nearest(path, BUILTINS)}; there is: {', '.join(BUILTINS)}")
+        raise ModelError(f"{where}: unknown {path!r}{nearest(path, BUILTINS)}; known: {', '.join(BUILTINS)}")
     return Path(str(files("prunus.world").joinpath(path.removeprefix("builtin:"))))

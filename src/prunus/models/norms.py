@@ -1,4 +1,4 @@
-"""What a norm does, apart from its gain."""
+"""Normalisation without gain."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import torch
 
 
 def normalised(x: torch.Tensor, centred: bool, epsilon: float = 1e-30) -> torch.Tensor:
-    """What a norm makes of its input before its gain, x / √(mean x² + ε), in float32, any shape.
+    """A norm's output before its gain, x / √(mean x² + ε), in float32.
 
     Args:
-        x: What the norm reads, [..., C].
-        centred: Whether it takes the mean away first (LayerNorm).
-        epsilon: The norm's own, or enough that nothing is divided by 0.
+        x: The norm's input, [..., C].
+        centred: Whether the mean is subtracted first (LayerNorm).
+        epsilon: The norm's ε; the default only avoids a division by 0.
     """
     x, size = _with_size(x, centred, epsilon)
     return x / size
 
 
 def scaled_gradients(x: torch.Tensor, gradients: torch.Tensor, centred: bool) -> torch.Tensor:
-    """The gradient by `normalised` from that by what a norm reads, its size held fixed: two of [..., C] to one."""
+    """Convert gradients of a norm's input [..., C] to gradients of its normalised value, with a constant √(mean x²)."""
     return gradients.float() * _with_size(x, centred, 1e-30)[1]
 
 
 def _with_size(x: torch.Tensor, centred: bool, epsilon: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a norm reads, in float32, without its mean if that is taken away, and √(mean x² + ε), [..., 1]."""
+    """The input in float32, centred if requested, and √(mean x² + ε), [..., 1]."""
     x = x.float()
     if centred:
         x = x - x.mean(dim=-1, keepdim=True)

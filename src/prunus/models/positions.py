@@ -1,7 +1,7 @@
 """The rotary parameters of a config.json, resolved as transformers 5 resolves them.
 
-They stand in `rope_parameters` (transformers 5), or in `rope_scaling`, `rope_theta` and keys of single families
-(transformers 4), and often in both. Nothing else of Prunus reads those keys.
+They are in `rope_parameters` (transformers 5), or in `rope_scaling`, `rope_theta` and keys of single families
+(transformers 4), and often in both. Only this module reads those keys.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from prunus.models.families.rotary import Rotary
 Config = Mapping[str, Any]
 
 KINDS = ("full_attention", "sliding_attention")
-"""The kinds of layers that may turn positions differently."""
+"""The kinds of layers that may have different rotary parameters."""
 
 _SOURCES = ("rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq", "partial_rotary_factor",
             "rotary_emb_base", "rotary_pct")  # fmt: skip
@@ -24,18 +24,18 @@ _SCALED = ("llama3", "yarn", "longrope")
 
 
 def rope_parameters(config: Config, rotary: Rotary, kind: str = "full_attention") -> dict[str, Any]:
-    """The rotary parameters that transformers computes with.
+    """The rotary parameters that transformers uses.
 
-    `rope_type`, `rope_theta` and `partial_rotary_factor` are always there.
+    The result always has `rope_type`, `rope_theta` and `partial_rotary_factor`.
 
-    `rope_scaling` replaces `rope_parameters` as a whole where both are there; where kinds of layers have parameters of
-    their own it is added to those of full layers. What neither names comes from the keys around them, then from the
-    family's defaults.
+    If config.json has both `rope_scaling` and `rope_parameters`, the former replaces the latter completely; in families
+    with parameters per kind of layer, it is added to those of full layers. Missing values come from the other keys of
+    config.json, then from the family's defaults.
 
     Args:
         config: The contents of config.json.
         rotary: The family's keys and defaults.
-        kind: Of which layers; matters where kinds of layers have parameters of their own.
+        kind: The kind of layer; matters only if kinds have different parameters.
     """
     if rotary.sliding_theta is not None:
         return _of_kind(config, rotary, kind)
@@ -51,17 +51,17 @@ def rope_parameters(config: Config, rotary: Rotary, kind: str = "full_attention"
 
 
 def all_rope_parameters(config: Config, rotary: Rotary) -> list[dict[str, Any]]:
-    """The parameters of each kind of layer; one set where all layers share it."""
+    """The parameters of each kind of layer; one set if all layers share it."""
     return [rope_parameters(config, rotary, kind) for kind in _kinds(rotary)]
 
 
 def with_rope_resolved(config: Config, rotary: Rotary, theta_power: float = 1.0) -> dict[str, Any]:
-    """A config whose rotary parameters are resolved and stand in `rope_parameters` alone.
+    """A config with resolved rotary parameters, all in `rope_parameters`.
 
     Args:
         config: The contents of config.json.
         rotary: The family's keys and defaults.
-        theta_power: Every theta is raised to this.
+        theta_power: Every theta is raised to this power.
     """
     kinds = _kinds(rotary)
     sets = {kind: rope_parameters(config, rotary, kind) for kind in kinds}
@@ -74,10 +74,10 @@ def with_rope_resolved(config: Config, rotary: Rotary, theta_power: float = 1.0)
 
 
 def check_rope(config: Config, rotary: Rotary, where: str) -> None:
-    """Refuse rotary parameters of a form that no loader reads.
+    """Refuse rotary parameters in a form that no loader reads.
 
     Raises:
-        ModelError: Names the key, its value and what is allowed.
+        ModelError: The message names the key, its value and what is allowed.
     """
     for key in ("rope_parameters", "rope_scaling"):
         if not isinstance(config.get(key), Mapping | None):
@@ -97,7 +97,7 @@ def _kinds(rotary: Rotary) -> tuple[str, ...]:
 
 
 def _of_kind(config: Config, rotary: Rotary, kind: str) -> dict[str, Any]:
-    """As `rope_parameters`, where kinds of layers have parameters of their own."""
+    """`rope_parameters` for families with parameters per kind of layer."""
     rope = dict((config.get("rope_parameters") or {}).get(kind) or {"rope_type": "default"})
     if kind == "sliding_attention":
         rope.setdefault("rope_theta", config.get("rope_local_base_freq", rotary.sliding_theta))
@@ -112,7 +112,7 @@ def _of_kind(config: Config, rotary: Rotary, kind: str) -> dict[str, Any]:
 
 
 def _add_trained_context(rope: dict[str, Any], config: Config, rotary: Rotary) -> None:
-    """The context before it was stretched; the config's own comes first, as when transformers makes a model."""
+    """Add the context length before its extension; config.json's key takes precedence, as in transformers."""
     own = config.get("original_max_position_embeddings", rotary.trained)
     if own is not None:
         rope["original_max_position_embeddings"] = own

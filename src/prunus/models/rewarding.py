@@ -1,4 +1,4 @@
-"""Reward models: a decoder with one number at its end, as transformers' stock sequence classifiers are."""
+"""Reward models: transformers' stock sequence classifiers with one output."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from prunus.models.load import check_holds, dtype_that_holds
 
 
 def load_reward_model(folder: Path, device: torch.device, dtype: torch.dtype, new: bool = False) -> PreTrainedModel:
-    """Load a reward model, or begin one from a language model.
+    """Load a reward model, or start one from a language model.
 
     Args:
-        folder: A stock sequence classifier with one label; with `new` a language model.
-        device: Where to.
-        dtype: In what type.
-        new: Whether the last layer is to be new: zeros, so that it starts with no opinion.
+        folder: A stock sequence classifier with one label; with `new`, a language model.
+        device: The device.
+        dtype: The dtype.
+        new: Whether to add a new last layer, of zeros, so that all rewards are equal at first.
 
     Raises:
-        ModelError: Transformers refuses it, or it is no reward model.
+        ModelError: Transformers refuses it, or it is not a reward model.
     """
     try:
         config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -33,7 +33,7 @@ def load_reward_model(folder: Path, device: torch.device, dtype: torch.dtype, ne
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder, config=config, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
         )
-    except Exception as error:  # as many ways as transformers has of reading one
+    except Exception as error:  # transformers raises many types
         raise ModelError(f"{folder}: cannot be a reward model: {type(error).__name__}: {error}") from None
     missing = set(info["missing_keys"]) - ({"score.weight"} if new else set())
     if missing or model.config.num_labels != 1 or not isinstance(getattr(model, "score", None), nn.Linear):
@@ -49,21 +49,21 @@ def load_reward_model(folder: Path, device: torch.device, dtype: torch.dtype, ne
 
 
 def rewards(model: PreTrainedModel, input_ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-    """What is said at one token of each sequence: ids [B, S] and places [B] to [B]."""
+    """The reward at one token of each sequence: ids [B, S] and the tokens' positions [B] to [B]."""
     hidden = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
-    said: torch.Tensor = model.score(hidden[torch.arange(len(last), device=last.device), last])
-    return said.squeeze(-1).float()
+    scores: torch.Tensor = model.score(hidden[torch.arange(len(last), device=last.device), last])
+    return scores.squeeze(-1).float()
 
 
 @torch.no_grad()
 def save_reward_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> float:
-    """Save in `dtype`, reopen as a stranger would, and compare what both say.
+    """Save in `dtype`, reload with stock transformers, and compare the rewards.
 
     Returns:
-        The largest difference of a reward.
+        The largest difference between rewards.
 
     Raises:
-        ModelError: The reopened model does not say the same.
+        ModelError: The reloaded model gives other rewards.
     """
     dtype = dtype_that_holds(model, dtype)
     model.to(dtype=dtype).eval()

@@ -1,4 +1,4 @@
-"""What config.json says, key by key: of the kind and size that transformers takes, and that a table is for."""
+"""Checks of config.json, key by key: types and ranges that transformers accepts, and variants that a table covers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prunus.models.positions import check_rope
 MAX_LAYERS = 10_000
 MAX_EXPERTS = 10_000
 MAX_SIZE = 2**31 - 1
-"""Larger numbers of layers, of experts of a layer, and of anything else, are refused before anything is listed."""
+"""Limits of layers, of experts per layer, and of all other sizes, which are checked before tensors are listed."""
 
 _LIMITS = {"num_hidden_layers": MAX_LAYERS, "num_experts": MAX_EXPERTS, "experts_per_token": MAX_EXPERTS}
 _LEAST = {
@@ -28,10 +28,10 @@ _IDS = re.compile(r"(.*_)?token_id")
 
 
 def check_settings(config: Mapping[str, Any], family: Family, where: str) -> None:
-    """Refuse values that transformers refuses or understands otherwise, and variants that a table is not for.
+    """Refuse values that transformers refuses or interprets differently, and variants that the table does not cover.
 
     Raises:
-        ModelError: Names the key, its value and what is allowed.
+        ModelError: The message names the key, its value and what is allowed.
     """
     for key, value in config.items():
         if isinstance(value, float) and not isfinite(value):
@@ -58,10 +58,10 @@ def check_settings(config: Mapping[str, Any], family: Family, where: str) -> Non
 
 
 def check_token_ids(config: Mapping[str, Any], where: str) -> None:
-    """Refuse a token's id (`eos_token_id` and the like) that is no whole number, and no list of them.
+    """Refuse a token id (`eos_token_id` and the like) that is neither a whole number nor a list of them.
 
     Raises:
-        ModelError: Names the key and its value.
+        ModelError: The message names the key and its value.
     """
     for key, value in config.items():
         ids = value if isinstance(value, list) else [value]
@@ -70,10 +70,10 @@ def check_token_ids(config: Mapping[str, Any], where: str) -> None:
 
 
 def read_size(config: Mapping[str, Any], family: Family, size: str, where: str, default: int | None) -> int:
-    """A size of a `Shape` as a config.json has it, or as the family or `default` has it where the config has none.
+    """A size of a `Shape`, from config.json, else from the family's defaults or `default`.
 
     Raises:
-        ModelError: It is missing, or no whole number between 1 and the limit.
+        ModelError: It is missing, or not a whole number between 1 and the limit.
     """
     keys = family.config_keys(size)
     value = next((config[key] for key in keys if config.get(key) is not None), None)
@@ -83,7 +83,7 @@ def read_size(config: Mapping[str, Any], family: Family, size: str, where: str, 
 
 
 def check_whole(key: str, value: Any, least: int, most: int, where: str) -> int:
-    """The value, if it is a whole number in bounds.
+    """Return the value if it is a whole number within bounds.
 
     Raises:
         ModelError: It is not.
@@ -95,10 +95,10 @@ def check_whole(key: str, value: Any, least: int, most: int, where: str) -> int:
     return value
 
 
-def named_dtype(config: Mapping[str, Any]) -> str | None:
-    """The type that a config.json names for its weights, by torch's name; None where it names none.
+def dtype_name(config: Mapping[str, Any]) -> str | None:
+    """The dtype that a config.json names for its weights, by torch's name; None if it names none.
 
-    Both of transformers' keys are looked at, the newer first.
+    Transformers has two keys for it; the newer takes precedence.
     """
     value = config.get("dtype") if config.get("dtype") is not None else config.get("torch_dtype")
     return None if value is None else str(value)
@@ -113,7 +113,7 @@ def _check_dtype(config: Mapping[str, Any], where: str) -> None:
 
 
 def _check_lists(config: Mapping[str, Any], family: Family, where: str) -> None:
-    """Lists with one entry for each layer."""
+    """Check lists with one entry per layer."""
     for key in {"layer_types", *family.lists}:
         value = config.get(key)
         if value is None:

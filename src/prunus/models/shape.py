@@ -1,4 +1,4 @@
-"""Shape: the dimensions of a model, and what follows from them before any weight is read."""
+"""Shape: the dimensions of a model, and what follows from them without reading weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PRUNABLE = (
     "num_experts",
     "vocab_size",
 )
-"""The dimensions that a student may have fewer of."""
+"""The dimensions that pruning can reduce."""
 
 _EXPERT_ROW = 8  # values of 16 bits in 16 bytes
 _BLOCK = 64  # two blocks of Q8_0 and Q4_0; K-quants have 256
@@ -33,15 +33,15 @@ _BLOCK = 64  # two blocks of Q8_0 and Q4_0; K-quants have 256
 
 @dataclass(frozen=True)
 class Shape:
-    """The dimensions of a decoder, by transformers' usual names, whatever its own config calls them.
+    """The dimensions of a decoder, by transformers' usual names, which its config.json may not use.
 
     Attributes:
-        family: The table that says which weights these dimensions make.
+        family: The family, whose table lists the weights.
         intermediate_size: Neurons of each MLP; in a mixture of experts, of each expert.
         num_experts: Experts of each layer; 0 in models without.
-        experts_per_token: How many of them a token goes through.
-        rope_types: How positions are turned, by transformers' names (`default`, `llama3`, `yarn`, ...); `partial`
-            stands for heads of which only a part is turned.
+        experts_per_token: Active experts per token.
+        rope_types: The types of rotary positions, by transformers' names (`default`, `llama3`, `yarn`, ...); also
+            `partial` if only a part of a head's dimensions is rotated.
         flags: The boolean keys of config.json that decide which weights exist, such as `tie_word_embeddings`.
     """
 
@@ -60,7 +60,7 @@ class Shape:
     flags: Mapping[str, bool] = field(default_factory=dict, repr=False)
 
     def size(self, teacher: Shape | None = None) -> Size:
-        """What options follow from that nobody gave: of a model, and of its teacher where it is a student."""
+        """The properties from which unset options are derived; for a student, relative to its teacher."""
         widest = max(self.hidden_size, self.intermediate_size, self.num_attention_heads * self.head_dim)
         size = Size(self.hidden_size, self.max_position_embeddings, widest)
         if teacher is None:
@@ -69,7 +69,7 @@ class Shape:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], family: Family, where: str) -> Shape:
-        """Read the dimensions out of a config.json.
+        """Read the dimensions from a config.json.
 
         Raises:
             ModelError: A dimension is missing, or is not a positive whole number.
@@ -104,13 +104,13 @@ class Shape:
         return {axis: getattr(self, size) for axis, size in AXES.items()}
 
     def weights(self) -> Iterator[tuple[str, Weight]]:
-        """Name and table line of every weight that a checkpoint of this shape holds, in the order of the table."""
+        """Name and table line of every weight in a checkpoint of this shape, in the order of the table."""
         for name, weight in self.family.names(self.sizes(), self.num_hidden_layers):
             if weight.exists(self.flags):
                 yield name, weight
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Name and shape of each of them."""
+        """Name and shape of every weight."""
         sizes = self.sizes()
         for name, weight in self.weights():
             yield name, weight.shape(sizes)
@@ -122,24 +122,24 @@ class Shape:
 
     @property
     def embedding_parameters(self) -> int:
-        """Those of them that run over the vocabulary: the embedding, and the LM head where it is not tied."""
+        """The parameters that run over the vocabulary: the embedding, and the LM head unless it is tied."""
         return self._count(lambda _, weight: weight.has("vocab"))
 
     @property
     def non_embedding_parameters(self) -> int:
-        """The parameters that do not run over the vocabulary, as the papers count a model's size."""
+        """The parameters that do not run over the vocabulary, which the papers use as a model's size."""
         return self.parameters - self.embedding_parameters
 
     def kv_cache_bytes(self, bytes_per_value: int) -> int:
-        """Bytes that the KV cache grows by with every token: keys and values of every layer."""
+        """Bytes of the KV cache per token: keys and values of every layer."""
         return 2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim * bytes_per_value
 
     def flops_per_token(self, context: int) -> int:
-        """Floating-point operations of a forward pass per token, averaged over a context of that many tokens.
+        """Floating-point operations of a forward pass per token, averaged over a context of `context` tokens.
 
-        Two for each parameter of each matrix that multiplies (Kaplan et al. 2020, arXiv 2001.08361, table 1; the
-        LM head is counted, lookups are not, and of the experts those that a token goes through), and for attention
-        two products of heads x head_dim by the context / 2 keys that a causal token sees on average.
+        Two for each parameter of each multiplied matrix (Kaplan et al. 2020, arXiv 2001.08361, table 1; including the
+        LM head, excluding embedding lookups and inactive experts). For attention, two products of heads x head_dim with
+        the context / 2 keys that a token sees on average.
         """
         matrices = self._count(lambda _, weight: len(weight.dims) > 1)
         matrices -= self.embedding_parameters + self._count(lambda _, weight: weight.has("positions"))
@@ -151,12 +151,12 @@ class Shape:
         return 2 * (matrices + head) + attention
 
     def dimensions(self) -> dict[str, int]:
-        """The dimensions as plain numbers, for records and tables; those that the family has none of are left out."""
+        """The dimensions as plain numbers, for records and tables, without those that the family does not have."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.type == "int"}
         return {name: value for name, value in values.items() if value}
 
     def config_values(self, config: Mapping[str, Any]) -> dict[str, int]:
-        """The dimensions by the names that a config.json of the family has for them, among those that `config` uses."""
+        """The dimensions by the family's names in config.json; of several names, those that `config` uses."""
         values: dict[str, int] = {}
         for size in PRUNABLE:
             keys = self.family.config_keys(size)
@@ -164,39 +164,38 @@ class Shape:
             values |= dict.fromkeys(used, getattr(self, size))
         return values
 
-    def with_dimensions(self, wanted: Mapping[str, int | None]) -> Shape:
-        """This shape with some dimensions changed; None leaves one as it is."""
-        changes: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
+    def with_dimensions(self, dimensions: Mapping[str, int | None]) -> Shape:
+        """This shape with some dimensions changed; None keeps one unchanged."""
+        changes: dict[str, Any] = {key: value for key, value in dimensions.items() if value is not None}
         return replace(self, **changes)
 
     def check_loadable(self, where: str) -> None:
-        """Refuse dimensions that stock transformers refuses, or would understand otherwise.
+        """Refuse dimensions that stock transformers refuses or would interpret differently.
 
         Raises:
-            ShapeError: Names the dimensions that do not fit, and the nearest that do.
+            ShapeError: The message names the dimensions that do not fit, and the nearest that do.
         """
         for whole, part in self.family.divisible:
             size, unit = getattr(self, whole), getattr(self, part)
             if size % unit:
                 below = size // unit * unit
                 raise ShapeError(
-                    f"{where}.{whole}: {size} is no multiple of {part} = {unit}, and transformers loads no such "
+                    f"{where}.{whole}: {size} is not a multiple of {part} = {unit}, which transformers requires for "
                     f"{self.family.name}; nearest that load: {' and '.join(str(n) for n in (below, below + unit) if n)}"
                     f"{self._in_blocks()}"
                 )
         if self.family.square and self.hidden_size != self.num_attention_heads * self.head_dim:
             raise ShapeError(
                 f"{where}.hidden_size: {self.hidden_size} is not num_attention_heads x head_dim = "
-                f"{self.num_attention_heads} x {self.head_dim}, and {self.family.name} has no other; cut both together"
+                f"{self.num_attention_heads} x {self.head_dim}, as {self.family.name} requires; change both together"
             )
         if self.num_experts < self.experts_per_token:
             raise ShapeError(
-                f"{where}.num_experts: {self.num_experts} are fewer than the {self.experts_per_token} that a token "
-                "goes through (num_experts_per_tok)"
+                f"{where}.num_experts: {self.num_experts} is less than num_experts_per_tok = {self.experts_per_token}"
             )
 
     def odd_experts(self) -> str | None:
-        """What is to be said of experts whose rows torch's grouped product does not take, whole 16 bytes; or None."""
+        """A warning about experts that torch's grouped matmul does not support (rows of whole 16 bytes), or None."""
         sizes = (self.hidden_size, self.intermediate_size) if self.num_experts else ()
         odd = [str(size) for size in sizes if size % _EXPERT_ROW]
         if not odd:
@@ -207,7 +206,7 @@ class Shape:
         )
 
     def _in_blocks(self) -> str:
-        """The nearest hidden size of whole blocks of quantised files, with as many heads as fit it, in words."""
+        """A text about the nearest hidden size in whole blocks of quantised files, with a fitting number of heads."""
         groups, near = self.num_key_value_heads, self.hidden_size // 8
         sizes = [size for size in range(_BLOCK, 2 * self.hidden_size, _BLOCK) if abs(size - self.hidden_size) <= near]
         counts = range(self.num_attention_heads, 0, -groups) if self.num_attention_heads % groups == 0 else ()
@@ -217,30 +216,30 @@ class Shape:
         _, heads, size = min(fits)
         return (
             f"; or {size} with num_attention_heads: {-heads}, a multiple of {_BLOCK}, so that quantised files need no "
-            "larger type for its rows"
+            "larger format for its rows"
         )
 
     def loads(self) -> bool:
-        """Whether stock transformers takes the dimensions, and its query heads can be shared by its KV heads."""
+        """Whether stock transformers accepts the dimensions, and KV heads divide the query heads."""
         try:
             self.check_loadable("")
         except ShapeError:
             return False
         return self.num_attention_heads % self.num_key_value_heads == 0
 
-    def _count(self, wanted: Callable[[str, Weight], bool]) -> int:
-        """The parameters of the weights that are `wanted`, by their keys and lines of the table."""
+    def _count(self, condition: Callable[[str, Weight], bool]) -> int:
+        """The parameters of the weights that fulfil `condition`, a function of the table's key and line."""
         sizes, total = self.sizes(), 0
         for table, layers in ((self.family.shared, 1), (self.family.layered, self.num_hidden_layers)):
             for key, line in table.items():
                 weight = parse_weight(line)
-                if weight.exists(self.flags) and wanted(key, weight):
+                if weight.exists(self.flags) and condition(key, weight):
                     total += layers * (self.num_experts if "{experts}" in key else 1) * prod(weight.shape(sizes))
         return total
 
 
 def _rope_types(config: Mapping[str, Any], rotary: Rotary) -> frozenset[str]:
-    """The kinds of rotary positions that a model has."""
+    """The types of a model's rotary positions; see `Shape.rope_types`."""
     sets = all_rope_parameters(config, rotary)
     partial = any(rope["partial_rotary_factor"] != 1.0 for rope in sets)
     return frozenset({rope["rope_type"] for rope in sets} | ({"partial"} if partial else set()))

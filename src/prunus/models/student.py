@@ -1,4 +1,4 @@
-"""The student's config.json: the teacher's, with what the cut changes."""
+"""The student's config.json: the teacher's, with the changes of pruning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prunus.models.shape import Shape
 
 
 def student_config(config: Mapping[str, Any], teacher: Shape, target: Shape, layers: list[int]) -> dict[str, Any]:
-    """The student's config.json: dimensions written out, per-layer lists cut, rotary speeds kept.
+    """The student's config.json: new dimensions, per-layer lists cut, rotary frequencies kept.
 
     Args:
         config: The teacher's config.json.
@@ -23,12 +23,12 @@ def student_config(config: Mapping[str, Any], teacher: Shape, target: Shape, lay
         values = config.get(key)
         rule = target.family.lists.get(key)
         if values is None and rule and layers != list(range(teacher.num_hidden_layers)):
-            # a rule by the layer's number: with other numbers it would give other values
+            # the default depends on the layer's number, which changes: write the list explicitly
             values = [rule(layer, config) for layer in range(teacher.num_hidden_layers)]
         if values is not None:
             result[key] = [values[layer] for layer in layers]
     rotary = target.family.rotary
     if rotary is not None and teacher.head_dim != target.head_dim:
-        # pair i of a head turns by theta^(-2i / head_dim); with fewer dimensions it then turns as it did
+        # pair i of a head has the frequency theta^(-2i / head_dim); the new theta keeps it with fewer dimensions
         result = with_rope_resolved(result, rotary, theta_power=target.head_dim / teacher.head_dim)
     return result

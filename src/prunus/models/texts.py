@@ -1,4 +1,4 @@
-"""The text files of a model folder, read by one reader; what transformers cannot read is refused by the file's name."""
+"""Reading the text files of a model folder; errors name a file that transformers cannot read."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def read_model_json(file: Path) -> dict[str, Any]:
     """The object in a JSON file of a model folder.
 
     Raises:
-        ModelError: The file cannot be read, is empty, a git-lfs pointer, not UTF-8, not JSON or no object, is nested
-            too deeply, or begins with a byte order mark, which transformers does not read.
+        ModelError: The file cannot be read, is empty, a git-lfs pointer, not UTF-8, not JSON, not an object, or nested
+            too deeply; or it begins with a byte order mark, which transformers does not accept.
     """
     value = read_object(file, ModelError)
     with file.open("rb") as handle:
@@ -28,17 +28,17 @@ def read_model_json(file: Path) -> dict[str, Any]:
 
 
 def read_optional_json(file: Path) -> dict[str, Any]:
-    """The same; an empty object where there is no such file."""
+    """As `read_model_json`; an empty object if the file does not exist."""
     return read_model_json(file) if file.is_file() else {}
 
 
 def read_tokenizer_json(file: Path) -> dict[str, Any]:
-    """The contents of a tokenizer.json, with the type of its model named and `added_tokens` there.
+    """The contents of a tokenizer.json, with the model's `type` and `added_tokens` filled in.
 
-    Older files (GPT-2's own) leave the type out; then a model with merges is BPE and one with `unk_id` is Unigram.
+    Older files, such as GPT-2's, have no type; then a model with merges is BPE, and one with `unk_id` is Unigram.
 
     Raises:
-        ModelError: As `read_model_json`, or it holds no model with a vocabulary.
+        ModelError: As `read_model_json`, or there is no model with a vocabulary.
     """
     tokenizer = read_model_json(file)
     model = tokenizer.get("model")
@@ -52,13 +52,13 @@ def read_tokenizer_json(file: Path) -> dict[str, Any]:
 
 
 def is_pointer(file: Path) -> bool:
-    """Whether a file is a pointer of git-lfs in place of its contents."""
+    """Whether a file is a git-lfs pointer instead of its contents."""
     with file.open("rb") as handle:
         return handle.read(_POINTER_BYTES).startswith(LFS_POINTER.encode())
 
 
 def check_text(file: Path) -> None:
-    """Refuse a file of a tokenizer or of settings that cannot be what its name says.
+    """Refuse a tokenizer or settings file that is obviously broken.
 
     Raises:
         ModelError: As `read_model_json`; or it is empty, or a git-lfs pointer.

@@ -1,4 +1,4 @@
-"""Tensor bytes as numbers and back, for the few that a cut has to look at, without torch.
+"""Conversion of tensor bytes to numbers and back, without torch.
 
 numpy has no bfloat16; its bits are the upper half of a float32's.
 """
@@ -14,9 +14,9 @@ _EXPONENTS = {
     "F16": ("<u2", 0x1F << 10),
     "BF16": ("<u2", 0xFF << 7),
 }
-"""For each floating type an integer of its width, and the bits that are all set in infinities and NaNs alone."""
+"""For each floating dtype, an integer type of its width, and the bits that are all set only in infinities and NaNs."""
 
-_CACHED = 1 << 18  # values looked at together, so that they stay in the processor's cache
+_CACHED = 1 << 18  # values checked at a time, so that they stay in the processor's cache
 
 
 def to_float(data: bytes | memoryview, dtype: str) -> np.ndarray:
@@ -27,7 +27,7 @@ def to_float(data: bytes | memoryview, dtype: str) -> np.ndarray:
 
 
 def from_float(values: np.ndarray, dtype: str) -> bytes:
-    """The bytes of `values` in a floating type, rounded to the nearest, halves to even."""
+    """The bytes of `values` in a floating dtype, rounded to nearest, ties to even."""
     if dtype != "BF16":
         return values.astype(_FLOATS[dtype]).tobytes()
     bits = values.astype("<f4").view("<u4")
@@ -35,7 +35,7 @@ def from_float(values: np.ndarray, dtype: str) -> bytes:
 
 
 def is_finite(data: bytes | memoryview, dtype: str) -> bool:
-    """Whether a tensor's bytes hold neither NaN nor infinity. Types that cannot are finite."""
+    """Whether a tensor's bytes hold neither NaN nor infinity; true for dtypes without them."""
     if dtype not in _EXPONENTS:
         return True
     integer, mask = _EXPONENTS[dtype]

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from prunus.config import check_length
 from prunus.data.config import TokensConfig
-from prunus.data.mixture import check_some
+from prunus.data.mixture import check_not_empty
 from prunus.data.preview import Preview
 from prunus.data.sources import check_source
 from prunus.errors import HubError, Mistakes, ModelError
@@ -33,7 +33,7 @@ def check_lengths(recipe: Recipe, context: int, mistakes: Mistakes) -> None:
     for name, student in recipe.students.items():
         lengths[f"students.{name}.distill"] = student.distill.sequence_length if student.distill.tokens else 0
     for name, length in lengths.items():
-        with mistakes.noted():
+        with mistakes.collect():
             check_length(name, length, context)
 
 
@@ -42,7 +42,7 @@ def check_files(recipe: Recipe, teacher: Teacher, students: Mapping[str, Student
     if recipe.export.formats and students:
         shapes = {f"export.formats: students.{name}": student.shape for name, student in students.items()}
         made, folder = recipe.teacher.create, teacher.folder
-        with mistakes.noted():
+        with mistakes.collect():
             config = made.model_config_json() if made is not None else None
             if folder is not None:
                 config = read_object(folder / "config.json", ModelError)
@@ -53,14 +53,14 @@ def check_sources(recipe: Recipe, teacher: Teacher, hub: Hub, mistakes: Mistakes
     """Read the first document of every text source and the first prompt; note those that cannot be used."""
     for part in ("corpus", "held_out"):
         for i, source in enumerate(getattr(recipe.data, part)):
-            with mistakes.noted(), hub.may_miss():
+            with mistakes.collect(), hub.tolerate_missing():
                 check_source(source, f"data.{part}.{i}")
     if not any(student.distill.reads_teacher for student in recipe.students.values()):
         return
-    with mistakes.noted():
+    with mistakes.collect():
         recipe.generate.check_context(teacher.context, "generate")
     for i, source in enumerate(recipe.generate.prompts):
-        with mistakes.noted(), hub.may_miss():
+        with mistakes.collect(), hub.tolerate_missing():
             check_prompts(source, f"generate.prompts.{i}", teacher.may_chat)
 
 
@@ -69,16 +69,16 @@ def check_alignments(alignments: Iterable[Alignment], teacher: Teacher, mistakes
     previews: dict[Preview, None] = {}
     for alignment in alignments:
         if alignment.stages:
-            with mistakes.noted():
+            with mistakes.collect():
                 previews |= dict.fromkeys(alignment.check(teacher.context, teacher.tokenizer))
     return list(previews)
 
 
 def check_evaluation(recipe: Recipe, teacher: Teacher, mistakes: Mistakes) -> None:
     """Note tasks that cannot be measured at all, or not with this teacher."""
-    with mistakes.noted():
+    with mistakes.collect():
         check_tasks(recipe.evaluate)
-    with mistakes.noted():
+    with mistakes.collect():
         check_chat(recipe.evaluate, teacher.may_chat, "the teacher")
 
 
@@ -94,5 +94,5 @@ def check_texts(steps: Iterable[Step]) -> None:
         if isinstance(step.config, TokensConfig) and isinstance(sources, Given):
             if (sources.fingerprint, step.config.part) not in seen:
                 with suppress(HubError):
-                    check_some(sources.value, step.config, step.name)
+                    check_not_empty(sources.value, step.config, step.name)
             seen.add((sources.fingerprint, step.config.part))

@@ -71,7 +71,7 @@ def between(tokens: int, distill: DistillConfig, where: str) -> DistillConfig:
     """
     changed = {"tokens": tokens, "data": "corpus", "targets": "online", "warmup_steps": 0}
     short = parse(DistillConfig, {**distill.model_dump(), **changed}, where)
-    return short.model_copy(update={"warmup_steps": min(distill.warming, short.steps // 2)})
+    return short.model_copy(update={"warmup_steps": min(distill.resolved_warmup, short.steps // 2)})
 
 
 def cut_steps(

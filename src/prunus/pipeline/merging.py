@@ -58,7 +58,7 @@ def merged_shape(recipe: Recipe, name: str, shapes: Mapping[str, Shape], has_tem
     found = {}
     for place, entry in _entries(config):
         option = f"{where}.{place}"
-        with hub.may_miss():
+        with hub.tolerate_missing():
             found[f"{option}: {entry}"] = _shape(entry, option, recipe, name, shapes, hub)
     first = one_shape(found) if found else shapes["teacher"]
     if not hub.preview:

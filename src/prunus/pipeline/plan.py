@@ -69,7 +69,7 @@ def make_plan(recipe: Recipe, root: Path, preview: bool = False) -> Plan:
 def _plan(recipe: Recipe, root: Path, hub: Hub, waiting: Sequence[str] = ()) -> Plan:
     """The plan of a recipe, without the steps of `waiting` students, whose shape is not known yet."""
     mistakes = Mistakes()
-    with mistakes.noted():
+    with mistakes.collect():
         check_runtime(recipe.runtime, [recipe.correct, *(student.distill for student in recipe.students.values())])
     if not hub.preview:  # before a teacher is fetched or unpacked
         mistakes.check(recipe.name)
@@ -84,7 +84,7 @@ def _plan(recipe: Recipe, root: Path, hub: Hub, waiting: Sequence[str] = ()) -> 
     previews = check_alignments(alignments, teacher, mistakes)
     check_evaluation(recipe, teacher, mistakes)
     references: dict[str, Located] = {}
-    with mistakes.noted():
+    with mistakes.collect():
         references = find_references(recipe, hub)
     mistakes.check(recipe.name)
     steps = Layout(recipe, root, hub, teacher, own, students, references).all()

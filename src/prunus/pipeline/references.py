@@ -24,7 +24,7 @@ def find_references(recipe: Recipe, hub: Hub) -> dict[str, Located]:
     found: dict[str, Located] = {}
     for i, path in enumerate(recipe.evaluate.references):
         where = f"evaluate.references.{i}"
-        with hub.may_miss():
+        with hub.tolerate_missing():
             model = hub.model(path, where, check=True)
             check_chat(recipe.evaluate, has_chat_template(model.folder.path), f"{where}: {path}")
             check_length(where, recipe.evaluate.sequence_length, model.folder.context)

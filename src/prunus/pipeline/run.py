@@ -16,7 +16,7 @@ from prunus.console import Console, duration
 from prunus.errors import ArtifactError, PlaceError, PrunusError, RecipeError
 from prunus.files import replace_json
 from prunus.graph.integrity import check_artifact
-from prunus.graph.locks import alone_at, alone_in
+from prunus.graph.locks import lock_result, lock_run
 from prunus.graph.steps import Step
 from prunus.pipeline.failures import Failures, ends_the_run, storage_problem
 from prunus.pipeline.machine import hardware, peak_memory, reset_peak_memory, versions
@@ -48,7 +48,7 @@ def run_plan(plan: Plan, console: Console) -> Plan:
     for step in plan.steps:
         _check_processes(step)
     plan.root.mkdir(parents=True, exist_ok=True)
-    with alone_in(plan.root) if distributed.rank() == 0 else nullcontext():
+    with lock_run(plan.root) if distributed.rank() == 0 else nullcontext():
         _carry_out(plan, failures, console)
         while plan.rest is not None:
             plan = plan.rest()
@@ -97,7 +97,7 @@ def execute(step: Step, runtime: Runtime, console: Console) -> Path:
         first = distributed.rank() == 0
         error = _begin(step, stack, console) if first else None
         _synchronize(step, error)
-        if artifact.is_whole():
+        if artifact.is_complete():
             return artifact.path
         start = time.monotonic()
         metrics, error = _work(step, runtime, console)
@@ -116,12 +116,12 @@ def _begin(step: Step, stack: ExitStack, console: Console) -> PrunusError | None
     """
     artifact = step.artifact
     try:
-        if step.place is None and not artifact.is_whole():  # with a `place`, the caller holds the lock
-            stack.enter_context(alone_at(artifact.path, console))
+        if step.place is None and not artifact.is_complete():  # with a `place`, the caller holds the lock
+            stack.enter_context(lock_result(artifact.path, console))
         artifact.recover()
         if artifact.is_done():
             check_artifact(artifact.path, console)
-        if artifact.is_whole():
+        if artifact.is_complete():
             return None
         for folder in _input_folders(step):
             check_artifact(folder, console)

@@ -67,9 +67,9 @@ def find_students(
     found: dict[str, Student] = {}
     for name in in_order(recipe):
         merge = recipe.students[name].merge
-        if name in waiting or (merge is not None and mistakes.found):  # after a mistake, its models may have no shape
+        if name in waiting or (merge is not None and mistakes.errors):  # after a mistake, its models may have no shape
             continue
-        with mistakes.noted():
+        with mistakes.collect():
             found[name] = _student(recipe, name, teacher, found, hub)
     return found
 

@@ -84,7 +84,7 @@ def _created(recipe: Recipe, create: CreateConfig, root: Path, hub: Hub) -> Teac
 def _located(config: TeacherConfig, hub: Hub) -> Teacher:
     """An existing teacher. If the hub does not provide it, a preview uses `teacher.config`."""
     assert config.path is not None  # TeacherConfig has either path or create
-    with hub.may_miss() if config.config is not None else nullcontext():
+    with hub.tolerate_missing() if config.config is not None else nullcontext():
         model = hub.model(config.path, "teacher.path", config.revision, check=True)
         return Teacher(model.folder.shape, given_model(model), given_tokenizer(model))
     assert config.config is not None  # without it, the error was raised above

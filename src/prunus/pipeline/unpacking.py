@@ -73,6 +73,8 @@ def gguf_file(path: str, where: str) -> Path:
         ModelError: There is none.
     """
     file = Path(path).expanduser()
+    if file.is_dir():
+        raise ModelError(f"{where}: {path} is a folder; expected a GGUF file")
     if not file.is_file():
         raise ModelError(f"{where}: there is no file {path}")
     return file

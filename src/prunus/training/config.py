@@ -1,4 +1,4 @@
-"""The options that every training step has."""
+"""The options common to all training steps."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class OptimizerConfig(StepConfig):
 
     @property
     def min_rate_share(self) -> float:
-        """The learning rate at the end of the cosine, as a share of the peak."""
+        """The learning rate at the end of the cosine, as a fraction of the peak."""
         return 0.1 if self.min_learning_rate is None else self.min_learning_rate / self.learning_rate
 
 
@@ -56,7 +56,7 @@ class TrainingConfig(OptimizerConfig):
     """How long to train, and on which part of the text."""
 
     rate_share: ClassVar[float] = 1.0
-    """Fraction of a student's learning rate that is used if none is given."""
+    """The default learning rate, as a fraction of a student's in distillation."""
 
     tokens: int = Field(ge=0)
     """Tokens to train on; the corpus is repeated as often as needed. 0: skip the step."""
@@ -73,19 +73,19 @@ class TrainingConfig(OptimizerConfig):
 
     @property
     def steps(self) -> int:
-        """Optimiser steps that `tokens` amount to."""
+        """Number of optimiser steps."""
         return self.tokens // (self.batch_size * self.sequence_length)
 
     @property
-    def warming(self) -> int:
-        """Steps over which the learning rate rises from 0."""
+    def resolved_warmup(self) -> int:
+        """Warm-up steps: `warmup_steps`, or their default."""
         return pace.warmup_steps(self.steps) if self.warmup_steps is None else self.warmup_steps
 
     def with_defaults(self, size: Size) -> Self:
-        """The same, with batches, sequences and rate as they suit `tokens` and a model of that size.
+        """A copy in which unset batch size, sequence length and learning rate are derived from `tokens` and `size`.
 
         Raises:
-            RecipeError: What is given leaves no step.
+            RecipeError: The given options leave no step.
         """
         if not self.tokens:
             return self
@@ -106,6 +106,6 @@ class TrainingConfig(OptimizerConfig):
         if not self.steps:
             need = self.batch_size * self.sequence_length
             raise ValueError(f"tokens: {self.tokens} are less than one step of batch_size x sequence_length = {need}")
-        if self.warming >= self.steps:
-            raise ValueError(f"warmup_steps: {self.warming} leaves nothing of {self.steps} steps; lower it")
+        if self.resolved_warmup >= self.steps:
+            raise ValueError(f"warmup_steps: {self.resolved_warmup} leaves nothing of {self.steps} steps; lower it")
         return self

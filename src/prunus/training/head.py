@@ -1,9 +1,9 @@
-"""The LM head and the loss as one: logits exist for a few tokens at a time, and gradients are taken on the way.
+"""The LM head and the loss fused: logits exist for a few tokens at a time, and the forward pass computes gradients.
 
 With hidden states [N, H] and a head [V, H], plain training holds logits [N, V], their log-softmax and gradient. Here a
-chunk of tokens is multiplied with the head, its loss and the gradient by its logits are computed a few rows at a time
-(so that they stay in the processor's cache) and written over the logits, and two more products give the gradients by
-hidden states and head. Those two are all that is kept. Nothing is computed twice: backward only scales them.
+chunk of tokens is multiplied by the head. Its loss and the gradient with respect to its logits are computed for a few
+rows at a time (which stay in the processor's cache), and the gradient overwrites the logits. Two more products give the
+gradients of hidden states and head, and only those are kept. Nothing is computed twice: backward only scales them.
 
 The idea is Liger Kernel's (Hsu et al. 2024, arXiv 2410.10989), with the blocks of rows added.
 
@@ -20,27 +20,27 @@ import torch
 from prunus.models.head import Head
 
 CHUNK = {"cpu": 256, "cuda": 2048}
-"""Tokens whose logits exist at a time."""
-_BLOCK = 2**18  # values of a block of rows: 1 MB, of which two or three fit into a core's L2
+"""Tokens per chunk: those whose logits exist at the same time."""
+_BLOCK = 2**18  # values per block of rows: 1 MB, of which two or three fit into a core's L2
 
 
 class TokenLoss(Protocol):
-    """A loss of each token, for the head to call."""
+    """A per-token loss, called by the head."""
 
     def begin(self, tokens: slice) -> None:
-        """Make ready for a chunk, of tokens C."""
+        """Prepare for a chunk of C tokens."""
 
     def rows(self, tokens: slice, logits: torch.Tensor) -> torch.Tensor:
-        """The weighted loss of each token [R] of logits [R, V], over which its gradient by them is written."""
+        """The weighted loss of each token [R]; overwrites the logits [R, V] with its gradient."""
 
 
 def head_loss(hidden: torch.Tensor, head: Head, loss: TokenLoss) -> torch.Tensor:
-    """The sum of a loss over tokens, with its gradients by hidden states and head.
+    """The sum of a loss over tokens, with gradients for hidden states and head.
 
     Args:
         hidden: [N, H].
         head: The head.
-        loss: What is computed of each token's logits.
+        loss: The loss as a function of each token's logits.
 
     Returns:
         A scalar in float32.
@@ -49,11 +49,11 @@ def head_loss(hidden: torch.Tensor, head: Head, loss: TokenLoss) -> torch.Tensor
     return total
 
 
-def products(hidden: torch.Tensor, head: Head, out: torch.Tensor) -> torch.Tensor:
-    """Logits of a chunk in float32: [C, H] to [C, V], in `out` where the types allow it."""
+def head_logits(hidden: torch.Tensor, head: Head, out: torch.Tensor) -> torch.Tensor:
+    """Write the logits of a chunk into `out`, in float32: [C, H] to [C, V]."""
     if hidden.dtype == out.dtype:
         torch.mm(hidden, head.weight.T, out=out)
-    elif hidden.is_cuda:  # bfloat16 factors, but no rounding of the sums
+    elif hidden.is_cuda:  # bfloat16 factors, but sums in float32
         torch.mm(hidden, head.weight.T, out_dtype=out.dtype, out=out)
     else:
         out.copy_(hidden @ head.weight.T)
@@ -61,21 +61,21 @@ def products(hidden: torch.Tensor, head: Head, out: torch.Tensor) -> torch.Tenso
 
 
 def buffer(hidden: torch.Tensor, vocabulary: int) -> torch.Tensor:
-    """Room for the logits of a chunk, [C, V] in float32, or in float64 where hidden states are."""
+    """An empty tensor for the logits of a chunk, [C, V] in float32; in float64 for hidden states in float64."""
     chunk = max(1, min(CHUNK.get(hidden.device.type, CHUNK["cuda"]), len(hidden)))
     dtype = torch.promote_types(hidden.dtype, torch.float32)
     return torch.empty(chunk, vocabulary, dtype=dtype, device=hidden.device)
 
 
 def blocks(tokens: slice, vocabulary: int, device: torch.device) -> Iterator[slice]:
-    """The rows of a chunk in blocks that fit a core's cache; on an accelerator all at once."""
+    """The rows of a chunk in blocks that fit into a core's cache; on an accelerator, one block."""
     size = max(1, _BLOCK // vocabulary) if device.type == "cpu" else tokens.stop - tokens.start
     for start in range(tokens.start, tokens.stop, size):
         yield slice(start, min(start + size, tokens.stop))
 
 
 def compute_dtype(tensor: torch.Tensor) -> torch.dtype:
-    """The type that a product with `tensor` is taken in: autocast's where it is on."""
+    """The dtype of products with `tensor`: autocast's if it is enabled, else the tensor's."""
     kind = tensor.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
 
@@ -87,11 +87,11 @@ class _HeadLoss(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, head: Head, loss: TokenLoss
     ) -> torch.Tensor:
-        """Everything."""
+        """The loss and all gradients."""
         dtype = compute_dtype(hidden)
         with torch.autocast(hidden.device.type, enabled=False):
             used = Head(weight.to(dtype), bias, head.scale, head.cap)
-            sums = Sums(hidden, weight, bias, ctx.needs_input_grad)
+            sums = GradientSums(hidden, weight, bias, ctx.needs_input_grad)
             logits = buffer(hidden.to(dtype), len(weight))
             total = torch.zeros((), dtype=logits.dtype, device=hidden.device)
             for start in range(0, len(hidden), len(logits)):
@@ -102,25 +102,25 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        """Scale what was computed on the way."""
-        sums, ctx.sums = ctx.sums, None  # the caller's gradient is all that was missing
+        """Scale the gradients that the forward pass computed."""
+        sums, ctx.sums = ctx.sums, None  # they are scaled in place, and used once
         parts = (sums.hidden, sums.weight, sums.bias)
         return *(part.mul_(gradients[0]) if part is not None else None for part in parts), None, None
 
 
-class Sums:
-    """The gradients as they grow: [N, H], [V, H] and [V], each None where it is not wanted."""
+class GradientSums:
+    """Accumulated gradients of hidden states [N, H], head [V, H] and bias [V]; None for those not needed."""
 
     def __init__(
-        self, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, wanted: Sequence[bool]
+        self, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, needed: Sequence[bool]
     ) -> None:
         wide = torch.promote_types(weight.dtype, torch.float32)
-        self.hidden = torch.empty_like(hidden) if wanted[0] else None
-        self.weight = torch.zeros_like(weight, dtype=wide) if wanted[1] else None
-        self.bias = torch.zeros_like(bias, dtype=wide) if bias is not None and wanted[2] else None
+        self.hidden = torch.empty_like(hidden) if needed[0] else None
+        self.weight = torch.zeros_like(weight, dtype=wide) if needed[1] else None
+        self.bias = torch.zeros_like(bias, dtype=wide) if bias is not None and needed[2] else None
 
     def add(self, tokens: slice, hidden: torch.Tensor, gradient: torch.Tensor, head: Head) -> None:
-        """Take up a chunk: hidden [C, H] and the gradient by its products with the head [C, V]."""
+        """Add a chunk: its hidden states [C, H] and the gradient with respect to its logits [C, V]."""
         narrow = gradient.to(head.weight.dtype)
         if self.hidden is not None:
             self.hidden[tokens] = narrow @ head.weight
@@ -134,10 +134,10 @@ class Sums:
 
 
 def _chunk(
-    hidden: torch.Tensor, head: Head, loss: TokenLoss, tokens: slice, logits: torch.Tensor, sums: Sums
+    hidden: torch.Tensor, head: Head, loss: TokenLoss, tokens: slice, logits: torch.Tensor, sums: GradientSums
 ) -> torch.Tensor:
-    """The loss of one chunk, whose gradients go into `sums`."""
-    products(hidden, head, logits)
+    """The loss of one chunk; adds its gradients to `sums`."""
+    head_logits(hidden, head, logits)
     loss.begin(tokens)
     losses = []
     for block in blocks(tokens, logits.shape[1], hidden.device):

@@ -1,4 +1,4 @@
-"""Training through transformers' Trainer: the loop, the optimiser and the checkpoints are its, the loss is ours."""
+"""Training with transformers' Trainer, which provides loop, optimiser and checkpoints; the loss is an `Objective`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transformers.utils import WEIGHTS_NAME
 
 from prunus import distributed
 from prunus.checkpoints import FOLDER as CHECKPOINTS
-from prunus.checkpoints import done_with
+from prunus.checkpoints import remove_checkpoints
 from prunus.console import Console
 from prunus.data.tokens import Tokens
 from prunus.errors import TrainingError
@@ -28,89 +28,89 @@ from prunus.models.folder import ModelFolder, copy_along
 from prunus.models.load import device_of, inference_dtype, load_model, save_model, saved_dtype
 from prunus.runtime import Runtime
 from prunus.training.config import OptimizerConfig, TrainingConfig
-from prunus.training.deepspeed import check_shares, filled, read_settings
+from prunus.training.deepspeed import check_shares, completed, read_settings
 from prunus.training.objectives import Objective
 from prunus.training.optimizers import MuonWithAdamW
 from prunus.training.precision import training_dtype
 from prunus.training.record import Recorder, last_checkpoint, train_on
 from prunus.training.sequences import Extra, Items, Sequences
-from prunus.training.sharding import gathered, is_sharded, load_whole, shard, share_out
+from prunus.training.sharding import gathered, is_sharded, load_full, shard, shard_optimizer
 
 _LOGGED = 200  # points of a loss curve
-_NOT_TAKEN = (
-    "the step is not taken, and the last good checkpoint is kept. A lower learning_rate or a longer warmup_steps is "
-    "the usual cure"
+_SKIPPED = (
+    "the step is not taken, and the last good checkpoint is kept. Usually a lower learning_rate or a longer "
+    "warmup_steps helps"
 )
 
 
 class ObjectiveTrainer(Trainer):
-    """Transformers' Trainer for a module whose forward is the loss."""
+    """Transformers' Trainer for an `Objective`, whose `forward` returns the loss."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.model_accepts_loss_kwargs = False  # an objective's losses are already weighted so that their mean is right
+        self.model_accepts_loss_kwargs = False  # an objective's losses are weighted already: their mean is the batch's
         self.figures: dict[str, list[torch.Tensor]] = {}
-        self.portions: list[tuple[torch.Tensor, torch.Tensor]] = []  # of this step: which sequences, and their loss
+        self.micro_batches: list[tuple[torch.Tensor, torch.Tensor]] = []  # of this step: sequence numbers and loss
 
     def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *_: Any, **__: Any) -> torch.Tensor:
-        """The objective on one portion of a batch."""
+        """The loss of one micro-batch."""
         numbers = inputs.pop("numbers")
         loss: torch.Tensor = model(**inputs, progress=self.state.global_step / self.state.max_steps)
-        self.portions.append((numbers, loss.detach()))
-        if self.is_deepspeed_enabled:  # which takes the step within the backward pass
-            self.check_portions()
+        self.micro_batches.append((numbers, loss.detach()))
+        if self.is_deepspeed_enabled:  # DeepSpeed takes the step within the backward pass
+            self.check_losses()
         for name, figure in self.model.figures.items():
             self.figures.setdefault(name, []).append(figure)
         return loss
 
-    def check_portions(self) -> None:
-        """Refuse a step whose loss is not finite in any process; once a step, since asking waits for the device.
+    def check_losses(self) -> None:
+        """Refuse a step if its loss is not finite in any process. Called once per step, since it waits for the device.
 
         Raises:
-            TrainingError: Says where.
+            TrainingError: The message names step, micro-batch and sequences.
         """
-        losses = torch.stack([loss for _, loss in self.portions]).tolist()
+        losses = torch.stack([loss for _, loss in self.micro_batches]).tolist()
         bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
         if not distributed.any_of(bad is not None):
             return
         where = f"the loss is not finite at step {self.state.global_step + 1}, in another process"
         if bad is not None:
-            numbers = self.portions[bad][0].tolist()
+            numbers = self.micro_batches[bad][0].tolist()
             where = (
-                f"the loss is {losses[bad]} at step {self.state.global_step + 1}, in portion {bad + 1} of "
+                f"the loss is {losses[bad]} at step {self.state.global_step + 1}, in micro-batch {bad + 1} of "
                 f"{len(losses)}: sequences {numbers} of the text"
             )
-        raise TrainingError(f"{where}; {_NOT_TAKEN}")
+        raise TrainingError(f"{where}; {_SKIPPED}")
 
     def check_gradients(self) -> None:
-        """Refuse a step whose gradient is not finite, though its loss was; clipping leaves NaN of it.
+        """Refuse a step whose gradient is not finite although its loss is; clipping would turn it into NaN.
 
         Raises:
-            TrainingError: Says at which step.
+            TrainingError: The message names the step.
         """
         norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if distributed.any_of(not math.isfinite(whole.item())):
-            raise TrainingError(f"the gradient is not finite at step {self.state.global_step + 1}; {_NOT_TAKEN}")
+            raise TrainingError(f"the gradient is not finite at step {self.state.global_step + 1}; {_SKIPPED}")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add what the objective saw since the last line, as means over all processes' portions."""
+        """Add the objective's figures since the last line, as means over the micro-batches of all processes."""
         if "loss" in logs:
-            means = {name: torch.stack(seen).mean() / distributed.count() for name, seen in self.figures.items()}
-            distributed.add_up(means.values())
+            means = {name: torch.stack(values).mean() / distributed.count() for name, values in self.figures.items()}
+            distributed.all_reduce(means.values())
             logs |= {name: mean.item() for name, mean in means.items()}
             self.figures.clear()
         super().log(logs, start_time)
 
     @contextmanager
     def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
-        """Share out gradients after every portion: whole ones would take the memory that sharing saves."""
+        """Reduce gradients after every micro-batch: full ones would take the memory that sharding saves."""
         yield
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """Save them whole, whatever they are shared out over, so that any number of processes can go on.
+        """Save the full state, even if it is sharded, so that any number of processes can resume.
 
-        DeepSpeed's have a form of their own. After the last step nobody needs them.
+        DeepSpeed's state has its own format. Nothing is saved after the last step.
         """
         if self.state.global_step == self.state.max_steps:
             return
@@ -123,22 +123,22 @@ class ObjectiveTrainer(Trainer):
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Take up the weights that `_save` wrote."""
-        load_whole(self.model, torch.load(Path(resume_from_checkpoint) / WEIGHTS_NAME, map_location="cpu"))
+        """Load the weights that `_save` wrote."""
+        load_full(self.model, torch.load(Path(resume_from_checkpoint) / WEIGHTS_NAME, map_location="cpu"))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Take up what `_save_optimizer_and_scheduler` wrote."""
+        """Load what `_save_optimizer_and_scheduler` wrote."""
         if checkpoint is None:
             return
-        if self.is_deepspeed_enabled:  # which has taken up the rest
+        if self.is_deepspeed_enabled:  # DeepSpeed has loaded the rest
             self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME))
             return
         self.optimizer.load_state_dict(torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu"))
-        share_out(self.optimizer.optimizer)
+        shard_optimizer(self.optimizer.optimizer)
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Save the module whole; transformers' own way stumbles over tied weights of what is no model of its own."""
+        """Save the full module; transformers' own method fails on tied weights of a module that is not its model."""
         whole = gathered(self.model.state_dict())
         if self.args.should_save:
             Path(str(output_dir)).mkdir(parents=True, exist_ok=True)
@@ -146,15 +146,15 @@ class ObjectiveTrainer(Trainer):
 
 
 class _Guard(TrainerCallback):
-    """Has the losses and the gradient of a step checked before the step is taken."""
+    """Checks the losses and the gradient of a step before the optimizer takes it."""
 
     def __init__(self, trainer: ObjectiveTrainer) -> None:
         self.trainer = trainer
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
-        """See `check_portions` and `check_gradients`."""
-        self.trainer.check_portions()
-        self.trainer.portions.clear()
+        """See `check_losses` and `check_gradients`."""
+        self.trainer.check_losses()
+        self.trainer.micro_batches.clear()
         self.trainer.check_gradients()
 
 
@@ -172,22 +172,22 @@ def train(
     """Train the model of `objective` in place, from the last complete checkpoint under `out` if there is one.
 
     Args:
-        objective: The loss, and the model in float32 on the runtime's device; see `training_dtype` for the arithmetic.
+        objective: The loss, and the model in float32 on the runtime's device; see `training_dtype` for the precision.
         tokens: The stream to train on, in blocks of `config.sequence_length`.
         config: The options.
-        out: Gets `metrics.jsonl`, and `checkpoints/`, which stay until the step's result is recorded.
-        runtime: Device, portions, trackers, time between checkpoints.
+        out: Receives `metrics.jsonl`, and `checkpoints/`, which are kept until the step's result is recorded.
+        runtime: Device, micro-batch, trackers, time between checkpoints.
         console: Shows the progress.
-        label: What to call it there.
-        watchers: Callbacks of transformers that look on.
-        extra: What more the objective is handed of each sequence.
+        label: The name of the progress line.
+        watchers: Further Trainer callbacks.
+        extra: Further inputs of the objective for each sequence.
 
     Returns:
         The loss over the last logged steps, the tokens trained on, and the tokens per second of this session.
 
     Raises:
         DataError: The stream does not fill one sequence.
-        TrainingError: The loss is not finite, or cannot be compiled where that is asked for.
+        TrainingError: The loss is not finite, or `runtime.compile: true` fails.
         ArtifactError: There is a checkpoint of training with other options.
     """
     sequences = Sequences(tokens, config, extra)
@@ -205,20 +205,20 @@ def fit(
     label: str,
     watchers: Sequence[TrainerCallback] = (),
 ) -> dict[str, float]:
-    """Train the model of `objective`, which `place` has put where it works, on `items`.
+    """Train the model of `objective` on `items`, after `place`.
 
-    Takes, returns and raises what `train` does.
+    Arguments, result and errors are those of `train`.
     """
     settings = read_settings(runtime.deepspeed, config.optimizer) if runtime.deepspeed else None
 
-    def portion() -> dict[str, torch.Tensor]:
-        first = items.collate([items[i] for i in range(portion_of(config, runtime))])
+    def micro_batch() -> dict[str, torch.Tensor]:
+        first = items.collate([items[i] for i in range(micro_batch_size(config, runtime))])
         return {name: value for name, value in first.items() if name != "numbers"}
 
     objective.compile_loss(items.steps * items.tokens_per_step // distributed.count(), runtime, console)
-    arithmetic = training_dtype(objective, portion, runtime, console)
-    engine = None if settings is None else filled(settings, arithmetic is torch.bfloat16)
-    arguments = _arguments(config, items, out / CHECKPOINTS, runtime, arithmetic, engine)
+    dtype = training_dtype(objective, micro_batch, runtime, console)
+    engine = None if settings is None else completed(settings, dtype is torch.bfloat16)
+    arguments = _arguments(config, items, out / CHECKPOINTS, runtime, dtype, engine)
     with console.progress(label, items.steps * items.tokens_per_step, "tokens") as progress:
         owner = digest(config.identity())
         recorder = Recorder(out / "metrics.jsonl", items.tokens_per_step, progress, runtime, owner)
@@ -237,31 +237,31 @@ def fit(
         train_on(trainer, recorder, checkpoint)
     distributed.wait()
     if distributed.rank() == 0:
-        done_with(out)
+        remove_checkpoints(out)
     objective.model.eval()
     return recorder.summary()
 
 
 def loading_device(runtime: Runtime) -> torch.device:
-    """Where to load what is to be trained: its device, or the CPU where each process then takes a share to its own."""
-    return torch.device("cpu") if distributed.share_weights(runtime.shard) else device_of(runtime)
+    """The device to load a model for training on: its device, or the CPU if it is sharded afterwards."""
+    return torch.device("cpu") if distributed.shards_weights(runtime.shard) else device_of(runtime)
 
 
 def save_trained(objective: Objective, source: Path, out: Path) -> float:
-    """Write the trained model to `out` in the type that it came in, with the files beside its weights.
+    """Write the trained model to `out` in its original dtype, with the other files of its folder.
 
-    All processes call it; the first writes.
+    All processes must call it; the first writes.
 
     Args:
-        objective: Trained.
+        objective: The trained objective.
         source: The folder that its model was loaded from.
-        out: Where to.
+        out: The folder to write.
 
     Returns:
-        The largest difference of a logit to the model reopened; see `save_model`.
+        The largest difference between the logits of the model and of the reopened files; see `save_model`.
 
     Raises:
-        ModelError: The reopened model does not say the same.
+        ModelError: The reopened model gives other logits.
     """
     model = whole_model(objective, lambda: load_model(source, torch.device("cpu"), torch.float32))
     if model is None:
@@ -272,11 +272,11 @@ def save_trained(objective: Objective, source: Path, out: Path) -> float:
 
 
 def whole_model(objective: Objective, begin: Callable[[], PreTrainedModel]) -> PreTrainedModel | None:
-    """The trained model with all of its weights, for the first process; None for the others. All call it.
+    """The trained model with full weights in the first process; None in the others. All processes must call it.
 
     Args:
-        objective: Trained.
-        begin: Loads what training began with, to be filled where the weights are shared out.
+        objective: The trained objective.
+        begin: Loads the initial model, which receives the gathered weights if they are sharded.
     """
     if not is_sharded(objective):
         return objective.model if distributed.rank() == 0 else None
@@ -284,26 +284,26 @@ def whole_model(objective: Objective, begin: Callable[[], PreTrainedModel]) -> P
     if distributed.rank():
         return None
     model = begin()
-    load_whole(model, {name.removeprefix("model."): value for name, value in weights.items()})
+    load_full(model, {name.removeprefix("model."): value for name, value in weights.items()})
     return model
 
 
 def place(objective: Objective, runtime: Runtime) -> None:
-    """Put everything where it is to work, shared out over the processes where that is asked for."""
+    """Move the objective to its device, or shard it across processes according to `runtime.shard`."""
     if runtime.gradient_checkpointing:
         objective.model.gradient_checkpointing_enable({"use_reentrant": False})
     modules = [objective, *objective.companions]
-    if distributed.share_weights(runtime.shard):
+    if distributed.shards_weights(runtime.shard):
         for module in modules:
             shard(module, inference_dtype(runtime, device_of(runtime)))
-        objective.is_distributed_loading_by_transformers = True  # the Trainer is not to wrap it once more
+        objective.is_distributed_loading_by_transformers = True  # the Trainer must not wrap it again
     else:
         for module in modules:
             module.to(device_of(runtime))
 
 
 def _tensorboard(runtime: Runtime, out: Path) -> list[TensorBoardCallback]:
-    """TensorBoard's events beside the metrics; by default they would lie with the checkpoints and go with them."""
+    """Write TensorBoard's events next to the metrics; the default folder is removed with the checkpoints."""
     if "tensorboard" not in runtime.trackers:
         return []
     from torch.utils.tensorboard import SummaryWriter
@@ -311,8 +311,8 @@ def _tensorboard(runtime: Runtime, out: Path) -> list[TensorBoardCallback]:
     return [TensorBoardCallback(SummaryWriter(str(out / "tensorboard")))]
 
 
-def portion_of(config: OptimizerConfig, runtime: Runtime) -> int:
-    """How many sequences go through the model at a time."""
+def micro_batch_size(config: OptimizerConfig, runtime: Runtime) -> int:
+    """Sequences per micro-batch: the largest divisor of a process's batch within `device_batch_size`."""
     share = config.batch_size // distributed.count()
     return max(n for n in range(1, runtime.device_batch_size + 1) if share % n == 0)
 
@@ -322,15 +322,15 @@ def _arguments(
     items: Items,
     folder: Path,
     runtime: Runtime,
-    arithmetic: torch.dtype,
+    dtype: torch.dtype,
     engine: dict[str, Any] | None,
 ) -> TrainingArguments:
-    device, portion = device_of(runtime), portion_of(config, runtime)
+    device, size = device_of(runtime), micro_batch_size(config, runtime)
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=items.steps,
-        per_device_train_batch_size=portion,
-        gradient_accumulation_steps=config.batch_size // distributed.count() // portion,
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=config.batch_size // distributed.count() // size,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": config.min_rate_share},
@@ -341,17 +341,17 @@ def _arguments(
         max_grad_norm=config.max_grad_norm,
         seed=config.seed,
         train_sampling_strategy="sequential",  # the order is already in the dataset
-        bf16=arithmetic is torch.bfloat16,
+        bf16=dtype is torch.bfloat16,
         use_cpu=device.type == "cpu",
         deepspeed=engine,
-        ddp_find_unused_parameters=False,  # an objective goes through all that it trains
+        ddp_find_unused_parameters=False,  # an objective uses all parameters that it trains
         ddp_backend="gloo" if device.type == "cpu" and distributed.count() > 1 else None,
         dataloader_num_workers=runtime.workers,
         dataloader_pin_memory=device.type == "cuda",
         logging_steps=max(1, items.steps // _LOGGED),
-        logging_nan_inf_filter=False,  # a loss that is not finite must be seen
-        save_strategy="no",  # the recorder asks for checkpoints by the clock
-        save_total_limit=None,  # the recorder removes old ones, when the new one is whole
+        logging_nan_inf_filter=False,  # a loss that is not finite must be reported
+        save_strategy="no",  # the recorder requests checkpoints by the clock
+        save_total_limit=None,  # the recorder removes old ones when the new one is complete
         report_to=[tracker for tracker in runtime.trackers if tracker != "tensorboard"] or "none",
         disable_tqdm=True,
         remove_unused_columns=False,

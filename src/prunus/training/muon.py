@@ -1,4 +1,4 @@
-"""Muon: steps along the nearest orthogonal matrix to the momentum, in the arithmetic that is fast here."""
+"""Muon: updates along the orthogonal matrix nearest to the momentum, in the dtype that is fast on this device."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _EPSILON = 1e-7
 
 
 class Muon(torch.optim.Muon):
-    """torch's Muon, which always multiplies in bfloat16, with the products in another type.
+    """torch's Muon, which always multiplies in bfloat16, with a choice of dtype.
 
-    Jordan et al. 2024, kellerjordan.github.io/posts/muon. Steps are scaled to the root mean square of AdamW's (Liu et
-    al. 2025, arXiv 2502.16982), and the state is that of torch's own.
+    Jordan et al. 2024, kellerjordan.github.io/posts/muon. Updates are scaled to the root mean square of AdamW's (Liu et
+    al. 2025, arXiv 2502.16982). The state is compatible with torch's.
 
     Args:
         params: Matrices.
-        products: The type that the Newton-Schulz iteration multiplies in. A processor without bfloat16 takes a hundred
-            times as long in it as in float32.
+        products: The dtype of the products in the Newton-Schulz iteration. A processor without bfloat16 takes a
+            hundred times as long in bfloat16 as in float32.
         lr: Learning rate.
-        weight_decay: Taken off the weights each step, as a share of `lr`.
-        momentum: Weight of the past in the mean of the gradients.
+        weight_decay: Decoupled weight decay; each step multiplies the weights by 1 - `lr` x `weight_decay`.
+        momentum: Decay of the running mean of gradients.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Muon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step of every matrix that has a gradient."""
+        """Update every matrix that has a gradient."""
         loss = closure() if closure is not None else None
         for group in self.param_groups:
             rate, momentum = group["lr"], group["momentum"]
@@ -52,14 +52,14 @@ class Muon(torch.optim.Muon):
 
 
 def orthogonal(matrix: torch.Tensor, products: torch.dtype) -> torch.Tensor:
-    """Five Newton-Schulz iterations towards U Vᵀ of a matrix U S Vᵀ: all but its smallest singular values end near 1.
+    """Five Newton-Schulz iterations from a matrix U S Vᵀ towards U Vᵀ: all but the smallest singular values end near 1.
 
     Args:
-        matrix: Of any shape (m, n), not zero.
-        products: The type to multiply in.
+        matrix: Any matrix (m, n) except zero.
+        products: The dtype of the products.
 
     Returns:
-        (m, n), of that type.
+        (m, n), in that dtype.
     """
     a, b, c = _COEFFICIENTS
     wide = matrix.to(products)

@@ -1,4 +1,4 @@
-"""What training minimises: modules that hold a model and whose forward is the loss, so that wrappers find both."""
+"""Training objectives: modules that hold a model and whose `forward` is the loss, so that wrappers cover both."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from prunus.runtime import Runtime
 from prunus.training.head import head_loss
 
 TEXT = "cross_entropy"
-"""The name of the text's own cross-entropy among the terms of a loss."""
+"""The name of the text's cross-entropy among the terms of a loss."""
 
 
 class Objective(nn.Module):
-    """A model and what it is trained for.
+    """A model and its loss.
 
     Attributes:
-        model: The model that is trained.
-        figures: What was seen of the last portion, for the record: scalars by name, first the terms of its loss. A
-            term is not multiplied by its weight in the loss; its mean over the portions of a batch is the batch's.
+        model: The trained model.
+        figures: Scalars of the last micro-batch for the record, by name; first the terms of its loss. A term is not
+            multiplied by its coefficient in the loss; its mean over a batch's micro-batches is the batch's.
         has_head: Whether the model has an LM head.
     """
 
@@ -34,18 +34,18 @@ class Objective(nn.Module):
         if self.has_head:
             check_head(model)
         self.figures: dict[str, torch.Tensor] = {}
-        self.is_distributed_loading_by_transformers = False  # set by who shares its weights out; read by the Trainer
+        self.is_distributed_loading_by_transformers = False  # set when its weights are sharded; read by the Trainer
 
     @property
     def companions(self) -> list[nn.Module]:
-        """Frozen modules beside it that several processes may share out as well."""
+        """Frozen modules, such as a teacher, which are moved or sharded together with it."""
         return []
 
     def compile_loss(self, tokens: int, runtime: Runtime, console: Console) -> None:
-        """Compile the loss where that is asked for or pays, before training on so many tokens; here there is none.
+        """Compile the loss, if `runtime.compile` says so, before training on `tokens` tokens; this base does nothing.
 
         Raises:
-            TrainingError: It is asked for and does not work here.
+            TrainingError: Compilation is required and fails.
         """
 
     def forward(
@@ -55,16 +55,16 @@ class Objective(nn.Module):
         position_ids: torch.Tensor | None = None,
         progress: float = 0.0,
     ) -> torch.Tensor:
-        """The loss of a portion of a batch.
+        """The loss of a micro-batch.
 
         Args:
             input_ids: [B, S].
-            weights: What each position's loss counts for, [B, S], of mean 1 over the whole batch; None for all alike.
-            position_ids: [B, S], where each document starts anew at 0; None where attention crosses their borders.
-            progress: How far training is, 0 to 1.
+            weights: The weight of each position's loss, [B, S], with mean 1 over the batch; None for equal weights.
+            position_ids: [B, S], restarting at 0 in each document; None if attention crosses documents.
+            progress: The fraction of training that is done, 0 to 1.
 
         Returns:
-            A scalar whose mean over the portions of a batch is the batch's loss.
+            A scalar whose mean over the micro-batches of a batch is the batch's loss.
         """
         raise NotImplementedError
 
@@ -79,7 +79,7 @@ class CrossEntropy(Objective):
         position_ids: torch.Tensor | None = None,
         progress: float = 0.0,
     ) -> torch.Tensor:
-        """See `Objective`; the last token of a sequence has nothing to predict."""
+        """See `Objective`; the last token of a sequence has no label."""
         hidden = self.model.base_model(
             input_ids=input_ids, position_ids=position_ids, use_cache=False
         ).last_hidden_state
@@ -88,7 +88,7 @@ class CrossEntropy(Objective):
             hidden, labels, count = hidden[:, :-1], labels[:, :-1], labels[:, :-1].numel()
         else:
             count = weights.numel()
-        chosen, (hidden, labels) = counted(weights, hidden.flatten(0, 1), labels.flatten())
+        chosen, (hidden, labels) = with_weight(weights, hidden.flatten(0, 1), labels.flatten())
         loss = head_loss(hidden, read_head(self.model), NextToken(labels, chosen)) / count
         self.figures = {TEXT: loss.detach()}
         return loss
@@ -99,14 +99,14 @@ class NextToken:
 
     Args:
         labels: The next token of each, [N]; -100 where there is none.
-        weights: [N], or None for all alike.
+        weights: Token weights [N]; None for equal weights.
     """
 
     def __init__(self, labels: torch.Tensor, weights: torch.Tensor | None) -> None:
         self.labels, self.weights = labels, weights
 
     def begin(self, tokens: slice) -> None:
-        """There is nothing to prepare."""
+        """Nothing to prepare."""
 
     def rows(self, tokens: slice, logits: torch.Tensor) -> torch.Tensor:
         """See `TokenLoss`."""
@@ -115,7 +115,7 @@ class NextToken:
 
 
 def weighted(losses: torch.Tensor, gradient: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-    """Losses [R] by their weights, and their gradient [R, V] as well, in place; as they are where there are none."""
+    """Multiply losses [R], and in place their gradient [R, V], by weights [R]; unchanged without weights."""
     if weights is None:
         return losses
     gradient.mul_(weights[:, None])
@@ -123,7 +123,7 @@ def weighted(losses: torch.Tensor, gradient: torch.Tensor, weights: torch.Tensor
 
 
 def cross_entropy_rows(student: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of logits [R, V], over which its gradient dz = p_s - 1 at the label is written.
+    """The cross-entropy of logits [R, V]; overwrites them with its gradient dz = p_s - 1[v = label].
 
     Rows whose label is -100 have no loss and no gradient.
     """
@@ -137,12 +137,12 @@ def cross_entropy_rows(student: torch.Tensor, labels: torch.Tensor) -> torch.Ten
 
 
 def next_tokens(input_ids: torch.Tensor) -> torch.Tensor:
-    """Labels [B, S] of token ids [B, S]: each the next one, and -100 for the last."""
+    """The labels [B, S] of token ids [B, S]: the next token, and -100 for the last."""
     return F.pad(input_ids[:, 1:], (0, 1), value=-100)
 
 
-def counted(weights: torch.Tensor | None, *tensors: torch.Tensor) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
-    """Drop what counts for nothing before any product is taken: weights [B, S] and tensors [B * S, ...]."""
+def with_weight(weights: torch.Tensor | None, *tensors: torch.Tensor) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
+    """Drop zero-weight positions before the LM-head matmul, from weights [B, S] and tensors [B * S, ...]."""
     if weights is None:
         return None, list(tensors)
     chosen = weights.flatten().nonzero().squeeze(-1)
@@ -150,6 +150,6 @@ def counted(weights: torch.Tensor | None, *tensors: torch.Tensor) -> tuple[torch
 
 
 def cross_entropy(model: PreTrainedModel, input_ids: torch.Tensor) -> torch.Tensor:
-    """Mean next-token cross-entropy in nats, by logits as the model gives them: token ids [B, S] to a scalar."""
+    """Mean next-token cross-entropy in nats from the model's full logits: token ids [B, S] to a scalar."""
     logits = model(input_ids=input_ids, use_cache=False).logits[:, :-1]
     return F.cross_entropy(logits.flatten(0, 1).float(), input_ids[:, 1:].flatten())

@@ -1,4 +1,4 @@
-"""Muon for the matrices of the layers and AdamW for all else, as one optimiser."""
+"""Muon for the matrices of the layers and AdamW for all other parameters, as one optimiser."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from prunus.training.precision import product_dtype
 class MuonWithAdamW(Optimizer):
     """Two optimisers that step together and are saved together.
 
-    Muon is for matrices that map one hidden space to another. Embeddings, LM head, gains and biases are AdamW's. One
-    learning rate serves both.
+    Muon trains matrices that map one hidden space to another; AdamW trains embeddings, LM head, gains and biases. Both
+    use the same learning rate.
     """
 
     def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
         tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
         heads = [part.get_output_embeddings() for part in model.modules() if isinstance(part, PreTrainedModel)]
         outside = {id(weight) for weight in [*tables, *(head.weight for head in heads if head is not None)]}
-        wanted: list[torch.Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        matrices = [p for p in wanted if p.ndim == 2 and id(p) not in outside]
-        tables = [p for p in wanted if p.ndim > 1 and not any(p is matrix for matrix in matrices)]
-        vectors = [p for p in wanted if p.ndim < 2]
+        trained: list[torch.Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        matrices = [p for p in trained if p.ndim == 2 and id(p) not in outside]
+        tables = [p for p in trained if p.ndim > 1 and not any(p is matrix for matrix in matrices)]
+        vectors = [p for p in trained if p.ndim < 2]
         rate, decay = config.learning_rate, config.weight_decay
-        products = product_dtype(wanted[0].device)
+        products = product_dtype(trained[0].device)
         self.muon = Muon(matrices, products, lr=rate, weight_decay=decay, momentum=config.muon_momentum)
         self.adamw = AdamW(
             [{"params": tables, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}],
@@ -44,7 +44,7 @@ class MuonWithAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step of both."""
+        """Step both optimisers."""
         loss = closure() if closure is not None else None
         self.muon.step()
         self.adamw.step()
@@ -55,7 +55,7 @@ class MuonWithAdamW(Optimizer):
         return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take up the state of both."""
+        """Load the state of both."""
         self.muon.load_state_dict(dict(state_dict["muon"]))
         self.adamw.load_state_dict(dict(state_dict["adamw"]))
         self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]

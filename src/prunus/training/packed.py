@@ -1,6 +1,6 @@
-"""Whole conversations as sequences: several side by side in one, none cut, and each read as if it stood alone.
+"""Sequences of whole conversations: several packed into one, none truncated, without attention between them.
 
-S sequence, longest of a portion
+S sequence, longest in a micro-batch
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ class Packed(Items):
 
     Args:
         tokens: The stream; each of its documents is a conversation.
-        length: Tokens of a sequence, at most.
-        batch_size: Sequences of a step.
-        epochs: How often all of it is read.
-        warmup: Share of the steps over which the learning rate rises.
-        seed: Of the order.
-        pack: Whether a sequence holds as many conversations as fit, or one.
-        documents: Which of them; all if not given.
+        length: The most tokens per sequence.
+        batch_size: Sequences per step.
+        epochs: Passes over the data.
+        warmup: Fraction of the steps over which the learning rate rises.
+        seed: Seed of the order.
+        pack: Pack as many conversations as fit into a sequence; otherwise one each.
+        documents: The conversations to use; all if not given.
 
     Raises:
-        DataError: There are fewer sequences than a step has.
+        DataError: There are fewer sequences than one step needs.
     """
 
     def __init__(
@@ -60,19 +60,19 @@ class Packed(Items):
         return len(self.order)
 
     def __getitem__(self, index: int) -> Item:
-        """One sequence, as long as what is in it.
+        """One sequence, without padding.
 
         Returns:
-            `input_ids`; `numbers`, which sequence it is; `weights`, which add up to the batch size over a step; and
-            `position_ids` where there may be several conversations.
+            `input_ids`; `numbers`, the sequence's number; `weights`, which sum to the batch size over a step; and
+            `position_ids` if sequences are packed.
         """
         number = int(self.order[index])
         parts = [self._document(document) for document in self.groups[number]]
         step = index // self.batch_size
         if step not in self.step_counts:
             members = self.order[step * self.batch_size : (step + 1) * self.batch_size]
-            self.step_counts[step] = sum(self._counted(int(member)) for member in members)
-        counts = np.concatenate([counted for _, counted in parts])
+            self.step_counts[step] = sum(self._answer_tokens(int(member)) for member in members)
+        counts = np.concatenate([mask for _, mask in parts])
         item: Item = {
             "input_ids": np.concatenate([ids for ids, _ in parts]),
             "weights": counts.astype(np.float32) * np.float32(self.batch_size / max(self.step_counts[step], 1)),
@@ -83,35 +83,35 @@ class Packed(Items):
         return item
 
     def collate(self, items: list[Item]) -> dict[str, torch.Tensor]:
-        """Some sequences, padded to the longest [B, S]; weights have a mean of 1 over the step."""
+        """A micro-batch of sequences padded to the longest, [B, S]; weights have a mean of 1 over the step."""
         length = max(len(item["input_ids"]) for item in items)
-        portion = {"numbers": torch.from_numpy(np.stack([item["numbers"] for item in items]))}
-        portion["input_ids"] = pad([item["input_ids"] for item in items], length)
-        portion["weights"] = pad([item["weights"] for item in items], length) * length
-        if self.packs:  # padding is a conversation of its own
-            portion["position_ids"] = torch.stack([
+        micro_batch = {"numbers": torch.from_numpy(np.stack([item["numbers"] for item in items]))}
+        micro_batch["input_ids"] = pad([item["input_ids"] for item in items], length)
+        micro_batch["weights"] = pad([item["weights"] for item in items], length) * length
+        if self.packs:  # padding counts as one more conversation
+            micro_batch["position_ids"] = torch.stack([
                 torch.cat([torch.from_numpy(item["position_ids"]), torch.arange(length - len(item["position_ids"]))])
                 for item in items
             ])  # fmt: skip
-        return portion
+        return micro_batch
 
     def _document(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """A conversation's ids, and whether what each predicts counts."""
+        """See the function `document`."""
         return document(self.tokens, number)
 
-    def _counted(self, number: int) -> float:
+    def _answer_tokens(self, number: int) -> float:
         return float(sum(self._document(member)[1].sum() for member in self.groups[number]))
 
 
 def document(tokens: Tokens, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """A document's ids, and whether the token that each predicts is an answer's; the last predicts none."""
+    """A document's ids, and its loss mask: whether the token that each predicts is part of an answer."""
     start, end = int(tokens.starts[number]), int(tokens.ends[number])
-    counted = tokens.counted(start, end - start)
-    return tokens.ids[start:end].astype(np.int64), np.append(counted[1:], False)
+    mask = tokens.loss_mask(start, end - start)
+    return tokens.ids[start:end].astype(np.int64), np.append(mask[1:], False)  # the last predicts no token
 
 
 def pad(rows: Sequence[np.ndarray], length: int) -> torch.Tensor:
-    """Rows of any length, with zeros behind, [B, length]."""
+    """Rows padded on the right with zeros, [B, length]."""
     padded = np.zeros((len(rows), length), dtype=rows[0].dtype)
     for row, values in zip(padded, rows, strict=True):
         row[: len(values)] = values
@@ -119,10 +119,10 @@ def pad(rows: Sequence[np.ndarray], length: int) -> torch.Tensor:
 
 
 def count_steps(items: int, batch_size: int, epochs: float) -> int:
-    """Optimiser steps that some epochs come to.
+    """The number of optimiser steps in `epochs` epochs.
 
     Raises:
-        DataError: There are fewer items than a step has.
+        DataError: There are fewer items than one step needs.
     """
     if items < batch_size:
         raise DataError(f"batch_size: {batch_size} is more than the {items} sequences that there are; lower it")
@@ -130,16 +130,16 @@ def count_steps(items: int, batch_size: int, epochs: float) -> int:
 
 
 def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
-    """Sort things into bins: the largest first, each where the least room is left that takes it (best fit decreasing).
+    """Best-fit-decreasing bin packing: the largest first, each into the bin with the least sufficient space.
 
-    Ding et al. 2024 (arXiv 2404.10830) pack documents so.
+    Ding et al. 2024 (arXiv 2404.10830) pack documents in this way.
 
     Returns:
-        The numbers of the things in each bin, in ascending order, bins by their first.
+        The indices of the things in each bin, ascending; bins are ordered by their first index.
     """
     bins: list[list[int]] = []
-    open_bins: dict[int, list[int]] = {}  # by the room that is left
-    rooms: list[int] = []  # which of them there are, ascending
+    open_bins: dict[int, list[int]] = {}  # remaining space -> bins
+    rooms: list[int] = []  # the keys of `open_bins` that have bins, ascending
     for thing in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
         at = bisect_left(rooms, sizes[thing])
         if at == len(rooms):

@@ -1,4 +1,4 @@
-"""What is kept of a training run while it goes: metrics by step, and checkpoints that are whole or do not count."""
+"""The record of a training run: metrics by step, and checkpoints that are complete or ignored."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from prunus.files import read_text, replace_text, sync
 from prunus.runtime import Runtime
 
 _SHOWN_APART = ("loss", "learning_rate", "grad_norm", "epoch")
-_SYNC_SECONDS = 1.0  # checkpoints that follow each other faster are not all forced to the disk
-_COMPLETE = "complete"  # a file in a checkpoint that says that all of it was written
+_SYNC_SECONDS = 1.0  # checkpoints in quicker succession are not all flushed to the disk
+_COMPLETE = "complete"  # a file in a checkpoint that is written last
 
 
 def last_checkpoint(folder: Path, owner: str) -> str | None:
-    """The newest checkpoint that was written to its end, or None. One that a kill left half-written is passed over.
+    """The newest complete checkpoint, or None. One that a kill left incomplete is ignored.
 
     Args:
-        folder: Where checkpoints are.
+        folder: The folder of the checkpoints.
         owner: A digest of the options that they must come from.
 
     Raises:
-        ArtifactError: It comes from others.
+        ArtifactError: It comes from training with other options.
     """
     complete = [path.parent for path in folder.glob(f"checkpoint-*/{_COMPLETE}")]
     if not complete:
@@ -42,15 +42,15 @@ def last_checkpoint(folder: Path, owner: str) -> str | None:
 
 
 def _number(checkpoint: Path) -> int:
-    """The step that a checkpoint was written after."""
+    """The step of a checkpoint."""
     return int(checkpoint.name.rsplit("-", 1)[1])
 
 
 def keep_only(*kept: Path) -> None:
-    """Remove all checkpoints but these, which are whole. What says that one is whole goes first.
+    """Remove all checkpoints except these complete ones. Each one's mark of completeness is removed first.
 
-    Transformers rotates by the times of files, and before the new one is known to be whole: half-written ones would
-    count, and so would a clock that was put back.
+    Transformers' own rotation goes by the times of files, and happens before the new checkpoint is complete, so that
+    incomplete checkpoints and a clock that was set back would count.
     """
     for other in kept[0].parent.glob("checkpoint-*"):
         if other not in kept:
@@ -59,29 +59,29 @@ def keep_only(*kept: Path) -> None:
 
 
 def train_on(trainer: Trainer, recorder: Recorder, checkpoint: str | None) -> None:
-    """Train from a checkpoint to the end; from one of the last step only its weights are taken, since none follows."""
+    """Train from a checkpoint to the end; of a checkpoint of the last step, only the weights are loaded."""
     if checkpoint is not None and _number(Path(checkpoint)) == trainer.args.max_steps:
         trainer._load_from_checkpoint(checkpoint)
-        recorder.take_up(trainer.args.max_steps)
+        recorder.resume(trainer.args.max_steps)
     else:
         trainer.train(resume_from_checkpoint=checkpoint)
 
 
 def _whole_lines(file: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`; one that a kill cut short is none."""
+    """The lines of `metrics.jsonl`, without an incomplete last one."""
     text = file.read_text(encoding="utf-8")
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].split("\n") if line]
 
 
 class Recorder(TrainerCallback):
-    """Writes `metrics.jsonl`, moves the live line and asks for checkpoints by the clock.
+    """Writes `metrics.jsonl`, updates the live line and requests checkpoints by the clock.
 
     Args:
         file: `metrics.jsonl`; lines of steps after the checkpoint that a run resumes from are dropped.
         tokens_per_step: Tokens of one optimiser step.
         progress: The live line.
-        runtime: Says how many minutes lie between checkpoints.
-        owner: A digest of the options, which checkpoints are marked with.
+        runtime: Its `checkpoint_minutes` is the time between checkpoints.
+        owner: A digest of the options, with which checkpoints are marked.
     """
 
     def __init__(self, file: Path, tokens_per_step: int, progress: Progress, runtime: Runtime, owner: str) -> None:
@@ -89,16 +89,16 @@ class Recorder(TrainerCallback):
         self.file, self.tokens_per_step, self.progress = file, tokens_per_step, progress
         self.interval = runtime.checkpoint_minutes * 60
         self.saved = self.started = time.monotonic()
-        self.synced: tuple[float, Path] | None = None  # when the last checkpoint was forced to the disk, and which
+        self.synced: tuple[float, Path] | None = None  # time and folder of the last checkpoint that was flushed
         self.first_step = 0
         self.lines: list[dict[str, Any]] = []
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """See `take_up`."""
-        self.take_up(state.global_step)
+        """See `resume`."""
+        self.resume(state.global_step)
 
-    def take_up(self, step: int) -> None:
-        """Take up the record where the checkpoint of a step left it, without what was written after that."""
+    def resume(self, step: int) -> None:
+        """Continue the record from the checkpoint of a step, and drop later lines."""
         if self.file.is_file():
             self.lines = [line for line in _whole_lines(self.file) if line["step"] <= step]
         if distributed.rank() == 0:
@@ -109,14 +109,14 @@ class Recorder(TrainerCallback):
         self.progress.update(step * self.tokens_per_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Move the line, and save if it is time; always at the end, until the result itself is recorded."""
+        """Update the live line, and request a checkpoint if one is due, and always after the last step."""
         self.progress.update(state.global_step * self.tokens_per_step)
         due = time.monotonic() - self.saved >= self.interval
-        if state.global_step == state.max_steps or distributed.agree(due):
+        if state.global_step == state.max_steps or distributed.of_first(due):
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Mark the checkpoint as whole, and remove the one before; the first process does, when all have written."""
+        """Mark the checkpoint as complete and remove older ones: in the first process, when all have written."""
         distributed.wait()
         if distributed.rank() == 0:
             checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
@@ -137,7 +137,7 @@ class Recorder(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        """Keep a line."""
+        """Write a line of metrics."""
         if not logs or "loss" not in logs:
             return
         loss = float(logs["loss"])
@@ -163,7 +163,7 @@ class Recorder(TrainerCallback):
         self.progress.update(state.global_step * self.tokens_per_step, loss=loss)
 
     def _write(self, text: str, mode: str) -> None:
-        """Write into the file; of several processes the first does."""
+        """Write into the file; only the first process does."""
         if distributed.rank() == 0:
             with self.file.open(mode, encoding="utf-8") as file:
                 file.write(text)
@@ -175,5 +175,5 @@ class Recorder(TrainerCallback):
 
 
 def _has_value(value: Any) -> bool:
-    """Whether JSON can say it; trackers' figures of what did not happen are NaN."""
+    """Whether JSON can represent a value; some trackers report NaN for missing figures."""
     return not isinstance(value, float) or math.isfinite(value)

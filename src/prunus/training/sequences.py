@@ -1,4 +1,4 @@
-"""The sequences that a run trains on: which, in what order, and what of each counts.
+"""The sequences that a run trains on, their order, and the weights of their tokens.
 
 S sequence
 """
@@ -18,16 +18,16 @@ from prunus.training.config import TrainingConfig
 Item = dict[str, np.ndarray]
 
 Extra = Callable[[int], Item]
-"""From a block's number to more that the objective is handed of it, by the names of its arguments."""
+"""Maps a block's number to further inputs of the objective, by the names of its arguments."""
 
 
 class Items(Dataset[Item]):
-    """What a run trains on, item by item, in order.
+    """The items that a run trains on, in order.
 
     Attributes:
         steps: Optimiser steps of the run.
-        warmup_steps: Over so many the learning rate rises from 0.
-        tokens_per_step: Tokens of one, on average.
+        warmup_steps: Steps over which the learning rate rises from 0.
+        tokens_per_step: Tokens per step, on average.
     """
 
     steps: int
@@ -38,17 +38,17 @@ class Items(Dataset[Item]):
         raise NotImplementedError
 
     def collate(self, items: list[Item]) -> dict[str, torch.Tensor]:
-        """Some items as a portion of a batch."""
+        """Stack items to a micro-batch."""
         return {name: torch.from_numpy(np.stack([item[name] for item in items])) for name in items[0]}
 
 
 class Sequences(Items):
-    """The sequences of a whole run, in order. An item's number says which it is, so that resuming replays nothing.
+    """The sequences of a whole run, in order. An item's index determines it, so that resuming replays nothing.
 
     Args:
         tokens: The stream.
-        config: Says how long sequences are, how many a step has, in what order they come, and what of them counts.
-        extra: What more there is of each block.
+        config: The length, number, order and loss mask of the sequences.
+        extra: Further inputs of each block.
 
     Raises:
         DataError: The stream does not fill one sequence.
@@ -56,7 +56,7 @@ class Sequences(Items):
 
     def __init__(self, tokens: Tokens, config: TrainingConfig, extra: Extra | None = None) -> None:
         self.tokens, self.config, self.extra = tokens, config, extra
-        self.steps, self.warmup_steps = config.steps, config.warming
+        self.steps, self.warmup_steps = config.steps, config.resolved_warmup
         self.tokens_per_step = config.batch_size * config.sequence_length
         self.blocks = Blocks(tokens, config.sequence_length)
         self.order = schedule(len(self.blocks), config.steps * config.batch_size, config.seed)
@@ -70,8 +70,8 @@ class Sequences(Items):
         """One sequence.
 
         Returns:
-            `input_ids` [S]; `numbers`, which block of the stream it is; `weights` [S] where only a part counts, of
-            mean 1 over the step; `position_ids` [S] where documents are kept apart; and what `extra` has.
+            `input_ids` [S]; `numbers`, the block's number in the stream; `weights` [S] if only answers count, with
+            mean 1 over the step; `position_ids` [S] if documents do not attend to each other; and those of `extra`.
         """
         number = int(self.order[index])
         item: Item = {
@@ -79,20 +79,20 @@ class Sequences(Items):
             "numbers": np.asarray(number, dtype=np.int64),
         }
         if self.masked:
-            wanted = self.config.batch_size * self.config.sequence_length
-            counted = self._step_count(index // self.config.batch_size)
-            item["weights"] = self._counts(number) * np.float32(wanted / max(counted, 1))
+            total = self.config.batch_size * self.config.sequence_length
+            answer_tokens = self._step_count(index // self.config.batch_size)
+            item["weights"] = self._mask(number) * np.float32(total / max(answer_tokens, 1))
         if not self.config.attend_across_documents:
             item["position_ids"] = self.blocks.positions(number)
         return item if self.extra is None else {**item, **self.extra(number)}
 
-    def _counts(self, number: int) -> np.ndarray:
-        """1 where the next token is none of a prompt, else 0, and 0 for the last, [S]."""
-        return np.append(self.blocks.counted(number)[1:], False).astype(np.float32)
+    def _mask(self, number: int) -> np.ndarray:
+        """1 where the next token belongs to an answer, else 0; 0 for the last, [S]."""
+        return np.append(self.blocks.loss_mask(number)[1:], False).astype(np.float32)
 
     def _step_count(self, step: int) -> float:
-        """How many tokens count in all sequences of a step; kept, as each of them asks."""
+        """The number of answer tokens in all sequences of a step; cached, since each of them needs it."""
         if step not in self.step_counts:
             numbers = self.order[step * self.config.batch_size : (step + 1) * self.config.batch_size]
-            self.step_counts[step] = float(sum(self._counts(int(number)).sum() for number in numbers))
+            self.step_counts[step] = float(sum(self._mask(int(number)).sum() for number in numbers))
         return self.step_counts[step]

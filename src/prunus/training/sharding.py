@@ -1,8 +1,8 @@
-"""A module's weights shared out over processes (FSDP2), and gathered again.
+"""Sharding a module's weights across processes (FSDP2), and gathering them.
 
-Zhao et al. 2023, arXiv 2304.11277; torch's `fully_shard`. Each layer is a unit of its own, gathered when it is used;
-what lies outside the layers (embeddings, last norm, LM head) is gathered once a step and stays, as the loss goes over
-it again and again.
+Zhao et al. 2023, arXiv 2304.11277; torch's `fully_shard`. Each layer is a separate unit, gathered for its forward and
+backward pass. The weights outside the layers (embeddings, last norm, LM head) are gathered once per step and kept,
+since the loss uses them repeatedly.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from prunus.models.families.table import family_of
 
 
 def shard(module: nn.Module, arithmetic: torch.dtype) -> None:
-    """Share out the weights of a module, in place; every process calls it with the same weights.
+    """Shard the weights of a module in place; every process must call it with the same weights.
 
     Args:
-        module: Holds one transformers model, and its forward is all that is called.
-        arithmetic: The type that weights are gathered in for trained modules; frozen ones keep their own.
+        module: Holds one transformers model; only its `forward` may be called.
+        arithmetic: The dtype of gathered weights in trained modules; frozen ones keep theirs.
     """
     trained = any(parameter.requires_grad for parameter in module.parameters())
     policy = MixedPrecisionPolicy()
@@ -35,10 +35,10 @@ def shard(module: nn.Module, arithmetic: torch.dtype) -> None:
     fully_shard(module, mp_policy=policy, reshard_after_forward=False)
 
 
-def settle(module: nn.Module) -> None:
-    """Give up the whole weights that a forward pass leaves where no backward pass follows.
+def reshard(module: nn.Module) -> None:
+    """Free the gathered weights that a forward pass without a backward pass leaves.
 
-    As long as they are there, `parameters()` names them, and not the shares that an optimizer is to move.
+    While they exist, `parameters()` returns them, instead of the shards that an optimizer must update.
     """
     for part in module.modules():
         if isinstance(part, FSDPModule):
@@ -46,12 +46,12 @@ def settle(module: nn.Module) -> None:
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Whether `shard` was called with it."""
+    """Whether `shard` was applied to the module."""
     return isinstance(module, FSDPModule)
 
 
 def gathered(tree: Any) -> Any:
-    """Nested dicts and lists with every shared-out tensor whole and on the CPU; all processes call it together."""
+    """Nested dicts and lists with every sharded tensor gathered on the CPU. Collective: all processes must call it."""
     if isinstance(tree, DTensor):
         return tree.full_tensor().cpu()
     if isinstance(tree, dict):
@@ -62,14 +62,14 @@ def gathered(tree: Any) -> Any:
 
 
 @torch.no_grad()
-def load_whole(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Take up a whole state, each process its share; the state may have more than the module."""
+def load_full(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Load a full state dict, of which each process takes its shard; it may have more entries than the module."""
     for name, value in module.state_dict().items():
         value.copy_(like(state[name], value))
 
 
-def share_out(optimizer: torch.optim.Optimizer) -> None:
-    """Give whole states of an optimizer, as a checkpoint has them, the layout of their parameters."""
+def shard_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Shard the full states of an optimizer, as loaded from a checkpoint, like their parameters."""
     for part in getattr(optimizer, "parts", [optimizer]):
         for parameter, state in part.state.items():
             for key, value in state.items():
@@ -78,7 +78,7 @@ def share_out(optimizer: torch.optim.Optimizer) -> None:
 
 
 def like(value: torch.Tensor, example: torch.Tensor) -> torch.Tensor:
-    """A whole tensor shared out as `example` is."""
+    """A full tensor, sharded like `example`."""
     if not isinstance(example, DTensor) or isinstance(value, DTensor):
         return value
     return distribute_tensor(value.to(example.device), example.device_mesh, example.placements)

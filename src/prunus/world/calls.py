@@ -1,7 +1,7 @@
-"""Function calling: tool schemas and a request; one call, several, or none where no tool fits.
+"""Function calling: tool schemas and a request; one call, several, or none if no tool fits.
 
-An answer first quotes the tool that it is about to call, as the chat template shows it: in quoting it the tool is
-found, or is not, before anything is called.
+An answer first quotes the tool that it will call, as rendered by the chat template, so that the model determines
+whether the tool exists before it calls anything.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from prunus.world.config import Difficulty, Part
-from prunus.world.items import Message, Scene, Turn, said
+from prunus.world.items import Message, Scene, Turn, reply
 from prunus.world.words import Words
 
 VERBS = (
@@ -25,7 +25,7 @@ NO_TOOL = "{verb}_{noun} is no tool."
 _TOOLS = {"easy": (2, 4), "medium": (2, 4), "hard": (3, 4)}
 _VALUES = {"easy": (1, 2), "medium": (1, 3), "hard": (2, 3)}
 _ASKED = ("Please {verb} the {noun}", "I want you to {verb} the {noun}")
-_NONE: dict[Part, float] = {"train": 0.3, "held_out": 0.15}  # training has more of what is learnt last
+_NONE: dict[Part, float] = {"train": 0.3, "held_out": 0.15}  # more in training, since this is learnt last
 _SEVERAL = 0.2
 
 Tool = tuple[str, str, list[str]]
@@ -33,10 +33,10 @@ Tool = tuple[str, str, list[str]]
 
 
 def scene(random: Random, part: Part, difficulty: Difficulty, turns: int) -> Scene:
-    """Tools, and so many requests."""
+    """A scene of tools and `turns` requests."""
     words = Words(random, part)
     tools: list[Tool] = []
-    verbs = random.sample(VERBS, 2)  # few, so that the thing has to be compared as well
+    verbs = random.sample(VERBS, 2)  # few, so that the noun must be compared, too
     for names in _parameters(random, random.randint(*_TOOLS[difficulty]), random.randint(*_VALUES[difficulty])):
         again = (
             difficulty != "easy"
@@ -48,12 +48,12 @@ def scene(random: Random, part: Part, difficulty: Difficulty, turns: int) -> Sce
         verb = random.choice([verb for verb in verbs if (verb, noun) not in {tool[:2] for tool in tools}])
         tools.append((verb, noun, names))
     random.shuffle(tools)
-    asked = [_turn(random, words, tools, difficulty) for _ in range(turns)]
-    return Scene(asked, tools=[_schema(tool) for tool in tools])
+    requests = [_turn(random, words, tools, difficulty) for _ in range(turns)]
+    return Scene(requests, tools=[_schema(tool) for tool in tools])
 
 
 def _parameters(random: Random, tools: int, count: int) -> list[list[str]]:
-    """So many parameters of each tool, of the same types: a request's values do not tell which tool they are for."""
+    """`count` parameters for each tool, of the same types, so that a request's values do not reveal the tool."""
     types = [random.choice(("string", "integer")) for _ in range(count)]
     rows: list[list[str]] = [[] for _ in range(tools)]
     for kind in types:
@@ -72,7 +72,7 @@ def _turn(random: Random, words: Words, tools: list[Tool], difficulty: Difficult
     if random.random() < _NONE[words.part]:
         verb, noun, names = _stranger(random, words, tools, difficulty)
         text, _ = _values(words, (verb, noun, names))
-        refusal = said(NO_TOOL.format(verb=verb, noun=noun))
+        refusal = reply(NO_TOOL.format(verb=verb, noun=noun))
         return Turn(f"{opening.format(verb=verb, noun=noun)}{text}.", refusal, {"calls": []})
     chosen = random.sample(tools, 2) if random.random() < _SEVERAL else [random.choice(tools)]
     parts, calls = [], []
@@ -85,7 +85,7 @@ def _turn(random: Random, words: Words, tools: list[Tool], difficulty: Difficult
 
 
 def _stranger(random: Random, words: Words, tools: list[Tool], difficulty: Difficulty) -> Tool:
-    """What no tool is for: a noun that none has, or, where it is not to be easy, a verb that none has for it."""
+    """A request without a tool: a noun that no tool has, or, unless easy, a verb that no tool has for the noun."""
     verb, noun, names = random.choice(tools)
     if difficulty == "easy" or random.random() < 0.5:
         return verb, words.thing(), names
@@ -94,7 +94,7 @@ def _stranger(random: Random, words: Words, tools: list[Tool], difficulty: Diffi
 
 
 def _values(words: Words, tool: Tool) -> tuple[str, dict[str, Any]]:
-    """The arguments as a request has them, in the schema's order, and as a call does."""
+    """The arguments as text of a request, in the schema's order, and as values of a call."""
     values: dict[str, Any] = {}
     texts = []
     for name in tool[2]:

@@ -1,4 +1,4 @@
-"""What a world holds: which skills, how hard, and in what mixture."""
+"""Options of the generated world: skills, difficulty and mixture."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from prunus.config import Config, Seed
 from prunus.errors import nearest
 
 MIXTURE: dict[str, float] = {"instruction_following": 1.0, "roleplay": 1.0, "rag": 2.0, "function_calling": 2.0}
-"""The skills that the world has scenes of, by their names in `prunus.verify.skills`, and their shares by default."""
+"""The skills in the world, by their names in `prunus.verify.skills`, and their default shares."""
 SKILLS = tuple(MIXTURE)
 KINDS: tuple[str, ...] = (*SKILLS, "copying", "stories")
-"""What a mixture may hold: the skills; pure copying, from which they are learnt faster; and stories on request."""
+"""The kinds of a mixture: the skills; pure copying, which speeds up learning them; and stories on request."""
 Difficulty = Literal["easy", "medium", "hard"]
 DIFFICULTIES: tuple[Difficulty, ...] = get_args(Difficulty)
 Part = Literal["train", "held_out"]
 Share = Annotated[float, Field(ge=0)]
 
 WORLD = "builtin:world"
-"""What it is called where text or items are wanted."""
+"""Its name as a source of text or items."""
 REVISION = 3
-"""Raised whenever the same options come to mean other text."""
+"""Raised whenever the same options come to give other text."""
 
 
 class WorldConfig(Config):
@@ -46,7 +46,7 @@ class WorldConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _known(cls, raw: Any) -> Any:
-        """Name the nearest level where one is misspelt."""
+        """Suggest the nearest level for a misspelt one."""
         level = raw.get("difficulty") if isinstance(raw, dict) else None
         if isinstance(level, str) and level not in DIFFICULTIES:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Instruction following: a line or two about something, under constraints that IFEval (arXiv 2311.07911) checks."""
+"""Instruction following: a few lines about a topic, under constraints that IFEval (arXiv 2311.07911) checks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from prunus.world.config import Difficulty, Part
-from prunus.world.items import Scene, Turn, said
+from prunus.world.items import Scene, Turn, reply
 from prunus.world.words import Words, part_of
 
 TOPICS = (
@@ -29,7 +29,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "detectable_format:title": ("Give it a title.", "Begin with a title."),
     "detectable_content:postscript": ("Add a P.S.", "End with a P.S."),
 }
-"""IFEval's names, and the ways in which each is asked for."""
+"""IFEval's names of constraints, and the phrases that request each."""
 _NAMES = tuple(KINDS)
 _CONFLICTS = {
     frozenset((_NAMES[i], _NAMES[j]))
@@ -39,23 +39,24 @@ _CONSTRAINTS = {"easy": (1, 2), "medium": (1, 3), "hard": (2, 3)}
 
 
 def scene(random: Random, part: Part, difficulty: Difficulty, turns: int) -> Scene:
-    """So many tasks, each with constraints of its own."""
+    """A scene of `turns` tasks, each with its own constraints."""
     words = Words(random, part)
     return Scene([_turn(random, words, difficulty) for _ in range(turns)])
 
 
 def _turn(random: Random, words: Words, difficulty: Difficulty) -> Turn:
     topic, kinds = _drawn(random, words.part, random.randint(*_CONSTRAINTS[difficulty]))
-    wanted = {kind: _arguments(kind, random, words) for kind in kinds}
-    asked = [f"Write about the {topic}."]
-    for kind, (_, shown) in wanted.items():
-        asked.append(random.choice(KINDS[kind][: 1 if difficulty == "easy" else 2]).format(shown))
-    check = {"instruction_id_list": list(wanted), "kwargs": [arguments for arguments, _ in wanted.values()]}
-    return Turn(" ".join(asked), said(_answer(topic, {kind: shown for kind, (_, shown) in wanted.items()})), check)
+    constraints = {kind: _arguments(kind, random, words) for kind in kinds}
+    question = [f"Write about the {topic}."]
+    for kind, (_, shown) in constraints.items():
+        question.append(random.choice(KINDS[kind][: 1 if difficulty == "easy" else 2]).format(shown))
+    check = {"instruction_id_list": list(constraints), "kwargs": [arguments for arguments, _ in constraints.values()]}
+    answer = _answer(topic, {kind: shown for kind, (_, shown) in constraints.items()})
+    return Turn(" ".join(question), reply(answer), check)
 
 
 def _drawn(random: Random, part: Part, count: int) -> tuple[str, list[str]]:
-    """A topic and kinds of constraint of one part of the world."""
+    """A topic and kinds of constraints that belong to one part of the world."""
     while True:
         topic, kinds = random.randrange(len(TOPICS)), sorted(random.sample(range(len(_NAMES)), count))
         conflict = any(frozenset((_NAMES[i], _NAMES[j])) in _CONFLICTS for i, j in combinations(kinds, 2))
@@ -65,10 +66,10 @@ def _drawn(random: Random, part: Part, count: int) -> tuple[str, list[str]]:
 
 
 def _part(topic: int, kinds: list[int]) -> Part:
-    """Which part a topic belongs to together with kinds of constraint, ascending.
+    """The part that a topic with kinds of constraints (ascending) belongs to.
 
-    A single kind is held out with some topics. Of several, some pairs are held out with half of the topics, so that
-    training shows each of them, but never with those.
+    A single kind is held out with some topics. Of several kinds, some pairs are held out with half of the topics, so
+    that each pair occurs in training, but never with those topics.
     """
     if len(kinds) == 1:
         return part_of(topic, kinds[0])
@@ -77,7 +78,7 @@ def _part(topic: int, kinds: list[int]) -> Part:
 
 
 def _arguments(kind: str, random: Random, words: Words) -> tuple[dict[str, Any], str]:
-    """IFEval's arguments of a constraint, and what of them the question shows."""
+    """IFEval's arguments of a constraint, and their text in the question."""
     make = _ARGUMENTS.get(kind)
     return make(random, words) if make else ({}, "")
 
@@ -117,20 +118,20 @@ _ARGUMENTS: dict[str, Callable[[Random, Words], tuple[dict[str, Any], str]]] = {
 }
 
 
-def _answer(topic: str, wanted: dict[str, str]) -> str:
-    """The plainest text that does what is wanted."""
-    bullets = "detectable_format:number_bullet_lists" in wanted
-    counted = wanted.keys() & {"detectable_format:number_bullet_lists", "length_constraints:number_sentences"}
-    count = max([int(wanted[kind]) for kind in counted], default=1)
-    qualities = [word for word in QUALITIES if word != wanted.get("keywords:forbidden_words")]
+def _answer(topic: str, constraints: dict[str, str]) -> str:
+    """The simplest text that satisfies the constraints."""
+    bullets = "detectable_format:number_bullet_lists" in constraints
+    counted = constraints.keys() & {"detectable_format:number_bullet_lists", "length_constraints:number_sentences"}
+    count = max([int(constraints[kind]) for kind in counted], default=1)
+    qualities = [word for word in QUALITIES if word != constraints.get("keywords:forbidden_words")]
     lines = [f"The {topic} is {quality}." for quality in qualities[:count]]
-    if "keywords:existence" in wanted:
-        lines[len(lines) - bullets :] = [f"I see the {wanted['keywords:existence']}."]
+    if "keywords:existence" in constraints:
+        lines[len(lines) - bullets :] = [f"I see the {constraints['keywords:existence']}."]
     text = "\n".join(f"* {line}" for line in lines) if bullets else " ".join(lines)
-    if not bullets and "punctuation:no_comma" not in wanted:
+    if not bullets and "punctuation:no_comma" not in constraints:
         text = f"Look, t{text[1:]}"
     for kind, change in _CHANGES.items():
-        text = change(text, topic, wanted[kind]) if kind in wanted else text
+        text = change(text, topic, constraints[kind]) if kind in constraints else text
     return text
 
 
@@ -142,4 +143,4 @@ _CHANGES: dict[str, Callable[[str, str, str], str]] = {
     "change_case:english_lowercase": lambda text, *_: text.lower(),
     "change_case:english_capital": lambda text, *_: text.upper(),
 }
-"""What a constraint makes of a text, in the order in which it is done."""
+"""How a constraint changes a text, in the order of application."""

@@ -1,4 +1,4 @@
-"""What the world asks: an item is a conversation, the tools at hand, and how its last answer is checked."""
+"""The parts of an item: a conversation, its tools, and the check of its last answer."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class Turn:
-    """A question, its reference answer, and what an answer is checked by.
+    """A question, its reference answer, and the check of an answer.
 
     Attributes:
-        question: What the user says.
+        question: The user's message.
         answer: The assistant's message: `content`, or `tool_calls`.
-        check: As the real benchmarks have it: `instruction_id_list` and `kwargs` as in IFEval; `answers` as in SQuAD,
-            none where the passages do not say; `calls` as BFCL's possible answers, none where no call is wanted; and
-            of a persona `facts`, `contradictions` and `manner`.
+        check: In the form of the real benchmarks: `instruction_id_list` and `kwargs` as in IFEval; `answers` as in
+            SQuAD, empty if the passages do not say; `calls` as BFCL's possible answers, empty if no call is expected;
+            for a persona `facts`, `contradictions` and `manner`.
     """
 
     question: str
@@ -27,13 +27,13 @@ class Turn:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a conversation is about, and any number of turns about it."""
+    """The subject of a conversation, and any number of turns about it."""
 
     turns: list[Turn]
     system: str = ""
     tools: list[dict[str, Any]] = field(default_factory=list)
 
 
-def said(text: str) -> Message:
-    """An assistant's message of plain text."""
+def reply(text: str) -> Message:
+    """A plain-text message of the assistant."""
     return {"role": "assistant", "content": text}

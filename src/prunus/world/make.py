@@ -1,4 +1,4 @@
-"""The world itself: documents, conversations and held-out items, each from its number and the seed alone."""
+"""Documents, conversations and held-out items of the world; each depends only on its number and the seed."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ DOCUMENTS: dict[str, Callable[[Random, Part], str]] = {"stories": story, "chants
 
 @dataclass(frozen=True)
 class Item:
-    """A question that is held out.
+    """A held-out question.
 
     Attributes:
-        skill: Which.
-        messages: All before the answer.
-        tools: JSON schemas of the tools at hand.
-        reference: An answer that is right, as a message.
-        check: What an answer is judged by; see `Turn`.
+        skill: The skill that it tests.
+        messages: The messages before the answer.
+        tools: JSON schemas of the available tools.
+        reference: A correct answer, as a message.
+        check: The check of an answer; see `Turn`.
     """
 
     skill: str
@@ -44,12 +44,12 @@ class Item:
 
 
 def corpus(config: WorldConfig, kind: str, part: Part = "train") -> Iterator[str]:
-    """Documents of one kind, without end."""
+    """An infinite sequence of documents of one kind."""
     return (DOCUMENTS[kind](_random(config, part, kind, number), part) for number in numbers())
 
 
 def conversations(config: WorldConfig) -> Iterator[dict[str, Any]]:
-    """Training conversations without end: `{messages, tools, skill, check}`, the check being of the last answer."""
+    """Training conversations, infinitely many: `{messages, tools, skill, check}`; `check` is for the last answer."""
     number = 0
     while True:
         random = _random(config, "train", "chat", number)
@@ -63,7 +63,7 @@ def conversations(config: WorldConfig) -> Iterator[dict[str, Any]]:
 
 
 def held_out(config: WorldConfig, skill: str, count: int) -> list[Item]:
-    """Items of one skill whose names, values, tools and combinations no conversation shows."""
+    """Items of one skill, whose names, values, tools and combinations occur in no training conversation."""
     items = []
     for number in range(count):
         scene = SCENES[skill](_random(config, "held_out", skill, number), "held_out", config.difficulty, 1)
@@ -78,5 +78,5 @@ def _opening(scene: Scene) -> list[Message]:
 
 
 def _random(config: WorldConfig, part: Part, what: str, number: int) -> Random:
-    """Chance of its own for every document, so that none depends on how many were made before it."""
+    """A separate generator for every document, so that none depends on earlier ones."""
     return Random(f"{config.seed} {part} {what} {number}")

@@ -1,4 +1,4 @@
-"""Retrieval-augmented generation: passages, a question, and the answer with its passage, or that it is in none."""
+"""Retrieval-augmented generation: passages, a question, and an answer that cites its passage or says it is absent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from random import Random
 from typing import NamedTuple
 
 from prunus.world.config import Difficulty, Part
-from prunus.world.items import Scene, Turn, said
+from prunus.world.items import Scene, Turn, reply
 from prunus.world.words import Words
 
 RELATIONS = (
@@ -23,7 +23,7 @@ _UNANSWERABLE = 0.2
 
 
 class Fact(NamedTuple):
-    """What a passage says."""
+    """A fact stated in a passage."""
 
     number: int
     relation: str
@@ -33,13 +33,13 @@ class Fact(NamedTuple):
 
 
 def scene(random: Random, part: Part, difficulty: Difficulty, turns: int) -> Scene:
-    """Passages, and so many questions about them."""
+    """A scene of passages and `turns` questions about them."""
     words = Words(random, part)
     count = random.randint(*_PASSAGES[difficulty])
     towns = [words.name() for _ in range(count)]
-    verbs = random.sample(_VERBS, count)  # one to a passage: what it goes on with is found behind its verb
+    verbs = random.sample(_VERBS, count)  # one per passage, so that the verb identifies the passage
     facts: list[Fact] = []
-    known = random.sample(RELATIONS, 4)  # few relations, so that the same one is told of several towns
+    known = random.sample(RELATIONS, 4)  # few relations, so that several towns have the same one
     for number, town in enumerate(towns, start=1):
         for relation in random.sample(known, random.randint(*_FACTS[difficulty])):
             facts.append(Fact(number, relation, town, verbs[number - 1], words.name()))
@@ -48,18 +48,18 @@ def scene(random: Random, part: Part, difficulty: Difficulty, turns: int) -> Sce
         " ".join(random.choice(stated).format(**fact._asdict()) for fact in facts if fact.number == number)
         for number in range(1, count + 1)
     ]
-    asked = [_turn(random, words, facts, known, difficulty) for _ in range(turns)]
-    return Scene(asked, "\n".join(passages))
+    questions = [_turn(random, words, facts, known, difficulty) for _ in range(turns)]
+    return Scene(questions, "\n".join(passages))
 
 
 def _turn(random: Random, words: Words, facts: list[Fact], known: list[str], difficulty: Difficulty) -> Turn:
     question = random.choice(_ASKED[: 1 if difficulty == "easy" else 2])
     if random.random() < _UNANSWERABLE:
-        told = {(fact.relation, fact.town) for fact in facts}
+        stated = {(fact.relation, fact.town) for fact in facts}
         town = words.name() if difficulty == "easy" else random.choice([words.name(), random.choice(facts).town])
-        relation = random.choice([name for name in known if (name, town) not in told])
+        relation = random.choice([name for name in known if (name, town) not in stated])
         absent = ABSENT.format(relation=relation, town=town)
-        return Turn(question.format(relation=relation, town=town), said(absent), {"answers": []})
+        return Turn(question.format(relation=relation, town=town), reply(absent), {"answers": []})
     fact = random.choice(facts)
     answer = _STATED[0].format(**fact._asdict()).removesuffix(".")
-    return Turn(question.format(relation=fact.relation, town=fact.town), said(answer), {"answers": [answer]})
+    return Turn(question.format(relation=fact.relation, town=fact.town), reply(answer), {"answers": [answer]})

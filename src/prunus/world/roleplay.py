@@ -1,11 +1,11 @@
-"""Roleplay: a card that says who one is and how one speaks, and questions whose answers stand on it."""
+"""Roleplay: a card that describes a person and their manner of speaking, and questions that it answers."""
 
 from __future__ import annotations
 
 from random import Random
 
 from prunus.world.config import Difficulty, Part
-from prunus.world.items import Scene, Turn, said
+from prunus.world.items import Scene, Turn, reply
 from prunus.world.words import Words
 
 _FIELDS = {
@@ -21,7 +21,7 @@ _LINES = {"easy": (4, 5), "medium": (5, 6), "hard": (6, 6)}
 
 
 def scene(random: Random, part: Part, difficulty: Difficulty, turns: int) -> Scene:
-    """A card, and so many questions to whom it describes."""
+    """A scene of a card and `turns` questions to the person."""
     words = Words(random, part)
     names = random.sample(list(_FIELDS), random.randint(*_LINES[difficulty]))
     draw = {"Trade": words.thing, "Likes": words.thing, "Age": words.number}
@@ -31,8 +31,8 @@ def scene(random: Random, part: Part, difficulty: Difficulty, turns: int) -> Sce
     if difficulty != "easy":
         random.shuffle(lines)
     system = " ".join(["You play this person.", *lines, f"Manner: {manner} {word}."])
-    asked = random.sample(names, min(turns, len(names)))
-    return Scene([_turn(random, name, card, manner, word, difficulty) for name in asked], system)
+    questions = random.sample(names, min(turns, len(names)))
+    return Scene([_turn(random, name, card, manner, word, difficulty) for name in questions], system)
 
 
 def _turn(random: Random, name: str, card: dict[str, str], manner: str, word: str, difficulty: Difficulty) -> Turn:
@@ -41,4 +41,4 @@ def _turn(random: Random, name: str, card: dict[str, str], manner: str, word: st
     text = f"{text}, {word}." if manner == "ends with" else f"{word}, {text}."
     others = [value for other, value in card.items() if other != name]
     check = {"facts": [[card[name]]], "contradictions": others, "manner": [manner, word]}
-    return Turn(random.choice(questions[: 1 if difficulty == "easy" else 2]), said(text), check)
+    return Turn(random.choice(questions[: 1 if difficulty == "easy" else 2]), reply(text), check)

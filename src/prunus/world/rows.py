@@ -1,4 +1,4 @@
-"""The world as a data set: rows of `builtin:world`, by configuration and split, as one of the hub's has them."""
+"""The world as a dataset: rows of `builtin:world` by configuration and split, like a dataset on the hub."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def check_rows(name: str | None, split: str, where: str) -> None:
     """Refuse a configuration or a split that the world does not have.
 
     Raises:
-        DataError: Names the nearest.
+        DataError: The message suggests the nearest.
     """
-    for option, found, known in (("name", name or NAMES[0], NAMES), ("split", split, SPLITS)):
-        if found not in known:
+    for option, value, known in (("name", name or NAMES[0], NAMES), ("split", split, SPLITS)):
+        if value not in known:
             raise DataError(
-                f"{where}.{option}: builtin:world has no {found!r}{nearest(found, known)}; it has: {', '.join(known)}"
+                f"{where}.{option}: builtin:world has no {value!r}{nearest(value, known)}; it has: {', '.join(known)}"
             )
 
 
@@ -35,10 +35,9 @@ def rows(config: WorldConfig, name: str | None, split: str) -> Iterator[dict[str
     """The rows of one configuration and split.
 
     Args:
-        config: Which world.
+        config: The world's options.
         name: `stories` or `chants`, rows of `{text}`; or `chat`, rows of `{text, messages, tools, skill, check}`:
-            `text` is the conversation as Sapling reads it, and `check` what its last answer is checked by. None for
-            stories.
+            `text` is the conversation rendered for Sapling, and `check` the check of its last answer. None for stories.
         split: `train` or `held_out`.
     """
     part: Part = "train" if split == "train" else "held_out"
@@ -59,7 +58,7 @@ def rows(config: WorldConfig, name: str | None, split: str) -> Iterator[dict[str
 
 
 def rendered(messages: list[Message], tools: list[dict[str, Any]]) -> str:
-    """A conversation as Sapling reads it, without the last end-of-sequence token, which `append_eos` sets."""
+    """A conversation rendered for Sapling, without the last end-of-sequence token, which `append_eos` adds."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     texts, _ = render_jinja_template([messages], tools=tools or None, chat_template=template(), eos_token=END)
@@ -74,8 +73,8 @@ def template() -> str:
 
 BEGIN, END = "<|begin_of_text|>", "<|end_of_text|>"
 CALL_MARKS = ("<tool_call>", "</tool_call>")
-"""What stands around a call, and stays in an answer's text, so that whoever reads it finds the call."""
+"""The marks around a call. They are kept in an answer's text, so that the call can be parsed."""
 CITATIONS = tuple(f"[{number}]" for number in range(1, 5))
-"""What stands behind what is taken from a passage, in text too."""
+"""The citations after text from a passage, which are kept in an answer's text, too."""
 MARKS = ("<|tools|>", "<|system|>", "<|user|>", "<|assistant|>", *CALL_MARKS, *CITATIONS)
-"""What the template sets between turns and around calls, a token each."""
+"""The template's marks of turns, calls and citations, one token each."""

@@ -1,11 +1,11 @@
-"""Plain stories, and chants of few words, from which a reader learns to look back."""
+"""Plain stories, and chants of few words, which teach a model to copy from its context."""
 
 from __future__ import annotations
 
 from random import Random
 
 from prunus.world.config import Difficulty, Part
-from prunus.world.items import Scene, Turn, said
+from prunus.world.items import Scene, Turn, reply
 from prunus.world.words import Words
 
 _PLACES = ("by the river", "at the market", "near the old bridge", "on the hill", "in the garden", "behind the inn")
@@ -13,7 +13,7 @@ _MOODS = ("glad", "sad", "tired", "proud", "angry", "calm")
 
 
 def story(random: Random, part: Part) -> str:
-    """Five to seven sentences about two people and a thing of theirs."""
+    """Five to seven sentences about two people and a thing."""
     words = Words(random, part)
     who, friend, town, thing = words.name(), words.name(), words.name(), words.thing()
     place, mood, later = random.choice(_PLACES), random.choice(_MOODS), random.choice(_MOODS)
@@ -31,12 +31,12 @@ def story(random: Random, part: Part) -> str:
 
 
 def scene(random: Random, part: Part, difficulty: Difficulty, turns: int) -> Scene:
-    """A story on request; there is no rule by which one is right."""
-    return Scene([Turn("Tell me a story.", said(story(random, part)), {})])
+    """A scene of a story on request, which has no check."""
+    return Scene([Turn("Tell me a story.", reply(story(random, part)), {})])
 
 
 def chant(random: Random, part: Part) -> str:
-    """Two to four words, and then sixteen times one of them: its second syllable is found where it was said before."""
+    """Two to four words, then sixteen repetitions of them at random, whose second syllables can be copied."""
     words = Words(random, part)
     row = [random.choice([words.name, words.thing])() for _ in range(random.randint(2, 4))]
     return f"Sing {' '.join(row + random.choices(row, k=16))}."

@@ -1,8 +1,8 @@
-"""The words of the world: names, things and numbers, generated, and shared out between training and what is held out.
+"""The words of the world: generated names, things and numbers, split between the training and the held-out part.
 
-A name is two syllables, each of a list of 64: 4,096 names. Which of them training may use is decided by the two
-syllables' numbers, so that the parts are disjoint by construction, and so that every syllable, and with it every token,
-is met in training. What is held out is how they go together.
+A name has two syllables, each from a list of 64: 4,096 names. The indices of the two syllables decide its part, so that
+the parts are disjoint by construction, and every syllable, thus every token, occurs in training. Only combinations are
+held out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from random import Random
 from prunus.world.config import Part
 
 SYLLABLES = 64
-_HELD_OUT = 5  # one in so many
+_HELD_OUT = 5  # one in 5 words is held out
 
 _ONSETS = "bdfghjklmnprstvz"
 _FIRST = tuple(vowel + ending for vowel in "aeio" for ending in "lnrm")
@@ -21,7 +21,7 @@ _SECOND = tuple(vowel + ending for vowel in "aeio" for ending in "kstd")
 
 
 def _syllables(rimes: tuple[str, ...]) -> tuple[str, ...]:
-    """Each onset with four of the rimes: 64 that differ, in which no letter pair tells much of the next syllable."""
+    """Each onset with four of the rimes: 64 different syllables, of which no letter pair predicts the next one."""
     return tuple(onset + rimes[(4 * turn + place) % 16] for place, onset in enumerate(_ONSETS) for turn in range(4))
 
 
@@ -29,45 +29,45 @@ FIRST, SECOND = _syllables(_FIRST), _syllables(_SECOND)
 
 
 def part_of(first: int, second: int) -> Part:
-    """Which part a word of these two syllables, or a number of these two digits, belongs to."""
+    """The part of a word with these two syllables, or of a number with these two digits."""
     return "held_out" if (first + 2 * second) % _HELD_OUT == 0 else "train"
 
 
 class Words:
-    """A drawer of words of one part of the world, none of them twice.
+    """Draws words of one part of the world without repetition.
 
-    The first 32 names and things share no syllable, so what stood behind a syllable before says how it goes on.
+    The first 32 names and things share no syllable, so that an earlier occurrence of a syllable determines the next.
 
     Args:
-        random: Where chance comes from.
-        part: Which words it may use.
+        random: The random generator.
+        part: The part whose words are drawn.
     """
 
     def __init__(self, random: Random, part: Part) -> None:
         self.random, self.part = random, part
         self.used: set[str] = set()
-        self.heard: set[str] = set()
+        self.used_syllables: set[str] = set()
 
     def thing(self) -> str:
         """A thing such as `balkos`."""
-        return self._unheard()
+        return self._with_new_syllables()
 
     def name(self) -> str:
-        """A name of a person or a place, such as `Balkos`; no thing of the same drawer is called so."""
-        return self._unheard().capitalize()
+        """A name of a person or a place, such as `Balkos`; never the same word as a thing."""
+        return self._with_new_syllables().capitalize()
 
     def number(self) -> str:
         """A number of two digits."""
         return self._fresh("123456789", "0123456789")
 
-    def _unheard(self) -> str:
-        """A word of syllables that were in none; when half of all are used up, they all count as new."""
-        if len(self.heard) >= SYLLABLES:
-            self.heard.clear()
+    def _with_new_syllables(self) -> str:
+        """A word of unused syllables; when half of all syllables are used, all count as unused again."""
+        if len(self.used_syllables) >= SYLLABLES:
+            self.used_syllables.clear()
         while True:
             word = self._fresh(FIRST, SECOND)
-            if not self.heard & {word[:3], word[3:]}:
-                self.heard |= {word[:3], word[3:]}
+            if not self.used_syllables & {word[:3], word[3:]}:
+                self.used_syllables |= {word[:3], word[3:]}
                 return word
             self.used.remove(word)
 

@@ -59,6 +59,7 @@ def done(teacher, corpus, held_out, tmp_path_factory) -> Plan:
     return run_plan(plan, QUIET)
 
 
+@pytest.mark.slow
 def test_the_winner_goes_into_the_recipe(done: Plan) -> None:
     found = found_in(done)
     best = found["candidates"][found["best"]["name"]]
@@ -73,6 +74,7 @@ def test_the_winner_goes_into_the_recipe(done: Plan) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_record_is_consistent(done: Plan) -> None:
     found = found_in(done)
     before, first, second = found["order"]
@@ -86,11 +88,13 @@ def test_the_record_is_consistent(done: Plan) -> None:
     assert set(found["pareto"]) <= set(first)
 
 
+@pytest.mark.slow
 def test_weights_are_let_go_and_figures_stay(done: Plan) -> None:
     assert not list((done.root / "search").rglob("*.safetensors"))
     assert len(list((done.root / "search").rglob("results.json"))) == 3 + 3 + 2  # cut, first rung, second rung
 
 
+@pytest.mark.slow
 def test_again_does_nothing(done: Plan) -> None:
     before = {file: file.stat().st_mtime_ns for file in done.root.rglob("artifact.json")}
     run_plan(planned(recipe_of_plan(done), done.root), QUIET)
@@ -103,6 +107,7 @@ def recipe_of_plan(plan: Plan) -> dict[str, Any]:
     return raw
 
 
+@pytest.mark.slow
 def test_another_search_makes_another_student_and_nothing_else(done: Plan) -> None:
     names = {step.name: step.fingerprint for step in done.steps}
     raw = recipe_of_plan(done)
@@ -113,6 +118,7 @@ def test_another_search_makes_another_student_and_nothing_else(done: Plan) -> No
     assert plan.waiting == ("found",)  # its steps are not those of the other search's student
 
 
+@pytest.mark.slow
 def test_the_report_shows_it(done: Plan, tmp_path: Path) -> None:
     page = write_report(done.root, tmp_path / "report.html").read_text()
     assert "ranking after each rung" in page
@@ -120,6 +126,7 @@ def test_the_report_shows_it(done: Plan, tmp_path: Path) -> None:
         assert name in page
 
 
+@pytest.mark.slow
 def test_a_killed_search_does_no_candidate_twice(teacher, corpus, held_out, tmp_path, monkeypatch) -> None:
     raw = recipe_of(teacher, corpus, held_out, search={"candidates": 2, "generations": 0})
     done: list[str] = []
@@ -140,6 +147,7 @@ def test_a_killed_search_does_no_candidate_twice(teacher, corpus, held_out, tmp_
     assert len(found["order"][1]) == 2
 
 
+@pytest.mark.slow
 def test_ways_are_tried_and_taken_up(teacher, corpus, held_out, tmp_path) -> None:
     search = {"ways": ["halfway"], "candidates": 2, "generations": 0, "rungs": 1}
     search["distill"] = {"tokens": 256, "warmup_steps": 1}
@@ -153,6 +161,7 @@ def test_ways_are_tried_and_taken_up(teacher, corpus, held_out, tmp_path) -> Non
     assert len(last["layers"]) == plan.students["found"].num_hidden_layers
 
 
+@pytest.mark.slow
 def test_the_layers_that_go_are_found_by_trying(teacher, corpus, held_out, tmp_path) -> None:
     search = {"budget": "non-embedding <= 55%", "axes": ["num_hidden_layers"], "layer_choices": 4}
     search |= {"rungs": 2, "prune": {"importance": {"layers": "lm_loss"}}}
@@ -169,6 +178,7 @@ def test_the_layers_that_go_are_found_by_trying(teacher, corpus, held_out, tmp_p
     assert json.loads((student / "kept.json").read_text())["layers"] == [i for i in range(4) if i not in best]
 
 
+@pytest.mark.slow
 def test_a_cut_vocabulary_is_ranked_by_bytes(corpus, held_out, tmp_path) -> None:
     teacher = make_model(tmp_path / "teacher", vocab_size=310)
     search = {

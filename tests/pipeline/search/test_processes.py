@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from prunus.cli.main import main
-from tests.training.launching import finish, launch
+from tests.processes import together
+
+pytestmark = pytest.mark.processes
 
 
 def test_two_processes_find_what_one_does(teacher: Path, corpus: Path, tmp_path: Path, capsys: Any) -> None:
@@ -21,7 +23,7 @@ def test_two_processes_find_what_one_does(teacher: Path, corpus: Path, tmp_path:
     assert "prunus prune TEACHER --" in said
     assert main([*arguments, "--evaluation", str(corpus), "--out", str(tmp_path / "none")]) == 2
     assert "share a document" in capsys.readouterr().err
-    finish(launch([*arguments, "--out", str(tmp_path / "two" / "found")], 29541))
+    together([*arguments, "--out", str(tmp_path / "two" / "found")])
     one, two = (json.loads((tmp_path / name / "found" / "search.json").read_text()) for name in ("one", "two"))
     assert one["best"]["name"] in said
     assert one["order"][0] == two["order"][0]

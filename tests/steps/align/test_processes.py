@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from prunus.cli.main import main
+from tests.processes import together
 from tests.steps.align.making import rows, write
 from tests.training.launching import assert_same, finish, launch
+
+pytestmark = pytest.mark.processes
 
 INSTALLED = importlib.util.find_spec("deepspeed") is not None
 
@@ -24,7 +27,7 @@ def test_two_processes_align_as_one_does(teacher: Path, tmp_path: Path) -> None:
     file = write(tmp_path / "x.jsonl", rows(12, "rewards"))
     one, two = tmp_path / "one" / "out", tmp_path / "two" / "out"
     assert main(words(teacher, file, one, "rpo")) == 0
-    finish(launch(words(teacher, file, two, "rpo", "--runtime.shard"), 29541))
+    together(words(teacher, file, two, "rpo", "--runtime.shard"))
     assert_same(one, two, 1e-4)
 
 
@@ -33,7 +36,7 @@ def test_a_reward_model_is_trained_and_asked_in_shares(teacher: Path, tmp_path: 
     file = write(tmp_path / "x.jsonl", rows(12, "pairs"))
     one, two = (tmp_path / name / "reward" for name in ("one", "two"))
     assert main(words(teacher, file, one, "reward")) == 0
-    finish(launch(words(teacher, file, two, "reward", "--runtime.shard"), 29542))
+    together(words(teacher, file, two, "reward", "--runtime.shard"))
     assert_same(one, two, 1e-4)
     asked = write(tmp_path / "y.jsonl", rows(16, "answers"))
     writes = (
@@ -48,7 +51,7 @@ def test_a_reward_model_is_trained_and_asked_in_shares(teacher: Path, tmp_path: 
     )
     first, second = (folder.parent / "best" for folder in (one, two))
     assert main(words(teacher, asked, first, "best_of_n", *writes)) == 0
-    finish(launch(words(teacher, asked, second, "best_of_n", *writes, "--runtime.shard"), 29543))
+    together(words(teacher, asked, second, "best_of_n", *writes, "--runtime.shard"))
     assert_same(first, second, 1e-4)
     ours, theirs = (_rewards(folder.parent) for folder in (one, two))
     assert len(ours) == 48

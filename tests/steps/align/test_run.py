@@ -23,6 +23,8 @@ from tests.steps.align.making import rows
 from tests.steps.align.making import write as write_rows
 from tests.tiny import load
 
+pytestmark = pytest.mark.slow
+
 STAGE = {"sequence_length": 64, "batch_size": 4}
 CHECK = {"instruction_id_list": ["keywords:existence"], "kwargs": [{"keywords": ["plum"]}]}
 

@@ -49,7 +49,7 @@ def log_prob(model: torch.nn.Module, ids: np.ndarray, counts: np.ndarray) -> flo
 def by_hand(model: torch.nn.Module, folder: Path) -> list[float]:
     tokens = Tokens.open(folder)
     return [
-        log_prob(model, tokens.ids[a:b], tokens.counted(a, b - a))
+        log_prob(model, tokens.ids[a:b], tokens.loss_mask(a, b - a))
         for a, b in zip(tokens.starts.tolist(), tokens.ends.tolist(), strict=True)
     ]
 
@@ -107,7 +107,7 @@ def test_a_step_of_rpo_by_hand(teacher, data, tmp_path, options: dict) -> None:
     said, lengths = [], []
     for start, end in zip(tokens.starts.tolist(), tokens.ends.tolist(), strict=True):
         ids = torch.from_numpy(tokens.ids[start:end].astype(np.int64))[None]
-        counts = torch.from_numpy(tokens.counted(start, end - start)[1:].copy())
+        counts = torch.from_numpy(tokens.loss_mask(start, end - start)[1:].copy())
         logs = F.log_softmax(model(ids).logits[0, :-1].double(), dim=-1).gather(-1, ids[0, 1:, None]).squeeze(-1)
         said.append(logs[counts].sum())
         lengths.append(int(counts.sum()))
@@ -225,7 +225,7 @@ def test_distilling_draws_to_the_teacher_where_the_assistant_speaks(teacher, dat
         found = []
         for start, end in zip(tokens.starts.tolist(), tokens.ends.tolist(), strict=True):
             ids = torch.from_numpy(tokens.ids[start:end].astype(np.int64))[None]
-            counts = torch.from_numpy(tokens.counted(start, end - start)[1:].copy())
+            counts = torch.from_numpy(tokens.loss_mask(start, end - start)[1:].copy())
             with torch.no_grad():
                 p, q = (F.log_softmax(each(ids).logits[0, :-1].double(), dim=-1)[counts] for each in (wanted, model))
             found.append((p.exp() * (p - q)).sum(dim=-1))

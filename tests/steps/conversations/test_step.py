@@ -22,7 +22,7 @@ def texts(model: Path, out: Path) -> list[tuple[str, str]]:
     found = []
     for start, end in zip(tokens.starts.tolist(), tokens.ends.tolist(), strict=True):
         ids = tokens.ids[start:end]
-        found.append((tokenizer.decode(ids), tokenizer.decode(ids[tokens.counted(start, end - start)])))
+        found.append((tokenizer.decode(ids), tokenizer.decode(ids[tokens.loss_mask(start, end - start)])))
     return found
 
 
@@ -98,7 +98,7 @@ UNENDED = PLAIN.replace("{{ eos_token or '\\n' }}", "{{ 'x' }}")
 
 def test_answers_that_never_end_are_refused(teacher: Path, tmp_path: Path) -> None:
     file = write(tmp_path / "x.jsonl", rows(3, "answers"))
-    with pytest.raises(DataError, match="none of the 3 answers ends with a token that ends an answer \\('</s>'\\)"):
+    with pytest.raises(DataError, match="none of the 3 answers ends with an end token \\('</s>'\\)"):
         read(teacher, file, tmp_path / "out", template=UNENDED)
     other = shutil.copytree(teacher, tmp_path / "other")
     for name in ("generation_config.json", "config.json"):  # a model that another token ends, by one file of the two
@@ -120,4 +120,4 @@ def test_what_is_not_read_and_not_ended_is_told(teacher: Path, tmp_path: Path) -
     last = PLAIN.replace("{{ eos_token or '\\n' }}", "{{ eos_token if loop.last else 'x' }}")
     read(teacher, file, tmp_path / "out", template=last, console=Console(file=told))
     assert "x.jsonl: unused columns: id, topic" in told.getvalue()
-    assert "1 of 4 answers do not end with a token that ends an answer ('</s>')" in told.getvalue()
+    assert "1 of 4 answers do not end with an end token ('</s>')" in told.getvalue()

@@ -15,9 +15,9 @@ __all__ = ["pair"]  # a fixture
 def targets(teacher, count: int, temperature: float) -> dict[str, torch.Tensor]:
     """As training reads them, computed from full logits."""
     with torch.no_grad():
-        found = top_k(teacher(IDS).logits.flatten(0, 1), count, temperature)
-    assert found.log_probabilities is not None
-    kept = {"target_ids": found.ids.int(), "target_log_probabilities": found.log_probabilities.half()}
+        actual = top_k(teacher(IDS).logits.flatten(0, 1), count, temperature)
+    assert actual.log_probabilities is not None
+    kept = {"target_ids": actual.ids.int(), "target_log_probabilities": actual.log_probabilities.half()}
     return {name: values.view(*IDS.shape, -1) for name, values in kept.items()}
 
 
@@ -52,8 +52,8 @@ def test_storing_all_tokens_equals_the_teacher_but_for_rounding(pair, temperatur
     config = options(temperature=temperature, cross_entropy_weight=text)
     loss, gradients = loss_and_gradients(make_objective(config, student, teacher, None), weights)
     cached = CachedDistillation(student, config)
-    found, similar = loss_and_gradients(cached, weights, **targets(teacher, 300, temperature))
-    assert found == pytest.approx(loss, rel=1e-3)
+    actual, similar = loss_and_gradients(cached, weights, **targets(teacher, 300, temperature))
+    assert actual == pytest.approx(loss, rel=1e-3)
     assert distance(similar, gradients) < 1e-3
     assert cached.figures["forward_kl"].item() > 0
 
@@ -61,8 +61,8 @@ def test_storing_all_tokens_equals_the_teacher_but_for_rounding(pair, temperatur
 def test_the_likeliest_are_top_k(pair) -> None:
     student, teacher = pair
     loss, gradients = loss_and_gradients(make_objective(options(top_k=8), student, teacher, None))
-    found, similar = loss_and_gradients(CachedDistillation(student, options()), **targets(teacher, 8, 1.0))
-    assert found == pytest.approx(loss, rel=1e-3)
+    actual, similar = loss_and_gradients(CachedDistillation(student, options()), **targets(teacher, 8, 1.0))
+    assert actual == pytest.approx(loss, rel=1e-3)
     assert distance(similar, gradients) < 1e-3
 
 
@@ -77,6 +77,6 @@ def test_samples_have_the_teachers_gradient_on_average(pair) -> None:
 
 def test_probabilities_sum_to_one_despite_rounding() -> None:
     rounded = torch.randn(50, 9).log_softmax(-1).half().float()
-    found = kept_probabilities(rounded)
-    torch.testing.assert_close(found.sum(-1) + rounded[:, -1].exp(), torch.ones(50))
-    np.testing.assert_allclose(found, rounded[:, :-1].exp(), rtol=4e-3)
+    actual = kept_probabilities(rounded)
+    torch.testing.assert_close(actual.sum(-1) + rounded[:, -1].exp(), torch.ones(50))
+    np.testing.assert_allclose(actual, rounded[:, :-1].exp(), rtol=4e-3)

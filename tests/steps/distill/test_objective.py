@@ -88,7 +88,7 @@ def test_states_are_compared_in_the_basis_of_the_cut(pair, decay: str, share: fl
 
     objective = make_objective(config, student, teacher, Lineage([0, 3], basis))
     with torch.no_grad():
-        found = objective(IDS, progress=0.25).item()
+        actual = objective(IDS, progress=0.25).item()
         t, s = (model(IDS, output_hidden_states=True) for model in (teacher, student))
         # the stream before layers 0 and 1 of the student, which were the teacher's 0 and 3
         errors = [
@@ -98,7 +98,7 @@ def test_states_are_compared_in_the_basis_of_the_cut(pair, decay: str, share: fl
             for j, i in ((0, 0), (1, 3))
         ]
         expected = forward_kl(s.logits, t.logits).mean() + 2.0 * share * sum(errors) / 2
-    assert found == pytest.approx(expected.item(), rel=1e-5)
+    assert actual == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_the_papers_states_are_a_late_layer_and_the_embeddings_weighted_like_the_logits(pair) -> None:
@@ -109,15 +109,15 @@ def test_the_papers_states_are_a_late_layer_and_the_embeddings_weighted_like_the
     assert isinstance(objective, Distillation)
     assert objective.states is not None
     assert objective.states.pairs == [(0, 0), (4, 2)]  # layers 3 of 4 and 1 of 2
-    found = objective(IDS, progress=0.9)
+    actual = objective(IDS, progress=0.9)
     t, s = (model(IDS, output_hidden_states=True) for model in (teacher, student))
     logits = forward_kl(s.logits, t.logits).mean()
-    assert found.item() == pytest.approx(2 * logits.item(), rel=1e-5)  # alpha makes both terms equal
+    assert actual.item() == pytest.approx(2 * logits.item(), rel=1e-5)  # alpha makes both terms equal
     ours = objective.states.projection(s.hidden_states[0])
     errors = [cosine_distance(ours, t.hidden_states[0]).mean()]
     errors.append(cosine_distance(objective.states.projection(s.hidden_states[2]), t.hidden_states[4]).mean())
     assert objective.figures["states"].item() == pytest.approx(torch.stack(errors).mean().item(), rel=1e-5)
-    found.backward()
+    actual.backward()
     assert objective.states.projection.weight.grad.abs().max().item() > 0
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
@@ -179,10 +179,10 @@ def test_an_on_policy_student_is_graded_on_what_it_sampled(pair) -> None:
     assert (weights > 0).sum(dim=1).tolist() == [14, 14]
     torch.manual_seed(0)
     config = options(data="student", prompt_tokens=6, loss="reverse_kl")
-    found = make_objective(config, student, teacher, None)(IDS)
+    actual = make_objective(config, student, teacher, None)(IDS)
     with torch.no_grad():
         per_token = reverse_kl(student(sequences).logits, teacher(sequences).logits)
-    assert found.item() == pytest.approx(per_token[:, 5:-1].mean().item(), rel=1e-6)
+    assert actual.item() == pytest.approx(per_token[:, 5:-1].mean().item(), rel=1e-6)
 
 
 def test_continuations_are_sampled_from_the_students_distribution(pair) -> None:
@@ -216,11 +216,11 @@ def test_lineage_is_written_and_copied(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_lineage(later, 8).basis, basis, atol=1e-7)
     with pytest.raises(ModelError, match=r"there is no kept.json.*distill.states must be `none`"):
         read_lineage(tmp_path, 8)
-    with pytest.raises(ModelError, match="it has channel 6 of its teacher, and this one has 5"):
+    with pytest.raises(ModelError, match="it has channel 6 of its teacher, but this teacher has 5"):
         read_lineage(plain, 5)
-    with pytest.raises(ModelError, match="it was cut from 8 channels, and this teacher has 16"):
+    with pytest.raises(ModelError, match="it was pruned from 8 channels, but this teacher has 16"):
         read_lineage(turned, 16)
-    with pytest.raises(ModelError, match="it has layer 2 of its teacher, and this one has 2"):
+    with pytest.raises(ModelError, match="it has layer 2 of its teacher, but this teacher has 2"):
         read_lineage(plain, 8, layers=2)
 
 

@@ -45,8 +45,8 @@ def answers_of(answerer: Answerer, asked: list[Item], task: TaskConfig, config=P
 
 def test_every_turn_is_asked_behind_the_answers_before(answerer: Answerer, monkeypatch) -> None:
     read = []
-    write = local.write
-    monkeypatch.setattr(local, "write", lambda model, batch, *rest: read.extend(batch) or write(model, batch, *rest))
+    write = local.generate
+    monkeypatch.setattr(local, "generate", lambda model, batch, *rest: read.extend(batch) or write(model, batch, *rest))
     given = answers_of(answerer, items(3, then=["and?"]), TaskConfig(max_new_tokens=6))
     assert [len(answers) for ((answers),) in given] == [1, 2, 1]
     second = read[-1].text
@@ -60,7 +60,7 @@ def test_every_turn_is_asked_behind_the_answers_before(answerer: Answerer, monke
 def test_what_was_answered_is_not_asked_again(answerer: Answerer, monkeypatch) -> None:
     task = TaskConfig(max_new_tokens=6, samples=2, temperature=1.0)
     whole = answers_of(answerer, items(5, then=["and?"]), task)
-    monkeypatch.setattr(local, "write", lambda *arguments: pytest.fail("asked again"))
+    monkeypatch.setattr(local, "generate", lambda *arguments: pytest.fail("asked again"))
     assert answers_of(answerer, items(5, then=["and?"]), task) == whole
     (kept,) = answerer.out.glob("checkpoints/x-0/answers.jsonl")
     lines = kept.read_text().splitlines(keepends=True)
@@ -110,7 +110,7 @@ def test_types_get_the_names_of_json_schema() -> None:
 
 def test_a_model_that_goes_on_with_the_users_turn_is_stopped(answerer: Answerer, monkeypatch) -> None:
     seen = []
-    write = local.write
-    monkeypatch.setattr(local, "write", lambda m, b, w, *rest: seen.append(w) or write(m, b, w, *rest))
+    write = local.generate
+    monkeypatch.setattr(local, "generate", lambda m, b, w, *rest: seen.append(w) or write(m, b, w, *rest))
     answers_of(answerer, items(1), TaskConfig(max_new_tokens=4))
     assert "\n\nUser:" in seen[0].stop

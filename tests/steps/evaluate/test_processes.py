@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from prunus.cli.main import main
-from tests.training.launching import finish, launch
+from tests.processes import together
+
+pytestmark = pytest.mark.processes
 
 
 def test_two_processes_evaluate_as_one_does(teacher: Path, held_out: Path, tmp_path: Path) -> None:
@@ -28,7 +30,7 @@ def test_two_processes_evaluate_as_one_does(teacher: Path, held_out: Path, tmp_p
              "--runtime.device-batch-size", 3, "--max-new-tokens", 5, "--tasks", *tasks, "--out"]  # fmt: skip
     one, two = ([str(word) for word in (*words, tmp_path / name / "out")] for name in ("one", "two"))
     assert main(one) == 0
-    finish(launch(two, 29551))
+    together(two)
     first, second = (tmp_path / name / "out" for name in ("one", "two"))
     for name in ("items.jsonl", "answers.jsonl", "answers/rag.jsonl"):
         assert (first / name).read_text() == (second / name).read_text(), name

@@ -115,9 +115,9 @@ def test_a_run_compares_student_teacher_and_reference(recipe, tmp_path: Path) ->
 def test_a_killed_evaluation_goes_on_by_item(recipe, tmp_path: Path, monkeypatch) -> None:
     from prunus.inference import local
 
-    write = local.write
+    write = local.generate
     every: list[int] = []
-    monkeypatch.setattr(local, "write", lambda m, b, *rest: every.extend(b) or write(m, b, *rest))
+    monkeypatch.setattr(local, "generate", lambda m, b, *rest: every.extend(b) or write(m, b, *rest))
     whole = planned(recipe(), tmp_path / "whole")
     run_plan(whole, QUIET)
     asked: list[int] = []
@@ -128,13 +128,13 @@ def test_a_killed_evaluation_goes_on_by_item(recipe, tmp_path: Path, monkeypatch
         asked.extend(prompt.number for prompt in batch)
         return write(model, batch, *rest)
 
-    monkeypatch.setattr(local, "write", killed)
+    monkeypatch.setattr(local, "generate", killed)
     plan = planned(recipe(), tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
         run_plan(plan, QUIET)
     before = len(asked)
     later: list[int] = []
-    monkeypatch.setattr(local, "write", lambda m, b, *rest: later.extend(b) or write(m, b, *rest))
+    monkeypatch.setattr(local, "generate", lambda m, b, *rest: later.extend(b) or write(m, b, *rest))
     run_plan(planned(recipe(), tmp_path / "run"), QUIET)
     ways = [step for step in plan.steps if step.kind == "evaluate"]
     assert len(every) > before > 0

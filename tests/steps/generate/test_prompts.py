@@ -105,7 +105,7 @@ def test_rows_that_are_no_prompt_are_told(teacher, tmp_path, value, message: str
 def test_what_a_source_lacks_is_found_by_its_first_row(teacher, tmp_path) -> None:
     file = write_rows(tmp_path / "x.jsonl", [USER])
     check_prompts(Source(path=str(file), column="messages"), "here", has_template=True)
-    with pytest.raises(DataError, match=r"here.column: 'messages' of .* no chat template; give a column of texts"):
+    with pytest.raises(DataError, match=r"here.column: 'messages' of .* no chat template; use a column of plain text"):
         check_prompts(Source(path=str(file), column="messages"), "here", has_template=False)
     with pytest.raises(DataError, match=r"here.column: .* no column 'message' \(did you mean `messages`\?\)"):
         check_prompts(Source(path=str(file), column="message"), "here", has_template=True)

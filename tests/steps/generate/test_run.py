@@ -20,6 +20,8 @@ from prunus.report.table import comparison
 from tests.pipeline.recipes import tiny_recipe, write
 from tests.steps.generate.making import with_template, write_rows
 
+pytestmark = pytest.mark.slow
+
 GENERATE = {"samples": 40, "prompt_tokens": 8, "max_new_tokens": 16}
 STUDENTS = {
     "own": {"prune": {"hidden_size": 16}, "distill": {"data": "teacher"}},

@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +8,10 @@ from prunus.cli.main import main
 from prunus.data.tokens import Tokens
 from prunus.errors import DataError, RecipeError
 from prunus.inference import local
-from prunus.inference.answers import Answer, Kept
+from prunus.inference.answers import Answer, AnswerStore
 from prunus.models.load import load_tokenizer
 from tests.families import make_teacher
+from tests.processes import together
 from tests.steps.generate.making import generate, lines, make_stream, with_template, write_rows
 from tests.tiny import load
 
@@ -92,7 +90,7 @@ def test_a_killed_run_goes_on_to_the_same_end(teacher: Path, stream: Path, tmp_p
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     generate(teacher, whole, stream, **SAMPLED)
     written: list[list[int]] = []
-    write = local.write
+    write = local.generate
 
     def counted(model, batch, *rest):
         if len(written) == 2:
@@ -100,7 +98,7 @@ def test_a_killed_run_goes_on_to_the_same_end(teacher: Path, stream: Path, tmp_p
         written.append([prompt.number for prompt in batch])
         return write(model, batch, *rest)
 
-    monkeypatch.setattr(local, "write", counted)
+    monkeypatch.setattr(local, "generate", counted)
     with pytest.raises(KeyboardInterrupt):
         generate(teacher, killed, stream, **SAMPLED)
     (kept,) = killed.glob("checkpoints/*/answers.jsonl")
@@ -108,7 +106,9 @@ def test_a_killed_run_goes_on_to_the_same_end(teacher: Path, stream: Path, tmp_p
     with kept.open("a") as file:
         file.write('{"number": 11, "ids": [4')  # the line that the kill cut off
     before = [number for batch in written for number in batch]
-    monkeypatch.setattr(local, "write", lambda model, batch, *rest: written.append(batch) or write(model, batch, *rest))
+    monkeypatch.setattr(
+        local, "generate", lambda model, batch, *rest: written.append(batch) or write(model, batch, *rest)
+    )
     generate(teacher, killed, stream, **SAMPLED)
     after = [prompt.number for batch in written[2:] for prompt in batch]
     assert sorted([*before, *after]) == list(range(12))
@@ -119,18 +119,18 @@ def test_a_killed_run_goes_on_to_the_same_end(teacher: Path, stream: Path, tmp_p
 def test_answers_are_kept_whatever_the_number_of_processes(tmp_path: Path, monkeypatch) -> None:
     for rank in "0", "1":
         monkeypatch.setenv("RANK", rank)
-        kept = Kept(tmp_path)
+        kept = AnswerStore(tmp_path)
         with kept.writing() as file:
             kept.add(file, int(rank), Answer([1, 2], f"ü {rank}", "stop"))
     monkeypatch.delenv("RANK")
-    found = Kept(tmp_path)
+    found = AnswerStore(tmp_path)
     assert [found.read(number) for number in (0, 1)] == [Answer([1, 2], f"ü {rank}", "stop") for rank in "01"]
     assert (len(found), 1 in found, 2 in found) == (2, True, False)
-    assert len(Kept(tmp_path, "gen")) == 0
-    another = Kept(tmp_path, "generate-2")
+    assert len(AnswerStore(tmp_path, "gen")) == 0
+    another = AnswerStore(tmp_path, "generate-2")
     with another.writing() as file:
         another.add(file, 7, Answer([], "of another", "stop"))
-    assert 7 not in Kept(tmp_path)
+    assert 7 not in AnswerStore(tmp_path)
 
 
 def test_what_was_said_twice_is_kept_once(teacher: Path, tmp_path: Path) -> None:
@@ -170,16 +170,12 @@ def test_a_stream_without_prompts_has_none(stream: Path) -> None:
     assert tokens.answers is None
 
 
+@pytest.mark.processes
 def test_two_processes_write_as_one_does(teacher: Path, corpus: Path, tmp_path: Path) -> None:
     words = ["generate", teacher, "--corpus", corpus, "--samples", 10, "--prompt-tokens", 5, "--max-new-tokens", 6]
     words = [str(word) for word in [*words, "--runtime.device-batch-size", 3]]
     assert main([*words, "--out", str(tmp_path / "one" / "written")]) == 0
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29519"]
-    result = subprocess.run(
-        [*launch, "-m", "prunus", *words, "--out", str(tmp_path / "two" / "written")],
-        check=False, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
+    together([*words, "--out", str(tmp_path / "two" / "written")])
     one, two = (tmp_path / name / "written" for name in ("one", "two"))
     for name in FILES:
         assert (one / name).read_bytes() == (two / name).read_bytes(), name

@@ -120,7 +120,7 @@ def test_conversations_that_are_reported_are_refused() -> None:
     tasks = read_tasks(config, "merge.evolve")
     assert [len(rows) for rows in tasks.values()] == [6]
     check_not_reported(tasks, {"other"}, config, "merge.evolve")
-    reported = {conversation_key(tasks["rag"][4].asks())}
+    reported = {conversation_key(tasks["rag"][4].prompt_turns())}
     with pytest.raises(RecipeError, match=r"1 of 6 conversations.*row 5"):
         check_not_reported(tasks, reported, config, "merge.evolve")
     shameless = config.model_copy(update={"i_am_tuning_on_the_test_set": True})

@@ -208,7 +208,7 @@ def test_other_settings_tokens_and_templates_are_named(three: list[Path], tmp_pa
         ({"method": "ties"}, "base: missing"),
         ({"weights": [1.0]}, "weights: 1 for 2 models"),
         ({"weights": [1.0, -1.0]}, "sum to 0"),
-        ({"parts": [{"layers": "3-4"}]}, "there are 4 layers"),
+        ({"parts": [{"layers": "3-4"}]}, "there are only 4 layers"),
         ({"method": "flow", "flow": {"layers": ["0:0-3", "2:1"]}}, "layer 1 of model 2"),
     ],
 )

@@ -71,7 +71,7 @@ def test_layers_go_by_what_is_measured_without_them() -> None:
 
     assert kept("lm_loss", "contiguous") == [0, 1, 4]
     assert kept("lm_loss", "single") == [0, 2, 3]
-    assert kept("logit_nmse", "single") == [1, 2, 4]  # one after the other, as they were found to go
+    assert kept("logit_nmse", "single") == [1, 2, 4]  # one after the other, in the greedy order
     importance = {"layers": "lm_loss"}
     assert layer_choices(scores, PruneConfig(importance=importance), 2) == [(2, 3), (1, 4), (1, 2), (3, 4), (0, 1)]
     single = PruneConfig(drop_layers="single", importance=importance)

@@ -34,7 +34,7 @@ def test_layers_by_number() -> None:
     ("options", "message"),
     [
         ({"hidden_size": 33}, r"hidden_size: 33 is more than the teacher's 32"),
-        ({"hidden_size": 20}, r"hidden_size: 20 is no multiple of num_attention_heads = 8.*16 and 24"),
+        ({"hidden_size": 20}, r"hidden_size: 20 is not a multiple of num_attention_heads = 8.*16 and 24"),
         ({"num_attention_heads": 6}, r"num_attention_heads: 6 heads cannot be shared by 4 KV heads .*allowed: 4, 8"),
         ({"num_attention_heads": 8, "num_key_value_heads": 2}, r"allowed: 2, 4"),
         ({"drop_layers": (4,)}, r"drop_layers: 4; the teacher has layers 0 to 3"),

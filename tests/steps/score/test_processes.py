@@ -1,15 +1,16 @@
 """Scoring with two processes gives the same result as with one."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from prunus.cli.main import main
+from tests.processes import together
+
+pytestmark = pytest.mark.processes
 
 
 def test_two_processes_score_as_one_does(teacher: Path, corpus: Path, tmp_path: Path) -> None:
@@ -22,13 +23,7 @@ def test_two_processes_score_as_one_does(teacher: Path, corpus: Path, tmp_path: 
     arguments += ["--task", task, "--task-items", 6, "--blocks", 1, 2, "--runtime.device-batch-size", 2]
     words = [str(argument) for argument in arguments]
     assert main([*words, "--out", str(tmp_path / "one" / "scores")]) == 0
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [*launch, "-m", "prunus", *words, "--out", str(tmp_path / "two" / "scores")],
-        check=False, capture_output=True, text=True, env=environment, timeout=300,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
+    together([*words, "--out", str(tmp_path / "two" / "scores")])
     one, two = (load_file(tmp_path / name / "scores" / "scores.safetensors") for name in ("one", "two"))
     assert one.keys() == two.keys()
     assert {"neurons.variance", "layers.accuracy.2", "layers.logit_nmse.order"} <= one.keys()

@@ -63,20 +63,22 @@ def activations(teacher: Path, sequence: np.ndarray) -> dict[str, list[np.ndarra
 
 
 def test_scores_equal_the_papers_formula(teacher: Path, stream: Path, tmp_path: Path) -> None:
-    found = score(teacher, stream, tmp_path / "out", batch=4)
+    actual = score(teacher, stream, tmp_path / "out", batch=4)
     blocks = Blocks(Tokens.open(stream), 16)
     drawn = np.random.default_rng(5).permutation(len(blocks))[:10]
     seen = [activations(teacher, blocks.ids(i)) for i in drawn]
     for layer in range(LAYERS):
         means = np.array([[np.mean([abs(t[i]) for t in s["neurons"][layer]]) for i in range(48)] for s in seen])
-        np.testing.assert_allclose(found["neurons.mean"][1, layer].sqrt(), np.sqrt((means**2).sum(axis=0)), rtol=1e-5)
+        np.testing.assert_allclose(actual["neurons.mean"][1, layer].sqrt(), np.sqrt((means**2).sum(axis=0)), rtol=1e-5)
         for head in range(8):
             part = slice(head * HEAD_DIM, (head + 1) * HEAD_DIM)
             means = np.array([np.mean([np.sqrt((t[part] ** 2).sum()) for t in s["heads"][layer]]) for s in seen])
-            np.testing.assert_allclose(found["heads.mean"][1, layer, head].sqrt(), np.sqrt((means**2).sum()), rtol=1e-5)
+            np.testing.assert_allclose(
+                actual["heads.mean"][1, layer, head].sqrt(), np.sqrt((means**2).sum()), rtol=1e-5
+            )
     for norm in range(2 * LAYERS + 1):
         means = np.array([np.abs(s["channels"][norm]).mean(axis=0) for s in seen])
-        np.testing.assert_allclose(found["channels.mean"][1, norm].sqrt(), np.sqrt((means**2).sum(axis=0)), rtol=1e-5)
+        np.testing.assert_allclose(actual["channels.mean"][1, norm].sqrt(), np.sqrt((means**2).sum(axis=0)), rtol=1e-5)
     for i in range(LAYERS + 1):
         for j in range(LAYERS + 1):
             cosines = [
@@ -84,7 +86,7 @@ def test_scores_equal_the_papers_formula(teacher: Path, stream: Path, tmp_path: 
                 for s in seen
                 for a, b in zip(s["stream"][i], s["stream"][j], strict=True)
             ]
-            assert found["cosines"][i, j].item() == pytest.approx(np.mean(cosines), abs=1e-5)
+            assert actual["cosines"][i, j].item() == pytest.approx(np.mean(cosines), abs=1e-5)
 
 
 def test_scores_do_not_depend_on_the_micro_batch(teacher: Path, stream: Path, tmp_path: Path) -> None:
@@ -103,7 +105,7 @@ def test_sums_over_batches_add_up() -> None:
 
 
 def test_gradients_are_those_of_autograd(teacher: Path, stream: Path, tmp_path: Path) -> None:
-    found = score(teacher, stream, tmp_path / "out", batch=4, collect=("mean", "gradients"))
+    actual = score(teacher, stream, tmp_path / "out", batch=4, collect=("mean", "gradients"))
     drawn = calibration_set(Tokens.open(stream), 10, 16, 5)
     totals: dict[str, torch.Tensor] = {}
     for sequence in drawn:
@@ -115,7 +117,7 @@ def test_gradients_are_those_of_autograd(teacher: Path, stream: Path, tmp_path: 
     assert len(totals) == 9
     for name, terms in totals.items():
         axis, row = name.split()
-        torch.testing.assert_close(found[f"{axis}.gradients"][:, int(row)], terms, rtol=1e-4, atol=1e-12)
+        torch.testing.assert_close(actual[f"{axis}.gradients"][:, int(row)], terms, rtol=1e-4, atol=1e-12)
 
 
 def with_gradients(model: Any, ids: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -135,7 +137,7 @@ def with_gradients(model: Any, ids: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def test_the_covariance_is_of_the_norms_inputs(teacher: Path, stream: Path, tmp_path: Path) -> None:
-    found = score(teacher, stream, tmp_path / "out", batch=4, collect=("mean", "covariance"))["covariance"].numpy()
+    actual = score(teacher, stream, tmp_path / "out", batch=4, collect=("mean", "covariance"))["covariance"].numpy()
     expected = np.zeros((32, 32))
     model, seen = load(teacher), []
     norms = [n for layer in model.model.layers for n in (layer.input_layernorm, layer.post_attention_layernorm)]
@@ -147,13 +149,13 @@ def test_the_covariance_is_of_the_norms_inputs(teacher: Path, stream: Path, tmp_
         for row in x[:, ::4].flatten(0, 1).double().numpy():  # every fourth position
             unit = row / np.sqrt(np.mean(row**2))
             expected += np.outer(unit, unit)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_gradient_covariance_is_of_gradients_by_the_norms_inputs(
     teacher: Path, stream: Path, tmp_path: Path
 ) -> None:
-    found = score(teacher, stream, tmp_path / "out", batch=4, collect=("gradient_covariance",))
+    actual = score(teacher, stream, tmp_path / "out", batch=4, collect=("gradient_covariance",))
     expected, model, seen = np.zeros((32, 32)), load(teacher), []
     norms = [n for layer in model.model.layers for n in (layer.input_layernorm, layer.post_attention_layernorm)]
     for norm in [*norms, model.model.norm]:
@@ -165,7 +167,7 @@ def test_the_gradient_covariance_is_of_gradients_by_the_norms_inputs(
         size = x.detach().double().square().mean(dim=-1, keepdim=True).sqrt()
         for row in (gradient.double() * size)[:, ::4].flatten(0, 1).numpy():
             expected += np.outer(row, row)
-    np.testing.assert_allclose(found["gradient_covariance"], expected, rtol=1e-3, atol=1e-5 * expected.max())
+    np.testing.assert_allclose(actual["gradient_covariance"], expected, rtol=1e-3, atol=1e-5 * expected.max())
 
 
 def test_a_killed_run_resumes(teacher: Path, stream: Path, tmp_path: Path, monkeypatch) -> None:
@@ -184,10 +186,10 @@ def test_a_killed_run_resumes(teacher: Path, stream: Path, tmp_path: Path, monke
         patch.setattr(Statistics, "end_batch", lambda self: passes.append(1))
         run(config, Inputs(teacher, stream), tmp_path / "out", often, Console(quiet=True))
     assert not passes  # the pass was done
-    found = load_file(tmp_path / "out" / "scores.safetensors")
-    assert found.keys() == expected.keys()
+    actual = load_file(tmp_path / "out" / "scores.safetensors")
+    assert actual.keys() == expected.keys()
     for name in expected:
-        assert torch.equal(found[name], expected[name]), name
+        assert torch.equal(actual[name], expected[name]), name
     assert not (tmp_path / "out" / "checkpoints").exists()
 
 

@@ -15,7 +15,7 @@ MODELS = Path(os.environ.get("PRUNUS_REAL_MODELS", "/nonexistent"))
 FILES = sorted((MODELS / "gguf").glob("*.gguf"))
 
 
-@pytest.mark.slow
+@pytest.mark.real_model
 @pytest.mark.skipif(not FILES, reason="PRUNUS_REAL_MODELS has no gguf/*.gguf")
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_the_weights_are_transformers_own(file: Path, tmp_path: Path) -> None:

@@ -169,6 +169,7 @@ def test_the_command_line(file: Path, tmp_path: Path, monkeypatch, capsys) -> No
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.processes
 def test_no_torch_is_loaded_for_a_folder(file: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from prunus.cli.main import main\n"

@@ -23,7 +23,7 @@ class Scripted:
     def __init__(self, name: str, seconds: list[tuple[float, float]], log: list[str]) -> None:
         self.name, self.seconds, self.log = name, list(seconds), log
 
-    def ask(self, method: str, *arguments: Any) -> tuple[float, float]:
+    def call(self, method: str, *arguments: Any) -> tuple[float, float]:
         assert method == "speed"
         assert arguments == ([1, 2, 3, 4], 8)
         self.log.append(self.name)
@@ -98,8 +98,8 @@ def test_models_are_measured_in_transformers(teacher: Path) -> None:
     ("arguments", "message"),
     [
         (["./nowhere"], "MODELS: there is no folder ./nowhere"),
-        (["MODEL", "--prompt-tokens", "500"], "500 and --new-tokens 64 are no fewer than the 128 tokens that"),
-        (["FILE.gguf", "--engine", "transformers"], "a GGUF file is for llama.cpp"),
+        (["MODEL", "--prompt-tokens", "500"], "500 and --new-tokens: 64 exceed the context of"),
+        (["FILE.gguf", "--engine", "transformers"], "a GGUF file needs llama.cpp"),
         (["FILE.gguf"], "FILE.gguf: version 0 of GGUF is not supported"),
     ],
 )

@@ -107,6 +107,7 @@ def test_without_a_template_a_text_is_gone_on_from(tmp_path: Path, pair: tuple[P
     assert ours == theirs != ""
 
 
+@pytest.mark.processes
 def test_the_server_speaks_openais_interface(pair: tuple[Path, Path]) -> None:
     command = [sys.executable, "-u", "-m", "prunus", "serve", str(pair[1]), "--port", "0"]
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in the background may ignore it

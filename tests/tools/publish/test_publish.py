@@ -18,8 +18,8 @@ from prunus.cli.main import main
 from prunus.errors import RecipeError
 from prunus.graph.artifact import Artifact
 from prunus.tools.publish.files import choose_files
-from prunus.tools.publish.hub import make_parcel, send
-from prunus.tools.publish.look import look_through
+from prunus.tools.publish.hub import prepare_upload, send
+from prunus.tools.publish.look import scan
 from tests.tools.publish.hub import hub
 
 CARD = "---\nlicense: apache-2.0\n---\n# A model\n"
@@ -42,6 +42,7 @@ def publish(*arguments: str | Path, **environment: str) -> subprocess.CompletedP
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**own, **environment})
 
 
+@pytest.mark.processes
 def test_without_upload_nothing_leaves(model: Path) -> None:
     with hub() as there:
         result = publish(model, "--to", "me/small", HF_ENDPOINT=there.url, HF_TOKEN="hf_test")
@@ -49,9 +50,10 @@ def test_without_upload_nothing_leaves(model: Path) -> None:
     assert there.asked == []
     assert "model.safetensors" in result.stdout
     assert "not uploaded: artifact.json" in result.stdout
-    assert "nothing was sent" in result.stdout
+    assert "nothing was uploaded" in result.stdout
 
 
+@pytest.mark.processes
 def test_what_is_sent_arrives_as_it_was(model: Path) -> None:
     with hub() as there:
         settings = {"HF_ENDPOINT": there.url, "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1"}
@@ -67,6 +69,7 @@ def test_what_is_sent_arrives_as_it_was(model: Path) -> None:
     assert "Bearer hf_test" in there.tokens
 
 
+@pytest.mark.processes
 def test_folders_of_an_export_go_with_it_and_others_stay(model: Path) -> None:
     going = ("onnx-int4/model.onnx", "onnx-int4/README.md", "torchao-int8/config.json")
     staying = ("onnx-int4/cache/model.onnx", "checkpoint-10/model.safetensors")
@@ -80,32 +83,34 @@ def test_folders_of_an_export_go_with_it_and_others_stay(model: Path) -> None:
     assert set(staying) <= set(stays.replace(",", " ").split())
 
 
+@pytest.mark.processes
 def test_a_hub_that_refuses_is_told(model: Path) -> None:
     with hub() as there:
         there.refuse = 403
         settings = {"HF_ENDPOINT": there.url, "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1"}
         result = publish(model, "--to", "me/small", "--upload", **settings)
     assert result.returncode == 2
-    assert "me/small: the hub does not take it" in result.stderr
+    assert "me/small: the hub refuses the upload" in result.stderr
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.processes
 def test_a_hub_that_is_away_is_told(model: Path) -> None:
     result = publish(model, "--to", "me/small", "--upload", HF_ENDPOINT="http://127.0.0.1:9", HF_TOKEN="hf_test")
     assert result.returncode == 2
-    assert "the hub does not take it" in result.stderr
+    assert "the hub refuses the upload" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("pytorch_model.bin", b"anything", "a pickle, which runs code"),
-        ("vocab.txt", pickle.dumps({"a": 1}), "a pickle, which runs code"),
-        ("checkpoints/optimizer.pt", b"PK\x03\x04", "a pickle, which runs code"),
-        (".env", b"A=1", "its name is that of a secret"),
-        ("id_rsa", b"x", "its name is that of a secret"),
-        ("server.key", b"x", "its name is that of a secret"),
-        ("aws_credentials.json", b"{}", "its name is that of a secret"),
+        ("pytorch_model.bin", b"anything", "a pickle, which can run code"),
+        ("vocab.txt", pickle.dumps({"a": 1}), "a pickle, which can run code"),
+        ("checkpoints/optimizer.pt", b"PK\x03\x04", "a pickle, which can run code"),
+        (".env", b"A=1", "has the name of a secret"),
+        ("id_rsa", b"x", "has the name of a secret"),
+        ("server.key", b"x", "has the name of a secret"),
+        ("aws_credentials.json", b"{}", "has the name of a secret"),
         ("notes.md", b"my token is hf_" + b"a" * 34, "looks like a token of the hub"),
         ("metrics.jsonl", b'{"url": "https://me:pass@example.com"}', "looks like a password in an address in line 1"),
         ("NOTICE", b"-----BEGIN RSA PRIVATE KEY-----", "looks like a private key"),
@@ -116,7 +121,7 @@ def test_pickles_and_secrets_keep_all_of_it_from_going(model: Path, name: str, c
     (model / name).parent.mkdir(exist_ok=True)
     (model / name).write_bytes(content)
     with pytest.raises(RecipeError, match=message) as caught:
-        make_parcel(model, "me/small")
+        prepare_upload(model, "me/small")
     assert name in str(caught.value)
     assert "hf_aaa" not in str(caught.value)  # what is secret is not shown
 
@@ -148,7 +153,7 @@ KEYS = {
 def test_every_kind_of_key_in_every_coding(tmp_path: Path, kind: str, code: str) -> None:
     file = tmp_path / "tokenizer.json"
     file.write_bytes(('{"a": 1,\n"b": "' + KEYS[kind] + '"}\n').encode(code))
-    (fault,) = {fault for fault in look_through(file).faults if fault.startswith(kind)}
+    (fault,) = {fault for fault in scan(file).faults if fault.startswith(kind)}
     assert fault.endswith("in line 2")
     assert KEYS[kind] not in fault
 
@@ -178,9 +183,9 @@ def gguf(content: bytes) -> bytes:
 def test_all_that_goes_is_looked_through(model: Path, name: str, content: bytes) -> None:
     (model / name).parent.mkdir(exist_ok=True)
     (model / name).write_bytes(content)
-    assert any(file.path == model / name for file in choose_files(model).going)
+    assert any(file.path == model / name for file in choose_files(model).uploaded)
     with pytest.raises(RecipeError, match="holds what looks like") as caught:
-        make_parcel(model, "me/small")
+        prepare_upload(model, "me/small")
     assert f"  {name}: " in str(caught.value)
     assert HUB not in str(caught.value)
 
@@ -188,15 +193,15 @@ def test_all_that_goes_is_looked_through(model: Path, name: str, content: bytes)
 def test_the_metadata_of_weights_is_looked_through(model: Path) -> None:
     tensors = load_file(model / "model.safetensors")
     save_file(tensors, model / "model.safetensors", {"format": "pt", "by": HUB})
-    with pytest.raises(RecipeError, match="model.safetensors: holds what looks like a token of the hub; take it out"):
-        make_parcel(model, "me/small")
+    with pytest.raises(RecipeError, match="model.safetensors: holds what looks like a token of the hub; remove it"):
+        prepare_upload(model, "me/small")
 
 
 def test_a_key_of_this_machine_is_known_by_its_value(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRUNUS_JUDGE_KEY", "of-no-known-form-at-all")
     (model / "NOTICE").write_text("see\nof-no-known-form-at-all")
     with pytest.raises(RecipeError, match="NOTICE: .*the value of PRUNUS_JUDGE_KEY on this machine in line 2"):
-        make_parcel(model, "me/small")
+        prepare_upload(model, "me/small")
 
 
 @pytest.mark.parametrize(
@@ -210,18 +215,18 @@ def test_files_of_no_known_kind_stay(model: Path, name: str) -> None:
     (model / name).parent.mkdir(parents=True, exist_ok=True)
     (model / name).write_text("x = 1")
     choice = choose_files(model)
-    assert model / name in choice.staying
+    assert model / name in choice.skipped
     assert not choice.faults
 
 
 def test_nothing_else_than_what_was_looked_through_is_sent(model: Path) -> None:
     for name in ("config.json", "model.safetensors"):
-        parcel = make_parcel(model, "me/small")
+        upload = prepare_upload(model, "me/small")
         with (model / name).open("r+b") as file:
             file.seek(20)
             file.write(b"#")
-        with pytest.raises(RecipeError, match=f"{name}: has changed since it was looked through; nothing was sent"):
-            send(parcel, False, "x")
+        with pytest.raises(RecipeError, match=f"{name}: has changed since it was scanned; nothing was sent"):
+            send(upload, False, "x")
 
 
 CODES = st.sampled_from(["ascii", "utf-16-le", "utf-32"])
@@ -233,27 +238,27 @@ def test_a_key_among_any_bytes(around: bytes, key: str, code: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "x.gguf"
         file.write_bytes(around + b"3" + key.encode(code) + b"\xff" * 5 + around)  # its length, as protobuf has it
-        assert look_through(file).faults
+        assert scan(file).faults
 
 
 @pytest.mark.parametrize("name", ["README.md", "x.gguf"])
 def test_words_with_hyphens_are_no_key(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"task-specific-instruction-tuning-of-models, risk-aware-decoding-of-it-all")
-    assert look_through(tmp_path / name).faults == ()
+    assert scan(tmp_path / name).faults == ()
 
 
 def test_weights_hold_no_key_by_chance(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     file = tmp_path / "model.gguf"
     file.write_bytes(draw.bytes(4 << 20) + draw.normal(size=1 << 20).astype("float32").tobytes())
-    assert look_through(file).faults == ()
+    assert scan(file).faults == ()
 
 
 def test_links_stay(model: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("mine")
     (model / "LICENSE").symlink_to(tmp_path / "elsewhere")
     choice = choose_files(model)
-    assert model / "LICENSE" in choice.staying
+    assert model / "LICENSE" in choice.skipped
     assert not choice.faults
 
 
@@ -262,9 +267,9 @@ def test_links_stay(model: Path, tmp_path: Path) -> None:
     [
         (None, "me/small", "README.md: missing; `prunus report RUN` writes"),
         ("# no yaml", "me/small", "names no license"),
-        ("---\nlicense: llama3.2\n---\n", "me/small", "asks that its name begin with 'Llama'"),
-        (CARD, "small", "'small' is no name on the hub"),
-        ("---\nlicense: mit\nlicense: gemma\n---\n", "me/small", "line 3, column 1: the key 'license' stands"),
+        ("---\nlicense: llama3.2\n---\n", "me/small", "requires a name that begins with 'Llama'"),
+        (CARD, "small", "'small' is not a name on the hub"),
+        ("---\nlicense: mit\nlicense: gemma\n---\n", "me/small", "line 3, column 1: duplicate key 'license'"),
         ("---\nlicense: !!timestamp 2024-13-45\n---\n", "me/small", "README.md, line 2, column 10: the tag"),
         ("---\n" + "[" * 999 + "\n---\n", "me/small", "README.md, line 2, column 101: nested deeper"),
     ],
@@ -279,10 +284,10 @@ def test_what_is_missing_is_told(model: Path, card: str | None, to: str, message
 
 def test_the_prefix_that_a_licence_asks_for(model: Path) -> None:
     (model / "README.md").write_text("---\nlicense: llama3.2\n---\n")
-    assert make_parcel(model, "me/Llama-small").choice.going
+    assert prepare_upload(model, "me/Llama-small").choice.uploaded
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text(CARD)
     with pytest.raises(RecipeError, match="holds no model"):
-        make_parcel(tmp_path, "me/small")
+        prepare_upload(tmp_path, "me/small")

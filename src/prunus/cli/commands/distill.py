@@ -50,7 +50,7 @@ class Distill(Single):
             raise RecipeError(
                 "--targets: cached works in recipes only, where a step stores the targets first; allowed here: online"
             )
-        student, teacher = located(self.student), located(self.teacher)
+        student, teacher = located(self.student, "STUDENT"), located(self.teacher, "--teacher")
         config, stream = self.config, self._stream(student, teacher, console)
         if self.generated is not None:
             config = config.model_copy(update={"data": "teacher"})

@@ -41,7 +41,7 @@ class Evaluate(Single):
         stream = self.text.stream(model, "held_out", self.out)
         inputs: dict[str, Step | Given] = {"model": given_model(model), "tokens": stream}
         if self.teacher is not None:
-            teacher = located(self.teacher)
+            teacher = located(self.teacher, "--teacher")
             check_same_tokens(model.folder.shape, teacher.folder.shape, "--teacher")
             inputs["teacher"] = given_model(teacher)
         config = self._with_tasks()

@@ -31,4 +31,4 @@ class Inspect:
         if self.context is not None and self.context < 1:
             raise RecipeError(f"--context: {self.context}; expected 1 or more")
         folder = find_model(self.model, self.revision, "MODEL", weights=False).folder
-        show_inspection(folder, self.context, self.json, console)
+        show_inspection(self.model, folder, self.context, self.json, console)

@@ -37,7 +37,7 @@ class Merge(Single):
     def __call__(self, console: Console) -> None:
         """Run the step."""
         models = [located(path) for path in self.models]
-        base = located(self.base) if self.base is not None else None
+        base = located(self.base, "--base") if self.base is not None else None
         if not models:
             raise RecipeError("MODEL: missing; give the models to merge")
         config = self._with_tasks()

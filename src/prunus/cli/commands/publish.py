@@ -9,7 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from prunus.cli.checks import check_recorded
-from prunus.cli.render import show_parcel
+from prunus.cli.render import show_upload
 from prunus.console import Console
 
 
@@ -30,12 +30,12 @@ class Publish:
 
     def __call__(self, console: Console) -> None:
         """Choose and show the files; upload them with `--upload`."""
-        from prunus.tools.publish.hub import make_parcel, send
+        from prunus.tools.publish.hub import prepare_upload, send
 
         check_recorded([self.folder], console)
-        parcel = make_parcel(Path(self.folder), self.to)
-        show_parcel(parcel, console)
+        upload = prepare_upload(Path(self.folder), self.to)
+        show_upload(upload, console)
         if self.upload:
-            console.say(f"published: {send(parcel, self.public, self.message)}")
+            console.say(f"published: {send(upload, self.public, self.message)}")
         else:
             console.say("nothing was uploaded; add --upload to upload these files")

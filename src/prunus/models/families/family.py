@@ -1,4 +1,4 @@
-"""What Prunus knows of a family of models: its table of weights, and what its config.json leaves unsaid."""
+"""The description of a family of models: its table of weights, and what its config.json does not say."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from prunus.models.axes import Segment, Weight, parse_weight
 from prunus.models.families.gguf import Gguf
 from prunus.models.families.rotary import Rotary
 
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")  # as loaders write numbers into names: no other digits, no zeros before
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")  # numbers in names as loaders write them: ASCII digits, no leading zeros
 _EXPERT = re.compile(rf"(?<=\.)(?:{_NUMBER.pattern})(?=\.)")
 
 QUERIES: Segment = ("heads", "head_dim")
-"""The part of a projection's outputs that is queries."""
+"""The segment of a projection's outputs that holds the queries."""
 
 Part = Literal["attention", "mlp", "other"]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a weight of a checkpoint stands in its family's table.
+    """The entry of a checkpoint's weight in its family's table.
 
     Attributes:
         key: Its name in the table, without the layer's prefix, such as `mlp.experts.{experts}.up_proj.weight`.
@@ -40,14 +40,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Experts:
-    """How transformers keeps a layer's experts in memory: stacked, whatever a checkpoint calls them.
+    """Transformers' modules of a layer's experts, which are stacked in memory whatever a checkpoint calls them.
 
     Attributes:
-        module: The module that holds router and experts; the other names stand in it.
+        module: The module of router and experts; the other names are relative to it.
         router: The router's weight, [E, H].
         stacked: The module of all experts.
-        gate_up: Its weight that gates and neurons are made by, [E, 2 mlp, H].
-        down: Its weight that reads the neurons, [E, H, mlp].
+        gate_up: Its gate and up projections, [E, 2 mlp, H].
+        down: Its down projection, [E, H, mlp].
     """
 
     module: str
@@ -59,47 +59,47 @@ class Experts:
 
 @dataclass(frozen=True)
 class Family:
-    """All that Prunus knows of one family of models.
+    """The description of one family of models.
 
     Attributes:
-        name: What to call it.
+        name: Its name in messages and reports.
         model_type: Its `model_type` in config.json.
-        class_name: transformers' class of it: vLLM and others look for it in config.json.
+        class_name: Its class in transformers, which vLLM and others look for in config.json.
         layer: The prefix of a layer's weights, with `{}` for the layer's number.
-        shared: Weights that stand once, by name.
+        shared: Weights outside the layers, by name.
         layered: Weights of each layer, by the name after the prefix.
-        prefix: What some checkpoints leave out before every name.
-        buffers: Endings of tensors that old checkpoints hold and that are no weights.
-        keys: What config.json calls a size, where that is not `Shape`'s name; the first of several that is there.
-        absent: Sizes that its config.json has no key for.
-        defaults: Sizes that its config.json may leave out, from the rest of it.
-        flags: The defaults of the boolean keys that the table's conditions ask for.
-        requires: Values that config.json must have (or leave out) for the table to be right.
-        divisible: Pairs of sizes of which the first must be a multiple of the second, or stock transformers refuses.
+        prefix: A prefix of all names that some checkpoints omit.
+        buffers: Suffixes of tensors in old checkpoints that are not weights.
+        keys: The keys of sizes in config.json that differ from `Shape`'s names; of several, the first that is set.
+        absent: Sizes without a key in config.json.
+        defaults: Defaults of sizes that config.json may omit, as functions of the rest of it.
+        flags: Defaults of the boolean keys in the table's conditions.
+        requires: Values that config.json must have (or omit) for the table to apply.
+        divisible: Pairs of sizes; stock transformers requires the first to be a multiple of the second.
         square: Whether hidden_size must be heads x head_dim.
-        lists: Keys that hold one entry a layer and are cut with the layers, with what a missing one stands for.
-        older_names: Keys of config.json that transformers 4 and other readers look for by another name, and that name.
-        activation_key: What config.json calls the activation of the MLP.
-        epsilon_key: What it calls what norms add to the mean square.
-        epsilon: What transformers adds where config.json leaves it out.
-        window: The tokens of a sliding window where config.json leaves it out; None where no layer then slides.
-        slides: Whether all layers slide where a config.json that has no `layer_types` does not say whether.
-        conv1d: Whether matrices are [in, out], as GPT-2 keeps them, rather than [out, in].
-        layer_norm: Whether norms take the mean away (LayerNorm); else they are RMSNorms.
-        gain_offset: What is added to a norm's stored gain: 1 in Gemma.
-        feeds: For each norm over the residual stream that stands before what reads it, the modules that do; empty in
-            families that normalise what is written instead.
+        lists: Keys with one entry per layer, which are pruned with the layers, and the default of an entry.
+        older_names: Keys of config.json to their names in transformers 4 and other readers.
+        activation_key: The key of the MLP's activation in config.json.
+        epsilon_key: The key of the norms' epsilon.
+        epsilon: Transformers' default of it.
+        window: The default length of the sliding window, in tokens; None if no layer slides by default.
+        slides: Whether all layers slide if config.json has no `layer_types` and does not say otherwise.
+        conv1d: Whether matrices are stored as [in, out], as in GPT-2, instead of [out, in].
+        layer_norm: Whether norms subtract the mean (LayerNorm); otherwise they are RMSNorms.
+        gain_offset: Added to a norm's stored gain: 1 in Gemma.
+        feeds: For each norm of the residual stream, the modules that read its output; empty in families that normalise
+            the outputs of modules instead.
         writers: Norms of a layer whose output is added to the residual stream.
-        query_norm: The norm over the heads of queries, the last that they pass; empty where there is none.
-        scaled_embedding: Whether embeddings are multiplied by the root of hidden_size.
-        fixed_scale: Whether the scale of attention scores stands in config.json rather than following head_dim.
-        rotary: How heads are turned by their position, in halves; None where they are not.
-        residual_multiplier: The key of config.json by which all that layers write is multiplied; empty for none.
-        logit_divisor: The key by which logits are divided; empty for none.
-        logit_cap: The key of the value where logits saturate; empty for none.
-        experts: How transformers keeps experts in memory; None in families without.
-        gguf: How llama.cpp holds it; None where it does not.
-        onnx: Whether onnxruntime-genai's builder has it.
+        query_norm: The norm of the queries, applied per head or over all heads; empty if there is none.
+        scaled_embedding: Whether embeddings are multiplied by √hidden_size.
+        fixed_scale: Whether the scale of attention scores is in config.json instead of following head_dim.
+        rotary: The rotary positions (in halves); None without them.
+        residual_multiplier: The key of a factor of everything that layers add to the residual stream; empty for none.
+        logit_divisor: The key of a divisor of the logits; empty for none.
+        logit_cap: The key of the logits' soft cap; empty for none.
+        experts: The modules of experts in memory; None in families without experts.
+        gguf: The family in llama.cpp; None if llama.cpp does not support it.
+        onnx: Whether onnxruntime-genai's builder supports it.
     """
 
     name: str
@@ -141,7 +141,7 @@ class Family:
     onnx: bool = False
 
     def place(self, name: str) -> Place | None:
-        """Where the weight of that full name stands in the table, or None where the table has no such name."""
+        """The table's entry of a weight, given its full name; None if there is none."""
         if self.prefix and not name.startswith(self.prefix) and (name not in self.shared):
             name = self.prefix + name
         if name in self.shared:
@@ -159,11 +159,11 @@ class Family:
         return Place(key, parse_weight(self.layered[key]), int(layer), int(expert[0]))
 
     def name_of(self, key: str, layer: int | None = None, expert: int | None = None) -> str:
-        """The full name of a weight of the table."""
+        """The full name of a weight in the table."""
         return (self.layer.format(layer) if layer is not None else "") + key.replace("{experts}", str(expert))
 
     def tied_to(self, name: str) -> str:
-        """The embedding that the head of that name is tied to: the first weight of the same dimensions."""
+        """The embedding that the head `name` is tied to: the first weight with the same dimensions."""
         dims = parse_weight(self.shared[name]).dims
         return next(key for key, line in self.shared.items() if parse_weight(line).dims == dims)
 
@@ -172,7 +172,7 @@ class Family:
         return self.layer.format(layer).rstrip(".")
 
     def names(self, sizes: Mapping[str, int], layers: int) -> Iterator[tuple[str, Weight]]:
-        """Every name that the table stands for, with its line, whether or not a condition holds."""
+        """All weights of the table by full name, with their lines, including those whose condition is not met."""
         for key, line in self.shared.items():
             yield key, parse_weight(line)
         for layer in range(layers):
@@ -181,59 +181,59 @@ class Family:
                     yield self.name_of(key, layer, expert), parse_weight(line)
 
     def config_keys(self, size: str) -> tuple[str, ...]:
-        """What config.json may call a size of a `Shape`."""
+        """The keys of a `Shape`'s size in config.json."""
         return () if size in self.absent else self.keys.get(size, (size,))
 
     def norm_before(self, key: str) -> str | None:
-        """The norm whose output the weight `key` of the table is applied to, or None for one that reads no norm."""
+        """The norm whose output is multiplied by the weight `key` of the table; None if there is none."""
         module = key.rpartition(".")[0]
         return next((norm for norm, readers in self.feeds.items() if module in readers), None)
 
     def ends_queries(self, place: Place) -> bool:
-        """Whether a weight is the last that queries pass before their scores: their norm, or what projects them."""
+        """Whether a weight is the last that acts on queries before the scores: their norm, else their projection."""
         if self.query_norm:
             return place.key == f"{self.query_norm}.weight"
         return place.weight.dims[0][0] == QUERIES
 
     def outputs(self, weight: Weight) -> int:
-        """The dimension of a layer's weight that runs over what its module puts out."""
+        """The output dimension of a layer's weight."""
         return 1 if self.conv1d and len(weight.dims) == 2 else 0
 
     def is_transposed(self, weight: Weight) -> bool:
-        """Whether a weight is a matrix [in, out]; embeddings and heads never are."""
+        """Whether a weight is a matrix stored as [in, out]; embeddings and heads never are."""
         return self.conv1d and len(weight.dims) == 2 and not (weight.has("vocab") or weight.has("positions"))
 
     def writes(self, place: Place) -> bool:
-        """Whether a layer's weight is the last before the residual stream: a matrix, its bias, or a norm after them."""
+        """Whether a layer's weight is the last before the residual stream: a matrix, its bias, or the norm after it."""
         module = place.key.rpartition(".")[0]
         if self.writers:
             return module in self.writers
         return module not in self.norms[0] and place.weight.dims[self.outputs(place.weight)] == (("hidden",),)
 
     def offset_of(self, place: Place) -> float:
-        """What is added to a weight's stored values before they are used: to those of a norm's gain `gain_offset`."""
+        """The offset added to a weight's stored values on use: `gain_offset` for gains of norms, else 0."""
         return self.gain_offset if _module(place.key) in (*self.norms[0], *self.norms[1]) else 0.0
 
     def part_of(self, place: Place) -> Part:
-        """The part of a layer that a weight belongs to; norms between the parts, and what stands once, are `other`."""
+        """The part of a layer that a weight belongs to; `other` for norms between parts and weights outside layers."""
         name = place.key.partition(".")[0]
         if place.layer is None or name in self.norms[0]:
             return "other"
         return "attention" if name in self._attention else "mlp"
 
     def readers(self, axis: str) -> list[str]:
-        """The modules of a layer whose input runs over `axis`: what scoring watches to see the axis at work."""
+        """The modules of a layer whose input runs over `axis`; scoring records these inputs."""
         dim = 0 if self.conv1d else -1
         return [_module(key) for key, line in self.layered.items() if parse_weight(line).runs_over(axis, dim)]
 
     @cached_property
     def norms(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The modules that normalise, of a layer and standing once: they alone have vectors for weights."""
+        """The norms in a layer and outside the layers: the modules whose weights are vectors."""
         return _vectors(self.layered), _vectors(self.shared)
 
     @cached_property
     def _attention(self) -> set[str]:
-        """The children of a layer that have heads."""
+        """The submodules of a layer that have heads."""
         lines = {key: parse_weight(line) for key, line in self.layered.items()}
         return {key.partition(".")[0] for key, weight in lines.items() if weight.has("heads") or weight.has("kv_heads")}
 
@@ -243,5 +243,5 @@ def _module(key: str) -> str:
 
 
 def _vectors(table: Mapping[str, str]) -> tuple[str, ...]:
-    found = [key for key, line in table.items() if len(parse_weight(line).dims) == 1 and key.endswith(".weight")]
-    return tuple(_module(key) for key in found)
+    result = [key for key, line in table.items() if len(parse_weight(line).dims) == 1 and key.endswith(".weight")]
+    return tuple(_module(key) for key in result)

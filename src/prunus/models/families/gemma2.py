@@ -1,6 +1,6 @@
-"""Gemma 2: four norms a layer whose gains are stored less 1, scaled embeddings, soft caps, and layers that slide.
+"""Gemma 2: four norms per layer with gains stored minus 1, scaled embeddings, soft caps, and sliding layers.
 
-What llama.cpp does alike in Gemma 2 and 3 stands here too.
+Also holds what Gemma 2 and 3 have in common in llama.cpp.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ from prunus.models.positions import rope_parameters
 _LARGEST = 46  # layers of the 27B model
 _WINDOW = 4096
 _CAPS = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
-"""The soft caps where a config has none."""
+"""The default soft caps."""
 
 NAMES = {
     **NAMED_EMBEDDINGS,
@@ -43,7 +43,7 @@ NAMES = {
 }
 
 Rule = Callable[[int, Config], str]
-"""From a layer and config.json to how it attends."""
+"""Maps a layer's number and config.json to its kind of attention."""
 
 
 def _sliding_but_every_second(layer: int, config: Config) -> str:
@@ -63,10 +63,10 @@ def write_windows(rule: Rule, rotary: Rotary, config: Config, sizes: Sizes) -> d
 
 
 def read_layers(rule: Rule, keys: KeyReader, layers: int) -> list[str]:
-    """How each layer attends, from a period or a list; old files say nothing, and `rule` holds.
+    """The attention of each layer, from a period or a list; old files have neither, and `rule` applies.
 
     Raises:
-        ModelError: It is neither.
+        ModelError: The key is neither a period nor a list of that length.
     """
     pattern = keys.take("attention.sliding_window_pattern")
     if pattern is None:
@@ -82,21 +82,21 @@ def read_layers(rule: Rule, keys: KeyReader, layers: int) -> list[str]:
 
 
 def query_divisor(largest: int, sizes: Sizes) -> float:
-    """What llama.cpp divides queries by the root of: head_dim, and in the largest model hidden_size / heads."""
+    """The number by whose root llama.cpp divides queries: head_dim; in the largest model hidden_size / heads."""
     by_width = sizes["num_hidden_layers"] == largest
     return sizes["hidden_size"] / sizes["num_attention_heads"] if by_width else float(sizes["head_dim"])
 
 
 def query_factor(largest: int, config: Config, sizes: Sizes) -> float:
-    """√(divisor there / `query_pre_attn_scalar`)."""
+    """√(llama.cpp's divisor / `query_pre_attn_scalar`)."""
     return sqrt(query_divisor(largest, sizes) / float(config.get("query_pre_attn_scalar") or 256))
 
 
 def read_scale(largest: int, keys: KeyReader, sizes: Sizes) -> int:
-    """The `query_pre_attn_scalar` that llama.cpp takes for granted.
+    """The `query_pre_attn_scalar` that llama.cpp assumes.
 
     Raises:
-        ModelError: It is no whole number, which transformers wants.
+        ModelError: It is not a whole number, as transformers requires.
     """
     scale = query_divisor(largest, sizes)
     if scale != int(scale):
@@ -105,11 +105,11 @@ def read_scale(largest: int, keys: KeyReader, sizes: Sizes) -> int:
 
 
 def none_slides(config: Config) -> str | None:
-    """llama.cpp asserts that some layer slides."""
+    """The fault of a config without sliding layers; llama.cpp requires one."""
     kinds = config.get("layer_types")
     if kinds is None or "sliding_attention" in kinds:
         return None
-    return "no layer slides any more, and llama.cpp has no such Gemma; keep one that does"
+    return "no layer slides any more, which llama.cpp does not support; keep a sliding layer"
 
 
 def _uncapped(config: Config) -> str | None:
@@ -124,7 +124,7 @@ def _write(config: Config, sizes: Sizes) -> dict[str, Any]:
 
 
 def _read(keys: KeyReader, config: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "layer_types": read_layers(_sliding_but_every_second, keys, sizes["num_hidden_layers"]),
         "query_pre_attn_scalar": read_scale(_LARGEST, keys, sizes),
         "sliding_window": keys.whole("attention.sliding_window", _WINDOW),
@@ -133,7 +133,7 @@ def _read(keys: KeyReader, config: dict[str, Any], sizes: Sizes) -> dict[str, An
     theta = keys.number("rope.freq_base_swa", only)
     if theta != only:
         raise ModelError(f"{keys.where}: {keys.prefix}rope.freq_base_swa is {theta:g}; Gemma 2 has one theta")
-    return found | {key: keys.number(key, cap) for key, cap in _CAPS.items()}
+    return result | {key: keys.number(key, cap) for key, cap in _CAPS.items()}
 
 
 FAMILY = Family(
@@ -165,7 +165,7 @@ FAMILY = Family(
         "gemma2",
         NAMES,
         windows=True,
-        activations=("gelu_pytorch_tanh", "gelu"),  # transformers takes the second for the first
+        activations=("gelu_pytorch_tanh", "gelu"),  # transformers treats the second as the first
         query_factor=partial(query_factor, _LARGEST),
         fault=_uncapped,
         layer_fault=none_slides,

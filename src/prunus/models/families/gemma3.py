@@ -1,4 +1,4 @@
-"""Gemma 3, the models of text alone: a Gemma 2 without soft caps, with norms over each head of queries and keys."""
+"""Gemma 3, text-only models: Gemma 2 without soft caps, with norms over each head of queries and keys."""
 
 from dataclasses import replace
 from functools import partial

@@ -1,6 +1,6 @@
-"""How llama.cpp holds a family: what it calls the weights, what it takes for granted, what else its file says.
+"""A family in llama.cpp: names of weights, assumptions of its code, and further keys of its files.
 
-Names, suffixes and keys are llama.cpp's own (gguf-py, `constants.py`; https://github.com/ggml-org/ggml, docs/gguf.md).
+Names, suffixes and keys are llama.cpp's (gguf-py, `constants.py`; https://github.com/ggml-org/ggml, docs/gguf.md).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 Config = Mapping[str, Any]
 Sizes = Mapping[str, int]
-"""Dimensions by the names that a `Shape` has for them."""
+"""Dimensions by their names in a `Shape`."""
 
 
 class KeyReader(Protocol):
-    """The keys of a file without the architecture's name before them; each is taken once (see unpack/keys.py).
+    """The keys of a file without the architecture's prefix; each is read once (see unpack/keys.py).
 
     Attributes:
         where: The file, for messages.
@@ -26,16 +26,16 @@ class KeyReader(Protocol):
     prefix: str
 
     def whole(self, key: str, default: int | None = None) -> int:
-        """A whole number; ModelError where it is missing without a default."""
+        """A whole number; ModelError if it is missing and there is no default."""
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A number; ModelError where it is missing without a default."""
+        """A number; ModelError if it is missing and there is no default."""
 
     def take(self, key: str, default: Any = None) -> Any:
         """A value of any type."""
 
     def only(self, key: str, *allowed: Any) -> None:
-        """Take a key that may be missing; ModelError where it has none of these values."""
+        """Read a key that may be missing; ModelError if it has another value than those allowed."""
 
 
 def _nothing(*_: Any) -> dict[str, Any]:
@@ -48,12 +48,12 @@ def _no_fault(_: Config) -> str | None:
 
 @dataclass(frozen=True)
 class Required:
-    """A value that llama.cpp takes for granted.
+    """A value that llama.cpp assumes.
 
     Attributes:
-        key: Of config.json.
-        value: The only one that llama.cpp computes.
-        default: What transformers takes where a config leaves it out.
+        key: The key of config.json.
+        value: The only value that llama.cpp supports.
+        default: Transformers' default if config.json omits the key.
     """
 
     key: str
@@ -63,28 +63,28 @@ class Required:
 
 @dataclass(frozen=True)
 class Gguf:
-    """How llama.cpp holds a family.
+    """A family in llama.cpp.
 
     Attributes:
-        architecture: Its name there.
-        names: What llama.cpp calls each module of the family's table.
-        pairs: Modules, by their names there, in whose rows the two halves of a rotary pair stand side by side, where
-            transformers has one half of the head after the other.
-        windows: Whether it knows which layers attend in a window only.
-        square: Whether it takes heads x head_dim to be hidden_size, though the family does not.
-        untied: Whether it asks for an LM head of its own even where the family ties it.
-        biases: The conditions of the table's biases that it has.
-        factors: Whether it reads factors of single frequencies, which llama3's and longrope's positions are told by.
-        activations: The activations of the MLP that it computes as its one, by transformers' names.
-        required: Values of config.json that it takes for granted.
-        query_factor: From config.json and sizes to what queries are multiplied by in the file, where llama.cpp divides
-            them by a number of its own.
-        fault: From config.json to what else of it llama.cpp computes otherwise, in words; None for nothing.
-        layer_fault: The same of its lists of layers, known once layers are chosen.
-        write: From config.json and sizes to keys of the file that only this family has.
-        read: The way back: from keys, the config.json so far and sizes to what is added to it. Raises ModelError.
-        recognised: Where several families have this architecture, whether a file with these keys is this family's; None
-            for the family that all other files are of.
+        architecture: The architecture's name.
+        names: llama.cpp's name of each module in the family's table.
+        pairs: Modules, by llama.cpp's names, whose rows interleave the two halves of rotary pairs, where transformers
+            has one half of the head after the other.
+        windows: Whether it supports sliding windows in some layers.
+        square: Whether it assumes that heads x head_dim is hidden_size, though the family does not.
+        untied: Whether it requires a separate LM head even if the family ties it.
+        biases: The conditions of the table's biases that it supports.
+        factors: Whether it reads factors of single frequencies, which llama3 and longrope positions need.
+        activations: The MLP activations that match its only one, by transformers' names.
+        required: Values of config.json that it assumes.
+        query_factor: Maps config.json and sizes to a factor of the queries in the file; compensates for llama.cpp's
+            divisor of queries.
+        fault: Maps config.json to a description of other unsupported settings; None if all are supported.
+        layer_fault: The same for its lists of layers, which are known after layers are selected.
+        write: Maps config.json and sizes to keys of the file that only this family has.
+        read: The inverse: maps keys, the config.json so far, and sizes to additions to config.json. Raises ModelError.
+        recognised: If several families share the architecture, whether a file with these keys belongs to this family;
+            None for the family of all other files.
     """
 
     architecture: str
@@ -105,10 +105,10 @@ class Gguf:
     recognised: Callable[[Mapping[str, Any]], bool] | None = None
 
     def name_of(self, key: str, layer: int | None) -> str:
-        """The name of a weight of the table, such as `blk.3.attn_q.weight`; experts of a layer share one.
+        """llama.cpp's name of a weight in the table, such as `blk.3.attn_q.weight`; a layer's experts share one.
 
         Raises:
-            KeyError: The table has a module that `names` leaves out.
+            KeyError: `names` lacks the module.
         """
         module, _, suffix = key.rpartition(".")
         prefix = "" if layer is None else f"blk.{layer}."

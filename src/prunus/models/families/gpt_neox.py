@@ -14,7 +14,7 @@ def _write(config: Mapping[str, Any], sizes: Sizes) -> dict[str, bool]:
 
 
 def _read(keys: KeyReader, config: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
-    rope = {"partial_rotary_factor": 1.0, **config["rope_parameters"]}  # left out it would be a quarter
+    rope = {"partial_rotary_factor": 1.0, **config["rope_parameters"]}  # the default would be 0.25
     return {"use_parallel_residual": bool(keys.take("use_parallel_residual", True)), "rope_parameters": rope}
 
 

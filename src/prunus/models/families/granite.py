@@ -19,7 +19,7 @@ def _write(config: Mapping[str, Any], sizes: Sizes) -> dict[str, float]:
 
 
 def _read(keys: KeyReader, config: dict[str, Any], sizes: Sizes) -> dict[str, float]:
-    """llama.cpp takes 0 for a multiplier that is not there."""
+    """Read the multipliers; llama.cpp reads a missing one as 0."""
     return {
         "embedding_multiplier": keys.number("embedding_scale", 0.0) or 1.0,
         "residual_multiplier": keys.number("residual_scale", 0.0) or 1.0,

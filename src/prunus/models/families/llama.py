@@ -1,4 +1,4 @@
-"""Llama 2, 3 and 3.x, and the many models of other names that are Llamas (SmolLM2, TinyLlama)."""
+"""Llama 2, 3 and 3.x, and other models with the same architecture (SmolLM2, TinyLlama)."""
 
 from prunus.models.families.family import Family
 from prunus.models.families.gguf import Gguf

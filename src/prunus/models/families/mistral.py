@@ -1,4 +1,4 @@
-"""Mistral (7B, NeMo, Small): a Llama without biases, whose layers all attend in a window where one is named."""
+"""Mistral (7B, NeMo, Small): a Llama without biases; if config.json names a window, all layers use it."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,7 +10,7 @@ from prunus.models.families.parts import ATTENTION, GATED_MLP, NAMED_USUAL, PRE_
 
 
 def _is_no_llama(keys: Mapping[str, Any]) -> bool:
-    """Transformers has no Llama whose heads do not divide hidden_size."""
+    """Whether heads do not divide hidden_size, which transformers requires for Llama."""
     heads = keys["attention.head_count"]
     return bool(not keys.get("expert_count") and heads and keys["embedding_length"] % heads)
 

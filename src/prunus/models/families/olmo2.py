@@ -1,4 +1,4 @@
-"""OLMo 2: norms after the sublayers in place of before, and norms over all heads of queries and of keys."""
+"""OLMo 2: norms after the sublayers instead of before them, and norms over all heads of queries and of keys."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Lines of tables, and llama.cpp's names of modules, that several families share."""
+"""Table lines and llama.cpp names that several families share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from prunus.models.families.family import Experts
 from prunus.models.families.gguf import KeyReader, Sizes
 
 QUERY, KEY, VALUE, OUTPUT = "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"
-"""The modules of attention in a Llama and its relatives."""
+"""The attention modules of Llama and similar families."""
 
 LAYER = "model.layers.{}."
 EMBEDDINGS = {
@@ -94,10 +94,10 @@ TURNED = ("attn_q", "attn_k")
 
 
 def read_experts(keys: KeyReader, config: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
-    """Check what llama.cpp takes for granted of a family's experts, where a file says it too.
+    """Check that a file's keys about experts, if present, have the values that llama.cpp assumes.
 
     Raises:
-        ModelError: The file says otherwise.
+        ModelError: A key has another value.
     """
     if "norm_topk_prob" in config:
         keys.only("expert_weights_norm", config["norm_topk_prob"])

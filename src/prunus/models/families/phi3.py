@@ -12,7 +12,7 @@ _NO_WINDOW = 0
 
 
 def _read(keys: KeyReader, config: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
-    """Its window, which llama.cpp leaves aside and the model was trained with, and the context that it grew from."""
+    """Read the sliding window, which llama.cpp ignores but the model was trained with, and the original context."""
     context = sizes["max_position_embeddings"]
     window = keys.whole("attention.sliding_window", _NO_WINDOW)
     return {

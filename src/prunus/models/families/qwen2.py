@@ -1,4 +1,4 @@
-"""Qwen2 and 2.5: biases on queries, keys and values; later layers may attend in a window."""
+"""Qwen2 and 2.5: biases of queries, keys and values; later layers may use a sliding window."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,7 +10,7 @@ from prunus.models.families.parts import NAMED_USUAL
 
 
 def _sliding_from(layer: int, config: Mapping[str, Any]) -> str:
-    """Layers from max_window_layers on slide, where sliding is switched on."""
+    """Layers from max_window_layers on slide, if sliding is enabled."""
     on = config.get("use_sliding_window", False) and config.get("sliding_window") is not None
     first = config.get("max_window_layers")
     return "sliding_attention" if on and layer >= (28 if first is None else first) else "full_attention"

@@ -1,4 +1,4 @@
-"""Qwen3: a Qwen2 with norms over each head of queries and keys in place of biases."""
+"""Qwen3: Qwen2 with norms over each head of queries and keys instead of biases."""
 
 from dataclasses import replace
 

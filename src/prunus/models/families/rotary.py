@@ -1,4 +1,4 @@
-"""What a family's rotary positions are where its config.json does not say."""
+"""Defaults of a family's rotary positions, for values that its config.json omits."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Rotary:
-    """Keys and defaults of rotary positions, as transformers has them for a `model_type`.
+    """Transformers' keys and defaults of rotary positions for a `model_type`.
 
     Attributes:
-        theta: The base of the speeds.
-        theta_key: What config.json calls it outside of `rope_parameters`.
-        share: The share of a head's dimensions that is turned.
-        share_key: What config.json calls it there.
-        partial: Whether llama.cpp too turns heads in part where it is told to.
-        sliding_theta: Theta of sliding layers, where kinds of layers have parameters of their own; None where all
-            layers share one set.
-        trained: The context before it was stretched; None for `max_position_embeddings`.
-        renamed: The family's own names of `rope_type`, and the usual ones.
+        theta: The base of the frequencies.
+        theta_key: Its key in config.json outside `rope_parameters`.
+        share: The fraction of a head's dimensions that is rotated.
+        share_key: Its key in config.json outside `rope_parameters`.
+        partial: Whether llama.cpp, too, supports rotating a part of a head.
+        sliding_theta: Theta of sliding layers, in families with parameters per kind of layer; None if all layers share
+            one set.
+        trained: The context length before its extension; None for `max_position_embeddings`.
+        renamed: The family's names of `rope_type`, and the usual ones.
     """
 
     theta: float = 1e4

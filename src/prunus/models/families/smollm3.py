@@ -1,4 +1,4 @@
-"""SmolLM3: a Llama of which every fourth layer goes without rotary positions."""
+"""SmolLM3: a Llama in which every fourth layer has no rotary positions."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,12 +13,12 @@ _EVERY = 4  # the period of layers without rotary positions; fixed in llama.cpp
 
 
 def _rope_but_every(layer: int, config: Mapping[str, Any]) -> int:
-    """Every fourth layer goes without rotary positions."""
+    """Whether a layer has rotary positions: all but every fourth."""
     return int((layer + 1) % (config.get("no_rope_layer_interval") or _EVERY) != 0)
 
 
 def _sliding_without_rope(layer: int, config: Mapping[str, Any]) -> str:
-    """Where sliding is switched on, the layers without rotary positions slide."""
+    """If sliding is enabled, the layers without rotary positions slide."""
     ropes = config.get("no_rope_layers")
     rope = ropes[layer] if ropes else _rope_but_every(layer, config)
     on = config.get("use_sliding_window", False) and config.get("sliding_window") is not None
@@ -30,7 +30,7 @@ def _layer_fault(config: Mapping[str, Any]) -> str | None:
     if not ropes or list(map(int, ropes)) == [_rope_but_every(layer, {}) for layer in range(len(ropes))]:
         return None
     return (
-        f"no_rope_layers is {ropes}, and llama.cpp's smollm3 has every {_EVERY}th layer without; drop layers in blocks "
+        f"no_rope_layers is {ropes}, but llama.cpp's smollm3 assumes every {_EVERY}th layer; drop layers in blocks "
         f"of {_EVERY}, or use the folder"
     )
 

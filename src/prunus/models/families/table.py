@@ -1,4 +1,4 @@
-"""The families that Prunus knows: every module of this folder that has a `FAMILY`."""
+"""The table of families: every module of this folder that has a `FAMILY`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from prunus.models.settings import check_settings
 
 
 def find_families() -> Iterator[Family]:
-    """The `FAMILY` of each module of this folder that has one, in alphabetical order of the modules."""
-    for module in sorted(found.name for found in pkgutil.iter_modules(families.__path__)):
+    """The `FAMILY` of each module that has one, in alphabetical order of the modules."""
+    for module in sorted(info.name for info in pkgutil.iter_modules(families.__path__)):
         family = getattr(importlib.import_module(f"{families.__name__}.{module}"), "FAMILY", None)
         if family is not None:
             yield family
@@ -34,7 +34,7 @@ def family_of(config: Mapping[str, Any], where: str) -> Family:
         where: The folder, for the message.
 
     Raises:
-        ModelError: None has its `model_type`, its weights are quantised, or it is another variant.
+        ModelError: Its `model_type` has no family, its weights are quantised, or it is an unsupported variant.
     """
     model_type = config.get("model_type")
     if not model_type or not isinstance(model_type, str):
@@ -46,5 +46,5 @@ def family_of(config: Mapping[str, Any], where: str) -> Family:
     foreign = describe_unknown(config)
     raise ModelError(
         f"{where}: no axis table for model_type {model_type!r:.80}"
-        + (f": {foreign}" if foreign else f"{nearest(model_type, FAMILIES)}; there are: {', '.join(FAMILIES)}")
+        + (f": {foreign}" if foreign else f"{nearest(model_type, FAMILIES)}; known: {', '.join(FAMILIES)}")
     )

@@ -44,7 +44,7 @@ def check_apart(text: Sequence[Source], data: DataConfig, evaluate: EvaluateConf
     if pairs and all(one.path == other.path == WORLD and one.split != other.split for one, other in pairs):
         return  # splits of the generated world share no name, value or tool
     shared = None
-    with hub.may_miss():
+    with hub.tolerate_missing():
         known = {digest(document.strip()) for document in _evaluated(data)}
         shared = next((document for document in _ranked(text, data) if digest(document.strip()) in known), None)
     if shared is not None:

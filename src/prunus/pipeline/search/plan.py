@@ -9,7 +9,7 @@ from typing import Any
 
 from prunus import costs
 from prunus.config import check_length
-from prunus.costs import Around, Cost
+from prunus.costs import Cost, CostContext
 from prunus.errors import ArtifactError, RecipeError, ShapeError
 from prunus.files import read_object
 from prunus.fingerprint import digest
@@ -161,13 +161,13 @@ def search_step(steps: Sequence[Step]) -> Step | None:
     return next((step for step in steps if step.kind == "search"), None)
 
 
-def cost(config: ShapeSearch, shape: Shape, around: Around) -> Cost:
+def cost(config: ShapeSearch, shape: Shape, context: CostContext) -> Cost:
     """Estimate the cost as if every candidate were as large as the teacher: the real sizes are known later.
 
     Disk holds the weights of a finished rung and of the current one.
     """
     sizes = rung_sizes(config.candidates, config.eta, config.rungs)
-    each = [costs.cost(config.recovery(rung), around.teacher, around) for rung in range(len(sizes))]
+    each = [costs.cost(config.recovery(rung), context.teacher, context) for rung in range(len(sizes))]
     tokens = sum(count * one.tokens for count, one in zip(sizes, each, strict=True))
     flops = sum(count * one.flops for count, one in zip(sizes, each, strict=True))
-    return Cost(tokens, flops, each[0].memory_bytes, 2 * config.candidates * around.teacher.parameters * 4)
+    return Cost(tokens, flops, each[0].memory_bytes, 2 * config.candidates * context.teacher.parameters * 4)

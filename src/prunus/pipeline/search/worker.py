@@ -11,7 +11,7 @@ from prunus.console import Console
 from prunus.graph.steps import Step
 from prunus.pipeline.run import execute
 from prunus.runtime import Runtime
-from prunus.worker import answer
+from prunus.worker import serve
 
 _OTHERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK",
            "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # fmt: skip
@@ -47,7 +47,7 @@ def main() -> None:
     """Serve the requests of a search."""
     for name in [name for name in os.environ if name in _OTHERS or name.startswith(("TORCHELASTIC_", "ACCELERATE_"))]:
         del os.environ[name]
-    answer(Worker)
+    serve(Worker)
 
 
 if __name__ == "__main__":

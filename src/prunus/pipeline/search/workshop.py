@@ -153,7 +153,7 @@ class Workshop:
             if distributed.count() == 1:
                 ensure(last, self.runtime)
             else:
-                self._worker().ask("ensure", last)
+                self._worker().call("ensure", last)
         check_artifact(last.artifact.path, Console(quiet=True))
         file = last.artifact.path / "results.json"
         figures = read_object(file, ArtifactError).get("figures")

@@ -133,7 +133,7 @@ class Preference(Objective):
         size. `kept` is [z, sum and count of log-ratios in this step, progress of this step].
         """
         if progress != self.kept[3].item():
-            distributed.add_up([sums := self.kept[1:3].clone()])
+            distributed.all_reduce([sums := self.kept[1:3].clone()])
             self.kept[0] = losses.kto_baseline(sums[:1] / sums[1]) if sums[1] else 0.0
             self.kept[1:] = torch.tensor([0.0, 0.0, progress], dtype=torch.float64)
         self.kept[1] += ratios.double().sum()

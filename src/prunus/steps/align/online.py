@@ -16,7 +16,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from prunus import distributed
 from prunus.checkpoints import FOLDER as CHECKPOINTS
-from prunus.checkpoints import done_with
+from prunus.checkpoints import remove_checkpoints
 from prunus.console import Console
 from prunus.data.chat import Conversation, conversations
 from prunus.data.config import ChatSource
@@ -85,7 +85,7 @@ def train_online(
         train_on(trainer, recorder, last_checkpoint(out / CHECKPOINTS, owner))
     distributed.wait()
     if distributed.rank() == 0:
-        done_with(out)
+        remove_checkpoints(out)
     return trained.eval(), recorder.summary()
 
 
@@ -97,8 +97,8 @@ def _prompts(
     found = []
     for number, source in enumerate(sources):
         for row in conversations(source, f"data.chat.{number}"):
-            row.check_has("checks")
-            text, ids = rendered(row.asks(), tokenizer, row.where, row.tools, template)
+            row.require("checks")
+            text, ids = rendered(row.prompt_turns(), tokenizer, row.where, row.tools, template)
             if len(ids) <= room:
                 found.append((row, text))
     if not found:

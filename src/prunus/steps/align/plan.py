@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prunus.config import StepConfig, check_length
-from prunus.costs import Around, Cost, kept_bytes, trained_bytes
+from prunus.costs import Cost, CostContext, kept_bytes, trained_bytes
 from prunus.data.chat import conversations
 from prunus.data.config import ChatSource
 from prunus.data.preview import Preview, Reader, preview
@@ -76,7 +76,7 @@ class Alignment:
             if stage.spec.learns == "online" and importlib.util.find_spec("trl") is None:
                 raise RecipeError(f"{where}.method: {stage.method} needs TRL; `pip install 'prunus[online]'`")
             self._check_options(number, where)
-            with self.hub.may_miss():
+            with self.hub.tolerate_missing():
                 for i, source in enumerate(self.sources(number)):
                     place = f"{where}.data.{i}" if stage.data else f"data.chat.{i}"
                     check_first(stage, source, place)
@@ -197,9 +197,9 @@ def check_first(stage: AlignConfig, source: ChatSource, where: str) -> None:
     if row is None:
         raise DataError(f"{where}: {source.path} has no rows")
     if not stage.write.answers:
-        row.check_has(stage.spec.rows)
+        row.require(stage.spec.rows)
     elif stage.write.reward == "check" and not stage.spec.against_data:
-        row.check_has("checks")
+        row.require("checks")
 
 
 def _has_template(tokenizer: Step | Given) -> bool:
@@ -207,8 +207,8 @@ def _has_template(tokenizer: Step | Given) -> bool:
     return isinstance(tokenizer, Step) or not isinstance(tokenizer.value, Path) or has_chat_template(tokenizer.value)
 
 
-def cost(config: AlignConfig, shape: Shape, around: Around) -> Cost:
+def cost(config: AlignConfig, shape: Shape, context: CostContext) -> Cost:
     """Estimate memory and disk; the number of tokens is known only after the data has been read."""
     answers = 1 if config.spec.learns == "likelihood" else 2
-    tokens = around.portion(config.batch_size) * config.sequence_length * answers
+    tokens = context.micro_batch(config.batch_size) * config.sequence_length * answers
     return Cost(memory_bytes=trained_bytes(shape, tokens), disk_bytes=kept_bytes(shape))

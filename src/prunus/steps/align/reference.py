@@ -16,7 +16,7 @@ from prunus.models.load import device_of, inference_dtype
 from prunus.runtime import Runtime
 from prunus.steps.align.answers import Answers, sequences
 from prunus.steps.align.objective import Preference
-from prunus.training.sharding import settle
+from prunus.training.sharding import reshard
 
 FILE = "reference.npy"
 
@@ -56,8 +56,8 @@ def reference_of(objective: Preference, items: Answers, out: Path, runtime: Runt
                 if done * size < len(order):
                     log_probs[batch] = result.double().cpu()
             progress.update(min((done + 1) * size, len(order)))
-    settle(objective)
-    distributed.add_up([log_probs])
+    reshard(objective)
+    distributed.all_reduce([log_probs])
     if distributed.rank() == 0:
         _save(log_probs.numpy(), out)
     distributed.wait()

@@ -14,7 +14,7 @@ from prunus.console import Console
 from prunus.data.config import ChatSource
 from prunus.data.judged import Judged
 from prunus.data.tokens import Tokens
-from prunus.kd.beside import Guided
+from prunus.kd.online import Guided
 from prunus.kd.vocabulary import shared_by
 from prunus.models.folder import ModelFolder, copy_along
 from prunus.models.lineage import copy_lineage

@@ -82,7 +82,7 @@ def by_judge(answers: Sequence[tuple[Question, str]], config: JudgeConfig, out: 
 
 def _shown(one: Question) -> str:
     """A prompt as the judge reads it: the user's message; or all turns with their roles, and the tools."""
-    turns = one.row.asks()
+    turns = one.row.prompt_turns()
     if len(turns) == 1 and not one.row.tools:
         return str(turns[0]["content"])
     parts = [f"### Functions:\n{json.dumps(one.row.tools, ensure_ascii=False)}"] if one.row.tools else []
@@ -113,7 +113,7 @@ def by_model(answers: Sequence[tuple[Question, str]], folder: Path, template: Te
     tokenizer = load_tokenizer(folder)
     reads = Template(tokenizer, tokenizer.chat_template or template.text)
     dialogues = [
-        Dialogue(one.row.where, [*one.row.asks(), {"role": "assistant", "content": text}], one.row.tools)
+        Dialogue(one.row.where, [*one.row.prompt_turns(), {"role": "assistant", "content": text}], one.row.tools)
         for one, text in answers
     ]
     ids = [read.ids[: read.answers[-1][1]] for read in reads.render(dialogues)]
@@ -127,7 +127,7 @@ def by_model(answers: Sequence[tuple[Question, str]], folder: Path, template: Te
         scores = _score(scorer, [ids[i] for i in batches[batch % len(batches)]])
         if batch < len(batches):
             values[batches[batch]] = scores
-    distributed.add_up([values])
+    distributed.all_reduce([values])
     wrong = torch.nonzero(~torch.isfinite(values)).flatten()
     if len(wrong):
         raise DataError(f"{answers[int(wrong[0])][0].row.where}: the reward model's reward is {values[wrong[0]]}")

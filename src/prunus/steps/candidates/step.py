@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from prunus import distributed
-from prunus.checkpoints import done_with
+from prunus.checkpoints import remove_checkpoints
 from prunus.console import Console
 from prunus.data.chat import conversations
 from prunus.data.config import ChatSource
@@ -22,8 +22,8 @@ from prunus.data.template import Dialogue, Template
 from prunus.data.tokenizing import prefix_of
 from prunus.data.tokens import IDS
 from prunus.errors import DataError
-from prunus.inference.answers import Answer, Kept
-from prunus.inference.config import Writing
+from prunus.inference.answers import Answer, AnswerStore
+from prunus.inference.config import GenerationOptions
 from prunus.inference.prompts import Prompt, batches, rendered
 from prunus.inference.write import write_all
 from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
@@ -77,11 +77,11 @@ def run(config: CandidatesConfig, inputs: Inputs, out: Path, runtime: Runtime, c
     prompts = [
         Prompt(number * count + i, one.ids, one.text) for number, one in enumerate(questions) for i in range(count)
     ]
-    kept = Kept(out, "candidates")
+    kept = AnswerStore(out, "candidates")
     distributed.wait()  # until all processes have listed the stored answers
     device = device_of(runtime)
     write = config.write
-    options = Writing(
+    options = GenerationOptions(
         write.max_new_tokens, write.temperature, write.top_p, config.seed, server=write.server, where="align.write"
     )
     with console.progress("write", len(prompts), "answers") as progress:
@@ -101,7 +101,7 @@ def run(config: CandidatesConfig, inputs: Inputs, out: Path, runtime: Runtime, c
     metrics: dict[str, float] = {}
     if rewards is not None:
         metrics = {**_save(config, inputs, questions, documents, rewards, out, template), "passed_over": too_long}
-        done_with(out)
+        remove_checkpoints(out)
     return metrics
 
 
@@ -135,8 +135,8 @@ def prompts_of(config: CandidatesConfig, inputs: Inputs, template: Template) -> 
     for number, source in enumerate(inputs.sources):
         for row in conversations(source, f"data.chat.{number}"):
             if not config.beside and inputs.reward is None and config.write.judge.url is None:
-                row.check_has("checks")
-            text, ids = rendered(row.asks(), template.tokenizer, row.where, row.tools, template.text)
+                row.require("checks")
+            text, ids = rendered(row.prompt_turns(), template.tokenizer, row.where, row.tools, template.text)
             if len(ids) <= room:
                 questions.append(Question(row, text, ids))
             else:
@@ -197,7 +197,7 @@ def _documents(
 def given_answer(one: Question, template: Template) -> tuple[str, list[int]]:
     """The last answer in the data, as text and as the tokens after the prompt."""
     row = one.row
-    (read,) = template.render([Dialogue(row.where, row.messages, row.tools, len(row.asks()))])
+    (read,) = template.render([Dialogue(row.where, row.messages, row.tools, len(row.prompt_turns()))])
     start, end = read.answers[0][0], read.answers[-1][1]
     ids = read.ids[start:end]
     return str(template.tokenizer.decode(ids, skip_special_tokens=True)), ids

@@ -15,7 +15,7 @@ import numpy as np
 from prunus.console import Console
 from prunus.data.chat import Conversation, Turns, conversations, with_attributes
 from prunus.data.config import ChatSource
-from prunus.data.endings import Ended, ends_of
+from prunus.data.endings import EndCounter, ends_of
 from prunus.data.judged import Judged
 from prunus.data.stream import Stream
 from prunus.data.template import Dialogue, Rendered, Template
@@ -53,7 +53,7 @@ def run(config: ConversationsConfig, inputs: Inputs, out: Path, runtime: Runtime
     template = Template(tokenizer, config.template, ends)
     row_rewards: list[tuple[float, ...]] = []
     unread: dict[str, dict[str, None]] = {}
-    ended = Ended(ends)
+    ended = EndCounter(ends)
     dropped = counted = 0
     with (out / IDS).open("wb") as file, console.progress("read", None, "tokens") as progress:
         stream = Stream(file, max(len(tokenizer), rows_of(inputs.tokenizer) or 0), prefix_of(tokenizer))
@@ -66,7 +66,7 @@ def run(config: ConversationsConfig, inputs: Inputs, out: Path, runtime: Runtime
                 continue
             for version in versions:
                 stream.write(version.text, version.ids, version.answers)
-                counted += version.counted
+                counted += version.answer_tokens
                 for _, end in version.answers:
                     ended.add(version.ids[end - 1])
             row_rewards.append(rewards_of(config, row))
@@ -100,7 +100,7 @@ def rendered(
     def dialogues() -> Iterator[Dialogue]:
         for number, source in enumerate(sources):
             for row in conversations(source, f"data.chat.{number}"):
-                row.check_has(config.wanted)
+                row.require(config.wanted)
                 rows.append(row)
                 for turns in versions_of(config, row):
                     yield Dialogue(row.where, turns, row.tools, row.prompt if config.wanted in JUDGED else 0)
@@ -113,7 +113,7 @@ def rendered(
 def versions_of(config: ConversationsConfig, row: Conversation) -> list[Turns]:
     """The conversation of a row; of a pair, both conversations."""
     if config.wanted in PAIRED:
-        assert row.rejected is not None  # `check_has` ensures it
+        assert row.rejected is not None  # `require` ensures it
         return [row.messages, row.rejected]
     if config.wanted == "attributes":
         return [with_attributes(row.messages, row.attributes or {})]

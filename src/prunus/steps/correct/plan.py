@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from prunus.costs import Around, Cost
+from prunus.costs import Cost, CostContext
 from prunus.models.shape import Shape
 from prunus.steps.correct.config import CorrectConfig
 from prunus.training.plan import training_cost
 
 
-def cost(config: CorrectConfig, shape: Shape, around: Around) -> Cost:
+def cost(config: CorrectConfig, shape: Shape, context: CostContext) -> Cost:
     """Estimate the cost."""
-    return training_cost(config, shape, around)
+    return training_cost(config, shape, context)

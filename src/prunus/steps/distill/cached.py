@@ -12,7 +12,7 @@ from prunus.kd.guided import GuidedTokens, mean_loss
 from prunus.kd.kernels import sparse_forward_kl_rows
 from prunus.models.head import read_head
 from prunus.steps.distill.config import DistillConfig
-from prunus.training.objectives import Objective, counted, next_tokens
+from prunus.training.objectives import Objective, next_tokens, with_weight
 
 
 class CachedDistillation(Objective):
@@ -52,7 +52,7 @@ class CachedDistillation(Objective):
         rows = [output.last_hidden_state.flatten(0, 1), next_tokens(input_ids).flatten(), target_ids.flatten(0, 1)]
         if target_log_probabilities is not None:
             rows.append(target_log_probabilities.flatten(0, 1))
-        token_weights, (hidden, labels, *targets) = counted(weights, *rows)
+        token_weights, (hidden, labels, *targets) = with_weight(weights, *rows)
         tokens = CachedTokens(self.options, hidden, labels, token_weights, *targets)
         loss, self.figures = mean_loss(hidden, read_head(self.model), tokens, input_ids.numel())
         return loss

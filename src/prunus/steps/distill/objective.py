@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from prunus.kd.beside import Guided
+from prunus.kd.online import Guided
 from prunus.kd.vocabulary import SharedTokens
 from prunus.models.lineage import Lineage
 from prunus.steps.distill.cached import CachedDistillation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from prunus.costs import Around, Cost
+from prunus.costs import Cost, CostContext
 from prunus.errors import RecipeError
 from prunus.models.shape import Shape
 from prunus.steps.distill.config import DistillConfig
@@ -38,16 +38,16 @@ def check_cached(config: DistillConfig, shares_vocabulary: bool, where: str) -> 
             )
 
 
-def cost(config: DistillConfig, shape: Shape, around: Around) -> Cost:
+def cost(config: DistillConfig, shape: Shape, context: CostContext) -> Cost:
     """Estimate the cost: the student's training, and the teacher's forward passes if it runs during training."""
-    trained = training_cost(config, shape, around)
+    trained = training_cost(config, shape, context)
     if not config.runs_teacher:
         return trained
-    passed = around.teacher.flops_per_token(config.sequence_length)
+    passed = context.teacher.flops_per_token(config.sequence_length)
     if config.data == "student":  # sampling is one more forward pass of the student
         passed += shape.flops_per_token(config.sequence_length)
     return replace(
         trained,
         flops=trained.flops + trained.tokens * passed,
-        memory_bytes=trained.memory_bytes + around.teacher.parameters * 4,
+        memory_bytes=trained.memory_bytes + context.teacher.parameters * 4,
     )

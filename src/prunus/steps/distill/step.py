@@ -61,7 +61,7 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     above = None if inputs.teacher is None else ModelFolder(inputs.teacher).shape
     config = config.with_defaults(ModelFolder(inputs.student).shape.size(above))
     device = loading_device(runtime)
-    if config.data == "student" and distributed.share_weights(runtime.shard):
+    if config.data == "student" and distributed.shards_weights(runtime.shard):
         raise RecipeError(
             "distill.data: student: a student with sharded weights cannot generate text; set no runtime.shard"
         )

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 
 from prunus import distributed
 from prunus.console import Console
-from prunus.inference.answers import Answer, Kept
-from prunus.inference.config import Writing
+from prunus.inference.answers import Answer, AnswerStore
+from prunus.inference.config import GenerationOptions
 from prunus.inference.prompts import PLAIN, PLAIN_STOP, Prompt, batches, rendered, shows_tools
 from prunus.inference.write import write_all
 from prunus.steps.evaluate.config import EvaluateConfig, TaskConfig
@@ -58,10 +58,12 @@ class Answerer:
         Raises:
             DataError: The chat template refuses a conversation.
         """
-        kept = Kept(self.out, name)
+        kept = AnswerStore(self.out, name)
         plain = config.chat_template == "plain"
         new = min(task.max_new_tokens, self.context // 2)
-        writing = Writing(new, task.temperature, seed=config.seed, stop=PLAIN_STOP if plain else (), where="evaluate")
+        writing = GenerationOptions(
+            new, task.temperature, seed=config.seed, stop=PLAIN_STOP if plain else (), where="evaluate"
+        )
         given: list[list[list[Answer]]] = [[[] for _ in range(task.samples)] for _ in items]
         rounds = 1 + max(len(item.then) for item in items)
         total = task.samples * sum(1 + len(item.then) for item in items)

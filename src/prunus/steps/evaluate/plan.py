@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prunus.costs import Around, Cost
+from prunus.costs import Cost, CostContext
 from prunus.errors import RecipeError
 from prunus.graph.steps import Given, Step
 from prunus.models.shape import Shape
@@ -45,14 +45,14 @@ def given_data(config: EvaluateConfig) -> dict[str, Step | Given]:
     return {} if found is None else {"data": Given(None, found)}
 
 
-def cost(config: EvaluateConfig, shape: Shape, around: Around) -> Cost:
+def cost(config: EvaluateConfig, shape: Shape, context: CostContext) -> Cost:
     """Estimate held-out text (both models) and local tasks (one model); data that the harness fetches are unknown."""
-    models = [shape, *([around.teacher] if "teacher" in around.inputs else [])]
+    models = [shape, *([context.teacher] if "teacher" in context.inputs else [])]
     tasks = task_costs(config).values()
     task_tokens = sum(task.tokens for task in tasks)
     longest = min(max((task.longest for task in tasks), default=0), shape.max_position_embeddings)
     flops = sum(config.max_tokens * model.flops_per_token(config.sequence_length) for model in models)
-    cache = around.device_batch_size * longest * shape.kv_cache_bytes(4)
+    cache = context.device_batch_size * longest * shape.kv_cache_bytes(4)
     memory = sum(model.parameters * 4 for model in models) + cache
     return Cost(
         config.max_tokens + task_tokens, flops + task_tokens * shape.flops_per_token(max(longest, 2)), memory, 0

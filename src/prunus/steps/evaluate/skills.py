@@ -12,7 +12,7 @@ from prunus import distributed
 from prunus.console import Console
 from prunus.inference.answers import Answer
 from prunus.judging.judge import SAVED, Judge
-from prunus.judging.prompts import Asked, filled, judge_prompts
+from prunus.judging.prompts import JudgePrompt, filled, judge_prompts
 from prunus.steps.evaluate.answers import Answerer, transcript
 from prunus.steps.evaluate.config import EvaluateConfig, TaskConfig
 from prunus.steps.evaluate.items import Item, read_items
@@ -54,8 +54,8 @@ def run_skill(
 
 
 def questions(
-    items: list[Item], answers: Answers, prompts: dict[str, Asked]
-) -> Iterator[tuple[tuple[int, int, int], Asked]]:
+    items: list[Item], answers: Answers, prompts: dict[str, JudgePrompt]
+) -> Iterator[tuple[tuple[int, int, int], JudgePrompt]]:
     """The judge's prompt for each answer that needs a grade, by (item, sample, turn)."""
     for i, item in enumerate(items):
         if not item.check.get("judge"):

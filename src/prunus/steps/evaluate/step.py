@@ -12,13 +12,13 @@ import torch
 from transformers import PreTrainedModel
 
 from prunus import distributed
-from prunus.checkpoints import done_with
+from prunus.checkpoints import remove_checkpoints
 from prunus.console import Console
 from prunus.data.tokens import Tokens
 from prunus.data.windows import first_windows
 from prunus.errors import DataError
 from prunus.files import replace_json, replace_text
-from prunus.graph.records import HOLES
+from prunus.graph.records import MISSING_GRADES
 from prunus.models.finite import finite_logits
 from prunus.models.folder import ModelFolder
 from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
@@ -104,14 +104,16 @@ def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
         replace_json(out / "results.json", {**facts, "figures": results, "efficiency": speed, **measured})
     holes = sum((task.get("judge") or {}).get("missing", 0) for task in measured["tasks"].values())
     holes *= config.judge.url is not None
-    if (
-        distributed.rank() == 0 and not holes
-    ):  # with missing grades, keep the answers so that the next run can query the judge
-        done_with(out)
+    if distributed.rank() == 0 and not holes:  # with missing grades, the next run needs the answers for the judge
+        remove_checkpoints(out)
     first = {
         name: task["metrics"][task["first"]]["value"] for name, task in measured["tasks"].items() if task.get("first")
     }
-    return {**{name: figure["value"] for name, figure in results.items()}, **first, **({HOLES: holes} if holes else {})}
+    return {
+        **{name: figure["value"] for name, figure in results.items()},
+        **first,
+        **({MISSING_GRADES: holes} if holes else {}),
+    }
 
 
 def figures(rows: np.ndarray, config: EvaluateConfig, beside_teacher: bool) -> dict[str, dict[str, float]]:
@@ -169,7 +171,7 @@ def _measure_all(
             rows[numbers] = np.concatenate([np.array(counts), sums], axis=1)
             progress.update(done)
     whole = torch.from_numpy(rows)
-    distributed.add_up([whole])
+    distributed.all_reduce([whole])
     return whole.numpy()
 
 

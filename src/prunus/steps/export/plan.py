@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prunus.costs import Around, Cost
+from prunus.costs import Cost, CostContext
 from prunus.gguf.mixtures import TYPES
 from prunus.llamacpp.ggml import BLOCKS
 from prunus.models.shape import Shape
@@ -55,7 +55,7 @@ def block_warning(config: ExportConfig, name: str, shape: Shape) -> str | None:
     return None
 
 
-def cost(config: ExportConfig, shape: Shape, around: Around) -> Cost:
+def cost(config: ExportConfig, shape: Shape, context: CostContext) -> Cost:
     """Estimate the export of one model.
 
     Each file is compared with transformers in float32; the float32 file exists only during its check.

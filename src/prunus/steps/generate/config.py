@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from prunus.config import Seed, StepConfig
 from prunus.data.config import Source
 from prunus.errors import RecipeError
-from prunus.inference.config import ServerConfig, Writing
+from prunus.inference.config import GenerationOptions, ServerConfig
 
 
 class GenerateConfig(StepConfig):
@@ -43,9 +43,9 @@ class GenerateConfig(StepConfig):
         return self
 
     @property
-    def writing(self) -> Writing:
+    def writing(self) -> GenerationOptions:
         """Sampling options."""
-        return Writing(self.max_new_tokens, self.temperature, self.top_p, self.seed, server=self.server)
+        return GenerationOptions(self.max_new_tokens, self.temperature, self.top_p, self.seed, server=self.server)
 
     def check_context(self, context: int, where: str) -> None:
         """Refuse answers that do not fit into the model's context.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prunus.costs import Around, Cost
+from prunus.costs import Cost, CostContext
 from prunus.graph.hub import Hub
 from prunus.graph.steps import Given, Step
 from prunus.models.shape import Shape
@@ -18,7 +18,7 @@ def given_prompts(config: GenerateConfig, hub: Hub) -> dict[str, Step | Given]:
     return {"prompts": hub.given_sources(config.prompts, "generate.prompts")}
 
 
-def cost(config: GenerateConfig, shape: Shape, around: Around) -> Cost:
+def cost(config: GenerateConfig, shape: Shape, context: CostContext) -> Cost:
     """Estimate the cost with answers of maximum length, and without prompts from files, whose lengths are unknown.
 
     With a server, only disk counts.
@@ -27,5 +27,5 @@ def cost(config: GenerateConfig, shape: Shape, around: Around) -> Cost:
     tokens = config.samples * length
     if config.server.url:
         return Cost(tokens, disk_bytes=tokens * _WRITTEN)
-    cache = around.portion(config.samples) * length * shape.kv_cache_bytes(4)
+    cache = context.micro_batch(config.samples) * length * shape.kv_cache_bytes(4)
     return Cost(tokens, tokens * shape.flops_per_token(length), shape.parameters * 4 + cache, tokens * _WRITTEN)

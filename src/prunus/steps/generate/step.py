@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from prunus import distributed
-from prunus.checkpoints import done_with
+from prunus.checkpoints import remove_checkpoints
 from prunus.console import Console
 from prunus.data.config import Source
 from prunus.data.stream import Stream
@@ -18,7 +18,7 @@ from prunus.data.tokenizing import prefix_of
 from prunus.data.tokens import IDS, Tokens
 from prunus.errors import DataError
 from prunus.fingerprint import digest
-from prunus.inference.answers import Kept
+from prunus.inference.answers import AnswerStore
 from prunus.inference.prompts import Prompt, batches
 from prunus.inference.write import write_all
 from prunus.models.folder import ModelFolder
@@ -58,7 +58,7 @@ def run(config: GenerateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
     tokenizer = load_tokenizer(inputs.model)
     shape = ModelFolder(inputs.model).shape
     prompts = _prompts(config, inputs, tokenizer, shape.max_position_embeddings, console)
-    kept = Kept(out)
+    kept = AnswerStore(out)
     distributed.wait()  # until all processes have listed the stored answers
     share = batches(prompts, runtime.device_batch_size)[distributed.rank() :: distributed.count()]
     with console.progress("generate", len(prompts), "answers") as progress:
@@ -68,7 +68,7 @@ def run(config: GenerateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
     if distributed.rank() == 0:
         kept.find()
         metrics = _save(prompts, kept, out, tokenizer, max(len(tokenizer), shape.vocab_size))
-        done_with(out)
+        remove_checkpoints(out)
     return metrics
 
 
@@ -94,7 +94,7 @@ def _prompts(config: GenerateConfig, inputs: Inputs, tokenizer: Any, context: in
     return prompts
 
 
-def _save(prompts: list[Prompt], kept: Kept, out: Path, tokenizer: Any, vocab_size: int) -> dict[str, float]:
+def _save(prompts: list[Prompt], kept: AnswerStore, out: Path, tokenizer: Any, vocab_size: int) -> dict[str, float]:
     """Write all answers in the order of their prompts, without duplicates. Returns the metrics."""
     seen: set[str] = set()
     stopped = prompt_tokens = 0

@@ -11,7 +11,7 @@ import torch
 
 from prunus.data.chat import Conversation
 from prunus.errors import DataError
-from prunus.inference.config import Writing
+from prunus.inference.config import GenerationOptions
 from prunus.inference.local import answers
 from prunus.inference.prompts import Prompt, batches, rendered
 from prunus.models.load import load_model
@@ -56,7 +56,7 @@ class Fitness:
         rows = [(name, row) for name, several in self.tasks.items() for row in self._part(several, part)]
         prompts = [self._prompt(number, row) for number, (_, row) in enumerate(rows)]
         model = load_model(folder, self.device, self.dtype).requires_grad_(False)
-        writing = Writing(self.evolve.max_new_tokens, where="merge.evolve")
+        writing = GenerationOptions(self.evolve.max_new_tokens, where="merge.evolve")
         rewards: dict[str, list[float]] = {name: [] for name in self.tasks}
         prompt_batches = batches(prompts, self.runtime.device_batch_size)
         for number, answer in answers(prompt_batches, writing, model, self.tokenizer):
@@ -68,7 +68,7 @@ class Fitness:
         return rows[part * self.evolve.items : (part + 1) * self.evolve.items]
 
     def _prompt(self, number: int, row: Conversation) -> Prompt:
-        text, ids = rendered(row.asks(), self.tokenizer, row.where, row.tools)
+        text, ids = rendered(row.prompt_turns(), self.tokenizer, row.where, row.tools)
         room = self.context - self.evolve.max_new_tokens
         if len(ids) > room:
             raise DataError(f"{row.where}: {len(ids)} tokens leave no room for an answer; allowed: {room}")

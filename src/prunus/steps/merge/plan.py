@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from math import prod
 
-from prunus.costs import Around, Cost
+from prunus.costs import Cost, CostContext
 from prunus.errors import RecipeError, ShapeError
 from prunus.graph.hub import Hub
 from prunus.graph.steps import Given, Step
@@ -50,7 +50,7 @@ def check_fitness(evolve: EvolveConfig, reported: Collection[str], has_template:
     evolve.check_public(place)
     if not has_template:
         raise RecipeError(f"{place}.tasks: conversations need a chat template, but the models' tokenizer has none")
-    with hub.may_miss():
+    with hub.tolerate_missing():
         check_not_reported(read_tasks(evolve, place), reported, evolve, place)
 
 
@@ -61,11 +61,11 @@ def given_fitness(config: MergeConfig, hub: Hub) -> dict[str, Step | Given]:
     return {"data": hub.given_sources(tuple(config.evolve.tasks.values()), "merge.evolve.tasks")}
 
 
-def cost(config: MergeConfig, shape: Shape, around: Around) -> Cost:
+def cost(config: MergeConfig, shape: Shape, context: CostContext) -> Cost:
     """Estimate one weight of every model in memory; for an evolution, all trials with answers of maximum length."""
     evolve, weights = config.evolve, shape.parameters * 4
     if not evolve.trials:
         largest = max(prod(size) for _, size in shape.tensors())
-        return Cost(memory_bytes=len(around.inputs) * 4 * largest, disk_bytes=weights)
+        return Cost(memory_bytes=len(context.inputs) * 4 * largest, disk_bytes=weights)
     tokens = (evolve.trials + evolve.finalists + 1) * len(evolve.tasks) * evolve.items * evolve.max_new_tokens
     return Cost(tokens, tokens * shape.flops_per_token(evolve.max_new_tokens), weights, 2 * weights)

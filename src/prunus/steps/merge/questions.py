@@ -43,7 +43,7 @@ def check_not_reported(
     if evolve.i_am_tuning_on_the_test_set:
         return
     for name, rows in tasks.items():
-        same = [row for row in rows if conversation_key(row.asks()) in reported]
+        same = [row for row in rows if conversation_key(row.prompt_turns()) in reported]
         if same:
             raise RecipeError(
                 f"{where}.tasks.{name}: {len(same)} of {len(rows)} conversations are also in `evaluate.tasks`, the "
@@ -59,7 +59,7 @@ def conversation_key(messages: Sequence[Mapping[str, Any]]) -> str:
 def _rows(source: ChatSource, count: int, where: str) -> list[Conversation]:
     rows = list(islice(conversations(source, where), count))
     for row in rows:
-        row.check_has("checks")
+        row.require("checks")
     if len(rows) < count:
         raise DataError(f"{where}: {source.path} has {len(rows)} conversations, expected at least {count} (2 x items)")
     return rows

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prunus.checkpoints import done_with
+from prunus.checkpoints import remove_checkpoints
 from prunus.console import Console
 from prunus.environment import as_written
 from prunus.errors import NotFiniteError
@@ -73,7 +73,7 @@ def run(config: MergeConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         copy_lineage(models[0].path, out)
     options = json.dumps(config.model_dump(mode="json", exclude_defaults=True), indent=2)
     replace_text(out / MERGED, as_written(options) + "\n")
-    done_with(out)
+    remove_checkpoints(out)
     device = device_of(runtime)
     load_model(out, device, inference_dtype(runtime, device))  # a final check that transformers loads it
     shape = ModelFolder(out).shape

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prunus.costs import Around, Cost
+from prunus.costs import Cost, CostContext
 from prunus.errors import ShapeError
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.steps.prune.config import PruneConfig
@@ -20,14 +20,14 @@ def check_cut(config: PruneConfig, teacher: Shape, target: Shape, where: str) ->
         raise ShapeError(f"{where}: nothing is cut; reduce one of {', '.join(PRUNABLE)}, or set drop_layers")
 
 
-def cost(config: PruneConfig, shape: Shape, around: Around) -> Cost:
+def cost(config: PruneConfig, shape: Shape, context: CostContext) -> Cost:
     """Estimate the cost: the weights, and passes of both models if the cut is healed or blocks are refitted."""
-    weights, heals = shape.parameters * 4, config.heals(around.teacher, shape)
+    weights, heals = shape.parameters * 4, config.heals(context.teacher, shape)
     if not heals and not config.refits_blocks:
         return Cost(disk_bytes=weights)
-    read, models = config.heal.samples * config.heal.sequence_length, (around.teacher, shape)
+    read, models = config.heal.samples * config.heal.sequence_length, (context.teacher, shape)
     blocks = shape.num_hidden_layers + 1 if config.refits_blocks else 0  # each is cut and refitted
     tokens = read * (blocks + heals)
     flops = tokens * sum(model.flops_per_token(config.heal.sequence_length) for model in models) * _HEALING_PASSES
-    streams = read * (2 * around.teacher.hidden_size + shape.hidden_size) * 4
+    streams = read * (2 * context.teacher.hidden_size + shape.hidden_size) * 4
     return Cost(tokens, flops, sum(model.parameters * 4 for model in models) + streams, weights)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prunus.costs import Around, Cost, held_bytes
+from prunus.costs import Cost, CostContext, held_bytes
 from prunus.data.questions import read_questions
 from prunus.fingerprint import fingerprint_files
 from prunus.graph.steps import Given, Step
@@ -25,7 +25,7 @@ def given_task(config: ScoreConfig) -> dict[str, Step | Given]:
     return {"task": Given(file, fingerprint_files([file]))}
 
 
-def cost(config: ScoreConfig, shape: Shape, around: Around) -> Cost:
+def cost(config: ScoreConfig, shape: Shape, context: CostContext) -> Cost:
     """Estimate the cost: passes over the calibration set, and over `layer_samples` without each block of layers."""
     per_token, tokens = shape.flops_per_token(config.sequence_length), config.samples * config.sequence_length
     backward = bool(GRADIENTS & set(config.collect))
@@ -36,5 +36,5 @@ def cost(config: ScoreConfig, shape: Shape, around: Around) -> Cost:
     if "logit_nmse" in config.collect:  # each also runs the complete model
         losses += 2 * (removals + layers * (layers + 1) // 2 - 1)
     few = min(config.layer_samples, config.samples) * config.sequence_length * losses
-    held = held_bytes(shape, around.portion(config.samples) * config.sequence_length) if backward else 0
+    held = held_bytes(shape, context.micro_batch(config.samples) * config.sequence_length) if backward else 0
     return Cost(tokens + few, (tokens * passes + few) * per_token, shape.parameters * 4 + held, 0)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from prunus import distributed
-from prunus.checkpoints import done_with
+from prunus.checkpoints import remove_checkpoints
 from prunus.console import Console
 from prunus.data.blocks import calibration_set
 from prunus.data.questions import read_questions
@@ -86,7 +86,7 @@ def run(config: ScoreConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     statistics.sums = {
         name: total.clone() for name, total in statistics.sums.items()
     }  # the checkpoint keeps each share
-    distributed.add_up(statistics.sums.values())
+    distributed.all_reduce(statistics.sums.values())
     layers: dict[str, torch.Tensor] = {}
     if any(criterion in config.collect for criterion in REMOVALS):
         few = local_batches(config.layer_samples)
@@ -96,7 +96,7 @@ def run(config: ScoreConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         check_finite(model, scores)
         _write(scores, out)
     distributed.wait()
-    done_with(out)
+    remove_checkpoints(out)
     counts = statistics.sums["counts"].tolist()
     return {"samples": int(counts[0]), "tokens": int(counts[1])}
 
@@ -201,7 +201,7 @@ def _measure(
                         context = shape.max_position_embeddings
                         wrong = [not is_correct(model, question, context) for question in questions]
                     parts = torch.tensor([sum(wrong), len(wrong)], dtype=torch.float64, device=device)
-        distributed.add_up([parts])
+        distributed.all_reduce([parts])
         value = float(parts[0] / parts[1])
         if not math.isfinite(value):
             raise not_finite(model, f"its `{criterion}` without layers {sorted(removed)}")
@@ -216,7 +216,7 @@ def _cached(measure: Measure, criterion: str, state: dict[str, torch.Tensor], ch
     def cached(removed: frozenset[int]) -> float:
         key = f"{criterion}.{'-'.join(map(str, sorted(removed)))}"
         known = torch.tensor(float(key in state))
-        distributed.add_up([known])
+        distributed.all_reduce([known])
         if known < distributed.count():  # processes save at different times, so their caches can differ
             state[key] = torch.tensor(measure(removed), dtype=torch.float64)
             checkpoint.save(state)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from prunus.costs import ACTIVATIONS, Around, Cost
+from prunus.costs import ACTIVATIONS, Cost, CostContext
 from prunus.models.shape import Shape
 from prunus.steps.targets.config import TargetsConfig
 
 
-def cost(config: TargetsConfig, shape: Shape, around: Around) -> Cost:
+def cost(config: TargetsConfig, shape: Shape, context: CostContext) -> Cost:
     """Estimate the cost as if no sequence were repeated; their number is known only after tokenising."""
     tokens = config.sequences * config.sequence_length
     kept = min(config.count, shape.vocab_size) if config.keep == "top_k" else config.count
     per_token = kept * (2 if shape.vocab_size <= 2**16 else 4) + (2 * (kept + 1) if config.keep == "top_k" else 0)
-    batch_tokens = around.portion(config.sequences) * config.sequence_length
+    batch_tokens = context.micro_batch(config.sequences) * config.sequence_length
     memory = shape.parameters * 4 + ACTIVATIONS * batch_tokens * shape.hidden_size
     return Cost(tokens, tokens * shape.flops_per_token(config.sequence_length), memory, tokens * per_token)

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from prunus import distributed
-from prunus.checkpoints import done_with
+from prunus.checkpoints import remove_checkpoints
 from prunus.console import Console
 from prunus.data.blocks import Blocks
 from prunus.data.targets import TargetWriter
@@ -24,7 +24,7 @@ from prunus.models.load import device_of, inference_dtype, load_model
 from prunus.runtime import Runtime
 from prunus.steps.targets.choose import Choice, chances, drawn, top_k
 from prunus.steps.targets.config import TargetsConfig
-from prunus.training.head import buffer, products
+from prunus.training.head import buffer, head_logits
 
 PARALLEL = True
 _ROWS = 128  # positions whose probabilities are in memory at a time
@@ -73,7 +73,7 @@ def run(config: TargetsConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     }
     distributed.wait()  # until all processes have read the metrics' inputs
     if distributed.rank() == 0:
-        done_with(out)
+        remove_checkpoints(out)
     return metrics
 
 
@@ -107,7 +107,7 @@ def _predictions(
     draws = _draws(config, numbers)
     for start in range(0, len(hidden), len(logits)):
         chunk = hidden[start : start + len(logits)]
-        products(chunk, head, logits[: len(chunk)])
+        head_logits(chunk, head, logits[: len(chunk)])
         for first in range(0, len(chunk), _ROWS):
             rows = slice(first, min(first + _ROWS, len(chunk)))
             chosen.append(_choose(logits[rows], draws[start + rows.start : start + rows.stop], config))

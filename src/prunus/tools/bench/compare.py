@@ -1,4 +1,4 @@
-"""The models of a comparison: GGUF files and folders, each started in the engine that runs all of them."""
+"""Speed comparison of models, GGUF files or folders, all run by the same engine."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from prunus.tools.bench.speed import Model, measure, prompt_of, weights_of
 def compare(
     paths: Sequence[str], config: BenchConfig, runtime: Runtime, place: Path, console: Console
 ) -> list[dict[str, Any]]:
-    """Time models side by side.
+    """Compare the speed of models.
 
     Args:
-        paths: GGUF files and models' folders; ratios are to the first.
+        paths: GGUF files and model folders; ratios are relative to the first.
         config: The options.
-        runtime: The device and the arithmetic of transformers.
-        place: A folder for the files that folders are written as.
-        console: Shows how far it is.
+        runtime: Device and precision of transformers.
+        place: A folder for the GGUF files that model folders are converted to.
+        console: Shows the progress.
 
     Raises:
-        RecipeError: A path is neither, or the engine does not take it.
+        RecipeError: A path is neither, or the engine does not support it.
         ModelError: A folder cannot be used.
     """
     files = [_file(path, config) for path in paths]
@@ -48,8 +48,8 @@ def compare(
         context = folders[path].context if path in folders else read_header(path).context
         if config.prompt_tokens + config.new_tokens >= context:
             raise RecipeError(
-                f"--prompt-tokens: {config.prompt_tokens} and --new-tokens {config.new_tokens} are no fewer than the "
-                f"{context} tokens that {named} was made for"
+                f"--prompt-tokens: {config.prompt_tokens} and --new-tokens: {config.new_tokens} exceed the context of "
+                f"{named}, {context} tokens"
             )
     if config.engine == "transformers":
         models = _in_transformers(files, runtime)
@@ -73,7 +73,7 @@ def _in_transformers(files: Sequence[Path], runtime: Runtime) -> list[Model]:
 def _in_llama_cpp(
     files: Sequence[Path], folders: Mapping[Path, ModelFolder], config: BenchConfig, place: Path
 ) -> tuple[list[Model], int]:
-    """The models, folders written as GGUF first, and the size of the smallest vocabulary."""
+    """The models, with folders converted to GGUF, and the size of the smallest vocabulary."""
     check_formats([config.format], "--format")
     context, models, sizes = config.prompt_tokens + config.new_tokens + 1, [], []
     for i, (name, path) in enumerate(zip(_names(files), files, strict=True)):
@@ -87,10 +87,10 @@ def _in_llama_cpp(
 
 
 def _file(path: str, config: BenchConfig) -> Path:
-    found = locate_runnable(path, "MODELS")
-    if found.is_file() and config.engine == "transformers":
-        raise RecipeError(f"{path}: --engine transformers takes models' folders; a GGUF file is for llama.cpp")
-    return found
+    file = locate_runnable(path, "MODELS")
+    if file.is_file() and config.engine == "transformers":
+        raise RecipeError(f"{path}: --engine transformers runs only model folders; a GGUF file needs llama.cpp")
+    return file
 
 
 def _write(folder: ModelFolder, format_name: str, file: Path) -> None:
@@ -99,7 +99,7 @@ def _write(folder: ModelFolder, format_name: str, file: Path) -> None:
 
 
 def _names(files: Sequence[Path]) -> list[str]:
-    """The last part of each path that tells it from the others."""
+    """The shortest endings of the paths that distinguish them."""
     parts = [file.parts for file in files]
     for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-count:]) for part in parts]

@@ -1,4 +1,4 @@
-"""Options of the comparison of speeds."""
+"""Options of the speed comparison."""
 
 from __future__ import annotations
 

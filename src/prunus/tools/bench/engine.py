@@ -1,4 +1,4 @@
-"""A model in transformers, in a process of its own, to be timed."""
+"""A model in transformers, timed in a child process."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunus.worker import Child, answer
+from prunus.worker import Child, serve
 
 
 class Transformers(Child):
-    """A model's folder in transformers, for as long as the context is open."""
+    """A model folder loaded by transformers in a child process, while the context is open."""
 
     def __init__(self, folder: Path, device: str, precision: str) -> None:
         super().__init__("prunus.tools.bench.engine", folder.name, folder, device, precision)
 
     def peak_bytes(self) -> int | None:
-        """The most memory of the GPU that was held; of the process where there is none."""
-        return self.ask("gpu_bytes") or super().peak_bytes()
+        """Peak memory in bytes: of the GPU if there is one, else of the process."""
+        return self.call("gpu_bytes") or super().peak_bytes()
 
 
 class Timed:
-    """The model, in the process that runs it."""
+    """The model in the child process."""
 
     def __init__(self, folder: Path, device: str, precision: str) -> None:
         from prunus.models.load import device_of, inference_dtype, load_model
@@ -32,22 +32,22 @@ class Timed:
         self.model = load_model(folder, self.device, inference_dtype(runtime, self.device)).requires_grad_(False)
 
     def speed(self, prompt: Sequence[int], count: int) -> tuple[float, float]:
-        """Seconds that it takes to read a prompt, and to write `count` tokens after it, one after the other."""
+        """Seconds to process a prompt, and to generate `count` tokens after it one by one."""
         import torch
 
         ids = torch.tensor([list(prompt)], device=self.device)
         with torch.no_grad():
             begin = self._now()
-            found = self.model(input_ids=ids, use_cache=True, logits_to_keep=1)
-            token = found.logits[:, -1:].argmax(-1)
+            output = self.model(input_ids=ids, use_cache=True, logits_to_keep=1)
+            token = output.logits[:, -1:].argmax(-1)
             read = self._now()
             for _ in range(count):
-                found = self.model(input_ids=token, past_key_values=found.past_key_values, use_cache=True)
-                token = found.logits[:, -1:].argmax(-1)
+                output = self.model(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
+                token = output.logits[:, -1:].argmax(-1)
             return read - begin, self._now() - read
 
     def gpu_bytes(self) -> int:
-        """The most memory of the GPU that was held."""
+        """Peak GPU memory in bytes; 0 without a GPU."""
         import torch
 
         return int(torch.cuda.max_memory_allocated()) if self.device.type == "cuda" else 0
@@ -61,4 +61,4 @@ class Timed:
 
 
 if __name__ == "__main__":
-    answer(Timed)
+    serve(Timed)

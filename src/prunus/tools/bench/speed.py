@@ -1,4 +1,4 @@
-"""Models timed in turn, round by round, so that what disturbs one round disturbs all of them; and their ratios.
+"""Models timed in turn, round by round, so that a disturbance affects all of them; and their ratios.
 
 R rounds
 """
@@ -15,13 +15,13 @@ import numpy as np
 
 
 class Engine(Protocol):
-    """What runs one model."""
+    """A process that runs one model."""
 
-    def ask(self, method: str, *arguments: Any) -> Any:
-        """Call a method there."""
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method in the process."""
 
     def peak_bytes(self) -> int | None:
-        """The most memory that its process held."""
+        """Peak memory of the process in bytes."""
 
     def close(self) -> None:
         """End the process."""
@@ -29,7 +29,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Model:
-    """A model to be timed: what to call it, the bytes of its weights as they are run, and how to start it."""
+    """A model to be timed: its name, the bytes of its weights in the engine, and a function that starts the engine."""
 
     name: str
     nbytes: int
@@ -43,12 +43,11 @@ def measure(
     rounds: int,
     on_round: Callable[[int], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """Time every model in turn, `rounds` times after one that does not count.
+    """Time every model in turn, `rounds` times after one warm-up round.
 
     Returns:
-        For each model its figures: `prefill` and `decode` in tokens a second, each with `value` (the median over
-        rounds), `low` and `high`; `prefill_ratio` and `decode_ratio` to the first model, of the same rounds;
-        `peak_bytes`, `nbytes`.
+        For each model: `prefill` and `decode` in tokens per second, each with `value` (the median over rounds), `low`
+        and `high`; `prefill_ratio` and `decode_ratio` to the first model in the same rounds; `peak_bytes`, `nbytes`.
     """
     seconds = np.zeros((len(models), rounds, 2))
     with ExitStack() as open_engines:
@@ -58,7 +57,7 @@ def measure(
             open_engines.callback(engines[-1].close)
         for number in range(-1, rounds):
             for i, engine in enumerate(engines):
-                timed = engine.ask("speed", list(prompt), new_tokens)
+                timed = engine.call("speed", list(prompt), new_tokens)
                 if number >= 0:
                     seconds[i, number] = timed
             on_round(number + 1)
@@ -78,12 +77,12 @@ def measure(
 
 
 def spread(values: np.ndarray) -> dict[str, float]:
-    """The median of some rounds, and the least and the most: [R]."""
+    """The median, minimum and maximum over rounds, [R]."""
     return {"value": float(np.median(values)), "low": float(values.min()), "high": float(values.max())}
 
 
 def prompt_of(count: int, vocabulary: int, seed: int) -> list[int]:
-    """Tokens drawn at random: what is read does not change how long it takes."""
+    """Random tokens: the time does not depend on the text."""
     return [int(i) for i in np.random.default_rng(seed).integers(0, vocabulary, count)]
 
 

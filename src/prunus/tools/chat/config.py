@@ -1,4 +1,4 @@
-"""Options of talking to a model."""
+"""Options of chat in the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A conversation in the terminal, with one model or with two that are asked the same."""
+"""Chat in the terminal, with one model or with two that get the same messages."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ HELP = "an empty line or Ctrl-D ends it; /reset forgets the conversation"
 
 
 def talk(voices: Sequence[Voice], config: ChatConfig, lines: Iterable[str], console: Console) -> None:
-    """Read lines, and show what each voice answers: one as it comes, two side by side.
+    """Read lines and show the models' answers: streamed for one model, side by side for two.
 
     Args:
-        voices: Who answers; each keeps a conversation of its own.
+        voices: The models; each has a separate conversation.
         config: The options.
-        lines: What is said to them, until one is empty.
+        lines: The user's messages, up to an empty one.
         console: Shows the answers.
     """
     for voice in voices:
         if not voice.chats:
-            console.say(f"{voice.name} has no chat template: it goes on from what you write")
-    told: list[list[Message]] = [_opening(config) for _ in voices]
+            console.say(f"{voice.name} has no chat template: it continues your text")
+    conversations: list[list[Message]] = [_opening(config) for _ in voices]
     for line in lines:
         if not line.strip():
             return
         if line.strip() == "/reset":
-            told = [_opening(config) for _ in voices]
+            conversations = [_opening(config) for _ in voices]
             continue
         answers = []
-        for voice, messages in zip(voices, told, strict=True):
+        for voice, messages in zip(voices, conversations, strict=True):
             messages.append({"role": "user", "content": line})
             answer = voice.reply(messages, _streamed(console) if len(voices) == 1 else lambda _: None)
             messages.append({"role": "assistant", "content": answer})

@@ -1,4 +1,4 @@
-"""Models that answer: a GGUF file in llama.cpp, a folder in transformers. Without a template they go on from a text."""
+"""Chat models: a GGUF file in llama.cpp, or a folder in transformers. Without a chat template they continue a text."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ Message = dict[str, str]
 
 
 class Voice(Protocol):
-    """Somebody who answers.
+    """A model that answers.
 
     Attributes:
-        name: What to call it.
-        chats: Whether it has a chat template; without one only the last text counts, and it goes on from there.
+        name: Its name in the terminal.
+        chats: Whether it has a chat template; without one, it continues the last text and ignores earlier ones.
     """
 
     name: str
     chats: bool
 
     def reply(self, messages: list[Message], on_text: Callable[[str], None]) -> str:
-        """Answer a conversation, telling each piece of text as it comes."""
+        """Answer a conversation, calling `on_text` with each piece of text."""
 
 
 def voice_of(path: str, config: ChatConfig, runtime: Runtime) -> Voice:
-    """Whoever answers for a GGUF file or a model's folder.
+    """Load a GGUF file or a model folder for chat.
 
     Raises:
-        ModelError: It is not there, or cannot be loaded.
+        ModelError: It does not exist, or cannot be loaded.
     """
-    found = locate_runnable(path, "MODEL")
-    return FolderVoice(found, config, runtime) if found.is_dir() else GgufVoice(found, config)
+    file = locate_runnable(path, "MODEL")
+    return FolderVoice(file, config, runtime) if file.is_dir() else GgufVoice(file, config)
 
 
 class GgufVoice:
@@ -68,7 +68,7 @@ class GgufVoice:
                     on_text(text)
             return False
 
-        asked: dict[str, Any] = {
+        request: dict[str, Any] = {
             "stream": True,
             "max_tokens": self.config.max_new_tokens,
             "temperature": self.config.temperature,
@@ -76,16 +76,16 @@ class GgufVoice:
             "seed": self.config.seed,
         }
         if self.chats:
-            self.server.handle_chat_completions({**asked, "messages": messages}, take)
+            self.server.handle_chat_completions({**request, "messages": messages}, take)
         else:
-            self.server.handle_completions({**asked, "prompt": messages[-1]["content"]}, take)
+            self.server.handle_completions({**request, "prompt": messages[-1]["content"]}, take)
         if faults:
             raise ModelError(f"{self.name}: llama.cpp does not answer: {faults[0]}")
         return "".join(parts)
 
 
 class FolderVoice:
-    """A model's folder in transformers."""
+    """A model folder in transformers."""
 
     def __init__(self, folder: Path, config: ChatConfig, runtime: Runtime) -> None:
         ModelFolder(folder).check()
@@ -103,24 +103,24 @@ class FolderVoice:
 
         parts: list[str] = []
 
-        class Told(TextStreamer):
+        class Streamer(TextStreamer):
             def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
                 parts.append(text)
                 on_text(text)
 
         _, ids = rendered(messages if self.chats else messages[-1]["content"], self.tokenizer, self.name)
-        asked = torch.tensor([ids], device=self.model.device)
-        sampled = (
+        input_ids = torch.tensor([ids], device=self.model.device)
+        sampling = (
             {"temperature": self.config.temperature, "top_p": self.config.top_p} if self.config.temperature else {}
         )
         torch.manual_seed(self.config.seed)
         self.model.generate(
-            input_ids=asked,
-            attention_mask=torch.ones_like(asked),
+            input_ids=input_ids,
+            attention_mask=torch.ones_like(input_ids),
             max_new_tokens=self.config.max_new_tokens,
-            do_sample=bool(sampled),
+            do_sample=bool(sampling),
             pad_token_id=self.tokenizer.eos_token_id,
-            streamer=Told(self.tokenizer, skip_prompt=True, skip_special_tokens=True),
-            **sampled,
+            streamer=Streamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True),
+            **sampling,
         )
         return "".join(parts)

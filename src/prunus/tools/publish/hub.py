@@ -1,4 +1,4 @@
-"""A model's folder on the hub, in one commit."""
+"""Uploading a model folder to the hub, in one commit."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from prunus.errors import HubError, RecipeError
 from prunus.keys import hide
 from prunus.licences import front_matter, licence_named
 from prunus.tools.publish.files import Choice, choose_files
-from prunus.tools.publish.look import Looked
+from prunus.tools.publish.look import ScannedFile
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd  # takes half a second
 
-_IN_MEMORY = 10 << 20  # bytes of a file that the hub may take as it is, and not by its digest
+_IN_MEMORY = 10 << 20  # files up to this many bytes may be sent to the hub directly, larger ones by digest
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """A folder made ready: where it goes, and what of it."""
+class Upload:
+    """A folder prepared for upload: its repository, and its files."""
 
     folder: Path
     repository: str
@@ -30,22 +30,22 @@ class Parcel:
 
     @property
     def nbytes(self) -> int:
-        """The size of what goes."""
-        return sum(file.size for file in self.choice.going)
+        """The size of the files in bytes."""
+        return sum(file.size for file in self.choice.uploaded)
 
 
-def make_parcel(folder: Path, repository: str) -> Parcel:
-    """Choose the files, and refuse what should not be published as it is.
+def prepare_upload(folder: Path, repository: str) -> Upload:
+    """Select the files, and refuse a folder that should not be published.
 
     Args:
-        folder: The model's.
-        repository: Such as `me/my-model`.
+        folder: The model folder.
+        repository: Its name on the hub, such as `me/my-model`.
 
     Raises:
-        RecipeError: Says everything that is in the way.
+        RecipeError: The message lists all reasons.
     """
     if not _REPOSITORY.fullmatch(repository):
-        raise RecipeError(f"--to: {repository!r} is no name on the hub; it is of the form you/your-model")
+        raise RecipeError(f"--to: {repository!r} is not a name on the hub; expected the form you/your-model")
     if not folder.is_dir():
         what = "is a file; put it into a folder with its README.md" if folder.is_file() else "there is no such folder"
         raise RecipeError(f"{folder}: {what}")
@@ -54,11 +54,11 @@ def make_parcel(folder: Path, repository: str) -> Parcel:
     except OSError as error:
         raise RecipeError(f"{error.filename or folder}: cannot be read: {error.strerror or error}") from None
     faults = [*choice.faults, *_faults_of_card(folder, repository)]
-    if not any(file.path.suffix in (".safetensors", ".gguf", ".onnx") for file in choice.going):
+    if not any(file.path.suffix in (".safetensors", ".gguf", ".onnx") for file in choice.uploaded):
         faults.append(f"{folder}: holds no model: no .safetensors, .gguf or .onnx")
     if faults:
-        raise RecipeError(f"{folder} does not go to the hub as it is:\n" + "\n".join(f"  {fault}" for fault in faults))
-    return Parcel(folder, repository, choice)
+        raise RecipeError(f"{folder} cannot be published:\n" + "\n".join(f"  {fault}" for fault in faults))
+    return Upload(folder, repository, choice)
 
 
 def _faults_of_card(folder: Path, repository: str) -> list[str]:
@@ -71,46 +71,46 @@ def _faults_of_card(folder: Path, repository: str) -> list[str]:
         return [str(error)]
     if not facts.get("license"):
         return [
-            "README.md: its YAML names no license; write `license: ...` there: the teacher's, or one of your own where "
-            "the teacher is yours"
+            "README.md: its YAML names no license; add `license: ...`: the teacher's, or your choice if the teacher is "
+            "yours"
         ]
     licence = licence_named(facts)
     name = repository.partition("/")[2]
     if not name.startswith(licence.prefix):
-        return [f"--to: {name!r}: the {licence.title} asks that its name begin with {licence.prefix!r}"]
+        return [f"--to: {name!r}: the {licence.title} requires a name that begins with {licence.prefix!r}"]
     return []
 
 
-def send(parcel: Parcel, public: bool, message: str) -> str:
-    """Make the repository where there is none, and put the files into it in one commit.
+def send(upload: Upload, public: bool, message: str) -> str:
+    """Create the repository if necessary, and upload the files in one commit.
 
     Args:
-        parcel: What goes.
-        public: Whether a repository that is made is public.
-        message: Of the commit.
+        upload: The prepared upload.
+        public: Whether a new repository is public.
+        message: The commit message.
 
     Returns:
-        The address of the commit.
+        The URL of the commit.
 
     Raises:
-        RecipeError: A file is not any more what was looked through.
-        HubError: The hub does not take them, or cannot be reached.
+        RecipeError: A file has changed since it was scanned.
+        HubError: The hub refuses the upload, or cannot be reached.
     """
     from huggingface_hub import HfApi
 
     api = HfApi(library_name="prunus")
-    files = [_operation(file, parcel.folder) for file in parcel.choice.going]
+    files = [_operation(file, upload.folder) for file in upload.choice.uploaded]
     try:
-        api.create_repo(parcel.repository, private=not public, exist_ok=True)
-        return str(api.create_commit(parcel.repository, files, commit_message=message).commit_url)
-    except Exception as error:  # no network, no token, no right to it: the hub's client says which
-        raise HubError(f"{parcel.repository}: the hub does not take it: {hide(str(error))}") from None
+        api.create_repo(upload.repository, private=not public, exist_ok=True)
+        return str(api.create_commit(upload.repository, files, commit_message=message).commit_url)
+    except Exception as error:  # no network, no token, no access: the client's message says which
+        raise HubError(f"{upload.repository}: the hub refuses the upload: {hide(str(error))}") from None
 
 
-def _operation(file: Looked, folder: Path) -> CommitOperationAdd:
-    """A file as the hub's client sends it, with the digest that it had when it was looked through.
+def _operation(file: ScannedFile, folder: Path) -> CommitOperationAdd:
+    """The upload of a file, after a check that its digest is still that of the scan.
 
-    A small file is sent from memory. The hub takes a large one only by the digest that is compared here.
+    A small file is sent from memory. The hub accepts a large one only with the digest that is compared here.
     """
     from huggingface_hub import CommitOperationAdd
 
@@ -120,5 +120,5 @@ def _operation(file: Looked, folder: Path) -> CommitOperationAdd:
     except OSError as error:
         raise RecipeError(f"{file.path}: cannot be read: {error.strerror or error}") from None
     if operation.upload_info.sha256.hex() != file.sha256:
-        raise RecipeError(f"{file.path}: has changed since it was looked through; nothing was sent")
+        raise RecipeError(f"{file.path}: has changed since it was scanned; nothing was sent")
     return operation

@@ -1,4 +1,4 @@
-"""Looking through files for keys, byte by byte and to the end, whatever their coding."""
+"""Scanning whole files for keys, in any encoding."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pathlib import Path
 from prunus.keys import KINDS, SECRET, environment_keys
 
 _PART = 1 << 20
-_OVERLAP = 8 << 10  # of one part and the next, so that no key is cut; four times the longest that is matched, in UTF-32
+_OVERLAP = 8 << 10  # bytes shared by successive parts, so that no key is split; the longest in UTF-32 has a quarter
 _TEXT = {"", ".json", ".jsonl", ".md", ".txt", ".jinja", ".yaml", ".yml", ".rst"}
-_RUN = 8  # letters in a row that are looked at in a file of numbers; no key is shorter
+_RUN = 8  # the shortest run of printable characters that is scanned in a binary file; no key is shorter
 _LETTERS = bytes(ord("a" if byte in b"\t\n\r" or 32 <= byte < 127 else " ") for byte in range(256))
 _ESCAPE = re.compile(rb"\\u00([0-7][0-9a-fA-F])")
 
 
 @dataclass(frozen=True)
-class Looked:
-    """A file that was looked through.
+class ScannedFile:
+    """A scanned file.
 
     Attributes:
         path: The file.
-        size: Its bytes.
-        sha256: Their digest, in hex: what is sent must have it.
-        faults: What was found in it, a kind and a place each; never the key itself.
+        size: Its size in bytes.
+        sha256: Its digest, in hex, which is compared again before the upload.
+        faults: The kind and line of each key in it; never the key itself.
     """
 
     path: Path
@@ -35,11 +35,11 @@ class Looked:
     faults: tuple[str, ...]
 
 
-def look_through(file: Path) -> Looked:
-    """Read a whole file, whatever it is called, and note what looks like a key.
+def scan(file: Path) -> ScannedFile:
+    """Read a whole file and report everything that looks like a key.
 
-    Keys are found in ASCII and all that begins with it (UTF-8, Latin-1), in UTF-16 and UTF-32 of either order, and in
-    JSON's escapes. So those in the metadata of safetensors and GGUF are, which stand there as text.
+    Finds keys in ASCII and its extensions (UTF-8, Latin-1), in UTF-16 and UTF-32 of either byte order, and in JSON
+    escapes; thus also in the metadata of safetensors and GGUF, which is text.
 
     Raises:
         OSError: It cannot be read.
@@ -58,7 +58,7 @@ def look_through(file: Path) -> Looked:
                 faults[f"{what} in line {lines + line}" if is_text else what] = None
             before = data[-_OVERLAP:]
             lines += data.count(b"\n", 0, len(data) - len(before))
-    return Looked(file, size, hasher.hexdigest(), tuple(faults))
+    return ScannedFile(file, size, hasher.hexdigest(), tuple(faults))
 
 
 def _found(data: bytes, is_text: bool) -> Iterator[tuple[str, int]]:
@@ -76,24 +76,24 @@ def _found(data: bytes, is_text: bool) -> Iterator[tuple[str, int]]:
 
 
 def _views(data: bytes, is_text: bool) -> Iterator[bytes]:
-    """The bytes as a key could stand in them; line ends are kept, so that lines can be counted.
+    """The versions of the bytes that are searched; line ends are kept, so that lines can be counted.
 
-    As they are; without the zeros that UTF-16 and UTF-32 put between letters; and with JSON's escapes read.
+    They are: unchanged; without the zeros that UTF-16 and UTF-32 put between letters; with JSON escapes decoded.
     """
     views = [data, data.replace(b"\0", b"")] if b"\0" in data else [data]
     for view in views if is_text else map(_texts, views):
         yield view
         if b"\\" in view:
-            yield _ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), view).replace(b"\\/", b"/")
+            yield _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), view).replace(b"\\/", b"/")
 
 
 def _texts(data: bytes) -> bytes:
-    """What in a file of numbers could be text, a line each: there is little, and it is found at the disk's speed."""
+    """The runs of printable characters in binary data, one per line."""
     letters = data.translate(_LETTERS)
-    found, start = [], letters.find(b"a" * _RUN)
+    runs, start = [], letters.find(b"a" * _RUN)
     while start >= 0:
         end = letters.find(b" ", start)
         end = len(data) if end < 0 else end
-        found.append(data[start:end])
+        runs.append(data[start:end])
         start = letters.find(b"a" * _RUN, end)
-    return b"\n".join(found)
+    return b"\n".join(runs)

@@ -1,4 +1,4 @@
-"""A student beside its teacher, both of which read the same tokens.
+"""Distillation with the teacher's forward pass in each training step (`online`).
 
 N tokens, V vocabulary
 """
@@ -21,18 +21,18 @@ from prunus.kd.vocabulary import SharedTokens
 from prunus.models.head import Head, check_head, read_head
 from prunus.runtime import Runtime
 from prunus.training.compiled import compiled
-from prunus.training.head import buffer, compute_dtype, products
-from prunus.training.objectives import Objective, counted, next_tokens
+from prunus.training.head import buffer, compute_dtype, head_logits
+from prunus.training.objectives import Objective, next_tokens, with_weight
 
 
 class Guided(Objective):
-    """A student that is held to what its frozen teacher says of every token that counts.
+    """A student trained to match its frozen teacher's predictions at every token with a weight.
 
     Args:
-        student: The model that is trained.
-        teacher: Frozen; no part of the module's parameters, and so of no checkpoint.
+        student: The trained model.
+        teacher: The frozen teacher; not among the module's parameters, and thus in no checkpoint.
         config: The options.
-        shared: The tokens that both have, where their vocabularies differ.
+        shared: The common tokens, if the vocabularies differ.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class Guided(Objective):
     ) -> None:
         super().__init__(student)
         check_head(teacher)
-        self.options, self.shared = config, shared  # `config` would be taken for a model's
-        self.outside: torch.Tensor | None = None  # the teacher's mass on what the student has no token for
+        self.options, self.shared = config, shared  # the Trainer would read `config` as a model's
+        self.outside: torch.Tensor | None = None  # the teacher's mass on tokens that the student does not have
         self.compare = divergence_of(config)
         self._guides = (Guide(teacher),)  # a tuple, which nn.Module neither trains nor saves
 
@@ -84,12 +84,12 @@ class Guided(Objective):
         position_ids: torch.Tensor | None,
         with_states: bool = False,
     ) -> tuple[torch.Tensor, BaseModelOutput, BaseModelOutput]:
-        """The loss of a portion, and what student and teacher gave for it; with all hidden states where asked."""
-        asked = {"position_ids": position_ids, "use_cache": False, "output_hidden_states": with_states}
+        """The loss of a micro-batch, and the outputs of student and teacher, with all hidden states on request."""
+        options = {"position_ids": position_ids, "use_cache": False, "output_hidden_states": with_states}
         shared, labels = self.shared, next_tokens(input_ids).flatten()
-        theirs = self.guide(input_ids=input_ids if shared is None else shared.to_teacher(input_ids), **asked)
-        ours = self.model.base_model(input_ids=input_ids, **asked)
-        chosen, (hidden, known, labels) = counted(
+        theirs = self.guide(input_ids=input_ids if shared is None else shared.to_teacher(input_ids), **options)
+        ours = self.model.base_model(input_ids=input_ids, **options)
+        chosen, (hidden, known, labels) = with_weight(
             weights,
             ours.last_hidden_state.flatten(0, 1),
             theirs.last_hidden_state.flatten(0, 1),
@@ -108,7 +108,7 @@ class Guided(Objective):
 
 
 class Guide(nn.Module):
-    """A teacher without its head, whose forward is all that is called of it."""
+    """A teacher's base model as a module whose only entry is `forward`, which sharding requires."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
@@ -116,20 +116,20 @@ class Guide(nn.Module):
 
     @torch.no_grad()
     def forward(self, **inputs: Any) -> BaseModelOutput:
-        """What the base model gives."""
+        """The base model's output."""
         return self.model.base_model(**inputs)
 
 
 class TeacherTokens(GuidedTokens):
-    """A divergence from the teacher as a `TokenLoss`; the teacher's logits exist for one chunk at a time as well.
+    """The divergence from the teacher as a `TokenLoss`; the teacher's logits, too, exist for one chunk at a time.
 
     Args:
         config: Temperature, mixture, weights.
         compare: The divergence.
         hidden: The teacher's last hidden states [N, D].
-        head: The teacher's.
-        labels: The text's next tokens [N]; -100 where there is none.
-        weights: [N], or None for all alike.
+        head: The teacher's head.
+        labels: The next tokens of the text [N]; -100 where there is none.
+        weights: Token weights [N]; None for equal weights.
     """
 
     def __init__(
@@ -152,14 +152,14 @@ class TeacherTokens(GuidedTokens):
     def begin(self, tokens: slice) -> None:
         """The teacher's logits of the chunk."""
         self.start = tokens.start
-        products(self.hidden[tokens], self.head, self.logits[: tokens.stop - tokens.start])
+        head_logits(self.hidden[tokens], self.head, self.logits[: tokens.stop - tokens.start])
 
     def divergence(self, tokens: slice, logits: torch.Tensor) -> torch.Tensor:
         """See `GuidedTokens`."""
         return self.compare(logits, self._teacher(tokens))
 
     def weights_of(self, tokens: slice) -> torch.Tensor | None:
-        """As given, times the teacher's entropy where that is asked for."""
+        """The given weights, multiplied by the teacher's entropy for `teacher_entropy`."""
         given = super().weights_of(tokens)
         if self.config.token_weights == "uniform":
             return given
