@@ -75,8 +75,6 @@ def test_scores_equal_the_papers_formula(teacher: Path, stream: Path, tmp_path: 
             means = np.array([np.mean([np.sqrt((t[part] ** 2).sum()) for t in s["heads"][layer]]) for s in seen])
             expected = np.sqrt((means**2).sum())
             np.testing.assert_allclose(actual["heads.mean"][1, layer, head].sqrt(), expected, rtol=1e-5)
-                actual["heads.mean"][1, layer, head].sqrt(), np.sqrt((means**2).sum()), rtol=1e-5
-            )
     for norm in range(2 * LAYERS + 1):
         means = np.array([np.abs(s["channels"][norm]).mean(axis=0) for s in seen])
         np.testing.assert_allclose(actual["channels.mean"][1, norm].sqrt(), np.sqrt((means**2).sum(axis=0)), rtol=1e-5)

@@ -40,11 +40,11 @@ def make_objective(
         return CachedDistillation(student, config) if config.has_teacher else CrossEntropy(student)
     if not config.compares_states:
         return Distillation(student, teacher, config, shared=shared)
-    ours, theirs = (model.config.get_text_config() for model in (student, teacher))
+    config_s, config_t = (model.config.get_text_config() for model in (student, teacher))
     kept = lineage.layers if lineage is not None else []
     basis = torch.from_numpy(lineage.basis) if lineage is not None else None
-    pairs = config.states.pairs(theirs.num_hidden_layers, ours.num_hidden_layers, kept)
-    states = StatesLoss(config.states, pairs, basis, (theirs.hidden_size, ours.hidden_size))
+    pairs = config.states.pairs(config_t.num_hidden_layers, config_s.num_hidden_layers, kept)
+    states = StatesLoss(config.states, pairs, basis, (config_t.hidden_size, config_s.hidden_size))
     return Distillation(student, teacher, config, states.to(student.device), shared)
 
 
@@ -80,10 +80,10 @@ class Distillation(Guided):
         """See `Objective`."""
         if self.distill_config.data == "student":
             input_ids, weights = sample_continuations(self.model, input_ids, self.distill_config.prompt_tokens)
-        loss, ours, theirs = self.guided(input_ids, weights, position_ids, self.states is not None)
+        loss, output_s, output_t = self.guided(input_ids, weights, position_ids, self.states is not None)
         if self.states is None:
             return loss
-        error = self.states(ours.hidden_states, theirs.hidden_states)
+        error = self.states(output_s.hidden_states, output_t.hidden_states)
         self.figures["states"] = error.detach()
         return loss + self._alpha(loss, error) * self.distill_config.states.decay_factor(progress) * error
 

@@ -56,12 +56,12 @@ class StatesLoss(nn.Module):
         """
         distances = []
         for i, j in self.pairs:
-            theirs, ours = teacher[i].detach().float(), student[j].float()
+            state_t, state_s = teacher[i].detach().float(), student[j].float()
             if self.basis is not None:
-                theirs = theirs @ self.basis
+                state_t = state_t @ self.basis
             if self.projection is not None:
-                ours = self.projection(ours)
+                state_s = self.projection(state_s)
             if self.normalize:
-                theirs, ours = (F.rms_norm(state, state.shape[-1:]) for state in (theirs, ours))
-            distances.append(self.distance(ours, theirs).mean())
+                state_t, state_s = (F.rms_norm(state, state.shape[-1:]) for state in (state_t, state_s))
+            distances.append(self.distance(state_s, state_t).mean())
         return torch.stack(distances).mean()

@@ -24,7 +24,7 @@ def load_runners(
 
     Args:
         folders: Teacher and student.
-        count: Sequences of the calibration set. The micro-batch is the largest divisor of it up to
+        count: Sequences of the calibration set. The micro-batch is its largest divisor up to
             `device_batch_size`.
         runtime: Device, precision and batch size.
     """

@@ -18,7 +18,7 @@ def batch_error(
     """The error for a micro-batch that made statistics not finite: the statistic, the sequence, the first module.
 
     Args:
-        model: The scored model, without hooks of ours.
+        model: The scored model, without hooks.
         sums: The sums of `Statistics`, at least one of them not finite.
         ids: The micro-batch, [B, S].
         batch: Its number in this process, from 1.
