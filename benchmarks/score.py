@@ -92,7 +92,7 @@ def timed(model: LlamaForCausalLM, collect: tuple[str, ...] | None, work: Callab
     """Seconds of one pass, with the statistics if any are collected."""
     shape = Shape.from_config(CONFIG, LLAMA, "benchmark")
     statistics = Statistics(shape, collect, torch.device("cpu")) if collect else None
-    with statistics.watching(model) if statistics else nullcontext():
+    with statistics.hooked(model) if statistics else nullcontext():
         start = time.perf_counter()
         work()
         if statistics:

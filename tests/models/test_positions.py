@@ -124,7 +124,7 @@ def test_yarn_added_beside_rope_parameters_is_what_a_student_keeps(tmp_path: Pat
     (teacher / "config.json").write_text(json.dumps({**config, "rope_theta": 77.0, "rope_scaling": yarn}))
     folder = ModelFolder(teacher)
     assert folder.shape.rope_types == {"yarn"}
-    with pytest.raises(ShapeError, match="rotary positions are yarn"):
+    with pytest.raises(ShapeError, match="rotary position embeddings are of type yarn"):
         PruneConfig(head_dim=4).target(folder.shape, "prune")
     ids = torch.arange(3, 40)[None]
     expected = load(teacher)(ids).logits

@@ -211,7 +211,7 @@ def test_scoring_collects_what_the_students_read(plan, tmp_path: Path) -> None:
     assert config.blocks == (1, 2, 3)  # what a cut reads, and what was asked for
     assert step_of(made, "teacher score").inputs["task"].value == task
     assert cost_of(step_of(made, "teacher score"), made).tokens > 8 * 16
-    with pytest.raises(PrunusError, match="task: missing; `accuracy` needs questions to ask"):
+    with pytest.raises(PrunusError, match="task: missing; `accuracy` needs a file of questions"):
         plan(students=students)
     task.write_text(json.dumps({"query": "?", "choices": ["a", "b"], "gold": "A"}) + "\n")
     with pytest.raises(PrunusError, match="line 1: gold is 'A'; expected a number from 0 to 1"):

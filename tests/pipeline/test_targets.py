@@ -96,8 +96,8 @@ def test_a_student_from_scratch_needs_no_word_on_states(plan) -> None:
         ({"loss": "cross_entropy"}, "allowed: loss: forward_kl, or targets: online"),
         ({"states": "kept"}, "allowed: states: none, or targets: online"),
         ({"token_weights": "teacher_entropy"}, "allowed: token_weights: uniform, or targets: online"),
-        ({"data": "student", "prompt_tokens": 4}, "data: student needs more of it; allowed: data: corpus or teacher"),
-        ({"top_k": 8}, "top_k: 8 needs more of it; allowed: no top_k, since targets.count says how many"),
+        ({"data": "student", "prompt_tokens": 4}, "data: student needs more; allowed: data: corpus or teacher"),
+        ({"top_k": 8}, "top_k: 8 needs more; allowed: no top_k, since targets.count sets how many"),
         ({"targets": "offline"}, "distill.targets"),
     ],
 )
@@ -107,7 +107,7 @@ def test_what_needs_more_of_the_teacher_is_refused(plan, distill: dict, message:
 
 
 def test_a_cut_vocabulary_and_a_second_temperature_are_refused(plan) -> None:
-    with pytest.raises(PrunusError, match="prune.vocab_size needs more of it; allowed: the teacher's own vocabulary"):
+    with pytest.raises(PrunusError, match="prune.vocab_size needs more; allowed: the teacher's full vocabulary"):
         plan(students={"words": {"prune": {"vocab_size": 270}}})
     with pytest.raises(PrunusError, match="targets.temperature: unknown key; allowed here: keep, count"):
         plan(targets={"temperature": 2.0})

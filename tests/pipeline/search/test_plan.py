@@ -227,7 +227,7 @@ def test_bad_input_ends_before_any_work(teacher, corpus, held_out, tmp_path, cap
     short = {"found": {"prune": {"shape": "search.best"}, "distill": {"batch_size": 9}}}
     assert "less than one step" in refused(students=short, search={"ways": ["halfway"]})
     via = {"d": {"prune": {"num_hidden_layers": 2, "via": {"num_hidden_layers": 3}}}}
-    assert "say how long to distil" in refused(students=via)
+    assert "set how many tokens to distil on" in refused(students=via)
     via = {"d": {"prune": {"num_hidden_layers": 2, "via": {"num_hidden_layers": 2, "tokens": 512}}}}
     assert "give one between" in refused(students=via)
     raw = recipe_of(teacher, corpus, held_out)

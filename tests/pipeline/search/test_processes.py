@@ -49,4 +49,4 @@ def test_given_scores_say_which_layers_go(
     assert len(found["candidates"]) == 2
     unread = [*words[:-1], tmp_path / "other", "--prune.importance.layers", "lm_loss"]
     assert main([str(word) for word in unread]) == 2
-    assert "score with 'lm_loss' in `score.collect`" in capsys.readouterr().err
+    assert "add 'lm_loss' to `score.collect`" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What distillation minimises, against its parts put together by hand."""
+"""The loss of distillation, compared with its terms computed separately."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from prunus.errors import ModelError, RecipeError
 from prunus.kd.losses import cosine_distance, forward_kl, relative_error, reverse_kl
 from prunus.models.lineage import Lineage, copy_lineage, read_lineage, write_lineage
 from prunus.steps.distill.config import DistillConfig, StatesConfig
-from prunus.steps.distill.objective import Distillation, make_objective, written
+from prunus.steps.distill.objective import Distillation, make_objective, sample_continuations
 from prunus.steps.distill.states import StatesLoss
 from prunus.training.objectives import next_tokens
 from tests.tiny import load, make_model
@@ -30,20 +30,20 @@ def options(**changes: object) -> DistillConfig:
     return DistillConfig.model_validate({"tokens": 0, "states": "none", **changes})
 
 
-def test_forward_and_gradients_are_those_of_whole_logits(pair) -> None:
+def test_loss_and_gradients_equal_those_of_full_logits(pair) -> None:
     student, teacher = pair
-    wanted = forward_kl(student(IDS).logits, teacher(IDS).logits, 2.0).mean()
-    wanted.backward()
+    expected_loss = forward_kl(student(IDS).logits, teacher(IDS).logits, 2.0).mean()
+    expected_loss.backward()
     expected = {name: parameter.grad.clone() for name, parameter in student.named_parameters()}
     student.zero_grad()
     loss = make_objective(options(temperature=2.0), student, teacher, None)(IDS)
     loss.backward()
-    torch.testing.assert_close(loss, wanted)
+    torch.testing.assert_close(loss, expected_loss)
     for name, parameter in student.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name], msg=name, rtol=1e-5, atol=1e-8)
 
 
-def test_weights_entropy_and_text_mix_as_they_say(pair) -> None:
+def test_weights_entropy_and_cross_entropy_combine(pair) -> None:
     student, teacher = pair
     weights = torch.rand(2, 20)
     weights[0, :7] = 0
@@ -54,11 +54,11 @@ def test_weights_entropy_and_text_mix_as_they_say(pair) -> None:
         entropy = -(t.softmax(-1) * t.log_softmax(-1)).sum(-1)
         text = torch.nn.functional.cross_entropy(s.transpose(1, 2), next_tokens(IDS), reduction="none")
         share = weights * entropy
-        wanted = (share * (forward_kl(s, t) + 0.3 * text)).sum() / share.sum() * weights.mean()
-    assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
+        expected = (share * (forward_kl(s, t) + 0.3 * text)).sum() / share.sum() * weights.mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-def test_portions_add_up_to_the_batch(pair) -> None:
+def test_micro_batches_add_up_to_the_batch(pair) -> None:
     student, teacher = pair
     objective = make_objective(options(), student, teacher, None)
     whole = objective(IDS).item()
@@ -66,7 +66,7 @@ def test_portions_add_up_to_the_batch(pair) -> None:
     assert objective.figures["forward_kl"].item() > 0
 
 
-def test_one_huge_state_does_not_own_the_loss() -> None:
+def test_one_huge_state_does_not_dominate_the_loss() -> None:
     basis = torch.eye(32)[:, :16]
     plain, normalised = (StatesLoss(StatesConfig(normalize=way), [(0, 0)], basis, (32, 16)) for way in (False, True))
     theirs = torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(0))
@@ -88,7 +88,7 @@ def test_states_are_compared_in_the_basis_of_the_cut(pair, decay: str, share: fl
 
     objective = make_objective(config, student, teacher, Lineage([0, 3], basis))
     with torch.no_grad():
-        found = objective(IDS, progress=0.25).item()
+        actual = objective(IDS, progress=0.25).item()
         t, s = (model(IDS, output_hidden_states=True) for model in (teacher, student))
         # the stream before layers 0 and 1 of the student, which were the teacher's 0 and 3
         errors = [
@@ -98,10 +98,10 @@ def test_states_are_compared_in_the_basis_of_the_cut(pair, decay: str, share: fl
             for j, i in ((0, 0), (1, 3))
         ]
         expected = forward_kl(s.logits, t.logits).mean() + 2.0 * share * sum(errors) / 2
-    assert found == pytest.approx(expected.item(), rel=1e-5)
+    assert actual == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_the_papers_states_are_a_late_layer_and_the_embeddings_as_large_as_the_logits(pair) -> None:
+def test_the_papers_states_are_a_late_layer_and_the_embeddings_weighted_like_the_logits(pair) -> None:
     student, teacher = pair
     student, teacher = student.float(), teacher.float()
     torch.manual_seed(0)
@@ -109,32 +109,32 @@ def test_the_papers_states_are_a_late_layer_and_the_embeddings_as_large_as_the_l
     assert isinstance(objective, Distillation)
     assert objective.states is not None
     assert objective.states.pairs == [(0, 0), (4, 2)]  # layers 3 of 4 and 1 of 2
-    found = objective(IDS, progress=0.9)
+    actual = objective(IDS, progress=0.9)
     t, s = (model(IDS, output_hidden_states=True) for model in (teacher, student))
     logits = forward_kl(s.logits, t.logits).mean()
-    assert found.item() == pytest.approx(2 * logits.item(), rel=1e-5)  # alpha makes both alike
+    assert actual.item() == pytest.approx(2 * logits.item(), rel=1e-5)  # alpha makes both terms equal
     ours = objective.states.projection(s.hidden_states[0])
     errors = [cosine_distance(ours, t.hidden_states[0]).mean()]
     errors.append(cosine_distance(objective.states.projection(s.hidden_states[2]), t.hidden_states[4]).mean())
     assert objective.figures["states"].item() == pytest.approx(torch.stack(errors).mean().item(), rel=1e-5)
-    found.backward()
+    actual.backward()
     assert objective.states.projection.weight.grad.abs().max().item() > 0
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
-def test_the_paper_s_layers_scale_and_pairs_are_checked() -> None:
+def test_the_papers_layers_scale_and_pairs_are_checked() -> None:
     paper = StatesConfig.model_validate("paper")
-    assert paper.pairs(32, 16, []) == [(0, 0), (30, 14)]  # what layers 29 and 13 give
+    assert paper.pairs(32, 16, []) == [(0, 0), (30, 14)]  # the outputs of layers 29 and 13
     assert StatesConfig(layers=("3:1",)).pairs(4, 2, []) == [(4, 2)]
-    with pytest.raises(RecipeError, match=r"distill.states.layers: 3:2 is not there.*the student's 0 to 1"):
+    with pytest.raises(RecipeError, match=r"distill.states.layers: 3:2 does not exist.*the student's 0 to 1"):
         StatesConfig(layers=("3:2",)).pairs(4, 2, [])
-    with pytest.raises(ValueError, match="'3-2' is no pair of layers"):
+    with pytest.raises(ValueError, match="'3-2' is not a pair of layers"):
         StatesConfig(layers=("3-2",))
     with pytest.raises(ValueError, match="allowed: none, kept, paper"):
         StatesConfig.model_validate("papers")
 
 
-def test_a_student_that_lost_nothing_has_no_loss(tmp_path: Path) -> None:
+def test_a_student_equal_to_its_teacher_has_no_loss(tmp_path: Path) -> None:
     teacher = load(make_model(tmp_path / "teacher"))
     whole = Lineage([0, 1, 2, 3], np.eye(32, dtype=np.float32))
     objective = make_objective(DistillConfig(tokens=0), teacher, teacher, whole)
@@ -142,7 +142,7 @@ def test_a_student_that_lost_nothing_has_no_loss(tmp_path: Path) -> None:
         assert objective(IDS).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_weight_0_and_cross_entropy_ask_for_no_states() -> None:
+def test_weight_0_and_cross_entropy_compare_no_states() -> None:
     assert DistillConfig(tokens=0).reads_lineage
     assert not options().compares_states
     assert not DistillConfig(tokens=0, loss="cross_entropy").compares_states
@@ -156,10 +156,10 @@ def test_weight_0_and_cross_entropy_ask_for_no_states() -> None:
         ({"loss": "cross_entropy", "cross_entropy_weight": 0.5}, "the loss is cross_entropy already"),
         ({"loss": "cross_entropy", "token_weights": "teacher_entropy"}, "needs a teacher"),
         ({"states": {"weight": -1}}, "must be at least 0"),
-        ({"data": "student", "loss": "cross_entropy"}, "graded by the teacher"),
+        ({"data": "student", "loss": "cross_entropy"}, "the teacher grades what the student generates"),
         (
             {"data": "student", "sequence_length": 32},
-            "prompt_tokens: 32 leaves nothing to write of sequence_length: 32",
+            "prompt_tokens: 32 leaves no tokens to generate with sequence_length: 32",
         ),
     ],
 )
@@ -168,10 +168,10 @@ def test_options_that_contradict_each_other_are_refused(changes: dict, message: 
         options(**changes)
 
 
-def test_a_student_that_writes_is_graded_on_what_it_wrote(pair) -> None:
+def test_an_on_policy_student_is_graded_on_what_it_sampled(pair) -> None:
     student, teacher = pair
     torch.manual_seed(0)
-    sequences, weights = written(student, IDS, 6)
+    sequences, weights = sample_continuations(student, IDS, 6)
     assert torch.equal(sequences[:, :6], IDS[:, :6])
     assert sequences.shape == IDS.shape
     assert not torch.equal(sequences, IDS)
@@ -179,31 +179,31 @@ def test_a_student_that_writes_is_graded_on_what_it_wrote(pair) -> None:
     assert (weights > 0).sum(dim=1).tolist() == [14, 14]
     torch.manual_seed(0)
     config = options(data="student", prompt_tokens=6, loss="reverse_kl")
-    found = make_objective(config, student, teacher, None)(IDS)
+    actual = make_objective(config, student, teacher, None)(IDS)
     with torch.no_grad():
         per_token = reverse_kl(student(sequences).logits, teacher(sequences).logits)
-    assert found.item() == pytest.approx(per_token[:, 5:-1].mean().item(), rel=1e-6)
+    assert actual.item() == pytest.approx(per_token[:, 5:-1].mean().item(), rel=1e-6)
 
 
-def test_what_a_student_writes_is_drawn_from_what_it_says(pair) -> None:
+def test_continuations_are_sampled_from_the_students_distribution(pair) -> None:
     student, _ = pair
     torch.manual_seed(0)
     many = IDS[:1].repeat(4000, 1)[:, :4]
-    sequences, _ = written(student, many, 3)
+    sequences, _ = sample_continuations(student, many, 3)
     with torch.no_grad():
-        wanted = student(many[:1, :3]).logits[0, -1].softmax(-1)
-    counted = torch.bincount(sequences[:, 3], minlength=300) / 4000
-    assert (counted - wanted).abs().max().item() < 0.03
+        expected = student(many[:1, :3]).logits[0, -1].softmax(-1)
+    frequencies = torch.bincount(sequences[:, 3], minlength=300) / 4000
+    assert (frequencies - expected).abs().max().item() < 0.03
 
 
-def test_the_teacher_is_no_part_of_the_module(pair) -> None:
+def test_the_teacher_is_not_part_of_the_module(pair) -> None:
     student, teacher = pair
     objective = make_objective(options(), student, teacher, None)
     assert {id(p) for p in objective.parameters()} == {id(p) for p in student.parameters()}
     assert objective.companions[0].model is teacher
 
 
-def test_descent_is_kept_and_handed_on(tmp_path: Path) -> None:
+def test_lineage_is_written_and_copied(tmp_path: Path) -> None:
     plain, turned, later = (tmp_path / name for name in ("plain", "turned", "later"))
     for folder in (plain, turned, later):
         folder.mkdir()
@@ -225,7 +225,7 @@ def test_descent_is_kept_and_handed_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("token_weights", ["uniform", "teacher_entropy"])
-def test_a_portion_in_which_nothing_counts_has_no_loss(pair, token_weights: str) -> None:
+def test_a_micro_batch_of_weight_0_has_no_loss(pair, token_weights: str) -> None:
     student, teacher = pair
     objective = make_objective(options(token_weights=token_weights), student, teacher, None)
     loss = objective(IDS, torch.zeros(2, 20))
@@ -234,15 +234,15 @@ def test_a_portion_in_which_nothing_counts_has_no_loss(pair, token_weights: str)
     assert all(parameter.grad.abs().max() == 0 for parameter in student.parameters())
 
 
-def test_states_of_no_layer_are_refused() -> None:
-    with pytest.raises(ValueError, match="names no pair; to compare no states say `states: none`"):
+def test_an_empty_list_of_layers_is_refused() -> None:
+    with pytest.raises(ValueError, match="names no pair; to compare no states, set `states: none`"):
         StatesConfig(layers=())
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("loss", ["forward_kl", "reverse_kl", "mse"])
-def test_terms_are_recorded_each_by_itself(pair, loss: str, weighted: bool) -> None:
-    """Unweighted, not scaled by the temperature, each over the tokens that count; the loss is their weighted sum."""
+def test_each_term_is_recorded(pair, loss: str, weighted: bool) -> None:
+    """Unweighted, not scaled by the temperature, each averaged over the weighted tokens; the loss is their sum."""
     student, teacher = pair
     weights = None
     if weighted:

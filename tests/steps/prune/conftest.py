@@ -1,4 +1,4 @@
-"""Every cut of these tests reads its tensors in several pieces, as those of real models are read."""
+"""Every cut in these tests reads its tensors in several pieces, as with real models."""
 
 import pytest
 

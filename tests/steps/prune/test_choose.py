@@ -71,12 +71,12 @@ def test_layers_go_by_what_is_measured_without_them() -> None:
 
     assert kept("lm_loss", "contiguous") == [0, 1, 4]
     assert kept("lm_loss", "single") == [0, 2, 3]
-    assert kept("logit_nmse", "single") == [1, 2, 4]  # one after the other, as they were found to go
+    assert kept("logit_nmse", "single") == [1, 2, 4]  # one after the other, in the greedy order
     importance = {"layers": "lm_loss"}
     assert layer_choices(scores, PruneConfig(importance=importance), 2) == [(2, 3), (1, 4), (1, 2), (3, 4), (0, 1)]
     single = PruneConfig(drop_layers="single", importance=importance)
     assert layer_choices(scores, single, 2) == [(1, 4), (2, 3), (1, 2), (3, 4), (0, 1)]
-    with pytest.raises(ArtifactError, match=r"hold no layers.accuracy.2; score with 'accuracy' in `score.collect`"):
+    with pytest.raises(ArtifactError, match=r"contain no layers.accuracy.2; add 'accuracy' to `score.collect`"):
         kept("accuracy", "contiguous")
 
 

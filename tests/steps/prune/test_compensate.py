@@ -1,4 +1,4 @@
-"""What a cut changes besides leaving members out: norms over dead members, scores of shorter heads, embeddings."""
+"""Factors that a cut applies: to norms over dead channels, attention scores of shorter heads, scaled embeddings."""
 
 from math import sqrt
 from typing import Any
@@ -21,7 +21,7 @@ def shape_of(model_type: str, **changes: Any) -> Shape:
 
 
 def changed(model_type: str, name: str, kept: np.ndarray = KEPT, scores: Any = None, **cut: Any) -> Any:
-    """The factor of a weight of the first layer, or of one that stands once."""
+    """The factor of a weight of the first layer, or of a weight outside the layers."""
     place = FAMILIES[model_type].place(name)
     assert place is not None
     return factor(place, shape_of(model_type), shape_of(model_type, **cut), scores or {}, kept)

@@ -37,8 +37,8 @@ def test_layers_by_number() -> None:
         ({"hidden_size": 20}, r"hidden_size: 20 is not a multiple of num_attention_heads = 8.*16 and 24"),
         ({"num_attention_heads": 6}, r"num_attention_heads: 6 heads cannot be shared by 4 KV heads .*allowed: 4, 8"),
         ({"num_attention_heads": 8, "num_key_value_heads": 2}, r"allowed: 2, 4"),
-        ({"drop_layers": (4,)}, r"layers 0 to 3, and no 4"),
-        ({"drop_layers": (0, 1, 2, 3)}, r"names all 4 layers"),
+        ({"drop_layers": (4,)}, r"drop_layers: 4; the teacher has layers 0 to 3"),
+        ({"drop_layers": (0, 1, 2, 3)}, r"lists all 4 layers"),
         ({"drop_layers": (0,), "num_hidden_layers": 2}, r"num_hidden_layers: 2, but drop_layers leaves 3 of 4"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The cut against a slow, obvious reference that knows each weight of a Llama by heart."""
+"""The cut, compared with a slow, obvious reference that lists each weight of a Llama."""
 
 import json
 from pathlib import Path
@@ -71,7 +71,7 @@ def slow_cut(teacher: Path, keep: Keep) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def biased(tmp_path_factory) -> Path:
-    """A teacher with every weight that the table knows: biases, and an LM head of its own."""
+    """A teacher with every weight of the table: with biases, and an untied LM head."""
     folder = tmp_path_factory.mktemp("biased") / "model"
     return make_model(folder, attention_bias=True, mlp_bias=True, tie_word_embeddings=False)
 
@@ -98,11 +98,11 @@ def test_a_cut_is_the_slow_cut(biased, tmp_path_factory, layers, hidden, mlp, gr
     teacher = ModelFolder(biased).shape
     config = PruneConfig(importance="random", **options)
     keep = choose({}, teacher, config.target(teacher, ""), config, None)
-    found = load_file(out / "model.safetensors")
+    actual = load_file(out / "model.safetensors")
     expected = slow_cut(biased, keep)
-    assert found.keys() == expected.keys()
+    assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
+        np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
 
 def test_keeping_everything_keeps_every_byte(teacher: Path, tmp_path: Path) -> None:
@@ -174,22 +174,22 @@ def test_pruned_heads_leave_their_difference(teacher: Path, tmp_path: Path, resi
     scores = made_scores(4, 48, 8, 32, np.random.default_rng(3))
     (tmp_path / "scores").mkdir()
     save(scores, tmp_path / "scores")
-    found = {}
+    actual = {}
     for name, value in (("plain", 0.0), ("residual", residual)):
         (tmp_path / name).mkdir()
         config = PruneConfig(num_attention_heads=4, head_residual=value)
         run(config, Inputs(teacher, tmp_path / "scores"), tmp_path / name, Runtime(), Console(quiet=True))
-        found[name] = load_file(tmp_path / name / "model.safetensors")
+        actual[name] = load_file(tmp_path / name / "model.safetensors")
     whole = load_file(teacher / "model.safetensors")
     kept = json.loads((tmp_path / "plain" / "kept.json").read_text())["per_layer"]
-    for name, weight in found["plain"].items():
+    for name, weight in actual["plain"].items():
         if "q_proj" not in name:
-            np.testing.assert_array_equal(found["residual"][name], weight)
+            np.testing.assert_array_equal(actual["residual"][name], weight)
             continue
         for i, head in enumerate(kept[int(name.split(".")[2])]["heads"]):
             mine, other = (whole[name][4 * h : 4 * h + 4] for h in (head, head ^ 1))  # two heads a group
             expected = mine + residual * (mine - other)
-            np.testing.assert_allclose(found["residual"][name][4 * i : 4 * i + 4], expected, rtol=1e-5, atol=1e-7)
+            np.testing.assert_allclose(actual["residual"][name][4 * i : 4 * i + 4], expected, rtol=1e-5, atol=1e-7)
 
 
 def test_depth_cuts_whole_layers(teacher: Path, tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_scores_that_are_missing_or_anothers(teacher: Path, tmp_path: Path) -> N
     with pytest.raises(ArtifactError, match=r"no scores.safetensors"):
         run(PruneConfig(hidden_size=16), Inputs(teacher, tmp_path), out, Runtime(), Console(quiet=True))
     save(made_scores(4, 9, 8, 32, np.random.default_rng(0)), tmp_path)
-    with pytest.raises(ArtifactError, match="scores another model"):
+    with pytest.raises(ArtifactError, match="contains the scores of another model"):
         run(PruneConfig(hidden_size=16), Inputs(teacher, tmp_path), out, Runtime(), Console(quiet=True))
 
 
@@ -272,12 +272,12 @@ def test_values_that_are_not_finite_are_named(tmp_path: Path, dtype: torch.dtype
 
 def test_rows_are_read_in_pieces_of_any_size_with_the_same_result(teacher: Path, tmp_path: Path, monkeypatch) -> None:
     options = {"hidden_size": 16, "intermediate_size": 20, "num_attention_heads": 4}
-    found = prune(teacher, tmp_path / "pieces", **options)
+    actual = prune(teacher, tmp_path / "pieces", **options)
     monkeypatch.setattr("prunus.steps.prune.cut._GAP", 1)
     jumping = prune(teacher, tmp_path / "jumping", **options)
     monkeypatch.setattr("prunus.steps.prune.cut.PIECE_BYTES", 1 << 30)
     expected = prune(teacher, tmp_path / "whole", **options)
-    for folder in (found, jumping):
+    for folder in (actual, jumping):
         assert (folder / "model.safetensors").read_bytes() == (expected / "model.safetensors").read_bytes()
 
 

@@ -1,4 +1,4 @@
-"""What a cut did, beside the same figures in float64 from whole logits, and the refusal of what is destroyed."""
+"""The check after a cut: its figures compared with float64 from full logits, and the refusal of destroyed students."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ from tests.tiny import load, make_model
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory) -> Path:
-    """A model that is as sure of what it says as a trained one."""
+    """A model whose predictions are as confident as those of a trained one."""
     folder = make_model(tmp_path_factory.mktemp("sure") / "model")
     weights = load_file(folder / "model.safetensors")
     weights["model.norm.weight"] *= 4
@@ -32,7 +32,7 @@ def teacher(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def tokens(teacher: Path, tmp_path_factory) -> Path:
-    """Text that the teacher itself would write: 20 draws of 128 tokens."""
+    """Text sampled from the teacher: 20 sequences of 128 tokens."""
     torch.manual_seed(0)
     model = load(teacher)
     written = model.generate(torch.full((20, 1), 5), do_sample=True, min_new_tokens=127, max_new_tokens=127, top_k=0)
@@ -59,14 +59,14 @@ def test_figures_are_those_of_whole_logits(teacher: Path, tokens: Path, tmp_path
     prune(teacher, tokens, tmp_path / "out", intermediate_size=20, check_samples=0)
     stream = np.fromfile(tokens / IDS, np.uint16)
     ids = stream.reshape(20, 128)[:3].astype(np.int64)
-    found = measure_damage(teacher, tmp_path / "out", ids, stream, None, Runtime())
+    actual = measure_damage(teacher, tmp_path / "out", ids, stream, None, Runtime())
     log_t, log_s = (log_softmax(folder, ids) for folder in (teacher, tmp_path / "out"))
     labels = ids[:, 1:, None]
-    assert found is not None
-    assert found.kl == pytest.approx((np.exp(log_t) * (log_t - log_s)).sum(-1).mean(), rel=1e-4)
-    assert found.nll == pytest.approx(-np.take_along_axis(log_s, labels, -1).mean(), rel=1e-5)
-    assert found.teacher_nll == pytest.approx(-np.take_along_axis(log_t, labels, -1).mean(), rel=1e-5)
-    assert found.uniform_nll == pytest.approx(np.log(300))
+    assert actual is not None
+    assert actual.kl == pytest.approx((np.exp(log_t) * (log_t - log_s)).sum(-1).mean(), rel=1e-4)
+    assert actual.nll == pytest.approx(-np.take_along_axis(log_s, labels, -1).mean(), rel=1e-5)
+    assert actual.teacher_nll == pytest.approx(-np.take_along_axis(log_t, labels, -1).mean(), rel=1e-5)
+    assert actual.uniform_nll == pytest.approx(np.log(300))
 
 
 def test_word_counts_are_those_of_the_corpus() -> None:
@@ -93,12 +93,12 @@ def test_a_cut_vocabulary_is_compared_over_the_tokens_that_are_kept(teacher: Pat
     save_file(weights, tmp_path / "out" / "model.safetensors", {"format": "pt"})
     config = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))
     (tmp_path / "out" / "config.json").write_text(json.dumps({**config, "vocab_size": len(kept)}), encoding="utf-8")
-    found = measure_damage(teacher, tmp_path / "out", ids, stream, kept, Runtime())
+    actual = measure_damage(teacher, tmp_path / "out", ids, stream, kept, Runtime())
     log_t = log_softmax(teacher, ids)[..., kept]
     log_t -= np.log(np.exp(log_t).sum(-1, keepdims=True))
     log_s = log_softmax(tmp_path / "out", np.searchsorted(kept, ids))
-    assert found is not None
-    assert found.kl == pytest.approx((np.exp(log_t) * (log_t - log_s)).sum(-1).mean(), rel=1e-4)
+    assert actual is not None
+    assert actual.kl == pytest.approx((np.exp(log_t) * (log_t - log_s)).sum(-1).mean(), rel=1e-4)
     assert measure_damage(teacher, tmp_path / "out", ids, stream, kept[:20], Runtime()) is None
 
 
@@ -125,11 +125,11 @@ def test_a_destroyed_student_is_refused_and_named(teacher: Path, tokens: Path, t
     ("nll", "teacher", "kept", "word"),
     [
         (4.0, 3.0, 0.9, None),
-        (5.5, 3.0, 0.9, "little is left"),
-        (6.9, 3.0, 0.9, "little is left"),  # worse than guessing, as deep cuts are
+        (5.5, 3.0, 0.9, "before training"),
+        (6.9, 3.0, 0.9, "before training"),  # worse than guessing, as deep cuts are
         (7.1, 3.0, 0.5, "raises"),
-        (7.1, 3.0, 0.4, "little is left"),
-        (9.0, 5.5, 0.9, "the teacher itself"),
+        (7.1, 3.0, 0.4, "before training"),
+        (9.0, 5.5, 0.9, "on this text the teacher"),
         (float("nan"), 3.0, 0.1, "raises"),
     ],
 )

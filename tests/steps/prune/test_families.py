@@ -1,4 +1,4 @@
-"""What holds for every family that has a table, and for the next one as soon as it has one."""
+"""Properties that hold for every family with a table, including those added later."""
 
 import json
 from math import prod
@@ -26,7 +26,7 @@ TYPES = list(FAMILIES)
 
 @pytest.fixture(scope="module")
 def teachers(tmp_path_factory) -> dict[str, Path]:
-    """A teacher of each family; not to be changed."""
+    """A teacher of each family; tests must not change it."""
     root = tmp_path_factory.mktemp("teachers")
     return {model_type: make_teacher(root / model_type, model_type) for model_type in TYPES}
 
@@ -87,7 +87,7 @@ def test_any_student_is_what_the_stock_classes_build(teachers, tmp_path_factory,
 
 
 def dead_members(teacher: Path, axis: str) -> tuple[dict[str, Any], dict[str, int]]:
-    """Members to kill, other ones in each layer, and the options that cut as many."""
+    """Units to set to zero, different ones in each layer, and the options that cut as many."""
     draw = np.random.default_rng(4)
     shape = ModelFolder(teacher).shape
     layers = range(shape.num_hidden_layers)
@@ -106,13 +106,13 @@ def dead_members(teacher: Path, axis: str) -> tuple[dict[str, Any], dict[str, in
     return {"kv_heads": kv, "heads": heads}, {"num_key_value_heads": shape.num_key_value_heads - 1}
 
 
-def tell_dead_heads(scores: Path, dead: list[list[int]]) -> None:
-    """Score heads without queries as nothing: they still give the mean of the values that their group shares."""
+def zero_scores_of_dead_heads(scores: Path, dead: list[list[int]]) -> None:
+    """Set the scores of heads without queries to 0: their output is not 0, but the mean of their group's values."""
     file = scores / "scores.safetensors"
-    found = load_file(file)
+    actual = load_file(file)
     for layer, heads in enumerate(dead):
-        found["heads.mean"][:, layer, heads] = 0
-    save_file(found, file)
+        actual["heads.mean"][:, layer, heads] = 0
+    save_file(actual, file)
 
 
 @pytest.mark.parametrize("axis", ["mlp", "hidden", "heads", "kv_heads", "head_dim"])
@@ -130,7 +130,7 @@ def test_cutting_what_is_dead_changes_nothing(tmp_path, model_type: str, axis: s
     kill(teacher, dead)
     scores = score(teacher, tmp_path)
     if axis == "heads":
-        tell_dead_heads(scores, dead["heads"])
+        zero_scores_of_dead_heads(scores, dead["heads"])
     out = prune(teacher, tmp_path / "out", scores, **options)
     assert ModelFolder(out).shape.parameters < ModelFolder(teacher).shape.parameters
     tolerance = 1e-11 if axis == "mlp" else 3e-5  # rescaled gains are rounded to float32
@@ -201,7 +201,7 @@ def test_depth_leaves_the_other_layers_as_they_were(teachers, tmp_path, model_ty
     [
         ("gpt2", {"hidden_size": 20}, "20 is not num_attention_heads x head_dim = 2 x 8"),
         ("gpt2", {"num_attention_heads": 2}, r"32 is not num_attention_heads x head_dim = 2 x 8"),
-        ("gpt_neox", {"head_dim": 4}, "GPT-NeoX has no head_dim of its own"),
+        ("gpt_neox", {"head_dim": 4}, "GPT-NeoX's config has no head_dim"),
         ("gemma2", {"hidden_size": 18}, "not a multiple of num_attention_heads = 4"),
         ("llama", {"head_dim": 3}, "odd"),
         ("mixtral", {"num_experts": 1}, "less than num_experts_per_tok = 2"),
@@ -218,5 +218,5 @@ def test_rotary_positions_that_cannot_be_kept(tmp_path) -> None:
     config = json.loads((teacher / "config.json").read_text())
     config["rope_parameters"] = {"rope_type": "yarn", "factor": 2.0, "rope_theta": 1e4}
     (teacher / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ShapeError, match="rotary positions are yarn"):
+    with pytest.raises(ShapeError, match="rotary position embeddings are of type yarn"):
         PruneConfig(head_dim=4).target(ModelFolder(teacher).shape, "prune")

@@ -1,4 +1,4 @@
-"""Healing against slow references, and what it must leave alone."""
+"""Healing against slow references, and weights that it must not change."""
 
 import json
 from pathlib import Path
@@ -49,8 +49,8 @@ def healed(teacher: Path, tokens: Path, out: Path, heal: dict[str, Any], **optio
         config = ScoreConfig(samples=32, sequence_length=24)
         run_score(config, ScoreInputs(teacher, tokens), scores, Runtime(), QUIET)
     out.mkdir()
-    asked = {"refit": "none", "samples": 64, "sequence_length": 24, **heal}
-    config = PruneConfig.model_validate({"method": "minitron", **options, "heal": asked})
+    heal_options = {"refit": "none", "samples": 64, "sequence_length": 24, **heal}
+    config = PruneConfig.model_validate({"method": "minitron", **options, "heal": heal_options})
     run(config, Inputs(teacher, scores, tokens), out, Runtime(), QUIET)
     return out
 
@@ -92,14 +92,14 @@ def test_a_healed_width_cut_is_nearer_to_its_teacher(
 @pytest.mark.parametrize("options", [{"hidden_size": 24, "intermediate_size": 16}, {"drop_layers": [1, 2]}])
 def test_a_refit_that_helps_is_kept_by_itself(tmp_path: Path, tokens: Path, options: dict[str, Any]) -> None:
     folder = make_teacher(tmp_path / "teacher", "llama")
-    asked = {
+    variants = {
         "plain": {},
         "auto": {"refit": "auto", "samples": 56},
         "all": {"norms": True, "refit": "all", "samples": 56},
     }
     students = {
         name: healed(folder, tokens, tmp_path / name, heal, **{"method": "auto", **options})
-        for name, heal in asked.items()
+        for name, heal in variants.items()
     }
     assert error(students["auto"], folder) < error(students["plain"], folder)
     torch.testing.assert_close(logits(students["auto"]), logits(students["all"]), rtol=0, atol=0)
@@ -111,8 +111,8 @@ def test_what_is_kept_of_the_teacher_changes_nothing(
 ) -> None:
     folder = make_teacher(tmp_path / "teacher", "llama")
     weights = []
-    for kept in (0, 40_000, 2**30):  # nothing, the first portions of a layer at most, everything
-        monkeypatch.setattr("prunus.steps.prune.activations._KEPT", kept)
+    for kept in (0, 40_000, 2**30):  # nothing, at most the first micro-batches of a layer, everything
+        monkeypatch.setattr("prunus.steps.prune.activations._CACHE_BYTES", kept)
         student = healed(folder, tokens, tmp_path / str(kept), {"norms": True, "refit": "all"}, **options)
         weights.append((student / "model.safetensors").read_bytes())
     assert weights[0] == weights[1] == weights[2]
@@ -224,9 +224,9 @@ def test_a_teacher_in_bfloat16_heals_too(tmp_path: Path, tokens: Path) -> None:
 
 @torch.no_grad()
 def test_the_block_that_goes_is_the_one_that_a_refit_makes_up_for(tmp_path: Path, tokens: Path) -> None:
-    """Against the slow way: each block cut and healed by itself, and what is left compared on the same tokens."""
+    """Compared with a slow reference: each block is cut and healed separately, and the students' KL compared."""
     teacher = make_teacher(tmp_path / "teacher", "llama")
-    asked = {"samples": 32, "sequence_length": 24}
+    calibration = {"samples": 32, "sequence_length": 24}
 
     def cut(name: str, **options: Any) -> Path:
         out = tmp_path / name
@@ -236,13 +236,13 @@ def test_the_block_that_goes_is_the_one_that_a_refit_makes_up_for(tmp_path: Path
         return out
 
     ids = torch.from_numpy(calibration_set(Tokens.open(tokens), 32, 24, 0))
-    wanted = F.log_softmax(load(teacher)(ids).logits, dim=-1)
+    expected = F.log_softmax(load(teacher)(ids).logits, dim=-1)
     losses = []
     for layer in range(4):
-        healed = cut(f"without-{layer}", drop_layers=[layer], heal={**asked, "refit": "all"})
-        found = F.log_softmax(load(healed)(ids).logits, dim=-1)
-        losses.append(float(F.kl_div(found, wanted, log_target=True, reduction="batchmean")))
-    chosen = cut("chosen", importance={"layers": "refit"}, heal={**asked, "refit": "none"})
+        healed = cut(f"without-{layer}", drop_layers=[layer], heal={**calibration, "refit": "all"})
+        actual = F.log_softmax(load(healed)(ids).logits, dim=-1)
+        losses.append(float(F.kl_div(actual, expected, log_target=True, reduction="batchmean")))
+    chosen = cut("chosen", importance={"layers": "refit"}, heal={**calibration, "refit": "none"})
     gone = set(range(4)) - set(json.loads((chosen / "kept.json").read_text())["layers"])
     assert gone == {int(np.argmin(losses))}
     plain = cut("plain", drop_layers=list(gone), heal="none")

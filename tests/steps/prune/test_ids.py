@@ -1,4 +1,4 @@
-"""Token ids in configs follow a cut of the vocabulary, and transformers then does with a student what it did before."""
+"""Token ids in configs are renumbered with a cut vocabulary, and transformers generates as before."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from transformers import GenerationConfig
 
 from prunus.errors import ModelError
-from prunus.steps.prune.ids import named_ids, renumber
+from prunus.steps.prune.ids import renumber, required_ids
 from tests.tiny import load
 
 NEW = {1: 0, 2: 1, 5: 2, 6: 3}  # token 5 is token 2 now
@@ -35,22 +35,22 @@ def test_ids_are_those_of_the_student(key: str) -> None:
 
 def test_what_a_text_must_hold_stays() -> None:
     config = {"eos_token_id": [2, 3], "pad_token_id": -1, "force_words_ids": [[[4]], [[5, 6]]], "bad_words_ids": [[7]]}
-    assert named_ids(config) == {2, 3, 4, 5, 6}
+    assert required_ids(config) == {2, 3, 4, 5, 6}
 
 
 @pytest.mark.parametrize("key", ["bad_words_ids", "forced_decoder_ids", "sequence_bias", "suppress_tokens"])
 @pytest.mark.parametrize("value", [[5, 6], [[5], 6], [[{}]], [["x", []]], [[[5]]]])
 def test_lists_of_another_form_are_refused_or_read(key: str, value: Any) -> None:
     try:
-        found = renumber({key: value}, NEW, "here")[key]
+        actual = renumber({key: value}, NEW, "here")[key]
     except ModelError as error:
         assert f"here: {key} is " in str(error)
     else:
-        assert found is None or isinstance(found, list)
+        assert actual is None or isinstance(actual, list)
 
 
 def test_generation_is_kept_from_the_same_tokens(teacher: Path) -> None:
-    """The reference: the same model, its rows moved about, generates the same text in other numbers."""
+    """The reference: the same model with permuted rows generates the same text with other ids."""
     model = load(teacher)
     order = torch.randperm(300, generator=torch.Generator().manual_seed(0))
     new = {int(old): i for i, old in enumerate(order)}
@@ -69,5 +69,5 @@ def test_generation_is_kept_from_the_same_tokens(teacher: Path) -> None:
         model.model.embed_tokens.weight.copy_(model.model.embed_tokens.weight[order].clone())
     moved = torch.tensor([[new[int(i)] for i in prompt[0]]])
     changed = GenerationConfig(**json.loads(json.dumps(renumber(config, new, "x"))))
-    found = model.generate(moved, generation_config=changed)[0].tolist()
-    assert found == [new[i] for i in expected]
+    actual = model.generate(moved, generation_config=changed)[0].tolist()
+    assert actual == [new[i] for i in expected]

@@ -1,4 +1,4 @@
-"""A cut of a real model, whose tensors are larger than what a tiny one's can show; see `real_model`."""
+"""A cut of a real model, with larger tensors than those of tiny models; see `real_model`."""
 
 from pathlib import Path
 
@@ -41,5 +41,5 @@ def test_a_real_model_in_another_basis_is_the_same_model(folder: Path, tmp_path:
     out.mkdir()
     write_tensors(out, cut(teacher.tensors, shape, shape, keep, {}, rotation))
     write_config(out, student_config(teacher.config, shape, shape, keep.layers))
-    expected, found = (logits(place).log_softmax(-1) for place in (wide, out))
-    assert (expected.exp() * (expected - found)).sum(-1).abs().max() < 1e-4
+    expected, actual = (logits(place).log_softmax(-1) for place in (wide, out))
+    assert (expected.exp() * (expected - actual)).sum(-1).abs().max() < 1e-4

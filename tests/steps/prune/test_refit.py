@@ -8,7 +8,7 @@ CPU = torch.device("cpu")
 
 
 def summed(x: torch.Tensor, y: torch.Tensor, size: torch.Tensor | None = None) -> Gram:
-    """The sums in two portions."""
+    """The sums, added in two parts."""
     gram = Gram.empty(x.shape[-1], y.shape[-1], CPU)
     for part in (slice(None, 20), slice(20, None)):
         gram.add(x[part], y[part], None if size is None else size[part])
@@ -21,8 +21,8 @@ def test_the_fit_is_ridge_regression_about_the_present_weights() -> None:
     strength = 0.1 * x.square().sum(0).mean()
     # the same as rows of a plain least-squares problem: √λ (W - W₀) = 0
     stacked = torch.cat([x, strength.sqrt() * torch.eye(6)]).double()
-    wanted = torch.cat([y, strength.sqrt() * weight.T]).double()
-    expected = torch.linalg.lstsq(stacked, wanted).solution.T
+    targets = torch.cat([y, strength.sqrt() * weight.T]).double()
+    expected = torch.linalg.lstsq(stacked, targets).solution.T
     torch.testing.assert_close(summed(x, y).fit(weight.double(), 0.1), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -50,8 +50,8 @@ def test_without_tokens_the_weights_stay() -> None:
 
 def test_the_ratio_of_the_products_is_the_best_scale() -> None:
     torch.manual_seed(0)
-    wanted, found = torch.randn(2, 7, 5), torch.randn(2, 7, 5)
-    products = scale_products(wanted, found)
+    target, values = torch.randn(2, 7, 5), torch.randn(2, 7, 5)
+    products = scale_products(target, values)
     best = float(products[0] / products[1])
-    error = {scale: float((wanted - scale * found).square().sum()) for scale in (best, best - 0.01, best + 0.01)}
+    error = {scale: float((target - scale * values).square().sum()) for scale in (best, best - 0.01, best + 0.01)}
     assert min(error, key=error.__getitem__) == best

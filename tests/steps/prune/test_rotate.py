@@ -1,4 +1,4 @@
-"""Rotated cuts: exact wherever nothing is lost, for every family that can be rotated; refused where none can."""
+"""Rotated cuts: exact if no energy is lost, for every family that can be rotated; refused for the others."""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def in_float64(folder: Path) -> Path:
 
 
 def untied(tmp_path: Path) -> Path:
-    """A GPT-2 whose head is its own."""
+    """A GPT-2 with an untied LM head."""
     folder = make_teacher(tmp_path / "tied", "gpt2")
     model = AutoModelForCausalLM.from_pretrained(folder)
     model.config.tie_word_embeddings = False
@@ -106,13 +106,13 @@ def test_the_axes_are_the_principal_ones() -> None:
 
 def test_axes_are_balanced_between_what_is_held_and_what_is_felt() -> None:
     held, felt = np.diag([4.0, 3, 2, 1, 0, 0]), np.diag([0.0, 0, 1, 5, 4, 90])  # the last two are never reached
-    found = balanced(held, felt, 1.0)
-    np.testing.assert_allclose(found, np.diag([0.4, 0.3, 0.2 + 1 / 6, 0.1 + 5 / 6, 0, 0]), atol=1e-12)
-    kept = np.abs(principal_axes(found, 2)).argmax(axis=0)
+    actual = balanced(held, felt, 1.0)
+    np.testing.assert_allclose(actual, np.diag([0.4, 0.3, 0.2 + 1 / 6, 0.1 + 5 / 6, 0, 0]), atol=1e-12)
+    kept = np.abs(principal_axes(actual, 2)).argmax(axis=0)
     assert kept.tolist() == [3, 0]
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 6)))[0]  # whatever the basis
     np.testing.assert_allclose(
-        balanced(turn @ held @ turn.T, turn @ felt @ turn.T, 1.0), turn @ found @ turn.T, atol=1e-9
+        balanced(turn @ held @ turn.T, turn @ felt @ turn.T, 1.0), turn @ actual @ turn.T, atol=1e-9
     )
     np.testing.assert_allclose(balanced(held, felt, 0.0), held / 10)
     np.testing.assert_allclose(balanced(held, np.diag([0.0, 0, 0, 0, 4, 90]), 1.0), held / 10)  # nothing to weigh

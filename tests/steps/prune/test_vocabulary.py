@@ -1,4 +1,4 @@
-"""A cut vocabulary: the tokenizer still writes every text, and what it knows it says as before."""
+"""A cut vocabulary: the tokenizer still encodes every text, and the model predicts kept tokens as before."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def byte_level() -> Tokenizer:
 
 
 def byte_fallback() -> Tokenizer:
-    """As Llama 2 has it: sentencepiece's BPE in tokenizer.json."""
+    """As in Llama 2: sentencepiece's BPE in tokenizer.json."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     fallback = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
@@ -116,7 +116,7 @@ def test_special_and_byte_tokens_always_stay(kind: str) -> None:
     assert [small.token_to_id(token) is not None for token in SPECIAL] == [True] * 3
     assert small.encode("\x07é☃").ids[0] == small.token_to_id("<s>")
     assert small.decode(small.encode("é☃").ids) == whole.decode(whole.encode("é☃").ids)
-    with pytest.raises(ShapeError, match="200 are fewer than the"):
+    with pytest.raises(ShapeError, match="200 is less than the"):
         cut(kind, 200)
 
 
@@ -185,6 +185,6 @@ def test_a_file_without_the_models_type_is_read_as_the_library_reads_it(make, tm
     kind = raw["model"].pop("type")
     (tmp_path / "tokenizer.json").write_text(json.dumps(raw))
     assert Tokenizer.from_file(str(tmp_path / "tokenizer.json")).get_vocab_size() == make().get_vocab_size()
-    found = read_tokenizer(tmp_path)
-    assert found["model"]["type"] == kind
-    assert cut_tokenizer(found, np.arange(300)) == cut_tokenizer(json.loads(make().to_str()), np.arange(300))
+    actual = read_tokenizer(tmp_path)
+    assert actual["model"]["type"] == kind
+    assert cut_tokenizer(actual, np.arange(300)) == cut_tokenizer(json.loads(make().to_str()), np.arange(300))

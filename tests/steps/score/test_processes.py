@@ -1,4 +1,4 @@
-"""Scoring by two real processes gives what one gives."""
+"""Scoring with two processes gives the same result as with one."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One pass with hooks against loops over samples, positions and members."""
+"""One pass with hooks, compared with loops over samples, positions and units."""
 
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def score(teacher: Path, stream: Path, out: Path, batch: int, **options: Any) ->
 
 
 def activations(teacher: Path, sequence: np.ndarray) -> dict[str, list[np.ndarray]]:
-    """Everything that scores are made of, for one sequence, recomputed from the layers' parts by hand."""
+    """The activations that scores are computed from, for one sequence, by hooks of this test."""
     model = load(teacher)
     seen: dict[str, list[np.ndarray]] = {"neurons": [], "heads": [], "channels": [], "stream": []}
 
@@ -62,21 +62,22 @@ def activations(teacher: Path, sequence: np.ndarray) -> dict[str, list[np.ndarra
     return seen
 
 
-def test_scores_are_the_papers_formula_spelt_out(teacher: Path, stream: Path, tmp_path: Path) -> None:
-    found = score(teacher, stream, tmp_path / "out", batch=4)
+def test_scores_equal_the_papers_formula(teacher: Path, stream: Path, tmp_path: Path) -> None:
+    actual = score(teacher, stream, tmp_path / "out", batch=4)
     blocks = Blocks(Tokens.open(stream), 16)
     drawn = np.random.default_rng(5).permutation(len(blocks))[:10]
     seen = [activations(teacher, blocks.ids(i)) for i in drawn]
     for layer in range(LAYERS):
         means = np.array([[np.mean([abs(t[i]) for t in s["neurons"][layer]]) for i in range(48)] for s in seen])
-        np.testing.assert_allclose(found["neurons.mean"][1, layer].sqrt(), np.sqrt((means**2).sum(axis=0)), rtol=1e-5)
+        np.testing.assert_allclose(actual["neurons.mean"][1, layer].sqrt(), np.sqrt((means**2).sum(axis=0)), rtol=1e-5)
         for head in range(8):
             part = slice(head * HEAD_DIM, (head + 1) * HEAD_DIM)
             means = np.array([np.mean([np.sqrt((t[part] ** 2).sum()) for t in s["heads"][layer]]) for s in seen])
-            np.testing.assert_allclose(found["heads.mean"][1, layer, head].sqrt(), np.sqrt((means**2).sum()), rtol=1e-5)
+            expected = np.sqrt((means**2).sum())
+            np.testing.assert_allclose(actual["heads.mean"][1, layer, head].sqrt(), expected, rtol=1e-5)
     for norm in range(2 * LAYERS + 1):
         means = np.array([np.abs(s["channels"][norm]).mean(axis=0) for s in seen])
-        np.testing.assert_allclose(found["channels.mean"][1, norm].sqrt(), np.sqrt((means**2).sum(axis=0)), rtol=1e-5)
+        np.testing.assert_allclose(actual["channels.mean"][1, norm].sqrt(), np.sqrt((means**2).sum(axis=0)), rtol=1e-5)
     for i in range(LAYERS + 1):
         for j in range(LAYERS + 1):
             cosines = [
@@ -84,10 +85,10 @@ def test_scores_are_the_papers_formula_spelt_out(teacher: Path, stream: Path, tm
                 for s in seen
                 for a, b in zip(s["stream"][i], s["stream"][j], strict=True)
             ]
-            assert found["cosines"][i, j].item() == pytest.approx(np.mean(cosines), abs=1e-5)
+            assert actual["cosines"][i, j].item() == pytest.approx(np.mean(cosines), abs=1e-5)
 
 
-def test_portions_do_not_matter(teacher: Path, stream: Path, tmp_path: Path) -> None:
+def test_scores_do_not_depend_on_the_micro_batch(teacher: Path, stream: Path, tmp_path: Path) -> None:
     one, all_at_once = (score(teacher, stream, tmp_path / str(n), batch=n) for n in (1, 10))
     for name in one:
         atol = 1e-4 if name.endswith("covariance") else 1e-7  # products of float32, summed in another order
@@ -103,7 +104,7 @@ def test_sums_over_batches_add_up() -> None:
 
 
 def test_gradients_are_those_of_autograd(teacher: Path, stream: Path, tmp_path: Path) -> None:
-    found = score(teacher, stream, tmp_path / "out", batch=4, collect=("mean", "gradients"))
+    actual = score(teacher, stream, tmp_path / "out", batch=4, collect=("mean", "gradients"))
     drawn = calibration_set(Tokens.open(stream), 10, 16, 5)
     totals: dict[str, torch.Tensor] = {}
     for sequence in drawn:
@@ -115,11 +116,11 @@ def test_gradients_are_those_of_autograd(teacher: Path, stream: Path, tmp_path: 
     assert len(totals) == 9
     for name, terms in totals.items():
         axis, row = name.split()
-        torch.testing.assert_close(found[f"{axis}.gradients"][:, int(row)], terms, rtol=1e-4, atol=1e-12)
+        torch.testing.assert_close(actual[f"{axis}.gradients"][:, int(row)], terms, rtol=1e-4, atol=1e-12)
 
 
 def with_gradients(model: Any, ids: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Inputs of the down and output projections and what the final norm gives, each with its gradient."""
+    """Inputs of the down and output projections and the output of the final norm, each with its gradient."""
     kept: dict[str, torch.Tensor] = {}
 
     def keep(name: str, value: torch.Tensor) -> None:
@@ -134,8 +135,8 @@ def with_gradients(model: Any, ids: torch.Tensor) -> dict[str, torch.Tensor]:
     return kept
 
 
-def test_the_covariance_is_of_what_the_norms_read(teacher: Path, stream: Path, tmp_path: Path) -> None:
-    found = score(teacher, stream, tmp_path / "out", batch=4, collect=("mean", "covariance"))["covariance"].numpy()
+def test_the_covariance_is_of_the_norms_inputs(teacher: Path, stream: Path, tmp_path: Path) -> None:
+    actual = score(teacher, stream, tmp_path / "out", batch=4, collect=("mean", "covariance"))["covariance"].numpy()
     expected = np.zeros((32, 32))
     model, seen = load(teacher), []
     norms = [n for layer in model.model.layers for n in (layer.input_layernorm, layer.post_attention_layernorm)]
@@ -147,13 +148,13 @@ def test_the_covariance_is_of_what_the_norms_read(teacher: Path, stream: Path, t
         for row in x[:, ::4].flatten(0, 1).double().numpy():  # every fourth position
             unit = row / np.sqrt(np.mean(row**2))
             expected += np.outer(unit, unit)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_gradient_covariance_is_of_gradients_by_what_the_norms_read(
+def test_the_gradient_covariance_is_of_gradients_by_the_norms_inputs(
     teacher: Path, stream: Path, tmp_path: Path
 ) -> None:
-    found = score(teacher, stream, tmp_path / "out", batch=4, collect=("gradient_covariance",))
+    actual = score(teacher, stream, tmp_path / "out", batch=4, collect=("gradient_covariance",))
     expected, model, seen = np.zeros((32, 32)), load(teacher), []
     norms = [n for layer in model.model.layers for n in (layer.input_layernorm, layer.post_attention_layernorm)]
     for norm in [*norms, model.model.norm]:
@@ -165,10 +166,10 @@ def test_the_gradient_covariance_is_of_gradients_by_what_the_norms_read(
         size = x.detach().double().square().mean(dim=-1, keepdim=True).sqrt()
         for row in (gradient.double() * size)[:, ::4].flatten(0, 1).numpy():
             expected += np.outer(row, row)
-    np.testing.assert_allclose(found["gradient_covariance"], expected, rtol=1e-3, atol=1e-5 * expected.max())
+    np.testing.assert_allclose(actual["gradient_covariance"], expected, rtol=1e-3, atol=1e-5 * expected.max())
 
 
-def test_a_killed_run_goes_on_where_it_was(teacher: Path, stream: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_killed_run_resumes(teacher: Path, stream: Path, tmp_path: Path, monkeypatch) -> None:
     collect = ("mean", "covariance", "gradient_covariance", "lm_loss", "logit_nmse")
     expected = score(teacher, stream, tmp_path / "whole", batch=2, collect=collect)
     (tmp_path / "out").mkdir()
@@ -184,15 +185,15 @@ def test_a_killed_run_goes_on_where_it_was(teacher: Path, stream: Path, tmp_path
         patch.setattr(Statistics, "end_batch", lambda self: passes.append(1))
         run(config, Inputs(teacher, stream), tmp_path / "out", often, Console(quiet=True))
     assert not passes  # the pass was done
-    found = load_file(tmp_path / "out" / "scores.safetensors")
-    assert found.keys() == expected.keys()
+    actual = load_file(tmp_path / "out" / "scores.safetensors")
+    assert actual.keys() == expected.keys()
     for name in expected:
-        assert torch.equal(found[name], expected[name]), name
+        assert torch.equal(actual[name], expected[name]), name
     assert not (tmp_path / "out" / "checkpoints").exists()
 
 
 def killed_after(count: int) -> Any:
-    """A `Checkpoint.save` that ends the run after so many writings."""
+    """A `Checkpoint.save` that ends the run after `count` saves."""
     calls: list[int] = []
     save = Checkpoint.save
 
@@ -212,5 +213,5 @@ def test_head_norms_are_of_each_head() -> None:
     assert norms[1, 2, 1].item() == pytest.approx(values[1, 2, 4:].norm().item())
 
 
-def test_influence_of_what_changes_nothing_is_none() -> None:
+def test_block_influence_of_an_unchanged_stream_is_0() -> None:
     assert block_influence(torch.ones(4, 4), 1, 2) == 0.0

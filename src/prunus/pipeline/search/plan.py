@@ -115,7 +115,7 @@ def check_search(config: ShapeSearch, teacher: Shape, folder: Path | None, where
     for axis in config.multiples:
         if axis not in config.axes:
             raise RecipeError(f"{where}.multiples: {axis} is not among axes: {', '.join(config.axes)}")
-    if "vocab_size" in config.axes and config.prune.heal.asked:
+    if "vocab_size" in config.axes and config.prune.heal.explicit:
         raise RecipeError(f"{where}.prune.heal: a student with a cut vocabulary cannot be healed; remove it")
     if folder is None or any(limit.what == "latency" for limit in config.budget):
         return None

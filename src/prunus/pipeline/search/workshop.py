@@ -172,7 +172,7 @@ class Workshop:
         config, name = self.config, f"search/{candidate.name}"
         sizes, teacher = self.sizes(candidate), self.teacher.shape
         heal = (
-            config.prune.heal if config.prune.heal.asked else HealConfig(refit="none")
+            config.prune.heal if config.prune.heal.explicit else HealConfig(refit="none")
         )  # trying refits on each would be slow
         cut = {**sizes["prune"], "via": sizes["via"], "heal": heal, "check_samples": 0}
         options = config.prune.model_copy(update=cut)

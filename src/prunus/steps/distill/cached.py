@@ -1,6 +1,6 @@
-"""Distillation from targets that were kept: the teacher was asked before, and is nowhere in memory.
+"""Distillation from stored targets: the teacher ran beforehand and is not in memory.
 
-N tokens, R rows of a block, V vocabulary, K kept tokens
+N tokens, R rows of a block, V vocabulary, K stored tokens
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from prunus.training.objectives import Objective, next_tokens, with_weight
 
 
 class CachedDistillation(Objective):
-    """A student and what its teacher said.
+    """The loss of a student against its teacher's stored targets.
 
     Args:
         student: The model that is trained.
@@ -39,36 +39,36 @@ class CachedDistillation(Objective):
         """See `Objective`.
 
         Args:
-            input_ids: As there.
-            weights: As there.
-            position_ids: As there.
-            progress: As there.
-            target_ids: The tokens kept, [B, S, K].
-            target_log_probabilities: Of each, and last of all the rest as one, [B, S, K + 1]; None where tokens were
-                drawn.
+            input_ids: See `Objective`.
+            weights: See `Objective`.
+            position_ids: See `Objective`.
+            progress: See `Objective`.
+            target_ids: The stored tokens, [B, S, K].
+            target_log_probabilities: The log-probability of each stored token, and last that of all other tokens
+                together, [B, S, K + 1]; None if the tokens were sampled.
         """
-        assert target_ids is not None  # the sequences have them
-        ours = self.model.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False)
-        several = [ours.last_hidden_state.flatten(0, 1), next_tokens(input_ids).flatten(), target_ids.flatten(0, 1)]
+        assert target_ids is not None  # `train` adds them to every sequence
+        output = self.model.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False)
+        rows = [output.last_hidden_state.flatten(0, 1), next_tokens(input_ids).flatten(), target_ids.flatten(0, 1)]
         if target_log_probabilities is not None:
-            several.append(target_log_probabilities.flatten(0, 1))
-        chosen, (hidden, labels, *targets) = with_weight(weights, *several)
-        tokens = CachedTokens(self.options, hidden, labels, chosen, *targets)
+            rows.append(target_log_probabilities.flatten(0, 1))
+        token_weights, (hidden, labels, *targets) = with_weight(weights, *rows)
+        tokens = CachedTokens(self.options, hidden, labels, token_weights, *targets)
         loss, self.figures = mean_loss(hidden, read_head(self.model), tokens, input_ids.numel())
         return loss
 
 
 class CachedTokens(GuidedTokens):
-    """Forward KL from what was kept as a `TokenLoss`.
+    """Forward KL to the stored targets, as a `TokenLoss`.
 
     Args:
-        config: As for `GuidedTokens`.
-        like: As there.
-        labels: As there.
-        weights: As there.
-        ids: The tokens kept, [N, K].
-        log_probabilities: Of each, and last of all the rest as one, [N, K + 1]; None where tokens were drawn, each of
-            which has 1 / K.
+        config: See `GuidedTokens`.
+        like: See `GuidedTokens`.
+        labels: See `GuidedTokens`.
+        weights: See `GuidedTokens`.
+        ids: The stored tokens, [N, K].
+        log_probabilities: The log-probability of each stored token, and last that of all other tokens together,
+            [N, K + 1]; None if the tokens were sampled, so that each counts 1 / K.
     """
 
     def __init__(
@@ -94,6 +94,9 @@ class CachedTokens(GuidedTokens):
 
 
 def kept_probabilities(log_probabilities: torch.Tensor) -> torch.Tensor:
-    """Probabilities of the tokens kept, [R, K] from [R, K + 1], which with the rest sum to 1 whatever was rounded."""
+    """Probabilities of the stored tokens: log-probabilities [R, K + 1] to [R, K].
+
+    Scaled so that they and the probability of all other tokens sum to 1 despite the rounding of stored values.
+    """
     kept, rest = log_probabilities[:, :-1].exp(), log_probabilities[:, -1:].exp()
     return kept * ((1 - rest) / kept.sum(dim=-1, keepdim=True))

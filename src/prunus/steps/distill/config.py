@@ -25,7 +25,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "normalize": False,
     },
 }
-"""What `states: NAME` stands for: none, the default, and Minitron's for depth (arXiv 2407.14679, table 17)."""
+"""The presets that `states: NAME` selects; `paper` is Minitron's for depth (arXiv 2407.14679, table 17)."""
 
 
 class StatesConfig(Config):
@@ -55,7 +55,7 @@ class StatesConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _preset(cls, raw: Any) -> Any:
-        """`none`, `kept` or `paper` alone stands for its settings."""
+        """Replace the name of a preset by its options."""
         if isinstance(raw, str):
             if raw not in PRESETS:
                 raise ValueError(f"{raw!r}; allowed: {', '.join(PRESETS)}, or a mapping of options")
@@ -73,23 +73,23 @@ class StatesConfig(Config):
     @classmethod
     def _pairs(cls, layers: str | tuple[str, ...]) -> str | tuple[str, ...]:
         if not layers:
-            raise ValueError("names no pair; to compare no states say `states: none`")
+            raise ValueError("names no pair; to compare no states, set `states: none`")
         for pair in layers if isinstance(layers, tuple) else ():
             teacher, _, student = pair.partition(":")
             if not (teacher.isdecimal() and student.isdecimal()):
-                raise ValueError(f"{pair!r} is no pair of layers, TEACHER:STUDENT, such as 29:13")
+                raise ValueError(f"{pair!r} is not a pair of layers; allowed: TEACHER:STUDENT, such as 29:13")
         return layers
 
     def pairs(self, teacher: int, student: int, kept: Sequence[int]) -> list[tuple[int, int]]:
-        """Which states are compared, by number, the teacher's first; 0 is the embeddings, i what layer i - 1 gave.
+        """The pairs of states to compare, (teacher, student): 0 is the embeddings, i the output of layer i - 1.
 
         Args:
-            teacher: Its layers.
-            student: Its layers.
-            kept: The teacher's layers that the student has, for `kept`.
+            teacher: The teacher's number of layers.
+            student: The student's number of layers.
+            kept: The teacher's layers that the student has, for `layers: kept`.
 
         Raises:
-            RecipeError: A pair names a layer that is not there.
+            RecipeError: A pair names a layer that does not exist.
         """
         if self.layers == "kept":
             return [(i, j) for j, i in enumerate(kept)]
@@ -100,13 +100,13 @@ class StatesConfig(Config):
         for pair in pairs:
             if pair[0] >= teacher or pair[1] >= student:
                 raise RecipeError(
-                    f"distill.states.layers: {pair[0]}:{pair[1]} is not there; the teacher's layers are 0 to "
+                    f"distill.states.layers: {pair[0]}:{pair[1]} does not exist; the teacher's layers are 0 to "
                     f"{teacher - 1}, the student's 0 to {student - 1}"
                 )
         return [*([(0, 0)] if self.embeddings else []), *((i + 1, j + 1) for i, j in pairs)]
 
-    def share_at(self, progress: float) -> float:
-        """What is left of the weight at a point of training, 0 the start and 1 the end."""
+    def decay_factor(self, progress: float) -> float:
+        """The factor on the weight at a point of training, from 0 (start) to 1 (end)."""
         return 1 - progress if self.decay == "linear" else 1.0
 
 
@@ -135,44 +135,45 @@ class DistillConfig(GuideConfig, TrainingConfig):
 
     @property
     def runs_teacher(self) -> bool:
-        """Whether the teacher itself is asked in training."""
+        """Whether the teacher runs during training."""
         return self.has_teacher and self.targets == "online"
 
     @property
     def reads_teacher(self) -> bool:
-        """Whether it trains on what the teacher writes."""
+        """Whether it trains on text that the teacher generates."""
         return self.tokens > 0 and self.data == "teacher"
 
     @property
     def compares_states(self) -> bool:
-        """Whether states are compared."""
+        """Whether hidden states are compared."""
         return self.has_teacher and self.states.weight != 0
 
     @property
     def reads_lineage(self) -> bool:
-        """Whether it takes the student's descent to compare them."""
+        """Whether comparing states requires the student's lineage."""
         return self.compares_states and (self.states.layers == "kept" or self.states.projection == "basis")
 
     @model_validator(mode="before")
     @classmethod
-    def _no_states_kept(cls, raw: Any) -> Any:
-        """Targets that were kept hold no states, so that none are asked for unless somebody does."""
+    def _cached_without_states(cls, raw: Any) -> Any:
+        """Stored targets contain no hidden states, so `states: none` is the default with them."""
         if isinstance(raw, dict) and raw.get("targets") == "cached":
             return {"states": "none", **raw}
         return raw
 
     @model_validator(mode="after")
-    def _options_of_the_loss(self) -> DistillConfig:
-        if self.data == "student":
-            self._check_writing()
-        return self
-
-    def _check_writing(self) -> None:
-        """What a student cannot do that learns from its own writing."""
+    def _on_policy(self) -> DistillConfig:
+        """With `data: student`, refuse options that do not work on text that the student samples."""
+        if self.data != "student":
+            return self
         if not self.has_teacher or self.cross_entropy_weight:
             raise ValueError(
-                "data: student: what it writes is graded by the teacher, and nothing is learnt from the text"
+                "data: student: the teacher grades what the student generates, and the corpus gives only the prompts; "
+                "allowed: a loss with a teacher, and cross_entropy_weight: 0"
             )
         if self.sequence_length and self.prompt_tokens >= self.sequence_length:
-            room = f"sequence_length: {self.sequence_length}"
-            raise ValueError(f"prompt_tokens: {self.prompt_tokens} leaves nothing to write of {room}")
+            raise ValueError(
+                f"prompt_tokens: {self.prompt_tokens} leaves no tokens to generate with sequence_length: "
+                f"{self.sequence_length}; it must be smaller"
+            )
+        return self

@@ -1,4 +1,4 @@
-"""What a student is to minimise: the teacher's distribution, the text, and on the way there the teacher's states.
+"""The loss of distillation: the divergence from the teacher, the text's cross-entropy, and a loss on hidden states.
 
 N tokens, V vocabulary
 """
@@ -24,39 +24,39 @@ def make_objective(
     lineage: Lineage | None,
     shared: SharedTokens | None = None,
 ) -> Objective:
-    """The objective that the options ask for.
+    """Build the objective for the given options.
 
     Args:
         config: The options.
         student: The model to train.
-        teacher: Frozen; None for cross-entropy and for targets that are kept.
-        lineage: What of the teacher the student is made of, where `config.reads_lineage`.
-        shared: The tokens that both have, where their vocabularies differ.
+        teacher: The frozen teacher; None for cross-entropy and for stored targets.
+        lineage: Which parts of the teacher the student has, if `config.reads_lineage`.
+        shared: The tokens that both have, if their vocabularies differ.
 
     Raises:
-        RecipeError: States of a layer are to be compared that is not there.
+        RecipeError: A pair of `states.layers` names a layer that does not exist.
     """
     if teacher is None:
         return CachedDistillation(student, config) if config.has_teacher else CrossEntropy(student)
     if not config.compares_states:
         return Distillation(student, teacher, config, shared=shared)
-    ours, theirs = (model.config.get_text_config() for model in (student, teacher))
+    config_s, config_t = (model.config.get_text_config() for model in (student, teacher))
     kept = lineage.layers if lineage is not None else []
     basis = torch.from_numpy(lineage.basis) if lineage is not None else None
-    pairs = config.states.pairs(theirs.num_hidden_layers, ours.num_hidden_layers, kept)
-    states = StatesLoss(config.states, pairs, basis, (theirs.hidden_size, ours.hidden_size))
+    pairs = config.states.pairs(config_t.num_hidden_layers, config_s.num_hidden_layers, kept)
+    states = StatesLoss(config.states, pairs, basis, (config_t.hidden_size, config_s.hidden_size))
     return Distillation(student, teacher, config, states.to(student.device), shared)
 
 
 class Distillation(Guided):
-    """A student beside its frozen teacher, whose hidden states may be compared, and which may read what it writes.
+    """Distillation with the teacher in memory, from the corpus or from text that the student samples.
 
     Args:
         student: The model that is trained.
-        teacher: Frozen.
+        teacher: The frozen teacher.
         config: The options.
-        states: What compares hidden states, if they are.
-        shared: The tokens that both have, where their vocabularies differ.
+        states: The loss on hidden states; None if they are not compared.
+        shared: The tokens that both have, if their vocabularies differ.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Distillation(Guided):
         shared: SharedTokens | None = None,
     ) -> None:
         super().__init__(student, teacher, config, shared)
-        self.own, self.states = config, states
+        self.distill_config, self.states = config, states
 
     def forward(
         self,
@@ -78,35 +78,37 @@ class Distillation(Guided):
         progress: float = 0.0,
     ) -> torch.Tensor:
         """See `Objective`."""
-        if self.own.data == "student":
-            input_ids, weights = written(self.model, input_ids, self.own.prompt_tokens)
-        loss, ours, theirs = self.guided(input_ids, weights, position_ids, self.states is not None)
+        if self.distill_config.data == "student":
+            input_ids, weights = sample_continuations(self.model, input_ids, self.distill_config.prompt_tokens)
+        loss, output_s, output_t = self.guided(input_ids, weights, position_ids, self.states is not None)
         if self.states is None:
             return loss
-        error = self.states(ours.hidden_states, theirs.hidden_states)
+        error = self.states(output_s.hidden_states, output_t.hidden_states)
         self.figures["states"] = error.detach()
-        return loss + self._alpha(loss, error) * self.own.states.share_at(progress) * error
+        return loss + self._alpha(loss, error) * self.distill_config.states.decay_factor(progress) * error
 
     def _alpha(self, loss: torch.Tensor, error: torch.Tensor) -> torch.Tensor | float:
-        """The weight of the states' error; dynamic, α = L_logits / L_is."""
-        weight = self.own.states.weight
+        """The weight of the loss on hidden states; if dynamic, α = L_logits / L_is."""
+        weight = self.distill_config.states.weight
         return (loss / error.clamp_min(1e-12)).detach() if weight == "dynamic" else float(weight)
 
 
 @torch.no_grad()
-def written(model: PreTrainedModel, input_ids: torch.Tensor, prompt: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a student writes after the first tokens of sequences, at temperature 1, to their full length.
+def sample_continuations(
+    model: PreTrainedModel, input_ids: torch.Tensor, prompt: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sample continuations of the first tokens of sequences from the student, at temperature 1, to full length.
 
     Generalised knowledge distillation with a student's share of 1 (Agarwal et al. 2024, arXiv 2306.13649, algorithm 1);
-    no gradient flows through the writing.
+    no gradient flows through the sampling.
 
     Args:
         model: The student.
         input_ids: [B, S].
-        prompt: How many tokens of each it goes on from.
+        prompt: Number of tokens of each sequence that serve as the prompt.
 
     Returns:
-        The sequences [B, S], and their weights [B, S], of mean 1: those that predict what was written count.
+        The sequences [B, S], and weights [B, S] of mean 1: 0 except at positions that predict a sampled token.
     """
     new, training = input_ids.shape[1] - prompt, model.training
     options = GenerationConfig(

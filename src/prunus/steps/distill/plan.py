@@ -1,4 +1,4 @@
-"""Distillation as a plan sees it: what is refused before any work, and what it costs."""
+"""Planning of distillation: the checks before any work, and the cost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from prunus.training.plan import training_cost
 
 
 def check_cached(config: DistillConfig, shares_vocabulary: bool, where: str) -> None:
-    """Refuse to train on targets that were kept what needs more of the teacher than they hold.
+    """Refuse options that need more of the teacher than stored targets contain.
+
+    Args:
+        config: The options, with `targets: cached`.
+        shares_vocabulary: Whether the student has the teacher's vocabulary.
+        where: The name of the config in the recipe, such as `students.width.distill`.
 
     Raises:
         RecipeError: Names the option, and what is allowed.
@@ -21,25 +26,25 @@ def check_cached(config: DistillConfig, shares_vocabulary: bool, where: str) -> 
         f"loss: {config.loss}": (config.loss != "forward_kl", "loss: forward_kl"),
         "states": (config.states.weight != 0, "states: none"),
         f"token_weights: {config.token_weights}": (config.token_weights != "uniform", "token_weights: uniform"),
-        f"top_k: {config.top_k}": (config.top_k is not None, "no top_k, since targets.count says how many are kept"),
+        f"top_k: {config.top_k}": (config.top_k is not None, "no top_k, since targets.count sets how many are stored"),
         "data: student": (config.data == "student", "data: corpus or teacher"),
-        "prune.vocab_size": (not shares_vocabulary, "the teacher's own vocabulary"),
+        "prune.vocab_size": (not shares_vocabulary, "the teacher's full vocabulary"),
     }
-    for option, (asked, allowed) in refused.items():
-        if asked:
+    for option, (applies, allowed) in refused.items():
+        if applies:
             raise RecipeError(
-                f"{where}.targets: cached keeps a few of the teacher's probabilities, and {option} needs more of it; "
+                f"{where}.targets: cached stores only some of the teacher's probabilities, and {option} needs more; "
                 f"allowed: {allowed}, or targets: online"
             )
 
 
 def cost(config: DistillConfig, shape: Shape, context: CostContext) -> Cost:
-    """Estimate it: the student's training, and the teacher where it runs beside it."""
+    """Estimate the cost: the student's training, and the teacher's forward passes if it runs during training."""
     trained = training_cost(config, shape, context)
     if not config.runs_teacher:
         return trained
     passed = context.teacher.flops_per_token(config.sequence_length)
-    if config.data == "student":  # which reads what it writes once more to write it
+    if config.data == "student":  # sampling is one more forward pass of the student
         passed += shape.flops_per_token(config.sequence_length)
     return replace(
         trained,

@@ -1,4 +1,4 @@
-"""Hidden states of the student, held to the teacher's.
+"""The loss between hidden states of student and teacher.
 
 B batch, S sequence, H hidden of the student, D hidden of the teacher
 """
@@ -26,8 +26,8 @@ class StatesLoss(nn.Module):
 
     Args:
         config: The options.
-        pairs: Which are compared: numbers of the teacher's and of the student's.
-        basis: B [D, H], which takes the teacher's states to the student's; None where it is not known.
+        pairs: The pairs of states to compare, (teacher, student); see `StatesConfig.pairs`.
+        basis: B [D, H], which projects the teacher's states to the student's; None if it is not known.
         widths: D and H.
     """
 
@@ -48,15 +48,20 @@ class StatesLoss(nn.Module):
             self.projection.weight.data.copy_(basis)
 
     def forward(self, student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The mean over pairs and tokens, from all states of both models: [B, S, H] and [B, S, D] each."""
+        """The mean distance over pairs and tokens.
+
+        Args:
+            student: All states of the student, [B, S, H] each.
+            teacher: All states of the teacher, [B, S, D] each.
+        """
         distances = []
         for i, j in self.pairs:
-            theirs, ours = teacher[i].detach().float(), student[j].float()
+            state_t, state_s = teacher[i].detach().float(), student[j].float()
             if self.basis is not None:
-                theirs = theirs @ self.basis
+                state_t = state_t @ self.basis
             if self.projection is not None:
-                ours = self.projection(ours)
+                state_s = self.projection(state_s)
             if self.normalize:
-                theirs, ours = (F.rms_norm(state, state.shape[-1:]) for state in (theirs, ours))
-            distances.append(self.distance(ours, theirs).mean())
+                state_t, state_s = (F.rms_norm(state, state.shape[-1:]) for state in (state_t, state_s))
+            distances.append(self.distance(state_s, state_t).mean())
         return torch.stack(distances).mean()

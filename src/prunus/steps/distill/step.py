@@ -1,4 +1,4 @@
-"""The `distill` step: the student learns what the teacher says of the corpus."""
+"""The `distill` step: train the student to predict what the teacher predicts."""
 
 from __future__ import annotations
 
@@ -26,9 +26,13 @@ PARALLEL = True
 
 @dataclass(frozen=True)
 class Inputs:
-    """The folders of student and teacher, and the stream of tokens that both read.
+    """The inputs of the step.
 
-    In place of a teacher there may be targets, where the teacher has read the stream already.
+    Attributes:
+        student: The student's folder.
+        tokens: The token stream that both models read.
+        teacher: The teacher's folder, for `targets: online`.
+        targets: The folder of the teacher's stored targets for that stream, for `targets: cached`.
     """
 
     student: Path
@@ -38,27 +42,29 @@ class Inputs:
 
 
 def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
-    """Distil the teacher into the student, and write the result to `out` in the student's own type.
+    """Distil the teacher into the student, and write the result to `out` in the student's data type.
 
     Returns:
         The last loss (the sum of its terms), tokens and tokens per second, and `reload_difference`.
 
     Raises:
-        DataError: The stream does not fill one sequence.
+        DataError: The stream is shorter than one sequence.
         TrainingError: The loss is not finite.
-        ModelError: The student has tokens that the teacher has not, or states are to be compared and it was not cut
-            from this teacher.
-        RecipeError: The student is to write and its weights are shared out over processes, or states of a layer are to
-            be compared that is not there; or there is neither teacher nor targets.
+        ModelError: The student has tokens that the teacher lacks, or states are compared and the student was not
+            pruned from this teacher.
+        RecipeError: `data: student` with weights sharded over processes, `states.layers` names a layer that does not
+            exist, or both teacher and targets are missing.
     """
     if config.has_teacher and (inputs.teacher if config.runs_teacher else inputs.targets) is None:
-        wanted = "a teacher" if config.runs_teacher else "the folder that a `targets` step wrote"
-        raise RecipeError(f"distill.targets: {config.targets} needs {wanted} among its inputs")
+        required = "a teacher" if config.runs_teacher else "the folder that a `targets` step wrote"
+        raise RecipeError(f"distill.targets: {config.targets} needs {required} among its inputs")
     above = None if inputs.teacher is None else ModelFolder(inputs.teacher).shape
     config = config.with_defaults(ModelFolder(inputs.student).shape.size(above))
     device = loading_device(runtime)
     if config.data == "student" and distributed.shards_weights(runtime.shard):
-        raise RecipeError("distill.data: student: a student whose weights are shared out cannot write; without shard")
+        raise RecipeError(
+            "distill.data: student: a student with sharded weights cannot generate text; set no runtime.shard"
+        )
     lineage = None
     if config.reads_lineage and inputs.teacher is not None:
         shape = ModelFolder(inputs.teacher).shape

@@ -1,7 +1,7 @@
-"""How what a teacher says is said in its student's terms.
+"""Maps the teacher's activations to the student's coordinates.
 
-d, d' channels of teacher and student; B [d, d'] takes the teacher's residual stream to the student's: the rotation's
-Q, or the columns of the identity that a plain cut keeps
+d, d' channels of teacher and student; B [d, d'] projects the teacher's residual stream to the student's: Q of a
+rotation, or the kept columns of the identity if the cut does not rotate
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from prunus.steps.prune.rotate import Rotation
 
 @dataclass(frozen=True)
 class Bridge:
-    """How what the teacher says is said in the student's terms.
+    """Maps the teacher's activations to the student's coordinates.
 
     Attributes:
         basis: B, [d, d'], on the models' device.
-        layers: The teacher's layers that stay.
-        rows: From a weight of the table and the teacher's layer to the positions of its outputs that stay, and what the
-            cut multiplied them by.
-        scale: From a norm of the table and the teacher's layer to what the cut multiplied its gain by.
+        layers: The teacher's layers that the student has.
+        rows: Maps a module name of the family's table and a layer of the teacher to the kept indices of the module's
+            outputs, and the factors that the cut applied to them.
+        scale: Maps the name of a norm and a layer of the teacher to the factor that the cut applied to the gain.
     """
 
     basis: torch.Tensor
@@ -43,15 +43,15 @@ class Bridge:
 def make_bridge(
     teacher: Shape, target: Shape, keep: Keep, rotation: Rotation | None, scores: Scores, device: torch.device
 ) -> Bridge:
-    """The bridge that a cut leaves.
+    """Build the map for a cut.
 
     Args:
-        teacher: The shape that was cut.
-        target: The shape that is left.
-        keep: What stayed.
-        rotation: The change of basis, if there was one.
-        scores: The teacher's, by which the cut chose factors for norms.
-        device: Of the models.
+        teacher: The teacher's shape.
+        target: The student's shape.
+        keep: What the cut kept.
+        rotation: The change of basis, if the cut rotated.
+        scores: The teacher's scores, from which the cut computed factors for norms.
+        device: The models' device.
     """
     hidden = keep.shared["hidden"]
     basis = np.eye(teacher.hidden_size)[:, hidden] if rotation is None else rotation.basis

@@ -1,4 +1,4 @@
-"""The sequences of the corpus that a cut is fitted on, and the others that it is judged by."""
+"""The sequences of the corpus that weights are refitted on, and others for validation."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from prunus.data.tokens import Tokens
 from prunus.steps.prune.config import PruneConfig
 from prunus.steps.prune.heal_config import HealConfig
 
-_JUDGED = 8
+_MIN_VALIDATION = 8
 
 
-def calibration(config: HealConfig, tokens: Path, seed: int, more: int = 0) -> np.ndarray:
-    """The sequences that weights are fitted on, [N, S], and behind them so many more."""
-    return calibration_set(Tokens.open(tokens), config.samples + more, config.sequence_length, seed)
+def calibration(config: HealConfig, tokens: Path, seed: int, extra: int = 0) -> np.ndarray:
+    """The sequences that weights are fitted on, [N, S], followed by `extra` others."""
+    return calibration_set(Tokens.open(tokens), config.samples + extra, config.sequence_length, seed)
 
 
-def fitted_and_judged(config: PruneConfig, tokens: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The sequences that a cut is fitted on and others that it is judged by, [N, S] each.
+def calibration_and_validation(config: PruneConfig, tokens: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The sequences that weights are fitted on, and others for validation, [N, S] each.
 
-    A healed student is far nearer its teacher on what it was fitted on: SmolLM2's half on 12,288 tokens has a KL of
-    0.56 nats there and three times that elsewhere. Of few sequences a quarter is kept apart; of less than four none.
+    A healed student is much closer to its teacher on the sequences it was fitted on: SmolLM2's half, fitted on 12,288
+    tokens, has a KL of 0.56 nats there and three times that elsewhere. If the corpus is short, a quarter of its
+    sequences is for validation; with fewer than four sequences, none.
     """
-    judged = max(_JUDGED, config.check_samples)
-    ids = calibration(config.heal, tokens, config.seed, judged)
-    count = min(config.heal.samples, len(ids) - min(judged, len(ids) // 4))
-    return ids[:count], ids[count : count + judged]
+    validation = max(_MIN_VALIDATION, config.check_samples)
+    ids = calibration(config.heal, tokens, config.seed, validation)
+    count = min(config.heal.samples, len(ids) - min(validation, len(ids) // 4))
+    return ids[:count], ids[count : count + validation]

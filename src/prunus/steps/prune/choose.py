@@ -1,6 +1,6 @@
-"""What to keep: from scores and a target shape to the members of every axis. Pure functions on small arrays.
+"""Choose the units to keep on every axis, from scores and a target shape. Pure functions on small arrays.
 
-L layers, E experts, C members of an axis
+L layers, E experts, C units of an axis
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from prunus.steps.prune.rank import Scores, layer_losses, rank, removal_order
 
 @dataclass(frozen=True)
 class Keep:
-    """The members that stay, by the teacher's numbers, in ascending order.
+    """The units to keep, as the teacher's indices in ascending order.
 
     Attributes:
         layers: The layers.
-        shared: For each axis of the whole network, its members.
-        layered: For each axis of a layer, its members in every layer of the teacher; those of `mlp` in a mixture of
-            experts for each expert in turn.
-        partners: For each layer of the teacher, the pruned query head that each of those that stay is paired with, or
-            itself; empty where pruned heads leave nothing.
+        shared: The units of each axis that all layers share.
+        layered: The units of each axis of a layer, for every layer of the teacher; of `mlp` in a mixture of experts,
+            for every expert of every layer.
+        partners: For each layer of the teacher, the pruned query head that each kept head is paired with, or the kept
+            head itself if it has no partner; empty if `head_residual` is 0.
     """
 
     layers: list[int]
@@ -34,7 +34,7 @@ class Keep:
     partners: list[np.ndarray] = field(default_factory=list)
 
     def members(self, axis: str, layer: int | None, expert: int | None = None) -> np.ndarray:
-        """The members of `axis` that stay in `layer` of the teacher (None for a weight outside the layers)."""
+        """The kept units of `axis` in `layer` of the teacher (None for a weight outside the layers)."""
         if axis in self.shared:
             return self.shared[axis]
         members = self.layered[axis][layer or 0]
@@ -42,20 +42,20 @@ class Keep:
 
 
 def choose(scores: Scores, teacher: Shape, target: Shape, config: PruneConfig, vocabulary: np.ndarray | None) -> Keep:
-    """Choose what stays.
+    """Choose the units to keep.
 
     Args:
-        scores: The teacher's.
-        teacher: The shape that is cut.
-        target: The shape to reach.
-        config: Says how layers are chosen.
-        vocabulary: The tokens that stay; None keeps all.
+        scores: The teacher's scores.
+        teacher: The teacher's shape.
+        target: The student's shape.
+        config: The options of the cut.
+        vocabulary: The ids of the tokens to keep; None keeps all.
     """
     layers = range(teacher.num_hidden_layers)
 
     def ranked(axis: str) -> np.ndarray:
         size = RANKED[axis]
-        if getattr(teacher, size) == getattr(target, size):  # all stay, and nothing has to say which
+        if getattr(teacher, size) == getattr(target, size):  # all are kept, so no scores are needed
             return np.zeros((len(layers), getattr(teacher, size)))
         return rank(scores, axis, getattr(config.importance, axis), teacher, config.seed)
 
@@ -71,7 +71,7 @@ def choose(scores: Scores, teacher: Shape, target: Shape, config: PruneConfig, v
         if neurons.ndim == 2:
             layered["mlp"] = [[np.arange(teacher.intermediate_size)] * teacher.num_experts for _ in layers]
         layered["experts"] = [best(row, target.num_experts) for row in ranked("experts")]
-    # a rotated cut reads all channels: what stays of them is a matter of the basis
+    # a rotated cut reads all channels; its basis selects what is kept of them
     rotates = config.rotates(teacher, target)
     hidden = np.arange(teacher.hidden_size) if rotates else best(ranked("channels")[0], target.hidden_size)
     return Keep(
@@ -90,34 +90,34 @@ def choose(scores: Scores, teacher: Shape, target: Shape, config: PruneConfig, v
 
 
 def best(scores: np.ndarray, count: int) -> np.ndarray:
-    """The `count` members of highest score, ascending; of equals the first: [C] to [count]."""
+    """The indices of the `count` highest scores, ascending; of equal scores the first: [C] to [count]."""
     return np.sort(np.argsort(-scores, kind="stable")[:count])
 
 
 def best_neurons(scores: np.ndarray, count: int) -> Any:
-    """The neurons that stay in one layer: [mlp] to [count], or of each expert in turn: [E, mlp] to E times [count]."""
+    """The neurons to keep in one layer: scores [mlp] to [count], or for each expert: [E, mlp] to E times [count]."""
     return best(scores, count) if scores.ndim == 1 else [best(row, count) for row in scores]
 
 
 def best_groups(scores: np.ndarray, groups: int, count: int) -> np.ndarray:
-    """The `count` KV heads whose query heads score highest together, by the L2 norm: [heads] to [count]."""
+    """The `count` KV heads whose query heads' scores have the largest L2 norm: [heads] to [count]."""
     return best(np.linalg.norm(scores.reshape(groups, -1), axis=1), count)
 
 
 def best_heads(scores: np.ndarray, groups: int, kept: np.ndarray, per_group: int) -> np.ndarray:
-    """The `per_group` best query heads of each kept KV head: [heads] to head numbers, ascending.
+    """The `per_group` best query heads of each kept KV head: scores [heads] to head indices, ascending.
 
-    Heads are ranked inside their group, so that every group keeps as many (arXiv 2407.14679, section 2.2).
+    Heads are ranked within their group, so that all groups keep equally many (arXiv 2407.14679, section 2.2).
     """
     grouped = scores.reshape(groups, -1)
     return np.concatenate([group * grouped.shape[1] + best(grouped[group], per_group) for group in kept])
 
 
 def partners(scores: np.ndarray, groups: int, kept: np.ndarray, per_group: int) -> np.ndarray:
-    """For each head that `best_heads` gives the pruned one that it is paired with, or itself where it has none.
+    """For each head that `best_heads` returns, the pruned head that it is paired with, or itself if it has none.
 
-    With heads numbered 1, 2, ... from the best of a group on, of which K stay, head i is paired with head 2K - i + 1
-    (arXiv 2407.14679, section 2.2): the last that stays with the first that goes, and so on.
+    With heads numbered 1, 2, ... from the best of a group on, of which K are kept, head i is paired with head
+    2K - i + 1 (arXiv 2407.14679, section 2.2): the last kept head with the first pruned one, and so on.
     """
     grouped = scores.reshape(groups, -1)
     result = []
@@ -130,10 +130,10 @@ def partners(scores: np.ndarray, groups: int, kept: np.ndarray, per_group: int) 
 
 
 def rotary_pairs(head_dim: int, count: int) -> np.ndarray:
-    """The dimensions of a head that stay: the pairs (i, i + head_dim / 2) that turn fastest, `count` dimensions in all.
+    """The `count` dimensions of a head to keep: the pairs (i, i + head_dim / 2) of highest frequency.
 
-    Rotary positions turn pair i by theta^(-2i / head_dim). The first pairs keep their speeds exactly if theta becomes
-    theta^(count / head_dim); no other choice can be written into a config.
+    Rotary position embeddings rotate pair i with frequency theta^(-2i / head_dim). The first pairs keep their
+    frequencies exactly if theta becomes theta^(count / head_dim); a config can express no other choice.
     """
     if count == head_dim:
         return np.arange(head_dim)
@@ -145,12 +145,12 @@ def choose_layers(scores: Scores, layers: int, count: int, config: PruneConfig) 
     """The `count` layers to keep.
 
     Args:
-        scores: The teacher's.
-        layers: How many there are.
-        count: How many stay.
-        config: Its `drop_layers` says `contiguous`, the block whose loss costs least; `single`, the layers that cost
-            least each by itself, or by their logits one after the other; or names the layers to drop. Its
-            `importance.layers` says what a loss costs.
+        scores: The teacher's scores.
+        layers: The teacher's number of layers.
+        count: How many to keep.
+        config: `drop_layers` is `contiguous` (drop the block of least importance), `single` (drop the least important
+            layers, each ranked separately, or in the greedy order of `logit_nmse`) or the layers to drop.
+            `importance.layers` is the criterion.
     """
     drop = layers - count
     if isinstance(config.drop_layers, tuple) or not drop:
@@ -168,9 +168,10 @@ def choose_layers(scores: Scores, layers: int, count: int, config: PruneConfig) 
 
 
 def layer_choices(scores: Scores, config: PruneConfig, drop: int) -> list[tuple[int, ...]]:
-    """Layers that may go, so many at a time, each once: what `drop_layers` chooses, what it would by its other name.
+    """Sets of `drop` layers that could be dropped, without duplicates, the most promising first.
 
-    Then the other blocks, from that whose loss costs least on.
+    First the choice by `drop_layers`, then the choice by its other value (`contiguous` or `single`), then the other
+    blocks by importance, the least important first.
     """
     first, *others = blocks_by_loss(scores, config.importance, drop)
     chosen = [first, single_layers(scores, config.importance, drop)]
@@ -180,15 +181,15 @@ def layer_choices(scores: Scores, config: PruneConfig, drop: int) -> list[tuple[
 
 
 def single_layers(scores: Scores, importance: ImportanceConfig, count: int) -> tuple[int, ...]:
-    """The `count` layers that cost least each by itself, or by their logits one after the other; ascending."""
+    """The `count` least important layers, ranked separately or in the greedy order of `logit_nmse`; ascending."""
     if importance.layers == "logit_nmse":
         return tuple(sorted(removal_order(scores)[:count]))
     losses = layer_losses(scores, importance, 1)
-    stay = best(losses, len(losses) - count)
-    return tuple(np.setdiff1d(np.arange(len(losses)), stay).tolist())
+    kept = best(losses, len(losses) - count)
+    return tuple(np.setdiff1d(np.arange(len(losses)), kept).tolist())
 
 
 def blocks_by_loss(scores: Scores, importance: ImportanceConfig, length: int) -> list[tuple[int, ...]]:
-    """The contiguous blocks of so many layers, from that whose loss costs least on."""
+    """The contiguous blocks of `length` layers, the least important first."""
     order = np.argsort(layer_losses(scores, importance, length), kind="stable")
     return [tuple(range(first, first + length)) for first in order.tolist()]

@@ -1,10 +1,10 @@
-"""What a cut must change besides leaving things out, so that leaving out what is dead changes nothing.
+"""Factors that a cut applies to weights so that dropping dead units changes nothing.
 
-A norm over n members divides by the root of their mean square. Over the n' that stay, which hold the share f of the
-energy, that root is √(f n / n') times as large. Where what goes is dead (f = 1) the norm's gain makes up for it, and
-the cut is exact. Where it is not, the gain is sliced as it stands, as the papers do: making up for f then was tried and
-is worse (docs/decisions/0001-norms-of-a-cut-stream.md). Attention scores are divided by √head_dim, and Gemma multiplies
-embeddings by √hidden_size: both follow the config, and are always made up for.
+A norm over n channels divides by their root mean square. Over the n' kept channels, which hold the share f of the
+energy, the root mean square is √(f n / n') times as large. If the dropped channels are dead (f = 1), the norm's gain is
+scaled by that factor and the cut is exact. Otherwise the gain is sliced unchanged, as in the papers: scaling it by f
+was tried and is worse (docs/decisions/0001-norms-of-a-cut-stream.md). Attention scores are divided by √head_dim, and
+Gemma multiplies embeddings by √hidden_size; both change with the config and are always compensated.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from prunus.models.shape import Shape
 from prunus.steps.prune.rank import Scores
 
 DEAD = 1e-6
-"""The share of the energy that counts as none."""
+"""Channels with less than this share of the energy are dead."""
 
 
 def factor(place: Place, teacher: Shape, target: Shape, scores: Scores, kept: np.ndarray) -> float | np.ndarray:
-    """What to multiply a weight's first dimension by, 1.0 where nothing is to change.
+    """The factor on a weight along its first dimension; 1.0 if it does not change.
 
     Args:
         place: The weight.
-        teacher: The shape that is cut.
-        target: The shape that is left.
-        scores: The teacher's; without energies a norm's members count as equal.
-        kept: The positions of the first dimension that stay.
+        teacher: The teacher's shape.
+        target: The student's shape.
+        scores: The teacher's scores; without energies, gains of norms do not change.
+        kept: The kept indices of the first dimension.
 
     Returns:
-        One factor, or one for each position that stays.
+        One factor, or one for each kept index.
     """
     module = place.key.removesuffix(".weight")
     layered, shared = teacher.family.norms
@@ -46,7 +46,7 @@ def factor(place: Place, teacher: Shape, target: Shape, scores: Scores, kept: np
 
 
 def norm_factor(module: str, layer: int | None, scores: Scores, kept: np.ndarray, length: int) -> float:
-    """√(f n / n') of one norm where the kept members hold all of the energy, f = 1; otherwise 1."""
+    """√(n / n') for a norm if the kept channels hold all of the energy (f = 1); otherwise 1."""
     energies = scores.get(f"energy.{module}")
     if energies is None or len(kept) == length:
         return 1.0
@@ -56,7 +56,7 @@ def norm_factor(module: str, layer: int | None, scores: Scores, kept: np.ndarray
 
 
 def query_factor(place: Place, teacher: Shape, target: Shape) -> float | np.ndarray:
-    """√(d' / d) where the queries last pass, so that scores divided by √d' are those that were divided by √d."""
+    """√(d' / d) for the last weight that queries pass, so that q·k / √d' equals the teacher's q·k / √d; otherwise 1."""
     if teacher.head_dim == target.head_dim or teacher.family.fixed_scale:
         return 1.0
     if not teacher.family.ends_queries(place):

@@ -1,4 +1,4 @@
-"""Options of pruning, and the shape that they ask for."""
+"""Options of pruning, and the shape of the student that they define."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prunus.models.shape import PRUNABLE, Shape
 from prunus.steps.prune.heal_config import HealConfig
 
 SCALABLE_ROPES = frozenset({"default", "linear", "llama3"})
-"""Rotary positions that are a function of each pair's speed alone, and so follow a change of theta."""
+"""Rotary position embeddings that depend on each pair's frequency only, so that a change of theta can keep them."""
 
 RANKED = {
     "neurons": "intermediate_size",
@@ -20,7 +20,7 @@ RANKED = {
     "channels": "hidden_size",
     "experts": "num_experts",
 }
-"""The axes that are ranked, and what a `Shape` calls their sizes."""
+"""The axes that are ranked, with the names of their sizes in `Shape`."""
 
 Aggregation = Literal["mean", "l2", "variance"]
 
@@ -40,11 +40,11 @@ class Ranking(Config):
     @model_validator(mode="before")
     @classmethod
     def _shorthand(cls, raw: Any) -> Any:
-        """A criterion alone stands for a ranking."""
+        """Accept the name of a criterion in place of a mapping."""
         return {"criterion": raw} if isinstance(raw, str) else raw
 
     def collect(self) -> set[str]:
-        """The statistics that it is made of, by the names of `score.collect`."""
+        """The statistics that the ranking reads, by their names in `score.collect`."""
         if self.criterion == "random":
             return set()
         return {"gradients"} if self.criterion in ("taylor", "fisher") else {self.sequence}
@@ -69,7 +69,7 @@ class ImportanceConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _shorthand(cls, raw: Any) -> Any:
-        """A criterion alone stands for all axes that know it."""
+        """Accept one criterion for all axes that support it."""
         if not isinstance(raw, str):
             return raw
         axes = ("neurons", "heads", "channels", *(("experts", "layers") if raw == "random" else ()))
@@ -78,10 +78,10 @@ class ImportanceConfig(Config):
     @model_validator(mode="after")
     def _known(self) -> ImportanceConfig:
         for axis in ("heads", "channels", "experts"):
-            found = getattr(self, axis).criterion
+            criterion = getattr(self, axis).criterion
             allowed = ["activation", "random"] if axis == "experts" else ["activation", "taylor", "fisher", "random"]
-            if found not in allowed:
-                raise ValueError(f"{axis}: {found!r} ranks no {axis}; allowed: {', '.join(allowed)}")
+            if criterion not in allowed:
+                raise ValueError(f"{axis}: {criterion!r} cannot rank {axis}; allowed: {', '.join(allowed)}")
         return self
 
 
@@ -148,56 +148,54 @@ class PruneConfig(StepConfig):
         known = [size for size in PRUNABLE if size != "vocab_size"]
         for key, value in via.items():
             if key != "tokens" and key not in known:
-                raise ValueError(f"{key!r} is no size that can be cut on the way; allowed: {', '.join(known)}, tokens")
+                raise ValueError(f"{key!r} is not a size of a first cut; allowed: {', '.join(known)}, tokens")
             if value < 1:
                 raise ValueError(f"{key}: {value}; it must be at least 1")
         if via and "tokens" not in via:
-            raise ValueError("tokens: missing; say how long to distil between the two cuts")
+            raise ValueError("tokens: missing; set how many tokens to distil on between the two cuts")
         return via
 
     @model_validator(mode="after")
-    def _by_number_once(self) -> PruneConfig:
+    def _via_chooses_layers(self) -> PruneConfig:
         if self.via and isinstance(self.drop_layers, tuple):
-            raise ValueError(
-                "drop_layers: layers by number leave nothing to choose on the way; allowed with via: a rule"
-            )
+            raise ValueError("drop_layers: with via, layers cannot be listed by number; allowed: contiguous, single")
         return self
 
     @model_validator(mode="after")
-    def _blocks_alone(self) -> PruneConfig:
+    def _refit_ranks_blocks(self) -> PruneConfig:
         if self.importance.layers == "refit" and self.drop_layers == "single":
-            raise ValueError("drop_layers: single layers are not refitted one by one; allowed with `refit`: contiguous")
+            raise ValueError("drop_layers: `refit` ranks blocks, not single layers; allowed: contiguous")
         return self
 
     @property
     def refits_blocks(self) -> bool:
-        """Whether a refit of what stays says which layers go."""
+        """Whether the layers to drop are chosen by refitting the rest of the model without each block."""
         return self.importance.layers == "refit" and isinstance(self.drop_layers, str)
 
     @property
     def reads_text(self) -> bool:
-        """Whether the cut reads the corpus: to count words, to heal, or to refit what a block leaves behind."""
-        return self.vocab_size is not None or self.heal.asked or self.refits_blocks
+        """Whether the cut requires the corpus: to count tokens, to heal, or to refit without each block of layers."""
+        return self.vocab_size is not None or self.heal.explicit or self.refits_blocks
 
     @property
     def takes_text(self) -> bool:
-        """Whether the cut is given the corpus where there is one: to be read, or for the check after it."""
-        tried = self.check_samples > 0 or self.heal.refit == "auto"
-        return self.reads_text or (tried and self.init == "teacher")
+        """Whether the cut uses the corpus if there is one: as `reads_text`, or for the check or the refit by `auto`."""
+        optional = self.check_samples > 0 or self.heal.refit == "auto"
+        return self.reads_text or (optional and self.init == "teacher")
 
     @field_validator("drop_layers")
     @classmethod
     def _sorted(cls, value: str | tuple[int, ...]) -> str | tuple[int, ...]:
         if isinstance(value, tuple) and len(set(value)) != len(value):
-            raise ValueError(f"a layer is named twice in {list(value)}")
+            raise ValueError(f"a layer is listed twice in {list(value)}")
         return value if isinstance(value, str) else tuple(sorted(value))
 
     def with_defaults(self, size: Size) -> PruneConfig:
-        """The same, with what it is healed by as it suits a student of that size."""
+        """The options with the size of healing's calibration set filled in for a student of that size."""
         return self.model_copy(update={"heal": self.heal.with_defaults(size)})
 
     def first_cut(self) -> PruneConfig:
-        """The options of the first of two cuts: the same, with the sizes of `via`."""
+        """The options of the first of two cuts: the same but for the sizes, which are those of `via`."""
         sizes = {size: self.via.get(size) for size in PRUNABLE}
         return self.model_copy(update={**sizes, "via": {}})
 
@@ -205,51 +203,52 @@ class PruneConfig(StepConfig):
         """The student's shape, checked against the teacher's.
 
         Args:
-            teacher: The shape to cut from.
+            teacher: The teacher's shape.
             where: The name of this config in the recipe, such as `students.width.prune`.
 
         Raises:
-            ShapeError: A dimension is larger than the teacher's, no loader takes it, or the layers do not add up.
+            ShapeError: A dimension is larger than the teacher's, transformers cannot load the shape, or `drop_layers`
+                and `num_hidden_layers` disagree.
         """
-        wanted = {key: getattr(self, key) for key in PRUNABLE}
-        for key, value in wanted.items():
+        sizes = {key: getattr(self, key) for key in PRUNABLE}
+        for key, value in sizes.items():
             if value is not None and value > getattr(teacher, key):
                 raise ShapeError(f"{where}.{key}: {value} is more than the teacher's {getattr(teacher, key)}")
-        wanted["num_hidden_layers"] = self._layers_left(teacher.num_hidden_layers, where)
-        self._follow_heads(wanted, teacher)
-        self._follow_groups(wanted, teacher, where)
+        sizes["num_hidden_layers"] = self._remaining_layers(teacher.num_hidden_layers, where)
+        self._infer_heads(sizes, teacher)
+        self._match_groups(sizes, teacher, where)
         self._check_head_dim(teacher, where)
-        target = teacher.with_dimensions(wanted)
+        target = teacher.with_dimensions(sizes)
         target.check_loadable(where)
         if self.init == "teacher":
             self._check_method(teacher, target, where)
         return target
 
     def statistics(self, teacher: Shape, target: Shape) -> set[str]:
-        """What of the teacher's scores the cut reads: names of `score.collect`, and `cosines` and `energies`.
+        """The statistics of the teacher that the cut reads: names in `score.collect`, `cosines` and `energies`.
 
-        Empty where nothing needs scoring: random weights, chance, or layers dropped by number.
+        Empty if no scores are needed: random weights, random choices, or layers dropped by number.
         """
         if self.init == "random":
             return set()
-        wanted: set[str] = set()
+        needed: set[str] = set()
         for axis, size in RANKED.items():
             if getattr(target, size) < getattr(teacher, size):
                 if axis == "channels" and self.rotates(teacher, target):
-                    wanted |= {"covariance", "gradient_covariance"} if self.gradient_weight else {"covariance"}
+                    needed |= {"covariance", "gradient_covariance"} if self.gradient_weight else {"covariance"}
                 else:
-                    wanted |= getattr(self.importance, axis).collect()
+                    needed |= getattr(self.importance, axis).collect()
         if target.head_dim < teacher.head_dim and self.importance.heads.criterion != "random":
-            wanted.add("energies")  # which norms over heads make up for what goes
+            needed.add("energies")  # to scale the gains of norms over heads; see `compensate`
         by_score = self.importance.layers not in ("random", "refit") and isinstance(self.drop_layers, str)
         if by_score and target.num_hidden_layers < teacher.num_hidden_layers:
-            wanted.add("cosines" if self.importance.layers == "block_influence" else self.importance.layers)
-        return wanted
+            needed.add("cosines" if self.importance.layers == "block_influence" else self.importance.layers)
+        return needed
 
     def heals(self, teacher: Shape, target: Shape) -> bool:
-        """Whether the cut is healed, or a refit of it is tried, where there is text."""
+        """Whether the student is healed, or healing is tried, if there is text."""
         if self.heal.refit != "auto":
-            return self.heal.asked
+            return self.heal.explicit
         smaller = target != teacher and target.vocab_size == teacher.vocab_size
         return smaller and self.init == "teacher" and self.method != "minitron" and bool(teacher.family.feeds)
 
@@ -257,45 +256,48 @@ class PruneConfig(StepConfig):
         """Whether the residual stream is rotated before it is cut."""
         if self.init == "random" or target.hidden_size == teacher.hidden_size:
             return False
-        by_itself = _cannot_rotate(teacher) is None and self.importance.channels.criterion != "random"
-        return self.method == "rotate" or (self.method == "auto" and by_itself)
+        by_default = _cannot_rotate(teacher) is None and self.importance.channels.criterion != "random"
+        return self.method == "rotate" or (self.method == "auto" and by_default)
 
-    def _layers_left(self, layers: int, where: str) -> int:
+    def _remaining_layers(self, layers: int, where: str) -> int:
         if isinstance(self.drop_layers, str):
             return self.num_hidden_layers or layers
         outside = [layer for layer in self.drop_layers if not 0 <= layer < layers]
         if outside:
-            raise ShapeError(f"{where}.drop_layers: the teacher has layers 0 to {layers - 1}, and no {outside[0]}")
-        left = layers - len(self.drop_layers)
-        if not left:
-            raise ShapeError(f"{where}.drop_layers: names all {layers} layers; at least one must stay")
-        if self.num_hidden_layers not in (None, left):
+            raise ShapeError(f"{where}.drop_layers: {outside[0]}; the teacher has layers 0 to {layers - 1}")
+        remaining = layers - len(self.drop_layers)
+        if not remaining:
+            raise ShapeError(f"{where}.drop_layers: lists all {layers} layers; keep at least one")
+        if self.num_hidden_layers not in (None, remaining):
             raise ShapeError(
-                f"{where}.num_hidden_layers: {self.num_hidden_layers}, but drop_layers leaves {left} of {layers}"
+                f"{where}.num_hidden_layers: {self.num_hidden_layers}, but drop_layers leaves {remaining} of {layers}"
             )
-        return left
+        return remaining
 
     @staticmethod
-    def _follow_heads(wanted: dict[str, int | None], teacher: Shape) -> None:
-        """Fill in what follows: heads from a square family's hidden size, KV heads where each has one query head."""
-        hidden = wanted["hidden_size"]
-        if teacher.family.square and hidden and wanted["num_attention_heads"] is None:
-            wanted["num_attention_heads"] = max(1, hidden // teacher.head_dim)
-        if teacher.num_key_value_heads == teacher.num_attention_heads and wanted["num_key_value_heads"] is None:
-            wanted["num_key_value_heads"] = wanted["num_attention_heads"]
+    def _infer_heads(sizes: dict[str, int | None], teacher: Shape) -> None:
+        """Fill in heads from the hidden size in a square family, and KV heads where each has one query head."""
+        hidden = sizes["hidden_size"]
+        if teacher.family.square and hidden and sizes["num_attention_heads"] is None:
+            sizes["num_attention_heads"] = max(1, hidden // teacher.head_dim)
+        if teacher.num_key_value_heads == teacher.num_attention_heads and sizes["num_key_value_heads"] is None:
+            sizes["num_key_value_heads"] = sizes["num_attention_heads"]
 
     def _check_head_dim(self, teacher: Shape, where: str) -> None:
         if self.head_dim is None or self.head_dim == teacher.head_dim:
             return
         if "head_dim" in teacher.family.absent:
-            raise ShapeError(f"{where}.head_dim: {teacher.family.name} has no head_dim of its own; cut heads instead")
+            raise ShapeError(f"{where}.head_dim: {teacher.family.name}'s config has no head_dim; cut heads instead")
         if self.head_dim % 2:
-            raise ShapeError(f"{where}.head_dim: {self.head_dim} is odd, and rotary positions turn pairs")
+            raise ShapeError(
+                f"{where}.head_dim: {self.head_dim} is odd; rotary position embeddings need an even number"
+            )
         others = teacher.rope_types - SCALABLE_ROPES
         if others:
             raise ShapeError(
-                f"{where}.head_dim: this teacher's rotary positions are {', '.join(sorted(others))}, whose speeds no "
-                f"config can keep for fewer dimensions; that can be done for {', '.join(sorted(SCALABLE_ROPES))}"
+                f"{where}.head_dim: this teacher's rotary position embeddings are of type {', '.join(sorted(others))}, "
+                f"and no config keeps their frequencies with fewer dimensions; allowed with types: "
+                f"{', '.join(sorted(SCALABLE_ROPES))}"
             )
 
     def _check_method(self, teacher: Shape, target: Shape, where: str) -> None:
@@ -305,31 +307,31 @@ class PruneConfig(StepConfig):
         by_gradient = self.importance.neurons.criterion in ("taylor", "fisher")
         if teacher.num_experts and by_gradient and target.intermediate_size < teacher.intermediate_size:
             raise ShapeError(
-                f"{where}.importance.neurons: {self.importance.neurons.criterion!r} ranks no neurons of experts; "
+                f"{where}.importance.neurons: {self.importance.neurons.criterion!r} cannot rank neurons of experts; "
                 "allowed: activation, activation_norm, random"
             )
-        if self.heal.asked and not teacher.family.feeds:
+        if self.heal.explicit and not teacher.family.feeds:
             raise ShapeError(
-                f"{where}.heal: {teacher.family.name} normalises what its layers write to the residual stream, and no "
-                "weight of theirs can be fitted to it alone; leave it out"
+                f"{where}.heal: {teacher.family.name} normalises what its layers write to the residual stream, so "
+                "linear layers cannot be refitted; remove this option"
             )
         if self.refits_blocks and not teacher.family.feeds:
             raise ShapeError(
                 f"{where}.importance.layers: {teacher.family.name} normalises what its layers write to the residual "
-                "stream, and no weight of theirs can be fitted to it alone; allowed: any but refit"
+                "stream, so linear layers cannot be refitted; allowed: any but refit"
             )
-        if self.heal.asked and target.vocab_size < teacher.vocab_size:
+        if self.heal.explicit and target.vocab_size < teacher.vocab_size:
             raise ShapeError(
-                f"{where}.heal: a student with a cut vocabulary reads other tokens than its teacher; leave it out"
+                f"{where}.heal: a student with a cut vocabulary reads other tokens than its teacher; remove this option"
             )
 
     @staticmethod
-    def _follow_groups(wanted: dict[str, int | None], teacher: Shape, where: str) -> None:
-        """Keep heads and KV heads in step: a group goes with its heads, and every group keeps as many."""
+    def _match_groups(sizes: dict[str, int | None], teacher: Shape, where: str) -> None:
+        """Fill in query heads from KV heads, and check that every KV head has the same number of query heads."""
         group = teacher.num_attention_heads // teacher.num_key_value_heads
-        groups = wanted["num_key_value_heads"] or teacher.num_key_value_heads
-        heads = wanted["num_attention_heads"] or groups * group
-        wanted["num_attention_heads"] = heads
+        groups = sizes["num_key_value_heads"] or teacher.num_key_value_heads
+        heads = sizes["num_attention_heads"] or groups * group
+        sizes["num_attention_heads"] = heads
         if heads % groups or heads // groups > group:
             allowed = ", ".join(str(groups * n) for n in range(1, group + 1))
             raise ShapeError(
@@ -339,16 +341,16 @@ class PruneConfig(StepConfig):
 
 
 def _cannot_rotate(teacher: Shape) -> str | None:
-    """Why a teacher's residual stream cannot be rotated; None where it can."""
+    """The reason why a teacher's residual stream cannot be rotated; None if it can."""
     family = teacher.family
     if not family.feeds:
         return (
-            f"{family.name} normalises what its layers write to the residual stream, with gains that no linear can "
-            "take in, so it cannot be rotated"
+            f"{family.name} normalises what its layers write to the residual stream, with gains that cannot be folded "
+            "into linear layers, so it cannot be rotated"
         )
     if family.layer_norm and teacher.flags.get("tie_word_embeddings", False):
         return (
-            f"this {family.name}'s embeddings are tied, and a tied head cannot keep a LayerNorm's gains in another "
-            "basis, so it cannot be rotated"
+            f"this {family.name} model ties its embeddings, and with tied embeddings the final LayerNorm's gains "
+            "cannot be folded into the LM head, so it cannot be rotated"
         )
     return None

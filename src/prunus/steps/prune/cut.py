@@ -1,4 +1,4 @@
-"""The cut: each tensor of the student as a stream of pieces of the teacher's bytes. No model is ever built."""
+"""Cuts the student's tensors from the teacher's files, in pieces of bytes, without loading a model."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from prunus.models.values import from_float, is_finite, to_float
 from prunus.steps.prune.choose import Keep
 from prunus.steps.prune.compensate import factor
 from prunus.steps.prune.rank import Scores
-from prunus.steps.prune.rotate import Rotation, hidden_first, turning
+from prunus.steps.prune.rotate import Rotation, hidden_first, weight_rotation
 
-PIECE_BYTES = 512 << 10  # read at a time: within the cache, so that looking at values costs little
-_GAP = 64  # rows that are read along rather than jumped over
+PIECE_BYTES = 512 << 10  # read at a time: fits in the CPU's cache, so that checking the values costs little
+_GAP = 64  # at most this many rows between two kept ones are read and dropped rather than skipped
 
 
 def cut(
@@ -38,29 +38,29 @@ def cut(
     """Plan every tensor of the student, in the order of the teacher's.
 
     Args:
-        tensors: The teacher's, by name.
-        teacher: Its shape.
+        tensors: The teacher's tensors, by name.
+        teacher: The teacher's shape.
         target: The student's shape.
-        keep: What stays.
-        scores: The teacher's, for what norms must make up for.
-        rotation: The change of basis of the residual stream, of which `keep` then names all channels.
-        residual: What the difference between a query head and its partner is multiplied by before it is added.
+        keep: The units to keep; all channels if there is a rotation.
+        scores: The teacher's scores, for the factors of norms.
+        rotation: The change of basis of the residual stream.
+        residual: r in W + r (W - W'), for a query head W and its partner W'.
 
     Returns:
-        One plan for each weight that stays; nothing is read before its pieces are asked for.
+        One plan for each tensor of the student; a tensor is read only when its pieces are requested.
     """
     plans = []
     for name, info in tensors.items():
         place = teacher.family.place(name)
         if place is None or not place.weight.exists(teacher.flags):
-            continue  # a stored copy of a tied head, or an old buffer: loaders drop it as well
+            continue  # a stored copy of a tied head, or an old buffer, which transformers ignores as well
         renamed = rename(place, teacher, keep)
         if renamed is not None:
             kept = indices(place, teacher.sizes(), keep)
             factors = factor(place, teacher, target, scores, kept[0])
             offset = teacher.family.offset_of(place)
             read: Read = partial(_pieces, info, kept)
-            if residual and keep.partners and gives_queries(place, teacher):
+            if residual and keep.partners and produces_queries(place, teacher):
                 others = indices(place, teacher.sizes(), replace(keep, layered=keep.layered | {"heads": keep.partners}))
                 read = partial(_with_residual, info, kept, others, residual)
             if rotation is not None and place.weight.has("hidden"):
@@ -71,7 +71,7 @@ def cut(
 
 
 def rename(place: Place, teacher: Shape, keep: Keep) -> str | None:
-    """The weight's name in the student, or None where its layer or its expert goes."""
+    """The weight's name in the student, or None if its layer or expert is dropped."""
     if place.layer is None:
         return teacher.family.name_of(place.key)
     if place.layer not in keep.layers:
@@ -86,16 +86,16 @@ def rename(place: Place, teacher: Shape, keep: Keep) -> str | None:
 
 
 def indices(place: Place, sizes: Mapping[str, int], keep: Keep) -> list[np.ndarray]:
-    """For each dimension of a weight the positions that stay."""
+    """The kept indices of each dimension of a weight."""
     return positions(place.weight, sizes, lambda axis: keep.members(axis, place.layer, place.expert))
 
 
 Read = Callable[[], Iterator[bytes]]
-"""Gives the bytes of what stays of a tensor, row by row."""
+"""Yields the bytes of the kept part of a tensor, in whole rows."""
 
 
-def gives_queries(place: Place, teacher: Shape) -> bool:
-    """Whether a weight or bias makes query heads: those that make keys and values with them count, norms do not."""
+def produces_queries(place: Place, teacher: Shape) -> bool:
+    """Whether a weight or bias produces query heads; fused QKV projections do, norms do not."""
     outputs = place.weight.dims[teacher.family.outputs(place.weight)]
     is_norm = place.key.rpartition(".")[0] in teacher.family.norms[0]
     return not is_norm and any("heads" in segment for segment in outputs)
@@ -104,11 +104,11 @@ def gives_queries(place: Place, teacher: Shape) -> bool:
 def _with_residual(
     info: TensorInfo, kept: list[np.ndarray], others: list[np.ndarray], residual: float
 ) -> Iterator[bytes]:
-    """W + r (W - W'), for W' the same rows of the heads' partners: the whole tensor at once."""
+    """W + r (W - W'), where W' has the rows of the partner heads; the whole tensor in one piece."""
     whole = [np.arange(size) for size in info.shape]
     values = to_float(b"".join(_pieces(info, whole)), info.dtype).reshape(info.shape)
-    mine, theirs = (values[np.ix_(*positions)] for positions in (kept, others))
-    yield from_float(mine + residual * (mine - theirs), info.dtype)
+    heads, partners = (values[np.ix_(*positions)] for positions in (kept, others))
+    yield from_float(heads + residual * (heads - partners), info.dtype)
 
 
 def _plan(
@@ -133,14 +133,14 @@ def _rotated(
     rotation: Rotation,
     read: Read,
 ) -> TensorPlan:
-    """A weight in another basis: row by row where its rows are read from the stream, else the whole of it at once."""
+    """Plan a weight in the rotated basis: in pieces of rows, or in one piece if its first dimension is rotated."""
     size = rotation.basis.shape[1]
     shape = tuple(size if dim == (("hidden",),) else len(kept[d]) for d, dim in enumerate(place.weight.dims))
     inner = tuple(len(positions) for positions in kept[1:])
     wide = np.float64 if info.dtype in ("F64", "F32") else np.float32
 
     def pieces() -> Iterator[bytes]:
-        raw, turned = read(), turning(place, rotation, wide)
+        raw, rotate = read(), weight_rotation(place, rotation, wide)
         if hidden_first(place):
             raw = iter([b"".join(raw)])
         rows = np.broadcast_to(factors, (len(kept[0]),)).reshape(-1, *[1] * len(inner))
@@ -149,7 +149,7 @@ def _rotated(
             values = to_float(piece, info.dtype).reshape(-1, *inner)
             scaled = (values + offset) * rows[done : done + len(values)]
             done += len(values)
-            yield from_float(turned(scaled.astype(wide)) - offset, info.dtype)
+            yield from_float(rotate(scaled.astype(wide)) - offset, info.dtype)
 
     return TensorPlan(name, info.dtype, shape, pieces)
 
@@ -161,7 +161,7 @@ def _scaled(
     factors: float | np.ndarray,
     offset: float,
 ) -> Iterator[bytes]:
-    """Multiply each row by its factor; a gain that is stored less `offset` is multiplied whole."""
+    """Multiply each row by its factor; `offset` is added before and subtracted after (gains stored as 1 + weight)."""
     rows = np.broadcast_to(factors, shape[:1]).reshape(-1, *[1] * (len(shape) - 1))
     done = 0
     for piece in pieces:
@@ -172,18 +172,18 @@ def _scaled(
 
 
 def _pieces(info: TensorInfo, kept: list[np.ndarray]) -> Iterator[bytes]:
-    """Read the rows that stay, piece by piece, and of each row the columns that stay.
+    """Read the kept rows in pieces, and the kept columns of each row.
 
     Raises:
-        ModelError: A value is not finite, or a row or column is none of the tensor's.
+        ModelError: A value is not finite, or an index is outside the tensor.
     """
     for axis, members in enumerate(kept):
         if len(members) and not 0 <= members.min() <= members.max() < info.shape[axis]:
             raise ModelError(
-                f"{info.file}: {info.name} has {info.shape[axis]} members along dimension {axis}; "
-                f"{members.min()} to {members.max()} cannot be kept"
+                f"{info.file}: dimension {axis} of {info.name} has size {info.shape[axis]}; indices {members.min()} to "
+                f"{members.max()} cannot be kept"
             )
-    item = np.dtype(f"V{ITEM_BYTES[info.dtype]}")  # opaque: gathering never looks at a value
+    item = np.dtype(f"V{ITEM_BYTES[info.dtype]}")  # raw bytes: values are only copied
     row_shape = info.shape[1:]
     row_bytes = prod(row_shape) * item.itemsize
     whole = all(len(positions) == size for positions, size in zip(kept[1:], row_shape, strict=True))
@@ -191,17 +191,17 @@ def _pieces(info: TensorInfo, kept: list[np.ndarray]) -> Iterator[bytes]:
     buffer = memoryview(bytearray(min(longest, info.shape[0]) * row_bytes))
     handle = os.open(info.file, os.O_RDONLY)
     try:
-        for first, last, wanted in _spans(kept[0], longest):
+        for first, last, rows in _spans(kept[0], longest):
             data = buffer[: (last - first) * row_bytes]
             _read(handle, data, info.data + first * row_bytes, info)
             if not is_finite(data, info.dtype):
                 raise ModelError(f"{info.file}: {info.name} holds NaN or infinity in rows {first} to {last - 1}")
-            if whole and len(wanted) == last - first:
-                yield bytes(data)  # a copy: the buffer is filled again, and whoever takes pieces may keep them
+            if whole and len(rows) == last - first:
+                yield bytes(data)  # a copy: the buffer is reused, and callers may hold on to pieces
                 continue
             block = np.frombuffer(data, dtype=item).reshape(last - first, *row_shape)
-            if len(wanted) < last - first:
-                block = np.take(block, wanted - first, axis=0)
+            if len(rows) < last - first:
+                block = np.take(block, rows - first, axis=0)
             for axis, positions in enumerate(kept[1:], start=1):
                 if len(positions) < block.shape[axis]:
                     block = np.take(block, positions, axis=axis)
@@ -211,23 +211,23 @@ def _pieces(info: TensorInfo, kept: list[np.ndarray]) -> Iterator[bytes]:
 
 
 def _spans(positions: np.ndarray, longest: int) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Cover ascending positions by ranges of at most `longest` rows, each with the positions that it is read for.
+    """Cover ascending row indices by ranges `(first, last + 1, indices)` of at most `longest` rows.
 
-    Rows between two positions are read along where they are few: one long read costs less than two short ones.
+    Up to `_GAP` rows between two indices are read as well: one long read costs less than two short ones.
     """
     start = 0
     while start < len(positions):
         stop = int(np.searchsorted(positions, positions[start] + longest))
-        wanted = positions[start:stop]
-        gaps = np.flatnonzero(np.diff(wanted) > _GAP) + 1
-        for left, right in pairwise([0, *gaps.tolist(), len(wanted)]):
-            part = wanted[left:right]
+        rows = positions[start:stop]
+        gaps = np.flatnonzero(np.diff(rows) > _GAP) + 1
+        for left, right in pairwise([0, *gaps.tolist(), len(rows)]):
+            part = rows[left:right]
             yield int(part[0]), int(part[-1]) + 1, part
         start = stop
 
 
 def _read(handle: int, into: memoryview, offset: int, info: TensorInfo) -> None:
-    """Fill `into`; one call may read less."""
+    """Fill `into` from the file at `offset`; a single system call may read less."""
     done = 0
     while done < len(into):
         count = os.preadv(handle, [into[done:]], offset + done)

@@ -1,7 +1,7 @@
-"""What a cut did, before any training: how far the student is from its teacher on a few sequences of the corpus.
+"""Compares a student with its teacher right after the cut, on a few sequences of the corpus.
 
-A cut that goes wrong without an error (a fault of ours, a file that is not what it says) shows here, in seconds, and
-not after hours of distillation.
+A cut that fails without an error (a bug, or a file with wrong contents) shows here within seconds, instead of after
+hours of distillation.
 
 S tokens of a sequence, V tokens of the vocabulary, K tokens of it that the student keeps
 """
@@ -25,21 +25,21 @@ from prunus.models.folder import ModelFolder
 from prunus.models.load import device_of, inference_dtype, load_model
 from prunus.runtime import Runtime
 
-_LARGE = 0.5  # the share of a model from which a cut leaves more than guessing
-_FILLED = 0.9  # of the free memory; logits and activations need some
-_COUNTED = 10_000_000  # tokens of the corpus that the unigram distribution is counted on
+_LARGE_SHARE = 0.5  # a sound cut that keeps this share of the parameters is better than guessing
+_MEMORY_SHARE = 0.9  # of the free memory that weights may fill; logits and activations need the rest
+_UNIGRAM_TOKENS = 10_000_000  # tokens of the corpus that the unigram distribution is counted on
 
 
 @dataclass(frozen=True)
 class Damage:
-    """Figures in nats per token, on the same sequences.
+    """Figures in nats per token, all on the same sequences.
 
     Attributes:
-        kl: KL(teacher ‖ student); of a cut vocabulary, given that the next token is one that the student has.
-        nll: Negative log-likelihood by the student.
-        teacher_nll: The same by the teacher.
-        unigram_nll: The same by how often the corpus has each token: what can be known without reading.
-        uniform_nll: The same by guessing, the log of the vocabulary's size.
+        kl: KL(teacher ‖ student); with a cut vocabulary, of the teacher's distribution over the student's tokens.
+        nll: Negative log-likelihood of the student.
+        teacher_nll: The teacher's.
+        unigram_nll: That of the unigram distribution of the corpus.
+        uniform_nll: That of guessing uniformly: the log of the vocabulary's size.
     """
 
     kl: float
@@ -49,58 +49,65 @@ class Damage:
     uniform_nll: float
 
     def check(self, kept: float, where: str) -> str | None:
-        """Refuse a student that a fault destroyed; returns a warning for one that has hardly anything left.
+        """Refuse a student that a fault destroyed, and return a warning for one that is worse than a unigram model.
 
-        Before training a right cut may be worse than word counts, or than guessing: SmolLM2-135M with 15 of 30 layers
-        has an NLL of 10.5 where word counts have 7.3 and guessing 10.8, with 6 layers 11.6, at a quarter of every width
-        15.5. So only a cut that keeps half of the model is refused, where it is worse than guessing by more than word
-        counts are better. A reader's fault left 504 of its 576 channels with a KL of 12.2.
+        Before training, a correct cut can be worse than a unigram model, or than guessing: SmolLM2-135M with 15 of 30
+        layers has an NLL of 10.5, where the unigram model has 7.3 and guessing 10.8; with 6 layers it has 11.6, and at
+        a quarter of every width 15.5. So a cut is refused only if it keeps at least half of the parameters and is worse
+        than guessing by more than the unigram model is better than guessing. With a bug in reading files, a cut to 504
+        of its 576 channels had a KL of 12.2.
 
         Args:
             kept: The student's share of the teacher's non-embedding parameters.
             where: The step, for the message.
+
+        Returns:
+            A warning, or None.
 
         Raises:
             ModelError: The student is destroyed, or its logits are not finite.
         """
         figures = f"NLL {self.nll:.3f} nats per token (its teacher {self.teacher_nll:.3f}), KL {self.kl:.3f}"
         if not self.teacher_nll < self.unigram_nll:
-            return f"the teacher itself is no better than word counts on this text: {figures}"
+            return f"on this text the teacher itself is not better than a unigram model: {figures}"
         too_much = self.nll > 2 * self.uniform_nll - self.unigram_nll
-        if not isfinite(self.nll) or (too_much and kept >= _LARGE):
+        if not isfinite(self.nll) or (too_much and kept >= _LARGE_SHARE):
             raise ModelError(
                 f"{where}: this cut destroys the model: {figures}, far worse than guessing ({self.uniform_nll:.3f}), "
-                f"though {kept:.0%} of its parameters are kept. Set check_samples: 0 to go on with it unchecked"
+                f"though {kept:.0%} of its parameters are kept. To use it all the same, set check_samples: 0"
             )
         if self.nll > self.unigram_nll:
-            return f"little is left before training: {figures}; word counts alone reach {self.unigram_nll:.3f}"
+            return (
+                f"before training, the student is worse than a unigram model: {figures}, unigram NLL "
+                f"{self.unigram_nll:.3f}"
+            )
         return None
 
 
-def has_room(folders: Sequence[Path], runtime: Runtime) -> bool:
-    """Whether models fit into what is free of the memory that they are loaded to."""
+def fit_in_memory(folders: Sequence[Path], runtime: Runtime) -> bool:
+    """Whether models fit together into the free memory of their device."""
     device = device_of(runtime)
     needed = sum(ModelFolder(folder).shape.parameters for folder in folders) * inference_dtype(runtime, device).itemsize
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    return needed < _FILLED * free
+    return needed < _MEMORY_SHARE * free
 
 
 @torch.no_grad()
 def measure_damage(
     teacher: Path, student: Path, ids: np.ndarray, stream: np.ndarray, kept: np.ndarray | None, runtime: Runtime
 ) -> Damage | None:
-    """Hold a student against its teacher, both in memory.
+    """Compare a student with its teacher, both in memory.
 
     Args:
         teacher: The teacher's folder.
         student: The student's folder.
-        ids: The sequences, [N, S], in the teacher's tokens.
+        ids: The sequences, [N, S], as the teacher's token ids.
         stream: All tokens of the corpus, [T].
-        kept: The tokens that the student keeps, [K], ascending; None where it keeps all.
-        runtime: Where.
+        kept: The token ids that the student keeps, [K], ascending; None if it keeps all.
+        runtime: Device and precision.
 
     Returns:
-        The figures, or None where no sequence consists of kept tokens alone.
+        The figures, or None if no sequence consists only of kept tokens.
     """
     if kept is not None:
         ids = ids[np.isin(ids, kept).all(axis=1)]
@@ -111,35 +118,35 @@ def measure_damage(
     columns = None if kept is None else torch.from_numpy(kept.astype(np.int64)).to(device)
     sums = torch.zeros(3, dtype=torch.float64)
     for row in torch.from_numpy(ids).to(device):  # one at a time: the logits of one are large enough
-        first = models[0](input_ids=row[None], use_cache=False).logits[0, :-1].float()
+        logits_t = models[0](input_ids=row[None], use_cache=False).logits[0, :-1].float()
         labels = row
         if columns is not None:
-            first, labels = first[:, columns], torch.searchsorted(columns, row)
-        second = models[1](input_ids=labels[None], use_cache=False).logits[0, :-1].float()
-        second = second[:, : first.shape[-1]]
+            logits_t, labels = logits_t[:, columns], torch.searchsorted(columns, row)
+        logits_s = models[1](input_ids=labels[None], use_cache=False).logits[0, :-1].float()
+        logits_s = logits_s[:, : logits_t.shape[-1]]
         figures = (
-            forward_kl(second, first).sum(),
-            F.cross_entropy(second, labels[1:], reduction="sum"),
-            F.cross_entropy(first, labels[1:], reduction="sum"),
+            forward_kl(logits_s, logits_t).sum(),
+            F.cross_entropy(logits_s, labels[1:], reduction="sum"),
+            F.cross_entropy(logits_t, labels[1:], reduction="sum"),
         )
         sums += torch.stack([figure.double().cpu() for figure in figures])
     kl, nll, teacher_nll = (sums / (len(ids) * (ids.shape[1] - 1))).tolist()
     size = int(models[0].config.vocab_size)
     uniform = log(size if kept is None else len(kept))
-    return Damage(kl, nll, teacher_nll, unigram_nll(stream[:_COUNTED], ids[:, 1:], size), uniform)
+    return Damage(kl, nll, teacher_nll, unigram_nll(stream[:_UNIGRAM_TOKENS], ids[:, 1:], size), uniform)
 
 
 @torch.no_grad()
 def divergence(teacher: PreTrainedModel, student: PreTrainedModel, ids: torch.Tensor) -> float:
-    """KL(teacher ‖ student) of two models in memory on sequences [N, S], in nats per token; 0 where there are none."""
+    """KL(teacher ‖ student) of two models in memory on sequences [N, S], in nats per token; 0 if N is 0."""
     total = 0.0
     for row in ids:
-        first, second = (model(input_ids=row[None].to(model.device)).logits.float() for model in (student, teacher))
-        total += float(forward_kl(first, second).sum())
+        s, t = (model(input_ids=row[None].to(model.device)).logits.float() for model in (student, teacher))
+        total += float(forward_kl(s, t).sum())
     return total / max(ids.numel(), 1)
 
 
 def unigram_nll(stream: np.ndarray, ids: np.ndarray, vocabulary: int) -> float:
-    """What the frequencies in `stream` say of `ids`, in nats per token; each token is counted once more than it is."""
+    """NLL of `ids` under the token frequencies of `stream`, in nats per token, with add-one smoothing."""
     counts = np.bincount(stream, minlength=vocabulary) + 1.0
     return float(np.mean(np.log(counts.sum()) - np.log(counts[ids])))

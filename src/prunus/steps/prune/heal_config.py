@@ -1,4 +1,4 @@
-"""Options of what is done about a cut before any training."""
+"""Options of healing: what is corrected after a cut, before any training."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pydantic import Field, model_validator
 
 from prunus.config import Config, Length, Size
 
-_LENGTH = 512
-_PER_INPUT = 32
-_FEWEST = 16
+_SEQUENCE_LENGTH = 512
+_TOKENS_PER_INPUT = 32
+_MIN_SAMPLES = 16
 
 
 class HealConfig(Config):
@@ -38,26 +38,26 @@ class HealConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _shorthand(cls, raw: Any) -> Any:
-        """A word alone stands for a refit, and `norms` or `depth` stand in place of `auto`."""
+        """Accept the value of `refit` alone; with `norms` or `depth`, `refit: auto` becomes `none`."""
         if isinstance(raw, str):
             return {"refit": raw}
         if not isinstance(raw, dict) or raw.get("refit", "auto") != "auto":
             return raw
-        given = raw.get("norms") or raw.get("depth", "none") != "none"
-        return {**raw, "refit": "none"} if given else raw
+        is_set = raw.get("norms") or raw.get("depth", "none") != "none"
+        return {**raw, "refit": "none"} if is_set else raw
 
     def with_defaults(self, size: Size) -> HealConfig:
-        """The same, with a calibration set that suits a student of that size."""
-        length = self.sequence_length or min(_LENGTH, size.context)
-        samples = self.samples or max(_PER_INPUT * size.widest // length, _FEWEST)
+        """The options with the size of the calibration set filled in for a student of that size."""
+        length = self.sequence_length or min(_SEQUENCE_LENGTH, size.context)
+        samples = self.samples or max(_TOKENS_PER_INPUT * size.widest // length, _MIN_SAMPLES)
         return self.model_copy(update={"sequence_length": length, "samples": samples})
 
     @property
-    def decided(self) -> HealConfig:
-        """The same, with what `auto` tries."""
+    def effective(self) -> HealConfig:
+        """The options with `auto` replaced by what it tries: norms and all linear layers."""
         return self.model_copy(update={"norms": True, "refit": "all"}) if self.refit == "auto" else self
 
     @property
-    def asked(self) -> bool:
-        """Whether anything is to be done, whatever it does to the student."""
+    def explicit(self) -> bool:
+        """Whether healing is set explicitly, so that its result is kept without a comparison."""
         return self.norms or self.refit in {"outputs", "all"} or self.depth != "none"

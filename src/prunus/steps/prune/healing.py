@@ -1,4 +1,4 @@
-"""Healing a student's folder, and whether what a refit did is kept."""
+"""Heals a student on disk; with `refit: auto`, keeps the result only if it is closer to the teacher."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from prunus.console import Console
 from prunus.models.folder import ModelFolder
 from prunus.models.load import device_of, save_model, saved_dtype
 from prunus.runtime import Runtime
-from prunus.steps.prune.activations import sides
+from prunus.steps.prune.activations import load_runners
 from prunus.steps.prune.bridge import make_bridge
-from prunus.steps.prune.calibration import fitted_and_judged
+from prunus.steps.prune.calibration import calibration_and_validation
 from prunus.steps.prune.choose import Keep
 from prunus.steps.prune.config import PruneConfig
-from prunus.steps.prune.damage import divergence, has_room
+from prunus.steps.prune.damage import divergence, fit_in_memory
 from prunus.steps.prune.heal import heal
 from prunus.steps.prune.rank import Scores
 from prunus.steps.prune.rotate import Rotation
 
 
 @dataclass(frozen=True)
-class Made:
-    """How a student was made.
+class CutInfo:
+    """How a student was cut.
 
     Attributes:
-        keep: What stayed of the teacher.
-        rotation: The change of basis, if there was one.
-        scores: The teacher's.
+        keep: What the cut kept.
+        rotation: The change of basis, if the cut rotated.
+        scores: The teacher's scores.
     """
 
     keep: Keep
@@ -37,43 +37,44 @@ class Made:
     scores: Scores
 
 
-def heal_student(
-    config: PruneConfig, teacher: Path, out: Path, tokens: Path, made: Made, runtime: Runtime, console: Console
+def heal_checkpoint(
+    config: PruneConfig, teacher: Path, out: Path, tokens: Path, cut: CutInfo, runtime: Runtime, console: Console
 ) -> dict[str, float]:
-    """Heal the student in `out`, with both models in memory; of `auto`, where that brings it nearer its teacher.
+    """Heal the student in `out`, with both models in memory; with `auto`, only if that brings it closer to the teacher.
 
     Args:
         config: The options of the cut.
         teacher: The teacher's folder.
         out: The student's folder.
         tokens: The corpus.
-        made: How the student was made.
-        runtime: Where.
-        console: Shows how far it is, and what `auto` found.
+        cut: How the student was cut.
+        runtime: Device, precision and batch size.
+        console: Shows progress, and the comparison that `auto` makes.
 
     Returns:
-        Of `auto`, whether the student was refitted.
+        With `auto`, `refitted`: 1 if the refit was kept, otherwise 0.
     """
     auto = config.heal.refit == "auto"
-    if auto and not has_room((teacher, out), runtime):
+    if auto and not fit_in_memory((teacher, out), runtime):
         console.warn("not refitted: there is too little free memory for both models")
         return {"refitted": 0}
-    ids, judged = (torch.from_numpy(part) for part in fitted_and_judged(config, tokens))
-    if auto and not len(judged):
+    ids, validation = (torch.from_numpy(part) for part in calibration_and_validation(config, tokens))
+    if auto and not len(validation):
         console.say(f"not refitted: the corpus has fewer than 4 sequences of {config.heal.sequence_length} tokens")
         return {"refitted": 0}
     folders = (ModelFolder(teacher), ModelFolder(out))
-    whole, student = sides(folders, len(ids), runtime)
-    before = divergence(whole.model, student.model, judged) if auto else 0.0
-    first, second = (folder.shape for folder in folders)
-    bridge = make_bridge(first, second, made.keep, made.rotation, made.scores, device_of(runtime))
-    with console.progress("heal", len(made.keep.layers), "layers") as progress:
-        heal(whole, student, bridge, ids, config.heal.decided, progress.update)
+    runner_t, runner_s = load_runners(folders, len(ids), runtime)
+    before = divergence(runner_t.model, runner_s.model, validation) if auto else 0.0
+    shape_t, shape_s = (folder.shape for folder in folders)
+    bridge = make_bridge(shape_t, shape_s, cut.keep, cut.rotation, cut.scores, device_of(runtime))
+    with console.progress("heal", len(cut.keep.layers), "layers") as progress:
+        heal(runner_t, runner_s, bridge, ids, config.heal.effective, progress.update)
     if auto:
-        after = divergence(whole.model, student.model, judged)
-        nearer = after < before
-        console.say(f"refit: KL {before:.4g} as cut, {after:.4g} refitted{'' if nearer else ': it stays as cut'}")
-        if not nearer:
+        after = divergence(runner_t.model, runner_s.model, validation)
+        closer = after < before
+        outcome = "" if closer else "; the refit is discarded"
+        console.say(f"refit: KL to the teacher {before:.4g} before, {after:.4g} after{outcome}")
+        if not closer:
             return {"refitted": 0}
-    save_model(student.model, out, saved_dtype(folders[1]))
+    save_model(runner_s.model, out, saved_dtype(folders[1]))
     return {"refitted": 1} if auto else {}

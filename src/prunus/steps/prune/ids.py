@@ -1,4 +1,4 @@
-"""Token ids in a model's configs, and what a smaller vocabulary makes of them."""
+"""Renumbers the token ids in a model's configs for a smaller vocabulary."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ _FORCED = ("force_words_ids", "forced_decoder_ids")
 
 
 def renumber(config: Mapping[str, Any], new: Mapping[int, int], where: str) -> dict[str, Any]:
-    """A config with every token id in it renumbered: `eos_token_id` and the like, and lists of ids.
+    """A copy of a config with all token ids renumbered: `eos_token_id` and the like, and lists of ids.
 
-    Entries about tokens that are gone are left out: there is nothing to suppress, and no sequence has them.
+    Entries about dropped tokens are removed: the student cannot generate them.
+
+    Args:
+        config: The contents of config.json, generation_config.json or tokenizer_config.json.
+        new: Maps each kept token's id to its id in the student.
+        where: The file, for the message.
 
     Raises:
-        ModelError: A list is not of the form that transformers takes.
+        ModelError: A list does not have the form that transformers expects.
     """
     result = dict(config)
     for key, value in config.items():
@@ -30,33 +35,33 @@ def renumber(config: Mapping[str, Any], new: Mapping[int, int], where: str) -> d
             try:
                 result[key] = _LISTS[key](value, new) or None  # transformers refuses empty ones
             except (TypeError, ValueError):
-                raise ModelError(f"{where}: {key} is {value!r:.80}; expected lists of tokens' ids") from None
+                raise ModelError(f"{where}: {key} is {value!r:.80}; expected lists of token ids") from None
     return result
 
 
-def named_ids(config: Mapping[str, Any]) -> set[int]:
-    """The token ids that a config names and that must stay: those that begin or end a text, or must be in it."""
-    found: set[int] = set()
+def required_ids(config: Mapping[str, Any]) -> set[int]:
+    """The token ids in a config that must be kept: BOS, EOS and the like, and those that generation must produce."""
+    ids: set[int] = set()
     for key, value in config.items():
         if _IDS.fullmatch(key) or key in _FORCED:
-            found |= _flat(value)
-    return {i for i in found if i >= 0}
+            ids |= _flat(value)
+    return {i for i in ids if i >= 0}
 
 
 def _flat(value: Any) -> set[int]:
-    """The whole numbers in lists of lists."""
+    """All integers in nested lists."""
     if isinstance(value, list):
         return {i for part in value for i in _flat(part)}
     return {value} if type(value) is int else set()
 
 
 def _single(ids: list[Any], new: Mapping[int, int]) -> list[Any]:
-    """A list of ids."""
+    """Renumber a list of ids."""
     return [new[i] for i in ids if i in new]
 
 
 def _sequences(sequences: list[Any], new: Mapping[int, int]) -> list[Any]:
-    """Lists of ids, or lists of such lists; without those that hold a token that is gone."""
+    """Renumber lists of ids, or lists of such lists; sequences with a dropped token are removed."""
     kept = []
     for part in sequences:
         if part and isinstance(part[0], list):
@@ -66,13 +71,13 @@ def _sequences(sequences: list[Any], new: Mapping[int, int]) -> list[Any]:
     return kept
 
 
-def _at_places(pairs: list[Any], new: Mapping[int, int]) -> list[Any]:
-    """Pairs of a place and an id."""
-    return [[place, new[i]] for place, i in pairs if i in new]
+def _at_positions(pairs: list[Any], new: Mapping[int, int]) -> list[Any]:
+    """Renumber pairs of a position and an id."""
+    return [[position, new[i]] for position, i in pairs if i in new]
 
 
 def _with_bias(pairs: list[Any], new: Mapping[int, int]) -> list[Any]:
-    """Pairs of a sequence and its bias."""
+    """Renumber pairs of a sequence and its bias."""
     return [[[new[i] for i in ids], bias] for ids, bias in pairs if all(i in new for i in ids)]
 
 
@@ -81,7 +86,7 @@ _LISTS: Mapping[str, Callable[[list[Any], Mapping[int, int]], list[Any]]] = {
     "begin_suppress_tokens": _single,
     "bad_words_ids": _sequences,
     "force_words_ids": _sequences,
-    "forced_decoder_ids": _at_places,
+    "forced_decoder_ids": _at_positions,
     "sequence_bias": _with_bias,
 }
 """The lists of ids that a generation config may hold, and how each is renumbered."""

@@ -1,4 +1,4 @@
-"""A cut as a plan sees it: what is refused before any work, and what it costs."""
+"""Planning of a cut: the checks before any work, and the cost."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from prunus.errors import ShapeError
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.steps.prune.config import PruneConfig
 
-_HEALING = 4  # forward passes that healing everything comes to: of each layer six parts, the next layer's input, fits
+_HEALING_PASSES = 4  # cost of healing everything, in forward passes: six parts of each layer, the next input, the fits
 
 
 def check_cut(config: PruneConfig, teacher: Shape, target: Shape, where: str) -> None:
-    """Refuse a student that would be its teacher.
+    """Refuse a student that would equal its teacher.
 
     Raises:
         ShapeError: Nothing is cut.
     """
     if target == teacher and config.init == "teacher":
-        raise ShapeError(f"{where}: nothing is cut: give fewer of one of {', '.join(PRUNABLE)}, or drop_layers")
+        raise ShapeError(f"{where}: nothing is cut; reduce one of {', '.join(PRUNABLE)}, or set drop_layers")
 
 
 def cost(config: PruneConfig, shape: Shape, context: CostContext) -> Cost:
-    """Estimate it: the weights, and passes of both models where the cut is healed or blocks are refitted."""
+    """Estimate the cost: the weights, and passes of both models if the cut is healed or blocks are refitted."""
     weights, heals = shape.parameters * 4, config.heals(context.teacher, shape)
     if not heals and not config.refits_blocks:
         return Cost(disk_bytes=weights)
     read, models = config.heal.samples * config.heal.sequence_length, (context.teacher, shape)
-    blocks = shape.num_hidden_layers + 1 if config.refits_blocks else 0  # of which each is tried
+    blocks = shape.num_hidden_layers + 1 if config.refits_blocks else 0  # each is cut and refitted
     tokens = read * (blocks + heals)
-    flops = tokens * sum(model.flops_per_token(config.heal.sequence_length) for model in models) * _HEALING
+    flops = tokens * sum(model.flops_per_token(config.heal.sequence_length) for model in models) * _HEALING_PASSES
     streams = read * (2 * context.teacher.hidden_size + shape.hidden_size) * 4
     return Cost(tokens, flops, sum(model.parameters * 4 for model in models) + streams, weights)

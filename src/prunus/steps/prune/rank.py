@@ -1,6 +1,6 @@
-"""From the statistics that `score` collected to one score for each member of an axis. Pure functions on small arrays.
+"""Computes the score of each unit of an axis from the statistics of `score`. Pure functions on small arrays.
 
-L layers, E experts, C members of an axis
+L layers, E experts, C units of an axis
 """
 
 from __future__ import annotations
@@ -18,42 +18,43 @@ Scores = Mapping[str, np.ndarray]
 
 
 def rank(scores: Scores, axis: str, ranking: Ranking, teacher: Shape, seed: int) -> np.ndarray:
-    """The score of every member of an axis, higher for what is worth more: [L, C], or [L, E, mlp] of experts' neurons.
-
-    Channels are summed over the norms, [1, C].
+    """The score of every unit of an axis, higher for more important units.
 
     Args:
-        scores: The teacher's.
+        scores: The teacher's statistics.
         axis: `neurons`, `heads`, `channels` or `experts`.
         ranking: The criterion, and how activations are aggregated.
-        teacher: The shape that is scored.
-        seed: Of what chance decides.
+        teacher: The teacher's shape.
+        seed: Seed of the criterion `random`.
+
+    Returns:
+        [L, C]; for neurons in a mixture of experts [L, E, mlp]; for channels [1, C], summed over the norms.
 
     Raises:
-        ArtifactError: The scores lack what the criterion needs.
+        ArtifactError: A statistic that the criterion needs is missing.
     """
     if ranking.criterion == "random":
-        return _by_chance(axis, teacher, seed)
+        return _random(axis, teacher, seed)
     if ranking.criterion in ("taylor", "fisher"):
-        found = statistic(scores, f"{axis}.gradients")[0 if ranking.criterion == "taylor" else 1]
+        result = statistic(scores, f"{axis}.gradients")[0 if ranking.criterion == "taylor" else 1]
     elif axis == "neurons" and teacher.num_experts:
-        found = np.sqrt(statistic(scores, "neurons.squares"))
+        result = np.sqrt(statistic(scores, "neurons.squares"))
     else:
-        found = aggregate(
+        result = aggregate(
             statistic(scores, f"{axis}.{ranking.sequence}"), float(statistic(scores, "counts")[0]), ranking.batch
         )
     if ranking.criterion == "activation_norm":
         norms = statistic(scores, "reader_norms")
-        found = found * (norms**2 if "variance" in (ranking.sequence, ranking.batch) else norms)
-    return found.sum(axis=0, keepdims=True) if axis == "channels" else found
+        result = result * (norms**2 if "variance" in (ranking.sequence, ranking.batch) else norms)
+    return result.sum(axis=0, keepdims=True) if axis == "channels" else result
 
 
 def aggregate(moments: np.ndarray, count: float, how: str) -> np.ndarray:
     """Aggregate over the batch from Σ v and Σ v²: [2, ...] to [...] (arXiv 2407.14679, section 2.2).
 
     Args:
-        moments: The two sums over the sequences.
-        count: How many sequences they are over.
+        moments: The two sums over the sequences, [2, ...].
+        count: Number of sequences.
         how: `mean`, (1/B) Σ |v|; `l2`, √Σ v²; or `variance`, (1/B) Σ (v - mean v)². All v are at least 0.
     """
     total, squares = moments
@@ -65,10 +66,10 @@ def aggregate(moments: np.ndarray, count: float, how: str) -> np.ndarray:
 
 
 def layer_losses(scores: Scores, importance: ImportanceConfig, length: int) -> np.ndarray:
-    """What leaving out each block of `length` layers costs by the criterion, from the first block on: [L - length + 1].
+    """The importance of each block of `length` layers, by the block's first layer: [L - length + 1].
 
     Raises:
-        ArtifactError: The scores lack it.
+        ArtifactError: The criterion's statistic is missing.
     """
     if importance.layers == "block_influence":
         return 1.0 - np.diagonal(statistic(scores, "cosines"), offset=length)
@@ -76,15 +77,15 @@ def layer_losses(scores: Scores, importance: ImportanceConfig, length: int) -> n
 
 
 def removal_order(scores: Scores) -> list[int]:
-    """The order in which layers can go, one by one, by the logits that are left.
+    """The greedy order in which to drop single layers, by the error of the logits.
 
     Raises:
-        ArtifactError: The scores lack it.
+        ArtifactError: The statistic is missing.
     """
     return [int(layer) for layer in statistic(scores, "layers.logit_nmse.order")]
 
 
-def _by_chance(axis: str, teacher: Shape, seed: int) -> np.ndarray:
+def _random(axis: str, teacher: Shape, seed: int) -> np.ndarray:
     draw = np.random.default_rng([seed, list(RANKED).index(axis)])
     experts = (teacher.num_experts,) if axis == "neurons" and teacher.num_experts else ()
     layers = 1 if axis == "channels" else teacher.num_hidden_layers
@@ -92,12 +93,12 @@ def _by_chance(axis: str, teacher: Shape, seed: int) -> np.ndarray:
 
 
 def statistic(scores: Scores, name: str) -> np.ndarray:
-    """One of the statistics.
+    """The statistic of the given name.
 
     Raises:
-        ArtifactError: The scores lack it; says what to collect.
+        ArtifactError: The statistic is missing; names what to collect.
     """
     if name not in scores:
-        wanted = name.split(".")[1] if name.startswith("layers.") else name.rpartition(".")[2]
-        raise ArtifactError(f"prune.importance: the scores hold no {name}; score with {wanted!r} in `score.collect`")
+        collect = name.split(".")[1] if name.startswith("layers.") else name.rpartition(".")[2]
+        raise ArtifactError(f"prune.importance: the scores contain no {name}; add {collect!r} to `score.collect`")
     return scores[name]

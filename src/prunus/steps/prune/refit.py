@@ -1,6 +1,6 @@
 """Least squares from sums over tokens: pure functions.
 
-n, m inputs and outputs of a linear; W [m, n]; X [tokens, n] its inputs, Y [tokens, m] what it should give
+n, m inputs and outputs of a linear layer; W [m, n] its weight; X [tokens, n] its inputs, Y [tokens, m] its targets
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 
 @dataclass
 class Gram:
-    """The sums that a least-squares fit needs of any number of tokens.
+    """The sums over tokens that a least-squares fit needs.
 
     Attributes:
         inputs: Σ x xᵀ, [n, n] in float64.
@@ -24,11 +24,17 @@ class Gram:
 
     @classmethod
     def empty(cls, n: int, m: int, device: torch.device) -> Gram:
-        """Nothing summed yet."""
+        """Sums of 0, for `n` inputs and `m` outputs."""
         return cls(*(torch.zeros(size, n, dtype=torch.float64, device=device) for size in (n, m)))
 
     def add(self, x: torch.Tensor, y: torch.Tensor, size: torch.Tensor | None = None) -> None:
-        """Add tokens: [..., n] and [..., m]; their errors count relative to `size`, [...]."""
+        """Add tokens.
+
+        Args:
+            x: Inputs, [..., n].
+            y: Targets, [..., m].
+            size: What each token's error is divided by, [...]; None for 1.
+        """
         x, y = x.float().flatten(0, -2), y.float().flatten(0, -2)
         if size is not None:
             size = size.float().flatten()[:, None]
@@ -39,7 +45,8 @@ class Gram:
     def fit(self, weight: torch.Tensor, ridge: float) -> torch.Tensor:
         """argmin_W ‖X Wᵀ - Y‖² + λ ‖W - W₀‖², with λ = ridge · mean diag XᵀX: [m, n] to [m, n].
 
-        Held to the weights that are there, so that inputs the data says nothing of keep theirs.
+        The penalty is on the change from the present weights W₀, so weights that the data does not determine keep their
+        values.
         """
         strength = ridge * self.inputs.diagonal().mean().clamp_min(1e-30)
         left = self.inputs + strength * torch.eye(len(self.inputs), dtype=torch.float64, device=self.inputs.device)
@@ -47,7 +54,10 @@ class Gram:
         return torch.linalg.solve(left, right.T).T.to(weight.dtype)
 
 
-def scale_products(wanted: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
-    """Σ ⟨wanted, found⟩ and Σ ‖found‖², whose ratio brings `found` nearest: [..., d] twice to [2]."""
-    wanted, found = wanted.double(), found.double()
-    return torch.stack([(wanted * found).sum(), found.square().sum()])
+def scale_products(target: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Σ ⟨target, values⟩ and Σ ‖values‖²: two tensors [..., d] to [2].
+
+    Their ratio is the least-squares factor that scales `values` to `target`.
+    """
+    target, values = target.double(), values.double()
+    return torch.stack([(target * values).sum(), values.square().sum()])

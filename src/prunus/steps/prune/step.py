@@ -1,4 +1,4 @@
-"""The `prune` step: a student of the wanted shape, cut from the teacher's bytes, or drawn anew as a baseline."""
+"""The `prune` step: a student of a given shape, cut from the teacher, or with random weights as a baseline."""
 
 from __future__ import annotations
 
@@ -23,26 +23,27 @@ from prunus.runtime import Runtime
 from prunus.steps.prune.choose import Keep, choose
 from prunus.steps.prune.config import ImportanceConfig, PruneConfig
 from prunus.steps.prune.cut import cut
-from prunus.steps.prune.ids import named_ids, renumber
+from prunus.steps.prune.ids import renumber, required_ids
 from prunus.steps.prune.rank import Scores, statistic
 from prunus.steps.prune.rotate import Rotation, balanced, make_rotation, stored_vectors
 from prunus.steps.prune.vocabulary import choose_tokens, read_tokenizer, write_tokenizer
 
-_CHECK_LENGTH = 256  # tokens of a sequence that student and teacher are compared on
+_CHECK_LENGTH = 256  # tokens of each sequence on which student and teacher are compared
 
 SCORED = ("num_hidden_layers", "intermediate_size", "hidden_size")
+"""The sizes of the scored model that can be read from its scores."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is cut, and by what.
+    """The inputs of the step.
 
     Attributes:
-        model: The teacher's folder.
-        scores: Its scores, which chance alone does without.
-        tokens: The corpus, by which the vocabulary is cut, and by which a cut is healed.
-        base: What the model itself was cut from, where this is the second cut of two: the student's descent is told of
-            it, since it is the teacher.
+        model: The folder of the teacher, or of the model to cut the second time.
+        scores: The folder of its scores; None if the cut needs none.
+        tokens: The token stream of the corpus, for a cut vocabulary, healing and the check.
+        base: In the second of two cuts, the folder of the teacher that `model` was cut from; the student's lineage then
+            refers to it.
     """
 
     model: Path
@@ -52,27 +53,29 @@ class Inputs:
 
 
 def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
-    """Write the student to `out`, and beside it `kept.json`: what of the teacher it is made of.
+    """Write the student to `out`, with its lineage in `kept.json`: the units of the teacher that it has.
 
     Returns:
-        Its parameters, total and non-embedding; of a rotated cut the share of the normalised residual stream's energy
-        that it keeps; whether it was refitted, where that was left to what is measured.
+        The student's parameters, total and non-embedding; `kept_energy` of a rotated cut, the share of the normalised
+        residual stream's energy that is kept; `refitted` if `heal.refit` is `auto`; and the figures of the check.
 
     Raises:
         ShapeError: The shape cannot be cut from this teacher.
-        ModelError: The teacher's folder is not what its config says, or holds values that are not finite.
-        ArtifactError: There are no scores, or they are another model's.
+        ModelError: The teacher's files contradict its config or contain values that are not finite, or the student is
+            destroyed (see `Damage.check`).
+        ArtifactError: Scores or the corpus are missing, or the scores are those of another model.
+        DataError: The corpus contains ids outside the teacher's vocabulary.
     """
     teacher = ModelFolder(inputs.model)
     teacher.check()
     target = config.target(teacher.shape, "prune")
     config = config.with_defaults(target.size())
     vocabulary = _vocabulary(teacher, target, inputs)
-    if config.init == "random":  # which of the teacher's members stay says nothing then
+    if config.init == "random":  # the choice of units has no effect on random weights, so it needs no scores
         config = config.model_copy(update={"importance": ImportanceConfig.model_validate("random")})
     if config.refits_blocks and target.num_hidden_layers < teacher.shape.num_hidden_layers:
         config = config.model_copy(
-            update={"drop_layers": _block(config, teacher, target, inputs, out, runtime, console)}
+            update={"drop_layers": _best_block(config, teacher, target, inputs, out, runtime, console)}
         )
     scores = _scores(inputs, config, teacher.shape, target)
     keep = choose(scores, teacher.shape, target, config, vocabulary)
@@ -92,15 +95,16 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         with console.progress("prune", sum(plan.nbytes for plan in plans), "bytes") as progress:
             write_tensors(out, plans, on_progress=progress.update)
         write_config(out, settings)
-        write_lineage(out, *_descent(inputs, _kept(keep), rotation))
-        if config.heal.asked and inputs.tokens is None:
-            raise ArtifactError("prune: heal fits weights to a corpus; there is none")
+        write_lineage(out, *_lineage(inputs, _kept_units(keep), rotation))
+        if config.heal.explicit and inputs.tokens is None:
+            raise ArtifactError("prune: heal needs a corpus to fit weights to; there is none")
         if inputs.tokens is not None and config.heals(teacher.shape, target):
-            from prunus.steps.prune.healing import Made, heal_student
+            from prunus.steps.prune.healing import CutInfo, heal_checkpoint
 
-            healed, made = True, Made(keep, rotation, scores)
-            _damage(config, inputs, out, vocabulary, healed, runtime, Console(quiet=True))  # a fit would hide a fault
-            figures |= heal_student(config, inputs.model, out, inputs.tokens, made, runtime, console)
+            healed, info = True, CutInfo(keep, rotation, scores)
+            # checked before healing as well: a refit could hide a fault of the cut
+            _check_damage(config, inputs, out, vocabulary, healed, runtime, Console(quiet=True))
+            figures |= heal_checkpoint(config, inputs.model, out, inputs.tokens, info, runtime, console)
     student = ModelFolder(out)
     student.check()
     if rotation is not None:
@@ -109,14 +113,14 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         "parameters": student.shape.parameters,
         "non_embedding_parameters": student.shape.non_embedding_parameters,
         **figures,
-        **_damage(config, inputs, out, vocabulary, healed, runtime, console),
+        **_check_damage(config, inputs, out, vocabulary, healed, runtime, console),
     }
 
 
-def _descent(
+def _lineage(
     inputs: Inputs, kept: dict[str, Any], rotation: Rotation | None
 ) -> tuple[dict[str, Any], np.ndarray | None]:
-    """What the student is made of, of the model that is cut or of what that was cut from."""
+    """The units and the basis that the student keeps: of `inputs.base` if there is one, otherwise of `inputs.model`."""
     basis = rotation.basis if rotation else None
     if inputs.base is None:
         return kept, basis
@@ -125,22 +129,22 @@ def _descent(
 
 
 def _vocabulary(teacher: ModelFolder, target: Shape, inputs: Inputs) -> np.ndarray | None:
-    """The tokens that stay, or None where all do."""
+    """The ids of the tokens to keep, [vocab_size] of the student; None if all are kept."""
     if target.vocab_size == teacher.shape.vocab_size:
         return None
     if inputs.tokens is None:
-        raise ArtifactError("prune: vocab_size is cut by how often the corpus has each token; there is no corpus")
+        raise ArtifactError("prune: vocab_size needs a corpus to count tokens in; there is no corpus")
     from prunus.data.tokens import Tokens
 
     counts = np.bincount(Tokens.open(inputs.tokens).ids, minlength=teacher.shape.vocab_size)
     if len(counts) > teacher.shape.vocab_size:
         raise DataError(
-            f"prune.vocab_size: {inputs.tokens} holds the token {len(counts) - 1}, and the embedding of {teacher.path} "
-            f"has {teacher.shape.vocab_size} rows"
+            f"prune.vocab_size: {inputs.tokens} contains token {len(counts) - 1}, but the embedding of {teacher.path} "
+            f"has only {teacher.shape.vocab_size} rows"
         )
     generation = read_optional_json(teacher.path / "generation_config.json")
-    always = named_ids(teacher.config) | named_ids(generation)
-    return choose_tokens(read_tokenizer(teacher.path), counts, always, target.vocab_size)
+    required = required_ids(teacher.config) | required_ids(generation)
+    return choose_tokens(read_tokenizer(teacher.path), counts, required, target.vocab_size)
 
 
 def _scores(inputs: Inputs, config: PruneConfig, teacher: Shape, target: Shape) -> Scores:
@@ -148,21 +152,24 @@ def _scores(inputs: Inputs, config: PruneConfig, teacher: Shape, target: Shape) 
         return {}
     if inputs.scores is None or not (inputs.scores / "scores.safetensors").is_file():
         raise ArtifactError(
-            f"prune: {inputs.scores or 'no folder'} holds no scores.safetensors; `prunus score` makes it"
+            f"prune: there is no scores.safetensors in {inputs.scores or 'the inputs'}; run `prunus score` to create it"
         )
     from safetensors.numpy import load_file
 
     scores = load_file(inputs.scores / "scores.safetensors")
     (final,) = teacher.family.norms[1]
-    found = (len(scores["cosines"]) - 1, scores["reader_norms"].shape[-1], len(scores[f"energy.{final}"]))
-    wanted = tuple(getattr(teacher, size) for size in SCORED)
-    if found != wanted:
-        raise ArtifactError(f"prune: {inputs.scores} scores another model: {SCORED} are {found} there, {wanted} here")
+    scored = (len(scores["cosines"]) - 1, scores["reader_norms"].shape[-1], len(scores[f"energy.{final}"]))
+    expected = tuple(getattr(teacher, size) for size in SCORED)
+    if scored != expected:
+        raise ArtifactError(
+            f"prune: {inputs.scores} contains the scores of another model: {', '.join(SCORED)} are {scored}, expected "
+            f"{expected}"
+        )
     return scores
 
 
 def _rotation(teacher: ModelFolder, target: Shape, config: PruneConfig, scores: Scores) -> Rotation | None:
-    """The change of basis that a rotated cut of channels asks for."""
+    """The change of basis of a rotated cut; None if the cut does not rotate."""
     if not config.rotates(teacher.shape, target):
         return None
     places = {name: teacher.family.place(name) for name in teacher.tensors}
@@ -172,32 +179,32 @@ def _rotation(teacher: ModelFolder, target: Shape, config: PruneConfig, scores: 
         if place is not None
     }
     vector = stored_vectors(lambda name: to_float(read_bytes(named[name]), named[name].dtype), teacher.family)
-    covariance = wanted = statistic(scores, "covariance")
+    covariance = criterion = statistic(scores, "covariance")
     if config.gradient_weight:
-        wanted = balanced(covariance, statistic(scores, "gradient_covariance"), config.gradient_weight)
-    return make_rotation(covariance, wanted, teacher.shape, target.hidden_size, vector)
+        criterion = balanced(covariance, statistic(scores, "gradient_covariance"), config.gradient_weight)
+    return make_rotation(covariance, criterion, teacher.shape, target.hidden_size, vector)
 
 
-def _block(
+def _best_block(
     config: PruneConfig, teacher: ModelFolder, target: Shape, inputs: Inputs, out: Path, runtime: Runtime,
     console: Console,
 ) -> tuple[int, ...]:  # fmt: skip
-    """The layers that go, of which a refit of what stays makes up for most."""
+    """The block of layers to drop: the one with the lowest KL after the remaining weights are refitted."""
+    from prunus.steps.prune.block_losses import refit_losses
     from prunus.steps.prune.calibration import calibration
-    from prunus.steps.prune.refitted import refit_losses
 
     length = teacher.shape.num_hidden_layers - target.num_hidden_layers
     blocks = [tuple(range(first, first + length)) for first in range(target.num_hidden_layers + 1)]
-    assert inputs.tokens is not None  # the plan gives them where the cut reads text
+    assert inputs.tokens is not None  # the plan adds them if the cut reads text
     ids = calibration(config.heal, inputs.tokens, config.seed)
     with console.progress("refit", len(blocks), "blocks") as progress, TemporaryDirectory(dir=out) as scratch:
         losses = refit_losses(teacher, blocks, ids, config.heal, runtime, Path(scratch), progress.update)
     best = min(blocks, key=lambda block: losses[block])
-    console.say(f"layers {best[0]} to {best[-1]} go: KL {losses[best]:.4g} once refitted")
+    console.say(f"dropping layers {best[0]} to {best[-1]}: KL to the teacher {losses[best]:.4g} after a refit")
     return best
 
 
-def _damage(
+def _check_damage(
     config: PruneConfig,
     inputs: Inputs,
     out: Path,
@@ -206,7 +213,7 @@ def _damage(
     runtime: Runtime,
     console: Console,
 ) -> dict[str, float]:
-    """Compare the student in `out` with its teacher, and show the figures; nothing where there is no text.
+    """Compare the student in `out` with its teacher, and show the figures; does nothing if there is no text.
 
     Raises:
         ModelError: The student is destroyed; see `Damage.check`.
@@ -215,23 +222,23 @@ def _damage(
         return {}
     from prunus.data.blocks import calibration_set
     from prunus.data.tokens import Tokens
-    from prunus.steps.prune.calibration import fitted_and_judged
-    from prunus.steps.prune.damage import has_room, measure_damage
+    from prunus.steps.prune.calibration import calibration_and_validation
+    from prunus.steps.prune.damage import fit_in_memory, measure_damage
 
     tokens = Tokens.open(inputs.tokens)
     length = min(_CHECK_LENGTH, ModelFolder(out).context)
     if len(tokens.ids) < length:
         return {}
-    if not has_room((inputs.model, out), runtime):
+    if not fit_in_memory((inputs.model, out), runtime):
         console.warn("not compared with the teacher: there is too little free memory for both models")
         return {}
     ids = calibration_set(tokens, config.check_samples, length, config.seed)
-    if healed:  # it is near its teacher on what it was fitted on
-        others = fitted_and_judged(config, inputs.tokens)[1][: config.check_samples, :length]
-        ids = others if len(others) else ids
+    if healed:  # on the sequences that it was fitted on, it is closer to its teacher than elsewhere
+        validation = calibration_and_validation(config, inputs.tokens)[1][: config.check_samples, :length]
+        ids = validation if len(validation) else ids
     damage = measure_damage(inputs.model, out, ids, tokens.ids, vocabulary, runtime)
     if damage is None:
-        console.say("not compared with the teacher: every sequence has a token that the student drops")
+        console.say("not compared with the teacher: every sequence contains a token that the student lacks")
         return {}
     sizes = [ModelFolder(folder).shape.non_embedding_parameters for folder in (out, inputs.model)]
     if warning := damage.check(sizes[0] / sizes[1], "prune"):
@@ -240,8 +247,8 @@ def _damage(
     return {"kl": damage.kl, "nll": damage.nll, "teacher_nll": damage.teacher_nll}
 
 
-def _kept(keep: Keep) -> dict[str, Any]:
-    """What stayed, in JSON's own types."""
+def _kept_units(keep: Keep) -> dict[str, Any]:
+    """The kept units as JSON types, for `kept.json`."""
 
     def plain(value: Any) -> list[Any]:
         return [plain(row) for row in value] if isinstance(value, list) else np.asarray(value).tolist()

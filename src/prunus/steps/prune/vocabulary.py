@@ -1,7 +1,7 @@
-"""A smaller vocabulary: which tokens stay, and the tokenizer that knows them alone.
+"""A smaller vocabulary: chooses the tokens to keep, and cuts the tokenizer.
 
-Everything is done on tokenizer.json, whose model is BPE (byte-level, or with byte fallback as sentencepiece has it) or
-Unigram. A token of a BPE is reached by merging two others, so with it its parts stay.
+Works on tokenizer.json with a BPE model (byte-level, or with byte fallback as in sentencepiece) or a Unigram model. BPE
+builds a token by merging two others, so a kept token's parts are kept as well.
 """
 
 from __future__ import annotations
@@ -20,26 +20,28 @@ from prunus.steps.prune.ids import renumber
 
 TOKENIZER = "tokenizer.json"
 _FALLBACK = re.compile(r"<0x[0-9A-F]{2}>")
-_SPACE = "▁"  # sentencepiece's; its decoder turns no other way of writing it into a space
+_SPACE = "▁"  # sentencepiece's; its decoder writes a space for this token only
 
 
-def choose_tokens(tokenizer: Mapping[str, Any], counts: np.ndarray, always: set[int], count: int) -> np.ndarray:
-    """The ids that stay, ascending: special and byte tokens, then the most frequent with the parts they are merged of.
+def choose_tokens(tokenizer: Mapping[str, Any], counts: np.ndarray, required: set[int], count: int) -> np.ndarray:
+    """The ids to keep, ascending: special and byte tokens, then the most frequent tokens with the parts they merge.
 
     Args:
         tokenizer: The contents of tokenizer.json.
-        counts: How often the corpus has each id, [vocab_size].
-        always: Ids that stay whatever their count, such as those that config.json names.
-        count: How many stay.
+        counts: Frequency of each id in the corpus, [vocab_size].
+        required: Ids to keep whatever their frequency, such as those that config.json names.
+        count: How many to keep.
 
     Raises:
-        ShapeError: The tokens that must stay are more than `count`.
+        ShapeError: More than `count` tokens must be kept.
     """
     vocab = vocab_of(tokenizer)
     parts = _parts(tokenizer, vocab)
-    kept = {i for i in always | _essential(tokenizer, vocab) if i < len(counts)}
+    kept = {i for i in required | _special_and_bytes(tokenizer, vocab) if i < len(counts)}
     if len(kept) > count:
-        raise ShapeError(f"prune.vocab_size: {count} are fewer than the {len(kept)} special and byte tokens")
+        raise ShapeError(
+            f"prune.vocab_size: {count} is less than the {len(kept)} special and byte tokens, which are always kept"
+        )
     known = set(vocab.values())
     order = sorted(range(len(counts)), key=lambda i: (i not in known, -counts[i], i))
     for token in order:
@@ -52,7 +54,7 @@ def choose_tokens(tokenizer: Mapping[str, Any], counts: np.ndarray, always: set[
 
 
 def cut_tokenizer(tokenizer: Mapping[str, Any], kept: np.ndarray) -> dict[str, Any]:
-    """tokenizer.json for the tokens that stay; token `kept[i]` becomes token `i`."""
+    """The contents of tokenizer.json with the kept tokens only; token `kept[i]` becomes token `i`."""
     new = {int(old): i for i, old in enumerate(kept)}
     result = json.loads(json.dumps(tokenizer))
     model = result["model"]
@@ -62,16 +64,16 @@ def cut_tokenizer(tokenizer: Mapping[str, Any], kept: np.ndarray) -> dict[str, A
             model["unk_id"] = new[model["unk_id"]]
     else:
         model["vocab"] = {token: new[i] for token, i in model["vocab"].items() if i in new}
-        model["merges"] = [merge for merge in model["merges"] if _stays(*_merge(merge), model["vocab"])]
+        model["merges"] = [merge for merge in model["merges"] if _has_merge(*_merge(merge), model["vocab"])]
     result["added_tokens"] = [{**t, "id": new[t["id"]]} for t in result["added_tokens"] if t["id"] in new]
     _renumber_template(result.get("post_processor"), new)
     return result
 
 
 def write_tokenizer(teacher: Path, out: Path, kept: np.ndarray) -> None:
-    """Write the cut tokenizer to `out`, in place of the files that were copied there.
+    """Write the cut tokenizer to `out`, in place of the teacher's files that were copied there.
 
-    Files of the slow tokenizers (tokenizer.model, vocab.json, merges.txt) would contradict it and are removed.
+    Files of slow tokenizers (tokenizer.model, vocab.json, merges.txt) contain the full vocabulary and are removed.
     """
     cut = json.dumps(cut_tokenizer(read_tokenizer(teacher), kept), ensure_ascii=False)
     (out / TOKENIZER).write_text(cut, encoding="utf-8")
@@ -88,37 +90,37 @@ def read_tokenizer(folder: Path) -> dict[str, Any]:
     """The contents of tokenizer.json.
 
     Raises:
-        ModelError: There is none, it is damaged, or its model is of a kind that cannot be cut.
+        ModelError: The file is missing or damaged, or its model is neither BPE nor Unigram.
     """
     file = folder / TOKENIZER
     if not file.is_file():
-        raise ModelError(f"{folder}: prune.vocab_size needs a {TOKENIZER}; save the tokenizer once as a fast one")
+        raise ModelError(f"{folder}: prune.vocab_size needs a {TOKENIZER}; save the tokenizer as a fast tokenizer")
     tokenizer = read_tokenizer_json(file)
     kind = tokenizer["model"]["type"]
     if kind not in ("BPE", "Unigram"):
-        raise ModelError(f"{file}: a {kind} vocabulary cannot be cut; BPE and Unigram can")
+        raise ModelError(f"{file}: a {kind} vocabulary cannot be cut; allowed: BPE, Unigram")
     return tokenizer
 
 
 def vocab_of(tokenizer: Mapping[str, Any]) -> dict[str, int]:
-    """Every token and its id, added ones too."""
+    """The id of every token, including added tokens."""
     vocab = tokenizer["model"]["vocab"]
     plain = {piece: i for i, (piece, _) in enumerate(vocab)} if isinstance(vocab, list) else dict(vocab)
     return plain | {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
 
 
-def _essential(tokenizer: Mapping[str, Any], vocab: Mapping[str, int]) -> set[int]:
-    """Added and unknown tokens, and those for single bytes, without which some text could not be written."""
-    essential = {token["id"] for token in tokenizer["added_tokens"]}
-    essential |= {i for token, i in vocab.items() if _FALLBACK.fullmatch(token) or token == _SPACE}
+def _special_and_bytes(tokenizer: Mapping[str, Any], vocab: Mapping[str, int]) -> set[int]:
+    """Ids of added tokens, the unknown token, and the tokens of single bytes, so that any text can be encoded."""
+    ids = {token["id"] for token in tokenizer["added_tokens"]}
+    ids |= {i for token, i in vocab.items() if _FALLBACK.fullmatch(token) or token == _SPACE}
     model = tokenizer["model"]
     if model.get("unk_token") in vocab:
-        essential.add(vocab[model["unk_token"]])
+        ids.add(vocab[model["unk_token"]])
     if isinstance(model.get("unk_id"), int):
-        essential.add(model["unk_id"])
+        ids.add(model["unk_id"])
     if '"ByteLevel"' in json.dumps([tokenizer.get("pre_tokenizer"), tokenizer.get("decoder")]):
-        essential |= {vocab[byte] for byte in _byte_alphabet() if byte in vocab}
-    return essential
+        ids |= {vocab[byte] for byte in _byte_alphabet() if byte in vocab}
+    return ids
 
 
 def _byte_alphabet() -> list[str]:
@@ -129,40 +131,40 @@ def _byte_alphabet() -> list[str]:
 
 
 def _parts(tokenizer: Mapping[str, Any], vocab: Mapping[str, int]) -> dict[int, tuple[int, int]]:
-    """For each merged token the two that it is first merged from."""
+    """The two parts of each merged token, by its first merge."""
     parts: dict[int, tuple[int, int]] = {}
     for merge in tokenizer["model"].get("merges", []):
         left, right = _merge(merge)
-        if _stays(left, right, vocab):
+        if _has_merge(left, right, vocab):
             parts.setdefault(vocab[left + right], (vocab[left], vocab[right]))
     return parts
 
 
-def _stays(left: str, right: str, vocab: Mapping[str, int]) -> bool:
-    """Whether a merge is of tokens that are all there."""
+def _has_merge(left: str, right: str, vocab: Mapping[str, int]) -> bool:
+    """Whether both parts and the result of a merge are in the vocabulary."""
     return left in vocab and right in vocab and left + right in vocab
 
 
 def _merge(merge: Any) -> tuple[str, str]:
-    """The two sides of a merge, in either of the forms that tokenizer.json has had."""
+    """The two parts of a merge, in either form that tokenizer.json has: "a b" or ["a", "b"]."""
     left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
     return left, right
 
 
 def _with_parts(token: int, parts: Mapping[int, tuple[int, int]], kept: set[int]) -> set[int]:
-    """`token` and all that it is merged from, less what is kept already."""
+    """`token` and all parts that it is merged from, without those already kept."""
     needed: set[int] = set()
-    waiting = [token]
-    while waiting:
-        current = waiting.pop()
+    stack = [token]
+    while stack:
+        current = stack.pop()
         if current not in kept and current not in needed:
             needed.add(current)
-            waiting.extend(parts.get(current, ()))
+            stack.extend(parts.get(current, ()))
     return needed
 
 
 def _renumber_template(processor: Any, new: Mapping[int, int]) -> None:
-    """Renumber the special tokens of a TemplateProcessing, wherever in a post-processor it stands."""
+    """Renumber the special tokens of TemplateProcessing, at any depth of a post-processor."""
     if isinstance(processor, list):
         for item in processor:
             _renumber_template(item, new)

@@ -1,4 +1,4 @@
-"""What scoring has done so far, on disk, so that a killed run goes on from there."""
+"""Checkpoints of scoring, from which a killed run resumes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from prunus.files import sync
 
 
 class Checkpoint:
-    """Named tensors of a running step, written by the clock and read back by whoever comes after.
+    """Named tensors of a running step, saved at intervals and loaded when the run resumes.
 
     Args:
-        out: The step's folder. Each process keeps its own state; with another number of them all begin anew.
-        minutes: Between two writings.
+        out: The step's folder. Each process saves its own state; if the number of processes changes, all start again.
+        minutes: Minimum time between two saves.
     """
 
     def __init__(self, out: Path, minutes: float) -> None:
@@ -28,18 +28,18 @@ class Checkpoint:
         self.saved = time.monotonic()
 
     def load(self) -> dict[str, torch.Tensor]:
-        """What the last whole checkpoint holds; empty if there is none."""
+        """The tensors of the last complete checkpoint; empty if there is none."""
         file = self.folder / "state.safetensors"
         return load_file(file) if (self.folder / "complete").is_file() else {}
 
     def save(self, tensors: dict[str, torch.Tensor], now: bool = False) -> None:
-        """Write `tensors` if it is time; a kill leaves the checkpoint before it whole."""
+        """Save `tensors` if the interval has passed, or `now`; a kill leaves the previous checkpoint intact."""
         if not now and time.monotonic() - self.saved < self.interval:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        written = self.folder / "state.partial"
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, written)
-        sync(written)
-        os.replace(written, self.folder / "state.safetensors")
+        partial = self.folder / "state.partial"
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, partial)
+        sync(partial)
+        os.replace(partial, self.folder / "state.safetensors")
         (self.folder / "complete").touch()
         self.saved = time.monotonic()

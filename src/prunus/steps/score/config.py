@@ -13,11 +13,11 @@ Statistic = Literal[
 ]
 
 GRADIENTS = frozenset({"gradients", "gradient_covariance"})
-"""Those that take a backward pass."""
+"""The statistics that need a backward pass."""
 
-_LENGTH = 512
-_PER_CHANNEL = 64
-_FEWEST, _MOST = 64, 1024
+_SEQUENCE_LENGTH = 512
+_TOKENS_PER_CHANNEL = 64
+_MIN_SAMPLES, _MAX_SAMPLES = 64, 1024
 
 
 class ScoreConfig(StepConfig):
@@ -50,15 +50,16 @@ class ScoreConfig(StepConfig):
     """Seed of the calibration set."""
 
     def with_defaults(self, size: Size) -> Self:
-        """The same, with a calibration set that suits a model of that size."""
-        length = self.sequence_length or min(_LENGTH, size.context)
-        samples = self.samples or min(max(_PER_CHANNEL * size.hidden_size // length, _FEWEST), _MOST)
+        """The options with the size of the calibration set filled in for a model of that size."""
+        length = self.sequence_length or min(_SEQUENCE_LENGTH, size.context)
+        tokens = _TOKENS_PER_CHANNEL * size.hidden_size
+        samples = self.samples or min(max(tokens // length, _MIN_SAMPLES), _MAX_SAMPLES)
         return self.model_copy(update={"sequence_length": length, "samples": samples})
 
     @model_validator(mode="after")
     def _consistent(self) -> ScoreConfig:
         if "accuracy" in self.collect and self.task is None:
-            raise ValueError("task: missing; `accuracy` needs questions to ask")
+            raise ValueError("task: missing; `accuracy` needs a file of questions")
         if any(block < 1 for block in self.blocks):
             raise ValueError(f"blocks: {list(self.blocks)}; a block has at least 1 layer")
         return self

@@ -1,4 +1,4 @@
-"""Scores that are not finite: which statistic, in which layer, on which sequence."""
+"""Errors for scores that are not finite: they name the statistic, the layer and the sequence."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from prunus.errors import NotFiniteError
 from prunus.models.finite import first_module, not_finite
 
 
-def faulty_batch(
+def batch_error(
     model: PreTrainedModel, sums: Mapping[str, torch.Tensor], ids: torch.Tensor, batch: int
 ) -> NotFiniteError:
-    """The error for statistics that a batch made not finite: the statistic, the sequence, and where it begins.
+    """The error for a micro-batch that made statistics not finite: the statistic, the sequence, the first module.
 
     Args:
-        model: The scored model; nothing may be watching it.
-        sums: As `Statistics` has them, of which `first_fault` names one.
-        ids: The batch, [B, S].
+        model: The scored model, without hooks.
+        sums: The sums of `Statistics`, at least one of them not finite.
+        ids: The micro-batch, [B, S].
         batch: Its number in this process, from 1.
     """
-    name = first_fault(sums) or ""
+    name = first_not_finite(sums) or ""
     at = f"batch {batch} of the calibration set"
     at += f" (of process {distributed.rank()})" if distributed.count() > 1 else ""
     row = next((row for row in range(len(ids)) if first_module(model, ids[row : row + 1])), None)
-    if row is None:  # the pass is finite, and gradients or squares are not
-        return not_finite(model, f"{_place(name, sums[name])}, in {at}")
-    return not_finite(model, f"{_place(name, sums[name])}, in row {row} of {at}", ids[row : row + 1])
+    if row is None:  # the forward pass is finite, but gradients or squares are not
+        return not_finite(model, f"{_describe(name, sums[name])}, in {at}")
+    return not_finite(model, f"{_describe(name, sums[name])}, in row {row} of {at}", ids[row : row + 1])
 
 
-def check_written(model: PreTrainedModel, scores: Mapping[str, torch.Tensor]) -> None:
-    """Refuse scores that are not finite before they are written.
+def check_finite(model: PreTrainedModel, scores: Mapping[str, torch.Tensor]) -> None:
+    """Check that all scores are finite, before they are written.
 
     Raises:
-        NotFiniteError: Names the score.
+        NotFiniteError: Names the first score that is not.
     """
-    name = first_fault(scores)
+    name = first_not_finite(scores)
     if name is not None:
-        raise not_finite(model, _place(name, scores[name]))
+        raise not_finite(model, _describe(name, scores[name]))
 
 
-def first_fault(tensors: Mapping[str, torch.Tensor]) -> str | None:
-    """The first tensor that holds NaN or infinity."""
-    whole = torch.stack([torch.isfinite(values).all().cpu() for values in tensors.values()]).tolist()
-    return next((name for name, finite in zip(tensors, whole, strict=True) if not finite), None)
+def first_not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
+    """The name of the first tensor that contains NaN or infinity; None if all are finite."""
+    finite = torch.stack([torch.isfinite(values).all().cpu() for values in tensors.values()]).tolist()
+    return next((name for name, is_finite in zip(tensors, finite, strict=True) if not is_finite), None)
 
 
-def _place(name: str, values: torch.Tensor) -> str:
-    """A statistic with the layer at which it is first not finite, where it is kept by layer."""
+def _describe(name: str, values: torch.Tensor) -> str:
+    """A statistic's name, and for a statistic by layer the first layer in which it is not finite."""
     index = (~torch.isfinite(values)).nonzero()[0].tolist()
     axis = name.partition(".")[0]
     by_layer = {"neurons": -2, "heads": -2, "experts": -2, "energy": 0, "reader_norms": 0}

@@ -1,4 +1,4 @@
-"""Scoring as a plan sees it: its inputs, and what it costs."""
+"""Planning of scoring: its inputs and its cost."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from prunus.steps.score.config import GRADIENTS, ScoreConfig
 
 
 def given_task(config: ScoreConfig) -> dict[str, Step | Given]:
-    """The questions that layers are judged by, as an input, where there are any.
+    """The file of questions as an input, if layers are scored by accuracy; otherwise empty.
 
     Raises:
-        DataError: They cannot be read.
+        DataError: The questions cannot be read.
     """
     if config.task is None or "accuracy" not in config.collect:
         return {}
@@ -26,14 +26,14 @@ def given_task(config: ScoreConfig) -> dict[str, Step | Given]:
 
 
 def cost(config: ScoreConfig, shape: Shape, context: CostContext) -> Cost:
-    """Estimate it: passes over the calibration set, and over a few sequences without each block of layers."""
+    """Estimate the cost: passes over the calibration set, and over `layer_samples` without each block of layers."""
     per_token, tokens = shape.flops_per_token(config.sequence_length), config.samples * config.sequence_length
     backward = bool(GRADIENTS & set(config.collect))
-    passes = 1 + backward  # backward to the activations alone costs another forward
+    passes = 1 + backward  # a backward pass to activations only costs as much as a forward pass
     layers = shape.num_hidden_layers
     removals = sum(layers - block + 1 for block in config.blocks if block < layers)
     losses = removals * ("lm_loss" in config.collect)
-    if "logit_nmse" in config.collect:  # each beside the whole model
+    if "logit_nmse" in config.collect:  # each also runs the complete model
         losses += 2 * (removals + layers * (layers + 1) // 2 - 1)
     few = min(config.layer_samples, config.samples) * config.sequence_length * losses
     held = held_bytes(shape, context.micro_batch(config.samples) * config.sequence_length) if backward else 0

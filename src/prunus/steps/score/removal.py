@@ -1,4 +1,4 @@
-"""What a model loses without some of its layers.
+"""Measurements of a model with some of its layers skipped.
 
 L layers, B batch, S sequence, V vocabulary
 """
@@ -17,32 +17,32 @@ from prunus.steps.score.importance import squared_errors
 from prunus.training.objectives import cross_entropy
 
 Measure = Callable[[frozenset[int]], float]
-"""From the numbers of the layers left out to what is then measured; less is better."""
+"""From the indices of the skipped layers to the measured value; lower is better."""
 
 
 @contextmanager
-def without(model: nn.Module, family: Family, layers: frozenset[int]) -> Iterator[None]:
-    """Run `model` with some layers handing on what they are given for as long as the context is open."""
-    changed = [model.get_submodule(family.layer_name(i)) for i in layers]
-    for layer in changed:
-        layer.forward = _hand_on
+def skip_layers(model: nn.Module, family: Family, layers: frozenset[int]) -> Iterator[None]:
+    """Within this context, some layers of `model` return their input unchanged."""
+    skipped = [model.get_submodule(family.layer_name(i)) for i in layers]
+    for layer in skipped:
+        layer.forward = _identity
     try:
         yield
     finally:
-        for layer in changed:
-            del layer.forward  # the class's own is found again
+        for layer in skipped:
+            del layer.forward  # uncovers the method of the class
 
 
-def _hand_on(hidden_states: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+def _identity(hidden_states: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
     return hidden_states
 
 
 @torch.no_grad()
 def lm_loss(model: PreTrainedModel, batches: list[torch.Tensor]) -> torch.Tensor:
-    """Σ of the batches' mean next-token losses times their sequences, and the sequences: [2] in float64.
+    """Σ of each batch's mean next-token loss times its number of sequences, and Σ of sequences: [2] in float64.
 
     Args:
-        model: The model, with or without all of its layers.
+        model: The model, possibly with skipped layers.
         batches: Token ids, [B, S] each.
     """
     total = torch.zeros(2, dtype=torch.float64, device=model.device)
@@ -55,27 +55,27 @@ def lm_loss(model: PreTrainedModel, batches: list[torch.Tensor]) -> torch.Tensor
 def logit_errors(
     model: PreTrainedModel, family: Family, layers: frozenset[int], batches: list[torch.Tensor]
 ) -> torch.Tensor:
-    """Σ (z - z₀)² and Σ z₀² of the logits without `layers` and with all: [2] in float64; see `squared_errors`."""
+    """`squared_errors` of the logits without `layers` (z) against those with all layers (z₀): [2] in float64."""
     total = torch.zeros(2, dtype=torch.float64, device=model.device)
     for ids in batches:
         reference = model(input_ids=ids, use_cache=False).logits
-        with without(model, family, layers):
+        with skip_layers(model, family, layers):
             total += squared_errors(model(input_ids=ids, use_cache=False).logits, reference)
     return total
 
 
-def blocks(measure: Measure, layers: int, length: int) -> list[float]:
-    """The measure without each contiguous block of `length` layers, from the first on: [L - length + 1]."""
+def block_removals(measure: Measure, layers: int, length: int) -> list[float]:
+    """The measure without each contiguous block of `length` layers, by the block's first layer: [L - length + 1]."""
     return [measure(frozenset(range(first, first + length))) for first in range(layers - length + 1)]
 
 
-def one_by_one(measure: Measure, layers: int) -> list[int]:
-    """The order in which layers can go: each time the one without which the measure is then least, [L - 1].
+def greedy_removal(measure: Measure, layers: int) -> list[int]:
+    """The order in which to remove layers: each time the layer whose removal gives the lowest measure, [L - 1].
 
-    The iterated ranking of Nemotron Elastic (arXiv 2511.16664), which sees that layers stand in for each other.
+    The iterated ranking of Nemotron Elastic (arXiv 2511.16664). It accounts for layers that can replace each other.
     """
-    gone: list[int] = []
-    while len(gone) < layers - 1:
-        left = [i for i in range(layers) if i not in gone]
-        gone.append(min(left, key=lambda i: measure(frozenset([*gone, i]))))
-    return gone
+    removed: list[int] = []
+    while len(removed) < layers - 1:
+        remaining = [i for i in range(layers) if i not in removed]
+        removed.append(min(remaining, key=lambda i: measure(frozenset([*removed, i]))))
+    return removed

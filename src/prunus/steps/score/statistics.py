@@ -1,4 +1,4 @@
-"""Statistics of a model at work: hooks on the modules that a family's axis table names, summed over batches."""
+"""Statistics of a model's activations, by hooks on the modules that the family's table names, summed over batches."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from prunus.steps.score.importance import (
 )
 
 SEQUENCE = ("mean", "l2", "variance")
-_STRIDE = 4  # of so many positions one goes into the covariance, which then costs little beside the forward pass
+_STRIDE = 4  # covariances use every fourth position, so that they cost little compared with the forward pass
 
 
 class Statistics:
@@ -36,24 +36,24 @@ class Statistics:
 
     Attributes:
         sums: By name:
-            `neurons.<how>` [2, L, mlp], `heads.<how>` [2, L, heads], `channels.<how>` [2, norms, hidden] and, where
-            there are any, `experts.<how>` [2, L, E]: `moments` of `over_sequence` by each way that is collected. The
-            norms are those of each layer that run over the residual stream, then the final one; experts are scored by
-            their router's probabilities.
-            `neurons.squares` [L, E, mlp]: in a mixture of experts, of an expert's neurons the squares over the tokens
-            that go through it, in place of the moments.
+            `neurons.<how>` [2, L, mlp], `heads.<how>` [2, L, heads], `channels.<how>` [2, norms, hidden] and, in a
+            mixture of experts, `experts.<how>` [2, L, E]: `moments` of `over_sequence`, for each aggregation that is
+            collected. The norms are those of each layer over the residual stream, then the final norm; experts are
+            scored by their router probabilities.
+            `neurons.squares` [L, E, mlp]: in a mixture of experts, replaces the moments of neurons: squares of each
+            expert's neurons, summed over the tokens routed to it.
             `neurons.gradients` [2, L, mlp], `heads.gradients`, `channels.gradients`: `taylor_terms`.
-            `covariance` [hidden, hidden]: of what the norms over the residual stream read, all of them together.
-            `gradient_covariance` [hidden, hidden]: the same of the loss's gradients by it.
-            `energy.<norm>` [L, C] or [C]: `energies` of what each norm reads.
+            `covariance` [hidden, hidden]: of the inputs of all norms over the residual stream, summed over the norms.
+            `gradient_covariance` [hidden, hidden]: the same of the loss's gradients by those inputs.
+            `energy.<norm>` [L, C] or [C]: `energies` of each norm's input.
             `cosines` [L + 1, L + 1]: `stream_cosines`.
-            `counts` [2]: sequences and tokens that went in.
-        shape: Of the model.
+            `counts` [2]: number of sequences and of tokens.
+        shape: The model's shape.
     """
 
     def __init__(self, shape: Shape, collect: tuple[str, ...], device: torch.device) -> None:
         self.shape, self.collect, self.device = shape, collect, device
-        self.hows = [how for how in SEQUENCE if how in collect]
+        self.aggregations = [how for how in SEQUENCE if how in collect]
         layers, sizes = shape.num_hidden_layers, shape.sizes()
         layered, shared = shape.family.norms
         axes = {name: parse_weight(shape.family.layered[f"{name}.weight"]) for name in layered}
@@ -67,7 +67,7 @@ class Statistics:
         else:
             members["neurons"] = (layers, shape.intermediate_size)
         for axis, size in members.items():
-            for how in self.hows:
+            for how in self.aggregations:
                 self._add(f"{axis}.{how}", 2, *size)
             if "gradients" in collect and axis != "experts":
                 self._add(f"{axis}.gradients", 2, *size)
@@ -84,15 +84,15 @@ class Statistics:
 
     @property
     def backward(self) -> bool:
-        """Whether a backward pass is wanted."""
+        """Whether a backward pass is needed."""
         return bool(GRADIENTS & set(self.collect))
 
     def _add(self, name: str, *size: int) -> None:
         self.sums[name] = torch.zeros(*size, dtype=torch.float64, device=self.device)
 
     @contextmanager
-    def watching(self, model: nn.Module) -> Iterator[None]:
-        """Fill the sums with every forward pass of `model` for as long as the context is open."""
+    def hooked(self, model: nn.Module) -> Iterator[None]:
+        """Within this context, every forward pass of `model` adds to the sums."""
         handles = list(self._hooks(model, self.shape.family))
         try:
             yield
@@ -101,7 +101,7 @@ class Statistics:
                 handle.remove()
 
     def end_batch(self) -> None:
-        """Add what needs a whole forward pass: the cosines between layers."""
+        """Add the statistics that need a complete forward pass: cosines between layers, and counts."""
         stream = torch.stack(self._stream)
         self.sums["cosines"] += stream_cosines(stream)
         self.sums["counts"] += torch.tensor([stream.shape[1], stream.shape[1] * stream.shape[2]], device=self.device)
@@ -110,7 +110,7 @@ class Statistics:
     def _hooks(self, model: nn.Module, family: Family) -> Iterator[Any]:
         for i in range(self.shape.num_hidden_layers):
             layer = model.get_submodule(family.layer_name(i))
-            yield layer.register_forward_pre_hook(self._keep_input, with_kwargs=True)
+            yield layer.register_forward_pre_hook(self._store_input, with_kwargs=True)
             if family.experts is not None:
                 yield from self._expert_hooks(layer, i, family.experts)
             else:
@@ -122,15 +122,15 @@ class Statistics:
                 row = i * len(self.over_stream) + self.over_stream.index(name) if name in self.over_stream else None
                 yield from self._norm_hooks(layer.get_submodule(name), self.sums[f"energy.{name}"][i], row)
             if i == self.shape.num_hidden_layers - 1:
-                yield layer.register_forward_hook(self._keep_output)
+                yield layer.register_forward_hook(self._store_output)
         for j, name in enumerate(reversed(family.norms[1]), start=1):
             yield from self._norm_hooks(model.get_submodule(name), self.sums[f"energy.{name}"], self.norms - j)
 
     def _norm_hooks(self, module: nn.Module, energy: torch.Tensor, row: int | None) -> Iterator[Any]:
-        """Watch a norm; `row` is its place among those over the residual stream, None for one that is not."""
+        """Hooks of one norm; `row` is its index among the norms over the residual stream, None for other norms."""
         centred = self.shape.family.layer_norm
 
-        def reads(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        def on_input(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
             energy.add_(energies(args[0].detach(), centred))
             x = args[0].detach()[:, ::_STRIDE]
             if row is not None and "covariance" in self.sums:
@@ -138,12 +138,12 @@ class Statistics:
             if row is not None and "gradient_covariance" in self.sums:
                 args[0].register_hook(lambda g: self._gradients(x, g[:, ::_STRIDE]))
 
-        yield module.register_forward_pre_hook(reads)
+        yield module.register_forward_pre_hook(on_input)
         if row is not None:
-            yield module.register_forward_hook(lambda *call: self._members("channels", row, call[-1]))
+            yield module.register_forward_hook(lambda *call: self._units("channels", row, call[-1]))
 
     def _on_input(self, axis: str, i: int) -> Callable[..., None]:
-        return lambda _, args: self._members(axis, i, args[0])
+        return lambda _, args: self._units(axis, i, args[0])
 
     def _on_heads(self, i: int) -> Callable[..., None]:
         dim = self.shape.head_dim
@@ -156,14 +156,14 @@ class Statistics:
 
         return hook
 
-    def _members(self, axis: str, i: int, values: torch.Tensor) -> None:
-        kept = values.detach()
-        self._moments(axis, i, kept)
+    def _units(self, axis: str, i: int, values: torch.Tensor) -> None:
+        detached = values.detach()
+        self._moments(axis, i, detached)
         if "gradients" in self.collect:
-            values.register_hook(lambda g: self._products(axis, i, kept.float() * g.detach().float()))
+            values.register_hook(lambda g: self._products(axis, i, detached.float() * g.detach().float()))
 
     def _moments(self, axis: str, i: int, values: torch.Tensor) -> None:
-        for how in self.hows:
+        for how in self.aggregations:
             self.sums[f"{axis}.{how}"][:, i] += moments(over_sequence(values, how))
 
     def _gradients(self, x: torch.Tensor, gradients: torch.Tensor) -> None:
@@ -188,8 +188,8 @@ class Statistics:
         yield mixture.register_forward_pre_hook(route)
         yield mixture.get_submodule(names.stacked).register_forward_pre_hook(add)
 
-    def _keep_input(self, _: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> None:
+    def _store_input(self, _: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> None:
         self._stream.append((args[0] if args else kwargs["hidden_states"]).detach())
 
-    def _keep_output(self, _: nn.Module, args: Any, output: Any) -> None:
+    def _store_output(self, _: nn.Module, args: Any, output: Any) -> None:
         self._stream.append((output[0] if isinstance(output, tuple) else output).detach())

@@ -1,4 +1,4 @@
-"""The `score` step: passes over a calibration set, and from them what the importance of all axes is made of."""
+"""The `score` step: collect statistics over a calibration set, from which `prune` ranks the units of every axis."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from prunus.models.shape import Shape
 from prunus.runtime import Runtime
 from prunus.steps.score.checkpoint import Checkpoint
 from prunus.steps.score.config import ScoreConfig
-from prunus.steps.score.faults import check_written, faulty_batch, first_fault
+from prunus.steps.score.faults import batch_error, check_finite, first_not_finite
 from prunus.steps.score.importance import block_influence
-from prunus.steps.score.removal import Measure, blocks, lm_loss, logit_errors, one_by_one, without
+from prunus.steps.score.removal import Measure, block_removals, greedy_removal, lm_loss, logit_errors, skip_layers
 from prunus.steps.score.statistics import Statistics
-from prunus.steps.score.task import question, right
+from prunus.steps.score.task import encode_question, is_correct
 from prunus.training.objectives import CrossEntropy
 
 PARALLEL = True
@@ -38,7 +38,13 @@ REMOVALS = ("lm_loss", "accuracy", "logit_nmse")
 
 @dataclass(frozen=True)
 class Inputs:
-    """The model to score, the stream to draw the calibration set from, and the questions where a task decides."""
+    """The inputs of the step.
+
+    Attributes:
+        model: The folder of the model to score.
+        tokens: The token stream from which the calibration set is drawn.
+        task: The file of questions, if layers are scored by accuracy.
+    """
 
     model: Path
     tokens: Path
@@ -49,33 +55,33 @@ def run(config: ScoreConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     """Score `inputs.model`, together with the other processes if there are any.
 
     Writes `scores.safetensors`: the sums of `Statistics` by name (`cosines` and energies as means over tokens),
-    `reader_norms` [L, mlp] or [L, E, mlp] (the L2 norm of what each neuron is multiplied by on its way out), and for
-    each criterion of layers `layers.<criterion>.<block length>` and, for single ones by their logits,
-    `layers.logit_nmse.order`. Beside it `scores.json`, the same as a person reads it.
+    `reader_norms` [L, mlp] or [L, E, mlp] (the L2 norm of the output weights of each neuron), and for each criterion of
+    layers `layers.<criterion>.<block length>`; for `logit_nmse` also `layers.logit_nmse.order`, a removal order of
+    single layers. Also writes `scores.json`, a readable summary.
 
     Returns:
-        Sequences and tokens of the calibration set.
+        Numbers of sequences and tokens of the calibration set.
 
     Raises:
-        DataError: The stream does not fill one sequence, or the questions cannot be read.
-        ModelError: The model gives NaN or infinity; names the statistic, the sequence, and where it begins.
+        DataError: The stream is shorter than one sequence, or the questions cannot be read.
+        ModelError: The model gives NaN or infinity; names the statistic, the sequence, and the first module.
     """
     config = config.with_defaults(ModelFolder(inputs.model).shape.size())
     drawn = calibration_set(Tokens.open(inputs.tokens), config.samples, config.sequence_length, config.seed)
     if len(drawn) < config.samples:
-        console.warn(f"score.samples: {config.samples} wanted, and the corpus fills {len(drawn)}: all are used")
+        console.warn(f"score.samples: {config.samples} requested, but the corpus has only {len(drawn)}; using these")
     device = device_of(runtime)
     model = load_model(inputs.model, device, inference_dtype(runtime, device)).requires_grad_(False)
     statistics = Statistics(ModelFolder(inputs.model).shape, config.collect, device)
     checkpoint = Checkpoint(out, runtime.checkpoint_minutes)
     state = checkpoint.load()
 
-    def mine(count: int) -> list[torch.Tensor]:
-        """This process's share of the first sequences, in portions."""
+    def local_batches(count: int) -> list[torch.Tensor]:
+        """This process's share of the first `count` sequences, in micro-batches."""
         share = torch.from_numpy(drawn[:count][distributed.rank() :: distributed.count()])
-        return [portion for portion in share.split(runtime.device_batch_size) if len(portion)]
+        return [batch for batch in share.split(runtime.device_batch_size) if len(batch)]
 
-    batches = mine(len(drawn))
+    batches = local_batches(len(drawn))
     _collect(model, statistics, batches, state, checkpoint, console)
     statistics.sums = {
         name: total.clone() for name, total in statistics.sums.items()
@@ -83,11 +89,11 @@ def run(config: ScoreConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     distributed.all_reduce(statistics.sums.values())
     layers: dict[str, torch.Tensor] = {}
     if any(criterion in config.collect for criterion in REMOVALS):
-        few = mine(config.layer_samples)
+        few = local_batches(config.layer_samples)
         layers = _remove_layers(model, statistics.shape, few, config, inputs, state, checkpoint, console)
     if distributed.rank() == 0:
-        scores = {**_closed(statistics.sums), "reader_norms": reader_norms(model, statistics.shape), **layers}
-        check_written(model, scores)
+        scores = {**_averaged(statistics.sums), "reader_norms": reader_norms(model, statistics.shape), **layers}
+        check_finite(model, scores)
         _write(scores, out)
     distributed.wait()
     remove_checkpoints(out)
@@ -103,15 +109,15 @@ def _collect(
     checkpoint: Checkpoint,
     console: Console,
 ) -> None:
-    """The pass over the calibration set, from where `state` left it."""
+    """Run the pass over the calibration set, from the point that `state` records."""
     done = int(state["batches"]) if "batches" in state else 0
     for name, total in statistics.sums.items():
         if done:
             total.copy_(state[f"sums.{name}"])
     total_tokens = sum(batch.numel() for batch in batches)
     seen = sum(batch.numel() for batch in batches[:done])
-    loss = CrossEntropy(model) if statistics.backward else None  # which tries the head: before anything is watched
-    with statistics.watching(model), console.progress("score", total_tokens, "tokens") as progress:
+    loss = CrossEntropy(model) if statistics.backward else None  # before the hooks: it runs the LM head to check it
+    with statistics.hooked(model), console.progress("score", total_tokens, "tokens") as progress:
         for number, batch in enumerate(batches[done:], start=done + 1):
             ids = batch.to(statistics.device)
             if loss is not None:
@@ -120,7 +126,7 @@ def _collect(
                 with torch.no_grad():
                     model.base_model(input_ids=ids, use_cache=False)
             statistics.end_batch()
-            if first_fault(statistics.sums) is not None:
+            if first_not_finite(statistics.sums) is not None:
                 break
             seen += batch.numel()
             progress.update(seen)
@@ -129,11 +135,11 @@ def _collect(
             checkpoint.save(state)
         else:
             return
-    raise faulty_batch(model, statistics.sums, ids, number)  # when nothing is watched any more
+    raise batch_error(model, statistics.sums, ids, number)  # after the hooks are removed
 
 
 def forward_and_backward(loss: CrossEntropy, ids: torch.Tensor) -> None:
-    """The gradients of the loss, summed over tokens, by every activation and by no weight."""
+    """Compute the gradients of the loss, summed over tokens, by every activation but not by the weights."""
     embedded = loss.model.get_input_embeddings().register_forward_hook(lambda *call: call[-1].requires_grad_())
     try:
         (loss(ids) * ids[:, 1:].numel()).backward()
@@ -151,18 +157,18 @@ def _remove_layers(
     checkpoint: Checkpoint,
     console: Console,
 ) -> dict[str, torch.Tensor]:
-    """What is lost without each block of layers, by every criterion that is collected."""
-    found: dict[str, torch.Tensor] = {}
+    """Measure the model without each block of layers, by every criterion that is collected."""
+    scores: dict[str, torch.Tensor] = {}
     layers = shape.num_hidden_layers
     with console.progress("layers", 1, "of all") as progress:
         for criterion in (criterion for criterion in REMOVALS if criterion in config.collect):
-            measure = _kept(_measure(criterion, model, shape, batches, config, inputs), criterion, state, checkpoint)
+            measure = _cached(_measure(criterion, model, shape, batches, config, inputs), criterion, state, checkpoint)
             for length in sorted({length for length in config.blocks if length < layers}):
-                found[f"layers.{criterion}.{length}"] = torch.tensor(blocks(measure, layers, length)).double()
+                scores[f"layers.{criterion}.{length}"] = torch.tensor(block_removals(measure, layers, length)).double()
             if criterion == "logit_nmse":
-                found["layers.logit_nmse.order"] = torch.tensor(one_by_one(measure, layers))
+                scores["layers.logit_nmse.order"] = torch.tensor(greedy_removal(measure, layers))
         progress.update(1)
-    return found
+    return scores
 
 
 def _measure(
@@ -173,53 +179,54 @@ def _measure(
     config: ScoreConfig,
     inputs: Inputs,
 ) -> Measure:
-    """What a criterion makes of leaving layers out, over all processes' data; less is better."""
+    """The function that measures the model without given layers by one criterion, over the data of all processes."""
     device = next(model.parameters()).device
     batches = [batch.to(device) for batch in batches]
     questions = []
     if criterion == "accuracy":
-        assert inputs.task is not None  # the config asks for it
+        assert inputs.task is not None  # checked by the config
         tokenizer = load_tokenizer(inputs.model)
         lines = read_questions(inputs.task, config.task_items)[distributed.rank() :: distributed.count()]
-        questions = [question(line, tokenizer) for line in lines]
+        questions = [encode_question(line, tokenizer) for line in lines]
 
-    def measure(gone: frozenset[int]) -> float:
+    def measure(removed: frozenset[int]) -> float:
         if criterion == "logit_nmse":
-            parts = logit_errors(model, shape.family, gone, batches)
+            parts = logit_errors(model, shape.family, removed, batches)
         else:
-            with without(model, shape.family, gone):
+            with skip_layers(model, shape.family, removed):
                 if criterion == "lm_loss":
                     parts = lm_loss(model, batches)
                 else:
                     with finite_logits(model, "the questions of score.task"):
-                        wrong = [not right(model, asked, shape.max_position_embeddings) for asked in questions]
+                        context = shape.max_position_embeddings
+                        wrong = [not is_correct(model, question, context) for question in questions]
                     parts = torch.tensor([sum(wrong), len(wrong)], dtype=torch.float64, device=device)
         distributed.all_reduce([parts])
         value = float(parts[0] / parts[1])
         if not math.isfinite(value):
-            raise not_finite(model, f"its `{criterion}` without layers {sorted(gone)}")
+            raise not_finite(model, f"its `{criterion}` without layers {sorted(removed)}")
         return value
 
     return measure
 
 
-def _kept(measure: Measure, criterion: str, state: dict[str, torch.Tensor], checkpoint: Checkpoint) -> Measure:
-    """`measure`, with what it gave before looked up, in this session or in the one that was killed."""
+def _cached(measure: Measure, criterion: str, state: dict[str, torch.Tensor], checkpoint: Checkpoint) -> Measure:
+    """`measure` with a cache of its results, which the checkpoint saves."""
 
-    def remembered(gone: frozenset[int]) -> float:
-        key = f"{criterion}.{'-'.join(map(str, sorted(gone)))}"
+    def cached(removed: frozenset[int]) -> float:
+        key = f"{criterion}.{'-'.join(map(str, sorted(removed)))}"
         known = torch.tensor(float(key in state))
         distributed.all_reduce([known])
-        if known < distributed.count():  # checkpoints are written by each process's own clock
-            state[key] = torch.tensor(measure(gone), dtype=torch.float64)
+        if known < distributed.count():  # processes save at different times, so their caches can differ
+            state[key] = torch.tensor(measure(removed), dtype=torch.float64)
             checkpoint.save(state)
         return float(state[key])
 
-    return remembered
+    return cached
 
 
 def reader_norms(model: PreTrainedModel, shape: Shape) -> torch.Tensor:
-    """The L2 norm of the column that each neuron is read by: [L, mlp], or [L, E, mlp] in a mixture of experts."""
+    """The L2 norm of the down projection's column for each neuron: [L, mlp], or [L, E, mlp] in a mixture of experts."""
     rows, experts = [], shape.family.experts
     for i in range(shape.num_hidden_layers):
         layer = model.get_submodule(shape.family.layer_name(i))
@@ -233,8 +240,8 @@ def reader_norms(model: PreTrainedModel, shape: Shape) -> torch.Tensor:
     return torch.stack(rows).double()
 
 
-def _closed(sums: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The sums as they are written: what is asked for per token, divided by the tokens."""
+def _averaged(sums: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The sums with cosines and energies divided by the number of tokens."""
     tokens = sums["counts"][1]
     return {
         name: total / tokens if name == "cosines" or name.startswith("energy.") else total

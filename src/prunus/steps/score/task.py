@@ -1,7 +1,8 @@
-"""Questions with a right answer, asked by log-likelihood: what layers are judged by where a task decides.
+"""Accuracy on questions, by log-likelihood: the criterion of layers that `accuracy` stands for.
 
-The forms of `prunus.data.questions`: a continuation is right where it is the model's own first choice, token for token;
-a choice where it is the likeliest per character of all; a context where the continuation is likeliest after it.
+By the form of the question (see `prunus.data.questions`), the model is correct if the continuation is its greedy
+choice token by token; if the gold choice has the highest log-likelihood per character; or if the continuation is most
+likely after the gold context.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ class Question:
     """A question as token ids.
 
     Attributes:
-        pairs: Context and continuation, once for each answer that can be given.
-        lengths: Characters of each continuation, which its log-likelihood is divided by.
-        gold: The number of the right one; None where there is one, to be said token for token.
+        pairs: Context and continuation of each candidate answer.
+        lengths: What each log-likelihood is divided by: the characters of each choice, otherwise 1.
+        gold: The index of the correct answer; None if there is a single continuation to be predicted token by token.
     """
 
     pairs: tuple[tuple[list[int], list[int]], ...]
@@ -30,8 +31,8 @@ class Question:
     gold: int | None
 
 
-def question(line: Mapping[str, Any], tokenizer: Any) -> Question:
-    """One line as token ids."""
+def encode_question(line: Mapping[str, Any], tokenizer: Any) -> Question:
+    """Tokenise one question."""
     if "choices" in line:
         texts = [(line["query"], choice) for choice in line["choices"]]
         lengths, gold = tuple(max(len(choice), 1) for choice in line["choices"]), int(line["gold"])
@@ -45,20 +46,21 @@ def question(line: Mapping[str, Any], tokenizer: Any) -> Question:
 
 def _ids(context: str, text: str, tokenizer: Any) -> tuple[list[int], list[int]]:
     space = "" if context[-1:].isspace() or text[:1].isspace() else " "
-    whole, start = tokenizer(context + space + text)["input_ids"], tokenizer(context)["input_ids"]
-    shared = next((i for i, (a, b) in enumerate(zip(whole, start, strict=False)) if a != b), len(start))
+    whole, prefix = tokenizer(context + space + text)["input_ids"], tokenizer(context)["input_ids"]
+    shared = next((i for i, (a, b) in enumerate(zip(whole, prefix, strict=False)) if a != b), len(prefix))
     shared = max(1, min(shared, len(whole) - 1))
     return whole[:shared], whole[shared:]
 
 
 @torch.no_grad()
-def right(model: PreTrainedModel, asked: Question, context_length: int) -> bool:
-    """Whether the model answers a question rightly; of a long context its end is shown."""
-    scores, verbatim = [], False
-    for (context, text), length in zip(asked.pairs, asked.lengths, strict=True):
+def is_correct(model: PreTrainedModel, question: Question, context_length: int) -> bool:
+    """Whether the model answers a question correctly; contexts longer than `context_length` are cut on the left."""
+    scores, greedy = [], False
+    for (context, text), length in zip(question.pairs, question.lengths, strict=True):
         ids = torch.tensor([*context, *text][-context_length:], device=model.device)[None]
-        wanted = ids[0, -len(text) :]
-        said = F.log_softmax(model(input_ids=ids, use_cache=False).logits[0, -len(text) - 1 : -1].float(), dim=-1)
-        scores.append(said.gather(-1, wanted[:, None]).sum().item() / length)
-        verbatim = bool((said.argmax(dim=-1) == wanted).all())
-    return verbatim if asked.gold is None else max(range(len(scores)), key=scores.__getitem__) == asked.gold
+        labels = ids[0, -len(text) :]
+        logits = model(input_ids=ids, use_cache=False).logits[0, -len(text) - 1 : -1]
+        log_probabilities = F.log_softmax(logits.float(), dim=-1)
+        scores.append(log_probabilities.gather(-1, labels[:, None]).sum().item() / length)
+        greedy = bool((log_probabilities.argmax(dim=-1) == labels).all())
+    return greedy if question.gold is None else max(range(len(scores)), key=scores.__getitem__) == question.gold

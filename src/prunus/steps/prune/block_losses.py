@@ -1,8 +1,8 @@
-"""What a block of layers is worth once everything that stays has been fitted to make up for it.
+"""Importance of blocks of layers: the loss without each block after the remaining weights have been refitted.
 
-A block may turn the residual stream little and yet be hard to do without, or the other way round: training moves what
-stays, and scores of the model as it is know nothing of that. A refit in closed form is the nearest to it that costs no
-training (docs/decisions/0002 has both rankings).
+A block may change the residual stream little and still be hard to replace, or the other way round: training adapts the
+remaining weights, and scores of the unchanged model do not account for that. A refit in closed form is the closest
+estimate without training (docs/decisions/0002 has both rankings).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from prunus.models.checkpoint import write_tensors
 from prunus.models.folder import ModelFolder, copy_along, write_config
 from prunus.models.student import student_config
 from prunus.runtime import Runtime
-from prunus.steps.prune.activations import sides
+from prunus.steps.prune.activations import load_runners
 from prunus.steps.prune.bridge import make_bridge
 from prunus.steps.prune.choose import choose
 from prunus.steps.prune.config import PruneConfig
@@ -36,16 +36,16 @@ def refit_losses(
     scratch: Path,
     update: Callable[[int], None],
 ) -> dict[tuple[int, ...], float]:
-    """KL(teacher ‖ student) in nats per token for the student without each of the blocks, all its linears refitted.
+    """KL(teacher ‖ student) in nats per token for the student without each block, with all linear layers refitted.
 
     Args:
-        teacher: What is cut.
-        blocks: The layers that go, each time.
-        ids: The calibration set, [N, S]: fitted and measured on.
-        config: How strongly weights are held to what they were.
-        runtime: Where.
-        scratch: An empty folder, for one student at a time.
-        update: Is told how many blocks are done.
+        teacher: The teacher.
+        blocks: The blocks to drop, one at a time, as layer indices.
+        ids: The calibration set, [N, S]; used for both the fit and the KL.
+        config: The options of healing; `refit` is `all`.
+        runtime: Device, precision and batch size.
+        scratch: An empty folder for the students.
+        update: Called with the number of blocks done.
     """
     losses = {}
     for number, block in enumerate(blocks, start=1):
@@ -57,10 +57,10 @@ def refit_losses(
         copy_along(teacher.path, folder)
         write_tensors(folder, cut(teacher.tensors, teacher.shape, target, keep, {}))
         write_config(folder, student_config(teacher.config, teacher.shape, target, keep.layers))
-        whole, student = sides((teacher, ModelFolder(folder)), len(ids), runtime)
-        bridge = make_bridge(teacher.shape, target, keep, None, {}, whole.model.device)
+        runner_t, runner_s = load_runners((teacher, ModelFolder(folder)), len(ids), runtime)
+        bridge = make_bridge(teacher.shape, target, keep, None, {}, runner_t.model.device)
         tokens = torch.from_numpy(ids)
-        heal(whole, student, bridge, tokens, config.model_copy(update={"refit": "all"}), lambda _: None)
-        losses[block] = divergence(whole.model, student.model, tokens)
+        heal(runner_t, runner_s, bridge, tokens, config.model_copy(update={"refit": "all"}), lambda _: None)
+        losses[block] = divergence(runner_t.model, runner_s.model, tokens)
         update(number)
     return losses
