@@ -189,7 +189,7 @@ def test_each_step_by_itself(teacher: Path, corpus: Path, held_out: Path, tmp_pa
     do("score", tmp_path / "corrected", *text, "--samples", 8, "--sequence-length", 16, "--out", tmp_path / "scores")
     assert main(["prune", str(tmp_path / "corrected"), "--hidden-size", "16", "--out", str(tmp_path / "cut")]) == 2
     assert (
-        "--scores: missing; this cut needs covariance: give a folder written by `prunus score`"
+        "--scores: missing; this cut needs covariance, gradient_covariance: give a folder written by `prunus score`"
         in capsys.readouterr().err
     )
     scores = ["--scores", tmp_path / "scores"]

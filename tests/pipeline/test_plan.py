@@ -217,7 +217,7 @@ def test_scoring_collects_what_the_students_read(plan, tmp_path: Path) -> None:
     with pytest.raises(PrunusError, match="line 1: gold is 'A'; expected a number from 0 to 1"):
         plan(students=students, score={"samples": 8, "sequence_length": 16, "task": str(task)})
     task.write_text(json.dumps({"question": "?"}) + "\n")
-    with pytest.raises(PrunusError, match=r"line 1 has question; \{context, continuation\} or"):
+    with pytest.raises(PrunusError, match=r"line 1 has question; expected \{context, continuation\} or"):
         plan(students=students, score={"samples": 8, "sequence_length": 16, "task": str(task)})
 
 
@@ -296,7 +296,7 @@ def test_a_teacher_grows_before_it_is_corrected(plan, teacher) -> None:
 
 
 def test_a_teacher_that_cannot_grow(plan, teacher) -> None:
-    with pytest.raises(PrunusError, match=r"teacher.expand.intermediate_size: 8 is less than the 48"):
+    with pytest.raises(PrunusError, match=r"teacher.expand.intermediate_size: 8 is less than the model's 48"):
         plan(teacher={"path": str(teacher), "expand": {"intermediate_size": 8}})
     with pytest.raises(PrunusError, match=r"correct.tokens: 0, but the weights that teacher.expand adds"):
         plan(teacher={"path": str(teacher), "expand": {"num_hidden_layers": 8}}, correct={})

@@ -1,4 +1,4 @@
-"""The training loop: portions of a batch, and steps that would break a model."""
+"""The training loop: micro-batches, and steps that would break a model."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from prunus.cli.main import main
 from prunus.runtime import Runtime
 from prunus.training.config import TrainingConfig
-from prunus.training.loop import portion_of
+from prunus.training.loop import micro_batch_size
 from prunus.training.objectives import CrossEntropy
 
 
@@ -45,20 +45,20 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_the_step(
     ("processes", "batch", "device", "expected"),
     [(1, 8, 4, 4), (1, 9, 4, 3), (1, 7, 4, 1), (1, 4, 16, 4), (2, 8, 16, 4), (2, 12, 4, 3)],
 )
-def test_a_portion_is_the_largest_that_fits_and_divides_the_batch(
+def test_a_micro_batch_is_the_largest_that_fits_and_divides_the_batch(
     processes: int, batch: int, device: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", str(processes))
     config = TrainingConfig(tokens=10_000, sequence_length=16, batch_size=batch)
-    assert portion_of(config, Runtime(device_batch_size=device)) == expected
+    assert micro_batch_size(config, Runtime(device_batch_size=device)) == expected
 
 
-def test_a_step_is_the_same_in_any_portions(teacher: Path, corpus: Path, tmp_path: Path) -> None:
+def test_a_step_is_the_same_in_any_micro_batches(teacher: Path, corpus: Path, tmp_path: Path) -> None:
     weights = []
-    for portion in (8, 2):
-        out = tmp_path / str(portion)
+    for size in (8, 2):
+        out = tmp_path / str(size)
         words = ["correct", teacher, "--corpus", corpus, "--out", out, "--tokens", 256, "--sequence-length", 16]
-        words += ["--batch-size", 8, "--optimizer", "adamw", "--runtime.device-batch-size", portion]
+        words += ["--batch-size", 8, "--optimizer", "adamw", "--runtime.device-batch-size", size]
         assert main([str(word) for word in words]) == 0
         weights.append(load_file(out / "model.safetensors"))
     before = load_file(teacher / "model.safetensors")

@@ -35,7 +35,7 @@ class Sized:
     def measure(self, candidate: Candidate, rung: int) -> dict[str, dict[str, float]]:
         return {"kl": {"value": 1 / candidate.shape.parameters + 1e-9 * sum(candidate.dropped)}}
 
-    def forget(self, candidate: Candidate, rung: int) -> None:
+    def remove_weights(self, candidate: Candidate, rung: int) -> None:
         pass
 
     def sizes(self, candidate: Candidate) -> dict[str, Any]:

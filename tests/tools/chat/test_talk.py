@@ -161,5 +161,5 @@ def test_what_cannot_be_run_is_told(arguments: list[str], message: str, capsys) 
 def test_a_file_that_is_no_gguf_is_told(tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp", reason="the extra `gguf` is not installed")
     (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(64))
-    with pytest.raises(ModelError, match="not a GGUF file of a language model"):
+    with pytest.raises(ModelError, match="version 0 of GGUF is not supported; allowed: versions 2 and 3"):
         start_server(tmp_path / "model.gguf", 0)
