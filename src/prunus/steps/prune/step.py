@@ -99,7 +99,7 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         if config.heal.explicit and inputs.tokens is None:
             raise ArtifactError("prune: heal needs a corpus to fit weights to; there is none")
         if inputs.tokens is not None and config.heals(teacher.shape, target):
-            from prunus.steps.prune.healing import CutInfo, heal_checkpoint
+            from prunus.steps.prune.heal_checkpoint import CutInfo, heal_checkpoint
 
             healed, info = True, CutInfo(keep, rotation, scores)
             # checked before healing as well: a refit could hide a fault of the cut
