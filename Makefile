@@ -41,7 +41,7 @@ package: $(INSTALLED)
 	$(PYTHON) -m venv build/twine && build/twine/bin/pip install --quiet twine
 	build/twine/bin/twine check --strict dist/*
 	for file in dist/*; do \
-		$(PYTHON) -m venv --clear build/installed && build/installed/bin/pip install --quiet $(TORCH) $$file && \
+		$(PYTHON) -m venv --clear build/installed && build/installed/bin/pip install --quiet $(TORCH) "$$file[gguf]" && \
 		build/installed/bin/prunus plan recipes/quickstart.yaml || exit 1; \
 	done
 
