@@ -99,7 +99,7 @@ def test_variables_are_filled_in_or_missed(tmp_path: Path, monkeypatch: pytest.M
         ),
         ({"students": {"a": {"prune": {"like": "a"}}}}, r"'a' is not another student with sizes; allowed: \[\]"),
         ({"teacher": {}}, "give either path or create"),
-        ({"students": {"d": {"prune": {"drop_layers": "single", "importance": {"layers": "refit"}}}}}, "ranks blocks, not single layers"),
+        ({"students": {"d": {"prune": {"drop_layers": "single", "importance": {"layers": "refit"}}}}}, "ranks blocks"),
         ({"teacher": {"path": "a", "create": {}}}, "give either path or create"),
         ({"teacher": {"create": {}, "expand": {"num_hidden_layers": 9}}}, "expand: cannot be combined with create"),
         ({"teacher": {"path": "a", "expand": {}}}, "teacher.expand: nothing to expand"),
