@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,17 +103,7 @@ def show_plan(plan: Plan, console: Console) -> None:
         rows.append([f"{number:2d} {step.name}", state, time, *shown, step.artifact.path.name])
     console.table("Steps", ["step", "state", "time", "tokens", "FLOPs", "memory", "disk", "folder"], rows)
     show_training(plan.steps, console)
-    tasks = task_costs(plan.recipe.evaluate)
-    if tasks:
-        lines = [
-            [
-                name,
-                human(cost.items) if cost.items is not None else "by the harness",
-                human(cost.tokens) if cost.items is not None else "",
-            ]
-            for name, cost in tasks.items()
-        ]
-        console.table("Tasks, of each model", ["task", "items", "tokens at most"], lines)
+    _show_tasks(plan, console)
     shapes = {"teacher": plan.teacher, **plan.students}
     console.table(
         "Shapes",
@@ -136,6 +126,27 @@ def show_plan(plan: Plan, console: Console) -> None:
         for step, cost, repeated in zip(plan.steps, costs, again, strict=True)
         if not repeated and not step.artifact.is_done()
     }
+    _show_total(plan, todo, len(set(places)), times, console)
+
+
+def _show_tasks(plan: Plan, console: Console) -> None:
+    """Print the items and tokens of the tasks of the evaluation."""
+    rows = [
+        [
+            name,
+            human(cost.items) if cost.items is not None else "by the harness",
+            human(cost.tokens) if cost.items is not None else "",
+        ]
+        for name, cost in task_costs(plan.recipe.evaluate).items()
+    ]
+    if rows:
+        console.table("Tasks, of each model", ["task", "items", "tokens at most"], rows)
+
+
+def _show_total(
+    plan: Plan, todo: Mapping[str, Cost], steps: int, times: Sequence[float | None], console: Console
+) -> None:
+    """Print the cost of the steps to do, of `steps` in all, and warn of those that need more memory than there is."""
     flops, memory = sum(cost.flops for cost in todo.values()), max((c.memory_bytes for c in todo.values()), default=0)
     disk = sum(cost.disk_bytes for cost in todo.values())
     if memory > (here := psutil.virtual_memory().total) and not on_gpu(plan.recipe.runtime):
@@ -145,7 +156,7 @@ def show_plan(plan: Plan, console: Console) -> None:
             "training and evaluation need less with a smaller runtime.device_batch_size or sequence_length"
         )
     console.say(
-        f"to do: {len(todo)} of {len(set(places))} steps, {_time(times)}{human(flops)} FLOPs, at most "
+        f"to do: {len(todo)} of {steps} steps, {_time(times)}{human(flops)} FLOPs, at most "
         f"{human_bytes(memory)} of memory (without libraries), {human_bytes(disk)} of disk; "
         f"results are written to {plan.root}"
     )

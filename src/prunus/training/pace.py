@@ -1,19 +1,19 @@
 """Default batch size, sequence length and learning rate, from the tokens of a run and the model's size.
 
-Two points are known to work. SmolLM2-135M recovers within 50 thousand to a few million tokens, with 512 to 2,048 tokens
-per step and a peak rate of 5e-4 at hidden size 576; of two step sizes at 50 thousand tokens, the smaller is far better
-(docs/decisions/0006). Llama-3.1-Minitron 4B took 94 billion tokens, with 9.4 million tokens per step and a peak rate of
-1e-4 at hidden size 3072 (arXiv 2408.11796, table 4). Between them, tokens per step grow as a power of the run's tokens;
-rates fall with the hidden size, which also holds at 48 and 128 (docs/recovery.md).
+Two regions are known. A half of SmolLM2-135M was distilled on 25 to 98 thousand tokens with a peak rate of 6e-4 at
+hidden size 480; at 49 thousand, steps of 512 tokens were better than steps of 1,920 (docs/decisions/0006).
+Llama-3.1-Minitron 4B took 94 billion tokens, with 9.4 million tokens per step and a peak rate of 1e-4 at hidden size
+3072 (arXiv 2408.11796, table 4). Between them, tokens per step grow as a power of the run's tokens; rates fall with the
+hidden size, which also holds at 48 and 128 (docs/recovery.md).
 """
 
 from __future__ import annotations
 
-_TOKENS, _STEP = 500_000, 2048
+_TOKENS, _STEP = 500_000, 2048  # extrapolated: 660 tokens per step at 98 thousand
 _GROWTH = 0.6943  # log(9.437e6 / 2048) / log(94e9 / 5e5)
 _SEQUENCES = 4  # per step, at least, in short runs
 _SHORTEST, _LONGEST = 128, 8192
-_WIDTHS, _STEPS = 1, 20
+_STEPS = 20
 _RATE = 0.3  # divided by hidden_size: 1e-4 at 3072, 5e-4 at 576
 _MAX_RATE = 1e-2
 _MIN_SHARE = 0.1
@@ -28,7 +28,7 @@ def step_tokens(tokens: int, hidden_size: int) -> int:
             per parameter and token: with hidden_size tokens per step, the optimiser already dominates. This is the
             minimum, unless it would leave the run fewer than twenty steps.
     """
-    least = min(_WIDTHS * hidden_size, tokens // _STEPS)
+    least = min(hidden_size, tokens // _STEPS)
     return max(1, least, round(_STEP * (tokens / _TOKENS) ** _GROWTH))
 
 
