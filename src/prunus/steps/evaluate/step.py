@@ -22,6 +22,7 @@ from prunus.graph.records import MISSING_GRADES
 from prunus.models.finite import finite_logits
 from prunus.models.folder import ModelFolder
 from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
+from prunus.models.shape import Shape
 from prunus.runtime import Runtime
 from prunus.steps.evaluate.config import EvaluateConfig
 from prunus.steps.evaluate.efficiency import efficiency
@@ -75,13 +76,6 @@ def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
     rows = _measure_all(model, teacher, tokens, config, runtime, console)
     results = figures(rows, config, beside_teacher=teacher is not None)
     folder = ModelFolder(inputs.model)
-    facts = {
-        "parameters": folder.shape.parameters,
-        "non_embedding_parameters": folder.shape.non_embedding_parameters,
-        "dimensions": folder.shape.dimensions(),
-        "windows": len(rows),
-        "tokens": int(rows[:, 0].sum()),
-    }
     speed = {}
     if distributed.rank() == 0:
         lines = (dict(zip(COLUMNS, row, strict=True)) for row in rows.tolist())
@@ -101,7 +95,9 @@ def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
             runtime.device_batch_size, console,
         )  # fmt: skip
     if distributed.rank() == 0:
-        replace_json(out / "results.json", {**facts, "figures": results, "efficiency": speed, **measured})
+        replace_json(
+            out / "results.json", {**_facts(folder.shape, rows), "figures": results, "efficiency": speed, **measured}
+        )
     holes = sum((task.get("judge") or {}).get("missing", 0) for task in measured["tasks"].values())
     holes *= config.judge.url is not None
     if distributed.rank() == 0 and not holes:  # with missing grades, the next run needs the answers for the judge
@@ -113,6 +109,17 @@ def run(config: EvaluateConfig, inputs: Inputs, out: Path, runtime: Runtime, con
         **{name: figure["value"] for name, figure in results.items()},
         **first,
         **({MISSING_GRADES: holes} if holes else {}),
+    }
+
+
+def _facts(shape: Shape, rows: np.ndarray) -> dict[str, Any]:
+    """The sizes of the model and of the text that it was evaluated on."""
+    return {
+        "parameters": shape.parameters,
+        "non_embedding_parameters": shape.non_embedding_parameters,
+        "dimensions": shape.dimensions(),
+        "windows": len(rows),
+        "tokens": int(rows[:, 0].sum()),
     }
 
 

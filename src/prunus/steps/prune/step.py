@@ -98,13 +98,11 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         write_lineage(out, *_lineage(inputs, _kept_units(keep), rotation))
         if config.heal.explicit and inputs.tokens is None:
             raise ArtifactError("prune: heal needs a corpus to fit weights to; there is none")
-        if inputs.tokens is not None and config.heals(teacher.shape, target):
-            from prunus.steps.prune.heal_checkpoint import CutInfo, heal_checkpoint
-
-            healed, info = True, CutInfo(keep, rotation, scores)
+        healed = inputs.tokens is not None and config.heals(teacher.shape, target)
+        if healed:
             # checked before healing as well: a refit could hide a fault of the cut
             _check_damage(config, inputs, out, vocabulary, healed, runtime, Console(quiet=True))
-            figures |= heal_checkpoint(config, inputs.model, out, inputs.tokens, info, runtime, console)
+            figures = _heal(config, inputs, out, keep, rotation, scores, runtime, console)
     student = ModelFolder(out)
     student.check()
     if rotation is not None:
@@ -115,6 +113,24 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         **figures,
         **_check_damage(config, inputs, out, vocabulary, healed, runtime, console),
     }
+
+
+def _heal(
+    config: PruneConfig,
+    inputs: Inputs,
+    out: Path,
+    keep: Keep,
+    rotation: Rotation | None,
+    scores: Scores,
+    runtime: Runtime,
+    console: Console,
+) -> dict[str, float]:
+    """Heal the student in `out`; loads both models."""
+    from prunus.steps.prune.heal_checkpoint import CutInfo, heal_checkpoint
+
+    assert inputs.tokens is not None
+    info = CutInfo(keep, rotation, scores)
+    return heal_checkpoint(config, inputs.model, out, inputs.tokens, info, runtime, console)
 
 
 def _lineage(
