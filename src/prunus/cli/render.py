@@ -102,7 +102,7 @@ def show_plan(plan: Plan, console: Console) -> None:
         time = duration(seconds) if seconds else ""
         rows.append([f"{number:2d} {step.name}", state, time, *shown, step.artifact.path.name])
     console.table("Steps", ["step", "state", "time", "tokens", "FLOPs", "memory", "disk", "folder"], rows)
-    show_training(plan.steps, console)
+    show_training([step for step, repeated in zip(plan.steps, again, strict=True) if not repeated], console)
     _show_tasks(plan, console)
     shapes = {"teacher": plan.teacher, **plan.students}
     console.table(
@@ -110,11 +110,7 @@ def show_plan(plan: Plan, console: Console) -> None:
         ["model", *SIZES, "parameters", "non-embedding", "of teacher"],
         [_shape_row(name, shape, plan.teacher) for name, shape in shapes.items()],
     )
-    for name, shape in plan.students.items():
-        if note := block_warning(plan.recipe.export, name, shape):
-            console.warn(note)
-        if note := shape.odd_experts():
-            console.warn(f"students.{name}: {note}")
+    _warn_of_shapes(plan, console)
     for name in plan.waiting:
         console.say(f"students.{name}: the search decides its shape; its steps are planned after the search")
     for preview in plan.previews:
@@ -127,6 +123,17 @@ def show_plan(plan: Plan, console: Console) -> None:
         if not repeated and not step.artifact.is_done()
     }
     _show_total(plan, todo, len(set(places)), times, console)
+
+
+def _warn_of_shapes(plan: Plan, console: Console) -> None:
+    """Warn of sizes that formats or kernels handle badly; students of one shape in one line."""
+    affected: dict[str, list[str]] = {}
+    for name, shape in plan.students.items():
+        for note in (block_warning(plan.recipe.export, shape), shape.odd_experts()):
+            if note:
+                affected.setdefault(note, []).append(name)
+    for note, names in affected.items():
+        console.warn(f"students.{', '.join(names)}: {note}")
 
 
 def _show_tasks(plan: Plan, console: Console) -> None:

@@ -41,15 +41,15 @@ def check_export(
             target.check_tokenizer(tokenizer, next(iter(shapes.values())).vocab_size)
 
 
-def block_warning(config: ExportConfig, name: str, shape: Shape) -> str | None:
-    """A warning if a student's row lengths are no multiples of a format's block, or None."""
+def block_warning(config: ExportConfig, shape: Shape) -> str | None:
+    """A warning if a model's row lengths are no multiples of a format's block, or None."""
     widths = {shape.hidden_size, shape.intermediate_size, shape.num_attention_heads * shape.head_dim}
     for format_name in config.formats:
         block = BLOCKS[TYPES[format_name]][0] if format_name in TYPES else 1
         odd = sorted(width for width in widths if width % block)
         if odd:
             return (
-                f"students.{name}: rows of {', '.join(map(str, odd))} are no multiples of the block of {format_name} "
+                f"rows of {', '.join(map(str, odd))} are no multiples of the block of {format_name} "
                 f"({block} values); as in llama.cpp, these tensors get more bits. Multiples of {block} avoid that"
             )
     return None
