@@ -18,6 +18,7 @@ from prunus.models.folder import ModelFolder
 from prunus.models.settings import dtype_name
 from prunus.models.shape import Shape
 from prunus.pipeline.estimate import cost_of
+from prunus.pipeline.machine import busy
 from prunus.pipeline.pace import on_gpu, seconds_of
 from prunus.pipeline.planned import Plan
 from prunus.report import tasks
@@ -162,6 +163,8 @@ def _show_total(
             f"more memory than the {human_bytes(here)} of this machine: {large}; "
             "training and evaluation need less with a smaller runtime.device_batch_size or sequence_length"
         )
+    if todo and (note := busy()):
+        console.warn(note)
     console.say(
         f"to do: {len(todo)} of {steps} steps, {_time(times)}{human(flops)} FLOPs, at most "
         f"{human_bytes(memory)} of memory (without libraries), {human_bytes(disk)} of disk; "
