@@ -34,8 +34,8 @@ COMMANDS = {
 }
 
 _SPINS = "3000"
-"""How often an OpenMP thread looks for the others before it sleeps. The default of 300,000 takes the core from the thread
-that it waits for if other programs run, and leaves a tenth of the speed (docs/decisions/0009)."""
+"""How often an OpenMP thread looks for the others before it sleeps. The default of 300,000 takes the core from the
+thread that it waits for if other programs run, and leaves a tenth of the speed (docs/decisions/0009)."""
 
 
 def main(arguments: list[str] | None = None) -> int:
