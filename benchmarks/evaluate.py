@@ -80,8 +80,9 @@ def measured(options: argparse.Namespace, name: str) -> dict[str, Any]:
         written = str(Path(one) / "checkpoints" / f"harness-{name}")
         parts = sorted(file.stem for file in Path(written).glob("*.yaml"))
         start = time.perf_counter()
+        hf = HFLM(pretrained=str(options.model), dtype="float32", batch_size=size, max_length=context, device="cpu")
         theirs = simple_evaluate(
-            model=HFLM(pretrained=str(options.model), batch_size=size, max_length=context, device="cpu"),
+            model=hf,
             tasks=parts, num_fewshot=options.shots, limit=options.items, bootstrap_iters=0,
             random_seed=options.seed, fewshot_random_seed=options.seed,
             task_manager=TaskManager(include_path=written, include_defaults=False),
