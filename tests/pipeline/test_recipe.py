@@ -59,7 +59,12 @@ def test_variables_are_filled_in_or_missed(tmp_path: Path, monkeypatch: pytest.M
         ({"studnets": {}}, r"studnets: unknown key \(did you mean `students`\?\)"),
         (
             {"students": {"w": {"prune": {"hiden_size": 3}}}},
-            r"students.w.prune.hiden_size: unknown key \(did you mean `hidden_size`",
+            r"students.w.prune.hiden_size: unknown key \(did you mean `hidden_size`\?\); allowed here: hidden_size, .*"
+            r" and \d+ more \(all: `--help students.w.prune`\)$",
+        ),
+        (
+            {"distill": {"tokens": 9000, "loss": "forwrd_kl"}},
+            r"distill.loss: .*\(did you mean `forward_kl`\?\) \(found",
         ),
         ({"students": {}}, "students: expected at least 1"),
         ({"students": {"data": {}}}, "'data' is not a valid student name"),
