@@ -8,8 +8,9 @@ INSTALLED := $(VENV)/.installed
 
 .PHONY: quickstart test quick fuzz oldest package lint format docs tutorial clean
 
+# FLAGS are those of `prunus run`, such as `--distill.tokens 50_000`.
 quickstart: $(INSTALLED)
-	$(BIN)/prunus run recipes/quickstart.yaml
+	$(BIN)/prunus run recipes/quickstart.yaml $(FLAGS)
 
 # A process a core, of one thread each: tests are small, and threads that share cores wait for one another.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
