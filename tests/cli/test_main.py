@@ -36,6 +36,20 @@ def test_help_is_instant() -> None:
     assert min(seconds) < 0.5
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_threads_wait_briefly_unless_set(given: dict[str, str], expected: str | None, monkeypatch) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that it is restored even if it was not set
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    main(["inspect", "no-such-model"])
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str) -> None:
     result = prunus(command, "--help")

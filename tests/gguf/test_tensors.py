@@ -327,4 +327,4 @@ def test_a_file_on_which_llama_cpp_ends_is_told(tmp_path: Path, monkeypatch) -> 
 def test_what_is_not_a_gguf_is_told(tmp_path: Path, teacher: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(ModelError, match="llama.cpp does not load it"):
-        check.measure(tmp_path / "model.gguf", "gguf-q8_0", reference_of(teacher))
+        check.measure({"gguf-q8_0": tmp_path / "model.gguf"}, reference_of(teacher), lambda _: None)

@@ -14,6 +14,7 @@ from prunus.data.preview import Preview
 from prunus.graph.steps import Step
 from prunus.models.shape import Shape
 from prunus.pipeline.estimate import cost_of
+from prunus.pipeline.machine import busy
 from prunus.pipeline.pace import on_gpu, seconds_of
 from prunus.pipeline.planned import Plan
 from prunus.report import tasks
@@ -62,7 +63,7 @@ def show_plan(plan: Plan, console: Console) -> None:
         time = duration(seconds) if seconds else ""
         rows.append([f"{number:2d} {step.name}", state, time, *shown, step.artifact.path.name])
     console.table("Steps", ["step", "state", "time", "tokens", "FLOPs", "memory", "disk", "folder"], rows)
-    show_training(plan.steps, console)
+    show_training([step for step, repeated in zip(plan.steps, again, strict=True) if not repeated], console)
     _show_tasks(plan, console)
     shapes = {"teacher": plan.teacher, **plan.students}
     console.table(
@@ -70,11 +71,7 @@ def show_plan(plan: Plan, console: Console) -> None:
         ["model", *SIZES, "parameters", "non-embedding", "of teacher"],
         [_shape_row(name, shape, plan.teacher) for name, shape in shapes.items()],
     )
-    for name, shape in plan.students.items():
-        if note := block_warning(plan.recipe.export, name, shape):
-            console.warn(note)
-        if note := shape.odd_experts():
-            console.warn(f"students.{name}: {note}")
+    _warn_of_shapes(plan, console)
     for name in plan.waiting:
         console.say(f"students.{name}: the search decides its shape; its steps are planned after the search")
     for preview in plan.previews:
@@ -87,6 +84,17 @@ def show_plan(plan: Plan, console: Console) -> None:
         if not repeated and not step.artifact.is_done()
     }
     _show_total(plan, todo, len(set(places)), times, console)
+
+
+def _warn_of_shapes(plan: Plan, console: Console) -> None:
+    """Warn of sizes that formats or kernels handle badly; students of one shape in one line."""
+    affected: dict[str, list[str]] = {}
+    for name, shape in plan.students.items():
+        for note in (block_warning(plan.recipe.export, shape), shape.odd_experts()):
+            if note:
+                affected.setdefault(note, []).append(name)
+    for note, names in affected.items():
+        console.warn(f"students.{', '.join(names)}: {note}")
 
 
 def _show_tasks(plan: Plan, console: Console) -> None:
@@ -115,6 +123,8 @@ def _show_total(
             f"more memory than the {human_bytes(here)} of this machine: {large}; "
             "training and evaluation need less with a smaller runtime.device_batch_size or sequence_length"
         )
+    if todo and (note := busy()):
+        console.warn(note)
     console.say(
         f"to do: {len(todo)} of {steps} steps, {_time(times)}{human(flops)} FLOPs, at most "
         f"{human_bytes(memory)} of memory (without libraries), {human_bytes(disk)} of disk; "

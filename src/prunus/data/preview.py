@@ -6,7 +6,7 @@ The special tokens that a template uses are read from the folder's files, as tra
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,21 +25,28 @@ SHOWN = 600  # the most characters shown of a row
 
 @dataclass(frozen=True)
 class Preview:
-    """The preview of a source.
+    """The preview of a source. Previews of the same rows in several places of a recipe are equal.
 
     Attributes:
-        source: Its name in the recipe, and its path.
+        where: Its name in the recipe, such as `data.chat.0`.
+        path: Its path.
         text: The first row rendered by the chat template; None if there is no tokenizer yet.
         learnt: The spans of it that are trained on, in characters.
         unread: The columns that nothing reads.
         ends: Whether the trained parts end with an end token; None if the end tokens are unknown.
     """
 
-    source: str
+    where: str = field(compare=False)
+    path: str
     text: str | None
     learnt: tuple[Span, ...]
     unread: tuple[str, ...]
     ends: bool | None = None
+
+    @property
+    def source(self) -> str:
+        """Its name in the recipe and its path."""
+        return f"{self.where}: {self.path}"
 
     def pieces(self) -> Iterator[tuple[str, bool]]:
         """The text in pieces, each with whether it is trained on; long pieces without their middle."""
@@ -117,17 +124,17 @@ def preview(source: ChatSource, where: str, reader: Reader | None, wanted: str, 
     rows: list[Conversation] = list(islice(conversations(source, where), ROWS))
     unread = tuple(dict.fromkeys(name for row in rows for name in row.unread))
     if reader is None or not rows:
-        return Preview(f"{where}: {source.path}", None, (), unread)
+        return Preview(where, source.path, None, (), unread)
     row = rows[0]
     if wanted == "prompts":
         text, _ = render(
             reader.script.text, row.prompt_turns(), row.where, row.tools, reader.script.variables, ask=True
         )
-        return Preview(f"{where}: {source.path}", text, (), unread)
+        return Preview(where, source.path, text, (), unread)
     turns = with_attributes(row.messages, row.attributes or {}) if wanted == "attributes" else row.messages
     text, spans = reader.script.shown(Dialogue(row.where, turns, row.tools, row.prompt if judged else 0))
     ends = any(text[start:end].rstrip().endswith(reader.ends) for start, end in spans)
-    return Preview(f"{where}: {source.path}", text, tuple(spans), unread, ends)
+    return Preview(where, source.path, text, tuple(spans), unread, ends)
 
 
 def _own_template(folder: Path, config: Mapping[str, Any]) -> Texts | None:

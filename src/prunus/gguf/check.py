@@ -7,10 +7,10 @@ float32 file must first give the same logits up to rounding; the other files are
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,11 @@ class Reference:
             for ids, logits in zip(self.windows, exact, strict=True):
                 found.add(ids, logits, self.logits(ids))
         return found
+
+    def start(self, tokens: int) -> Reference:
+        """The same reference with its first windows only: as many as have `tokens` tokens, at least one."""
+        ends = np.cumsum([len(window) for window in self.windows])
+        return replace(self, windows=self.windows[: max(1, int(np.searchsorted(ends, tokens, side="right")))])
 
     @property
     def context(self) -> int:
@@ -251,18 +256,34 @@ def _allowed(
     return max(allowed, found.difference)
 
 
-def measure(file: Path, format_name: str, reference: Reference) -> dict[str, float]:
-    """Measure how far a file with fewer bits differs from its model.
+def measure(files: Mapping[str, Path], reference: Reference, on_progress: Callable[[float], None]) -> dict[str, Any]:
+    """Measure how far files differ from their model, which runs once for all of them.
+
+    Args:
+        files: The file of each format.
+        reference: The model.
+        on_progress: Called with the number of windows done.
+
+    Returns:
+        The figures of each format.
 
     Raises:
-        ExportError: KL is not a number, or above the format's limit.
+        ExportError: A KL is not a number, or above the format's limit.
     """
-    with Running(file, reference.context) as running:
-        found = _agreement(running, reference)
-    if not found.mean_kl <= LIMITS.get(format_name, np.inf):
-        limit = f"; allowed: {LIMITS[format_name]:g}" if format_name in LIMITS else ""
-        raise ExportError(f"{file.name}: KL to the model is {found.mean_kl:.3g} nats per token{limit}")
-    return found.figures(reference.is_text)
+    found = {name: Agreement() for name in files}
+    with ExitStack() as stack:
+        running = {name: stack.enter_context(Running(file, reference.context)) for name, file in files.items()}
+        for done, window in enumerate(reference.windows, start=1):
+            logits = reference.logits(window)
+            for name, one in running.items():
+                found[name].add(np.asarray(window, dtype=np.int64), logits, one.logits(window))
+            on_progress(done)
+    for name, file in files.items():
+        kl = found[name].mean_kl
+        if not kl <= LIMITS.get(name, np.inf):
+            limit = f"; allowed: {LIMITS[name]:g}" if name in LIMITS else ""
+            raise ExportError(f"{file.name}: KL to the model is {kl:.3g} nats per token{limit}")
+    return {name: agreement.figures(reference.is_text) for name, agreement in found.items()}
 
 
 def _agreement(running: Running, reference: Reference) -> Agreement:

@@ -10,15 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
+from torch.nn import functional
 
 _ROWS = 64  # of logits that are turned into probabilities at once
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Log-probabilities of logits [S, V], in float64."""
-    values = logits.astype(np.float64)
-    values -= values.max(axis=-1, keepdims=True)
-    return values - np.log(np.exp(values).sum(axis=-1, keepdims=True))
 
 
 COARSE = 1e-2
@@ -82,8 +77,8 @@ class Agreement:
         kl = 0.0
         for start in range(0, len(ids), _ROWS):
             part = slice(start, start + _ROWS)
-            ours, theirs = log_softmax(reference[part]), log_softmax(other[part])
-            kl += float((np.exp(ours) * (ours - theirs)).sum())
+            ours, theirs = (torch.from_numpy(one[part]).double().log_softmax(-1) for one in (reference, other))
+            kl += float(functional.kl_div(theirs, ours, reduction="sum", log_target=True))
             targets = ids[start + 1 : start + 1 + _ROWS]
             rows = np.arange(len(targets))
             self.nll[0] -= float(ours[rows, targets].sum())

@@ -65,7 +65,7 @@ def check_sources(recipe: Recipe, teacher: Teacher, hub: Hub, mistakes: Mistakes
 
 
 def check_alignments(alignments: Iterable[Alignment], teacher: Teacher, mistakes: Mistakes) -> list[Preview]:
-    """Check the stages and the first rows of their data. Returns a preview of each source, once."""
+    """Check the stages and the first rows of their data. Returns the previews, equal ones once."""
     previews: dict[Preview, None] = {}
     for alignment in alignments:
         if alignment.stages:

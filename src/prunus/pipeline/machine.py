@@ -37,6 +37,14 @@ def hardware() -> str:
     return text
 
 
+def busy() -> str | None:
+    """A warning if other programs use this machine's cores, or None."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load < _cores():
+        return None
+    return f"this machine is busy: a load of {load:.1f} on {_cores()} cores; work takes longer than on an idle machine"
+
+
 def reset_peak_memory() -> None:
     """Restart the measurement of peak memory, if the system supports that."""
     torch = sys.modules.get("torch")

@@ -44,7 +44,7 @@ def test_a_task_is_a_line(examples: tuple[str, str], tmp_path: Path, monkeypatch
     monkeypatch.setattr("prunus.steps.evaluate.check._check_known", lambda *_: None)  # with the harness or without
     check_tasks(config)
     assert task_costs(config)[name].items == 3
-    assert task_costs(config)[name].tokens >= 3 * task.choices * 100
+    assert task_costs(config)[name].tokens >= 3 * task.contexts * 100
     assert base_tasks(run_code=True) == base
 
 

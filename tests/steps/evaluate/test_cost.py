@@ -29,4 +29,4 @@ def test_items_and_tokens_are_known_before(tmp_path: Path) -> None:
     assert found["turns"].longest * 5 == found["turns"].tokens
     assert (found["piqa"].items, found["piqa"].tokens) == (None, 0)
     assert found["few"].items == 2
-    assert 2 * 2 * 4 * 100 <= found["few"].tokens <= 2 * 2 * 4 * 125
+    assert 2 * 4 * 100 <= found["few"].tokens <= 2 * 4 * 125

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from prunus.config import parse
+from prunus.console import Console
 from prunus.errors import RecipeError
 from prunus.models.load import load_tokenizer
 from prunus.steps.evaluate.check import check_tasks
@@ -49,7 +50,7 @@ def parts(teacher: Path):
 
 def ask(parts, out: Path, name: str, **options) -> list[dict]:
     config = EvaluateConfig(tasks={name: options})
-    return Harness(*parts, 128, out, 4).run(name, config.all_tasks()[name], config)
+    return Harness(*parts, 128, out, 4).run(name, config.all_tasks()[name], config, Console(quiet=True))
 
 
 def log_likelihoods(parts, context: str, choices: list[str]) -> list[float]:

@@ -51,11 +51,11 @@ def test_a_student_is_exported_and_recorded(teacher: Path, corpus: Path, held_ou
 def test_a_plan_tells_of_rows_that_fit_no_block(teacher: Path, corpus: Path, held_out: Path, tmp_path: Path) -> None:
     recipe = recipe_for(teacher, corpus, held_out, "gguf-f16", "gguf-q4_k_m")
     shape = make_plan(recipe, tmp_path / "run").students["depth"]
-    note = exporting.block_warning(recipe.export, "depth", shape)
+    note = exporting.block_warning(recipe.export, shape)
     assert note is not None
-    assert note.startswith("students.depth: rows of 32, 48 are no multiples of the block of gguf-q4_k_m (256 values)")
+    assert note.startswith("rows of 32, 48 are no multiples of the block of gguf-q4_k_m (256 values)")
     wide = shape.with_dimensions({"hidden_size": 256, "intermediate_size": 512, "head_dim": 32})
-    assert exporting.block_warning(recipe.export, "depth", wide) is None
+    assert exporting.block_warning(recipe.export, wide) is None
 
 
 @pytest.mark.parametrize(

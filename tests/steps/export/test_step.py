@@ -67,6 +67,22 @@ def test_files_and_what_is_said_of_them(wide: Path, tmp_path: Path, held_out: Pa
     assert (tmp_path / "out" / "tokenizer.json").is_file()
 
 
+def test_the_model_runs_once_for_all_files(wide: Path, tmp_path: Path, monkeypatch) -> None:
+    """Five windows of 32 tokens: each once for all files, the proof's in addition; its greedy check once."""
+    monkeypatch.setattr("prunus.steps.export.proof.PROOF_TOKENS", 70)
+    lengths, logits = [], check.Reference.logits
+
+    def counted(self: check.Reference, ids: Any, last: int = 0) -> np.ndarray:
+        lengths.append(len(ids))
+        return logits(self, ids, last)
+
+    monkeypatch.setattr(check.Reference, "logits", counted)
+    found = export(wide, tmp_path / "out", "gguf-f16", "gguf-q8_0", "gguf-f32", check_tokens=160)
+    assert lengths == [32, 32, 8 + 8 - 1, *[32] * 5]
+    assert {found[name]["tokens"] for name in ("gguf-f16", "gguf-q8_0", "gguf-f32")} == {160}
+    assert found["gguf-f32"]["greedy_tokens_alike"] == 8
+
+
 def test_the_mixture_is_llama_cpps(wide: Path, tmp_path: Path) -> None:
     export(wide, tmp_path / "out", "gguf-q4_k_m")
     types = tensors_of(tmp_path / "out" / "model-Q4_K_M.gguf")

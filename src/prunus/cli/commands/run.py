@@ -14,6 +14,7 @@ from prunus.cli.render import show_plan
 from prunus.cli.reporting import show_report
 from prunus.console import Console
 from prunus.errors import PrunusError, RunError
+from prunus.pipeline.machine import busy
 from prunus.pipeline.plan import make_plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import run_plan
@@ -35,6 +36,8 @@ class Run:
         if self.dry_run:
             show_plan(plan, console)
             return
+        if distributed.rank() == 0 and (note := busy()):
+            console.warn(note)
         failed: RunError | None = None
         try:
             run_plan(plan, console)

@@ -48,16 +48,16 @@ def task_costs(config: EvaluateConfig) -> dict[str, TaskCost]:
 
 
 def _of_harness(task: TaskConfig, kind: str, where: str) -> TaskCost:
-    """A task of the harness: each choice of a question is read after all few-shot examples."""
+    """A task of the harness: few-shot examples and a question are read once for all of its choices."""
     if task.data is None:
         return TaskCost()
     rows = [row for _, part, _ in local_parts(kind, task.data, where) for row in part[: task.limit]]
     known = HARNESS.get(kind)
     shots = task.num_fewshot if task.num_fewshot is not None else known.num_fewshot if known else 0
     sizes = [len(json.dumps(row, ensure_ascii=False).encode()) // _BYTES for row in rows]
-    mean, choices = sum(sizes) // max(len(sizes), 1), known.choices if known else 1
+    mean, contexts = sum(sizes) // max(len(sizes), 1), known.contexts if known else 1
     each = [size + shots * mean + (task.max_new_tokens if known and known.generates else 0) for size in sizes]
-    return TaskCost(len(rows), sum(each) * choices, max(each, default=0))
+    return TaskCost(len(rows), sum(each) * contexts, max(each, default=0))
 
 
 def _tokens(item: Item, new: int) -> int:

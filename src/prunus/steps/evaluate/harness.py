@@ -18,6 +18,7 @@ import yaml
 from transformers import PreTrainedModel
 
 from prunus import distributed
+from prunus.console import Console
 from prunus.errors import DataError, HubError, NotFiniteError
 from prunus.steps.evaluate.config import EvaluateConfig, TaskConfig
 from prunus.steps.evaluate.rows import local_parts
@@ -47,7 +48,7 @@ class Harness:
     out: Path
     batch_size: int
 
-    def run(self, name: str, task: TaskConfig, config: EvaluateConfig) -> list[Row]:
+    def run(self, name: str, task: TaskConfig, config: EvaluateConfig, console: Console) -> list[Row]:
         """The scores of each item of a task. The processes share the work; only the first gets the rows.
 
         Raises:
@@ -56,8 +57,9 @@ class Harness:
         """
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         from lm_eval import simple_evaluate
-        from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
+
+        from prunus.steps.evaluate.harness_model import HarnessModel
 
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         kind = task.kind or name
@@ -71,9 +73,7 @@ class Harness:
             manager = TaskManager(include_path=str(folder), include_defaults=False)
         else:
             tasks, manager = [kind], TaskManager()
-        model = HFLM(
-            pretrained=self.model, tokenizer=self.tokenizer, batch_size=self.batch_size, max_length=self.context
-        )
+        model = HarnessModel(self.model, self.tokenizer, self.context, self.batch_size, name, console)
         if distributed.count() > 1:
             _join(model)
         if config.run_code:

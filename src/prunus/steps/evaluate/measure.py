@@ -117,7 +117,7 @@ def _run(
         return run_skill(name, task, config, answerer, console)
     harness = Harness(answerer.model, answerer.tokenizer, answerer.context, answerer.out, answerer.batch_size)
     console.say(f"{name}: running lm-evaluation-harness")
-    return harness.run(name, task, config), {}
+    return harness.run(name, task, config, console), {}
 
 
 def _nature(name: str, task: TaskConfig, figures: dict[str, Any], rows: list[Row]) -> dict[str, Any]:

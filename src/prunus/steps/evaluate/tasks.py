@@ -25,7 +25,7 @@ class HarnessTask:
         metrics: The metrics to keep; the first is the main one.
         definition: Its file in the harness's folder of tasks, with `{part}` for a part's name; None: looked up in the
             harness's index, which takes many seconds to build.
-        choices: Number of choices of each question.
+        contexts: Number of contexts of each question: more than one if the choices stand in it, as in WinoGrande.
         columns: Converts a row of a local copy to the columns of the task on the hub; raises LookupError, TypeError,
             ValueError or AttributeError for a row of another form. None if copies have these columns.
         folder: Reads a folder in the task's original format: (path, name of the option) -> each part's name, rows and
@@ -38,7 +38,7 @@ class HarnessTask:
     num_fewshot: int
     metrics: tuple[str, ...]
     definition: str | None = None
-    choices: int = 1
+    contexts: int = 1
     columns: Callable[[Row], Row] | None = None
     folder: Callable[[str, str], Iterator[tuple[str, list[Row], list[Row]]]] | None = None
     base: bool = False
@@ -49,13 +49,13 @@ class HarnessTask:
 _NORM = ("acc_norm", "acc")  # accuracy normalised by the choices' lengths, and plain
 
 HARNESS = {
-    "mmlu": HarnessTask(5, ("acc",), "mmlu/default/mmlu_{part}.yaml", 4, folder=mmlu_rows, base=True),
-    "hellaswag": HarnessTask(10, _NORM, "hellaswag/hellaswag.yaml", 4, base=True),
-    "arc_challenge": HarnessTask(25, _NORM, "arc/arc_challenge.yaml", 4, arc, base=True),
-    "arc_easy": HarnessTask(0, _NORM, "arc/arc_easy.yaml", 4, arc),
+    "mmlu": HarnessTask(5, ("acc",), "mmlu/default/mmlu_{part}.yaml", folder=mmlu_rows, base=True),
+    "hellaswag": HarnessTask(10, _NORM, "hellaswag/hellaswag.yaml", base=True),
+    "arc_challenge": HarnessTask(25, _NORM, "arc/arc_challenge.yaml", columns=arc, base=True),
+    "arc_easy": HarnessTask(0, _NORM, "arc/arc_easy.yaml", columns=arc),
     "winogrande": HarnessTask(5, ("acc",), "winogrande/default.yaml", 2, winogrande, base=True),
-    "piqa": HarnessTask(0, _NORM, "piqa/piqa.yaml", 2, piqa, base=True),
-    "truthfulqa_mc2": HarnessTask(0, ("acc",), "truthfulqa/truthfulqa_mc2.yaml", 6, base=True),
+    "piqa": HarnessTask(0, _NORM, "piqa/piqa.yaml", columns=piqa, base=True),
+    "truthfulqa_mc2": HarnessTask(0, ("acc",), "truthfulqa/truthfulqa_mc2.yaml", base=True),
     "lambada_openai": HarnessTask(0, ("acc", "perplexity"), "lambada/lambada_openai.yaml", columns=lambada, base=True),
     "gsm8k": HarnessTask(5, ("exact_match",), "gsm8k/gsm8k.yaml", base=True, generates=True),
     "mbpp": HarnessTask(0, ("pass_at_1",), base=True, generates=True, code=True),

@@ -10,7 +10,7 @@ from prunus.costs import Cost, CostContext
 from prunus.gguf.mixtures import TYPES
 from prunus.llamacpp.ggml import BLOCKS
 from prunus.models.shape import Shape
-from prunus.steps.export.config import ExportConfig
+from prunus.steps.export.config import PROOF_TOKENS, ExportConfig
 from prunus.steps.export.targets import FORMATS, TARGETS, by_target, check_formats
 
 
@@ -41,15 +41,15 @@ def check_export(
             target.check_tokenizer(tokenizer, next(iter(shapes.values())).vocab_size)
 
 
-def block_warning(config: ExportConfig, name: str, shape: Shape) -> str | None:
-    """A warning if a student's row lengths are no multiples of a format's block, or None."""
+def block_warning(config: ExportConfig, shape: Shape) -> str | None:
+    """A warning if a model's row lengths are no multiples of a format's block, or None."""
     widths = {shape.hidden_size, shape.intermediate_size, shape.num_attention_heads * shape.head_dim}
     for format_name in config.formats:
         block = BLOCKS[TYPES[format_name]][0] if format_name in TYPES else 1
         odd = sorted(width for width in widths if width % block)
         if odd:
             return (
-                f"students.{name}: rows of {', '.join(map(str, odd))} are no multiples of the block of {format_name} "
+                f"rows of {', '.join(map(str, odd))} are no multiples of the block of {format_name} "
                 f"({block} values); as in llama.cpp, these tensors get more bits. Multiples of {block} avoid that"
             )
     return None
@@ -58,10 +58,11 @@ def block_warning(config: ExportConfig, name: str, shape: Shape) -> str | None:
 def cost(config: ExportConfig, shape: Shape, context: CostContext) -> Cost:
     """Estimate the export of one model.
 
-    Each file is compared with transformers in float32; the float32 file exists only during its check.
+    All GGUF files are compared with one pass of transformers in float32, after a short proof of a float32 file.
     """
-    tokens = config.check_tokens * len({"gguf-f32", *config.formats})
+    proof = 2 * PROOF_TOKENS if any(name in TYPES for name in config.formats) else 0
+    tokens = config.check_tokens * (1 + len(config.formats)) + proof
     weights = 4 * shape.parameters
     disk = weights + sum(FORMATS[name].nbytes[name](shape.parameters) for name in config.formats)
     length = min(config.check_length, shape.max_position_embeddings)
-    return Cost(tokens, 2.0 * tokens * shape.flops_per_token(length), 2 * weights, disk)
+    return Cost(tokens, tokens * shape.flops_per_token(length), 2 * weights, disk)

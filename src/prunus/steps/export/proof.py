@@ -12,6 +12,7 @@ from prunus.gguf.metadata import check_model, rounds_activation, stretched_conte
 from prunus.gguf.pretokenizers import APPROXIMATE
 from prunus.gguf.vocabulary import read_vocabulary
 from prunus.gguf.writer import format_label, write_gguf
+from prunus.steps.export.config import PROOF_TOKENS
 from prunus.steps.export.job import Job
 
 PROOF = "gguf-f32"
@@ -52,27 +53,33 @@ def export(formats: Sequence[str], job: Job, console: Console) -> dict[str, Any]
             f"export: llama.cpp's {vocabulary.pre} tokenises words with combining marks (Hindi, Thai) differently "
             "from transformers; on other texts the tokens are verified to be equal"
         )
+    names = [PROOF, *(name for name in formats if name != PROOF)]
+    files = {name: job.out / f"model-{format_label(name)}.gguf" for name in names}
     results: dict[str, Any] = {}
-    for name in [PROOF, *(name for name in formats if name != PROOF)]:
-        file = job.out / f"model-{format_label(name)}.gguf"
+    for name, file in files.items():
         with console.progress(f"write {file.name}", None, "bytes") as progress:
             written = write_gguf(folder, vocabulary, name, file, progress.update)
         if name == PROOF:
-            figures = prove(file, reference, job.config.new_tokens, rounds_activation(folder.family), approximate)
-            if figures["other_ends"]:
+            rounds = rounds_activation(folder.family)
+            proof = prove(file, reference.start(PROOF_TOKENS), job.config.new_tokens, rounds, approximate)
+            if proof["other_ends"]:
                 console.warn(
-                    f"export: llama.cpp also ends an answer at {', '.join(map(repr, figures['other_ends']))}, which it "
+                    f"export: llama.cpp also ends an answer at {', '.join(map(repr, proof['other_ends']))}, which it "
                     "recognises by their text; transformers continues"
                 )
-        else:
-            figures = measure(file, name, reference)
+        results[name] = {"file": file.name, **asdict(written)}
         if name in formats:
-            results[name] = {"file": file.name, **asdict(written), **figures}
             _warn_fallbacks(name, results[name], console)
-        else:
-            file.unlink()
-            results["proof"] = figures
-    return results
+    if PROOF not in formats:
+        files.pop(PROOF).unlink()
+    with console.progress("compare the files with the model", len(reference.windows), "windows") as progress:
+        figures = measure(files, reference, progress.update)
+    found = {name: results[name] | figures[name] for name in files}
+    if PROOF in found:
+        found[PROOF] = {**results[PROOF], **proof, **figures[PROOF]}
+    else:
+        found["proof"] = proof
+    return found
 
 
 def _warn_fallbacks(name: str, result: dict[str, Any], console: Console) -> None:
