@@ -23,7 +23,7 @@ from tests.pipeline.search.making import meter_of, shape_of
         ("torch decode at 256 <= 0.5 s", {"what": "latency", "engine": "torch", "context": 256, "at_most": 0.5}),
     ],
 )
-def test_a_limit_is_read_as_it_is_said(text: str, expected: dict) -> None:
+def test_a_limit_is_read_as_people_write_it(text: str, expected: dict) -> None:
     (limit,) = SearchConfig(budget=text).budget
     assert {key: getattr(limit, key) for key in expected} == pytest.approx(expected)
 
