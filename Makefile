@@ -6,15 +6,20 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test quick fuzz oldest package lint format docs tutorial clean
+.PHONY: quickstart test tests quick fuzz oldest package lint format docs tutorial clean
 
+# FLAGS are those of `prunus run`, such as `--distill.tokens 50_000`.
 quickstart: $(INSTALLED)
-	$(BIN)/prunus run recipes/quickstart.yaml
+	$(BIN)/prunus run recipes/quickstart.yaml $(FLAGS)
 
 # A process a core, of one thread each: tests are small, and threads that share cores wait for one another.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-test: lint
+# Both at once: mypy has one core to itself for a minute.
+test: $(INSTALLED)
+	$(MAKE) --jobs 2 tests lint
+
+tests: $(INSTALLED)
 	$(PYTEST)
 
 # Without whole runs and tests of several processes.

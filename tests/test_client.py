@@ -103,7 +103,7 @@ def test_what_ended_an_answer_is_a_token_or_a_text(stop, tokenizer, monkeypatch:
                 written(bad.url, tokenizer)
 
 
-def test_the_key_goes_to_no_other_server(tmp_path: Path) -> None:
+def test_the_key_is_sent_to_no_other_server(tmp_path: Path) -> None:
     with misbehaving("good") as other, misbehaving("redirect elsewhere, 307", elsewhere=f"{other.url}/v1/x") as bad:
         one = judge(bad.url, tmp_path)
         assert one.grade({"x": ("s", "q")}, QUIET) == {}
@@ -121,7 +121,7 @@ def test_a_redirect_within_the_server_keeps_request_and_key(tmp_path: Path) -> N
         assert all(f"Bearer {KEY}".encode() in head for head in bad.requests)
 
 
-def test_missing_grades_are_asked_for_until_they_are_there(tmp_path: Path) -> None:
+def test_missing_grades_are_requested_until_they_are_there(tmp_path: Path) -> None:
     """A judge that refuses every other request: never three in a row."""
     wanted = {i: ("s", f"question {i}") for i in range(5)}
     with misbehaving("half") as bad:
@@ -173,7 +173,7 @@ def test_any_json_is_an_answer_or_a_bad_one(value) -> None:
         assert text.encode() is not None
 
 
-def test_damaged_rows_of_verdicts_are_asked_for_again(tmp_path: Path) -> None:
+def test_damaged_rows_of_verdicts_are_queried_again(tmp_path: Path) -> None:
     with misbehaving() as bad:
         judge(bad.url, tmp_path).grade({"x": ("s", "q"), "y": ("s", "r")}, QUIET)
         file = tmp_path / "judgements.jsonl"

@@ -50,7 +50,7 @@ def test_long_values_are_put_back_inside_texts_and_short_words_are_not(monkeypat
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda file: file.name)
-def test_a_recipe_is_recorded_as_it_is(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipe_is_recorded_unchanged(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"PRUNUS_DATA": "/somewhere/else", "PRUNUS_MODELS": "/somewhere/quite/different"}
     for name, value in values.items():
         monkeypatch.setenv(name, value)

@@ -46,7 +46,7 @@ def test_what_is_called_is_there(module: str, name: str) -> None:
     assert hasattr(importlib.import_module(module), name)
 
 
-def test_a_module_says_which_buffers_are_not_saved() -> None:
+def test_a_module_names_the_buffers_that_are_not_saved() -> None:
     """What models.load casts around."""
     module = torch.nn.Module()
     module.register_buffer("table", torch.zeros(1), persistent=False)

@@ -61,7 +61,7 @@ def test_a_chain_of_verbs_makes_what_commands_make(teacher: Path, corpus: Path, 
         ("evaluate", {"corpus": "a.jsonl", "limit": "many", "out": "x"}, "limit is 'many'"),
     ],
 )
-def test_what_is_wrong_is_told_before_work(
+def test_mistakes_are_reported_before_work(
     verb: str, options: dict, message: str, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -72,7 +72,7 @@ def test_what_is_wrong_is_told_before_work(
 
 
 @pytest.mark.parametrize("models", [(5,), ("a", "b")])
-def test_what_is_no_model_is_told(models: tuple, tmp_path: Path) -> None:
+def test_what_is_no_model_is_refused(models: tuple, tmp_path: Path) -> None:
     with pytest.raises(PrunusError, match=r"prunus.prune: model is .*valid string"):
         prunus.prune(*models, hidden_size=8, out=tmp_path / "x", console=QUIET)
 

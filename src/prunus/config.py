@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.fields import FieldInfo
 
 from prunus.environment import as_written
-from prunus.errors import RecipeError, nearest
+from prunus.errors import RecipeError, among, nearest
 from prunus.keys import hide
 
 C = TypeVar("C", bound=BaseModel)
@@ -223,15 +223,25 @@ def _line(cls: Any, item: Any) -> str:
     value = item["input"]
     if item["type"] == "extra_forbidden":
         keys = _fields_at(cls, path[:-1])
-        return f"{name}: unknown key{nearest(path[-1], keys)}; allowed here: {', '.join(keys)}"
+        help_flag = " ".join(["--help", *filter(None, [".".join(path[:-1])])])
+        return f"{name}: unknown key{among(path[-1], keys, 'allowed here', f'`{help_flag}`')}"
     if item["type"] == "missing":
         return f"{name}: missing; it has no default"
     text = _WORDS.get(item["type"], item["msg"].removeprefix("Value error, "))
     if isinstance(value, (dict, list, BaseModel)):
         return f"{name}: {text}"
-    hint = "; put it in quotes" if item["type"] == "string_type" and isinstance(value, (int, float)) else ""
+    hint = _hint(item, value)
     shown = hide(as_written(value)) if isinstance(value, str) else value
     return f"{name}: {text}{hint} (found {_cut(repr(shown))})"
+
+
+def _hint(item: Any, value: Any) -> str:
+    """What would make a value allowed: quotes, or another spelling."""
+    if item["type"] == "string_type" and isinstance(value, (int, float)):
+        return "; put it in quotes"
+    if item["type"] == "literal_error" and isinstance(value, str):
+        return nearest(value, _QUOTED.findall(item["ctx"]["expected"]))
+    return ""
 
 
 def _cut(text: str) -> str:
@@ -239,6 +249,7 @@ def _cut(text: str) -> str:
 
 
 _SHOWN = 200  # the most characters of a value in a message
+_QUOTED = re.compile(r"'([^']*)'")  # a choice in pydantic's list of those expected
 _BRANCH = re.compile(r"(literal|tuple|list)\[")  # pydantic's name for a branch of a union: not a key of the input
 _WORDS = {
     "tuple_type": "expected a list",

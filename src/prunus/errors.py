@@ -75,6 +75,32 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
     return f" (did you mean `{close[0]}`?)" if close else ""
 
 
+def among(word: str, allowed: Iterable[str], label: str = "allowed", everything: str = "") -> str:
+    """The end of a message about an unknown word: the closest of `allowed`, then `allowed` itself.
+
+    Of more than eight, at most five are listed, those that are spelt most like the word, and the others counted.
+
+    Args:
+        word: What the input has.
+        allowed: What it may have.
+        label: What introduces the list.
+        everything: Where all of them are listed, such as a command with `--help`; part of a shortened list only.
+
+    Returns:
+        Such as `` (did you mean `width`?); allowed: width, depth``.
+    """
+    names = list(allowed)
+    more = ""
+    if len(names) > _LISTED:
+        shown = difflib.get_close_matches(word, names, n=_NEAREST, cutoff=0.5) or names[:_NEAREST]
+        more = f" and {len(names) - len(shown)} more" + (f" (all: {everything})" if everything else "")
+        names = shown
+    return f"{nearest(word, names)}; {label}: {', '.join(names)}{more}"
+
+
+_LISTED, _NEAREST = 8, 5
+
+
 class Mistakes:
     """Collects the errors of independent checks into one message.
 

@@ -234,7 +234,7 @@ def test_each_step_by_itself(teacher: Path, corpus: Path, held_out: Path, tmp_pa
     assert "holds the result of other settings" in capsys.readouterr().err
 
 
-def test_a_place_that_cannot_be_written_to_is_told(recipe: Path, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_to_is_reported(recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for out in (tmp_path / "file", tmp_path / "file" / "below", "/proc/nowhere"):
         result = prunus("run", recipe, "--out", out)
@@ -243,7 +243,7 @@ def test_a_place_that_cannot_be_written_to_is_told(recipe: Path, tmp_path: Path)
         assert "Traceback" not in result.stderr
 
 
-def test_a_teacher_that_transformers_refuses_is_told(
+def test_a_teacher_that_transformers_refuses_is_reported(
     teacher: Path, corpus: Path, held_out: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(teacher, tmp_path / "odd")

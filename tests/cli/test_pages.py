@@ -84,7 +84,7 @@ def test_a_commands_own_flag_is_no_section() -> None:
     assert shorthands(AlignConfig, {}, given, {"data"}) == ({"guide": "x"}, given[:-2])
 
 
-def test_a_word_for_a_section_with_sections_in_it_goes_all_the_way(teacher: Path, tmp_path: Path) -> None:
+def test_a_shorthand_for_a_section_reaches_its_subsections(teacher: Path, tmp_path: Path) -> None:
     out = tmp_path / "student"
     options = ["--importance", "random", "--num-hidden-layers", "2", "--out", str(out)]
     assert main(["prune", str(teacher), *options]) == 0

@@ -20,6 +20,35 @@ def test_what_is_no_whole_number(text: str, capsys: pytest.CaptureFixture[str]) 
     assert "expected a whole number" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        (["--hiden-size", "16"], ["--hiden-size"]),
+        (["--hiden_size=16"], ["--hiden-size"]),
+        (["--hidden-size", "16", "--hael.refit", "none", "--zzz"], ["--hael.refit", "--zzz"]),
+    ],
+)
+def test_an_unknown_flag_is_named_with_the_nearest_ones(
+    flags: list[str], names: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also if `--out`, which is required, is missing."""
+    assert main(["prune", "model", *flags]) == 2
+    text = capsys.readouterr().err
+    lines = [line for line in text.splitlines() if "unknown option" in line]
+    assert [line.strip().removeprefix("error: ").partition(":")[0] for line in lines] == names
+    assert "did you mean `--hidden-size`?" in text or "did you mean `--heal.refit`?" in text
+    assert all(line.endswith(" more (all: `prunus prune --help`)") for line in lines)
+    assert len(text.splitlines()) <= 4
+
+
+def test_other_mistakes_in_flags_are_explained_by_the_parser(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="^2$"):
+        main(["prune", "model", "--hidden_size", "16"])
+    text = capsys.readouterr().err
+    assert "--out" in text
+    assert "required" in text
+
+
 def test_counts_are_shown_in_full() -> None:
     """Also those that a record holds as floats."""
     assert [_figure(value) for value in (134515008.0, 4, 0.0196688123, float("nan"))] == [

@@ -73,7 +73,7 @@ def test_positions_begin_anew_with_each_document(lengths: list[int], length: int
         assert blocks.loss_mask(number).tolist() == [token in lasts for token in ids]
 
 
-def test_all_of_a_text_that_nobody_was_asked_for_counts() -> None:
+def test_all_of_a_text_without_a_prompt_counts() -> None:
     assert Blocks(made([9, 9], (7,)), 5).loss_mask(1).all()
 
 

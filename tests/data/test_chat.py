@@ -45,7 +45,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_says_the_same(form: str) -> None:
+def test_every_form_means_the_same(form: str) -> None:
     read = conversation(FORMS[form], "here")
     assert (read.messages, read.tools, read.rejected) == ([ASK, SAY], None, None)
 
@@ -89,14 +89,14 @@ def test_calls_in_the_older_form_and_their_answers(content: str | None) -> None:
     assert read.messages == [ASK, CALLED, {**GIVEN, "name": "pick"}, SAY]
 
 
-def test_nulls_among_arguments_are_kept_where_the_file_says_them() -> None:
+def test_nulls_among_arguments_are_kept_where_the_file_has_them() -> None:
     turn = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {"x": None}}}]}
     for filled, arguments in ((False, {"x": None}), (True, {})):
         read = conversation({"messages": [ASK, turn]}, "here", filled=filled)
         assert read.messages[1]["tool_calls"][0]["function"]["arguments"] == arguments
 
 
-def test_nulls_of_rows_and_of_tables_are_told_apart_by_the_file(tmp_path: Path) -> None:
+def test_the_file_decides_whether_nulls_are_of_rows_or_of_tables(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -144,7 +144,7 @@ PAIRS = {
 
 @pytest.mark.parametrize("form", PAIRS)
 @pytest.mark.parametrize("rewards", [None, ("chosen_reward", "rejected_reward"), ("score_chosen", "score_rejected")])
-def test_every_form_of_a_pair_says_the_same(form: str, rewards: tuple[str, str] | None) -> None:
+def test_every_form_of_a_pair_means_the_same(form: str, rewards: tuple[str, str] | None) -> None:
     more = {} if rewards is None else dict(zip(rewards, (4, 1.5), strict=True))
     read = conversation({**PAIRS[form], **more}, "here")
     for turns in (read.messages, read.rejected or []):
@@ -248,7 +248,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("row", "message"), WRONG)
-def test_what_is_wrong_is_told_with_its_row(row: dict, message: str, tmp_path: Path) -> None:
+def test_mistakes_are_reported_with_their_row(row: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"data.chat.0: x.jsonl, row 7.*{message}"):
         conversation(row, "data.chat.0: x.jsonl, row 7")
 

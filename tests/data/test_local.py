@@ -79,7 +79,7 @@ def test_texts_come_as_they_were_written(tmp_path: Path, ending: str, packing: s
         assert list(documents(source(file), "x")) == TEXTS[:-1]
 
 
-def test_a_compressed_file_is_told_by_what_it_holds_and_not_by_its_name(tmp_path: Path) -> None:
+def test_a_compressed_file_is_known_by_its_content_and_not_by_its_name(tmp_path: Path) -> None:
     for name, packing in (("a.jsonl", ".zst"), ("b.jsonl.gz", "")):
         (tmp_path / name).write_bytes(PACKED[packing](encoded(".jsonl", TEXTS)))
         assert list(entries(source(tmp_path / name), "x")) == TEXTS
@@ -142,7 +142,7 @@ def test_home_is_home_unless_a_file_is_called_so(tmp_path: Path, monkeypatch) ->
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_reading_goes_on_from_every_row(tmp_path: Path, ending: str, monkeypatch) -> None:
+def test_reading_resumes_from_every_row(tmp_path: Path, ending: str, monkeypatch) -> None:
     monkeypatch.setattr(formats, "MIN_DOCUMENT", 1)
     texts = [f"text {i}" for i in range(11)]
     file = tmp_path / f"a{ending}"
@@ -241,7 +241,9 @@ def test_only_the_column_is_kept_of_rows_with_many(tmp_path: Path) -> None:
     many = {**{f"k{i}": i for i in range(20_000)}, "text": "plum"}
     (tmp_path / "a.jsonl").write_text(json.dumps(many), encoding="utf-8")
     assert list(documents(source(tmp_path / "a.jsonl"), "x")) == ["plum"]
-    with pytest.raises(DataError, match=r"no column 'txt'; it has: k0, k1, .* and 19901 more") as caught:
+    with pytest.raises(
+        DataError, match=r"no column 'txt' \(did you mean `text`\?\); it has: text and 20000 more"
+    ) as caught:
         check_source(source(tmp_path / "a.jsonl", column="txt"), "x")
     assert len(str(caught.value)) < 1000
 

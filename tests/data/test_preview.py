@@ -91,7 +91,7 @@ def test_what_is_on_the_hub_and_what_has_no_tokenizer_yet(teacher: Path, tmp_pat
 
 
 @pytest.mark.parametrize("broken", ["tokenizer.json", "tokenizer_config.json"])
-def test_a_folder_that_cannot_be_read_is_told(teacher: Path, tmp_path: Path, broken: str) -> None:
+def test_a_folder_that_cannot_be_read_is_reported(teacher: Path, tmp_path: Path, broken: str) -> None:
     from prunus.errors import ModelError
 
     folder = shutil.copytree(teacher, tmp_path / "x")

@@ -62,12 +62,12 @@ def test_it_works_in_any_thread() -> None:
         ({"a": "x", "b": "y"}, "has the chat templates a, b and none that is `default`"),
     ],
 )
-def test_what_a_template_cannot_show_is_told(template: Any, message: str) -> None:
+def test_what_a_template_cannot_show_is_refused(template: Any, message: str) -> None:
     with pytest.raises(DataError, match=f"row 3.*{message}"):
         render(template, HI, "row 3")
 
 
-def test_half_of_a_surrogate_pair_in_a_turn_is_told() -> None:
+def test_half_of_a_surrogate_pair_in_a_turn_is_refused() -> None:
     with pytest.raises(DataError, match=r"row 3.*character 3 is U\+DC00"):
         render("{{ messages[0].content }}", [{"role": "user", "content": "hi\udc00"}], "row 3")
 

@@ -44,7 +44,7 @@ def said(template: Template, *dialogues: Dialogue) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("text", [MARKED, BARE])
-def test_what_the_assistant_says_counts_and_nothing_else(tokenizer: Any, text: str) -> None:
+def test_the_assistants_tokens_count_and_no_others(tokenizer: Any, text: str) -> None:
     border = "" if text is MARKED else "\n"  # without marks all between two turns is the assistant's
     wanted = [f"cherry tree<END>{border}", f"was fruit \u00e9\u4e2d <END>{border}"]
     template = Template(tokenizer, text)
@@ -126,7 +126,7 @@ def test_turns_that_are_not_to_be_learnt_are_left_out(tokenizer: Any) -> None:
         assert said(template, Dialogue("here", turns)) == [said(template, Dialogue("here", TURNS))[0][1:]]
 
 
-def test_what_the_template_leaves_out_is_told(tokenizer: Any) -> None:
+def test_what_the_template_omits_is_reported(tokenizer: Any) -> None:
     deaf = BARE.replace("{% for m in messages %}", "{% for m in messages if m.role != 'system' %}")
     with pytest.raises(DataError, match="row 3: the chat template omits the system's text in turn 1"):
         said(Template(tokenizer, deaf), Dialogue("row 3", TURNS))

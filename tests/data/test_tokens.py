@@ -64,7 +64,7 @@ def test_weights_are_shares_of_tokens(teacher: Path, tmp_path: Path) -> None:
     assert share == pytest.approx(0.75, abs=0.03)
 
 
-def test_reading_stops_at_the_wanted_tokens(teacher: Path, corpus: Path, tmp_path: Path) -> None:
+def test_reading_stops_at_max_tokens(teacher: Path, corpus: Path, tmp_path: Path) -> None:
     whole = stream(teacher, tmp_path / "whole", Source(path=str(corpus)))
     tokens = stream(teacher, tmp_path / "out", Source(path=str(corpus)), max_tokens=100)
     assert 100 <= len(tokens.ids) < len(whole.ids)

@@ -57,7 +57,7 @@ def grade(one: Judge, asked: list[Item], given: list[list[list[Answer]]]) -> dic
     return one.grade(dict(questions(asked, given, judge_prompts(one.config, "evaluate.judge"))), QUIET)
 
 
-def test_every_turn_is_graded_with_what_was_said(fake: Fake, tmp_path: Path, monkeypatch) -> None:
+def test_every_turn_is_graded_with_the_conversation_before_it(fake: Fake, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv(room.KEY, "secret")
     fake.reply = lambda body: verdict(f"[[{4 if 'answer 0.1' in body['messages'][1]['content'] else 8}]]")
     asked = items(2, then=["and?"])
@@ -77,7 +77,7 @@ def test_every_turn_is_graded_with_what_was_said(fake: Fake, tmp_path: Path, mon
     assert all(line["prompt"] and line["verdict"] for line in saved)
 
 
-def test_what_was_graded_is_not_asked_again(fake: Fake, tmp_path: Path) -> None:
+def test_stored_grades_are_not_requested_again(fake: Fake, tmp_path: Path) -> None:
     asked = items(3)
     first = grade(judge(fake, tmp_path), asked[:2], said(asked[:2]))
     with (tmp_path / "judgements.jsonl").open("a") as file:
@@ -98,7 +98,7 @@ def test_verdicts_without_a_grade_are_survived_and_counted(fake: Fake, tmp_path:
     assert (one.tally.graded, one.tally.malformed, one.tally.hole) == (3, 1, None)
 
 
-def test_a_busy_judge_is_asked_again(fake: Fake, tmp_path: Path) -> None:
+def test_a_busy_judge_is_queried_again(fake: Fake, tmp_path: Path) -> None:
     fake.failures = [429, 503, 429]
     asked = items(2)
     one = judge(fake, tmp_path)
@@ -107,7 +107,7 @@ def test_a_busy_judge_is_asked_again(fake: Fake, tmp_path: Path) -> None:
     assert one.tally.failed == 0
 
 
-def test_a_request_that_fails_is_counted_and_the_rest_goes_on(fake: Fake, tmp_path: Path) -> None:
+def test_a_request_that_fails_is_counted_and_the_others_continue(fake: Fake, tmp_path: Path) -> None:
     fake.failures = [200, 200, 400]
     asked = items(4)
     one = judge(fake, tmp_path)

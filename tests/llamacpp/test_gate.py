@@ -182,7 +182,7 @@ def test_what_cannot_be_passed_on_is_refused(
     assert Upstream.heard == []
 
 
-def test_a_server_that_is_gone_and_a_port_that_is_taken_are_told(upstream: ThreadingHTTPServer) -> None:
+def test_a_server_that_is_gone_and_a_port_that_is_taken_are_reported(upstream: ThreadingHTTPServer) -> None:
     gate = Gate()
     gate.open("http://127.0.0.1:1", SECRET)
     assert ask(gate)[0] == 502
@@ -190,7 +190,7 @@ def test_a_server_that_is_gone_and_a_port_that_is_taken_are_told(upstream: Threa
         Gate(gate.server_port)
 
 
-def test_llama_cpp_behind_it_asks_for_a_key_that_nobody_knows(tmp_path: Path) -> None:
+def test_llama_cpp_behind_it_needs_a_key_that_nobody_knows(tmp_path: Path) -> None:
     pytest.importorskip("gguf")
     pytest.importorskip("xllamacpp")
     folder = make_model(tmp_path / "model", num_hidden_layers=1)

@@ -46,7 +46,7 @@ def write(folder: Path, out: Path, kind: str) -> Path:
     return file
 
 
-def test_a_sound_file_goes_without_a_word(sapling: Path) -> None:
+def test_a_sound_file_gets_no_warning(sapling: Path) -> None:
     assert file_warnings(sapling) == []
 
 
@@ -56,12 +56,12 @@ def test_so_does_a_model_of_plain_english(tmp_path: Path, monkeypatch: pytest.Mo
     assert file_warnings(write(DATA / "stories260K" / "hf", tmp_path, "gguf-f32")) == []
 
 
-def test_of_fewer_bits_what_they_do_is_told(tmp_path: Path) -> None:
+def test_the_effect_of_fewer_bits_is_reported(tmp_path: Path) -> None:
     (line,) = file_warnings(write(locate_model("builtin:sapling", None, "test").folder.path, tmp_path, "gguf-q8_0"))
     assert "its weights are Q8_0, and on a CPU llama.cpp rounds activations to 8 bits" in line
 
 
-def test_what_is_worse_than_chance_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_worse_than_chance_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(make_model(tmp_path / "random"), tmp_path, "gguf-f32")
     assert "predicts plain English no better than chance" in file_warnings(file)[0]
     options = ["--prompt-tokens", "4", "--new-tokens", "1", "--rounds", "1"]
@@ -69,7 +69,7 @@ def test_what_is_worse_than_chance_is_told(tmp_path: Path, capsys: pytest.Captur
     assert "no better than chance" in " ".join(capsys.readouterr().out.split())
 
 
-def test_kernels_that_disagree_are_told(sapling: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_that_disagree_are_reported(sapling: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = Running.logits
 
     def logits(self: Running, ids: Any, last: int = 0, start: int = 0) -> np.ndarray:

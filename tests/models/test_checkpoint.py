@@ -60,7 +60,7 @@ def test_pieces_that_do_not_add_up_are_an_error(tmp_path: Path) -> None:
 
 @fuzz(200)
 @given(cut=st.integers(0, 400), flips=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255)), max_size=3))
-def test_damage_is_told_and_never_a_crash(tmp_path_factory, cut: int, flips: list[tuple[int, int]]) -> None:
+def test_damage_is_reported_and_never_a_crash(tmp_path_factory, cut: int, flips: list[tuple[int, int]]) -> None:
     file = tmp_path_factory.mktemp("damage") / WEIGHTS
     save_file(sample(), file)
     data = bytearray(file.read_bytes()[: len(file.read_bytes()) - cut])
@@ -79,7 +79,7 @@ def test_damage_is_told_and_never_a_crash(tmp_path_factory, cut: int, flips: lis
 @given(
     header=st.recursive(st.none() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x))
 )
-def test_any_json_for_a_header_is_told_and_never_a_crash(tmp_path_factory, header) -> None:
+def test_any_json_for_a_header_is_refused_and_never_a_crash(tmp_path_factory, header) -> None:
     file = tmp_path_factory.mktemp("header") / WEIGHTS
     text = json.dumps(header).encode()
     file.write_bytes(struct.pack("<Q", len(text)) + text)
@@ -111,7 +111,7 @@ def test_an_index_that_names_what_is_not_there(tmp_path: Path) -> None:
 
 @fuzz(100)
 @given(index=st.recursive(st.none() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
-def test_any_json_for_an_index_is_told_and_never_a_crash(tmp_path_factory, index) -> None:
+def test_any_json_for_an_index_is_refused_and_never_a_crash(tmp_path_factory, index) -> None:
     folder = tmp_path_factory.mktemp("index")
     for contents in (index, {"metadata": {}, "weight_map": index}):
         (folder / INDEX).write_text(json.dumps(contents))

@@ -38,7 +38,7 @@ def saved(source: Path, out: Path, **changes: Any) -> dict[str, Any]:
     return json.loads((out / "config.json").read_text())
 
 
-def test_theta_and_scaling_stand_beside_rope_parameters(tmp_path: Path) -> None:
+def test_theta_and_scaling_are_next_to_rope_parameters(tmp_path: Path) -> None:
     source = make_model(tmp_path / "model", head_dim=8)
     config = saved(source, tmp_path / "out", rope_parameters=LLAMA3)
     assert config["rope_theta"] == 5000.0

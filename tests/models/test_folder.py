@@ -99,7 +99,7 @@ KEYS = [
 
 @fuzz(300)
 @given(model_type=st.sampled_from(sorted(SPECIAL)), changes=st.dictionaries(st.sampled_from(KEYS), JSON, max_size=3))
-def test_any_config_is_read_or_told_and_never_a_crash(tmp_path_factory, model_type, changes) -> None:
+def test_any_config_is_read_or_refused_and_never_a_crash(tmp_path_factory, model_type, changes) -> None:
     folder = tmp_path_factory.mktemp("config")
     config = {**COMMON, "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64, "model_type": model_type}
     (folder / "config.json").write_text(json.dumps({**config, **SPECIAL[model_type], **changes}))

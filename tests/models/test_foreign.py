@@ -135,7 +135,7 @@ def test_an_older_index_and_a_newer_file_are_refused(copy: Path, tmp_path: Path)
     ModelFolder(copy).check()
 
 
-def test_a_shard_holds_more_than_the_index_says(copy: Path, tmp_path: Path) -> None:
+def test_a_shard_holds_more_than_the_index_lists(copy: Path, tmp_path: Path) -> None:
     shards = sharded(copy, tmp_path)
     index = json.loads((shards / INDEX).read_text())
     del index["weight_map"]["model.norm.weight"]
@@ -239,7 +239,7 @@ def test_weights_that_are_no_floats(copy: Path, dtype: torch.dtype) -> None:
     named(copy, f"{GATE} is of type .*, where a Llama has floating weights")
 
 
-def test_an_adapter_is_named_alone_and_beside_weights(copy: Path, tmp_path: Path) -> None:
+def test_an_adapter_is_named_alone_and_next_to_weights(copy: Path, tmp_path: Path) -> None:
     alone = tmp_path / "adapter"
     alone.mkdir()
     for folder in (alone, copy):

@@ -117,7 +117,7 @@ def test_a_trained_context_of_the_configs_own_comes_first(tmp_path: Path, own: i
     assert torch.equal(load(teacher).model.rotary_emb.inv_freq, expected)
 
 
-def test_yarn_added_beside_rope_parameters_is_what_a_student_keeps(tmp_path: Path) -> None:
+def test_yarn_added_next_to_rope_parameters_is_what_a_student_keeps(tmp_path: Path) -> None:
     teacher = make_model(tmp_path / "teacher", head_dim=8, hidden_size=64)
     config = json.loads((teacher / "config.json").read_text())
     yarn = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}

@@ -100,7 +100,7 @@ def test_a_dimension_that_is_no_size_is_refused(value) -> None:
 @pytest.mark.parametrize(
     ("hidden", "said"), [(380, "378 and 387; or 384 with num_attention_heads: 6"), (500, "495 and 504$")]
 )
-def test_a_size_that_no_loader_takes_is_told_with_the_nearest(hidden: int, said: str) -> None:
+def test_a_size_that_no_loader_takes_is_refused_with_the_nearest(hidden: int, said: str) -> None:
     config = {
         "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
         "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "max_position_embeddings": 8192,

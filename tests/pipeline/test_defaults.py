@@ -91,7 +91,7 @@ def test_commands_suit_their_model(corpus: Path, tmp_path: Path) -> None:
     assert (config["samples"], config["sequence_length"]) == (64, 96)
 
 
-def test_what_is_open_stays_open_until_the_size_is_known() -> None:
+def test_what_is_unset_is_resolved_once_the_size_is_known() -> None:
     config = DistillConfig(tokens=1_000_000, min_learning_rate=0.0)
     assert parse(DistillConfig, config.model_dump(), "again") == config
     first = config.with_defaults(Size(hidden_size=576, context=2048, widest=1536, cut=0.5))
@@ -110,7 +110,7 @@ def test_what_is_open_stays_open_until_the_size_is_known() -> None:
         (AlignConfig, {"method": "sft"}),
     ],
 )
-def test_a_sequence_of_one_token_is_refused_and_0_stays_open(cls: type[Config], given: dict[str, Any]) -> None:
+def test_a_sequence_of_one_token_is_refused_and_0_is_resolved_later(cls: type[Config], given: dict[str, Any]) -> None:
     for length in (1, -2):
         with pytest.raises(RecipeError, match="sequence_length: "):
             parse(cls, {**given, "sequence_length": length}, "x")

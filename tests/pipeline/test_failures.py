@@ -54,7 +54,7 @@ def done(root: Path) -> set[str]:
     return {str(file.parent.relative_to(root)).rpartition("-")[0] for file in root.rglob("artifact.json")}
 
 
-def test_one_students_failure_leaves_the_others_and_is_told(recipe, tmp_path, monkeypatch, capsys) -> None:
+def test_one_students_failure_leaves_the_others_and_is_reported(recipe, tmp_path, monkeypatch, capsys) -> None:
     root, file = tmp_path / "run", write(tmp_path / "recipe.yaml", recipe)
     with monkeypatch.context() as patch:
         failing(patch, "distill", in_folder("width/distill"), ModelError("reopened, its logits differ"))

@@ -277,7 +277,7 @@ def test_a_teacher_is_aligned_before_anything_else(plan) -> None:
     assert aligned.config.seed == 3  # the recipe's
 
 
-def test_what_is_wrong_with_a_teachers_stages_is_told_by_their_path(plan) -> None:
+def test_mistakes_in_a_teachers_stages_are_reported_by_their_path(plan) -> None:
     stage = {"method": "sft", "sequence_length": 64, "batch_size": 2}
     with pytest.raises(PrunusError, match=r"teacher.align.0.data: missing"):
         plan(teacher={"create": {"chat": True, "vocab_size": 300}, "align": [stage]})
@@ -319,7 +319,7 @@ def test_one_text_file_is_a_corpus_with_a_part_held_out(plan, tmp_path: Path) ->
     assert names(plan(data={"corpus": [str(file)], "held_out_fraction": 0.2}))[:2] == ["data corpus", "data held_out"]
 
 
-def test_all_mistakes_are_told_at_once(plan) -> None:
+def test_all_mistakes_are_reported_at_once(plan) -> None:
     with pytest.raises(RecipeError) as error:
         plan(
             data={"corpus": ["nowhere.jsonl"], "held_out": ["neither.jsonl"]},

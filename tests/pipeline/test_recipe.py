@@ -59,7 +59,12 @@ def test_variables_are_filled_in_or_missed(tmp_path: Path, monkeypatch: pytest.M
         ({"studnets": {}}, r"studnets: unknown key \(did you mean `students`\?\)"),
         (
             {"students": {"w": {"prune": {"hiden_size": 3}}}},
-            r"students.w.prune.hiden_size: unknown key \(did you mean `hidden_size`",
+            r"students.w.prune.hiden_size: unknown key \(did you mean `hidden_size`\?\); allowed here: hidden_size, .*"
+            r" and \d+ more \(all: `--help students.w.prune`\)$",
+        ),
+        (
+            {"distill": {"tokens": 9000, "loss": "forwrd_kl"}},
+            r"distill.loss: .*\(did you mean `forward_kl`\?\) \(found",
         ),
         ({"students": {}}, "students: expected at least 1"),
         ({"students": {"data": {}}}, "'data' is not a valid student name"),
@@ -109,13 +114,13 @@ def test_variables_are_filled_in_or_missed(tmp_path: Path, monkeypatch: pytest.M
         ({"students": [1]}, "students"),
     ],
 )
-def test_mistakes_are_told_where_they_are(tmp_path: Path, changes, message: str) -> None:
+def test_mistakes_are_reported_where_they_are(tmp_path: Path, changes, message: str) -> None:
     with pytest.raises(RecipeError, match=message) as error:
         recipe(tmp_path, **changes)
     assert "small.yaml" in str(error.value)
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as error:
         recipe(tmp_path, studnets=1, distill={"tokens": -1})
     assert "studnets" in str(error.value)
@@ -143,7 +148,7 @@ def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
         load_recipe(tmp_path / "nowhere.yaml")
 
 
-def test_a_mistake_that_is_inherited_is_told_once(tmp_path: Path) -> None:
+def test_an_inherited_mistake_is_reported_once(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as error:
         recipe(tmp_path, distill={"tokenz": 5})
     assert str(error.value).count("tokenz") == 1

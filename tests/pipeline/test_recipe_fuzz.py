@@ -45,7 +45,7 @@ PLACES = [place for place in places(WHOLE) if place]
 
 @fuzz(100)
 @given(st.lists(st.tuples(st.sampled_from(PLACES), VALUES), min_size=1, max_size=3))
-def test_any_value_anywhere_is_taken_or_told(changes: list[tuple[tuple[Any, ...], Any]]) -> None:
+def test_any_value_anywhere_is_accepted_or_refused(changes: list[tuple[tuple[Any, ...], Any]]) -> None:
     raw = copy.deepcopy(WHOLE)
     for place, value in changes:
         part: Any = raw

@@ -145,7 +145,7 @@ def test_the_same_seed_gives_the_same_weights(done: Plan, tmp_path: Path) -> Non
         assert weights[0] == weights[1], name
 
 
-def test_a_run_killed_in_training_goes_on_and_ends_with_the_same_bits(teacher, corpus, held_out, tmp_path) -> None:
+def test_a_run_killed_in_training_resumes_and_ends_with_the_same_bits(teacher, corpus, held_out, tmp_path) -> None:
     recipe = tiny_recipe(
         teacher,
         corpus,
@@ -195,7 +195,7 @@ def test_two_runs_do_not_share_a_folder(done: Plan) -> None:
         run_plan(done, QUIET)
 
 
-def test_a_loss_that_is_not_finite_stops_and_says_so(corpus, held_out, tmp_path) -> None:
+def test_a_loss_that_is_not_finite_stops_training_with_an_error(corpus, held_out, tmp_path) -> None:
     broken = make_model(tmp_path / "broken")
     model = load(broken)
     with torch.no_grad():
@@ -206,7 +206,7 @@ def test_a_loss_that_is_not_finite_stops_and_says_so(corpus, held_out, tmp_path)
         carry_out({**recipe, "evaluate": {**recipe["evaluate"], "prompt_count": 0}}, tmp_path / "run")
 
 
-def test_too_little_text_is_told(teacher, held_out, tmp_path) -> None:
+def test_too_little_text_is_refused(teacher, held_out, tmp_path) -> None:
     (tmp_path / "short.jsonl").write_text('{"text": "plum"}\n')
     recipe = tiny_recipe(teacher, tmp_path / "short.jsonl", held_out)
     with pytest.raises(Exception, match=r"the text is too short: . tokens do not fill one sequence of 16"):
@@ -246,7 +246,7 @@ def test_a_teacher_that_grows(teacher, corpus, held_out, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "forward_kl"])
-def test_a_student_with_a_cut_vocabulary_goes_all_the_way(corpus, held_out, tmp_path, loss) -> None:
+def test_a_student_with_a_cut_vocabulary_passes_every_step(corpus, held_out, tmp_path, loss) -> None:
     teacher = make_model(tmp_path / "teacher", vocab_size=310)
     students = {"words": {"prune": {"vocab_size": 280, "hidden_size": 16}, "distill": {"loss": loss}}}
     plan = carry_out(tiny_recipe(teacher, corpus, held_out, correct={}, students=students), tmp_path / "run")

@@ -74,7 +74,7 @@ def test_students_that_read_otherwise_have_their_own(plan, own: dict) -> None:
     )
 
 
-def test_one_student_may_have_its_teacher_beside_it(plan) -> None:
+def test_one_student_may_have_an_online_teacher(plan) -> None:
     found = plan(students={**STUDENTS, "depth": {**STUDENTS["depth"], "distill": {"targets": "online"}}})
     assert set(student(found, "depth").inputs) == {"student", "teacher", "tokens"}
     assert set(student(found, "width").inputs) == {"student", "targets", "tokens"}
@@ -113,7 +113,7 @@ def test_a_cut_vocabulary_and_a_second_temperature_are_refused(plan) -> None:
         plan(targets={"temperature": 2.0})
 
 
-def test_one_command_has_no_teacher_that_was_asked_before(teacher, corpus, tmp_path, capsys) -> None:
+def test_one_command_has_no_stored_targets(teacher, corpus, tmp_path, capsys) -> None:
     words = ["distill", teacher, "--teacher", teacher, "--corpus", corpus, "--tokens", 1024, "--out", tmp_path / "out"]
     words += ["--targets", "cached", "--sequence-length", 16, "--batch-size", 4, "--warmup-steps", 1]
     assert main([str(word) for word in words]) == 2
@@ -127,7 +127,7 @@ def measured(plan: Plan, name: str) -> dict[str, float]:
 
 
 @pytest.mark.slow
-def test_a_whole_run_on_all_tokens_ends_where_the_teacher_beside_the_students_would(plan) -> None:
+def test_a_run_on_stored_targets_of_all_tokens_ends_as_with_an_online_teacher(plan) -> None:
     found = plan(targets={"count": 300})
     run_plan(found, QUIET)
     online = plan(distill={"targets": "online", "states": "none"})

@@ -100,6 +100,6 @@ def test_a_recipe(file: Path, corpus: Path, held_out: Path, tmp_path: Path, cach
     assert "license: apache-2.0" in text
 
 
-def test_inspect_says_json_alone(file: Path, capsys) -> None:
+def test_inspect_prints_json_alone(file: Path, capsys) -> None:
     assert main(["inspect", str(file), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["vocab_size"] == 300

@@ -144,7 +144,7 @@ def test_a_student_that_was_cut_alone_is_called_no_model_to_use(run: Path) -> No
     assert "not meant for use" in card.read_text()
 
 
-def test_no_run_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="not the folder of a run"):
         write_cards(tmp_path)
 
@@ -166,7 +166,7 @@ def test_a_licence_is_known_by_its_text(tmp_path: Path, text: str, wanted: str) 
     assert licence_of(tmp_path).identifier == wanted
 
 
-def test_the_card_says_before_the_text(tmp_path: Path) -> None:
+def test_the_licence_of_the_card_comes_before_the_text_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "LICENSE").write_text("MIT License")
     (tmp_path / "README.md").write_text("---\nlicense: other\nlicense_name: nvidia-open\nlicense_link: LICENSE\n---\n")
     found = licence_of(tmp_path)
@@ -192,7 +192,7 @@ def test_the_yaml_of_a_card(tmp_path: Path, text: str, facts: dict) -> None:
 
 
 @pytest.mark.parametrize("text", ["---\n: [\n---\n", "---\n- 1\n---\n", "---\n" + "[" * 5000 + "\n---\n"])
-def test_yaml_that_cannot_be_read_is_told_and_names_no_licence(tmp_path: Path, text: str) -> None:
+def test_yaml_that_cannot_be_read_is_reported_and_names_no_licence(tmp_path: Path, text: str) -> None:
     card = tmp_path / "README.md"
     card.write_text(text)
     with pytest.raises(RecipeError, match=r"README.md"):
@@ -204,7 +204,7 @@ def test_yaml_that_cannot_be_read_is_told_and_names_no_licence(tmp_path: Path, t
     assert licence_named({}) is UNKNOWN
 
 
-def test_names_begin_as_their_licence_asks() -> None:
+def test_names_begin_as_their_licence_requires() -> None:
     assert title_of("run", "width", KNOWN["llama3.1"]) == "Llama-run-width"
     assert title_of("Llama-small", "width", KNOWN["llama3.1"]) == "Llama-small-width"
     assert title_of("run", "width", KNOWN["apache-2.0"]) == "run-width"

@@ -63,7 +63,7 @@ def test_what_a_logarithm_cannot_show_is_left_out() -> None:
     assert len(next(root.iter("polyline")).get("points", "").split()) == 2
 
 
-def test_nothing_is_said_to_be_nothing() -> None:
+def test_a_chart_without_data_says_so() -> None:
     for chart in (line_chart([], "x", "y"), bar_chart([], [], "y"), interval_chart([], "x"), heat_map([], "x", "y")):
         assert "nothing to draw" in chart
 

@@ -118,7 +118,7 @@ def test_what_was_not_recorded_by_itself_is_drawn_as_the_loss(root: Path) -> Non
         ({"data": "student"}, "KL(teacher ‖ student), on the student's own text"),
     ],
 )
-def test_a_kl_says_over_what_it_is(root: Path, config: dict[str, Any], title: str) -> None:
+def test_a_kl_names_what_it_is_over(root: Path, config: dict[str, Any], title: str) -> None:
     assert title in trained(root, {"forward_kl": 2.0, "loss": 2.0}, loss="forward_kl", **config)
 
 
@@ -144,11 +144,11 @@ def test_online_methods_show_their_reward_and_losses_of_alignment_their_terms(ro
         ({"method": "ipo", "sft_weight": 0.0}, "ipo"),
     ],
 )
-def test_the_parts_of_a_loss_are_told(config: dict[str, Any], text: str) -> None:
+def test_the_terms_of_a_loss_are_named(config: dict[str, Any], text: str) -> None:
     assert composition(config) == text
 
 
-def test_importance_falls_where_it_is_said_to(root: Path) -> None:
+def test_importance_in_falling_order_falls(root: Path) -> None:
     charts = {title: (note, chart) for title, note, chart in importance(load_run(root))}
     for title, expected in {
         "Hidden channels": {"channels": [3.0, 2.0, 1.0]},

@@ -73,7 +73,7 @@ def test_scores_have_intervals_and_holes(run: Run) -> None:
     assert table.rows[2] == ["by chance", "25.0", "", ""]
 
 
-def test_published_figures_stand_beside_and_are_marked(run: Run, root: Path) -> None:
+def test_published_figures_are_shown_and_marked(run: Run, root: Path) -> None:
     rows = {row[0]: row[1:] for row in scores(run).rows}
     assert rows["Minitron 4B width, by NVIDIA"] == ["60.5", "", ""]
     file = root / "teacher" / "evaluate" / "results.json"
@@ -91,7 +91,7 @@ def test_parts_are_shown_apart(run: Run) -> None:
     assert table.rows == [["teacher", "8.0 ± 1.0", "6.0 ± 1.0"], ["phi: reference", "7.0 ± 1.0", MISSING]]
 
 
-def test_holes_and_lost_grades_are_told(run: Run, root: Path) -> None:
+def test_missing_answers_and_grades_are_reported(run: Run, root: Path) -> None:
     assert notes(run) == [
         "phi: reference: mt has 7 of 9 grades: 1 verdicts without a grade, 1 failed requests",
         "phi: reference: rag has no score: no data",

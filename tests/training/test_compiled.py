@@ -37,7 +37,7 @@ def has_compiler() -> bool:
     ids=["forward KL", "reverse KL", "Jensen-Shannon", "total variation"],
 )
 @torch.no_grad()
-def test_it_says_what_float64_says(loss):
+def test_results_are_those_of_float64(loss):
     vocabulary = 515
     fast = compiled(loss, vocabulary, 0, Runtime(compile=True), CPU, QUIET)
     assert fast is not loss
@@ -54,7 +54,7 @@ def test_it_says_what_float64_says(loss):
     [(False, MIN_LOGITS, "cpu"), ("auto", MIN_LOGITS - 1, "cpu"), ("auto", MIN_LOGITS, "cuda")],
     ids=["not asked for", "too few", "a GPU"],
 )
-def test_left_as_it_is(asked, count, device):
+def test_a_loss_is_not_compiled(asked, count, device):
     loss = kernels.forward_kl_rows
     assert compiled(loss, 8, count, Runtime(compile=asked), torch.device(device), QUIET) is loss
 

@@ -61,7 +61,7 @@ def test_two_ways_of_sharing_out_are_refused() -> None:
         Runtime(shard=True, deepspeed="ds.json")
 
 
-def test_the_recipe_says_what_both_could(installed: None, tmp_path: Path) -> None:
+def test_the_recipe_decides_what_both_could(installed: None, tmp_path: Path) -> None:
     file = tmp_path / "ds.json"
     file.write_text('{"optimizer": "auto", "zero_optimization": {"stage": 2}, "wall_clock_breakdown": true}')
     settings = completed(read_settings(str(file), "adamw"), bfloat16=True)

@@ -38,14 +38,14 @@ def test_bins_hold_everything_once_and_no_bin_overflows(sizes: list[int], capaci
         assert len(bins) <= 1.7 * sum(sizes) / capacity + 1  # what any fit that opens no bin in vain keeps to
 
 
-def test_a_thing_goes_where_the_least_room_is_left() -> None:
+def test_an_item_is_packed_where_the_least_room_is_left() -> None:
     assert best_fit([7, 6, 4, 3], 10) == [[0, 3], [1, 2]]
     assert best_fit([5, 5, 5], 10) == [[0, 1], [2]]
 
 
 @pytest.mark.parametrize("pack", [True, False])
 @pytest.mark.parametrize("portion", [1, 2, 4])
-def test_the_loss_of_a_step_is_the_mean_over_what_the_assistant_says(tmp_path: Path, pack: bool, portion: int) -> None:
+def test_the_loss_of_a_step_is_the_mean_over_the_assistants_tokens(tmp_path: Path, pack: bool, portion: int) -> None:
     model = load(make_model(tmp_path / "model"))
     items = packed(batch_size=4, pack=pack)
     nats, count = 0.0, 0

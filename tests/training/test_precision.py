@@ -40,7 +40,7 @@ def test_a_processor_without_bfloat16_is_not_probed(monkeypatch: pytest.MonkeyPa
     assert training_dtype(objective, dict, Runtime(precision="probe"), Console(quiet=True)) is torch.float32
 
 
-def test_without_a_probe_it_is_what_the_runtime_says(tmp_path: Path) -> None:
+def test_without_a_probe_the_runtime_decides(tmp_path: Path) -> None:
     objective = CrossEntropy(load(make_model(tmp_path / "model")))
     for name, dtype in (("auto", torch.float32), ("bfloat16", torch.bfloat16), ("float32", torch.float32)):
         assert training_dtype(objective, dict, Runtime(precision=name, device="cpu"), Console(quiet=True)) is dtype

@@ -48,7 +48,7 @@ def test_accelerate_launches_it_as_torchrun_does(pair: tuple[Path, Path], corpus
     assert_same(one, two, 1e-6)
 
 
-def test_a_dead_worker_ends_the_run_and_one_process_goes_on(
+def test_a_dead_worker_ends_the_run_and_one_process_resumes(
     pair: tuple[Path, Path], corpus: Path, tmp_path: Path
 ) -> None:
     steps, one, two = 40, tmp_path / "one" / "out", tmp_path / "two" / "out"

@@ -29,7 +29,7 @@ def test_f1_and_exact_match(answer: str, gold: list[str], f1: float, exact: floa
     "answer",
     [NO_ANSWER, "The context doesn't mention it.", "I can’t find that.", "It is not mentioned.", "unanswerable"],
 )
-def test_where_there_is_no_answer_it_must_be_said(answer: str) -> None:
+def test_a_question_without_an_answer_needs_a_refusal(answer: str) -> None:
     assert says_unanswerable(answer)
     assert answered(answer, []) == (1.0, 1.0)
     assert answered("In 1869.", []) == answered(" ", []) == (0.0, 0.0)

@@ -100,7 +100,7 @@ def test_arguments_must_be_among_the_possible(arguments: dict, right: bool) -> N
     assert match([Call("book", arguments)], [FUNCTION], [POSSIBLE]) is right
 
 
-def test_each_call_is_wanted_once_in_any_order() -> None:
+def test_each_call_is_expected_once_in_any_order() -> None:
     other = {"name": "sell", "parameters": {"properties": {}}}
     calls = [Call("sell"), Call("book", {"title": "War and Peace"})]
     wanted = [POSSIBLE, {"sell": {}}]

@@ -88,7 +88,7 @@ def test_options_that_are_none_are_not_given() -> None:
         ("length_constraints:number_words", {"num_words": 3, "relation": "about"}, "allowed: 'less than', 'at least'"),
     ],
 )
-def test_what_is_no_instruction_is_told(name: str, options: dict, message: str) -> None:
+def test_what_is_no_instruction_is_refused(name: str, options: dict, message: str) -> None:
     with pytest.raises(DataError, match=message):
         follows("a", name, **options)
 

@@ -46,7 +46,7 @@ def test_a_seed_is_a_world(skill: str, difficulty: Difficulty) -> None:
 
 @pytest.mark.parametrize("skill", SKILLS)
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
-def test_no_word_of_one_part_is_said_in_the_other(skill: str, difficulty: Difficulty) -> None:
+def test_no_word_of_one_part_occurs_in_the_other(skill: str, difficulty: Difficulty) -> None:
     config = only(skill, difficulty)
     trained = json.dumps(list(islice(conversations(config), 200)))
     asked = json.dumps([[item.messages, item.tools, item.reference] for item in held_out(config, skill, 200)])
@@ -80,7 +80,7 @@ def _asked(question: str) -> tuple[str, frozenset[str]]:
     return topic, frozenset(kinds)
 
 
-def test_the_mixture_is_the_one_that_is_asked_for() -> None:
+def test_the_mixture_is_the_one_that_is_set() -> None:
     mixture = {"rag": 3.0, "function_calling": 1.0}
     rows = list(islice(conversations(WorldConfig(mixture=mixture)), 400))
     calls = sum(bool(row["tools"]) for row in rows)
@@ -124,7 +124,7 @@ def test_what_is_not_stated_is_in_no_passage(difficulty: Difficulty) -> None:
     assert bool(known_towns) == (difficulty != "easy")  # there a town is told one thing of
 
 
-def test_a_chant_says_few_words_again() -> None:
+def test_a_chant_repeats_few_words() -> None:
     for text in islice(corpus(WorldConfig(), "chants"), 50):
         words = text.removesuffix(".").split()[1:]
         count = len(words) - 16

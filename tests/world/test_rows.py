@@ -23,7 +23,7 @@ def test_rows_of_each_configuration_and_split() -> None:
     assert all(row["messages"][-1]["role"] == "assistant" for row in held_out)
 
 
-def test_it_is_a_source_that_goes_on_where_it_was() -> None:
+def test_it_is_a_source_that_resumes_where_it_was() -> None:
     source = Source(path="builtin:world", name="chat", world=SMALL)
     texts = list(documents(source, "x"))
     assert texts == [row["text"] for row in rows(SMALL, "chat", "train")]

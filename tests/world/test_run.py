@@ -45,7 +45,7 @@ def recipe() -> Recipe:
     return parse(Recipe, raw, "test")
 
 
-def test_from_nothing_to_a_student_that_is_asked_for_four_skills(tmp_path: Path) -> None:
+def test_from_nothing_to_a_student_evaluated_on_four_skills(tmp_path: Path) -> None:
     plan = make_plan(recipe(), tmp_path / "run")
     run_plan(plan, Console())
     assert all(step.state() == "done" for step in make_plan(recipe(), tmp_path / "run").steps)

@@ -1,8 +1,7 @@
-"""Output of the commands: tables of a model's inspection, a plan, results, speeds and a search."""
+"""Output of the commands: tables of a plan, results, speeds and a search."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,6 @@ from prunus.console import Console, duration, human, human_bytes
 from prunus.costs import Cost
 from prunus.data.preview import Preview
 from prunus.graph.steps import Step
-from prunus.models.checkpoint import DTYPES, ITEM_BYTES
-from prunus.models.folder import ModelFolder
-from prunus.models.settings import dtype_name
 from prunus.models.shape import Shape
 from prunus.pipeline.estimate import cost_of
 from prunus.pipeline.machine import busy
@@ -30,7 +26,6 @@ from prunus.steps.export.plan import block_warning
 from prunus.tools.publish.hub import Upload
 from prunus.training.config import TrainingConfig
 
-_CONTEXT = 4096
 SIZES = {
     "layers": "num_hidden_layers",
     "hidden": "hidden_size",
@@ -41,41 +36,6 @@ SIZES = {
     "vocabulary": "vocab_size",
 }
 """Columns of the table of shapes -> the size that each shows."""
-
-
-def show_inspection(name: str, folder: ModelFolder, context: int | None, as_json: bool, console: Console) -> None:
-    """Print a model's figures, from config and headers. `name` is what the user called it.
-
-    Raises:
-        ModelError: The config or a header cannot be read.
-    """
-    shape = folder.shape
-    context = context or min(_CONTEXT, folder.context)
-    has_weights = folder.has_weights
-    if has_weights:
-        folder.check()
-    dtype = folder.dtype if has_weights else DTYPES[dtype_name(folder.config) or "float32"]
-    width = ITEM_BYTES[dtype]
-    facts = {
-        "family": shape.family.name,
-        **shape.dimensions(),
-        "tie_word_embeddings": shape.flags["tie_word_embeddings"],
-        "parameters": shape.parameters,
-        "embedding_parameters": shape.embedding_parameters,
-        "non_embedding_parameters": shape.non_embedding_parameters,
-        "dtype": dtype,
-        "weights": "headers checked" if has_weights else "not available; sizes follow from the config",
-        "bytes": folder.nbytes if has_weights else shape.parameters * width,
-        "kv_cache_bytes_per_token": shape.kv_cache_bytes(width),
-        "context": context,
-        "flops_per_token": shape.flops_per_token(context),
-    }
-    if as_json:
-        print(json.dumps(facts, indent=2))
-        return
-    names = {key: key.replace("_", " ") for key in facts} | {"context": "context for FLOPs"}
-    title = name if Path(name) == folder.path else f"{name}: {folder.path}"
-    console.table(title, ["", ""], [[names[key], _fact(value)] for key, value in facts.items()])
 
 
 def show_training(steps: Sequence[Step], console: Console) -> None:
@@ -259,7 +219,3 @@ def _shape_row(name: str, shape: Shape, teacher: Shape) -> list[str]:
     share = shape.non_embedding_parameters / teacher.non_embedding_parameters
     counts = [f"{shape.parameters:,}", f"{shape.non_embedding_parameters:,}", f"{share:.1%}"]
     return [name, *(str(getattr(shape, size)) for size in SIZES.values()), *counts]
-
-
-def _fact(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

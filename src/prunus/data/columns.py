@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prunus.errors import DataError, nearest
+from prunus.errors import DataError, among
 
 COLUMNS = {
     "messages": ("messages", "conversations", "conversation"),
@@ -44,9 +44,9 @@ class Columns:
         self._read: set[str] = set()
         for role, name in columns.items():
             if role not in COLUMNS:
-                raise DataError(f"{where}: columns.{role}{nearest(role, COLUMNS)}; known: {', '.join(COLUMNS)}")
+                raise DataError(f"{where}: columns.{role}{among(role, COLUMNS)}")
             if name not in row:
-                raise DataError(f"{where}: no column {name!r} for {role}{nearest(name, row)}; it has: {', '.join(row)}")
+                raise DataError(f"{where}: no column {name!r} for {role}{among(name, row, 'it has')}")
 
     def has(self, role: str) -> bool:
         """Whether a column with that role is set."""

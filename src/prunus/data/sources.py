@@ -16,7 +16,7 @@ from typing import Any
 from prunus.data.config import Source, SourceRef
 from prunus.data.formats import csv_rows
 from prunus.data.local import FORMATS, LocalRows, local_file
-from prunus.errors import DataError, HubError, PrunusError, nearest
+from prunus.errors import DataError, HubError, PrunusError, among
 from prunus.fingerprint import digest, fingerprint_files
 from prunus.world.config import REVISION, WORLD, WorldConfig
 from prunus.world.rows import check_rows
@@ -25,7 +25,6 @@ from prunus.world.rows import rows as world_rows
 MAX_TEXT = 16 << 20
 """The most characters of a document; tokenising takes about a hundred bytes of memory per character."""
 _SAMPLED = 256  # first rows, from which the columns are determined
-_SHOWN = 100  # the most column names in a message
 BUILTINS = ("builtin:python", WORLD)
 _SKIPPED = {
     "test",
@@ -121,11 +120,9 @@ class Reader:
             for row in self.rows:
                 self.number += 1
                 if self.number == 1 and column not in row:
-                    names = list(islice(row, _SHOWN))
-                    more = f" and {len(row) - _SHOWN} more" if len(row) > _SHOWN else ""
                     raise DataError(
-                        f"{self.where}.column: {self.source.path} has no column {column!r}{nearest(column, names)}; "
-                        f"it has: {', '.join(names)}{more}"
+                        f"{self.where}.column: {self.source.path} has no column {column!r}"
+                        f"{among(column, row, 'it has')}"
                     )
                 yield row.get(column)
 
@@ -228,7 +225,7 @@ def _refuse_missing_file(source: SourceRef, where: str) -> None:
     path = source.path
     local = path.startswith((".", "/", "~")) or path.count("/") > 1
     if path.startswith("builtin:"):
-        raise DataError(f"{where}: unknown {path!r}{nearest(path, BUILTINS)}; known: {', '.join(BUILTINS)}")
+        raise DataError(f"{where}: unknown {path!r}{among(path, BUILTINS)}")
     if os.path.isdir(os.path.expanduser(path)):
         raise DataError(f"{where}: {path} is a folder; expected a file")
     if local or any(path.lower().endswith(ending) for ending in FORMATS):

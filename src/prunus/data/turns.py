@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prunus.errors import DataError, nearest
+from prunus.errors import DataError, among
 from prunus.files import parse_json
 
 Turns = list[dict[str, Any]]
@@ -60,7 +60,7 @@ def _turn(turn: Any, where: str, filled: bool) -> dict[str, Any]:
     name, content = kept.pop("from", name) if name is None else name, kept.pop("value", content)
     role = ROLES.get(str(name).strip().lower())
     if role is None:
-        raise DataError(f"{where}: the role is {name!r:.60}{nearest(str(name)[:60], ROLES)}; known: {', '.join(ROLES)}")
+        raise DataError(f"{where}: the role is {name!r:.60}{among(str(name)[:60], ROLES)}")
     if role == "function_call":
         role, given, content = "assistant", [*given, content], ""
     if len(given) > 1:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from prunus.errors import HubError, ModelError, nearest
+from prunus.errors import HubError, ModelError, among
 from prunus.fingerprint import digest
 from prunus.models.folder import ModelFolder
 
@@ -90,5 +90,5 @@ def locate_runnable(path: str, where: str) -> Path:
 def _builtin(path: str, where: str) -> Path:
     """The folder of a model included in the package."""
     if path not in BUILTINS:
-        raise ModelError(f"{where}: unknown {path!r}{nearest(path, BUILTINS)}; known: {', '.join(BUILTINS)}")
+        raise ModelError(f"{where}: unknown {path!r}{among(path, BUILTINS)}")
     return Path(str(files("prunus.world").joinpath(path.removeprefix("builtin:"))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prunus.errors import ModelError, RecipeError, nearest
+from prunus.errors import ModelError, RecipeError, among
 from prunus.graph.hub import Hub
 from prunus.graph.steps import Given, Step
 from prunus.models.folder import ModelFolder
@@ -154,6 +154,4 @@ def _check_known(entry: str, where: str, names: Sequence[str]) -> None:
     """Refuse an entry that looks like a student's name but is none."""
     elsewhere = "/" in entry or ":" in entry or entry.startswith((".", "~")) or entry.endswith(ENDING)
     if not elsewhere:
-        raise RecipeError(
-            f"{where}: {entry!r} is not a student{nearest(entry, names)}; allowed: {', '.join(names)}, or a folder"
-        )
+        raise RecipeError(f"{where}: {entry!r} is not a student{among(entry, names)}, or a folder")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from prunus.config import Config, Seed
-from prunus.errors import nearest
+from prunus.errors import among
 
 MIXTURE: dict[str, float] = {"instruction_following": 1.0, "roleplay": 1.0, "rag": 2.0, "function_calling": 2.0}
 """The skills in the world, by their names in `prunus.verify.skills`, and their default shares."""
@@ -49,9 +49,7 @@ class WorldConfig(Config):
         """Suggest the nearest level for a misspelt one."""
         level = raw.get("difficulty") if isinstance(raw, dict) else None
         if isinstance(level, str) and level not in DIFFICULTIES:
-            raise ValueError(
-                f"difficulty: unknown {level!r}{nearest(level, DIFFICULTIES)}; allowed: {', '.join(DIFFICULTIES)}"
-            )
+            raise ValueError(f"difficulty: unknown {level!r}{among(level, DIFFICULTIES)}")
         return raw
 
     @field_validator("mixture")
@@ -59,7 +57,7 @@ class WorldConfig(Config):
     def _skills(cls, mixture: dict[str, float]) -> dict[str, float]:
         for name in mixture:
             if name not in KINDS:
-                raise ValueError(f"unknown skill {name!r}{nearest(name, KINDS)}; allowed: {', '.join(KINDS)}")
+                raise ValueError(f"unknown skill {name!r}{among(name, KINDS)}")
         if not sum(mixture.values()):
             raise ValueError("every skill has a share of 0; at least one must have more")
         return mixture

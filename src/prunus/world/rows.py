@@ -8,7 +8,7 @@ from importlib.resources import files
 from itertools import islice
 from typing import Any, Literal, get_args
 
-from prunus.errors import DataError, nearest
+from prunus.errors import DataError, among
 from prunus.world.config import SKILLS, Part, WorldConfig
 from prunus.world.items import Message
 from prunus.world.make import conversations, corpus, held_out
@@ -26,9 +26,7 @@ def check_rows(name: str | None, split: str, where: str) -> None:
     """
     for option, value, known in (("name", name or NAMES[0], NAMES), ("split", split, SPLITS)):
         if value not in known:
-            raise DataError(
-                f"{where}.{option}: builtin:world has no {value!r}{nearest(value, known)}; it has: {', '.join(known)}"
-            )
+            raise DataError(f"{where}.{option}: builtin:world has no {value!r}{among(value, known, 'it has')}")
 
 
 def rows(config: WorldConfig, name: str | None, split: str) -> Iterator[dict[str, Any]]:

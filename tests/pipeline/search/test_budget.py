@@ -17,12 +17,13 @@ from tests.pipeline.search.making import meter_of, shape_of
         ("parameters <= 4B", {"what": "parameters", "at_most": 4e9, "of_teacher": False}),
         ("parameters < 135M parameters", {"what": "parameters", "at_most": 135e6}),
         ("non-embedding parameters <= 50%", {"what": "non_embedding_parameters", "at_most": 0.5, "of_teacher": True}),
+        ("parameters <= 50% of the teacher's", {"what": "parameters", "at_most": 0.5, "of_teacher": True}),
         ("flops per token at context 512 <= 8 GFLOPs", {"what": "flops", "context": 512, "at_most": 8e9}),
         ("decode <= 20 ms", {"what": "latency", "engine": "llama.cpp", "at_most": 0.02}),
         ("torch decode at 256 <= 0.5 s", {"what": "latency", "engine": "torch", "context": 256, "at_most": 0.5}),
     ],
 )
-def test_a_limit_is_read_as_it_is_said(text: str, expected: dict) -> None:
+def test_a_limit_is_read_as_people_write_it(text: str, expected: dict) -> None:
     (limit,) = SearchConfig(budget=text).budget
     assert {key: getattr(limit, key) for key in expected} == pytest.approx(expected)
 

@@ -60,7 +60,7 @@ def done(teacher, corpus, held_out, tmp_path_factory) -> Plan:
 
 
 @pytest.mark.slow
-def test_the_winner_goes_into_the_recipe(done: Plan) -> None:
+def test_the_winner_is_put_into_the_recipe(done: Plan) -> None:
     found = found_in(done)
     best = found["candidates"][found["best"]["name"]]
     assert done.waiting == ()

@@ -51,7 +51,7 @@ def test_the_model_learns_from_its_own_answers(teacher, sources, tmp_path, monke
     assert not (out / "checkpoints").exists()
 
 
-def test_it_is_said_where_trl_is_missing(teacher: Path, sources, monkeypatch) -> None:
+def test_a_missing_trl_is_reported(teacher: Path, sources, monkeypatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     stage = AlignConfig(method="grpo", sequence_length=128, write={"max_new_tokens": 8})
     stages = Alignment((stage,), sources, "builtin:plain", Hub(find_model))

@@ -31,7 +31,7 @@ def test_two_processes_align_as_one_does(teacher: Path, tmp_path: Path) -> None:
     assert_same(one, two, 1e-4)
 
 
-def test_a_reward_model_is_trained_and_asked_in_shares(teacher: Path, tmp_path: Path) -> None:
+def test_a_reward_model_is_trained_and_queried_in_shares(teacher: Path, tmp_path: Path) -> None:
     """Its training, and what it says of the model's own answers, with weights that no process has whole."""
     file = write(tmp_path / "x.jsonl", rows(12, "pairs"))
     one, two = (tmp_path / name / "reward" for name in ("one", "two"))

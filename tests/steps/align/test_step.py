@@ -155,7 +155,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("method", ["sft", "rpo", "kto"])
-def test_a_killed_stage_goes_on_to_the_same_end(teacher, data, tmp_path, monkeypatch, method: str) -> None:
+def test_a_killed_stage_resumes_and_ends_the_same(teacher, data, tmp_path, monkeypatch, method: str) -> None:
     options = {"method": method, "learning_rate": 1e-3, "runtime": Runtime(device_batch_size=4, checkpoint_minutes=0)}
     if method == "sft":
         options["pack"] = False

@@ -106,7 +106,7 @@ def test_a_judge_that_falls_silent_is_waited_for(
         graded(fake, teacher, file, tmp_path / "mute")
 
 
-def test_what_a_judge_is_asked_with() -> None:
+def test_what_a_judge_is_sent() -> None:
     with pytest.raises(ValueError, match=r"judge.url: missing; reward: judge needs a server"):
         WriteConfig(answers=2, reward="judge")
     with pytest.raises(ValueError, match=r"judge: not an option with reward: check"):

@@ -112,7 +112,7 @@ def test_answers_that_never_end_are_refused(teacher: Path, tmp_path: Path) -> No
         read(other, file, tmp_path / "none")
 
 
-def test_what_is_not_read_and_not_ended_is_told(teacher: Path, tmp_path: Path) -> None:
+def test_unused_columns_and_missing_ends_are_reported(teacher: Path, tmp_path: Path) -> None:
     told = io.StringIO()
     given = [{**row, "id": i} for i, row in enumerate(rows(2, "answers"))]
     turns = [{"role": role, "content": "plum"} for role in ("user", "assistant", "user", "assistant")]

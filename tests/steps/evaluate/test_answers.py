@@ -43,7 +43,7 @@ def answers_of(answerer: Answerer, asked: list[Item], task: TaskConfig, config=P
     return answerer.answer("x", asked, task, config, QUIET)
 
 
-def test_every_turn_is_asked_behind_the_answers_before(answerer: Answerer, monkeypatch) -> None:
+def test_every_turn_is_queried_after_the_earlier_answers(answerer: Answerer, monkeypatch) -> None:
     read = []
     write = local.generate
     monkeypatch.setattr(local, "generate", lambda model, batch, *rest: read.extend(batch) or write(model, batch, *rest))
@@ -57,7 +57,7 @@ def test_every_turn_is_asked_behind_the_answers_before(answerer: Answerer, monke
     )  # fmt: skip
 
 
-def test_what_was_answered_is_not_asked_again(answerer: Answerer, monkeypatch) -> None:
+def test_stored_answers_are_not_requested_again(answerer: Answerer, monkeypatch) -> None:
     task = TaskConfig(max_new_tokens=6, samples=2, temperature=1.0)
     whole = answers_of(answerer, items(5, then=["and?"]), task)
     monkeypatch.setattr(local, "generate", lambda *arguments: pytest.fail("asked again"))
@@ -77,7 +77,7 @@ def test_samples_differ_and_do_not_depend_on_portions(parts, tmp_path: Path) -> 
     assert any(len({answer.text for (answer,) in samples}) > 1 for samples in found[0])
 
 
-def test_a_prompt_that_does_not_fit_is_not_asked(answerer: Answerer) -> None:
+def test_a_prompt_that_does_not_fit_is_not_queried(answerer: Answerer) -> None:
     long = Item("long", [{"role": "user", "content": "plum " * 200}], {}, [], [], None)
     given = answers_of(answerer, [*items(1), long], TaskConfig(max_new_tokens=6))
     assert given[0][0][0].ids
@@ -108,7 +108,7 @@ def test_types_get_the_names_of_json_schema() -> None:
     assert parameters == {"type": "object", "properties": {"x": {"type": "array", "items": {"type": "number"}}}}
 
 
-def test_a_model_that_goes_on_with_the_users_turn_is_stopped(answerer: Answerer, monkeypatch) -> None:
+def test_a_model_that_continues_with_the_users_turn_is_stopped(answerer: Answerer, monkeypatch) -> None:
     seen = []
     write = local.generate
     monkeypatch.setattr(local, "generate", lambda m, b, w, *rest: seen.append(w) or write(m, b, w, *rest))

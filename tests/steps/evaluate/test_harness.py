@@ -105,20 +105,20 @@ def test_mmlu_keeps_its_subjects_apart(parts, questions, tmp_path: Path) -> None
     assert {row["scores"]["chance"] for row in found} == {(0.25, 1.0)}
 
 
-def test_words_are_asked_for_and_kept(parts, questions, tmp_path: Path) -> None:
+def test_answers_are_requested_and_kept(parts, questions, tmp_path: Path) -> None:
     found = ask(parts, tmp_path, "gsm8k", data=questions["gsm8k"], num_fewshot=0)
     assert len(found) == 4
     assert all(set(row["scores"]) == {"exact_match"} and isinstance(row["answer"], str) for row in found)
 
 
-def test_what_was_answered_is_not_asked_again(parts, questions, tmp_path: Path, monkeypatch) -> None:
+def test_stored_answers_are_not_requested_again(parts, questions, tmp_path: Path, monkeypatch) -> None:
     model, _ = parts
     first = ask(parts, tmp_path, "piqa", data=questions["piqa"], num_fewshot=0)
     monkeypatch.setattr(type(model), "forward", lambda *arguments, **options: pytest.fail("asked again"))
     assert ask(parts, tmp_path, "piqa", data=questions["piqa"], num_fewshot=0) == first
 
 
-def test_a_killed_task_goes_on_by_item(parts, questions, tmp_path: Path, monkeypatch) -> None:
+def test_a_killed_task_resumes_by_item(parts, questions, tmp_path: Path, monkeypatch) -> None:
     model, _ = parts
     forward, calls = type(model).forward, []
 

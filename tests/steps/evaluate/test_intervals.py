@@ -14,7 +14,7 @@ def test_equal_windows_have_no_width() -> None:
     assert interval == {"value": np.exp(0.5), "low": np.exp(0.5), "high": np.exp(0.5)}
 
 
-def test_the_interval_covers_as_often_as_it_says() -> None:
+def test_the_interval_covers_at_its_level() -> None:
     draw = np.random.default_rng(0)
     covered = 0
     for seed in range(300):

@@ -103,12 +103,12 @@ def test_bfcl_in_all_its_categories(tmp_path: Path) -> None:
         ({"instruction_id_list": []}, r"a row does not have the format of the first one: KeyError\('kwargs'\)"),
     ],
 )
-def test_rows_that_are_no_items_are_told(tmp_path: Path, row: dict, message: str) -> None:
+def test_rows_that_are_no_items_are_refused(tmp_path: Path, row: dict, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(write(tmp_path / "x.jsonl", row), "rag")
 
 
-def test_files_that_hold_none_are_told(tmp_path: Path) -> None:
+def test_files_without_any_are_refused(tmp_path: Path) -> None:
     for data, message in (
         (str(tmp_path / "no"), "expected a file, or a folder of .json"),
         (write(tmp_path / "x.jsonl"), "has no items"),
@@ -162,7 +162,7 @@ def test_what_no_one_knows_is_refused_with_the_nearest(monkeypatch) -> None:
         check_tasks(EvaluateConfig(tasks=["hellaswg"]))
 
 
-def test_a_model_without_template_is_not_asked_to_converse(tmp_path: Path) -> None:
+def test_a_model_without_template_gets_no_conversation(tmp_path: Path) -> None:
     config = EvaluateConfig(tasks={"rag": "x"})
     check_chat(config, True, "the teacher")
     check_chat(config.model_copy(update={"chat_template": "plain"}), False, "the teacher")

@@ -41,7 +41,7 @@ def test_rows_get_the_columns_of_the_hub(tmp_path: Path, kind: str, row: dict, w
     assert list(local_parts(kind, str(tmp_path / "x.jsonl"), "tasks.x")) == [("", [wanted], [])]
 
 
-def test_rows_in_no_known_form_are_told(tmp_path: Path) -> None:
+def test_rows_in_no_known_form_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"text": "x"}\n')
     with pytest.raises(DataError, match=r"tasks.x.data: .* a row has no known format of piqa: KeyError"):
         list(local_parts("piqa", str(tmp_path / "x.jsonl"), "tasks.x"))

@@ -33,7 +33,7 @@ def said(*texts: str) -> list[list[Answer]]:
         ("roleplay", {"manner": ["begins with", "well"]}, "So it is, well", {"manner": 0}),
     ],
 )
-def test_an_answer_is_worth_what_its_check_says(skill: str, check: dict, text: str, scores: dict) -> None:
+def test_an_answer_is_worth_the_result_of_its_check(skill: str, check: dict, text: str, scores: dict) -> None:
     found = score(item(check, [{"type": "function", "function": FUNCTION}]), skill, said(text), "tasks.x")
     assert {name: found[name][0] for name in scores} == pytest.approx(scores)
 
@@ -66,6 +66,6 @@ def test_health_counts_over_all_turns() -> None:
     assert health([Answer([], " ", "stop")])["empty"] == (1, 1)
 
 
-def test_a_check_that_cannot_be_read_is_told() -> None:
+def test_a_check_that_cannot_be_read_is_refused() -> None:
     with pytest.raises(DataError, match=r"tasks.x: item a: its check cannot be read"):
         score(item({"manner": ["sings", "x"]}), "roleplay", said("x"), "tasks.x")

@@ -58,7 +58,7 @@ def test_figures_are_those_of_one_window_at_a_time(teacher: Path, stream: Path, 
         assert figure["low"] <= figure["value"] <= figure["high"]
 
 
-def test_a_model_beside_itself_has_no_distance(teacher: Path, stream: Path, tmp_path: Path) -> None:
+def test_a_model_compared_with_itself_has_no_distance(teacher: Path, stream: Path, tmp_path: Path) -> None:
     found = evaluate(teacher, teacher, stream, tmp_path / "out")["figures"]
     assert abs(found["kl"]["value"]) < 1e-6
     assert found["agreement"]["value"] == 1.0

@@ -39,7 +39,7 @@ def test_mcnemar_is_a_fair_coin(won: int, lost: int) -> None:
     assert mcnemar(ours, theirs) == pytest.approx(extreme.mean(), abs=0.005)
 
 
-def test_a_paired_difference_covers_as_often_as_it_says() -> None:
+def test_the_interval_of_a_paired_difference_covers_at_its_level() -> None:
     draw = np.random.default_rng(0)
     covered = 0
     for seed in range(200):
@@ -67,7 +67,7 @@ def test_figures_pair_what_both_have() -> None:
     assert "difference" not in summarise(rows(ours), [], CONFIG)["metrics"]["right"]
 
 
-def test_a_model_beside_itself_does_not_differ() -> None:
+def test_a_model_compared_with_itself_does_not_differ() -> None:
     same = rows([0, 1, 1, 0.5])
     difference = summarise(same, same, CONFIG)["metrics"]["right"]["difference"]
     assert difference == {"value": 0.0, "low": 0.0, "high": 0.0, "items": 4}

@@ -112,7 +112,7 @@ def test_a_run_compares_student_teacher_and_reference(recipe, tmp_path: Path) ->
     assert not (folder / "checkpoints").exists()
 
 
-def test_a_killed_evaluation_goes_on_by_item(recipe, tmp_path: Path, monkeypatch) -> None:
+def test_a_killed_evaluation_resumes_by_item(recipe, tmp_path: Path, monkeypatch) -> None:
     from prunus.inference import local
 
     write = local.generate
@@ -205,14 +205,14 @@ def test_the_command_takes_tasks_and_pairs_them(teacher: Path, held_out: Path, d
 
 
 @pytest.mark.parametrize("tasks", [{"rag": "builtin:world"}, {"rag": {"data": "builtin:world"}}, {"rag": None}])
-def test_a_flag_goes_into_a_task_however_it_is_written(tasks: dict) -> None:
+def test_a_flag_sets_an_option_of_a_task_however_it_is_written(tasks: dict) -> None:
     raw = {"evaluate": {"tasks": tasks}}
     values = {"evaluate": {"tasks": {"rag": {"data": "builtin:world", "limit": 3}}}}
     override(raw, values, ["evaluate.tasks.rag.limit", "evaluate.tasks.rag.data"])
     assert raw == values
 
 
-def test_a_flag_goes_into_a_task_that_is_only_named() -> None:
+def test_a_flag_sets_an_option_of_a_task_that_is_only_named() -> None:
     raw = {"evaluate": {"tasks": ["base", "piqa"]}}
     override(
         raw, {"evaluate": {"tasks": {"base": {"limit": 3}, "piqa": {"limit": None}}}}, ["evaluate.tasks.base.limit"]
@@ -220,7 +220,7 @@ def test_a_flag_goes_into_a_task_that_is_only_named() -> None:
     assert raw == {"evaluate": {"tasks": {"base": {"limit": 3}, "piqa": {}}}}
 
 
-def test_a_judge_grades_what_a_command_asks(teacher: Path, held_out: Path, data, tmp_path: Path, monkeypatch) -> None:
+def test_a_judge_grades_answers_to_a_command(teacher: Path, held_out: Path, data, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     words = ["evaluate", str(teacher), "--corpus", str(held_out), "--sequence-length", "24", "--chat-template", "plain"]
     words += ["--tasks", f"roleplay={data['persona']}", "--judge.model", "judge", "--out", str(tmp_path / "out")]

@@ -31,12 +31,12 @@ def test_references_have_full_marks_and_those_of_others_have_not(skill: str) -> 
     assert sum(other) < 40
 
 
-def test_so_many_as_are_asked_for() -> None:
+def test_as_many_as_are_requested() -> None:
     assert len(of_world("rag", None, held_out_items=7)) == 7
     assert len(of_world("rag", 3, held_out_items=7)) == 3
 
 
-def test_a_skill_without_items_says_where_there_are_some() -> None:
+def test_a_skill_without_items_names_where_there_are_some() -> None:
     with pytest.raises(RecipeError, match=r"tasks.rag.data: missing; rag needs a file of items, or `builtin:world`"):
         parse(EvaluateConfig, {"tasks": ["rag"]}, "evaluate")
     config = parse(EvaluateConfig, {"tasks": {"rag": "builtin:world"}}, "evaluate")

@@ -27,7 +27,7 @@ def expand(model: Path, **options: int) -> Path:
 
 
 @pytest.mark.parametrize("model_type", SPECIAL)
-def test_a_larger_model_says_what_the_smaller_one_said(tmp_path: Path, model_type: str) -> None:
+def test_a_larger_model_predicts_what_the_smaller_one_did(tmp_path: Path, model_type: str) -> None:
     model = make_teacher(tmp_path / "model", model_type)
     larger = expand(model, num_hidden_layers=7, intermediate_size=32)
     assert ModelFolder(larger).shape.num_hidden_layers == 7

@@ -95,7 +95,7 @@ def test_sources_are_read_in_turn_or_by_weight(teacher, tmp_path) -> None:
         ([{"role": "tool", "content": "x"}], "row 1: the chat template refuses it: no tools"),
     ],
 )
-def test_rows_that_are_no_prompt_are_told(teacher, tmp_path, value, message: str) -> None:
+def test_rows_that_are_no_prompt_are_refused(teacher, tmp_path, value, message: str) -> None:
     tokenizer = load_tokenizer(with_template(teacher, tmp_path / "chat"))
     file = write_rows(tmp_path / "x.jsonl", value)
     with pytest.raises(DataError, match=message.replace("{", r"\{")):

@@ -83,7 +83,7 @@ def test_a_beginning_that_the_server_adds_is_not_sent(teacher, fake, tmp_path) -
     assert fake.asked[-1]["prompt"] == "user: a plum?\n<s>assistant:"
 
 
-def test_a_busy_server_is_asked_again_and_a_refusal_is_told(teacher, stream, fake, tmp_path) -> None:
+def test_a_busy_server_is_queried_again_and_a_refusal_is_reported(teacher, stream, fake, tmp_path) -> None:
     fake.failures = [503, 429, 500]
     assert len(generate(teacher, tmp_path / "busy", stream, samples=2, server=served(fake))) == 2
     assert len(fake.asked) == 5
@@ -99,7 +99,7 @@ def test_a_busy_server_is_asked_again_and_a_refusal_is_told(teacher, stream, fak
         generate(teacher, tmp_path / "odd", stream, samples=2, server=served(fake))
 
 
-def test_a_command_that_its_server_left_goes_on(teacher, corpus, fake, tmp_path, capsys) -> None:
+def test_a_command_that_its_server_left_resumes(teacher, corpus, fake, tmp_path, capsys) -> None:
     words = ["generate", teacher, "--corpus", corpus, "--samples", 6, "--max-new-tokens", 4, "--prompt-tokens", 5]
     words += ["--server.url", fake.url, "--server.model", "teacher", "--server.concurrency", 1]
     words = [*map(str, words), "--out", str(tmp_path / "out")]

@@ -86,7 +86,7 @@ def test_sampling_depends_on_the_options_alone(teacher: Path, stream: Path, tmp_
     assert generate(teacher, tmp_path / "f", stream, **{**SAMPLED, "temperature": 0}) != first
 
 
-def test_a_killed_run_goes_on_to_the_same_end(teacher: Path, stream: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_killed_run_resumes_and_ends_the_same(teacher: Path, stream: Path, tmp_path: Path, monkeypatch) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     generate(teacher, whole, stream, **SAMPLED)
     written: list[list[int]] = []

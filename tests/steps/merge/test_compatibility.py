@@ -116,7 +116,7 @@ def test_settings_differ_where_logits_do(model_type: str, number: int, bases: An
     assert (lines == []) == same, (CHANGES[model_type][number], lines)
 
 
-def test_the_context_is_the_firsts_and_it_is_told(bases: Any, tmp_path: Path) -> None:
+def test_the_context_is_the_firsts_and_is_reported(bases: Any, tmp_path: Path) -> None:
     base, _ = bases("llama")
     longer = ModelFolder(changed(base, tmp_path / "longer", {"max_position_embeddings": 4096}))
     (note,) = check_mergeable([ModelFolder(base), longer], None, "merge")

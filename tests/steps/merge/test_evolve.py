@@ -36,7 +36,7 @@ def test_it_finds_what_is_best(tmp_path: Path) -> None:
     assert not found.evolve.trials
 
 
-def test_a_killed_one_goes_on_and_comes_to_the_same(tmp_path: Path) -> None:
+def test_a_killed_one_resumes_and_ends_the_same(tmp_path: Path) -> None:
     whole, figures = evolve(genome(), toy, Journal(tmp_path / "whole"))
     made = []
 

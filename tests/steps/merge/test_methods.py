@@ -45,7 +45,7 @@ def test_checkpoints_count_less_the_older_they_are() -> None:
 
 
 @pytest.mark.parametrize("t", [0.0, 0.25, 1.0])
-def test_slerp_goes_along_the_arc(t: float) -> None:
+def test_slerp_follows_the_arc(t: float) -> None:
     a, b = (tensor / tensor.norm() for tensor in draw(2))
     angle = math.acos(float((a * b).sum()))
     found = methods.slerp(a, b, t)
@@ -143,7 +143,7 @@ OTHERS = {"weights": (2.0, 1.0), "densities": (0.9, 0.2), "t": 0.9, "decay": 0.3
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.merge])
-def test_a_method_reads_the_options_that_the_table_says(name: str) -> None:
+def test_a_method_reads_the_options_in_the_table(name: str) -> None:
     base, *both = draw(3)
     below = base if METHODS[name].based else None
 

@@ -129,7 +129,7 @@ def test_a_scaled_stream_is_a_scaled_branch(three: list[Path], tmp_path: Path) -
     torch.testing.assert_close(load(folder)(ids).logits, model(ids).logits, atol=1e-3, rtol=1e-3)
 
 
-def test_a_killed_evolution_goes_on_from_its_journal(
+def test_a_killed_evolution_resumes_from_its_journal(
     three: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is asked is counted; answers are replaced by a score of the weights."""

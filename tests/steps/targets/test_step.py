@@ -69,7 +69,7 @@ def test_a_block_read_twice_is_kept_once(teacher: Path, stream: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("options", [TOP_K, SAMPLES], ids=["top_k", "samples"])
-def test_a_killed_run_goes_on_to_the_same_end(teacher, stream, tmp_path, monkeypatch, options: dict) -> None:
+def test_a_killed_run_resumes_and_ends_the_same(teacher, stream, tmp_path, monkeypatch, options: dict) -> None:
     _, metrics = ask(teacher, stream, tmp_path / "whole", **options)
     predict, seen = step._predictions, []
 

@@ -103,7 +103,7 @@ def test_models_are_measured_in_transformers(teacher: Path) -> None:
         (["FILE.gguf"], "FILE.gguf: version 0 of GGUF is not supported"),
     ],
 )
-def test_what_cannot_be_compared_is_told(arguments: list[str], message: str, teacher, tmp_path, capsys) -> None:
+def test_what_cannot_be_compared_is_reported(arguments: list[str], message: str, teacher, tmp_path, capsys) -> None:
     (tmp_path / "FILE.gguf").write_bytes(b"GGUF" + bytes(64))
     places = {"MODEL": str(teacher), "FILE.gguf": str(tmp_path / "FILE.gguf")}
     assert main(["bench", *(places.get(argument, argument) for argument in arguments)]) == 2

@@ -152,13 +152,13 @@ def test_a_port_in_use_is_refused_before_the_file_is_read(tmp_path: Path, capsys
         (["serve", "."], "a folder, expected a GGUF file; `prunus export . --formats gguf-f16`"),
     ],
 )
-def test_what_cannot_be_run_is_told(arguments: list[str], message: str, capsys) -> None:
+def test_what_cannot_be_run_is_refused(arguments: list[str], message: str, capsys) -> None:
     pytest.importorskip("xllamacpp", reason="the extra `gguf` is not installed")
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_gguf_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp", reason="the extra `gguf` is not installed")
     (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(64))
     with pytest.raises(ModelError, match="version 0 of GGUF is not supported; allowed: versions 2 and 3"):

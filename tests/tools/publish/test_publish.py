@@ -84,7 +84,7 @@ def test_folders_of_an_export_go_with_it_and_others_stay(model: Path) -> None:
 
 
 @pytest.mark.processes
-def test_a_hub_that_refuses_is_told(model: Path) -> None:
+def test_a_hub_that_refuses_is_reported(model: Path) -> None:
     with hub() as there:
         there.refuse = 403
         settings = {"HF_ENDPOINT": there.url, "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1"}
@@ -95,7 +95,7 @@ def test_a_hub_that_refuses_is_told(model: Path) -> None:
 
 
 @pytest.mark.processes
-def test_a_hub_that_is_away_is_told(model: Path) -> None:
+def test_a_hub_that_cannot_be_reached_is_reported(model: Path) -> None:
     result = publish(model, "--to", "me/small", "--upload", HF_ENDPOINT="http://127.0.0.1:9", HF_TOKEN="hf_test")
     assert result.returncode == 2
     assert "the hub refuses the upload" in result.stderr
@@ -282,7 +282,7 @@ def test_what_is_missing_is_told(model: Path, card: str | None, to: str, message
     assert message in capsys.readouterr().err
 
 
-def test_the_prefix_that_a_licence_asks_for(model: Path) -> None:
+def test_the_prefix_that_a_licence_requires(model: Path) -> None:
     (model / "README.md").write_text("---\nlicense: llama3.2\n---\n")
     assert prepare_upload(model, "me/Llama-small").choice.uploaded
 

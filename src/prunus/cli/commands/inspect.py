@@ -7,10 +7,11 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from prunus.cli.render import show_inspection
+from prunus.cli.inspection import inspection, show_inspection
 from prunus.console import Console
 from prunus.errors import RecipeError
-from prunus.pipeline.unpacking import find_model
+from prunus.llamacpp.reading import read_gguf
+from prunus.pipeline.unpacking import ENDING, find_model, gguf_file
 
 
 @dataclass(kw_only=True)
@@ -31,4 +32,6 @@ class Inspect:
         if self.context is not None and self.context < 1:
             raise RecipeError(f"--context: {self.context}; expected 1 or more")
         folder = find_model(self.model, self.revision, "MODEL", weights=False).folder
-        show_inspection(self.model, folder, self.context, self.json, console)
+        file = read_gguf(gguf_file(self.model, "MODEL")) if self.model.endswith(ENDING) else None
+        facts = inspection(folder, self.context, file)
+        show_inspection(self.model, file.path if file else folder.path, facts, self.json, console)

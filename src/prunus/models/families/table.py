@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from prunus.errors import ModelError, nearest
+from prunus.errors import ModelError, among
 from prunus.models import families
 from prunus.models.families.family import Family
 from prunus.models.foreign import check_plain, describe_unknown
@@ -46,5 +46,5 @@ def family_of(config: Mapping[str, Any], where: str) -> Family:
     foreign = describe_unknown(config)
     raise ModelError(
         f"{where}: no axis table for model_type {model_type!r:.80}"
-        + (f": {foreign}" if foreign else f"{nearest(model_type, FAMILIES)}; known: {', '.join(FAMILIES)}")
+        + (f": {foreign}" if foreign else among(model_type, FAMILIES, everything="docs/families.md"))
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from prunus.errors import RecipeError, nearest
+from prunus.errors import RecipeError, among
 from prunus.gguf.metadata import check_shape
 from prunus.gguf.mixtures import TYPES
 from prunus.llamacpp.ggml import BLOCKS
@@ -25,9 +25,7 @@ def check_budget(budget: Sequence[Limit], where: str) -> None:
         if limit.format is not None and limit.format not in TYPES:
             short = limit.format.removeprefix("gguf-")
             allowed = [name.removeprefix("gguf-") for name in TYPES]
-            raise RecipeError(
-                f"{where}: unknown format {short!r}{nearest(short, allowed)}; allowed: {', '.join(allowed)}"
-            )
+            raise RecipeError(f"{where}: unknown format {short!r}{among(short, allowed, everything='docs/export.md')}")
 
 
 def block_of(budget: Sequence[Limit]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _NUMBER = r"\d[\d_]*(?:\.\d+)?(?:e[+-]?\d+)?"
-_QUANTITY = re.compile(rf"({_NUMBER})\s*([a-zµ%/ ]*)", re.IGNORECASE)
+_QUANTITY = re.compile(rf"({_NUMBER})\s*([a-zµ%/'’ ]*)", re.IGNORECASE)
 _CLAUSE = re.compile(r"(.+?)\s*(?:<=|≤|<|at most)\s*(.+)", re.IGNORECASE)
 _WHAT: dict[str, re.Pattern[str]] = {
     "file": re.compile(r"(?:(?P<format>[\w-]+) )?file"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from prunus.errors import RecipeError, nearest
+from prunus.errors import RecipeError, among
 from prunus.fingerprint import digest, fingerprint_files
 from prunus.judging.prompts import judge_prompts
 from prunus.steps.evaluate.config import EvaluateConfig, TaskConfig
@@ -93,8 +93,8 @@ def _check_known(name: str, kind: str) -> None:
     known = {*SKILLS, *HARNESS, *(harness_tasks() if installed else ())}
     if kind not in known:
         more = "" if installed else "; after `pip install 'prunus[evaluate]'` also those of lm-evaluation-harness"
-        listed = ", ".join(("base", *SKILLS, *HARNESS))
-        raise RecipeError(f"{where}: unknown task {kind!r}{nearest(kind, known)}; allowed: {listed}{more}")
+        listed = among(kind, ("base", *sorted(known)), everything="docs/evaluate.md")
+        raise RecipeError(f"{where}: unknown task {kind!r}{listed}{more}")
 
 
 @cache

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prunus.data.values import read_rows
-from prunus.errors import DataError, nearest
+from prunus.errors import DataError, among
 from prunus.steps.evaluate import forms
 from prunus.steps.evaluate.config import TaskConfig
 from prunus.verify.skills import SKILLS
@@ -121,7 +121,7 @@ def _item(row: dict[str, Any], number: int, skill: str, where: str) -> Item:
     known = ("id", "messages", "check", "tools", "then", "group", "reference", "skill")
     for key in row:
         if key not in known:
-            raise DataError(f"{where}: unknown key {key!r}{nearest(key, known)}; allowed: {', '.join(known)}")
+            raise DataError(f"{where}: unknown key {key!r}{among(key, known)}")
     messages, check = row.get("messages"), row.get("check")
     if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) and "role" in m for m in messages):
         raise DataError(f"{where}: messages: expected a list of {{role, content}} that ends before the answer")
