@@ -7,6 +7,7 @@ import importlib.util
 from dataclasses import dataclass
 
 from prunus.config import StepConfig
+from prunus.data.chat_size import UNKNOWN, ChatSize
 from prunus.models.shape import Shape
 
 ACTIVATIONS = 34
@@ -35,11 +36,13 @@ class CostContext:
         teacher: The shape of the recipe's teacher.
         device_batch_size: Sequences that a device processes at a time.
         inputs: The names of the step's inputs.
+        chat: The amount of chat data that the step reads.
     """
 
     teacher: Shape
     device_batch_size: int
     inputs: frozenset[str] = frozenset()
+    chat: ChatSize = UNKNOWN
 
     def micro_batch(self, sequences: int) -> int:
         """The number of sequences on a device at a time, out of `sequences`."""

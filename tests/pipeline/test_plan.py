@@ -262,6 +262,22 @@ def test_like_takes_a_shape_and_nothing_else(plan) -> None:
     assert (b.method, b.importance.neurons.criterion) == ("auto", "activation")
 
 
+def test_students_share_the_stages_that_they_have_in_common(plan, corpus: Path, held_out: Path) -> None:
+    world = {"path": "builtin:world", "name": "chat", "world": {"conversations": 20}}
+    stage = {"method": "sft", "data": [world], "sequence_length": 64, "longer": "drop", "batch_size": 2}
+    other = {**stage, "seed": 5}
+    students = {
+        name: {"prune": {"num_hidden_layers": 2}, "align": stages}
+        for name, stages in {"a": [stage, stage], "b": [stage, other], "c": [other, stage]}.items()
+    }
+    data = {"corpus": [str(corpus)], "held_out": [str(held_out)], "template": "builtin:plain"}
+    made = plan(students=students, data=data)
+    places = {step.name: step.artifact.path for step in made.steps}
+    assert places["b align-1-sft"] == places["a align-1-sft"] != places["c align-1-sft"]
+    assert places["b align-2-sft"] != places["a align-2-sft"]
+    assert step_of(made, "b align-2-sft").inputs["model"].artifact.path == places["a align-1-sft"]
+
+
 def test_a_teacher_is_aligned_before_anything_else(plan) -> None:
     world = {"path": "builtin:world", "name": "chat", "world": {"conversations": 20}}
     stage = {"method": "sft", "sequence_length": 64, "longer": "drop", "batch_size": 2}

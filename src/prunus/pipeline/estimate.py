@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from prunus.costs import Cost, CostContext, cost
-from prunus.graph.steps import Step
+from prunus.data.chat_size import UNKNOWN, ChatSize, chat_size
+from prunus.data.config import ChatSource
+from prunus.errors import DataError
+from prunus.graph.steps import Given, Step
 from prunus.pipeline.planned import Plan
 
 
 def cost_of(step: Step, plan: Plan) -> Cost:
     """Estimate one step of a plan."""
     shape = {**plan.students, **plan.references}.get(step.subject, plan.teacher)
-    context = CostContext(plan.teacher, plan.recipe.runtime.device_batch_size, frozenset(step.inputs))
+    context = CostContext(plan.teacher, plan.recipe.runtime.device_batch_size, frozenset(step.inputs), _chat_of(step))
     return cost(step.config, shape, context)
+
+
+def _chat_of(step: Step) -> ChatSize:
+    """The chat data that a step reads, itself or as the tokens that an earlier step makes of it."""
+    reader = step.inputs.get("tokens", step)
+    sources = reader.inputs.get("sources") if isinstance(reader, Step) else None
+    if isinstance(sources, Given) and all(isinstance(source, ChatSource) for source in sources.value):
+        with suppress(DataError):  # a row in the middle; the step that reads it names it
+            return chat_size(sources.value)
+    return UNKNOWN

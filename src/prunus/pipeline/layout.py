@@ -22,7 +22,7 @@ from prunus.steps.generate.plan import given_prompts
 from prunus.steps.score.plan import given_task
 from prunus.steps.targets.config import TargetsConfig
 
-_SHAREABLE = ("prune", "distill", "evaluate", "conversations")
+_SHAREABLE = ("prune", "distill", "evaluate", "conversations", "candidates", "align")
 
 
 @dataclass(frozen=True)
@@ -230,8 +230,8 @@ class Layout:
 def shared(steps: Sequence[Step]) -> list[Step]:
     """The steps, with one folder for those of equal fingerprint, so that the work is done once.
 
-    For example, two students that differ only in alignment share their cut and distillation, and all students with the
-    teacher's tokenizer share their conversations.
+    For example, two students that differ only in their last stage of alignment share all steps before it, and students
+    with the teacher's tokenizer share their conversations.
     """
     places: dict[str, Path] = {}
     instead: dict[int, Step] = {}

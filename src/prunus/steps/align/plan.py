@@ -21,7 +21,7 @@ from prunus.judging.prompts import judge_prompts
 from prunus.models.folder import has_chat_template
 from prunus.models.shape import Shape
 from prunus.steps.align.config import AlignConfig
-from prunus.steps.conversations.config import JUDGED
+from prunus.steps.conversations.config import JUDGED, PAIRED
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,28 @@ def _has_template(tokenizer: Step | Given) -> bool:
 
 
 def cost(config: AlignConfig, shape: Shape, context: CostContext) -> Cost:
-    """Estimate memory and disk; the number of tokens is known only after the data has been read."""
+    """Estimate training on the chat data; tokens and FLOPs are 0 if the amount of data is unknown.
+
+    A backward pass costs as much as two forward passes. A teacher and a reference each add a forward pass.
+    """
     answers = 1 if config.spec.learns == "likelihood" else 2
-    tokens = context.micro_batch(config.batch_size) * config.sequence_length * answers
-    return Cost(memory_bytes=trained_bytes(shape, tokens), disk_bytes=kept_bytes(shape))
+    held = context.micro_batch(config.batch_size) * config.sequence_length * answers
+    tokens, passes = int(_read_tokens(config, context) * config.epochs), 3 * shape.flops_per_token(_mean(context))
+    if config.method == "distil":
+        passes += context.teacher.flops_per_token(_mean(context))
+    if config.spec.refers:
+        passes += shape.flops_per_token(_mean(context))
+    return Cost(tokens, tokens * passes, trained_bytes(shape, held), kept_bytes(shape))
+
+
+def _read_tokens(config: AlignConfig, context: CostContext) -> int:
+    """Tokens of one epoch; of candidates, one or two answers of the greatest length to every prompt."""
+    if config.written is None:
+        return context.chat.tokens
+    kept = 2 if config.spec.rows in PAIRED else 1
+    return kept * (context.chat.prompts + context.chat.rows * config.write.max_new_tokens)
+
+
+def _mean(context: CostContext) -> int:
+    """Mean length of a conversation, in tokens."""
+    return context.chat.tokens // max(context.chat.rows, 1)
