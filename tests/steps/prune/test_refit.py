@@ -2,7 +2,7 @@
 
 import torch
 
-from prunus.steps.prune.refit import Gram, scale_products
+from prunus.steps.prune.refit import Gram
 
 CPU = torch.device("cpu")
 
@@ -46,12 +46,3 @@ def test_an_input_that_is_always_zero_keeps_its_weights() -> None:
 def test_without_tokens_the_weights_stay() -> None:
     weight = torch.randn(4, 6)
     torch.testing.assert_close(Gram.empty(6, 4, CPU).fit(weight, 1e-3), weight)
-
-
-def test_the_ratio_of_the_products_is_the_best_scale() -> None:
-    torch.manual_seed(0)
-    target, values = torch.randn(2, 7, 5), torch.randn(2, 7, 5)
-    products = scale_products(target, values)
-    best = float(products[0] / products[1])
-    error = {scale: float((target - scale * values).square().sum()) for scale in (best, best - 0.01, best + 0.01)}
-    assert min(error, key=error.__getitem__) == best

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from prunus.models.families.family import Family
 from prunus.models.folder import ModelFolder
 from prunus.models.load import device_of, inference_dtype, load_model
 from prunus.runtime import Runtime
+from prunus.steps.prune.replay import Replay, replaced_forward
 
 
 def load_runners(
@@ -28,17 +30,19 @@ def load_runners(
             `device_batch_size`.
         runtime: Device, precision and batch size.
     """
+    teacher, student = folders
+    return load_runner(teacher, None, count, runtime), load_runner(student, torch.float32, count, runtime)
+
+
+def load_runner(folder: ModelFolder, dtype: torch.dtype | None, count: int, runtime: Runtime) -> LayerRunner:
+    """Load one model; see `load_runners`. Its data type is `dtype`, or that of inference if it is None."""
     device = device_of(runtime)
     micro_batch = max(n for n in range(1, runtime.device_batch_size + 1) if count % n == 0)
-    dtypes = (inference_dtype(runtime, device), torch.float32)
-    teacher, student = (
-        LayerRunner(load_model(folder.path, device, dtype).requires_grad_(False), folder.family, micro_batch)
-        for folder, dtype in zip(folders, dtypes, strict=True)
-    )
-    return teacher, student
+    model = load_model(folder.path, device, dtype or inference_dtype(runtime, device)).requires_grad_(False)
+    return LayerRunner(model, folder.family, micro_batch)
 
 
-_CACHE_BYTES = 2**30  # at most, for the inputs and outputs of modules that `LayerRunner.advance` stores
+_CACHE_BYTES = 2**30  # at most, for the activations of a layer that a `LayerRunner` keeps in memory, of each kind
 
 
 class _StopForwardError(Exception):
@@ -62,34 +66,42 @@ class LayerRunner:
     stream: torch.Tensor = field(init=False)
     _calls: list[dict[str, Any]] = field(init=False)  # of each layer, its keyword arguments
     _cache: dict[tuple[int, int], dict[str, Any]] = field(init=False, default_factory=dict)  # by layer and first row
+    _inputs: dict[tuple[int, int], dict[str, torch.Tensor]] = field(init=False, default_factory=dict)  # the same
+    _replay: Replay = field(init=False, default_factory=Replay)
 
     @torch.no_grad()
     def start(self, ids: torch.Tensor) -> None:
         """Embed the calibration set [N, S], and record the other arguments that each layer is called with."""
-        first, streams = self.layer(0), []
-        self._calls = []
-        layers = range(self.model.config.num_hidden_layers)
-        handles = [
-            self.layer(i).register_forward_pre_hook(lambda *call: self._calls.append(call[-1]), with_kwargs=True)
-            for i in layers
-        ]
-        self.model.base_model(input_ids=ids[: self.micro_batch].to(self.model.device), use_cache=False)
-        for handle in handles:
-            handle.remove()
+        self._calls = [{} for _ in range(self.model.config.num_hidden_layers)]
+        streams = []
 
-        def stop(_: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> None:
-            streams.append((args[0] if args else kwargs["hidden_states"]).float().cpu())
-            raise _StopForwardError
+        def embedded(i: int, hidden_states: torch.Tensor, *_: Any, **call: Any) -> torch.Tensor:
+            self._calls[i] = call
+            if i == 0:
+                streams.append(hidden_states.float().cpu())
+            return hidden_states
 
-        handle = first.register_forward_pre_hook(stop, with_kwargs=True)
-        for rows in self.rows(ids):
-            try:
+        with self._replaced_layers(embedded):
+            for rows in self.rows(ids):
                 self.model.base_model(input_ids=ids[rows].to(self.model.device), use_cache=False)
-            except _StopForwardError:
-                continue
-        handle.remove()
         self.stream = torch.cat(streams)
-        self._calls = [{key: value for key, value in call.items() if key != "hidden_states"} for call in self._calls]
+
+    @torch.no_grad()
+    def logits(self, rows: slice) -> torch.Tensor:
+        """The logits of some sequences, [n, S, V], from the stream after the last layer."""
+        stream = self.stream[rows].to(self.model.device, self.model.dtype)
+        with self._replaced_layers(lambda *_, **__: stream):
+            ids = torch.zeros(stream.shape[:2], dtype=torch.long, device=stream.device)
+            logits: torch.Tensor = self.model(input_ids=ids, use_cache=False).logits
+        return logits
+
+    @contextlib.contextmanager
+    def _replaced_layers(self, forward: Callable[..., torch.Tensor]) -> Iterator[None]:
+        """Within this context, layer `i` computes `forward(i, hidden_states, ...)`."""
+        with contextlib.ExitStack() as stack:
+            for i in range(self.model.config.num_hidden_layers):
+                stack.enter_context(replaced_forward(self.layer(i), partial(forward, i)))
+            yield
 
     def layer(self, i: int) -> nn.Module:
         """The module of layer `i`."""
@@ -101,12 +113,12 @@ class LayerRunner:
         return (slice(start, start + self.micro_batch) for start in range(0, count, self.micro_batch))
 
     @torch.no_grad()
-    def run(self, i: int, x: torch.Tensor, *modules: str) -> tuple[torch.Tensor, dict[str, Any]]:
-        """Run layer `i` on a micro-batch.
+    def run(self, i: int, rows: slice, *modules: str) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Run layer `i` on a micro-batch of the stream.
 
         Args:
             i: The layer's index.
-            x: The stream before the layer, [n, S, channels].
+            rows: The micro-batch.
             modules: Names of modules within the layer to capture.
 
         Returns:
@@ -114,7 +126,7 @@ class LayerRunner:
         """
         captured: dict[str, Any] = {}
         with self._capture(i, modules, captured, stop=False):
-            out = self._forward(i, x)
+            out = self._forward(i, rows)
         return out, captured
 
     @torch.no_grad()
@@ -128,11 +140,41 @@ class LayerRunner:
             return cached
         captured: dict[str, Any] = {}
         with self._capture(i, modules, captured, stop=True), contextlib.suppress(_StopForwardError):
-            self._forward(i, self.stream[rows])
+            self._forward(i, rows)
         return captured
 
-    def _forward(self, i: int, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.layer(i)(x.to(self.model.device, self.model.dtype), **self._calls[i])
+    @torch.no_grad()
+    def input(self, i: int, rows: slice, module: str) -> torch.Tensor:
+        """The input of a module in layer `i`, for a micro-batch of the stream; the layer runs up to it."""
+        captured: list[torch.Tensor] = []
+
+        def stop(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            captured.append(args[0])
+            raise _StopForwardError
+
+        handle = self.layer(i).get_submodule(module).register_forward_pre_hook(stop)
+        try:
+            with contextlib.suppress(_StopForwardError):
+                self._forward(i, rows)
+        finally:
+            handle.remove()
+        return captured[0]
+
+    def keep_input(self, i: int, rows: slice, module: str, x: torch.Tensor) -> None:
+        """Store the final input of the last linear layer of attention or MLP, for the next runs of layer `i`.
+
+        Until `advance` has run the layer, its runs compute only that linear layer of the block, on `x`. On a CPU, as
+        far as the inputs of all micro-batches fit in `_CACHE_BYTES`.
+        """
+        inputs = self._inputs.setdefault((i, rows.start), {})
+        stored = sum(each.nbytes for each in inputs.values()) + x.nbytes
+        if self.model.device.type == "cpu" and stored * (len(self.stream) // self.micro_batch) <= _CACHE_BYTES:
+            inputs[module] = x
+
+    def _forward(self, i: int, rows: slice) -> torch.Tensor:
+        layer = self.layer(i)
+        with self._replay.replayed(layer, self._inputs.get((i, rows.start), {})):
+            out: torch.Tensor = layer(self.stream[rows].to(self.model.device, self.model.dtype), **self._calls[i])
         return out
 
     @contextlib.contextmanager
@@ -165,10 +207,11 @@ class LayerRunner:
         to_cache = modules if self.model.device.type == "cpu" else ()
         self._cache = {} if modules else self._cache
         for rows in batches:
-            out, captured = self.run(i, self.stream[rows], *to_cache)
+            out, captured = self.run(i, rows, *to_cache)
             streams.append(out.float().cpu())
             if sum(x.nbytes for pair in captured.values() for x in pair) * len(batches) > _CACHE_BYTES:
                 to_cache = ()
             elif captured:
                 self._cache[i, rows.start] = captured
+        self._inputs = {}
         self.stream = torch.cat(streams)  # a new tensor: the cache and callers may hold views of the old one

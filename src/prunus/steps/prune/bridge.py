@@ -28,6 +28,7 @@ class Bridge:
 
     Attributes:
         basis: B, [d, d'], on the models' device.
+        kept: The kept channels, [d'], ascending; None if the cut rotates.
         layers: The teacher's layers that the student has.
         rows: Maps a module name of the family's table and a layer of the teacher to the kept indices of the module's
             outputs, and the factors that the cut applied to them.
@@ -35,9 +36,21 @@ class Bridge:
     """
 
     basis: torch.Tensor
+    kept: torch.Tensor | None
     layers: list[int]
     rows: Callable[[str, int | None], tuple[torch.Tensor, torch.Tensor]]
     scale: Callable[[str, int | None], float]
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the student has the teacher's channels."""
+        return self.kept is not None and len(self.kept) == len(self.basis)
+
+    def project(self, stream: torch.Tensor) -> torch.Tensor:
+        """The teacher's stream in the student's coordinates: [..., d] to [..., d']."""
+        if self.kept is None:
+            return stream @ self.basis
+        return stream if self.is_identity else stream[..., self.kept]
 
 
 def make_bridge(
@@ -67,4 +80,5 @@ def make_bridge(
     def scale(norm: str, layer: int | None) -> float:
         return rotation.scale if rotation else norm_factor(norm, layer, scores, hidden, teacher.hidden_size)
 
-    return Bridge(torch.tensor(basis, dtype=torch.float32, device=device), keep.layers, rows, scale)
+    kept = torch.from_numpy(hidden).to(device) if rotation is None else None
+    return Bridge(torch.tensor(basis, dtype=torch.float32, device=device), kept, keep.layers, rows, scale)

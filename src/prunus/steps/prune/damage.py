@@ -24,6 +24,7 @@ from prunus.kd.losses import forward_kl
 from prunus.models.folder import ModelFolder
 from prunus.models.load import device_of, inference_dtype, load_model
 from prunus.runtime import Runtime
+from prunus.steps.prune.activations import LayerRunner
 
 _LARGE_SHARE = 0.5  # a sound cut that keeps this share of the parameters is better than guessing
 _MEMORY_SHARE = 0.9  # of the free memory that weights may fill; logits and activations need the rest
@@ -144,6 +145,17 @@ def divergence(teacher: PreTrainedModel, student: PreTrainedModel, ids: torch.Te
         s, t = (model(input_ids=row[None].to(model.device)).logits.float() for model in (student, teacher))
         total += float(forward_kl(s, t).sum())
     return total / max(ids.numel(), 1)
+
+
+@torch.no_grad()
+def stream_divergence(teacher: LayerRunner, student: LayerRunner) -> float:
+    """KL(teacher ‖ student) in nats per token, on sequences whose streams are after the last layer of both."""
+    count, length = teacher.stream.shape[:2]
+    total = 0.0
+    for number in range(count):  # one at a time: the logits of one are large enough
+        row = slice(number, number + 1)
+        total += float(forward_kl(student.logits(row).float(), teacher.logits(row).float()).sum())
+    return total / (count * length)
 
 
 def unigram_nll(stream: np.ndarray, ids: np.ndarray, vocabulary: int) -> float:

@@ -7,7 +7,7 @@ from prunus.errors import ShapeError
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.steps.prune.config import PruneConfig
 
-_HEALING_PASSES = 4  # cost of healing everything, in forward passes: six parts of each layer, the next input, the fits
+_HEALING_PASSES = 2  # cost of healing everything, in forward passes of both models: benchmarks/refit.py measures it
 
 
 def check_cut(config: PruneConfig, teacher: Shape, target: Shape, where: str) -> None:
@@ -28,6 +28,7 @@ def cost(config: PruneConfig, shape: Shape, context: CostContext) -> Cost:
     read, models = config.heal.samples * config.heal.sequence_length, (context.teacher, shape)
     blocks = shape.num_hidden_layers + 1 if config.refits_blocks else 0  # each is cut and refitted
     tokens = read * (blocks + heals)
-    flops = tokens * sum(model.flops_per_token(config.heal.sequence_length) for model in models) * _HEALING_PASSES
+    work = read * (blocks / 2 + heals)  # layers before the block are the teacher's: half of them on average
+    flops = work * sum(model.flops_per_token(config.heal.sequence_length) for model in models) * _HEALING_PASSES
     streams = read * (2 * context.teacher.hidden_size + shape.hidden_size) * 4
     return Cost(tokens, flops, sum(model.parameters * 4 for model in models) + streams, weights)

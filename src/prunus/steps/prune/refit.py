@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+from prunus.products import times_transpose
+
 
 @dataclass
 class Gram:
@@ -39,7 +41,7 @@ class Gram:
         if size is not None:
             size = size.float().flatten()[:, None]
             x, y = x / size, y / size
-        self.inputs += (x.T @ x).double()
+        self.inputs += times_transpose(x.T).double()
         self.outputs += (y.T @ x).double()
 
     def fit(self, weight: torch.Tensor, ridge: float) -> torch.Tensor:
@@ -52,12 +54,3 @@ class Gram:
         left = self.inputs + strength * torch.eye(len(self.inputs), dtype=torch.float64, device=self.inputs.device)
         right = self.outputs + strength * weight.double()
         return torch.linalg.solve(left, right.T).T.to(weight.dtype)
-
-
-def scale_products(target: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Σ ⟨target, values⟩ and Σ ‖values‖²: two tensors [..., d] to [2].
-
-    Their ratio is the least-squares factor that scales `values` to `target`.
-    """
-    target, values = target.double(), values.double()
-    return torch.stack([(target * values).sum(), values.square().sum()])
