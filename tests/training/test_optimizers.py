@@ -8,6 +8,7 @@ import torch
 from prunus.steps.distill.config import DistillConfig
 from prunus.training.optimizers import MuonWithAdamW
 from tests.tiny import load, make_model
+from tests.training.test_muon import torchs_orthogonal
 
 CONFIG = DistillConfig(tokens=0, learning_rate=1e-2, weight_decay=0.0, muon_momentum=0.9)
 
@@ -25,7 +26,7 @@ def test_matrices_of_layers_are_muons_and_all_else_adamws(tmp_path: Path, tied: 
 
 
 def test_a_step_is_a_step_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prunus.training.optimizers.product_dtype", lambda _: torch.bfloat16)  # as torch's own
+    monkeypatch.setattr("prunus.training.muon.orthogonal", torchs_orthogonal)
     ours, theirs = (load(make_model(tmp_path / name, seed=1)) for name in ("a", "b"))
     optimizer = MuonWithAdamW(ours, CONFIG)
     matrices = [p for n, p in theirs.named_parameters() if "_proj" in n]

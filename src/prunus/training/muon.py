@@ -6,13 +6,25 @@ from collections.abc import Callable
 
 import torch
 
-_STEPS = 5
-_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+from prunus.products import times_transpose
+
+_COEFFICIENTS = (
+    (8.2218, -23.3469, 16.6338),
+    (3.9774, -2.8495, 0.5179),
+    (3.4983, -2.5278, 0.4849),
+    (2.5546, -1.8419, 0.4171),
+)
+"""(a, b, c) of each iteration X ← a X + b (X Xᵀ) X + c (X Xᵀ)² X.
+
+Of all such sequences, this one takes singular values from 0.003 to 1 nearest to 1: within 0.24. Each quintic is the
+best on the interval that the one before leaves, widened by 1.02 for rounding in bfloat16 (Amsel et al. 2025, arXiv
+2505.16932).
+"""
 _EPSILON = 1e-7
 
 
 class Muon(torch.optim.Muon):
-    """torch's Muon, which always multiplies in bfloat16, with a choice of dtype.
+    """torch's Muon with fewer products, and a choice of their dtype.
 
     Jordan et al. 2024, kellerjordan.github.io/posts/muon. Updates are scaled to the root mean square of AdamW's (Liu et
     al. 2025, arXiv 2502.16982). The state is compatible with torch's.
@@ -52,7 +64,7 @@ class Muon(torch.optim.Muon):
 
 
 def orthogonal(matrix: torch.Tensor, products: torch.dtype) -> torch.Tensor:
-    """Five Newton-Schulz iterations from a matrix U S Vᵀ towards U Vᵀ: all but the smallest singular values end near 1.
+    """From a matrix U S Vᵀ towards U Vᵀ: all but the smallest singular values end near 1.
 
     Args:
         matrix: Any matrix (m, n) except zero.
@@ -61,12 +73,16 @@ def orthogonal(matrix: torch.Tensor, products: torch.dtype) -> torch.Tensor:
     Returns:
         (m, n), in that dtype.
     """
-    a, b, c = _COEFFICIENTS
     wide = matrix.to(products)
     if tall := matrix.shape[0] > matrix.shape[1]:
         wide = wide.T
     wide = wide / wide.norm().clamp(min=_EPSILON)
-    for _ in range(_STEPS):
-        gram = wide @ wide.T
-        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    for number, (a, b, c) in enumerate(_COEFFICIENTS):
+        gram = times_transpose(wide)
+        square = gram @ gram
+        if number == 0:
+            # (Σ s⁸)^⅛ bounds the largest singular value more closely than the Frobenius norm, and costs no product more
+            size = square.norm().clamp(min=_EPSILON**2).sqrt().sqrt()
+            wide, gram, square = wide / size, gram / size**2, square / size**4
+        wide = torch.addmm(wide, square.mul_(c).add_(gram, alpha=b), wide, beta=a)
     return wide.T if tall else wide
