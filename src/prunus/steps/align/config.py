@@ -21,7 +21,7 @@ class AlignConfig(OptimizerConfig):
     """One stage of alignment."""
 
     kind: ClassVar[str] = "align"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     method: Name
     """Training method. `sft`. From preference pairs: `rpo`, `dpo`, `cdpo`, `ipo`, `simpo`, `orpo`, or `reward` (trains

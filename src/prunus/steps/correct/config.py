@@ -13,7 +13,7 @@ class CorrectConfig(TrainingConfig):
     """Continued training of the teacher on the recipe's corpus (teacher correction, arXiv 2408.11796, section 2)."""
 
     kind: ClassVar[str] = "correct"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     rate_share: ClassVar[float] = 0.2  # "a fifth of the teacher's own", arXiv 2408.11796, section 4
 

@@ -114,7 +114,7 @@ class DistillConfig(GuideConfig, TrainingConfig):
     """Train the student to predict what its teacher predicts (knowledge distillation, KD)."""
 
     kind: ClassVar[str] = "distill"
-    revision: ClassVar[int] = 3
+    revision: ClassVar[int] = 4
 
     data: Literal["corpus", "teacher", "student"] = "corpus"
     """Text to train on: the `corpus`; text that the `teacher` generates, by the options of `generate` (sequence-level
