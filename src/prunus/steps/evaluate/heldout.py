@@ -1,11 +1,12 @@
 """Figures of a model on held-out text, window by window, compared with its teacher.
 
-B batch, S sequence, V vocabulary
+B batch, S sequence, V vocabulary, C positions whose logits exist at a time
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +14,10 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from prunus.data.windows import Window
+from prunus.errors import ModelError
 from prunus.models.finite import not_finite
+from prunus.models.head import Head, check_head, read_head
+from prunus.steps.evaluate.config import LOGIT_BYTES
 
 COLUMNS = ("tokens", "bytes", "nll", "teacher_nll", "kl", "agreed")
 """Sums over a window: predicted tokens, their bytes, negative log-likelihood by the model and by its teacher (nats),
@@ -41,28 +45,70 @@ def padded(windows: list[Window]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(ids), torch.from_numpy(predicted)
 
 
+@dataclass(frozen=True)
+class Predictor:
+    """A model, and its head if its logits are known to be hidden states times that head."""
+
+    model: PreTrainedModel
+    head: Head | None
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Predictor:
+        """Compare the head's logits with the model's on a few tokens."""
+        try:
+            check_head(model)
+        except ModelError:  # its logits are then computed as a whole
+            return cls(model, None)
+        return cls(model, read_head(model))
+
+    def logits(self, ids: torch.Tensor, chosen: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The logits of the chosen positions [B, S], in parts [C, V] in float32."""
+        if self.head is None:
+            whole = self.model(input_ids=ids, use_cache=False).logits
+            yield from (part.float() for part in whole[chosen].split(_rows(whole.shape[-1])))
+            return
+        hidden = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[chosen]
+        for part in hidden.split(_rows(len(self.head.weight))):
+            yield self.head.finish(F.linear(part, self.head.weight).float())
+
+
+def _rows(vocabulary: int) -> int:
+    return max(1, LOGIT_BYTES // (4 * vocabulary))
+
+
 @torch.no_grad()
-def measure(
-    model: PreTrainedModel, teacher: PreTrainedModel | None, ids: torch.Tensor, predicted: torch.Tensor
-) -> torch.Tensor:
+def measure(model: Predictor, teacher: Predictor | None, ids: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
     """The sums of `COLUMNS` from `nll` on for each window: [B, S] to [B, 4] in float64.
 
     Without a teacher, the model is compared with itself: KL is 0 and agreement complete.
     """
-    target = ids[:, 1:, None]
-    log_s = F.log_softmax(model(input_ids=ids, use_cache=False).logits[:, :-1].float(), dim=-1)
-    log_t = log_s
-    if teacher is not None:
-        log_t = F.log_softmax(teacher(input_ids=ids, use_cache=False).logits[:, :-1].float(), dim=-1)
+    chosen = torch.zeros_like(predicted)
+    chosen[:, :-1] = predicted[:, 1:]  # the positions before the predicted tokens
+    targets, rows = ids[:, 1:][chosen[:, :-1]], chosen.nonzero()[:, 0]
+    sums = torch.zeros(len(ids), 4, dtype=torch.float64, device=ids.device)
+    done = 0
+    parts = model.logits(ids, chosen)
+    pairs = (
+        ((part, None) for part in parts) if teacher is None else zip(parts, teacher.logits(ids, chosen), strict=True)
+    )
+    for ours, theirs in pairs:
+        part = slice(done, done + len(ours))
+        sums.index_add_(0, rows[part], _figures(ours, theirs, targets[part]).double())
+        done += len(ours)
+    return sums
+
+
+def _figures(ours: torch.Tensor, theirs: torch.Tensor | None, targets: torch.Tensor) -> torch.Tensor:
+    """The figures of `COLUMNS` from `nll` on for each token: logits [C, V] to [C, 4]."""
+    log_s = F.log_softmax(ours, dim=-1)
+    log_t = log_s if theirs is None else F.log_softmax(theirs, dim=-1)
     figures = (
-        -log_s.gather(-1, target).squeeze(-1),
-        -log_t.gather(-1, target).squeeze(-1),
-        (log_t.exp() * (log_t - log_s)).sum(dim=-1),
-        log_t.argmax(dim=-1) == log_s.argmax(dim=-1),
+        -log_s.gather(-1, targets[:, None]).squeeze(-1),
+        -log_t.gather(-1, targets[:, None]).squeeze(-1),
+        F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(dim=-1),
+        (log_t.argmax(dim=-1) == log_s.argmax(dim=-1)).float(),
     )
-    return torch.stack(
-        [torch.where(predicted[:, 1:], figure, 0).sum(dim=1, dtype=torch.float64) for figure in figures], dim=1
-    )
+    return torch.stack(figures, dim=1)
 
 
 def check_sums(

@@ -26,7 +26,7 @@ from prunus.models.shape import Shape
 from prunus.runtime import Runtime
 from prunus.steps.evaluate.config import EvaluateConfig
 from prunus.steps.evaluate.efficiency import efficiency
-from prunus.steps.evaluate.heldout import COLUMNS, batches, check_sums, measure, padded
+from prunus.steps.evaluate.heldout import COLUMNS, Predictor, batches, check_sums, measure, padded
 from prunus.steps.evaluate.intervals import ratio_interval
 from prunus.steps.evaluate.measure import measure_tasks
 from prunus.steps.evaluate.tasks import DERIVED
@@ -165,6 +165,7 @@ def _measure_all(
     rows = np.zeros((len(windows), len(COLUMNS)))
     total = sum(len(window.ids) for window in windows)
     done = 0
+    predictors = Predictor.of(model), None if teacher is None else Predictor.of(teacher)
     with console.progress("evaluate", total, "tokens") as progress:
         for number, numbers in enumerate(batches(windows, runtime.device_batch_size)):
             done += sum(len(windows[i].ids) for i in numbers)
@@ -172,7 +173,7 @@ def _measure_all(
                 continue
             chosen = [windows[i] for i in numbers]
             ids, predicted = (part.to(model.device) for part in padded(chosen))
-            sums = measure(model, teacher, ids, predicted).cpu().numpy()
+            sums = measure(*predictors, ids, predicted).cpu().numpy()
             check_sums(sums, numbers, ids, model, teacher)
             counts = [[window.predicted, window.size] for window in chosen]
             rows[numbers] = np.concatenate([np.array(counts), sums], axis=1)
