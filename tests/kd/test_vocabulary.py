@@ -27,6 +27,45 @@ def test_a_part_of_the_vocabulary_is_matched_by_what_tokens_say() -> None:
     assert shared.to_teacher(torch.tensor([[1, 0]])).tolist() == [[0, 2]]
 
 
+def test_the_mass_of_a_split_token_goes_to_its_first_piece() -> None:
+    """Against probabilities added by hand, in float64; `ab` and `abc` begin with `a`, and padding has no place."""
+    teacher = {"a": 0, "ab": 1, "b": 2, "abc": 3, "c": 4, "ca": 5}
+    shared = shared_tokens({"c": 0, "b": 1, "a": 2}, teacher, (3, 8), lambda token: token[0])
+    assert shared is not None
+    assert (shared.lacking.tolist(), shared.first.tolist()) == ([1, 3, 5], [2, 2, 0])
+    torch.manual_seed(0)
+    logits = 4 * torch.randn(5, 8, dtype=torch.float64)
+    logits[0] *= 200  # probabilities that underflow
+    p = logits.softmax(dim=-1)
+    expected = torch.stack([p[:, 4] + p[:, 5], p[:, 2], p[:, 0] + p[:, 1] + p[:, 3]], dim=1)
+    found = shared.common(logits)
+    assert torch.isfinite(found).all()
+    torch.testing.assert_close(found.softmax(dim=-1), expected / expected.sum(dim=-1, keepdim=True))
+
+
+def test_a_cut_vocabulary_alone_leaves_something_to_learn(tmp_path: Path) -> None:
+    """A student that equals its teacher but for its tokens: with whole chunks and rows of several sizes."""
+    teacher = load(make_model(tmp_path / "teacher")).double().requires_grad_(False)
+    names = {f"t{i}": i for i in range(300)}
+    kept = {f"t{i}": i for i in range(210)}
+    shared = shared_tokens(kept, names, (210, 300), lambda token: f"t{int(token[1:]) % 7}")
+    student = load(make_model(tmp_path / "student")).double()
+    student.resize_token_embeddings(210)
+    config = DistillConfig.model_validate({"tokens": 0, "states": "none"})
+    ids = torch.arange(2 * 15).reshape(2, 15)
+    assert make_objective(config, student, teacher, None, SharedTokens(shared.ours, shared.theirs, shared.sizes))(
+        ids
+    ).item() == pytest.approx(0, abs=1e-9)
+    loss = make_objective(config, student, teacher, None, shared)(ids)
+    with torch.no_grad():
+        s, p = student(ids).logits, teacher(ids).logits.softmax(dim=-1)
+        target = p[..., :210].clone()
+        for token in range(210, 300):
+            target[..., token % 7] += p[..., token]
+    assert loss.item() == pytest.approx(forward_kl(s, target.log()).mean().item(), rel=1e-6)
+    assert loss.item() > 0.01
+
+
 def test_padding_is_not_shared() -> None:
     shared = shared_tokens(TEACHER, TEACHER, (6, 5))
     assert shared is not None

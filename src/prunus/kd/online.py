@@ -100,7 +100,7 @@ class Guided(Objective):
             if self.outside is None:
                 self.outside = shared.outside(known, teacher_head)
             head, teacher_head = shared.heads(head, teacher_head)
-        tokens = TeacherTokens(self.options, self.compare, known, teacher_head, labels, chosen)
+        tokens = TeacherTokens(self.options, self.compare, known, teacher_head, labels, chosen, shared)
         loss, self.figures = mean_loss(hidden, head, tokens, input_ids.numel())
         if self.outside is not None:
             self.figures["outside_vocabulary"] = self.outside
@@ -130,6 +130,7 @@ class TeacherTokens(GuidedTokens):
         head: The teacher's head.
         labels: The next tokens of the text [N]; -100 where there is none.
         weights: Token weights [N]; None for equal weights.
+        shared: The common tokens, if the vocabularies differ.
     """
 
     def __init__(
@@ -140,19 +141,23 @@ class TeacherTokens(GuidedTokens):
         head: Head,
         labels: torch.Tensor,
         weights: torch.Tensor | None,
+        shared: SharedTokens | None = None,
     ) -> None:
         super().__init__(config, hidden, labels, weights)
         dtype = compute_dtype(hidden)
         self.hidden = hidden.to(dtype)
         self.head = Head(head.weight.to(dtype), head.bias, head.scale, head.cap)
         self.logits = buffer(self.hidden, len(head.weight))
+        self.known = self.logits  # of the common tokens
+        self.shared = shared
         self.start = 0
         self.compare = compare
 
     def begin(self, tokens: slice) -> None:
         """The teacher's logits of the chunk."""
         self.start = tokens.start
-        head_logits(self.hidden[tokens], self.head, self.logits[: tokens.stop - tokens.start])
+        logits = head_logits(self.hidden[tokens], self.head, self.logits[: tokens.stop - tokens.start])
+        self.known = logits if self.shared is None else self.shared.common(logits)
 
     def divergence(self, tokens: slice, logits: torch.Tensor) -> torch.Tensor:
         """See `GuidedTokens`."""
@@ -169,4 +174,4 @@ class TeacherTokens(GuidedTokens):
 
     def _teacher(self, tokens: slice) -> torch.Tensor:
         """The teacher's logits of a block [R, V]."""
-        return self.logits[tokens.start - self.start : tokens.stop - self.start]
+        return self.known[tokens.start - self.start : tokens.stop - self.start]
