@@ -4,8 +4,8 @@
 
 FOLDER has hellaswag.jsonl, arc_easy.jsonl, piqa.jsonl, winogrande.jsonl and lambada_openai.jsonl, or MMLU's folder for
 `--tasks mmlu`, whose items are then per subject. Each task is evaluated by `evaluate` and then by the harness's own
-`hf` model, which loads the same folder; CPU seconds of each. Scores must be equal. Then the model is compared with a copy with a little
-noise in its weights: the width of the paired interval, and that of two separate scores.
+`hf` model, which loads the same folder. Scores must be equal; CPU seconds are compared. Then the model is compared with
+a copy with a little noise in its weights: the width of the paired interval, and that of two separate scores.
 """
 
 from __future__ import annotations
