@@ -38,7 +38,7 @@ from prunus.pipeline.machine import hardware, versions
 from prunus.runtime import Runtime
 from prunus.steps.distill.config import DistillConfig
 from prunus.steps.distill.objective import make_objective
-from prunus.steps.evaluate.heldout import batches, measure, padded
+from prunus.steps.evaluate.heldout import Predictor, batches, measure, padded
 from prunus.steps.prune.config import PruneConfig
 from prunus.steps.prune.step import Inputs as PruneInputs
 from prunus.steps.prune.step import run as prune
@@ -152,9 +152,10 @@ class Bench:
         """KL to the teacher and NLL on a part of the held-out text."""
         sums = np.zeros(4)
         windows = self.windows[part]
+        predictors = Predictor.of(model), Predictor.of(self.teacher)
         for numbers in batches(windows, 32):
             ids, predicted = padded([windows[i] for i in numbers])
-            rows = measure(model, self.teacher, ids.to(model.device), predicted.to(model.device))
+            rows = measure(*predictors, ids.to(model.device), predicted.to(model.device))
             sums += rows.sum(dim=0).cpu().numpy()
         tokens = sum(window.predicted for window in windows)
         return sums[2] / tokens, sums[0] / tokens
