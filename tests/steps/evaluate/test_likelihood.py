@@ -41,6 +41,25 @@ def reference(model: PreTrainedModel, request: Request) -> tuple[float, bool]:
     return float(values.sum()), bool((logits.argmax(dim=1) == targets).all())
 
 
+def test_letters_after_shared_examples_cost_a_pass_of_the_examples_and_one_of_the_questions(
+    tmp_path: Path, monkeypatch
+) -> None:
+    """As in MMLU: three questions with four letters each, in batches of three sequences."""
+    model = AutoModelForCausalLM.from_pretrained(make_teacher(tmp_path / "model", "llama")).eval()
+    given = [([*range(3, 43), 50 + i, 9], [letter]) for i in range(3) for letter in (5, 6, 7, 8)]
+    lengths, forward = [], type(model).forward
+
+    def counted(self: PreTrainedModel, *arguments: object, **options: torch.Tensor) -> object:
+        lengths.append(tuple(options["input_ids"].shape))
+        return forward(self, *arguments, **options)
+
+    monkeypatch.setattr(type(model), "forward", counted)
+    found = dict(likelihoods(model, given, rows=3, max_length=MAX_LENGTH))
+    assert lengths == [(1, 40), (3, 2)]
+    for number, request in enumerate(given):
+        assert found[number].value == pytest.approx(reference(model, request)[0], rel=1e-4)
+
+
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_equals_one_pass_per_request(model_type: str, tmp_path: Path) -> None:
     folder = make_teacher(tmp_path / "model", model_type)

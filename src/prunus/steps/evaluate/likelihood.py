@@ -40,6 +40,11 @@ class _Context:
     ids: tuple[int, ...]
     continuations: dict[int, list[int]]
 
+    @property
+    def rows(self) -> int:
+        """The most sequences that it takes at a time: a single token is read from the context's own logits."""
+        return 1 if all(len(ids) == 1 for ids in self.continuations.values()) else len(self.continuations)
+
 
 @torch.no_grad()
 def likelihoods(
@@ -53,7 +58,7 @@ def likelihoods(
     Args:
         model: A causal LM with a key-value cache.
         requests: Contexts and continuations. Contexts that are too long lose their first tokens.
-        rows: Continuations at a time.
+        rows: Sequences at a time.
         max_length: The model's maximum sequence length in tokens.
     """
     for batch in _batches(_contexts(requests, rows, max_length), rows):
@@ -83,7 +88,7 @@ def _contexts(requests: Sequence[Request], rows: int, max_length: int) -> list[_
 def _batches(contexts: Sequence[_Context], rows: int) -> Iterator[list[_Context]]:
     batch: list[_Context] = []
     for context in contexts:
-        if batch and sum(len(one.continuations) for one in (*batch, context)) > rows:
+        if batch and sum(one.rows for one in (*batch, context)) > rows:
             yield batch
             batch = []
         batch.append(context)
