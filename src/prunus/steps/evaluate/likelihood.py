@@ -80,8 +80,10 @@ def _contexts(requests: Sequence[Request], rows: int, max_length: int) -> list[_
 
     parts = []
     for ids in sorted(by_ids, key=order):
+        whole = _Context(ids, by_ids[ids])
         pairs = list(by_ids[ids].items())
-        parts += [_Context(ids, dict(pairs[start : start + rows])) for start in range(0, len(pairs), rows)]
+        size = rows if whole.rows > rows else len(pairs)
+        parts += [_Context(ids, dict(pairs[start : start + size])) for start in range(0, len(pairs), size)]
     return parts
 
 
