@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from prunus.data.chat import conversations
 from prunus.data.config import ChatSource
@@ -62,17 +63,23 @@ def _size(source: ChatSource) -> ChatSize:
 
 
 def _rows_of(source: ChatSource, file: Path) -> int:
-    """Rows of a file: its lines, or its size by that of its first rows; 0 if it is compressed or binary."""
+    """Rows of a file, by its size and that of its first rows; 0 if it is compressed or binary."""
     kind = file.suffix.lower()
     if kind == ".jsonl":
         with file.open("rb") as lines:
-            return sum(1 for line in lines if line.strip())
-    if kind not in (".json", ".csv"):
+            sample = list(islice(lines, _SAMPLED))
+    elif kind in (".json", ".csv"):
+        sample = [_dumped(row) for row in islice(rows(source, ""), _SAMPLED)]
+    else:
         return 0
-    sample = [json.dumps(row, ensure_ascii=False).encode() for row in islice(rows(source, ""), _SAMPLED)]
     return max(_SAMPLED, file.stat().st_size * len(sample) // sum(map(len, sample)))
 
 
 def _tokens(turns: Turns) -> int:
     texts = [[value for key, value in turn.items() if key != "role"] for turn in turns]
-    return len(json.dumps(texts, ensure_ascii=False).encode()) // _BYTES + _TURN * len(turns)
+    return len(_dumped(texts)) // _BYTES + _TURN * len(turns)
+
+
+def _dumped(value: Any) -> bytes:
+    """A value as JSON; dates and the like, which Parquet files have, as text."""
+    return json.dumps(value, ensure_ascii=False, default=str).encode()

@@ -12,6 +12,7 @@ from prunus.gguf.metadata import check_model, rounds_activation, stretched_conte
 from prunus.gguf.pretokenizers import APPROXIMATE
 from prunus.gguf.vocabulary import read_vocabulary
 from prunus.gguf.writer import format_label, write_gguf
+from prunus.models.folder import ModelFolder
 from prunus.steps.export.config import PROOF_TOKENS
 from prunus.steps.export.job import Job
 
@@ -30,19 +31,7 @@ def export(formats: Sequence[str], job: Job, console: Console) -> dict[str, Any]
     """
     folder = job.folder
     check_model(folder.config, folder.shape, f"export.formats: {formats[0]}")
-    window = windowed_context(folder.config, folder.family)
-    if window is not None and window < folder.context:
-        console.warn(
-            f"export: layers have a sliding window of {window} tokens, which llama.cpp does not support in "
-            f"{folder.shape.family.name}; the file's context is {window} tokens instead of {folder.context}"
-        )
-    trained = stretched_context(folder.config, folder.shape)
-    if trained is not None:
-        console.warn(
-            f"export: longrope; if started with a context of more than {trained} tokens, llama.cpp uses long_factor "
-            f"for every text, but transformers uses short_factor for shorter texts. For those, start it with "
-            f"`-c {trained}`"
-        )
+    _warn_of_positions(folder, console)
     vocabulary = read_vocabulary(folder.path, folder.shape.vocab_size)
     if vocabulary.doubled:
         console.warn("export: llama.cpp adds a space to texts that begin with one; transformers does not")
@@ -74,12 +63,27 @@ def export(formats: Sequence[str], job: Job, console: Console) -> dict[str, Any]
         files.pop(PROOF).unlink()
     with console.progress("compare the files with the model", len(reference.windows), "windows") as progress:
         figures = measure(files, reference, progress.update)
+    if PROOF in formats:
+        results[PROOF] |= proof
     found = {name: results[name] | figures[name] for name in files}
-    if PROOF in found:
-        found[PROOF] = {**results[PROOF], **proof, **figures[PROOF]}
-    else:
-        found["proof"] = proof
-    return found
+    return found if PROOF in formats else {**found, "proof": proof}
+
+
+def _warn_of_positions(folder: ModelFolder, console: Console) -> None:
+    """Warn of windows and of rotary factors that llama.cpp treats in another way."""
+    window = windowed_context(folder.config, folder.family)
+    if window is not None and window < folder.context:
+        console.warn(
+            f"export: layers have a sliding window of {window} tokens, which llama.cpp does not support in "
+            f"{folder.shape.family.name}; the file's context is {window} tokens instead of {folder.context}"
+        )
+    trained = stretched_context(folder.config, folder.shape)
+    if trained is not None:
+        console.warn(
+            f"export: longrope; if started with a context of more than {trained} tokens, llama.cpp uses long_factor "
+            f"for every text, but transformers uses short_factor for shorter texts. For those, start it with "
+            f"`-c {trained}`"
+        )
 
 
 def _warn_fallbacks(name: str, result: dict[str, Any], console: Console) -> None:

@@ -74,9 +74,8 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     if config.init == "random":  # the choice of units has no effect on random weights, so it needs no scores
         config = config.model_copy(update={"importance": ImportanceConfig.model_validate("random")})
     if config.refits_blocks and target.num_hidden_layers < teacher.shape.num_hidden_layers:
-        config = config.model_copy(
-            update={"drop_layers": _best_block(config, teacher, target, inputs, out, runtime, console)}
-        )
+        block = _best_block(config, teacher, target, inputs, out, runtime, console)
+        config = config.model_copy(update={"drop_layers": block})
     scores = _scores(inputs, config, teacher.shape, target)
     keep = choose(scores, teacher.shape, target, config, vocabulary)
     settings = student_config(teacher.config, teacher.shape, target, keep.layers)
