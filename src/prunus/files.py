@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,25 @@ def replace_json(file: Path, value: Any) -> None:
         ValueError: A number is not finite, which JSON cannot represent.
     """
     replace_text(file, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def cache_folder() -> Path:
+    """The folder of what all runs share: `prunus` in `XDG_CACHE_HOME`, or in `~/.cache` if that is not set."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prunus"
+
+
+def read_cache(file: Path) -> dict[str, Any]:
+    """The object in a file of the cache; empty if there is none or it is damaged."""
+    with suppress(PrunusError):
+        return read_object(file, PrunusError) if file.is_file() else {}
+    return {}
+
+
+def write_cache(file: Path, value: Mapping[str, Any]) -> None:
+    """Write a file of the cache; if that fails, what it would hold is computed again next time."""
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_json(file, value)
 
 
 def remove_unfinished(folder: Path) -> None:

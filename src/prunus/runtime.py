@@ -16,9 +16,10 @@ class Runtime(Config):
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     """`auto` (CUDA if available, else the CPU), `cpu`, `cuda`, `cuda:1` or `mps`."""
-    precision: Literal["auto", "float32", "bfloat16", "probe"] = "auto"
-    """Compute type. `auto`: bfloat16 on CUDA devices that support it, else float32. `probe`: before training, time a
-    few passes and train in the faster type; otherwise as `auto`."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Data type of matrix products. Sums and losses are in float32 or float64, and trained weights in float32. `auto`:
+    bfloat16 on CUDA devices that support it; on a CPU that supports it, the faster type for one layer of the teacher's
+    sizes; else float32."""
     compile: bool | Literal["auto"] = "auto"
     """Compile the loss against the teacher with `torch.compile`: halves its time, needs a C++ compiler. `auto`: on a
     CPU, if it works and the run has at least 20 billion logits (160,000 tokens at a vocabulary of 128k)."""

@@ -7,7 +7,6 @@ import torch
 from torch.optim._muon import _zeropower_via_newtonschulz
 
 from prunus.training.muon import _COEFFICIENTS, Muon, orthogonal
-from prunus.training.precision import product_dtype
 
 
 def torchs_orthogonal(matrix: torch.Tensor, _: torch.dtype) -> torch.Tensor:
@@ -90,25 +89,3 @@ def test_but_for_the_iterations_a_step_is_torchs(monkeypatch: pytest.MonkeyPatch
             optimizer.step()
     for one, other in zip(ours, theirs, strict=True):
         assert torch.equal(one, other)
-
-
-@pytest.mark.parametrize(
-    ("able", "products"),
-    [
-        ({"avx512_bf16": True}, torch.bfloat16),
-        ({"amx_bf16": True, "avx512_bf16": False}, torch.bfloat16),
-        ({"avx2": True, "amx_bf16": False}, torch.float32),
-        ({}, torch.float32),
-    ],
-)
-def test_products_are_in_bfloat16_where_the_processor_has_it(
-    able: dict[str, bool], products: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
-    assert product_dtype(torch.device("cpu")) == products
-    assert product_dtype(torch.device("cuda")) == torch.bfloat16
-
-
-def test_a_torch_that_cannot_tell_multiplies_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert product_dtype(torch.device("cpu")) == torch.float32

@@ -21,6 +21,8 @@ from prunus.graph.records import read_record
 from prunus.graph.steps import Given, Step, given_tokenizer, tokens_step
 from prunus.models.folder import ModelFolder
 from prunus.models.locate import Located
+from prunus.models.shape import Shape
+from prunus.pipeline.precision import settle
 from prunus.pipeline.run import execute
 from prunus.pipeline.unpacking import find_model
 from prunus.runtime import Runtime
@@ -61,15 +63,27 @@ class Single:
             ArtifactError: Another command writes to the same folder.
         """
         out = Path(self.out)
+        shape = _shape_in(steps)
+        runtime = self.runtime if shape is None else settle(self.runtime, shape, console)
         *before, last = steps
         last = replace(last, place=out)
         with lock_result(out) if distributed.rank() == 0 else nullcontext():
             for part in [*before, last]:
                 console.heading(part.label, f"{part.artifact.path}  {part.state()}")
-                execute(part, self.runtime, console)
+                execute(part, runtime, console)
         assert last.artifact.record is not None  # `execute` finished it
         metrics = last.artifact.record["metrics"]
         console.table("", ["figure", "value"], [[name, _figure(value)] for name, value in metrics.items()])
+
+
+def _shape_in(steps: Sequence[Step]) -> Shape | None:
+    """The shape of the model that the steps read: the teacher's if there is one."""
+    for name in ("teacher", "model", "student"):
+        for step in steps:
+            given = step.inputs.get(name)
+            if isinstance(given, Given):
+                return ModelFolder(given.value).shape
+    return None
 
 
 def _figure(value: float) -> str:

@@ -42,8 +42,12 @@ def device_of(runtime: Runtime) -> torch.device:
 
 
 def inference_dtype(runtime: Runtime, device: torch.device) -> torch.dtype:
-    """The dtype of forward passes without gradients: float32 on a CPU, bfloat16 on CUDA devices that support it."""
-    if runtime.precision not in ("auto", "probe"):
+    """The dtype of matrix products: that of forward passes without gradients, and of training under autocast.
+
+    `precision: auto` is bfloat16 on CUDA devices that support it, else float32; for a CPU, a run replaces `auto` by the
+    faster one first (`pipeline/precision.py`).
+    """
+    if runtime.precision != "auto":
         return torch.float32 if runtime.precision == "float32" else torch.bfloat16
     return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 

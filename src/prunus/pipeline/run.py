@@ -21,6 +21,7 @@ from prunus.graph.steps import Step
 from prunus.pipeline.failures import Failures, ends_the_run, storage_problem
 from prunus.pipeline.machine import hardware, peak_memory, reset_peak_memory, versions
 from prunus.pipeline.planned import Plan
+from prunus.pipeline.precision import mixed, settle, used
 from prunus.runtime import Runtime
 from prunus.training.config import OptimizerConfig
 
@@ -43,21 +44,22 @@ def run_plan(plan: Plan, console: Console) -> Plan:
         PrunusError: Raised by a step that all students need; steps finished before it stay finished.
     """
     failures = Failures()
-    load = importlib.import_module("prunus.models.load")  # imports torch, only when there is work
-    load.device_of(plan.recipe.runtime)  # reports a missing device before any work
+    runtime = settle(plan.recipe.runtime, plan.teacher, console)  # reports a missing device before any work
+    if warning := mixed(runtime, plan.steps):
+        console.warn(warning)
     for step in plan.steps:
         _check_processes(step)
     plan.root.mkdir(parents=True, exist_ok=True)
     with lock_run(plan.root) if distributed.rank() == 0 else nullcontext():
-        _carry_out(plan, failures, console)
+        _carry_out(plan, runtime, failures, console)
         while plan.rest is not None:
             plan = plan.rest()
-            _carry_out(plan, failures, console)
+            _carry_out(plan, runtime, failures, console)
     failures.raise_any()
     return plan
 
 
-def _carry_out(plan: Plan, failures: Failures, console: Console) -> None:
+def _carry_out(plan: Plan, runtime: Runtime, failures: Failures, console: Console) -> None:
     """Do the steps of a plan, except those that need a failed one."""
     _write_manifest(plan, failures)
     for number, step in enumerate(plan.steps, start=1):
@@ -69,7 +71,7 @@ def _carry_out(plan: Plan, failures: Failures, console: Console) -> None:
         try:
             _check_processes(step)
             console.heading(title, f"{step.artifact.path.name}  {step.state()}")
-            execute(step, plan.recipe.runtime, console)
+            execute(step, runtime, console)
         except PrunusError as error:
             failures.note(step, error)
             _write_manifest(plan, failures)
@@ -103,7 +105,7 @@ def execute(step: Step, runtime: Runtime, console: Console) -> Path:
         metrics, error = _work(step, runtime, console)
         _synchronize(step, error)  # after this no process reads in the folder
         seconds = time.monotonic() - start
-        _synchronize(step, _finish(step, metrics, seconds) if first else None)
+        _synchronize(step, _finish(step, metrics, seconds, runtime) if first else None)
     gc.collect()
     console.say(f"done in {duration(seconds)}")
     return artifact.path
@@ -197,7 +199,7 @@ def _unwritable(step: Step, problem: str, error: Exception) -> PlaceError:
     return unwritable
 
 
-def _finish(step: Step, metrics: dict[str, float], seconds: float) -> PrunusError | None:
+def _finish(step: Step, metrics: dict[str, float], seconds: float, runtime: Runtime) -> PrunusError | None:
     """Record a step's result and rename its folder. Returns the error if that fails; the result is kept then."""
     for name, value in metrics.items():
         if isinstance(value, float) and not math.isfinite(value):
@@ -213,6 +215,7 @@ def _finish(step: Step, metrics: dict[str, float], seconds: float) -> PrunusErro
                 "seconds": round(seconds, 2),
                 "peak_memory_bytes": peak_memory(),
                 "metrics": metrics,
+                "precision": used(runtime),
                 "versions": versions(),
                 "hardware": hardware(),
             }

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from prunus import distributed
 from prunus.console import Console
-from prunus.errors import ArtifactError, ModelError
-from prunus.files import read_object, replace_json
+from prunus.errors import ModelError
+from prunus.files import cache_folder, read_cache, read_object, write_cache
 from prunus.fingerprint import digest
 from prunus.graph.steps import Given, Step
 from prunus.llamacpp.reading import read_gguf
@@ -83,12 +81,7 @@ def gguf_file(path: str, where: str) -> Path:
 def unpacking(file: Path, config: UnpackConfig, out: Path | None = None) -> Step:
     """The step that unpacks a file: into a folder, or into the cache."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", file.name.removesuffix(ENDING))[:_NAME].strip("-.") or "model"
-    return Step("gguf", name, config, {"file": Given(file, cached_digest(file))}, cache(), out)
-
-
-def cache() -> Path:
-    """The folder of results that all runs share: `prunus` in `XDG_CACHE_HOME`, or in `~/.cache` if that is not set."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prunus"
+    return Step("gguf", name, config, {"file": Given(file, cached_digest(file))}, cache_folder(), out)
 
 
 def cached_digest(path: Path) -> str:
@@ -99,19 +92,15 @@ def cached_digest(path: Path) -> str:
     """
     file = read_gguf(path)
     stamps = [_stamp(part) for part in file.files]
-    cache_file = cache() / "gguf" / _CACHE
-    known: dict[str, Any] = {}
-    with suppress(ArtifactError):  # a damaged cache counts as empty
-        known = read_object(cache_file, ArtifactError) if cache_file.is_file() else {}
+    cache_file = cache_folder() / "gguf" / _CACHE
+    known = read_cache(cache_file)
     name = digest(str(path.resolve()))[:16]
     entry = known.get(name)
     if isinstance(entry, list) and len(entry) == 2 and entry[1] == stamps and isinstance(entry[0], str):
         return entry[0]
     read_at, content = time.time_ns(), content_of(file)
     if all(max(stamp[1:3]) < read_at - _FRESH_NS for stamp in stamps):
-        with suppress(OSError):  # if the cache cannot be written, the digest is computed again next time
-            cache_file.parent.mkdir(parents=True, exist_ok=True)
-            replace_json(cache_file, {**known, name: [content, stamps]})
+        write_cache(cache_file, {**known, name: [content, stamps]})
     return content
 
 

@@ -31,7 +31,6 @@ from prunus.training.config import OptimizerConfig, TrainingConfig
 from prunus.training.deepspeed import check_shares, completed, read_settings
 from prunus.training.objectives import Objective
 from prunus.training.optimizers import MuonWithAdamW
-from prunus.training.precision import training_dtype
 from prunus.training.record import Recorder, last_checkpoint, train_on
 from prunus.training.sequences import Extra, Items, Sequences
 from prunus.training.sharding import gathered, is_sharded, load_full, shard, shard_optimizer
@@ -172,7 +171,7 @@ def train(
     """Train the model of `objective` in place, from the last complete checkpoint under `out` if there is one.
 
     Args:
-        objective: The loss, and the model in float32 on the runtime's device; see `training_dtype` for the precision.
+        objective: The loss, and the model in float32 on the runtime's device. Products are in `inference_dtype`.
         tokens: The stream to train on, in blocks of `config.sequence_length`.
         config: The options.
         out: Receives `metrics.jsonl`, and `checkpoints/`, which are kept until the step's result is recorded.
@@ -211,12 +210,8 @@ def fit(
     """
     settings = read_settings(runtime.deepspeed, config.optimizer) if runtime.deepspeed else None
 
-    def micro_batch() -> dict[str, torch.Tensor]:
-        first = items.collate([items[i] for i in range(micro_batch_size(config, runtime))])
-        return {name: value for name, value in first.items() if name != "numbers"}
-
     objective.compile_loss(items.steps * items.tokens_per_step // distributed.count(), runtime, console)
-    dtype = training_dtype(objective, micro_batch, runtime, console)
+    dtype = inference_dtype(runtime, device_of(runtime))
     engine = None if settings is None else completed(settings, dtype is torch.bfloat16)
     arguments = _arguments(config, items, out / CHECKPOINTS, runtime, dtype, engine)
     with console.progress(label, items.steps * items.tokens_per_step, "tokens") as progress:

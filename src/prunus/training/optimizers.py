@@ -10,9 +10,9 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from transformers import PreTrainedModel
 
+from prunus.models.precision import product_dtype
 from prunus.training.config import OptimizerConfig
 from prunus.training.muon import Muon
-from prunus.training.precision import product_dtype
 
 
 class MuonWithAdamW(Optimizer):
