@@ -84,7 +84,7 @@ TEACHERS: dict[str, dict[str, Any]] = {
             "min_learning_rate": 3e-4, "warmup_steps": 5, "attend_across_documents": False,
         },
         "evaluate": {"sequence_length": 224, "max_tokens": 15_000, "prompt_count": 0, "resamples": 500},
-        "runtime": {"device_batch_size": 36, "precision": "probe"},
+        "runtime": {"device_batch_size": 36, "precision": "auto"},
     },
 }  # fmt: skip
 """The first rungs are half of the full distillation; the second, to which half of the candidates come, is as long."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
-from prunus.pipeline.machine import busy
+import pytest
+
+from prunus.pipeline import machine
+from prunus.pipeline.machine import busy, hardware, may_have_bfloat16
 
 
 def test_a_load_of_all_cores_is_busy(monkeypatch) -> None:
@@ -14,3 +18,25 @@ def test_a_load_of_all_cores_is_busy(monkeypatch) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (3.0, 0.0, 0.0))
     assert busy() is not None
     assert "3.0 on 3 cores" in busy()
+
+
+@pytest.mark.parametrize(
+    ("content", "able"),
+    [
+        ("processor : 0\nmodel name\t: Xeon\nflags\t\t: fpu sse avx512_bf16 amx_tile\n", True),
+        ("processor : 0\nmodel name\t: EPYC\nflags\t\t: fpu avx2\n", False),
+        ("processor : 0\nFeatures : fp asimd bf16 i8mm\n", True),
+        ("processor : 0\nFeatures : fp asimd\n", False),
+        ("processor : 0\n", True),
+        (None, True),
+    ],
+)
+def test_what_linux_says_of_a_processor(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None, able: bool
+) -> None:
+    if content is not None:
+        (tmp_path / "cpuinfo").write_text(content)
+    monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "cpuinfo")
+    assert may_have_bfloat16() is able
+    named = "model name" in (content or "")
+    assert not named or hardware().startswith(("Xeon, ", "EPYC, "))

@@ -33,6 +33,7 @@ class Machine:
         monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
         monkeypatch.setattr(precision, "product_dtype", lambda _: torch.bfloat16)
         monkeypatch.setattr(choice, "_LEAST", 0)
+        monkeypatch.setattr(choice, "may_have_bfloat16", lambda: True)
         monkeypatch.setattr(precision, "measure_gains", self.measure)
 
     def measure(self, sizes: precision.Sizes) -> Gains:

@@ -14,8 +14,8 @@ from prunus.data.preview import Preview
 from prunus.graph.steps import Step
 from prunus.models.shape import Shape
 from prunus.pipeline.estimate import cost_of
-from prunus.pipeline.machine import busy
-from prunus.pipeline.pace import on_gpu, seconds_of
+from prunus.pipeline.machine import busy, on_gpu
+from prunus.pipeline.pace import seconds_of
 from prunus.pipeline.planned import Plan
 from prunus.report import tasks
 from prunus.report.records import load_run

@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import shutil
 import sys
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from prunus.runtime import Runtime
+
 _PACKAGES = ("prunus", "torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy")
 _STATUS = Path("/proc/self/status")
+_CPUINFO = Path("/proc/cpuinfo")
+_BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}  # as Linux names them, on x86 and on Arm
 
 
 def versions() -> dict[str, str]:
@@ -35,6 +40,17 @@ def hardware() -> str:
     if torch is not None and torch.cuda.is_available():
         text += f", {torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     return text
+
+
+def on_gpu(runtime: Runtime) -> bool:
+    """Whether work will run on a GPU, as far as can be known without torch."""
+    return runtime.device.startswith("cuda") or (runtime.device == "auto" and shutil.which("nvidia-smi") is not None)
+
+
+def may_have_bfloat16() -> bool:
+    """Whether the processor may have products in bfloat16, as far as can be known without torch."""
+    features = _cpu_entry("flags", "Features")
+    return features is None or not _BFLOAT16.isdisjoint(features.split())
 
 
 def busy() -> str | None:
@@ -72,12 +88,13 @@ def _peak_resident() -> int:
 
 
 def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return _cpu_entry("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_entry(*names: str) -> str | None:
+    """An entry of the first processor in Linux's list; None if there is none."""
+    lines = _CPUINFO.read_text(encoding="utf-8").splitlines() if _CPUINFO.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(names)), None)
 
 
 def _cores() -> int:

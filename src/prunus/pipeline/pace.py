@@ -7,7 +7,6 @@ FLOP/s. The shares were measured on SmolLM2-135M with two cores (docs/decisions/
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,9 +15,8 @@ import numpy as np
 
 from prunus.costs import Cost
 from prunus.models.shape import Shape
-from prunus.pipeline.machine import hardware
+from prunus.pipeline.machine import hardware, on_gpu
 from prunus.pipeline.planned import Plan
-from prunus.runtime import Runtime
 
 _SHARE = 0.55
 _SHARES = {"score": 0.36}  # it accumulates statistics between products
@@ -55,11 +53,6 @@ def _done(plan: Plan, costs: Sequence[Cost]) -> dict[str, float]:
             flops[step.kind] += cost.flops
             seconds[step.kind] += float(record["seconds"])
     return {kind: flops[kind] / taken for kind, taken in seconds.items() if taken >= _MIN_SECONDS}
-
-
-def on_gpu(runtime: Runtime) -> bool:
-    """Whether work will run on a GPU, as far as can be known without torch."""
-    return runtime.device.startswith("cuda") or (runtime.device == "auto" and shutil.which("nvidia-smi") is not None)
 
 
 def _product(shape: Shape) -> float:

@@ -17,7 +17,7 @@ from prunus.console import Console
 from prunus.files import cache_folder, read_cache, write_cache
 from prunus.graph.steps import Step
 from prunus.models.shape import Shape
-from prunus.pipeline.machine import hardware
+from prunus.pipeline.machine import hardware, may_have_bfloat16, on_gpu
 from prunus.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -31,20 +31,17 @@ _GAIN = 1.1  # the least speed-up, in inference and in training, for which bfloa
 def settle(runtime: Runtime, shape: Shape, console: Console) -> Runtime:
     """Replace `precision: auto` by the precision that is faster on this machine for a model of that shape.
 
-    Imports torch. On a GPU and with an explicit precision, `runtime` is returned unchanged.
-
-    Raises:
-        RecipeError: The device does not exist.
+    Not on an accelerator, where `auto` needs no measurement. Imports torch only if the processor may have bfloat16.
     """
+    if runtime.precision != "auto" or runtime.device == "mps" or on_gpu(runtime):
+        return runtime
+    if shape.hidden_size < _LEAST or not may_have_bfloat16():
+        return runtime.model_copy(update={"precision": "float32"})
     import torch
 
-    from prunus.models.load import device_of
     from prunus.models.precision import product_dtype
 
-    device = device_of(runtime)
-    if runtime.precision != "auto" or device.type != "cpu":
-        return runtime
-    if product_dtype(device) is torch.float32 or shape.hidden_size < _LEAST:
+    if product_dtype(torch.device("cpu")) is torch.float32:
         return runtime.model_copy(update={"precision": "float32"})
     distributed.join()
     gains = _known_or_measured(_sizes(shape)) if distributed.rank() == 0 else None
@@ -59,7 +56,9 @@ def settle(runtime: Runtime, shape: Shape, console: Console) -> Runtime:
 
 
 def used(runtime: Runtime) -> str:
-    """The data type of products with this runtime, by torch's name: `float32` or `bfloat16`. Imports torch."""
+    """The data type of products with this runtime, by torch's name: `float32` or `bfloat16`."""
+    if runtime.precision != "auto":
+        return runtime.precision
     from prunus.models.load import device_of, inference_dtype
 
     return str(inference_dtype(runtime, device_of(runtime))).removeprefix("torch.")

@@ -44,7 +44,9 @@ def run_plan(plan: Plan, console: Console) -> Plan:
         PrunusError: Raised by a step that all students need; steps finished before it stay finished.
     """
     failures = Failures()
-    runtime = settle(plan.recipe.runtime, plan.teacher, console)  # reports a missing device before any work
+    load = importlib.import_module("prunus.models.load")  # imports torch, only when there is work
+    load.device_of(plan.recipe.runtime)  # reports a missing device before any work
+    runtime = settle(plan.recipe.runtime, plan.teacher, console)
     if warning := mixed(runtime, plan.steps):
         console.warn(warning)
     for step in plan.steps:
