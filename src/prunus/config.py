@@ -28,6 +28,13 @@ class _Runtime:
 
 RUNTIME = _Runtime()
 
+
+class _Added:
+    """Marks an option added after results exist: at its default it is not part of fingerprints, and they stay valid."""
+
+
+ADDED = _Added()
+
 Location = Annotated[str, RUNTIME]
 """A path. Its content is fingerprinted instead of its name, so that moving a file does not make results stale."""
 
@@ -93,9 +100,7 @@ class Config(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The options that decide the result, as plain JSON values: the input to an artifact's fingerprint."""
-        fields = type(self).model_fields
-        kept = {name: value for name, value in self if not _is_runtime(fields[name])}
-        return {name: _plain(value) for name, value in kept.items()}
+        return {name: _plain(value) for name, value in self if self._decides(name, value)}
 
     def recorded(self, places: bool = True) -> dict[str, Any]:
         """The options for a record, as plain JSON values, with `${NAME}` unexpanded as in the recipe.
@@ -104,8 +109,13 @@ class Config(BaseModel):
             places: Include the options that are not part of the fingerprint, such as paths.
         """
         fields = type(self).model_fields
-        kept = {name: value for name, value in self if places or not _is_runtime(fields[name])}
+        kept = {name: value for name, value in self if places or self._decides(name, value)}
         return {name: _recorded(value, places, _choices(fields[name].annotation)) for name, value in kept.items()}
+
+    def _decides(self, name: str, value: Any) -> bool:
+        """Whether an option is part of the fingerprint."""
+        field = type(self).model_fields[name]
+        return not _is_runtime(field) and not (ADDED in field.metadata and value == field.default)
 
 
 @dataclass(frozen=True)

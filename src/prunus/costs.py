@@ -64,9 +64,25 @@ def cost(config: StepConfig, shape: Shape, context: CostContext) -> Cost:
     return result
 
 
-def trained_bytes(shape: Shape, tokens: int) -> int:
-    """Bytes of a model in training and of its activations for a micro-batch of `tokens` tokens."""
-    return shape.parameters * _TRAINED + held_bytes(shape, tokens)
+def trained_bytes(shape: Shape, tokens: int, rank: int = 0) -> int:
+    """Bytes of a model in training and of its activations for a micro-batch of `tokens` tokens.
+
+    Args:
+        shape: The model.
+        tokens: Tokens of the micro-batch.
+        rank: Rank of the updates if only these are trained (LoRA); 0 if all weights are.
+    """
+    frozen = shape.parameters * 4 if rank else 0
+    return frozen + trained_parameters(shape, rank) * _TRAINED + held_bytes(shape, tokens)
+
+
+def trained_parameters(shape: Shape, rank: int) -> int:
+    """The number of parameters that are trained: all, or those of updates of some rank to the layers' matrices."""
+    if not rank:
+        return shape.parameters
+    sizes = shape.sizes()
+    matrices = (one for _, one in shape.weights() if len(one.dims) == 2)
+    return rank * sum(sum(one.shape(sizes)) for one in matrices if not (one.has("vocab") or one.has("positions")))
 
 
 def held_bytes(shape: Shape, tokens: int) -> int:
@@ -75,6 +91,9 @@ def held_bytes(shape: Shape, tokens: int) -> int:
     return logits + 2 * ACTIVATIONS * tokens * shape.num_hidden_layers * shape.hidden_size
 
 
-def kept_bytes(shape: Shape) -> int:
-    """Disk bytes of a trained model and its checkpoints (weights and moments); two exist while one is written."""
-    return shape.parameters * 4 + 2 * shape.parameters * 12
+def kept_bytes(shape: Shape, rank: int = 0) -> int:
+    """Disk bytes of a trained model and its checkpoints: what is trained, and its moments.
+
+    Two checkpoints exist while one is written. For `rank` see `trained_bytes`.
+    """
+    return shape.parameters * 4 + 2 * trained_parameters(shape, rank) * 12

@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from prunus.config import Length, Seed, Size, StepConfig, parse
+from prunus.config import ADDED, Config, Length, Seed, Size, StepConfig, parse
 from prunus.training import pace
+
+
+class LoraConfig(Config):
+    """Train low-rank updates of the layers' linear modules instead of all weights (LoRA, arXiv 2106.09685).
+
+    Shorthand: the value of `r`.
+    """
+
+    r: int = Field(default=0, ge=0)
+    """Rank of the updates, such as 64. 0: train all weights."""
+    alpha: float = Field(default=0.0, ge=0)
+    """Updates are multiplied by alpha / r. 0: the same as `r`."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout on the inputs of the updates."""
+    keep_adapter: bool = False
+    """Also write the updates by themselves, to `adapter/`, in peft's format."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, raw: Any) -> Any:
+        """A number is the rank."""
+        return {"r": raw} if isinstance(raw, int | str) and not isinstance(raw, bool) else raw
+
+    @model_validator(mode="after")
+    def _has_rank(self) -> LoraConfig:
+        if not self.r and (self.alpha or self.dropout or self.keep_adapter):
+            raise ValueError("r: missing; the other options of lora need a rank, such as r: 64")
+        return self
 
 
 class OptimizerConfig(StepConfig):
@@ -19,7 +47,8 @@ class OptimizerConfig(StepConfig):
     hidden size."""
     learning_rate: float = Field(default=0.0, ge=0)
     """Peak learning rate. 0: follows from the model's size: 0.3 / hidden_size for a student with half of its teacher's
-    parameters (1e-4 at 3072, as in arXiv 2408.11796), down to a tenth of that for one that is closer to its teacher."""
+    parameters (1e-4 at 3072, as in arXiv 2408.11796), down to a tenth of that for one that is closer to its teacher.
+    With `lora`, ten times that."""
     min_learning_rate: float | None = Field(default=None, ge=0)
     """Learning rate at the end of the cosine schedule. If unset: a tenth of the peak."""
     optimizer: Literal["adamw", "muon"] = "adamw"
@@ -35,6 +64,9 @@ class OptimizerConfig(StepConfig):
     """AdamW's β2, the decay of the second moment."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradient clipping: the largest norm of the gradients."""
+    lora: Annotated[LoraConfig, ADDED] = LoraConfig()
+    """Train low-rank updates (LoRA) instead of all weights, and merge them into the model at the end. Gradients and
+    optimizer state then take a few percent of the memory."""
     seed: Seed = 0
     """Seed of the order of the data."""
 
@@ -91,7 +123,7 @@ class TrainingConfig(OptimizerConfig):
             return self
         batch = {"batch_size": self.batch_size} if self.batch_size else {}
         length = self.sequence_length or pace.sequence_length(self.tokens, size.hidden_size, size.context, **batch)
-        rate = pace.learning_rate(size.hidden_size, size.cut) * self.rate_share
+        rate = pace.learning_rate(size.hidden_size, size.cut) * self.rate_share * pace.lora_factor(self.lora.r)
         chosen = {
             "batch_size": self.batch_size or pace.batch_size(self.tokens, size.hidden_size, length),
             "sequence_length": length,

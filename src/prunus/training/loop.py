@@ -29,11 +29,12 @@ from prunus.models.load import device_of, inference_dtype, load_model, save_mode
 from prunus.runtime import Runtime
 from prunus.training.config import OptimizerConfig, TrainingConfig
 from prunus.training.deepspeed import check_shares, completed, read_settings
+from prunus.training.lora import add_adapters, merge_adapters
 from prunus.training.objectives import Objective
 from prunus.training.optimizers import MuonWithAdamW
 from prunus.training.record import Recorder, last_checkpoint, train_on
 from prunus.training.sequences import Extra, Items, Sequences
-from prunus.training.sharding import gathered, is_sharded, load_full, shard, shard_optimizer
+from prunus.training.sharding import gathered, is_sharded, load_full, shard, shard_optimizer, trained_state
 
 _LOGGED = 200  # points of a loss curve
 _SKIPPED = (
@@ -137,8 +138,8 @@ class ObjectiveTrainer(Trainer):
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Save the full module; transformers' own method fails on tied weights of a module that is not its model."""
-        whole = gathered(self.model.state_dict())
+        """Save what is trained; transformers' own method fails on tied weights of a module that is not its model."""
+        whole = gathered(trained_state(self.model))
         if self.args.should_save:
             Path(str(output_dir)).mkdir(parents=True, exist_ok=True)
             torch.save(whole, Path(str(output_dir)) / WEIGHTS_NAME)
@@ -242,13 +243,28 @@ def loading_device(runtime: Runtime) -> torch.device:
     return torch.device("cpu") if distributed.shards_weights(runtime.shard) else device_of(runtime)
 
 
-def save_trained(objective: Objective, source: Path, out: Path) -> float:
+def load_to_train(folder: Path, config: OptimizerConfig, runtime: Runtime) -> PreTrainedModel:
+    """Load a model whose weights are trained, in float32; or frozen, with trainable updates, if `config.lora` says so.
+
+    Raises:
+        ModelError: As `load_model` and `add_adapters`.
+    """
+    if not config.lora.r:
+        return load_model(folder, loading_device(runtime), torch.float32)
+    device = device_of(runtime)
+    model = load_model(folder, device, inference_dtype(runtime, device))
+    add_adapters(model, config.lora)
+    return model
+
+
+def save_trained(objective: Objective, config: OptimizerConfig, source: Path, out: Path) -> float:
     """Write the trained model to `out` in its original dtype, with the other files of its folder.
 
     All processes must call it; the first writes.
 
     Args:
         objective: The trained objective.
+        config: The options that it was trained with.
         source: The folder that its model was loaded from.
         out: The folder to write.
 
@@ -261,6 +277,7 @@ def save_trained(objective: Objective, source: Path, out: Path) -> float:
     model = whole_model(objective, lambda: load_model(source, torch.device("cpu"), torch.float32))
     if model is None:
         return 0.0
+    model = merge_adapters(model, out, config.lora.keep_adapter)
     difference = save_model(model, out, saved_dtype(ModelFolder(source)))
     copy_along(source, out)
     return difference

@@ -60,6 +60,14 @@ def learning_rate(hidden_size: int, cut: float) -> float:
     return round_rate(min(_RATE / hidden_size, _MAX_RATE) * min(1.0, max(2 * cut, _MIN_SHARE)))
 
 
+def lora_factor(rank: int) -> float:
+    """The factor of default rates: 10 if only updates of some rank are trained (LoRA), 1 if all weights are (rank 0).
+
+    Ten times the rate is best at every rank (Schulman et al. 2025, thinkingmachines.ai/blog/lora).
+    """
+    return 10.0 if rank else 1.0
+
+
 def round_rate(rate: float) -> float:
     """Round a rate to two digits, which is the precision of these rules."""
     return float(f"{rate:.1e}")

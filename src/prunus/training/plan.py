@@ -21,7 +21,7 @@ _SHARDS = Version("5.23")  # the first transformers whose Trainer accumulates gr
 
 
 def check_runtime(runtime: Runtime, configs: Iterable[StepConfig]) -> None:
-    """Refuse missing trackers, sharding with a transformers that cannot do it, and an unusable DeepSpeed configuration.
+    """Refuse missing packages, sharding with a transformers that cannot do it, and an unusable DeepSpeed configuration.
 
     Raises:
         RecipeError: The message says what is refused, and what is allowed.
@@ -35,13 +35,30 @@ def check_runtime(runtime: Runtime, configs: Iterable[StepConfig]) -> None:
         if importlib.util.find_spec(tracker) is None:
             raise RecipeError(f"runtime.trackers: {tracker} is not installed; `pip install {tracker}` installs it")
     for config in configs:
+        if isinstance(config, OptimizerConfig) and config.lora.r:
+            _check_lora(config, runtime)
         if runtime.deepspeed and isinstance(config, OptimizerConfig) and getattr(config, "tokens", True):
             read_settings(runtime.deepspeed, config.optimizer)
+
+
+def _check_lora(config: OptimizerConfig, runtime: Runtime) -> None:
+    """Refuse LoRA without peft, and with sharded weights.
+
+    Raises:
+        RecipeError: The message says what is refused, and what is allowed.
+    """
+    where = f"{config.kind}.lora"
+    if importlib.util.find_spec("peft") is None:
+        raise RecipeError(f"{where}: needs peft, which is not installed; `pip install 'prunus[lora]'` installs it")
+    if distributed.shards_weights(runtime.shard) or runtime.deepspeed:
+        option = "runtime.deepspeed" if runtime.deepspeed else "runtime.shard: true"
+        raise RecipeError(f"{where}: not with {option}; allowed: replicated weights, of which few are trained")
 
 
 def training_cost(config: TrainingConfig, shape: Shape, context: CostContext) -> Cost:
     """Estimate training without a teacher: a backward pass costs as much as two forward passes."""
     tokens = config.steps * config.batch_size * config.sequence_length
     flops = tokens * 3 * shape.flops_per_token(config.sequence_length)
-    memory = trained_bytes(shape, context.micro_batch(config.batch_size) * config.sequence_length)
-    return Cost(tokens, flops, memory, kept_bytes(shape))
+    rank = config.lora.r
+    memory = trained_bytes(shape, context.micro_batch(config.batch_size) * config.sequence_length, rank)
+    return Cost(tokens, flops, memory, kept_bytes(shape, rank))

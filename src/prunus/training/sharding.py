@@ -61,10 +61,16 @@ def gathered(tree: Any) -> Any:
     return tree
 
 
+def trained_state(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The state of a module without its frozen parameters."""
+    frozen = {name for name, value in module.named_parameters(remove_duplicate=False) if not value.requires_grad}
+    return {name: value for name, value in module.state_dict().items() if name not in frozen}
+
+
 @torch.no_grad()
 def load_full(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Load a full state dict, of which each process takes its shard; it may have more entries than the module."""
-    for name, value in module.state_dict().items():
+    """Load a full `trained_state`, of which each process takes its shard; it may have more entries than the module."""
+    for name, value in trained_state(module).items():
         value.copy_(like(state[name], value))
 
 

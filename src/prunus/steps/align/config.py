@@ -12,9 +12,16 @@ from prunus.kd.config import GuideConfig
 from prunus.steps.align.methods import METHODS, Method, Name, having
 from prunus.steps.candidates.config import CandidatesConfig, WriteConfig
 from prunus.steps.conversations.config import ConversationsConfig
-from prunus.training.config import OptimizerConfig
+from prunus.training import pace
+from prunus.training.config import LoraConfig, OptimizerConfig
 
 _LENGTH = 4096
+
+
+def _rank(raw: Any) -> int:
+    """The rank in `lora` as it is given; any positive number for what is refused later."""
+    value = raw.r if isinstance(raw, LoraConfig) else raw.get("r") if isinstance(raw, dict) else raw
+    return 0 if value in (None, 0, "0") else 1
 
 
 class AlignConfig(OptimizerConfig):
@@ -47,7 +54,7 @@ class AlignConfig(OptimizerConfig):
     """Sequences, pairs or labelled answers per optimiser step, over all devices."""
     learning_rate: float = Field(default=0.0, gt=0)
     """Peak learning rate. 0: follows from the method: 2e-5 for `sft`, `distil`, `best_of_n` and `steerlm`, 9e-6 for
-    `rpo`, 8e-6 for `orpo`, 1e-5 for `reward`, 1e-6 for the others."""
+    `rpo`, 8e-6 for `orpo`, 1e-5 for `reward`, 1e-6 for the others. With `lora`, ten times that."""
     min_learning_rate: float = Field(default=0.0, ge=0)
     """Learning rate at the end of the cosine schedule."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
@@ -93,6 +100,8 @@ class AlignConfig(OptimizerConfig):
         if method is None:
             return raw
         defaults = {name: getattr(method, name) for name in ("learning_rate", "beta") if not raw.get(name)}
+        if "learning_rate" in defaults:
+            defaults["learning_rate"] *= pace.lora_factor(_rank(raw.get("lora")))
         if method.answers:
             write = raw.get("write") or {}
             write = write.model_dump() if isinstance(write, WriteConfig) else write
@@ -108,6 +117,8 @@ class AlignConfig(OptimizerConfig):
             raise ValueError(f"write.answers: not an option of {self.method}; allowed with {', '.join(written)}")
         if method.learns == "online" and (self.optimizer != "adamw" or self.write.reward != "check"):
             raise ValueError(f"method: {self.method} runs in TRL, which needs optimizer: adamw and write.reward: check")
+        if method.learns in ("online", "reward") and self.lora.r:
+            raise ValueError(f"lora: not with method: {self.method}; allowed: with methods that train on given answers")
         if self.method == "distil" and not self.guide.has_teacher:
             raise ValueError("guide.loss: cross_entropy uses no teacher; for that, use method: sft")
         for name, field in type(self).model_fields.items():

@@ -219,7 +219,7 @@ def cost(config: AlignConfig, shape: Shape, context: CostContext) -> Cost:
         passes += context.teacher.flops_per_token(_mean(context))
     if config.spec.refers:
         passes += shape.flops_per_token(_mean(context))
-    return Cost(tokens, tokens * passes, trained_bytes(shape, held), kept_bytes(shape))
+    return Cost(tokens, tokens * passes, trained_bytes(shape, held, config.lora.r), kept_bytes(shape, config.lora.r))
 
 
 def _read_tokens(config: AlignConfig, context: CostContext) -> int:

@@ -26,7 +26,7 @@ from prunus.steps.align.config import AlignConfig
 from prunus.steps.align.objective import Preference, Reward
 from prunus.steps.align.online import train_online
 from prunus.steps.align.reference import reference_of
-from prunus.training.loop import fit, loading_device, place, save_trained, whole_model
+from prunus.training.loop import fit, load_to_train, loading_device, place, save_trained, whole_model
 from prunus.training.objectives import CrossEntropy, Objective
 from prunus.training.packed import Packed
 from prunus.training.sequences import Items
@@ -83,7 +83,7 @@ def run(config: AlignConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
 def _likelihood(config: AlignConfig, inputs: Inputs, runtime: Runtime) -> Objective:
     """The objective of likelihood methods: cross-entropy, or for `distil` a loss against the teacher."""
     device = loading_device(runtime)
-    model = load_model(inputs.model, device, torch.float32)
+    model = load_to_train(inputs.model, config, runtime)
     if config.method != "distil":
         return CrossEntropy(model)
     assert inputs.teacher is not None  # the plan provides one
@@ -100,7 +100,7 @@ def _preference(
         judge = Reward(load_reward_model(inputs.model, loading_device(runtime), torch.float32, new=True))
         place(judge, runtime)
         return judge, items
-    objective = Preference(load_model(inputs.model, loading_device(runtime), torch.float32), config)
+    objective = Preference(load_to_train(inputs.model, config, runtime), config)
     place(objective, runtime)
     if config.spec.refers:
         items.reference = _reference(config, inputs, objective, items, out, runtime, console)
@@ -112,7 +112,7 @@ def _save(config: AlignConfig, objective: Objective, inputs: Inputs, out: Path) 
     if config.spec.learns == "reward":
         difference = _save_reward(objective, inputs.model, out)
     else:
-        difference = save_trained(objective, inputs.model, out)
+        difference = save_trained(objective, config, inputs.model, out)
     if distributed.rank():
         return 0.0
     copy_lineage(inputs.model, out)

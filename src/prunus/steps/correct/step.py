@@ -14,10 +14,9 @@ import torch
 from prunus.console import Console
 from prunus.data.tokens import Tokens
 from prunus.models.folder import ModelFolder
-from prunus.models.load import load_model
 from prunus.runtime import Runtime
 from prunus.steps.correct.config import CorrectConfig
-from prunus.training.loop import loading_device, save_trained, train
+from prunus.training.loop import load_to_train, save_trained, train
 from prunus.training.objectives import CrossEntropy
 
 PARALLEL = True
@@ -43,6 +42,6 @@ def run(config: CorrectConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     """
     config = config.with_defaults(ModelFolder(inputs.model).shape.size())
     torch.manual_seed(config.seed)
-    objective = CrossEntropy(load_model(inputs.model, loading_device(runtime), torch.float32))
+    objective = CrossEntropy(load_to_train(inputs.model, config, runtime))
     metrics = train(objective, Tokens.open(inputs.tokens), config, out, runtime, console, "correct")
-    return {**metrics, "reload_difference": save_trained(objective, inputs.model, out)}
+    return {**metrics, "reload_difference": save_trained(objective, config, inputs.model, out)}

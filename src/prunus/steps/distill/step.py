@@ -19,7 +19,7 @@ from prunus.models.load import device_of, inference_dtype, load_model
 from prunus.runtime import Runtime
 from prunus.steps.distill.config import DistillConfig
 from prunus.steps.distill.objective import make_objective
-from prunus.training.loop import loading_device, save_trained, train
+from prunus.training.loop import load_to_train, loading_device, save_trained, train
 
 PARALLEL = True
 
@@ -73,7 +73,7 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     if config.runs_teacher and inputs.teacher is not None:
         shared = shared_by(inputs.student, inputs.teacher)
     torch.manual_seed(config.seed)
-    model = load_model(inputs.student, device, torch.float32)
+    model = load_to_train(inputs.student, config, runtime)
     teacher = None
     if config.runs_teacher and inputs.teacher is not None:
         teacher = load_model(inputs.teacher, device, inference_dtype(runtime, device_of(runtime))).requires_grad_(False)
@@ -81,7 +81,7 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     targets = None if inputs.targets is None else Targets.open(inputs.targets).items
     stream = Tokens.open(inputs.tokens)
     metrics = train(objective, stream, config, out, runtime, console, "distill", extra=targets)
-    difference = save_trained(objective, inputs.student, out)
+    difference = save_trained(objective, config, inputs.student, out)
     if distributed.rank() == 0:
         copy_lineage(inputs.student, out)
     return {**metrics, "reload_difference": difference}
