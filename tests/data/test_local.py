@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from prunus.data import formats, sources
 from prunus.data.chat import conversations
 from prunus.data.config import ChatSource, Source, SourceRef
+from prunus.data.documents import check_source, documents
 from prunus.data.local import FORMATS, LocalRows
-from prunus.data.sources import Reader, check_source, documents, entries, rows, source_fingerprint
+from prunus.data.sources import Reader, entries, rows, source_fingerprint
 from prunus.errors import DataError
 from tests.fuzz import fuzz
 

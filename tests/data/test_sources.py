@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from prunus.data.config import DataConfig, Source
-from prunus.data.sources import check_source, documents, source_fingerprint, sources_fingerprint
+from prunus.data.documents import check_source, documents
+from prunus.data.sources import source_fingerprint, sources_fingerprint
 from prunus.errors import DataError, PrunusError
 
 TEXTS = ["A plum.", "A cherry,\nand another.", "An almond: ünïcödé"]

@@ -9,7 +9,8 @@ from transformers import AutoTokenizer
 
 from prunus.console import Console
 from prunus.data.config import Source, TokensConfig
-from prunus.data.sources import documents, is_in
+from prunus.data.documents import documents
+from prunus.data.sources import is_in
 from prunus.data.step import Inputs, run
 from prunus.data.stream import Stream
 from prunus.data.tokens import Tokens, schedule

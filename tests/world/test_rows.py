@@ -4,7 +4,8 @@ import pytest
 
 from prunus.config import parse
 from prunus.data.config import Source
-from prunus.data.sources import Reader, check_source, documents, source_fingerprint
+from prunus.data.documents import check_source, documents
+from prunus.data.sources import Reader, source_fingerprint
 from prunus.errors import DataError, RecipeError
 from prunus.world.config import SKILLS, WorldConfig
 from prunus.world.rows import rows

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import arg
 
@@ -13,7 +14,7 @@ from prunus import distributed
 from prunus.config import StepConfig, check_length, parse
 from prunus.console import Console
 from prunus.data.config import Source, TokensConfig
-from prunus.data.sources import check_source
+from prunus.data.documents import check_source
 from prunus.errors import RecipeError
 from prunus.graph.hub import Hub
 from prunus.graph.locks import lock_result
@@ -99,6 +100,8 @@ class Text:
     """Text files (.jsonl, .json, .csv, .parquet, .txt), datasets on the hub, `builtin:python` or `builtin:world`."""
     column: str = "text"
     """Column that holds the text."""
+    rows: Literal["text", "chat"] = "text"
+    """What a row holds: `text`, or a conversation (`chat`), which is rendered by the model's chat template."""
     append_eos: bool = True
     """End each document with the end-of-sequence token."""
 
@@ -106,7 +109,7 @@ class Text:
         """The step that tokenises the text with the tokenizer of `model`."""
         if not self.corpus:
             raise RecipeError("--corpus: empty; give at least one file or dataset")
-        sources = sources_of(self.corpus, self.column, "--corpus")
+        sources = sources_of(self.corpus, self.column, "--corpus", self.rows)
         for source in sources:
             check_source(source, "--corpus")
         config = TokensConfig(append_eos=self.append_eos)
@@ -114,9 +117,9 @@ class Text:
         return tokens_step(config, given, given_tokenizer(model), label, Path(out).parent)
 
 
-def sources_of(paths: tuple[str, ...], column: str, flag: str) -> tuple[Source, ...]:
+def sources_of(paths: tuple[str, ...], column: str, flag: str, rows: str = "text") -> tuple[Source, ...]:
     """The sources that a flag's paths name."""
-    return tuple(parse(Source, {"path": path, "column": column}, flag) for path in paths)
+    return tuple(parse(Source, {"path": path, "column": column, "rows": rows}, flag) for path in paths)
 
 
 def located(path: str, where: str = "MODEL") -> Located:

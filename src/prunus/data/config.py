@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from prunus.config import Config, Location, StepConfig
+from prunus.config import ADDED, Config, Location, StepConfig
 from prunus.world.config import WorldConfig
 
 
@@ -33,15 +33,6 @@ class SourceRef(Config):
         return {"path": raw} if isinstance(raw, str) else raw
 
 
-class Source(SourceRef):
-    """One source of text."""
-
-    column: str = "text"
-    """Column that holds the text."""
-    weight: float | None = Field(default=None, gt=0)
-    """Share of the tokens, relative to the other sources. If no source has a weight, all of every source is read."""
-
-
 class ChatSource(SourceRef):
     """One source of conversations, of preference pairs, or of answers with labels, in the forms of docs/align.md."""
 
@@ -49,6 +40,32 @@ class ChatSource(SourceRef):
     """Column names that differ from the usual ones, such as `{messages: dialog}`."""
     limit: int | None = Field(default=None, ge=1)
     """Read at most this many rows."""
+
+
+class Source(SourceRef):
+    """One source of text, or of conversations as text."""
+
+    column: str = "text"
+    """Column that holds the text."""
+    rows: Annotated[Literal["text", "chat"], ADDED] = "text"
+    """What a row holds: `text`, in a column; or a conversation (`chat`) in one of the forms of docs/align.md, rendered
+    by the chat template. Distillation and correction train on its answers alone, unless `learn_prompts` is set."""
+    columns: Annotated[Mapping[str, str], ADDED] = {}
+    """`rows: chat`: column names that differ from the usual ones, such as `{messages: dialog}`."""
+    weight: float | None = Field(default=None, gt=0)
+    """Share of the tokens, relative to the other sources. If no source has a weight, all of every source is read."""
+
+    @model_validator(mode="after")
+    def _fits_the_rows(self) -> Source:
+        if self.rows == "chat" and self.column != "text":
+            raise ValueError(f"column: {self.column} is for rows: text; with rows: chat, use columns")
+        if self.rows == "text" and self.columns:
+            raise ValueError("columns: for rows: chat; with rows: text, use column")
+        return self
+
+    def as_chat(self) -> ChatSource:
+        """The same source for readers of conversations."""
+        return ChatSource(**{name: getattr(self, name) for name in ("columns", *SourceRef.model_fields)})
 
 
 class DataConfig(Config):
@@ -59,7 +76,8 @@ class DataConfig(Config):
     chat: tuple[ChatSource, ...] = ()
     """Conversations for alignment: the default of every stage that sets no `data`."""
     template: Location | None = None
-    """Chat template (Jinja) that replaces the model's: a file, or `builtin:plain`. Aligned models keep it."""
+    """Chat template (Jinja) that replaces the model's, for `chat` and for sources with `rows: chat`: a file, or
+    `builtin:plain`. Aligned models keep it."""
     held_out: tuple[Source, ...] = ()
     """Text for evaluation. If unset: a part of the corpus, held out by each document's hash."""
     held_out_fraction: float = Field(default=0.02, gt=0, lt=1)
@@ -93,3 +111,5 @@ class TokensConfig(StepConfig):
     """End each document with the end-of-sequence token."""
     max_tokens: int | None = None
     """Stop after this many tokens."""
+    template: Annotated[str | None, ADDED] = None
+    """Chat template for sources of conversations. If unset: the tokenizer's."""

@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 from prunus.data.config import Source, TokensConfig
-from prunus.data.sources import Reader, is_in
+from prunus.data.documents import reader_of
+from prunus.data.sources import is_in
 from prunus.errors import DataError
 
 _CHARACTERS = 4 << 20  # the most per batch; tokenising takes about a hundred bytes of memory per character
@@ -38,7 +39,7 @@ class Mixture:
     ) -> None:
         start = state or {"readers": [None] * len(sources), "drawn": [0] * len(sources), "current": 0}
         readers = zip(sources, start["readers"], strict=True)
-        self.readers = [Reader(source, f"{where} {i}", at) for i, (source, at) in enumerate(readers)]
+        self.readers = [reader_of(source, f"{where} {i}", at) for i, (source, at) in enumerate(readers)]
         self.texts = [filter(keep, reader.documents()) for reader in self.readers]
         self.weights = [source.weight for source in sources]
         self.drawn: list[int] = start["drawn"]
@@ -48,6 +49,11 @@ class Mixture:
     def state(self) -> dict[str, Any]:
         """The position of all readers after the last batch, as JSON values."""
         return {"readers": [reader.state for reader in self.readers], "drawn": self.drawn, "current": self.current}
+
+    @property
+    def source(self) -> Source:
+        """The source of the last batch."""
+        return self.readers[self.current].source
 
     def batch(self, size: int) -> list[str]:
         """The next documents, all from one source; fewer than `size` if they are long, none at the end."""

@@ -1,4 +1,4 @@
-"""Reading text, document by document, from files, from the hub, and from built-in sources."""
+"""Reading rows, and the text in their columns, from files, from the hub, and from built-in sources."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import importlib.util
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from prunus.data.columns import COLUMNS
 from prunus.data.config import Source, SourceRef
 from prunus.data.formats import csv_rows
 from prunus.data.local import FORMATS, LocalRows, local_file
@@ -24,6 +25,7 @@ from prunus.world.rows import rows as world_rows
 
 MAX_TEXT = 16 << 20
 """The most characters of a document; tokenising takes about a hundred bytes of memory per character."""
+_CHAT = "; for conversations, set rows: chat"
 _SAMPLED = 256  # first rows, from which the columns are determined
 BUILTINS = ("builtin:python", WORLD)
 _SKIPPED = {
@@ -37,20 +39,6 @@ _SKIPPED = {
     "__pycache__",
     "encodings",
 }
-
-
-def documents(source: Source, where: str) -> Iterator[str]:
-    """The text of each document of `source`, in order.
-
-    Args:
-        source: The source.
-        where: The source's name in the recipe, such as `data.corpus.0`, for messages.
-
-    Raises:
-        DataError: The source cannot be read, or has no such column.
-        HubError: It cannot be fetched from the hub.
-    """
-    return Reader(source, where).documents()
 
 
 def entries(source: Source, where: str) -> Iterator[Any]:
@@ -92,7 +80,7 @@ class Reader:
         self.source, self.where = source, where
         self.number = 0 if state is None else state["number"]
         with _as_prunus_errors(source, where):
-            self.rows = _open(source, where, source.column)
+            self.rows = _open(source, where, source.column if source.rows == "text" else None)
             if state is not None:
                 self.rows.load_state_dict(state["rows"])
 
@@ -116,25 +104,26 @@ class Reader:
     def entries(self) -> Iterator[Any]:
         """The values in the column, of any type; None if a row after the first lacks it."""
         column = self.source.column
+        for row in self.each_row():
+            if self.number == 1 and column not in row:
+                raise DataError(
+                    f"{self.where}.column: {self.source.path} has no column {column!r}{among(column, row, 'it has')}"
+                    f"{_CHAT if _is_chat(row) else ''}"
+                )
+            yield row.get(column)
+
+    def each_row(self) -> Iterator[dict[str, Any]]:
+        """The rows, which are counted."""
         with _as_prunus_errors(self.source, self.where):
             for row in self.rows:
                 self.number += 1
-                if self.number == 1 and column not in row:
-                    raise DataError(
-                        f"{self.where}.column: {self.source.path} has no column {column!r}"
-                        f"{among(column, row, 'it has')}"
-                    )
-                yield row.get(column)
+                yield row
 
 
-def check_source(source: Source, where: str) -> None:
-    """Read one document, so that a wrong path or column is reported before any work.
-
-    Raises:
-        DataError: The source cannot be read, is empty, or has no such column.
-    """
-    if next(documents(source, where), None) is None:
-        raise DataError(f"{where}: {source.path} holds no text")
+def _is_chat(row: Mapping[str, Any]) -> bool:
+    """Whether a row seems to hold a conversation."""
+    roles = {role for role, names in COLUMNS.items() if any(row.get(name) is not None for name in names)}
+    return "messages" in roles or {"prompt", "completion"} <= roles
 
 
 def source_fingerprint(source: SourceRef, where: str) -> str:

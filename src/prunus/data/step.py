@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from prunus.checkpoints import remove_checkpoints
 from prunus.console import Console
 from prunus.data.config import Source, TokensConfig
+from prunus.data.documents import dialogue_of
+from prunus.data.endings import ends_of
 from prunus.data.mixture import Mixture, no_documents
 from prunus.data.sources import is_in
 from prunus.data.stream import Stream
+from prunus.data.template import Template
 from prunus.data.tokenizing import opening_of, prefix_of, text_ends
 from prunus.data.tokens import IDS
 from prunus.models.folder import ModelFolder
@@ -41,11 +44,13 @@ def run(config: TokensConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
 
     Raises:
         DataError: A source cannot be read, or no document is kept.
+        ModelError: A source holds conversations, and there is no chat template.
     """
     tokenizer = load_tokenizer(inputs.tokenizer)
     ends = text_ends(tokenizer, ModelFolder(inputs.tokenizer).config) if config.append_eos else ()
     opening = opening_of(tokenizer)
     check_ids([*opening, *ends[:1]], tokenizer, inputs.tokenizer)
+    template = cache(lambda: Template(tokenizer, config.template, ends_of(inputs.tokenizer, tokenizer)))
     root = out / "checkpoints"
     keep = partial(is_in, config.part, fraction=config.held_out_fraction)
     with (out / IDS).open("ab") as file, console.progress("tokenise", config.max_tokens, "tokens") as progress:
@@ -54,8 +59,12 @@ def run(config: TokensConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
         saved = time.monotonic()
         while (config.max_tokens is None or stream.tokens < config.max_tokens) and (texts := mixture.batch(_BATCH)):
             before = stream.tokens
-            for text, ids in zip(texts, tokenizer(texts, verbose=False)["input_ids"], strict=True):
-                stream.write(text, ids if not ends or set(ids[-1:]) & set(ends) else [*ids, ends[0]])
+            if mixture.source.rows == "chat":
+                for one in template().render(dialogue_of(text, mixture.source) for text in texts):
+                    stream.write(one.text, one.ids, one.answers)
+            else:
+                for text, ids in zip(texts, tokenizer(texts, verbose=False)["input_ids"], strict=True):
+                    stream.write(text, ids if not ends or set(ids[-1:]) & set(ends) else [*ids, ends[0]])
             mixture.count(stream.tokens - before)
             progress.update(stream.tokens)
             if time.monotonic() - saved >= runtime.checkpoint_minutes * 60:

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from prunus.config import check_length
-from prunus.data.config import TokensConfig
+from prunus.data.config import Source, TokensConfig
+from prunus.data.documents import check_source
 from prunus.data.mixture import check_not_empty
-from prunus.data.preview import Preview
-from prunus.data.sources import check_source
-from prunus.errors import HubError, Mistakes, ModelError
+from prunus.data.preview import Preview, Reader, preview
+from prunus.data.template import read_template
+from prunus.errors import HubError, Mistakes, ModelError, RecipeError
 from prunus.files import read_object
 from prunus.graph.hub import Hub
 from prunus.graph.steps import Given, Step
@@ -49,12 +50,44 @@ def check_files(recipe: Recipe, teacher: Teacher, students: Mapping[str, Student
             check_export(recipe.export, config, folder, shapes)
 
 
-def check_sources(recipe: Recipe, teacher: Teacher, hub: Hub, mistakes: Mistakes) -> None:
-    """Read the first document of every text source and the first prompt; note those that cannot be used."""
+def check_sources(recipe: Recipe, teacher: Teacher, hub: Hub, mistakes: Mistakes) -> list[Preview]:
+    """Read the first document of every text source and the first prompt; note those that cannot be used.
+
+    Returns:
+        Previews of the sources of conversations.
+    """
+    previews: list[Preview] = []
     for part in ("corpus", "held_out"):
         for i, source in enumerate(getattr(recipe.data, part)):
             with mistakes.collect(), hub.tolerate_missing():
                 check_source(source, f"data.{part}.{i}")
+                if source.rows == "chat":
+                    previews += _previewed(source, f"data.{part}.{i}", recipe, teacher)
+    check_generation(recipe, teacher, hub, mistakes)
+    return previews
+
+
+def _previewed(source: Source, where: str, recipe: Recipe, teacher: Teacher) -> list[Preview]:
+    """The preview of a source of conversations; none of a source on the hub.
+
+    Raises:
+        RecipeError: There is no chat template, or the teacher is new and has no tokenizer to render with.
+        DataError: The chat template does not render the first row.
+    """
+    template = read_template(recipe.data.template)
+    if recipe.teacher.create is not None:
+        raise RecipeError(f"{where}.rows: chat: not with teacher.create, whose tokenizer is trained on text; allowed: "
+                          "rows: text, or conversations in data.chat")  # fmt: skip
+    if template is None and not teacher.may_chat:
+        raise RecipeError(f"{where}.rows: chat: the model's tokenizer has no chat template; set data.template: a file, "
+                          "or `builtin:plain`")  # fmt: skip
+    reader = Reader.of(teacher.folder, template) if teacher.folder is not None else None
+    seen = preview(source.as_chat(), where, reader, "answers", judged=False)
+    return [seen] if seen else []
+
+
+def check_generation(recipe: Recipe, teacher: Teacher, hub: Hub, mistakes: Mistakes) -> None:
+    """Note lengths and prompts with which the teacher cannot generate text, if a student trains on such text."""
     if not any(student.distill.reads_teacher for student in recipe.students.values()):
         return
     with mistakes.collect():

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from prunus.data.config import TokensConfig
+from prunus.data.documents import tokens_config
 from prunus.graph.hub import Hub
 from prunus.graph.steps import Given, Step, given_model, given_tokenizer, tokens_step
 from prunus.models.locate import Located
@@ -212,7 +212,7 @@ class Layout:
     def _streams(self, tokenizer: Step | Given, suffix: str) -> tuple[Step, Step]:
         """The token streams of corpus and held-out text. Without `data.held_out`, document hashes split the corpus."""
         data = self.recipe.data
-        joined = TokensConfig(append_eos=data.append_eos)
+        joined = tokens_config(data)
         corpus = self.hub.given_sources(data.corpus, "data.corpus")
         if data.held_out:
             held_out = self.hub.given_sources(data.held_out, "data.held_out")

@@ -78,10 +78,10 @@ def _plan(recipe: Recipe, root: Path, hub: Hub, waiting: Sequence[str] = ()) -> 
     check_lengths(recipe, teacher.context, mistakes)
     students = find_students(recipe, teacher, hub, waiting, mistakes)
     check_files(recipe, teacher, students, mistakes)
-    check_sources(recipe, teacher, hub, mistakes)
+    previews = check_sources(recipe, teacher, hub, mistakes)
     own = Alignment(recipe.teacher.align, recipe.data.chat, recipe.data.template, hub, "teacher.align")
     alignments = [own, *(alignment_of(recipe, name, hub) for name in recipe.students)]
-    previews = check_alignments(alignments, teacher, mistakes)
+    previews += check_alignments(alignments, teacher, mistakes)
     check_evaluation(recipe, teacher, mistakes)
     references: dict[str, Located] = {}
     with mistakes.collect():

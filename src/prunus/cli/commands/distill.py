@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -30,6 +30,8 @@ class Distill(Single):
     """Text files (.jsonl, .json, .csv, .parquet, .txt), datasets on the hub, `builtin:python` or `builtin:world`."""
     column: str = "text"
     """Column that holds the text."""
+    rows: Literal["text", "chat"] = "text"
+    """What a row holds: `text`, or a conversation (`chat`), which is rendered by the student's chat template."""
     append_eos: bool = True
     """End each document with the end-of-sequence token."""
     generated: str | None = None
@@ -64,7 +66,7 @@ class Distill(Single):
     def _stream(self, student: Located, teacher: Located, console: Console) -> Step | Given:
         """The stream to train on: the tokenised text, or the text that the teacher generated."""
         if self.generated is None:
-            text = Text(corpus=self.corpus, column=self.column, append_eos=self.append_eos)
+            text = Text(corpus=self.corpus, column=self.column, rows=self.rows, append_eos=self.append_eos)
             return text.stream(student, "corpus", self.out)
         written = finished(Path(self.generated), "--generated", GenerateConfig.kind)
         record = read_record(Path(self.generated)) or {}

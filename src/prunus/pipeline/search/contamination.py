@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 
 from prunus.data.config import DataConfig, Source, SourceRef
-from prunus.data.sources import documents, is_in
+from prunus.data.documents import documents
+from prunus.data.sources import is_in
 from prunus.errors import RecipeError
 from prunus.fingerprint import digest
 from prunus.graph.hub import Hub

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from prunus import distributed
 from prunus.console import Console
 from prunus.data.config import DataConfig, TokensConfig
+from prunus.data.documents import tokens_config
 from prunus.errors import ArtifactError
 from prunus.files import read_object
 from prunus.gguf.size import FileSizes
@@ -66,11 +67,12 @@ def texts_of(config: ShapeSearch, data: DataConfig, root: Path, hub: Hub) -> Tex
     candidates are recovered on the training text.
     """
     corpus = hub.given_sources(data.corpus, "data.corpus")
-    parted = TokensConfig(append_eos=data.append_eos, held_out_fraction=data.held_out_fraction)
+    joined = tokens_config(data)
+    parted = joined.model_copy(update={"held_out_fraction": data.held_out_fraction})
     if config.text:
         part = "all" if data.held_out else "train"
         text = hub.given_sources(config.text, "search.text")
-        ranking = TokensConfig(append_eos=data.append_eos, max_tokens=2 * config.ranking_tokens), text
+        ranking = joined.model_copy(update={"max_tokens": 2 * config.ranking_tokens}), text
     else:
         part = "recovery"
         # twice as many, since a document of one token has nothing to predict

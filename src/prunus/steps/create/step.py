@@ -12,7 +12,7 @@ from typing import Any
 
 from prunus.console import Console
 from prunus.data.config import Source
-from prunus.data.sources import documents
+from prunus.data.documents import documents
 from prunus.errors import DataError
 from prunus.models.draw import draw_model
 from prunus.runtime import Runtime
