@@ -50,7 +50,7 @@ SMOLLM2 = {
 }  # fmt: skip
 BATCHES = (1, 16, 64)
 SHARDED = {torch.float32: 1e-4, torch.bfloat16: 2e-2}  # the largest relative difference of a loss
-LINES = 6  # of a traceback that are shown
+FRAMES, LINES, WIDTH = 6, 20, 300  # of an error that are shown: calls, and lines of its message
 Row = dict[str, Any]
 
 
@@ -87,9 +87,16 @@ class Bench:
         say(f"| {' | '.join(map(str, cells))} |")
 
     def fail(self, what: str, error: BaseException | None = None) -> None:
-        """Note that something is wrong, with the end of the traceback."""
-        lines = "".join(traceback.format_exception(error)).strip().splitlines()[-LINES:] if error else []
-        self.failed.append("\n".join([what, *lines]))
+        """Note that something is wrong; of an error, its last calls and the beginning of its message."""
+        lines = [what]
+        if error is not None:
+            frames = traceback.extract_tb(error.__traceback__)[-FRAMES:]
+            lines += [f"  {Path(one.filename).name}:{one.lineno}, {one.name}: {one.line}" for one in frames]
+            lines += [
+                f"{type(error).__name__}: "
+                + "\n".join(line[:WIDTH] for line in str(error).strip().splitlines()[:LINES])
+            ]
+        self.failed.append("\n".join(lines))
 
 
 @dataclass(frozen=True)
@@ -224,7 +231,7 @@ def shards(bench: Bench) -> None:
     command += ["--sharded", str(bench.made.root), "--device", str(bench.device), *(["--small"] * bench.options.small)]
     answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
     if answer.returncode:
-        raise RuntimeError("\n".join(answer.stderr.strip().splitlines()[-3 * LINES :]))
+        raise RuntimeError("\n".join(answer.stderr.strip().splitlines()[-LINES:]))
     bench.heading("dtype", "losses", "losses, sharded", "error", "tolerance", "")
     for dtype in sharded_dtypes(bench.device):
         plain = gpu_checks.distillation("adamw", Where(bench.device, dtype, bench.made))
@@ -284,7 +291,7 @@ def generation(bench: Bench) -> None:
 
 
 PARTS = {
-    "checks": Part(check, 180),
+    "checks": Part(check, 120),
     "step": Part(step, 120),
     "shards": Part(shards, 60),
     "generation": Part(generation, 60),

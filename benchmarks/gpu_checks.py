@@ -245,6 +245,7 @@ def evaluation(where: Where) -> Values:
         "tasks": {} if few or where.dtype is torch.bfloat16 else tasks,
     })  # fmt: skip
     metrics = evaluate(config, EvaluateInputs(made.student, made.tokens, made.teacher), out, where.runtime, QUIET)
+    del metrics["nll_increase"]  # a difference near 0, whose relative error says nothing
     return {name: torch.tensor(value) for name, value in metrics.items()}
 
 
@@ -299,7 +300,8 @@ class Check:
 
 
 # In bfloat16, gradients have errors of a few percent (of the states that score reads, 15), and Muon's iteration
-# multiplies them. A near tie changes a token, and then all after it in one of four answers.
+# multiplies them; on a GPU, its products are always in bfloat16. A near tie changes a token of an answer, and then all
+# after it, in one of four answers.
 CHECKS: dict[str, Check] = {
     "losses": Check(losses, 1e-4),
     "compiled": Check(compiled_loss, 1e-4),
@@ -312,7 +314,7 @@ CHECKS: dict[str, Check] = {
     "cut, channels": Check(partial(cut, "minitron"), 1e-3, 0.1),
     "cut, depth": Check(partial(cut, "depth"), 1e-3, 0.1),
     "distill, AdamW": Check(partial(distillation, "adamw"), 1e-3, 0.05),
-    "distill, Muon": Check(partial(distillation, "muon"), 1e-2, 0.05),
+    "distill, Muon": Check(partial(distillation, "muon"), 0.05, 0.05),
     "targets": Check(targets, 1e-3, 0.05),
     "generation": Check(generation, 0.25),
     "continuations": Check(continuations, 1e-4, 0.02),

@@ -6,6 +6,7 @@ this does not show: kernels that CUDA lacks, autocast, memory, and code that run
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -14,6 +15,8 @@ from unittest.mock import patch
 import accelerate
 import torch
 import transformers
+from torch.overrides import _get_current_function_mode_stack as modes
+from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -81,6 +84,8 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     args, kwargs = tree_map(_host, args), tree_map(_host, kwargs)
     if name == "aten::mm" and "dtype" in func._overloadname:  # products in bfloat16 with sums in float32: CUDA's alone
         result = kwargs["out"].copy_(args[0].float() @ args[1].float())
+    elif name == "aten::histc":  # of whole numbers, which the CPU does not count
+        result = func(args[0].float(), *args[1:], **kwargs).to(args[0].dtype)
     else:
         result = func(*args, **kwargs)
     known = {id(tensor.host): tensor for tensor in there}  # operations in place return what they were given
@@ -98,12 +103,18 @@ def _host(value: Any) -> Any:
 @contextmanager
 def pretended() -> Iterator[torch.device]:
     """Within this context there is a CUDA device, which it gives."""
-    memory = {"mem_get_info": (_BYTES, _BYTES), "max_memory_allocated": 1, "current_device": 0}
-    nothing = ("_lazy_init", "synchronize", "reset_peak_memory_stats", "set_device")
+    memory = {
+        "mem_get_info": (_BYTES, _BYTES),
+        "max_memory_allocated": 1,
+        "current_device": 0,
+        "get_device_capability": (9, 0),
+    }
+    nothing = ("_lazy_init", "synchronize", "reset_peak_memory_stats", "empty_cache", "set_device")
     model = transformers.PreTrainedModel
     with ExitStack() as stack:
         for name, value in {**memory, **dict.fromkeys(nothing), "is_bf16_supported": True}.items():
             stack.enter_context(patch.object(torch.cuda, name, _always(value)))
+        stack.enter_context(patch.object(torch.cuda, "Event", _Event))
         for name in ("tensor", "as_tensor"):  # these make tensors past every mode
             stack.enter_context(patch.object(torch, name, _moved(getattr(torch, name))))
         stack.enter_context(patch.object(model, "save_pretrained", _saved(model.save_pretrained)))
@@ -116,6 +127,20 @@ def pretended() -> Iterator[torch.device]:
         yield DEVICE
 
 
+class _Event:
+    """A moment on the device."""
+
+    def __init__(self, **_: Any) -> None:
+        self.seconds = 0.0
+
+    def record(self) -> None:
+        self.seconds = time.perf_counter()
+
+    def elapsed_time(self, later: _Event) -> float:
+        """In milliseconds."""
+        return 1000 * (later.seconds - self.seconds)
+
+
 def _always(value: Any) -> Callable[..., Any]:
     return lambda *_, **__: value
 
@@ -124,8 +149,11 @@ def _moved(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """A function that makes tensors on the CPU and moves them to `device`."""
 
     def made(*args: Any, device: Any = None, **kwargs: Any) -> torch.Tensor:
-        tensor = make(*args, **kwargs)
-        return tensor if device is None else tensor.to(device)
+        device = device or next((mode.device for mode in modes() if isinstance(mode, DeviceContext)), None)
+        if device is None or torch.device(device).type != "cuda":
+            return make(*args, device=device, **kwargs)
+        tensor = make(*args, **kwargs) if isinstance(args[0], torch.Tensor) else make(*args, device="cpu", **kwargs)
+        return tensor.to(device)
 
     return made
 
