@@ -92,10 +92,8 @@ class Bench:
         if error is not None:
             frames = traceback.extract_tb(error.__traceback__)[-FRAMES:]
             lines += [f"  {Path(one.filename).name}:{one.lineno}, {one.name}: {one.line}" for one in frames]
-            lines += [
-                f"{type(error).__name__}: "
-                + "\n".join(line[:WIDTH] for line in str(error).strip().splitlines()[:LINES])
-            ]
+            message = [line[:WIDTH] for line in str(error).strip().splitlines()[:LINES]]
+            lines.append(f"{type(error).__name__}: " + "\n".join(message))
         self.failed.append("\n".join(lines))
 
 
@@ -113,7 +111,7 @@ def say(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu", help="cpu, or cuda:N")
     parser.add_argument("--small", action="store_true", help="tiny models, and no limit of time")
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=[*PARTS])
@@ -133,6 +131,8 @@ def main() -> None:
         return
     if device.type == "cpu":
         torch.set_num_threads(1)
+    else:
+        torch.cuda.set_device(device)
     say(f"{hardware()}; {', '.join(f'{name} {one}' for name, one in versions().items())}, CUDA {torch.version.cuda}")
     facts = {"hardware": hardware(), "versions": versions(), "cuda": torch.version.cuda, "device": str(device)}
     facts |= {"seed": 0, "small": options.small, "minutes": options.minutes, "peak_tflops": options.peak, "parts": {}}
@@ -198,6 +198,8 @@ def report(bench: Bench, name: str, dtype: torch.dtype, found: Mapping[str, floa
 def step(bench: Bench) -> None:
     """A step of distillation by its number of layers, and with Muon at the smallest."""
     options = bench.options
+    if not (options.small or bench.cuda):
+        raise RuntimeError("models of 8B and 4B need a GPU; on a CPU, use --small")
     size = Size.small() if options.small else Size.full(tuple(options.layers), options.tokens)
     say(f"\n{size.tokens} tokens in a sequence. Times in ms.")
     peak = ("of peak",) if options.peak else ()
