@@ -5,10 +5,11 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from prunus.config import parse
 from prunus.models.shape import Shape
@@ -18,6 +19,7 @@ from prunus.pipeline.recipe import Recipe
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 NAMES = sorted(file.stem for file in FOLDER.glob("*.py"))
+COMMANDS = [name for name in NAMES if "def main()" in (FOLDER / f"{name}.py").read_text()]
 TINY = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
 Load = Callable[[str], ModuleType]
 
@@ -42,7 +44,7 @@ def call(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: object
     module.main()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help(name: str, load: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="^0$"):
         call(load(name), monkeypatch, "--help")
@@ -146,3 +148,44 @@ def test_speed_has_a_shape_at_any_scale(load: Load) -> None:
     speed = load("speed")
     for scale in (1, 4, 16, 64):
         assert Shape.from_config(speed.settings(scale), speed.LLAMA, "speed").num_key_value_heads >= 1
+
+
+@pytest.mark.processes
+def test_gpu(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """All parts, on the CPU; then a part that fails and one without time, which are reported."""
+    gpu = load("gpu")
+    with pytest.raises(SystemExit, match="^0$"):
+        call(gpu, monkeypatch, "--small", "--device", "cpu", "--json", tmp_path / "f.json")
+    parts = json.loads((tmp_path / "f.json").read_text())["parts"]
+    assert set(parts) == set(gpu.PARTS)
+    assert {row["check"] for row in parts["checks"]["rows"]} == set(gpu.CHECKS)
+    assert [row["layers"] for row in parts["step"]["rows"] if "seconds" in row] == [1, 2, 1]
+    assert parts["shards"]["rows"][0]["error"] <= 1e-4
+    assert [row["batch"] for row in parts["generation"]["rows"]] == list(gpu.BATCHES)
+    assert "Nothing failed." in capsys.readouterr().out
+
+
+def test_gpu_reports_what_fails(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu = load("gpu")
+
+    def broken(_: Any) -> Any:
+        raise ValueError("of no use")
+
+    wrong = gpu.gpu_checks.Check(lambda where: {"value": torch.ones(2) * (1 + where.made.calls.pop())}, 1e-3)
+    made = SimpleNamespace(calls=[1, 0])
+    monkeypatch.setattr(gpu, "make", lambda *_: made)
+    monkeypatch.setattr(gpu, "CHECKS", {"broken": gpu.gpu_checks.Check(broken, 1e-3), "wrong": wrong})
+    monkeypatch.setitem(gpu.PARTS, "step", gpu.Part(broken, 0))
+    monkeypatch.setitem(gpu.PARTS, "generation", gpu.Part(broken, 600))
+    words = ["--parts", "checks", "step", "generation", "--device", "cpu", "--json", tmp_path / "f.json"]
+    with pytest.raises(SystemExit, match="^1$"):
+        call(gpu, monkeypatch, *words)
+    parts = json.loads((tmp_path / "f.json").read_text())["parts"]
+    assert [text.splitlines()[0] for text in parts["checks"]["failed"]] == [
+        "broken", "wrong in float32: the error of value is 1, above 0.001"
+    ]  # fmt: skip
+    assert "ValueError: of no use" in parts["step"]["failed"][0]
+    assert parts["generation"] == {"skipped": True}
+    assert "Failed: checks, step" in capsys.readouterr().out

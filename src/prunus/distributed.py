@@ -1,4 +1,4 @@
-"""Communication among the processes that `torchrun` starts. With a single process, all of it does nothing."""
+"""Communication among the processes that `torchrun` starts. With a single process, it does nothing but join a group."""
 
 from __future__ import annotations
 
@@ -28,9 +28,14 @@ def count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def is_group() -> bool:
+    """Whether this process has a process group: with others, or alone under `torchrun --nproc-per-node 1`."""
+    return count() > 1 or ("TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ)
+
+
 def shards_weights(option: bool) -> bool:
     """Whether weights are sharded across processes, because of `runtime.shard` or of `accelerate launch`."""
-    return count() > 1 and (option or _launched_with_fsdp())
+    return is_group() and (option or _launched_with_fsdp())
 
 
 @cache
@@ -44,7 +49,7 @@ def _launched_with_fsdp() -> bool:
 
 def join() -> None:
     """Initialise the process group, once; on CUDA each process uses the device of its local rank."""
-    if count() == 1:
+    if not is_group():
         return
     import torch
     import torch.distributed as dist

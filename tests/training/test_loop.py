@@ -6,12 +6,28 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import TrainingArguments
 
 from prunus.cli.main import main
 from prunus.runtime import Runtime
 from prunus.training.config import TrainingConfig
-from prunus.training.loop import micro_batch_size
+from prunus.training.loop import micro_batch_size, use_one_device
 from prunus.training.objectives import CrossEntropy
+
+
+def test_the_trainer_uses_the_named_device_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With several GPUs, it would otherwise take the first, and replicate the model to all."""
+    current = [0]
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: current.append(device.index))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    arguments._n_gpu = 4
+    use_one_device(arguments, torch.device("cpu"))
+    assert arguments.n_gpu == 4
+    use_one_device(arguments, torch.device("cuda:1"))
+    assert (arguments.n_gpu, arguments.device, current[-1]) == (1, torch.device("cuda:1"), 1)
+    use_one_device(arguments, torch.device("cuda"))
+    assert arguments.device == torch.device("cuda:1")
 
 
 class Broken(CrossEntropy):

@@ -338,7 +338,7 @@ def _arguments(
     engine: dict[str, Any] | None,
 ) -> TrainingArguments:
     device, size = device_of(runtime), micro_batch_size(config, runtime)
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=items.steps,
         per_device_train_batch_size=size,
@@ -368,3 +368,17 @@ def _arguments(
         disable_tqdm=True,
         remove_unused_columns=False,
     )
+    use_one_device(arguments, device)
+    return arguments
+
+
+def use_one_device(arguments: TrainingArguments, device: torch.device) -> None:
+    """Make the Trainer use this process's device alone.
+
+    In a single process, transformers takes `cuda:0`, and replicates the model to all further CUDA devices.
+    """
+    if device.type == "cuda" and distributed.count() == 1:
+        if device.index is not None:
+            torch.cuda.set_device(device)  # accelerate moves batches to the current device
+        arguments._n_gpu = 1
+        arguments.__dict__["_setup_devices"] = torch.device("cuda", torch.cuda.current_device())  # `arguments.device`

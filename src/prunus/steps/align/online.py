@@ -26,6 +26,7 @@ from prunus.inference.prompts import rendered
 from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
 from prunus.runtime import Runtime
 from prunus.steps.align.config import AlignConfig
+from prunus.training.loop import use_one_device
 from prunus.training.packed import count_steps
 from prunus.training.record import Recorder, last_checkpoint, train_on
 from prunus.verify.reward import reward
@@ -134,7 +135,7 @@ def _trainer(config: AlignConfig, steps: int, folder: Path, runtime: Runtime) ->
     device = device_of(runtime)
     share = config.batch_size * config.write.answers // distributed.count()
     micro_batch = max(n for n in range(1, runtime.device_batch_size + 1) if share % n == 0)
-    return kind, arguments(
+    options = arguments(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=micro_batch,
@@ -163,3 +164,5 @@ def _trainer(config: AlignConfig, steps: int, folder: Path, runtime: Runtime) ->
         report_to=[tracker for tracker in runtime.trackers if tracker != "tensorboard"] or "none",
         disable_tqdm=True,
     )
+    use_one_device(options, device)
+    return kind, options

@@ -54,7 +54,7 @@ def reference_of(objective: Preference, items: Answers, out: Path, runtime: Runt
                 with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=low):
                     result = objective(**{name: values.to(device) for name, values in inputs.items()})
                 if done * size < len(order):
-                    log_probs[batch] = result.double().cpu()
+                    log_probs[batch] = result.cpu().double()
             progress.update(min((done + 1) * size, len(order)))
     reshard(objective)
     distributed.all_reduce([log_probs])

@@ -82,12 +82,12 @@ class Resident:
 @torch.no_grad()
 def _time(model: PreTrainedModel, config: EfficiencyConfig) -> tuple[float, float, float]:
     """Seconds to process the prompt, seconds to generate after it (greedy), and peak bytes allocated by CUDA."""
-    cuda = model.device.type == "cuda"
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
+    device = model.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, int(model.config.vocab_size), (1, config.prompt_tokens), generator=generator)
-    ids = ids.to(model.device)
+    ids = ids.to(device)
     output: Any = None
 
     def read() -> None:
@@ -100,15 +100,19 @@ def _time(model: PreTrainedModel, config: EfficiencyConfig) -> tuple[float, floa
             following = output.logits[:, -1:].argmax(dim=-1)
             output = model(input_ids=following, past_key_values=output.past_key_values, use_cache=True)
 
-    prefill, decode = _seconds(read, cuda), _seconds(write, cuda)
-    return prefill, decode, float(torch.cuda.max_memory_allocated()) if cuda else 0.0
+    prefill, decode = _seconds(read, device), _seconds(write, device)
+    return prefill, decode, float(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else 0.0
 
 
-def _seconds(work: Callable[[], None], cuda: bool) -> float:
-    if cuda:
-        torch.cuda.synchronize()
+def _seconds(work: Callable[[], None], device: torch.device) -> float:
+    _wait(device)
     start = time.perf_counter()
     work()
-    if cuda:
-        torch.cuda.synchronize()
+    _wait(device)
     return time.perf_counter() - start
+
+
+def _wait(device: torch.device) -> None:
+    """Wait until CUDA has finished what was launched."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

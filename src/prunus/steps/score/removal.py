@@ -47,7 +47,8 @@ def lm_loss(model: PreTrainedModel, batches: list[torch.Tensor]) -> torch.Tensor
     """
     total = torch.zeros(2, dtype=torch.float64, device=model.device)
     for ids in batches:
-        total += torch.stack([cross_entropy(model, ids).double() * len(ids), torch.tensor(float(len(ids))).double()])
+        total[0] += cross_entropy(model, ids).double() * len(ids)
+        total[1] += len(ids)
     return total
 
 

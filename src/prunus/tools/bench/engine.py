@@ -50,13 +50,13 @@ class Timed:
         """Peak GPU memory in bytes; 0 without a GPU."""
         import torch
 
-        return int(torch.cuda.max_memory_allocated()) if self.device.type == "cuda" else 0
+        return int(torch.cuda.max_memory_allocated(self.device)) if self.device.type == "cuda" else 0
 
     def _now(self) -> float:
         import torch
 
         if self.device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
 
