@@ -12,7 +12,7 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel
 
-from prunus.config import classes_in
+from prunus.mistakes import classes_in
 from prunus.pipeline.recipe import Recipe
 
 FOLDER = "reference/options"

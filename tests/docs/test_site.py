@@ -10,7 +10,7 @@ from docs.site import api, build, commands, notebook, options, outside
 
 import prunus
 from prunus.cli.main import COMMANDS
-from prunus.config import classes_in
+from prunus.mistakes import classes_in
 from prunus.pipeline.recipe import Recipe
 
 
