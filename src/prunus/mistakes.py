@@ -68,6 +68,8 @@ def _follows(item: Any, items: Sequence[Any]) -> bool:
 def _parts(cls: Any, item: Any, spell: Callable[[list[str]], str]) -> tuple[str, str, str]:
     """The name of the option in an error, what is wrong, and the value in brackets."""
     path = [str(part) for part in item["loc"] if not _BRANCH.match(str(part))]
+    if path and path[-1] in _SCALARS and item["type"].startswith(path[-1]):
+        path.pop()  # the branch of a union
     name = spell(path) or "(top level)"
     value = item["input"]
     if item["type"] == "extra_forbidden":
@@ -118,6 +120,7 @@ def _cut(text: str) -> str:
 _SHOWN = 200  # the most characters of a value in a message
 _QUOTED = re.compile(r"'([^']*)'")  # a choice in pydantic's list of those expected
 _NAMED = re.compile(r"([a-z]\w*)(\.\w+)*: ")  # an option's name before a message about it
+_SCALARS = ("bool", "int", "float", "str")
 _BRANCH = re.compile(r"(literal|tuple|list)\[")  # pydantic's name for a branch of a union: not a key of the input
 _WORDS = {
     "tuple_type": "expected a list",
