@@ -196,7 +196,7 @@ def test_inspect_needs_no_weights(teacher: Path, tmp_path: Path) -> None:
     assert "non embedding parameters" in prunus("inspect", tmp_path).stdout
 
 
-def test_each_step_by_itself(teacher: Path, corpus: Path, held_out: Path, tmp_path: Path, capsys) -> None:
+def test_each_step_runs_as_a_command(teacher: Path, corpus: Path, held_out: Path, tmp_path: Path, capsys) -> None:
     def do(*arguments: str | Path) -> None:
         assert main([str(argument) for argument in arguments]) == 0, capsys.readouterr()
 
@@ -264,7 +264,7 @@ def test_a_teacher_that_transformers_refuses_is_reported(
     assert "tokenizer.json: the file is empty" in result.stderr
 
 
-def test_a_vocabulary_can_be_cut_by_itself(corpus: Path, tmp_path: Path, capsys) -> None:
+def test_a_vocabulary_can_be_cut_alone(corpus: Path, tmp_path: Path, capsys) -> None:
     teacher = make_model(tmp_path / "teacher", vocab_size=310)
     arguments = [
         "prune",

@@ -79,7 +79,7 @@ def test_a_commands_word_becomes_the_options_that_it_stands_for() -> None:
         expand_shorthands(DistillConfig, ["--states", "some"])
 
 
-def test_a_commands_own_flag_is_no_section() -> None:
+def test_a_flag_of_a_command_is_no_section() -> None:
     given = ["--method", "sft", "--data", "a.jsonl", "b.jsonl", "--guide", "x"]
     assert shorthands(AlignConfig, {}, given, {"data"}) == ({"guide": "x"}, given[:-2])
 

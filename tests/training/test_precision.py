@@ -15,7 +15,7 @@ from tests.tiny import load, make_model
 
 
 @pytest.mark.parametrize(("factor", "chosen"), [(2.0, torch.bfloat16), (1.05, torch.float32), (0.5, torch.float32)])
-def test_a_probe_takes_what_is_faster_and_leaves_no_trace(
+def test_a_probe_chooses_the_faster_type_and_changes_no_state(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, factor: float, chosen: torch.dtype
 ) -> None:
     objective = CrossEntropy(load(make_model(tmp_path / "model")))

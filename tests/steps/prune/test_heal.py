@@ -62,7 +62,7 @@ def error(student: Path, teacher: Path) -> float:
 
 
 @pytest.mark.parametrize("model_type", DENSE)
-def test_what_lost_nothing_is_left_as_it_is(tmp_path: Path, tokens: Path, model_type: str) -> None:
+def test_dropping_dead_neurons_changes_no_logit(tmp_path: Path, tokens: Path, model_type: str) -> None:
     folder = make_teacher(tmp_path / "teacher", model_type)
     kill(folder, {"mlp": [[0, 5, 9, 23]] * 4})
     out = healed(folder, tokens, tmp_path / "out", {"norms": True, "refit": "all"}, intermediate_size=20)
@@ -90,7 +90,7 @@ def test_a_healed_width_cut_is_nearer_to_its_teacher(
 
 
 @pytest.mark.parametrize("options", [{"hidden_size": 24, "intermediate_size": 16}, {"drop_layers": [1, 2]}])
-def test_a_refit_that_helps_is_kept_by_itself(tmp_path: Path, tokens: Path, options: dict[str, Any]) -> None:
+def test_auto_keeps_a_refit_that_helps(tmp_path: Path, tokens: Path, options: dict[str, Any]) -> None:
     folder = make_teacher(tmp_path / "teacher", "llama")
     variants = {
         "plain": {},
@@ -106,7 +106,7 @@ def test_a_refit_that_helps_is_kept_by_itself(tmp_path: Path, tokens: Path, opti
 
 
 @pytest.mark.parametrize("options", [{"hidden_size": 24, "intermediate_size": 16}, {"drop_layers": [1, 2]}])
-def test_what_is_kept_of_the_teacher_changes_nothing(
+def test_the_size_of_the_activation_cache_changes_no_weight(
     tmp_path: Path, tokens: Path, monkeypatch, options: dict[str, Any]
 ) -> None:
     folder = make_teacher(tmp_path / "teacher", "llama")
@@ -118,7 +118,7 @@ def test_what_is_kept_of_the_teacher_changes_nothing(
     assert weights[0] == weights[1] == weights[2]
 
 
-def test_a_refit_that_does_harm_leaves_no_trace(tmp_path: Path, tokens: Path) -> None:
+def test_a_refit_that_does_harm_is_undone(tmp_path: Path, tokens: Path) -> None:
     """Fitted on 48 tokens and nothing else."""
     folder = make_teacher(tmp_path / "teacher", "llama")
     students = {
@@ -223,7 +223,7 @@ def test_a_teacher_in_bfloat16_heals_too(tmp_path: Path, tokens: Path) -> None:
 
 
 @torch.no_grad()
-def test_the_block_that_goes_is_the_one_that_a_refit_makes_up_for(tmp_path: Path, tokens: Path) -> None:
+def test_the_dropped_block_is_the_one_that_a_refit_replaces_best(tmp_path: Path, tokens: Path) -> None:
     """Compared with a slow reference: each block is cut and healed separately, and the students' KL compared."""
     teacher = make_teacher(tmp_path / "teacher", "llama")
     calibration = {"samples": 32, "sequence_length": 24}
