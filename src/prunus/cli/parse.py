@@ -43,8 +43,12 @@ def parse_command(
     try:
         with registry, redirect_stderr(report):
             return tyro.cli(command, prog=usage, args=arguments, **options)
-    except ValidationError as error:
-        message = explain(command, error, usage)
+    except (ValidationError, IndexError) as error:
+        # tyro 1.0.0 takes `args[0]` of a ValidationError, which has none
+        cause = error if isinstance(error, ValidationError) else error.__context__
+        if not isinstance(cause, ValidationError):
+            raise
+        message = explain(command, cause, usage)
     except SystemExit as end:
         if not end.code:
             raise
