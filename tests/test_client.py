@@ -121,7 +121,7 @@ def test_a_redirect_within_the_server_keeps_request_and_key(tmp_path: Path) -> N
         assert all(f"Bearer {KEY}".encode() in head for head in bad.requests)
 
 
-def test_missing_grades_are_requested_until_they_are_there(tmp_path: Path) -> None:
+def test_missing_grades_are_requested_again(tmp_path: Path) -> None:
     """A judge that refuses every other request: never three in a row."""
     wanted = {i: ("s", f"question {i}") for i in range(5)}
     with misbehaving("half") as bad:

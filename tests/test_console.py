@@ -23,7 +23,7 @@ def test_nothing_steers_the_terminal(how: str) -> None:
         assert character not in shown
 
 
-def test_what_people_write_stays() -> None:
+def test_printable_text_is_unchanged() -> None:
     text = "Ünïcode, עברית, 한국어, a\ttab\nand a line"
     assert printable(text) == text
 

@@ -42,7 +42,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_modules_that_are_named_are_there(page: Path) -> None:
+def test_named_modules_exist(page: Path) -> None:
     named = set(MODULE.findall(prose(page))) - MADE_UP
     assert not {name for name in named if not any((ROOT / base / name).is_file() for base in ("", "src", "src/prunus"))}
 

@@ -98,7 +98,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
 
 
-def test_what_json_cannot_say_is_not_written(tmp_path: Path) -> None:
+def test_values_that_json_cannot_hold_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         replace_json(tmp_path / "a.json", {"loss": float("nan")})
     replace_text(tmp_path / "a.txt", "ü\u2028")

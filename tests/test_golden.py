@@ -14,6 +14,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pydantic
+
 from prunus.cli.main import COMMANDS, main
 from prunus.pipeline.plan import make_plan
 from prunus.pipeline.recipe import Recipe, load_recipe
@@ -54,8 +56,19 @@ def names() -> dict[str, list[str]]:
     return found
 
 
+def schema(node: Any) -> Any:
+    """A schema without what pydantic's versions write differently for the same options."""
+    if isinstance(node, list):
+        return [schema(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    left_out = {"enum"} if "const" in node else set()  # before 2.10 both
+    left_out |= {"propertyNames"} if pydantic.VERSION.startswith("2.9.") else set()  # from 2.10 on
+    return {key: schema(part) for key, part in node.items() if key not in left_out}
+
+
 def test_the_options_are_those_that_are_published() -> None:
-    assert json.loads(SCHEMA.read_text()) == options()
+    assert schema(json.loads(SCHEMA.read_text())) == schema(options())
 
 
 def test_commands_have_the_flags_that_they_had() -> None:

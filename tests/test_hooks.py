@@ -29,7 +29,7 @@ def overridden() -> list[str]:
     return [name for name in names if SHARDS or name != "_defer_fsdp_gradient_reduction"]
 
 
-def test_what_is_overridden_of_the_trainer_is_there_to_be_overridden() -> None:
+def test_every_overridden_method_exists_in_transformers_trainer() -> None:
     assert overridden()
     for name in overridden():
         assert callable(getattr(transformers.Trainer, name, None)), f"transformers' Trainer has no {name} any more"
@@ -42,7 +42,7 @@ def test_the_trainer_still_calls_what_is_overridden() -> None:
 
 
 @pytest.mark.parametrize(("module", "name"), CALLED)
-def test_what_is_called_is_there(module: str, name: str) -> None:
+def test_called_functions_of_libraries_exist(module: str, name: str) -> None:
     assert hasattr(importlib.import_module(module), name)
 
 
@@ -55,7 +55,7 @@ def test_a_module_names_the_buffers_that_are_not_saved() -> None:
 
 
 @pytest.mark.skipif(not SHARDS, reason="this transformers' Trainer trains nothing that is sharded already")
-def test_the_trainer_leaves_a_shared_out_model_alone() -> None:
+def test_the_trainer_does_not_move_a_sharded_model() -> None:
     """What training.loop sets on an objective whose weights are shared out, so that they are not wrapped once more."""
     assert "is_distributed_loading_by_transformers" in inspect.getsource(transformers.trainer)
 

@@ -112,7 +112,9 @@ def test_the_sequence_is_named(stream: Path, tmp_path: Path) -> None:
         check_sums(sums, [8, 9], ids, model, None)
 
 
-def test_the_teacher_is_blamed_for_what_it_gives(stream: Path, teacher: Path, tmp_path: Path) -> None:
+def test_the_model_with_nan_weights_is_named_also_if_it_is_the_teacher(
+    stream: Path, teacher: Path, tmp_path: Path
+) -> None:
     worse = broken(tmp_path / "model", model__norm__weight=np.nan)
     config = EvaluateConfig(sequence_length=24)
     for model, beside in ((teacher, worse), (worse, teacher)):

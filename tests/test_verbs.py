@@ -82,7 +82,7 @@ def test_models_to_merge_are_given_one_after_the_other(teacher: Path, tmp_path: 
     assert record(merged)["config"]["method"] == "linear"
 
 
-def test_every_verb_is_documented_and_none_other_is_there() -> None:
+def test_exactly_the_verbs_are_documented() -> None:
     page = Path("docs/start.md").read_text()
     for name in re.findall(r"prunus\.(\w+)\(", page):
         assert callable(getattr(prunus, name))

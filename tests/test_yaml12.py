@@ -162,7 +162,7 @@ VALUES = st.recursive(
 
 @fuzz(100)
 @given(VALUES)
-def test_what_is_written_is_read_as_it_was(value: Any) -> None:
+def test_written_values_are_read_back_unchanged(value: Any) -> None:
     assert read(dump_yaml(value)) == value
 
 

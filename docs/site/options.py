@@ -12,7 +12,7 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel
 
-from prunus.config import classes_in
+from prunus.mistakes import classes_in
 from prunus.pipeline.recipe import Recipe
 
 FOLDER = "reference/options"
@@ -149,7 +149,8 @@ def kind(schema: Mapping[str, Any], known: Mapping[str, Section], page: str, sev
         case "object":
             words = f"mapping of names to {kind(inner, known, page, several=True)}"
         case plain:
-            limits = (f"{sign} {schema[key]:_}" for key, sign in _LIMITS.items() if abs(schema.get(key, _MOST)) < _MOST)
+            shown = {sign: schema[key] for key, sign in _LIMITS.items() if abs(schema.get(key, _MOST)) < _MOST}
+            limits = (f"{sign} {int(limit) if limit == int(limit) else limit:_}" for sign, limit in shown.items())
             words = f"{_TYPES[plain]}{'s' if several else ''} {', '.join(limits)}".strip()
     return words
 

@@ -1,10 +1,9 @@
-"""The base of every configuration class, and the messages about invalid values."""
+"""The base of every configuration class, and how one is made from plain data."""
 
 from __future__ import annotations
 
-import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 from urllib.parse import urlsplit
@@ -13,8 +12,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.fields import FieldInfo
 
 from prunus.environment import as_written
-from prunus.errors import RecipeError, among, nearest
+from prunus.errors import RecipeError
 from prunus.keys import hide
+from prunus.mistakes import explain, mistakes, refuse
 
 C = TypeVar("C", bound=BaseModel)
 
@@ -209,81 +209,20 @@ def parse(cls: type[C], raw: Any, where: str) -> C:
         raise RecipeError(explain(cls, error, where)) from None
 
 
-def explain(cls: Any, error: ValidationError, where: str) -> str:
-    """Pydantic's errors, one line each: the dotted name, the value and what is allowed."""
-    items = error.errors(include_url=False)
-    lines = [_line(cls, item) for item in items if not _follows(item, items)]
-    return f"{where} cannot be used:\n" + "\n".join(f"  {line}" for line in lines)
+def parse_named(cls: type[C], raw: Any, spell: Callable[[list[str]], str], where: str) -> C:
+    """Build a `cls` as `parse` does, from input with other names for its options.
 
+    Args:
+        cls: The config class.
+        raw: Plain data.
+        spell: The name of an option in the input, given the keys on the way to it.
+        where: The source of the mistakes, for a message with several.
 
-def _follows(item: Any, items: Sequence[Any]) -> bool:
-    """Whether an error only repeats another: an inherited one, or a list that is empty because its entries are bad."""
-    loc, kind = item["loc"], item["type"]
-    for other in items:
-        inherited = len(other["loc"]) < len(loc) and loc[-len(other["loc"]) :] == other["loc"] and kind == other["type"]
-        emptied = kind == "too_short" and len(other["loc"]) > len(loc) and other["loc"][: len(loc)] == loc
-        if inherited or emptied:
-            return True
-    return False
-
-
-def _line(cls: Any, item: Any) -> str:
-    path = [str(part) for part in item["loc"] if not _BRANCH.match(str(part))]
-    name = ".".join(path) or "(top level)"
-    value = item["input"]
-    if item["type"] == "extra_forbidden":
-        keys = _fields_at(cls, path[:-1])
-        help_flag = " ".join(["--help", *filter(None, [".".join(path[:-1])])])
-        return f"{name}: unknown key{among(path[-1], keys, 'allowed here', f'`{help_flag}`')}"
-    if item["type"] == "missing":
-        return f"{name}: missing; it has no default"
-    text = _WORDS.get(item["type"], item["msg"].removeprefix("Value error, "))
-    if isinstance(value, (dict, list, BaseModel)):
-        return f"{name}: {text}"
-    hint = _hint(item, value)
-    shown = hide(as_written(value)) if isinstance(value, str) else value
-    return f"{name}: {text}{hint} (found {_cut(repr(shown))})"
-
-
-def _hint(item: Any, value: Any) -> str:
-    """What would make a value allowed: quotes, or another spelling."""
-    if item["type"] == "string_type" and isinstance(value, (int, float)):
-        return "; put it in quotes"
-    if item["type"] == "literal_error" and isinstance(value, str):
-        return nearest(value, _QUOTED.findall(item["ctx"]["expected"]))
-    return ""
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-_SHOWN = 200  # the most characters of a value in a message
-_QUOTED = re.compile(r"'([^']*)'")  # a choice in pydantic's list of those expected
-_BRANCH = re.compile(r"(literal|tuple|list)\[")  # pydantic's name for a branch of a union: not a key of the input
-_WORDS = {
-    "tuple_type": "expected a list",
-    "dict_type": "expected a mapping",
-    "model_type": "expected a mapping of options",
-    "string_type": "expected text",
-    "int_parsing": "expected a whole number, such as 1_000_000",
-    "int_from_float": "expected a whole number, such as 1_000_000",
-    "too_short": "expected at least 1",
-}
-
-
-def _fields_at(cls: Any, path: list[str]) -> list[str]:
-    """The keys accepted by the config class at `path` below `cls`."""
-    for part in path:
-        fields = getattr(cls, "model_fields", {})
-        annotation = fields[part].annotation if part in fields else cls
-        cls = next(iter(classes_in(annotation)), None)
-    return list(getattr(cls, "model_fields", {}))
-
-
-def classes_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The config classes in a field's annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from classes_in(argument)
+    Raises:
+        RecipeError: The message lists every mistake; a single one is the whole message.
+    """
+    try:
+        return cls.model_validate(raw)
+    except ValidationError as error:
+        refuse(mistakes(cls, error, spell), where)
+        raise

@@ -109,10 +109,10 @@ def test_a_word_stands_for_a_section_on_the_command_line(recipe: Path) -> None:
         (["inspect", "./nowhere"], "there is no folder ./nowhere"),
         (["report", "."], "it has no run.json"),
         (["prune", ".", "--out", "x"], "there is no config.json"),
-        (["score"], "required"),
+        (["score"], "--out: missing; it has no default"),
         (
             ["score", "m", "--corpus", "c", "--out", "o", "--samples", "-1"],
-            "samples: Input should be greater than or equal",
+            "error: --samples: expected at least 0 (found -1)",
         ),
         (["score", "m", "--corpus", "--out", "o"], "there is no folder m"),
         (["inspect", ".", "--context", "-1"], "--context: -1"),
@@ -130,11 +130,14 @@ def test_bad_input_is_one_message_and_exit_code_2(arguments: list[str], message:
     ("flags", "message"),
     [
         (["--students.width.prune.hidden-size", "20"], "students.width.prune.hidden_size: 20 is not a multiple"),
-        (["--students.width.prune.hidden-size", "many"], "many"),
+        (
+            ["--students.width.prune.hidden-size", "many"],
+            "error: --students.width.prune.hidden-size: expected a whole number, such as 1_000_000 (found 'many')",
+        ),
         (["--students.widht.prune.hidden-size", "16"], "students.width.prune.hidden-size"),
-        (["--distill.tokens", "3"], "3 are less than one step"),
+        (["--distill.tokens", "3"], "error: --distill.tokens: 3 are less than one step"),
         (["--runtime.device", "cuda:7"], "runtime.device"),
-        (["--seed", "-1"], "seed: Input should be greater than or equal to 0"),
+        (["--seed", "-1"], "error: --seed: expected at least 0 (found -1)"),
     ],
 )
 def test_a_bad_flag_is_found_before_any_work(recipe: Path, tmp_path: Path, flags: list[str], message: str) -> None:
@@ -193,7 +196,7 @@ def test_inspect_needs_no_weights(teacher: Path, tmp_path: Path) -> None:
     assert "non embedding parameters" in prunus("inspect", tmp_path).stdout
 
 
-def test_each_step_by_itself(teacher: Path, corpus: Path, held_out: Path, tmp_path: Path, capsys) -> None:
+def test_each_step_runs_as_a_command(teacher: Path, corpus: Path, held_out: Path, tmp_path: Path, capsys) -> None:
     def do(*arguments: str | Path) -> None:
         assert main([str(argument) for argument in arguments]) == 0, capsys.readouterr()
 
@@ -261,7 +264,7 @@ def test_a_teacher_that_transformers_refuses_is_reported(
     assert "tokenizer.json: the file is empty" in result.stderr
 
 
-def test_a_vocabulary_can_be_cut_by_itself(corpus: Path, tmp_path: Path, capsys) -> None:
+def test_a_vocabulary_can_be_cut_alone(corpus: Path, tmp_path: Path, capsys) -> None:
     teacher = make_model(tmp_path / "teacher", vocab_size=310)
     arguments = [
         "prune",

@@ -75,11 +75,11 @@ def test_a_commands_word_becomes_the_options_that_it_stands_for() -> None:
     assert whole[0] == "MODEL"  # before the flags, the last of which may take in several
     assert whole[-2:] == ["--hidden-size", "8"]
     assert whole[whole.index("--importance.neurons.criterion") + 1] == "random"
-    with pytest.raises(RecipeError, match="--states cannot be used"):
+    with pytest.raises(RecipeError, match="^--states: 'some'; allowed: none, kept, paper"):
         expand_shorthands(DistillConfig, ["--states", "some"])
 
 
-def test_a_commands_own_flag_is_no_section() -> None:
+def test_a_flag_of_a_command_is_no_section() -> None:
     given = ["--method", "sft", "--data", "a.jsonl", "b.jsonl", "--guide", "x"]
     assert shorthands(AlignConfig, {}, given, {"data"}) == ({"guide": "x"}, given[:-2])
 

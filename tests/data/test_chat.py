@@ -50,7 +50,7 @@ def test_every_form_means_the_same(form: str) -> None:
     assert (read.messages, read.tools, read.rejected) == ([ASK, SAY], None, None)
 
 
-def test_systems_inputs_and_histories_go_where_they_belong() -> None:
+def test_systems_inputs_and_histories_become_turns() -> None:
     row = {"instruction": "plum?", "input": "ripe", "output": "plum.", "system": "be brief", "history": [["a", "b"]]}
     said = [(turn["role"], turn["content"]) for turn in conversation(row, "here").messages]
     assert said == [("system", "be brief"), ("user", "a"), ("assistant", "b"), ("user", "plum?\nripe"),

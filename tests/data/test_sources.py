@@ -56,7 +56,7 @@ def test_sources_that_are_not_there(source, message: str) -> None:
         check_source(Source(**source), "x")
 
 
-def test_a_missing_column_names_those_that_are_there(corpus: Path) -> None:
+def test_a_missing_column_is_reported_with_those_present(corpus: Path) -> None:
     with pytest.raises(
         DataError, match=r"x.column: .* no column 'txt' \(did you mean `text`\?\); it has: text, source"
     ):

@@ -35,7 +35,7 @@ def exchanges(draw: st.DrawFn, name: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_answers_are_found_where_the_marks_are(name: str) -> None:
+def test_answers_are_located_by_the_marks(name: str) -> None:
     script = Script(unmarked(TEMPLATES[name]), VARIABLES, SPECIALS)
     marked = Script(TEMPLATES[name], VARIABLES, SPECIALS)
 

@@ -87,7 +87,7 @@ def test_plain_shows_functions_and_calls(tokenizer: Any) -> None:
     assert answer == ' {"name": "pick", "arguments": {"tree": "plum"}}' + tokenizer.eos_token
 
 
-def test_what_cannot_be_told_is_refused(tokenizer: Any) -> None:
+def test_a_template_that_omits_or_refuses_a_turn_is_refused(tokenizer: Any) -> None:
     dialogue = Dialogue("x.jsonl, row 3", TURNS)
     with pytest.raises(DataError, match="x.jsonl, row 3: the chat template omits the assistant's text"):
         said(Template(tokenizer, FORGETFUL), Dialogue("x.jsonl, row 3", TURNS[1:]))

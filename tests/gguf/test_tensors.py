@@ -127,7 +127,7 @@ def test_positions_that_are_scaled(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ROPES)
-def test_positions_that_are_not_told_are_caught(tmp_path: Path, monkeypatch, kind: str) -> None:
+def test_missing_rope_scaling_fails_the_proof(tmp_path: Path, monkeypatch, kind: str) -> None:
     model = changed(make_model(tmp_path / "model", head_dim=8), rope_parameters=ROPES[kind])
     monkeypatch.setattr("prunus.gguf.tensors.frequency_factors", lambda *_: {})
     told = writer.model_keys
@@ -177,7 +177,7 @@ def test_longrope_on_both_sides_of_its_first_context(tmp_path: Path, model_type:
 
 
 @pytest.mark.parametrize("lost", ["long", "short"])
-def test_factors_of_longrope_that_are_not_told_are_caught(tmp_path: Path, monkeypatch, lost: str) -> None:
+def test_missing_longrope_factors_fail_the_proof(tmp_path: Path, monkeypatch, lost: str) -> None:
     told = positions.frequency_factors
     name = f"rope_factors_{lost}.weight"
     monkeypatch.setattr(
@@ -315,7 +315,7 @@ def test_a_value_that_float16_cannot_hold(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.gguf*"))  # neither whole nor half
 
 
-def test_a_file_on_which_llama_cpp_ends_is_told(tmp_path: Path, monkeypatch) -> None:
+def test_a_file_that_crashes_llama_cpp_is_reported(tmp_path: Path, monkeypatch) -> None:
     model = make_teacher(tmp_path / "model", "gemma2")
     told = writer.model_keys
     odd = {"attention.sliding_window_pattern": [False] * 4}  # it asserts that some layer slides
@@ -324,7 +324,7 @@ def test_a_file_on_which_llama_cpp_ends_is_told(tmp_path: Path, monkeypatch) -> 
         proof(model, tmp_path)
 
 
-def test_what_is_not_a_gguf_is_told(tmp_path: Path, teacher: Path) -> None:
+def test_a_file_that_llama_cpp_does_not_load_is_refused(tmp_path: Path, teacher: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(ModelError, match="llama.cpp does not load it"):
         check.measure({"gguf-q8_0": tmp_path / "model.gguf"}, reference_of(teacher), lambda _: None)

@@ -127,7 +127,9 @@ def with_scores_turned(found: unigram.Unigram, tokenizer: dict[str, Any]) -> uni
 
 
 @pytest.mark.parametrize("fault", [without_table, with_all_spaces, with_scores_turned])
-def test_what_is_not_told_is_caught(tmp_path: Path, learnt: list, monkeypatch, fault: Any) -> None:
+def test_a_tokenizer_that_differs_from_transformers_is_refused(
+    tmp_path: Path, learnt: list, monkeypatch, fault: Any
+) -> None:
     folder = model_with(tmp_path / "model", make(learnt, "t5"))
     read = vocabulary.read_unigram
     monkeypatch.setattr(vocabulary, "read_unigram", lambda own, where: fault(read(own, where), own))

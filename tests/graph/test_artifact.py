@@ -17,7 +17,7 @@ def make(path: Path, key: str = "00000001") -> Artifact:
     return artifact
 
 
-def test_a_folder_is_there_only_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_folder_appears_only_when_complete(tmp_path: Path) -> None:
     artifact = Artifact(tmp_path / "a", "00000001")
     assert not artifact.is_done()
     out = artifact.begin()

@@ -42,14 +42,14 @@ def test_an_answer_ends_before_what_stops_it(written) -> None:
             assert stopped[number] == answer
 
 
-def test_the_model_keeps_its_own_taste(written) -> None:
+def test_generation_leaves_the_models_generation_config_unchanged(written) -> None:
     _, _, model = written()
     before = model.generation_config
     written(stop=("x",))
     assert model.generation_config is before
 
 
-def test_tools_go_through_the_template(teacher: Path) -> None:
+def test_tools_are_passed_to_the_template(teacher: Path) -> None:
     tokenizer = load_tokenizer(teacher)
     turns = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "rain?"}]
     text, ids = rendered(turns, tokenizer, "here", TOOLS, PLAIN)

@@ -38,7 +38,7 @@ def test_the_ends_of_the_line_draw_what_is_possible(chance: float) -> None:
     assert sample(logits, torch.tensor([chance]), 1.0, 1.0).item() == (1 if chance == 0 else 2)
 
 
-def test_a_prompt_has_its_own_chances() -> None:
+def test_the_draws_of_a_prompt_do_not_depend_on_its_batch() -> None:
     together, alone = draws(5, [3, 9], 4), draws(5, [9], 4)
     assert torch.equal(together[1], alone[0])
     assert not torch.equal(together[0], together[1])

@@ -155,7 +155,7 @@ def test_references_are_shown_where_there_are_any(fake: Fake, tmp_path: Path) ->
     assert "gold two" in second
 
 
-def test_braces_in_an_answer_stay_as_they_are(fake: Fake, tmp_path: Path) -> None:
+def test_braces_in_an_answer_are_unchanged(fake: Fake, tmp_path: Path) -> None:
     asked = items(1)
     grade(judge(fake, tmp_path), asked, [[[Answer([1], "{question} {x}", "stop")]]])
     assert "{question} {x}" in fake.asked[0]["messages"][1]["content"]
@@ -169,7 +169,7 @@ def test_a_grade_is_from_one_to_ten(text: str, grade: float | None) -> None:
     assert rating(text) == grade
 
 
-def test_prompts_of_a_file_take_the_place_of_our_own(tmp_path: Path) -> None:
+def test_prompts_of_a_file_replace_the_built_in_ones(tmp_path: Path) -> None:
     file = tmp_path / "prompts.jsonl"
     lines = [{"name": name, "system_prompt": "s", "prompt_template": "{answer}"} for name in PROMPTS]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -182,7 +182,7 @@ def test_prompts_of_a_file_take_the_place_of_our_own(tmp_path: Path) -> None:
 
 
 @real("mt-bench")
-def test_mt_benchs_own_prompts_are_taken_and_filled(fake: Fake, tmp_path: Path) -> None:
+def test_mt_benchs_judge_prompts_are_read_and_filled(fake: Fake, tmp_path: Path) -> None:
     asked = items(1, then=["and?"], reference=["gold one", "gold two"])
     prompts = str(DATA / "mt-bench" / "judge_prompts.jsonl")
     assert len(grade(judge(fake, tmp_path, prompts=prompts), asked, said(asked))) == 2

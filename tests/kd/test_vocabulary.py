@@ -20,14 +20,14 @@ def test_one_vocabulary_of_one_size_needs_no_map() -> None:
     assert shared_tokens(TEACHER, TEACHER, (6, 6)) is None  # both padded alike
 
 
-def test_a_part_of_the_vocabulary_is_matched_by_what_tokens_say() -> None:
+def test_tokens_of_two_vocabularies_are_matched_by_their_text() -> None:
     shared = shared_tokens({"c": 0, "a": 1}, TEACHER, (2, 4))
     assert shared is not None
     assert (shared.ours.tolist(), shared.theirs.tolist()) == ([0, 1], [2, 0])
     assert shared.to_teacher(torch.tensor([[1, 0]])).tolist() == [[0, 2]]
 
 
-def test_the_mass_of_a_split_token_goes_to_its_first_piece() -> None:
+def test_the_first_piece_of_a_split_token_gets_its_mass() -> None:
     """Against probabilities added by hand, in float64; `ab` and `abc` begin with `a`, and padding has no place."""
     teacher = {"a": 0, "ab": 1, "b": 2, "abc": 3, "c": 4, "ca": 5}
     shared = shared_tokens({"c": 0, "b": 1, "a": 2}, teacher, (3, 8), lambda token: token[0])
@@ -73,7 +73,7 @@ def test_padding_is_not_shared() -> None:
     assert shared.labels(torch.tensor([3, -100])).tolist() == [3, -100]
 
 
-def test_tokens_of_its_own_are_refused_by_name() -> None:
+def test_tokens_that_the_teacher_lacks_are_refused_by_name() -> None:
     with pytest.raises(ModelError, match=r"1 of the student's 2 tokens are not among the teacher's 4, such as 'x'"):
         shared_tokens({"a": 0, "x": 1}, TEACHER, (2, 4))
 

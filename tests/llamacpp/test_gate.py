@@ -77,7 +77,7 @@ def ask(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST"])
-def test_programs_and_its_own_page_are_served(host: str, upstream: ThreadingHTTPServer) -> None:
+def test_requests_of_programs_and_of_the_served_page_are_answered(host: str, upstream: ThreadingHTTPServer) -> None:
     gate = gate_before(upstream)
     here = f"{host}:{gate.server_port}"
     for own in ({}, {"Origin": f"http://{here}", "Sec_Fetch_Site": "same-origin"}, {"Sec_Fetch_Site": "none"}):

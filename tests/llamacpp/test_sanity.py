@@ -90,7 +90,7 @@ def test_logits_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         file_warnings(file)
 
 
-def test_what_export_measured_is_told(sapling: Path) -> None:
+def test_warnings_repeat_what_export_measured(sapling: Path) -> None:
     record = {"gguf-f16": {"file": sapling.name, "nbytes": sapling.stat().st_size, "kl": 0.018, "top1": 0.943}}
     (sapling.parent / "export.json").write_text(json.dumps(record))
     assert (

@@ -89,7 +89,7 @@ def test_any_json_for_a_header_is_refused_and_never_a_crash(tmp_path_factory, he
         assert str(file) in str(error)
 
 
-def test_missing_weights_say_what_to_do(tmp_path: Path) -> None:
+def test_missing_weights_are_reported_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="there are no weights"):
         read_tensors(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"")

@@ -13,7 +13,7 @@ FIRST = np.linalg.qr(DRAW.normal(size=(8, 6)))[0].astype(np.float32)
 SECOND = np.linalg.qr(DRAW.normal(size=(6, 4)))[0].astype(np.float32)
 
 
-def test_layers_have_the_first_teachers_numbers_and_streams_go_through_both_cuts(tmp_path: Path) -> None:
+def test_a_second_cut_counts_layers_from_the_first_teacher(tmp_path: Path) -> None:
     write_lineage(tmp_path, {"layers": [0, 2, 3, 5], "hidden": list(range(8))}, FIRST)
     kept, basis = composed(
         read_lineage(tmp_path, 8, 6), {"layers": [0, 3], "hidden": list(range(6)), "vocab": [1]}, SECOND

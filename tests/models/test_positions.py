@@ -102,7 +102,7 @@ def test_phi3_calls_longrope_by_other_names() -> None:
 
 
 @pytest.mark.parametrize(("own", "used"), [(64, 64), (None, 16)])
-def test_a_trained_context_of_the_configs_own_comes_first(tmp_path: Path, own: int | None, used: int) -> None:
+def test_the_configs_trained_context_comes_first(tmp_path: Path, own: int | None, used: int) -> None:
     teacher = make_model(tmp_path / "teacher", head_dim=8, hidden_size=64)
     config = json.loads((teacher / "config.json").read_text())
     yarn = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 10_000.0, "original_max_position_embeddings": 16}

@@ -49,7 +49,7 @@ def test_text_that_needs_a_token_without_a_row_is_refused_by_name(grown: Path, w
     assert str(found) == str(expected)  # what needs none of them is read as ever
 
 
-def test_a_guarded_tokenizer_is_saved_as_what_it_is(grown: Path, tmp_path: Path) -> None:
+def test_a_guarded_tokenizer_saves_the_same_files_as_transformers(grown: Path, tmp_path: Path) -> None:
     load_tokenizer(grown).save_pretrained(tmp_path / "a")
     AutoTokenizer.from_pretrained(grown).save_pretrained(tmp_path / "b")
     for name in ("tokenizer.json", "tokenizer_config.json"):

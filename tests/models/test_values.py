@@ -38,7 +38,7 @@ def test_bfloat16_is_rounded_as_torch_rounds_float32(values: list[float]) -> Non
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_what_is_not_finite_is_found_wherever_it_is(dtype: str, bad: float) -> None:
+def test_values_that_are_not_finite_are_located_anywhere(dtype: str, bad: float) -> None:
     values = np.linspace(-60000, 60000, 300_000)
     assert is_finite(torch_bytes(values.tolist(), dtype), dtype)
     for place in (0, 262_143, 262_144, 299_999):

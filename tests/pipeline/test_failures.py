@@ -132,7 +132,7 @@ def test_two_processes_finish_the_other_student(recipe, tmp_path) -> None:
     assert {"depth/distill", "depth/evaluate"} <= done(tmp_path / "run")
 
 
-def test_what_libraries_say_of_a_full_disk(tmp_path: Path) -> None:
+def test_messages_of_libraries_about_a_full_disk_are_recognised(tmp_path: Path) -> None:
     assert storage_problem(ValueError("unexpected"), tmp_path) is None
     assert storage_problem(RuntimeError("PytorchStreamReader failed reading zip archive"), tmp_path) is None
     assert storage_problem(OSError(30, "Read-only file system"), tmp_path) == "Read-only file system"

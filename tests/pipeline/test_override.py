@@ -32,7 +32,7 @@ def test_a_flag_is_inherited_as_its_line_would_be() -> None:
     assert recipe.students["depth"].distill.seed == 9
 
 
-def test_a_students_flag_is_its_own() -> None:
+def test_a_students_flag_does_not_change_the_others() -> None:
     recipe = overridden(students__my_width__prune__hidden_size=8, students__depth__distill__tokens=8192)
     assert recipe.students["my-width"].prune.hidden_size == 8
     assert recipe.students["my-width"].distill.tokens == 4096

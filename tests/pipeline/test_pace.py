@@ -53,7 +53,7 @@ def test_a_short_step_and_another_machine_tell_nothing() -> None:
     assert found[-1] == pytest.approx(1)
 
 
-def test_a_gpu_is_known_by_what_it_did_alone() -> None:
+def test_a_gpu_has_a_pace_only_for_steps_that_it_has_done() -> None:
     found = times(
         (done("distill", 100, f"{hardware()}, 1 x H200"), 1e12),
         (step("distill"), 1e11),

@@ -180,7 +180,7 @@ def test_a_recipe_can_be_planned_before_its_teacher_is_here(monkeypatch) -> None
         make_plan(recipe, Path("runs/x"))
 
 
-def test_a_cut_vocabulary_has_tokens_and_measures_of_its_own(plan, teacher) -> None:
+def test_a_cut_vocabulary_has_separate_tokens_and_measures(plan, teacher) -> None:
     students = {"words": {"prune": {"vocab_size": 280}, "distill": {"loss": "cross_entropy"}}}
     made = plan(students=students)
     steps = {step.name: step for step in made.steps}

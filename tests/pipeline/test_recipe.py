@@ -90,8 +90,8 @@ def test_variables_are_filled_in_or_missed(tmp_path: Path, monkeypatch: pytest.M
             {"distill": {"tokens": 9000, "batch_size": 1, "sequence_length": 8192, "warmup_steps": 40}},
             "warmup_steps: 40 leaves nothing of 1 steps",
         ),
-        ({"seed": -1}, "seed: .*greater than or equal to 0"),
-        ({"name": "../up"}, "name: .*pattern"),
+        ({"seed": -1}, "seed: expected at least 0"),
+        ({"name": "../up"}, "name: expected text that matches"),
         ({"runtime": {"device": "gpu"}}, "runtime.device: .*cuda"),
         (
             {"students": {"a": {"prune": {"hidden_size": True}}}},

@@ -257,7 +257,7 @@ def test_a_student_with_a_cut_vocabulary_passes_every_step(corpus, held_out, tmp
 
 
 @pytest.mark.parametrize("model_type", ["gemma2", "gpt2", "mixtral", "phi3"])
-def test_other_families_go_all_the_way(model_type, corpus, held_out, tmp_path) -> None:
+def test_other_families_complete_a_run(model_type, corpus, held_out, tmp_path) -> None:
     teacher = make_teacher(tmp_path / "teacher", model_type)
     shape = {"hidden_size": 24, "num_attention_heads": 3} if model_type == "gpt2" else {"hidden_size": 16}
     students = {"width": {"prune": {**shape, "intermediate_size": 16}}, "depth": {"prune": {"num_hidden_layers": 2}}}

@@ -41,7 +41,7 @@ def student(plan: Plan, name: str):
     return next(step for step in plan.steps if step.name == f"{name} distill")
 
 
-def test_students_that_read_alike_share_what_is_kept(plan) -> None:
+def test_students_with_the_same_stream_share_stored_targets(plan) -> None:
     found = plan(targets={"keep": "samples", "count": 9}, distill={"temperature": 2.0})
     (kept,) = targets(found)
     assert kept.name == "teacher targets"
@@ -63,7 +63,7 @@ def test_students_that_read_alike_share_what_is_kept(plan) -> None:
 @pytest.mark.parametrize(
     "own", [{"temperature": 2.0}, {"seed": 4}, {"sequence_length": 32}, {"tokens": 512}, {"data": "teacher"}]
 )
-def test_students_that_read_otherwise_have_their_own(plan, own: dict) -> None:
+def test_students_with_other_options_have_separate_targets(plan, own: dict) -> None:
     students = {**STUDENTS, "depth": {**STUDENTS["depth"], "distill": own}}
     found = plan(students=students, generate={"prompt_tokens": 4, "max_new_tokens": 8})
     assert len(targets(found)) == 2

@@ -49,7 +49,7 @@ def test_text_is_escaped() -> None:
         parse(chart)
 
 
-def test_points_lie_where_their_values_say() -> None:
+def test_points_are_drawn_at_their_values() -> None:
     root = parse(line_chart([Series("a", [(0, 1.0), (5, 10.0), (10, 100.0)])], "x", "y", log_y=True))
     line = next(element for element in root.iter("polyline"))
     points = [tuple(map(float, point.split(","))) for point in line.get("points", "").split()]

@@ -79,7 +79,7 @@ def close(points: list[tuple[float, float]], values: list[tuple[float, float]]) 
     )
 
 
-def test_a_curve_called_kl_is_the_kl_and_other_terms_have_their_own(root: Path) -> None:
+def test_each_term_of_the_loss_has_its_curve(root: Path) -> None:
     values = [
         {"forward_kl": 2.0 / i, "cross_entropy": 4.0 / i, "states": 0.5 / i, "loss": 8.0 / i + 2 / i + 0.5 / i}
         for i in (1, 2, 4)
@@ -106,7 +106,7 @@ def test_a_loss_of_one_term_is_drawn_once(root: Path) -> None:
     assert list(trained(root, *values, loss="forward_kl")) == ["KL(teacher ‖ student)"]
 
 
-def test_what_was_not_recorded_by_itself_is_drawn_as_the_loss(root: Path) -> None:
+def test_a_term_without_a_record_is_drawn_as_the_loss(root: Path) -> None:
     assert list(trained(root, {"loss": 2.0}, loss="forward_kl")) == ["Training loss: forward_kl"]
 
 
@@ -118,7 +118,7 @@ def test_what_was_not_recorded_by_itself_is_drawn_as_the_loss(root: Path) -> Non
         ({"data": "student"}, "KL(teacher ‖ student), on the student's own text"),
     ],
 )
-def test_a_kl_names_what_it_is_over(root: Path, config: dict[str, Any], title: str) -> None:
+def test_the_title_of_a_kl_curve_names_its_vocabulary(root: Path, config: dict[str, Any], title: str) -> None:
     assert title in trained(root, {"forward_kl": 2.0, "loss": 2.0}, loss="forward_kl", **config)
 
 
@@ -193,7 +193,7 @@ def test_the_best_place_is_on_top_and_called_by_its_number() -> None:
 
 
 @pytest.mark.parametrize("values", [[0.0, 0.5, 1.0], [0.0, 1.0], [1000.1, 1000.2, 1000.3], [2.0, 2.0], [1e6, 1.0001e6]])
-def test_ticks_say_where_they_stand(values: list[float]) -> None:
+def test_ticks_are_drawn_at_their_values(values: list[float]) -> None:
     points = [(value, value) for value in values]
     drawn, _, _ = read_back(line_chart([Series("a", points)], "x", "y"))
     assert np.allclose(drawn["a"], points, rtol=1e-5, atol=0.01 * (max(values) - min(values)) + 1e-9)

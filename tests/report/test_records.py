@@ -173,7 +173,7 @@ def test_no_value_of_any_record_ends_in_a_traceback(
 @pytest.mark.parametrize(
     "text", ["\u2028", "\u2029", "\x85", "\ud800", "\x00", "\x1b[2J", "\u202eback", "\r", "a" * 10**6]
 )
-def test_whatever_a_model_says_the_report_is_made(root: Path, text: str) -> None:
+def test_any_answer_of_a_model_can_be_reported(root: Path, text: str) -> None:
     folder = root / "w" / "evaluate-00000000"
     answer = json.dumps({"prompt": "Once", "answer": f"before{text}after"}, ensure_ascii=False)
     said = json.dumps({"id": text, "said": [text], "answers": [[text]]}, ensure_ascii=False)

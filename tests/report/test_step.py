@@ -90,7 +90,7 @@ def test_stages_of_alignment_are_named_and_drawn(run_folder: Path) -> None:
     assert page.count("<polyline") == 4
 
 
-def test_the_page_is_self_contained_and_escapes_what_models_say(run_folder: Path) -> None:
+def test_the_page_is_self_contained_and_escapes_answers(run_folder: Path) -> None:
     page = write_report(run_folder, run_folder / "report.html").read_text()
     assert "<img" not in page
     assert "<script" not in page

@@ -135,7 +135,7 @@ def written(folder: Path, step: int, owner: str | None) -> Path:
     return checkpoint
 
 
-def test_half_written_checkpoints_do_not_count_when_old_ones_go(tmp_path: Path) -> None:
+def test_a_half_written_checkpoint_is_not_counted_as_the_newest(tmp_path: Path) -> None:
     """A run was killed while it saved step 20, went on from 10, and saves step 18: a clock or a count would keep 20."""
     folder = tmp_path / "checkpoints"
     written(folder, 10, "me")

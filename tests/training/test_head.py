@@ -84,7 +84,7 @@ def test_under_autocast_it_is_as_near_as_whole_logits_are() -> None:
 
 
 @pytest.mark.parametrize("model_type", SPECIAL)
-def test_every_familys_loss_is_its_own(tmp_path: Path, model_type: str) -> None:
+def test_every_familys_loss_is_transformers_loss(tmp_path: Path, model_type: str) -> None:
     model = load(make_teacher(tmp_path / "model", model_type))
     rough = bool(getattr(model.config, "num_experts", getattr(model.config, "num_local_experts", 0)))
     model = model if rough else model.double()  # grouped products know no float64

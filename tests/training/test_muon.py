@@ -22,7 +22,7 @@ def polynomial(s: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", [(7, 31), (31, 7), (16, 16), (1, 5), (99, 110)])
-def test_singular_values_go_through_the_polynomial(shape: tuple[int, int]) -> None:
+def test_the_polynomial_is_applied_to_singular_values(shape: tuple[int, int]) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     u, s, v = torch.linalg.svd(matrix.double(), full_matrices=False)
     expected = polynomial(s / (s**8).sum() ** (1 / 8))

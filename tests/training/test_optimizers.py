@@ -54,7 +54,7 @@ def test_a_schedule_reaches_both(tmp_path: Path) -> None:
     assert {group["lr"] for part in (optimizer.muon, optimizer.adamw) for group in part.param_groups} == {5e-3}
 
 
-def test_the_state_goes_out_and_comes_back(tmp_path: Path) -> None:
+def test_the_state_of_muon_is_saved_and_restored(tmp_path: Path) -> None:
     model = load(make_model(tmp_path / "model"))
     ids = torch.arange(40)[None] % 300
 

@@ -18,7 +18,7 @@ RIGHT: dict[str, tuple[str, Check]] = {
 """A right answer and its check, by skill."""
 
 
-def test_every_file_is_in_the_table_under_its_own_name() -> None:
+def test_every_skill_is_in_the_table_by_the_name_of_its_file() -> None:
     files = Path(str(skills.__file__)).parent.glob("*.py")
     assert sorted(SKILLS) == sorted(file.stem for file in files if file.stem != "__init__")
 

@@ -43,7 +43,7 @@ def called(turn: Turn) -> list[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("level", LEVELS)
-def test_calls_are_what_the_request_says(part: Any, level: Any) -> None:
+def test_calls_match_the_request(part: Any, level: Any) -> None:
     random, kinds = Random(3), set()
     for _ in range(60):
         made = scene(random, part, level, 3)

@@ -74,7 +74,7 @@ def test_another_value_another_passage_and_an_answer_to_what_has_none() -> None:
             assert not right("The well of Balkos was Verdak[1]", item.check)
 
 
-def test_a_persona_that_forgets_its_manner_its_facts_or_says_too_much() -> None:
+def test_a_persona_is_checked_for_manner_facts_and_secrets() -> None:
     for item in items("roleplay"):
         text, (manner, word) = reply(item), item.check["manner"]
         assert not right(text.replace(f", {word}", "").replace(f"{word}, ", ""), item.check)

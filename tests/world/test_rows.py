@@ -67,8 +67,8 @@ def test_what_the_world_does_not_have(options: dict[str, str], message: str) -> 
             r"world.mixture: unknown skill 'ragg' \(did you mean `rag`\?\); allowed: instruction_",
         ),
         ({"mixture": {"rag": 0}}, "every skill has a share of 0"),
-        ({"mixture": {"rag": -1}}, "world.mixture.rag: .*greater than or equal to 0"),
-        ({"turns": 0}, "world.turns: .*greater than or equal to 1"),
+        ({"mixture": {"rag": -1}}, "world.mixture.rag: expected at least 0"),
+        ({"turns": 0}, "world.turns: expected at least 1"),
     ],
 )
 def test_worlds_that_cannot_be(options: dict[str, object], message: str) -> None:

@@ -117,6 +117,11 @@ class Text:
         return tokens_step(config, given, given_tokenizer(model), label, Path(out).parent)
 
 
+def flag_of(path: Sequence[str]) -> str:
+    """How messages name an option: its flag, and which value of the flag, such as `--tasks rag`."""
+    return " ".join([f"--{'-'.join(path[0].split('_'))}", *path[1:2]]) if path else ""
+
+
 def sources_of(paths: tuple[str, ...], column: str, flag: str, rows: str = "text") -> tuple[Source, ...]:
     """The sources that a flag's paths name."""
     return tuple(parse(Source, {"path": path, "column": column, "rows": rows}, flag) for path in paths)

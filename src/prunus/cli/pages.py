@@ -9,8 +9,9 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel
 
-from prunus.config import classes_in, parse
+from prunus.config import parse_named
 from prunus.errors import RecipeError, nearest
+from prunus.mistakes import classes_in
 
 _WIDTH = 100
 _SHOWN = 60
@@ -28,7 +29,7 @@ def page(cls: type[BaseModel], values: Any, section: str, usage: str) -> str:
     Raises:
         RecipeError: There is no such section; lists those that exist.
     """
-    known = _sections(cls, values)
+    known = sections(cls, values)
     name = _section(known, section)
     cls, values = known[name]
     lines = [f"usage: {usage} [--{f'{name}.' if name else ''}OPTION VALUE ...]", ""]
@@ -74,7 +75,7 @@ def shorthands(
     Returns:
         Shorthands by the sections' dotted names, such as `{"distill.states": "none"}`, and the remaining flags.
     """
-    known, short, left = _sections(cls, values), {}, []
+    known, short, left = sections(cls, values), {}, []
     rest = list(flags)
     while rest:
         flag, joined, word = rest.pop(0).partition("=")
@@ -101,10 +102,11 @@ def expand_shorthands(cls: type[BaseModel], flags: Sequence[str], others: Contai
         RecipeError: A shorthand is unknown.
     """
     short, left = shorthands(cls, {}, flags, others)
-    known = _sections(cls, {})
+    known = sections(cls, {})
     expanded: list[str] = []
     for name, word in short.items():
-        section = parse(known[name][0], word, f"--{name}")
+        flag = f"--{name}".replace("_", "-")
+        section = parse_named(known[name][0], word, lambda path, flag=flag: ".".join([flag, *path]), flag)  # type: ignore[misc]
         expanded += _flags(name, section.model_dump(exclude_defaults=True))
     first = next((place for place, part in enumerate(left) if part.startswith("-")), len(left))
     # after positional arguments, which a list option would swallow; before other flags, since the last one counts
@@ -129,7 +131,7 @@ def _named(known: Iterable[str], name: str) -> str | None:
     return next((one for one in known if one.replace("-", "_") == plain), None)
 
 
-def _sections(cls: type[BaseModel], value: Any, name: str = "") -> dict[str, tuple[type[BaseModel], Any]]:
+def sections(cls: type[BaseModel], value: Any, name: str = "") -> dict[str, tuple[type[BaseModel], Any]]:
     """A section and all sections below it, by dotted name: the class of the options, and their values."""
     found = {name: (cls, value)}
     for field, info in cls.model_fields.items():
@@ -145,7 +147,7 @@ def _sections(cls: type[BaseModel], value: Any, name: str = "") -> dict[str, tup
         else:
             parts = {below: child}
         for key, item in parts.items():
-            found |= _sections(inner, item, key)
+            found |= sections(inner, item, key)
     return found
 
 

@@ -4,33 +4,37 @@ from __future__ import annotations
 
 import io
 import re
-import sys
-from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
+from copy import deepcopy
 from typing import Any
 
 import tyro
 from pydantic import ValidationError
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from prunus.config import explain
-from prunus.errors import Mistakes, RecipeError, among
+from prunus.cli.arguments import check_arguments
+from prunus.cli.options import whole_number
+from prunus.errors import RecipeError
+from prunus.mistakes import explain
 
 _FLAG = re.compile(r"(?<![\w-])--[a-z][\w.-]*\w")
 
 
-def parse_command(command: Any, usage: str, arguments: list[str], default: Any = None) -> Any:
+def parse_command(
+    command: Any, usage: str, arguments: list[str], default: Any = None, raw: dict[str, Any] | None = None
+) -> Any:
     """A command with its options.
 
     Args:
         command: Its class.
         usage: How it is called, such as `prunus prune`.
         arguments: The arguments after that.
-        default: A command whose options are the defaults.
+        default: A command on a recipe, whose options are the defaults.
+        raw: That recipe as read.
 
     Raises:
-        RecipeError: An option is unknown, or its value is not allowed.
-        SystemExit: Options cannot be parsed, or help was requested.
+        RecipeError: Names every flag and argument that cannot be used.
+        SystemExit: Help was requested.
     """
     options = {} if default is None else {"default": default}
     registry = ConstructorRegistry()
@@ -39,28 +43,32 @@ def parse_command(command: Any, usage: str, arguments: list[str], default: Any =
     try:
         with registry, redirect_stderr(report):
             return tyro.cli(command, prog=usage, args=arguments, **options)
-    except ValidationError as error:
-        raise RecipeError(explain(command, error, usage)) from None
+    except (ValidationError, IndexError) as error:
+        # tyro 1.0.0 takes `args[0]` of a ValidationError, which has none
+        cause = error if isinstance(error, ValidationError) else error.__context__
+        if not isinstance(cause, ValidationError):
+            raise
+        message = explain(command, cause, usage)
     except SystemExit as end:
-        if end.code:
-            _check_flags(arguments, _flags(command, options), usage)
-        sys.stderr.write(report.getvalue())
-        raise
+        if not end.code:
+            raise
+        words = [word for word in report.getvalue().split() if any(map(str.isalnum, word))]  # without the box
+        message = f"{usage}: {' '.join(words)}"
+    check_call(command, usage, arguments, default, raw)
+    raise RecipeError(message)  # a mistake that tyro sees and `check_call` does not
 
 
-def _check_flags(arguments: Sequence[str], known: Sequence[str], usage: str) -> None:
-    """Refuse flags that a command does not have, which tyro reports with the whole help of similar ones.
+def check_call(
+    command: Any, usage: str, arguments: list[str], default: Any = None, raw: dict[str, Any] | None = None
+) -> None:
+    """Refuse arguments that do not fit a command; the arguments are those of `parse_command`.
 
     Raises:
-        RecipeError: Names each, and the flags that are spelt most like it.
+        RecipeError: Names every flag and argument that cannot be used.
     """
-    mistakes = Mistakes()
-    for flag in arguments:
-        name = flag.partition("=")[0].replace("_", "-")
-        if _FLAG.fullmatch(name) and name not in known:
-            with mistakes.collect():
-                raise RecipeError(f"{name}: unknown option{among(name, known, everything=f'`{usage} --help`')}")
-    mistakes.check(usage)
+    options = {} if default is None else {"default": default}
+    recipe = None if raw is None else (deepcopy(raw), default.recipe.model_dump(mode="json"))
+    check_arguments(command, usage, arguments, _flags(command, options), recipe)
 
 
 def _flags(command: Any, options: dict[str, Any]) -> list[str]:
@@ -82,18 +90,3 @@ def _whole_numbers(option: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] |
         is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
         str_from_instance=lambda value: [str(value)],
     )
-
-
-def whole_number(text: str) -> int:
-    """The number that a text such as `1000`, `1_000` or `1e3` stands for.
-
-    Raises:
-        ValueError: It stands for none.
-    """
-    try:
-        return int(text)
-    except ValueError:
-        with suppress(ValueError, OverflowError):
-            if (number := float(text)) == int(number):
-                return int(number)
-        raise ValueError(f"expected a whole number (found {text!r})") from None

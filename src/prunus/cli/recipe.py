@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from prunus.cli.arguments import spell
 from prunus.cli.commands.run import Run
 from prunus.cli.pages import page, shorthands
-from prunus.cli.parse import parse_command
-from prunus.config import parse
+from prunus.cli.parse import check_call, parse_command
+from prunus.config import parse, parse_named
 from prunus.errors import RecipeError
 from prunus.pipeline.override import override, replace_at
 from prunus.pipeline.recipe import Recipe, read_recipe
@@ -33,17 +35,31 @@ def with_recipe(command: type[Run], name: str, arguments: list[str]) -> Run:
     if flags and flags[0] in ("-h", "--help"):
         _show_options(raw, file, " ".join(flags[1:]), f"prunus {name} {file}")
     recipe = parse(Recipe, raw, file)
-    where = f"{file} with {' '.join(flags)}" if flags else file
     values = recipe.model_dump(mode="json")
     short, flags = shorthands(Recipe, values, flags)
     if short:
-        for section, word in short.items():
-            replace_at(raw, values, section, word)
-        recipe = parse(Recipe, raw, where)
-    given: Run = parse_command(command, usage, flags, default=command(recipe=recipe))
+        recipe = _with_shorthands(raw, values, short, usage)
+    given: Run = parse_command(command, usage, flags, command(recipe=recipe), raw)
     names = [flag.removeprefix("--").partition("=")[0] for flag in flags if flag.startswith("--")]
+    before = deepcopy(raw)
     override(raw, given.recipe.model_dump(mode="json"), names)
-    return command(recipe=parse(Recipe, raw, where), out=given.out, dry_run=given.dry_run)
+    try:
+        return command(recipe=parse(Recipe, raw, file), out=given.out, dry_run=given.dry_run)
+    except RecipeError:
+        check_call(command, usage, flags, command(recipe=recipe), before)
+        raise
+
+
+def _with_shorthands(raw: dict[str, Any], values: dict[str, Any], short: dict[str, str], usage: str) -> Recipe:
+    """The recipe `raw` with sections replaced by shorthands, which are also set in `raw`.
+
+    Raises:
+        RecipeError: Names every flag that cannot be used.
+    """
+    for section, word in short.items():
+        replace_at(raw, values, section, word)
+    names = {tuple(f"recipe.{section}".split(".")): f"--{section}" for section in short}
+    return parse_named(Recipe, raw, lambda path: spell(["recipe", *path], names, usage), usage)
 
 
 def _show_options(raw: dict[str, Any], file: str, section: str, usage: str) -> None:

@@ -49,7 +49,7 @@ def test_every_depth_has_its_turn_and_the_proportional_shape_the_first() -> None
         assert shape == min(alike, key=lambda s: lost_importance(SCORES, space.teacher, s))
 
 
-def test_the_proportional_shape_is_cut_alike_on_all_axes() -> None:
+def test_the_proportional_shape_is_cut_equally_on_all_axes() -> None:
     teacher = shape_of()
     even = shape_of(
         num_hidden_layers=2, hidden_size=16, intermediate_size=24, num_attention_heads=4, num_key_value_heads=2
@@ -58,7 +58,7 @@ def test_the_proportional_shape_is_cut_alike_on_all_axes() -> None:
     assert proportional(teacher, [*others, even]) == even
 
 
-def test_ways_are_candidates_of_their_own() -> None:
+def test_ways_are_separate_candidates() -> None:
     teacher, shape = shape_of(), shape_of(num_hidden_layers=2, hidden_size=16)
     first, half = (candidate(teacher, shape, way) for way in ("depth_first", "halfway"))
     assert first is not None
@@ -73,7 +73,7 @@ def test_ways_are_candidates_of_their_own() -> None:
     assert [one.way for one in candidates_of(teacher, shape, ["halfway", "once"])] == ["halfway", "once"]
 
 
-def test_other_layers_are_candidates_of_their_own() -> None:
+def test_other_layers_are_separate_candidates() -> None:
     teacher, shape = shape_of(), shape_of(num_hidden_layers=2)
     found = candidates_of(teacher, shape, ["once"], [(0, 1), (0, 3)])
     assert [one.dropped for one in found] == [(), (0, 1), (0, 3)]

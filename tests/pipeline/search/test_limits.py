@@ -55,7 +55,7 @@ OPTIONS = st.fixed_dictionaries({}, optional={"format": st.just("q4_k_m"), "batc
 
 
 @given(st.lists(st.tuples(st.integers(1, 9999), OPTIONS), min_size=1, max_size=3), st.sampled_from([", ", "; "]))
-def test_the_options_of_each_limit_are_its_own(limits: list[tuple[int, dict[str, Any]]], between: str) -> None:
+def test_each_limit_has_its_options(limits: list[tuple[int, dict[str, Any]]], between: str) -> None:
     """Also where a clause has a comma before `batch`."""
     clauses, expected = [], []
     for context, options in limits:
@@ -67,7 +67,7 @@ def test_the_options_of_each_limit_are_its_own(limits: list[tuple[int, dict[str,
     assert from_yaml(clauses) == expected
 
 
-def test_mappings_are_taken_as_they_are() -> None:
+def test_mappings_are_not_converted() -> None:
     limit = {"what": "parameters", "at_most": 5}
     assert from_yaml(limit) == [limit]
     assert from_yaml([limit, "file <= 2 GB"]) == [limit, {"what": "file", "at_most": "2 GB"}]

@@ -89,7 +89,7 @@ def test_the_record_is_consistent(done: Plan) -> None:
 
 
 @pytest.mark.slow
-def test_weights_are_let_go_and_figures_stay(done: Plan) -> None:
+def test_a_finished_search_deletes_weights_and_keeps_results(done: Plan) -> None:
     assert not list((done.root / "search").rglob("*.safetensors"))
     assert len(list((done.root / "search").rglob("results.json"))) == 3 + 3 + 2  # cut, first rung, second rung
 
@@ -162,7 +162,7 @@ def test_ways_are_tried_and_taken_up(teacher, corpus, held_out, tmp_path) -> Non
 
 
 @pytest.mark.slow
-def test_the_layers_that_go_are_found_by_trying(teacher, corpus, held_out, tmp_path) -> None:
+def test_several_choices_of_dropped_layers_are_tried(teacher, corpus, held_out, tmp_path) -> None:
     search = {"budget": "non-embedding <= 55%", "axes": ["num_hidden_layers"], "layer_choices": 4}
     search |= {"rungs": 2, "prune": {"importance": {"layers": "lm_loss"}}}
     raw = recipe_of(teacher, corpus, held_out, search=search)
@@ -236,7 +236,7 @@ def test_bad_input_ends_before_any_work(teacher, corpus, held_out, tmp_path, cap
     assert "'search.best' needs a `search` in the recipe" in capsys.readouterr().err
 
 
-def test_text_of_its_own_leaves_the_corpus_whole(teacher, corpus, held_out, tmp_path) -> None:
+def test_separate_text_leaves_the_corpus_whole(teacher, corpus, held_out, tmp_path) -> None:
     own = write_documents(tmp_path / "own.jsonl", 40, seed=9)
     plan = planned(recipe_of(teacher, corpus, held_out, search={"text": [str(own)]}), tmp_path / "run")
     labels = [step.label for step in plan.steps if step.subject == "data"]

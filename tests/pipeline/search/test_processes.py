@@ -34,7 +34,7 @@ def test_two_processes_find_what_one_does(teacher: Path, corpus: Path, tmp_path:
         assert candidate["dimensions"] == two["candidates"][name]["dimensions"]
 
 
-def test_given_scores_say_which_layers_go(
+def test_given_scores_decide_which_layers_are_dropped(
     teacher: Path, corpus: Path, held_out: Path, tmp_path: Path, capsys: Any
 ) -> None:
     scores = ["score", teacher, "--corpus", corpus, "--samples", 8, "--sequence-length", 32]

@@ -33,7 +33,7 @@ def sources(tmp_path: Path) -> tuple[ChatSource, ...]:
 
 @needs_trl
 @pytest.mark.parametrize("method", ["grpo", "rloo"])
-def test_the_model_learns_from_its_own_answers(teacher, sources, tmp_path, monkeypatch, method: str) -> None:
+def test_the_model_learns_from_answers_that_it_samples(teacher, sources, tmp_path, monkeypatch, method: str) -> None:
     monkeypatch.setattr(online, "reward", lambda answer, *_: float(len(answer)))  # no two are alike
     config = AlignConfig(
         method=method, sequence_length=64, batch_size=4, epochs=2, learning_rate=1e-3, warmup=0,

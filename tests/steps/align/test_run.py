@@ -122,7 +122,7 @@ def test_a_late_change_redoes_only_what_depends_on_it(recipe, tmp_path: Path) ->
     assert first[3] != other[3]
 
 
-def test_students_may_have_stages_of_their_own(recipe, tmp_path: Path) -> None:
+def test_students_may_have_different_stages(recipe, tmp_path: Path) -> None:
     given = recipe({"method": "sft", **STAGE}, seed=7)
     given["students"]["two"] = {"prune": {"num_hidden_layers": 3}, "align": []}
     steps = planned(given, tmp_path / "run").steps

@@ -75,7 +75,7 @@ def test_the_chosen_get_ahead(teacher, data, tmp_path, method: str) -> None:
     assert "generation" in saved.chat_template
 
 
-def test_the_reference_is_what_whole_logits_say(teacher, data, tmp_path) -> None:
+def test_the_reference_is_computed_from_whole_logits(teacher, data, tmp_path) -> None:
     for method in ("rpo", "kto"):
         align(teacher, source(data, method), tmp_path / method, method=method, batch_size=32)
         kept = np.load(tmp_path / method / "reference.npy")

@@ -80,7 +80,7 @@ def test_portions_and_kills_do_not_matter(teacher: Path, checked: Path, tmp_path
     assert len(seen) == 18
 
 
-def test_beside_the_answers_of_the_data(teacher: Path, checked: Path, tmp_path: Path) -> None:
+def test_answers_of_the_data_are_paired_with_sampled_ones(teacher: Path, checked: Path, tmp_path: Path) -> None:
     lines = ask(teacher, checked, tmp_path / "out", beside=True, answers=2)
     given = [json.loads(line)["completion"] for line in checked.read_text().splitlines()]
     assert [line["answer"].strip() for line in lines[::4]] == given
@@ -104,7 +104,7 @@ def test_a_reward_model_judges(teacher: Path, checked: Path, tmp_path: Path) -> 
         ask(teacher, checked, tmp_path / "wrong", reward_model=teacher)
 
 
-def test_what_cannot_be_asked(teacher: Path, tmp_path: Path) -> None:
+def test_prompts_that_cannot_be_answered_are_refused(teacher: Path, tmp_path: Path) -> None:
     given = rows(3, "answers")
     with pytest.raises(DataError, match="row 1: check is missing"):
         ask(teacher, write(tmp_path / "a.jsonl", given), tmp_path / "out")

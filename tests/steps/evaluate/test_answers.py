@@ -89,7 +89,7 @@ def test_answers_leave_half_of_the_context_to_prompts(answerer: Answerer) -> Non
     assert len(answers[0].ids) <= 64
 
 
-def test_tools_go_through_a_template_that_shows_them_and_into_words_otherwise(teacher: Path, tmp_path: Path) -> None:
+def test_tools_are_passed_to_a_template_that_shows_them_and_else_written_as_text(teacher: Path, tmp_path: Path) -> None:
     asked = Item("a", [{"role": "user", "content": "x?"}], {}, [FUNCTION], [], None)
     tokenizer = load_tokenizer(teacher)
     answerer = Answerer(None, tokenizer, 128, tmp_path, 1)  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ def read(data: str, skill: str, **options):
     return read_items(TaskConfig(data=data, **options), skill, "tasks.x")
 
 
-def test_read_items_our_own_form(tmp_path: Path) -> None:
+def test_items_in_our_format_are_read(tmp_path: Path) -> None:
     rows = [
         {"id": "a", "messages": ASK, "check": {"answers": ["yes"]}, "group": "g", "then": ["and?"], "tools": [{}]},
         {"messages": ASK, "check": {"answers": []}},

@@ -47,7 +47,7 @@ def test_rows_in_no_known_form_are_refused(tmp_path: Path) -> None:
         list(local_parts("piqa", str(tmp_path / "x.jsonl"), "tasks.x"))
 
 
-def test_a_folder_is_in_the_tasks_own_form_where_it_has_one(tmp_path: Path) -> None:
+def test_a_folder_is_read_in_the_tasks_format_if_it_has_one(tmp_path: Path) -> None:
     for part in ("test", "dev"):
         (tmp_path / part).mkdir()
         (tmp_path / part / f"law_{part}.csv").write_text("q,a,b,c,d,C\n")

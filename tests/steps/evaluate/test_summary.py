@@ -134,7 +134,7 @@ def test_units(metric: str, bounded: bool, unit: str) -> None:
     assert unit_of(metric, bounded) == unit
 
 
-def test_writing_that_fails_while_choosing_survives_is_told() -> None:
+def test_a_loss_in_generation_that_multiple_choice_hides_is_reported() -> None:
     (warning,) = hidden_loss({"mmlu": task(0.95, False), "gsm8k": task(0.4, True)})
     assert (
         warning

@@ -176,7 +176,7 @@ def test_mistakes_are_found_before_any_work(recipe, tmp_path: Path, changes: dic
         planned(recipe(**changes), tmp_path / "run")
 
 
-def test_a_template_of_ones_own_is_used(recipe, teacher: Path, tmp_path: Path) -> None:
+def test_the_models_chat_template_is_used(recipe, teacher: Path, tmp_path: Path) -> None:
     chat = with_template(teacher, tmp_path / "chat")
     names = [step.name for step in planned(recipe(chat, chat_template="own"), tmp_path / "run").steps]
     assert "width evaluate" in names

@@ -28,7 +28,7 @@ def export(model: Path, out: Path, *formats: str) -> dict[str, Any]:
     return json.loads((out / "export.json").read_text())
 
 
-def test_onnx_says_what_the_model_says(tmp_path: Path) -> None:
+def test_onnx_computes_what_the_model_computes(tmp_path: Path) -> None:
     for name in ("onnx", "onnx_ir", "onnxruntime_genai"):
         pytest.importorskip(name, reason="the extra `onnx` is not installed")
     context = {"max_position_embeddings": 32}  # as long as the stretches that it is checked on

@@ -89,7 +89,7 @@ def test_a_tokenizer_that_llama_cpp_has_not_is_refused_before_any_work(
         make_plan(recipe_for(teacher, corpus, held_out, "gguf-f16"), tmp_path / "run")
 
 
-def test_what_is_not_installed_is_told(
+def test_a_missing_package_is_named_with_the_extra_to_install(
     teacher: Path, corpus: Path, held_out: Path, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setitem(FORMATS, "gguf-f16", replace(FORMATS["gguf-f16"], needs=("no_such_module",)))

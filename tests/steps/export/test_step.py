@@ -45,7 +45,7 @@ def tensors_of(file: Path) -> dict[str, str]:
     return {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(file).tensors}
 
 
-def test_files_and_what_is_said_of_them(wide: Path, tmp_path: Path, held_out: Path) -> None:
+def test_exported_files_and_their_records(wide: Path, tmp_path: Path, held_out: Path) -> None:
     stream = tmp_path / "tokens"
     stream.mkdir()
     tokenise(TokensConfig(), DataInputs((Source(path=str(held_out)),), wide), stream, Runtime(), Console(quiet=True))
@@ -102,7 +102,7 @@ def test_more_bits_where_they_are_worth_it() -> None:
     assert chosen[-1].kind == ggml.Q6_K
 
 
-def test_rows_that_do_not_fit_fall_back_and_it_is_told(tmp_path: Path, capsys) -> None:
+def test_rows_that_fit_no_block_fall_back_with_a_warning(tmp_path: Path, capsys) -> None:
     model = make_model(tmp_path / "model", intermediate_size=40)
     (tmp_path / "out").mkdir()
     config = ExportConfig(formats=("gguf-q4_k_m",), check_tokens=32, check_length=16)
@@ -181,9 +181,7 @@ def test_rounding_is_that_of_the_model_itself() -> None:
     assert not one.is_within(off_by(1e-3), ENLARGED)  # a single one that is far off
 
 
-def test_what_is_off_by_the_models_own_rounding_passes_and_a_wrong_epsilon_does_not(
-    tmp_path: Path, monkeypatch
-) -> None:
+def test_rounding_passes_the_proof_and_a_wrong_epsilon_fails_it(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(check, "TOLERANCE", 1e-7)  # so that its own rounding is more than is tolerated unseen
     sapling = locate_model("builtin:sapling", None, "test").folder.path
     found = export(sapling, tmp_path / "right", "gguf-f32", check_tokens=512, check_length=512)["gguf-f32"]
@@ -195,7 +193,7 @@ def test_what_is_off_by_the_models_own_rounding_passes_and_a_wrong_epsilon_does_
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the folder of real data is absent")
-def test_stories260k_says_the_same_200_tokens(tmp_path: Path) -> None:
+def test_stories260k_generates_the_same_200_tokens(tmp_path: Path) -> None:
     model = DATA / "stories260K" / "hf"
     found = export(model, tmp_path / "out", "gguf-f32", "gguf-q8_0", new_tokens=200, check_length=256)
     assert found["gguf-f32"]["greedy_tokens_alike"] == 200

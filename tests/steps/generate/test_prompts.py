@@ -50,7 +50,7 @@ def test_an_opening_ends_with_a_whole_character(teacher, tmp_path) -> None:
     assert len(prompt.ids) == 4
 
 
-def test_conversations_go_through_the_template_without_their_answer(teacher, tmp_path) -> None:
+def test_conversations_are_rendered_without_their_answer(teacher, tmp_path) -> None:
     tokenizer = load_tokenizer(with_template(teacher, tmp_path / "chat"))
     rows = [SYSTEM, USER, ANSWER, USER, ANSWER], [USER, ANSWER, ANSWER], [USER], [USER, ANSWER, USER]
     prompts, too_long = ask([write_rows(tmp_path / "x.jsonl", *rows)], tokenizer)
@@ -114,7 +114,7 @@ def test_what_a_source_lacks_is_found_by_its_first_row(teacher, tmp_path) -> Non
         list(conversations(Source(path=str(blank), column="messages"), "here"))
 
 
-def test_a_template_is_found_wherever_it_stands(teacher, tmp_path) -> None:
+def test_a_template_is_read_from_any_of_its_files(teacher, tmp_path) -> None:
     assert not has_chat_template(teacher)
     assert has_chat_template(with_template(teacher, tmp_path / "file"))
     tokenizer = load_tokenizer(teacher)

@@ -133,7 +133,7 @@ def test_answers_are_kept_whatever_the_number_of_processes(tmp_path: Path, monke
     assert 7 not in AnswerStore(tmp_path)
 
 
-def test_what_was_said_twice_is_kept_once(teacher: Path, tmp_path: Path) -> None:
+def test_a_repeated_prompt_is_answered_once(teacher: Path, tmp_path: Path) -> None:
     file = write_rows(tmp_path / "x.jsonl", "a plum", "a cherry", "a plum", "a plum", column="text")
     written = generate(teacher, tmp_path / "out", prompts=[str(file)])
     assert [line["source"]["row"] for line in written] == [1, 2]

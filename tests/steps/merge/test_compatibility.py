@@ -141,7 +141,7 @@ def test_a_tied_and_an_untied_model_are_refused(bases: Any, tmp_path: Path) -> N
         check_mergeable([ModelFolder(base), ModelFolder(untied)], None, "merge")
 
 
-def test_other_spellings_of_one_tokenizer_are_alike(bases: Any, tmp_path: Path) -> None:
+def test_other_spellings_of_one_tokenizer_are_equal(bases: Any, tmp_path: Path) -> None:
     base, _ = bases("llama")
     other = changed(base, tmp_path / "other", {})
     file = other / "tokenizer.json"

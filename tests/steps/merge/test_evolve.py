@@ -75,7 +75,7 @@ def test_luck_does_not_win(tmp_path: Path) -> None:
     assert figures["chosen_trial"] == 0
 
 
-def test_vectors_stay_in_their_bounds_and_stand_for_every_part(tmp_path: Path) -> None:
+def test_vectors_are_within_bounds_and_cover_every_part(tmp_path: Path) -> None:
     given = genome(densities=True, bounds=[-0.5, 2])
     assert len(given.start()) == 7 * 2  # no densities in task arithmetic
     seen = []

@@ -86,7 +86,7 @@ def test_the_signs_are_elected_value_by_value(normalize: bool) -> None:
 
 
 @pytest.mark.parametrize("density", [0.01, 0.3, 1.0])
-def test_the_largest_are_kept(density: float) -> None:
+def test_trimming_keeps_the_largest_changes(density: float) -> None:
     (delta,) = draw(1)
     found = methods.trimmed(delta, density)
     sizes = sorted((abs(value) for value in delta.reshape(-1).tolist()), reverse=True)

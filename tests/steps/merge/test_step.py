@@ -48,7 +48,7 @@ def test_equal_models_merge_to_themselves(method: str, three: list[Path], tmp_pa
         torch.testing.assert_close(found[name], tensor)
 
 
-def test_parts_have_values_of_their_own(three: list[Path], tmp_path: Path) -> None:
+def test_each_part_has_its_values(three: list[Path], tmp_path: Path) -> None:
     parts = [
         {"layers": "1-2", "weights": [1, 0]},
         {"module": "mlp", "layers": "2", "weights": [0, 1]},
@@ -75,7 +75,7 @@ def test_what_dare_drops_is_decided_by_the_seed_alone(three: list[Path], tmp_pat
     assert not all(torch.equal(tensor, found[2][name]) for name, tensor in found[0].items())
 
 
-def test_types_and_shards_stay_and_arithmetic_is_in_float32(tmp_path: Path) -> None:
+def test_dtypes_and_shards_are_kept_and_arithmetic_is_in_float32(tmp_path: Path) -> None:
     models = [make_model(tmp_path / str(seed), seed=seed, dtype=torch.bfloat16) for seed in range(2)]
     load(models[1]).to(torch.bfloat16).save_pretrained(models[1], max_shard_size="20KB")
     (models[1] / WEIGHTS).unlink()

@@ -46,7 +46,7 @@ def cosines(influences: list[float]) -> np.ndarray:
     return np.cos(angles[:, None] - angles[None, :])
 
 
-def test_layers_go_as_a_block_or_one_by_one() -> None:
+def test_layers_are_dropped_as_a_block_or_singly() -> None:
     turns = cosines([0.5, 0.01, 0.4, 0.1, 0.1, 0.02])
 
     def kept(count: int, rule: Any, **options: Any) -> list[int]:
@@ -59,7 +59,7 @@ def test_layers_go_as_a_block_or_one_by_one() -> None:
     assert kept(4, (0, 3)) == [1, 2, 4, 5]
 
 
-def test_layers_go_by_what_is_measured_without_them() -> None:
+def test_layers_are_ranked_by_the_loss_without_them() -> None:
     scores = {
         "layers.lm_loss.1": np.array([4.0, 1.0, 2.0, 3.0, 0.5]),
         "layers.lm_loss.2": np.array([5.0, 2.0, 1.0, 3.0]),
@@ -103,7 +103,7 @@ def test_chance_is_seeded() -> None:
 
 
 @pytest.mark.parametrize("heads", [4, 8])
-def test_every_layer_keeps_as_many_but_its_own(heads: int) -> None:
+def test_every_layer_keeps_as_many_but_different_ones(heads: int) -> None:
     teacher = Shape.from_config(SMALL, LLAMA, "test")
     target = teacher.with_dimensions({"num_attention_heads": heads, "num_key_value_heads": 2, "intermediate_size": 7})
     if heads == 8:

@@ -28,7 +28,7 @@ def changed(model_type: str, name: str, kept: np.ndarray = KEPT, scores: Any = N
 
 
 @pytest.mark.parametrize(("lost", "expected"), [(0.0, sqrt(32 / 24)), (1e-3, 1.0)])
-def test_a_norm_is_made_up_for_where_only_dead_members_go(lost: float, expected: float) -> None:
+def test_a_norm_is_compensated_only_if_all_dropped_channels_are_dead(lost: float, expected: float) -> None:
     energies = np.full((2, 32), 1.0)
     energies[1, 24:] = lost
     assert norm_factor("n", 1, {"energy.n": energies}, KEPT, 32) == pytest.approx(expected)

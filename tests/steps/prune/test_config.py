@@ -14,12 +14,12 @@ def target(**options) -> Shape:
     return PruneConfig(**options).target(TEACHER, "prune")
 
 
-def test_what_is_not_named_stays() -> None:
+def test_unset_sizes_are_the_teachers() -> None:
     assert target() == TEACHER
     assert target(hidden_size=16).intermediate_size == 48
 
 
-def test_heads_and_groups_go_together() -> None:
+def test_query_heads_are_cut_with_their_kv_heads() -> None:
     assert target(num_key_value_heads=2).num_attention_heads == 4
     assert target(num_attention_heads=4).num_key_value_heads == 4
     assert target(num_attention_heads=2, num_key_value_heads=2).num_attention_heads == 2
@@ -60,5 +60,5 @@ def test_options_that_mean_nothing(options) -> None:
     [({}, "auto"), ("none", "none"), ({"norms": True}, "none"), ({"refit": "auto", "depth": "linear"}, "none"),
      ({"norms": True, "refit": "all"}, "all")],
 )  # fmt: skip
-def test_norms_and_depth_stand_in_place_of_a_refit_by_itself(given: object, refit: str) -> None:
+def test_norms_or_depth_turn_the_automatic_refit_off(given: object, refit: str) -> None:
     assert PruneConfig.model_validate({"heal": given}).heal.refit == refit

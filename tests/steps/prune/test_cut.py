@@ -213,7 +213,7 @@ def test_per_layer_lists_are_cut_with_the_layers(teacher: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_the_type_is_kept(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_a_cut_keeps_the_dtype(tmp_path: Path, dtype: torch.dtype) -> None:
     folder = make_model(tmp_path / "teacher", dtype=dtype)
     out = prune(folder, tmp_path / "out", hidden_size=16)
     assert ModelFolder(out).dtype == ModelFolder(folder).dtype
@@ -289,7 +289,9 @@ def test_pieces_can_be_kept_after_the_next_is_read(teacher: Path, columns: int) 
     assert b"".join(pieces) == load_file(teacher / "model.safetensors")[name][:, :columns].tobytes()
 
 
-def test_a_full_disk_is_told_before_anything_is_written(teacher: Path, tmp_path: Path, monkeypatch) -> None:
+def test_too_little_disk_space_is_reported_before_anything_is_written(
+    teacher: Path, tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     with pytest.raises(ArtifactError, match="has 1000 bytes free, and the weights need"):
         prune(teacher, tmp_path / "out")

@@ -133,7 +133,7 @@ def test_a_destroyed_student_is_refused_and_named(teacher: Path, tokens: Path, t
         (float("nan"), 3.0, 0.1, "raises"),
     ],
 )
-def test_what_is_said_of_it(nll: float, teacher: float, kept: float, word: str | None) -> None:
+def test_the_message_about_damage_follows_its_size(nll: float, teacher: float, kept: float, word: str | None) -> None:
     damage = Damage(kl=1.0, nll=nll, teacher_nll=teacher, unigram_nll=5.0, uniform_nll=6.0)
     if word == "raises":
         with pytest.raises(ModelError, match="destroys the model"):

@@ -1,6 +1,8 @@
 """Healing against slow references, and weights that it must not change."""
 
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +44,15 @@ def tokens(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def teacher_of(tmp_path_factory) -> Callable[[str], Path]:
+    """Makes one teacher for each family, next to which `healed` stores its scores; nothing may change it."""
+    return cache(lambda model_type: make_teacher(tmp_path_factory.mktemp(model_type) / "teacher", model_type))
+
+
 def healed(teacher: Path, tokens: Path, out: Path, heal: dict[str, Any], **options: Any) -> Path:
-    scores = teacher.with_name(f"{teacher.name}-scores")
-    if not scores.exists():
+    scores = teacher.with_name(f"{teacher.name}-scores") if "drop_layers" not in options else None
+    if scores is not None and not scores.exists():
         scores.mkdir()
         config = ScoreConfig(samples=32, sequence_length=24)
         run_score(config, ScoreInputs(teacher, tokens), scores, Runtime(), QUIET)
@@ -55,14 +63,20 @@ def healed(teacher: Path, tokens: Path, out: Path, heal: dict[str, Any], **optio
     return out
 
 
+@cache
+def log_probabilities(folder: Path) -> torch.Tensor:
+    """What a model, which nothing changes, predicts on text that healing has not seen."""
+    return F.log_softmax(logits(folder), dim=-1)
+
+
 def error(student: Path, teacher: Path) -> float:
     """KL(teacher ‖ student) on text that healing has not seen."""
-    log_t, log_s = (F.log_softmax(logits(folder), dim=-1) for folder in (teacher, student))
+    log_t, log_s = log_probabilities(teacher), log_probabilities(student)
     return float(F.kl_div(log_s, log_t, log_target=True, reduction="batchmean"))
 
 
 @pytest.mark.parametrize("model_type", DENSE)
-def test_what_lost_nothing_is_left_as_it_is(tmp_path: Path, tokens: Path, model_type: str) -> None:
+def test_dropping_dead_neurons_changes_no_logit(tmp_path: Path, tokens: Path, model_type: str) -> None:
     folder = make_teacher(tmp_path / "teacher", model_type)
     kill(folder, {"mlp": [[0, 5, 9, 23]] * 4})
     out = healed(folder, tokens, tmp_path / "out", {"norms": True, "refit": "all"}, intermediate_size=20)
@@ -71,27 +85,27 @@ def test_what_lost_nothing_is_left_as_it_is(tmp_path: Path, tokens: Path, model_
 
 @pytest.mark.parametrize(("model_type", "method"), HEALED)
 def test_a_healed_width_cut_is_nearer_to_its_teacher(
-    tmp_path: Path, tokens: Path, model_type: str, method: str
+    tmp_path: Path, tokens: Path, teacher_of, model_type: str, method: str
 ) -> None:
-    folder = make_teacher(tmp_path / "teacher", model_type)
+    folder = teacher_of(model_type)
     options: dict[str, Any] = {"method": method, "hidden_size": 24, "intermediate_size": 16}
     if ModelFolder(folder).family.square:
         options["num_attention_heads"] = 3
-    plain, outputs, whole = (
-        error(healed(folder, tokens, tmp_path / name, heal, **options), folder)
-        for name, heal in (
-            ("plain", {}),
-            ("outputs", {"norms": True, "refit": "outputs"}),
-            ("all", {"norms": True, "refit": "all"}),
-        )
+    variants: dict[str, dict[str, Any]] = {"plain": {}, "all": {"norms": True, "refit": "all"}}
+    if method == "minitron" or model_type in {
+        "llama",
+        "gpt2",
+    }:  # with rotation, which takes longer, for two kinds of norm
+        variants["outputs"] = {"norms": True, "refit": "outputs"}
+    plain, *refitted = (
+        error(healed(folder, tokens, tmp_path / name, heal, **options), folder) for name, heal in variants.items()
     )
-    assert whole < plain
-    assert outputs < plain
+    assert max(refitted) < plain
 
 
 @pytest.mark.parametrize("options", [{"hidden_size": 24, "intermediate_size": 16}, {"drop_layers": [1, 2]}])
-def test_a_refit_that_helps_is_kept_by_itself(tmp_path: Path, tokens: Path, options: dict[str, Any]) -> None:
-    folder = make_teacher(tmp_path / "teacher", "llama")
+def test_auto_keeps_a_refit_that_helps(tmp_path: Path, tokens: Path, teacher_of, options: dict[str, Any]) -> None:
+    folder = teacher_of("llama")
     variants = {
         "plain": {},
         "auto": {"refit": "auto", "samples": 56},
@@ -106,10 +120,10 @@ def test_a_refit_that_helps_is_kept_by_itself(tmp_path: Path, tokens: Path, opti
 
 
 @pytest.mark.parametrize("options", [{"hidden_size": 24, "intermediate_size": 16}, {"drop_layers": [1, 2]}])
-def test_what_is_kept_of_the_teacher_changes_nothing(
-    tmp_path: Path, tokens: Path, monkeypatch, options: dict[str, Any]
+def test_the_size_of_the_activation_cache_changes_no_weight(
+    tmp_path: Path, tokens: Path, teacher_of, monkeypatch, options: dict[str, Any]
 ) -> None:
-    folder = make_teacher(tmp_path / "teacher", "llama")
+    folder = teacher_of("llama")
     weights = []
     for kept in (0, 40_000, 2**30):  # nothing, at most the first micro-batches of a layer, everything
         monkeypatch.setattr("prunus.steps.prune.activations._CACHE_BYTES", kept)
@@ -118,9 +132,9 @@ def test_what_is_kept_of_the_teacher_changes_nothing(
     assert weights[0] == weights[1] == weights[2]
 
 
-def test_a_refit_that_does_harm_leaves_no_trace(tmp_path: Path, tokens: Path) -> None:
+def test_a_refit_that_does_harm_is_undone(tmp_path: Path, tokens: Path, teacher_of) -> None:
     """Fitted on 48 tokens and nothing else."""
-    folder = make_teacher(tmp_path / "teacher", "llama")
+    folder = teacher_of("llama")
     students = {
         name: healed(
             folder, tokens, tmp_path / name, {**heal, "samples": 2, "ridge": 1e-9}, method="auto", hidden_size=24
@@ -134,9 +148,9 @@ def test_a_refit_that_does_harm_leaves_no_trace(tmp_path: Path, tokens: Path) ->
 
 @pytest.mark.parametrize("options", [{"method": "minitron"}, {"method": "auto", "init": "random"}])
 def test_the_papers_cut_and_random_weights_are_not_refitted(
-    tmp_path: Path, tokens: Path, options: dict[str, Any]
+    tmp_path: Path, tokens: Path, teacher_of, options: dict[str, Any]
 ) -> None:
-    folder = make_teacher(tmp_path / "teacher", "llama")
+    folder = teacher_of("llama")
     students = [
         healed(folder, tokens, tmp_path / refit, {"refit": refit}, hidden_size=24, **options)
         for refit in ("none", "auto")
@@ -145,8 +159,8 @@ def test_the_papers_cut_and_random_weights_are_not_refitted(
     assert weights[0] == weights[1]
 
 
-def test_too_little_text_leaves_the_student_as_cut(tmp_path: Path, tokens: Path, capsys) -> None:
-    folder = make_teacher(tmp_path / "teacher", "llama")
+def test_too_little_text_leaves_the_student_as_cut(tmp_path: Path, tokens: Path, teacher_of, capsys) -> None:
+    folder = teacher_of("llama")
     config = PruneConfig.model_validate({"drop_layers": [1], "heal": {"sequence_length": 64 * 8}})
     (tmp_path / "out").mkdir()
     assert run(config, Inputs(folder, None, tokens), tmp_path / "out", Runtime(), Console())["refitted"] == 0
@@ -154,8 +168,8 @@ def test_too_little_text_leaves_the_student_as_cut(tmp_path: Path, tokens: Path,
 
 
 @pytest.mark.parametrize("model_type", DENSE)
-def test_a_depth_cut_is_folded_into_the_layer_before(tmp_path: Path, tokens: Path, model_type: str) -> None:
-    folder = make_teacher(tmp_path / "teacher", model_type)
+def test_a_depth_cut_is_folded_into_the_layer_before(tmp_path: Path, tokens: Path, teacher_of, model_type: str) -> None:
+    folder = teacher_of(model_type)
     plain, magnitude, linear, refitted = (
         error(healed(folder, tokens, tmp_path / name, heal, drop_layers=[1, 2]), folder)
         for name, heal in (
@@ -170,8 +184,8 @@ def test_a_depth_cut_is_folded_into_the_layer_before(tmp_path: Path, tokens: Pat
     assert magnitude != plain
 
 
-def test_magnitudes_are_those_of_the_stream(tmp_path: Path, tokens: Path) -> None:
-    folder = make_teacher(tmp_path / "teacher", "llama")
+def test_magnitudes_are_those_of_the_stream(tmp_path: Path, tokens: Path, teacher_of) -> None:
+    folder = teacher_of("llama")
     options = {"depth": "magnitude", "samples": 8}
     out = healed(folder, tokens, tmp_path / "out", options, drop_layers=[1, 2])
     teacher, student = load(folder), load(out)
@@ -187,8 +201,8 @@ def test_magnitudes_are_those_of_the_stream(tmp_path: Path, tokens: Path) -> Non
         torch.testing.assert_close(first.weight, teacher.model.layers[0].get_submodule(name).weight)
 
 
-def test_norms_alone_change_norms_alone(tmp_path: Path, tokens: Path) -> None:
-    folder = make_teacher(tmp_path / "teacher", "llama")
+def test_norms_alone_change_norms_alone(tmp_path: Path, tokens: Path, teacher_of) -> None:
+    folder = teacher_of("llama")
     plain = load(healed(folder, tokens, tmp_path / "plain", {}, hidden_size=16))
     scaled = load(healed(folder, tokens, tmp_path / "scaled", {"norms": True}, hidden_size=16))
     for (name, before), after in zip(plain.named_parameters(), scaled.parameters(), strict=True):
@@ -214,8 +228,8 @@ def test_what_cannot_be_healed_is_refused(tmp_path: Path) -> None:
         PruneConfig(vocab_size=290, heal=HealConfig(norms=True)).target(llama, "students.w.prune")
 
 
-def test_a_teacher_in_bfloat16_heals_too(tmp_path: Path, tokens: Path) -> None:
-    folder = make_teacher(tmp_path / "teacher", "llama")
+def test_a_teacher_in_bfloat16_heals_too(tmp_path: Path, tokens: Path, teacher_of) -> None:
+    folder = teacher_of("llama")
     (tmp_path / "out").mkdir()
     config = PruneConfig(drop_layers=(1, 2), heal=HealConfig(norms=True, refit="all", samples=16, sequence_length=24))
     run(config, Inputs(folder, None, tokens), tmp_path / "out", Runtime(precision="bfloat16"), QUIET)
@@ -223,9 +237,9 @@ def test_a_teacher_in_bfloat16_heals_too(tmp_path: Path, tokens: Path) -> None:
 
 
 @torch.no_grad()
-def test_the_block_that_goes_is_the_one_that_a_refit_makes_up_for(tmp_path: Path, tokens: Path) -> None:
+def test_the_dropped_block_is_the_one_that_a_refit_replaces_best(tmp_path: Path, tokens: Path, teacher_of) -> None:
     """Compared with a slow reference: each block is cut and healed separately, and the students' KL compared."""
-    teacher = make_teacher(tmp_path / "teacher", "llama")
+    teacher = teacher_of("llama")
     calibration = {"samples": 32, "sequence_length": 24}
 
     def cut(name: str, **options: Any) -> Path:

@@ -33,7 +33,7 @@ def test_ids_are_those_of_the_student(key: str) -> None:
     assert renumber({key: before}, NEW, "x") == {key: after}
 
 
-def test_what_a_text_must_hold_stays() -> None:
+def test_special_and_forced_tokens_are_required() -> None:
     config = {"eos_token_id": [2, 3], "pad_token_id": -1, "force_words_ids": [[[4]], [[5, 6]]], "bad_words_ids": [[7]]}
     assert required_ids(config) == {2, 3, 4, 5, 6}
 

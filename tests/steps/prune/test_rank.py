@@ -55,7 +55,7 @@ def test_activation_times_the_norm_of_what_reads_it(scores) -> None:
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
-def test_variances_go_with_the_square_of_the_norm(scores) -> None:
+def test_variances_scale_with_the_square_of_the_norm(scores) -> None:
     ranking = Ranking(criterion="activation_norm", batch="mean", sequence="variance")
     actual = rank(scores, "neurons", ranking, TEACHER, 0)[0]
     expected = VALUES.double().var(dim=1, unbiased=False).mean(0).numpy() * scores["reader_norms"][0] ** 2
@@ -88,7 +88,7 @@ def test_a_criterion_that_an_axis_does_not_know_is_refused() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_rankings_are_those_of_nvidias_own_hook() -> None:
+def test_rankings_equal_those_of_nvidias_hook() -> None:
     reason = "nvidia-modelopt is not installed: pip install '.[oracles]'"
     hooks = pytest.importorskip("modelopt.torch.prune.importance_hooks.base_hooks", reason=reason, exc_type=ImportError)
     hook = hooks.L2NormHook()

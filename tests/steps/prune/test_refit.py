@@ -43,6 +43,6 @@ def test_an_input_that_is_always_zero_keeps_its_weights() -> None:
     assert not torch.allclose(fitted, weight, atol=0.1)
 
 
-def test_without_tokens_the_weights_stay() -> None:
+def test_a_refit_without_tokens_changes_no_weight() -> None:
     weight = torch.randn(4, 6)
     torch.testing.assert_close(Gram.empty(6, 4, CPU).fit(weight, 1e-3), weight)

@@ -125,7 +125,7 @@ def test_gradients_are_read_unless_they_weigh_nothing(tmp_path: Path) -> None:
     assert PruneConfig(hidden_size=16, gradient_weight=0).statistics(shape, smaller) == {"covariance"}
 
 
-def test_a_tied_head_says_what_an_untied_one_says_of_the_kept_subspace() -> None:
+def test_a_rotated_tied_head_equals_an_untied_one_on_the_kept_subspace() -> None:
     draw = np.random.default_rng(0)
     embedding, gain = draw.normal(size=(50, 8)), draw.random(8) + 0.5
     axes = np.linalg.qr(draw.normal(size=(8, 5)))[0]
@@ -146,7 +146,7 @@ def test_columns_that_sum_to_zero(size: int) -> None:
 
 
 @pytest.mark.parametrize("model_type", TYPES)
-def test_by_itself_it_rotates_what_can_be(tmp_path: Path, model_type: str) -> None:
+def test_auto_rotates_families_that_can_be_rotated(tmp_path: Path, model_type: str) -> None:
     shape = ModelFolder(make_teacher(tmp_path / "teacher", model_type)).shape
     smaller = shape.with_dimensions({"hidden_size": 16})
     assert PruneConfig(hidden_size=16).rotates(shape, smaller) == (model_type in ROTATABLE)

@@ -110,7 +110,7 @@ def test_text_of_kept_tokens_is_cut_as_before(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_special_and_byte_tokens_always_stay(kind: str) -> None:
+def test_special_and_byte_tokens_are_always_kept(kind: str) -> None:
     whole = TOKENIZERS[kind]
     small, _ = cut(kind, 262)
     assert [small.token_to_id(token) is not None for token in SPECIAL] == [True] * 3
@@ -147,7 +147,7 @@ def stream(teacher: Path, corpus: Path, out: Path) -> Path:
     return out
 
 
-def test_a_student_with_fewer_words_is_a_stock_model_that_says_the_same_of_them(teacher, corpus, tmp_path) -> None:
+def test_a_student_with_a_cut_vocabulary_is_a_stock_model_with_the_same_logits(teacher, corpus, tmp_path) -> None:
     tokens = stream(teacher, corpus, tmp_path / "tokens")
     used = len(np.unique(Tokens.open(tokens).ids))
     out = tmp_path / "out"

@@ -23,7 +23,7 @@ def stream(teacher: Path, corpus: Path, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("apart", [False, True])
-def test_what_is_kept_is_what_the_teacher_says(teacher: Path, stream: Path, tmp_path: Path, apart: bool) -> None:
+def test_stored_targets_are_the_teachers_predictions(teacher: Path, stream: Path, tmp_path: Path, apart: bool) -> None:
     found, metrics = ask(
         teacher,
         stream,

@@ -79,7 +79,7 @@ def test_positions_that_are_scaled(tmp_path: Path, kind: str) -> None:
         {"rope_theta": 1e4, "factor": 4.0, "high_freq_factor": 7.0, "original_max_position_embeddings": 3000},
     ],
 )  # fmt: skip
-def test_factors_of_llama3_are_found_again(tmp_path: Path, rope: dict) -> None:
+def test_factors_of_llama3_are_recovered(tmp_path: Path, rope: dict) -> None:
     model = make_model(tmp_path / "model", head_dim=64, hidden_size=128, num_attention_heads=2, num_key_value_heads=2)
     changed(model, rope_parameters={**rope, "low_freq_factor": 1.0, "rope_type": "llama3"})
     folder = folder_of(file_of(model, tmp_path / "m.gguf"), tmp_path / "out")

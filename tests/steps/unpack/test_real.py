@@ -18,7 +18,7 @@ FILES = sorted((MODELS / "gguf").glob("*.gguf"))
 @pytest.mark.real_model
 @pytest.mark.skipif(not FILES, reason="PRUNUS_REAL_MODELS has no gguf/*.gguf")
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_the_weights_are_transformers_own(file: Path, tmp_path: Path) -> None:
+def test_the_weights_equal_those_of_transformers(file: Path, tmp_path: Path) -> None:
     ours, beside = ModelFolder(folder_of(file, tmp_path / "out")), MODELS / file.stem
     ours.check()
     if not beside.is_dir():

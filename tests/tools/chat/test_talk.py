@@ -61,7 +61,7 @@ def test_one_is_shown_as_it_comes_and_two_side_by_side() -> None:
     assert line.index("a heard plum") < line.index("b heard plum")
 
 
-def test_conversations_go_on_until_they_are_forgotten() -> None:
+def test_conversations_continue_until_they_are_reset() -> None:
     voice = Echo("a")
     said(["one", "two", "/reset", "three", "", "four"], voice, system="be short")
     roles = [[message["role"] for message in heard] for heard in voice.heard]
@@ -82,7 +82,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder, file
 
 
-def test_both_engines_say_the_same(pair: tuple[Path, Path]) -> None:
+def test_both_engines_give_the_same_answer(pair: tuple[Path, Path]) -> None:
     config = ChatConfig(temperature=0, max_new_tokens=6)
     answers = []
     for path in pair:
@@ -130,7 +130,7 @@ def test_the_server_speaks_openais_interface(pair: tuple[Path, Path]) -> None:
         process.communicate()
 
 
-def test_a_server_can_be_let_go_of_at_once(pair: tuple[Path, Path]) -> None:
+def test_a_server_can_be_dropped_right_after_its_start(pair: tuple[Path, Path]) -> None:
     for _ in range(20):
         start_server(pair[1], 0)
 

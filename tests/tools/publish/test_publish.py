@@ -43,7 +43,7 @@ def publish(*arguments: str | Path, **environment: str) -> subprocess.CompletedP
 
 
 @pytest.mark.processes
-def test_without_upload_nothing_leaves(model: Path) -> None:
+def test_without_upload_nothing_is_sent(model: Path) -> None:
     with hub() as there:
         result = publish(model, "--to", "me/small", HF_ENDPOINT=there.url, HF_TOKEN="hf_test")
     assert result.returncode == 0, result.stderr
@@ -54,7 +54,7 @@ def test_without_upload_nothing_leaves(model: Path) -> None:
 
 
 @pytest.mark.processes
-def test_what_is_sent_arrives_as_it_was(model: Path) -> None:
+def test_uploaded_files_arrive_unchanged(model: Path) -> None:
     with hub() as there:
         settings = {"HF_ENDPOINT": there.url, "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1"}
         result = publish(model, "--to", "me/small", "--upload", "--message", "First", **settings)
@@ -70,7 +70,7 @@ def test_what_is_sent_arrives_as_it_was(model: Path) -> None:
 
 
 @pytest.mark.processes
-def test_folders_of_an_export_go_with_it_and_others_stay(model: Path) -> None:
+def test_folders_of_an_export_are_uploaded_and_others_are_not(model: Path) -> None:
     going = ("onnx-int4/model.onnx", "onnx-int4/README.md", "torchao-int8/config.json")
     staying = ("onnx-int4/cache/model.onnx", "checkpoint-10/model.safetensors")
     for name in going + staying:
@@ -180,7 +180,7 @@ def gguf(content: bytes) -> bytes:
         ("chat_template.jinja", b"{# " + HUB.encode() + b" #}"),
     ],
 )
-def test_all_that_goes_is_looked_through(model: Path, name: str, content: bytes) -> None:
+def test_every_uploaded_file_is_searched_for_keys(model: Path, name: str, content: bytes) -> None:
     (model / name).parent.mkdir(exist_ok=True)
     (model / name).write_bytes(content)
     assert any(file.path == model / name for file in choose_files(model).uploaded)
@@ -211,7 +211,7 @@ def test_a_key_of_this_machine_is_known_by_its_value(model: Path, monkeypatch: p
         *("README.md.orig", "model-old.safetensors", "LICENSE.py", "config.json.swp", "deep/er/model.safetensors"),
     ],
 )
-def test_files_of_no_known_kind_stay(model: Path, name: str) -> None:
+def test_files_of_an_unknown_kind_are_not_uploaded(model: Path, name: str) -> None:
     (model / name).parent.mkdir(parents=True, exist_ok=True)
     (model / name).write_text("x = 1")
     choice = choose_files(model)
@@ -219,7 +219,7 @@ def test_files_of_no_known_kind_stay(model: Path, name: str) -> None:
     assert not choice.faults
 
 
-def test_nothing_else_than_what_was_looked_through_is_sent(model: Path) -> None:
+def test_only_files_that_were_searched_are_sent(model: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         upload = prepare_upload(model, "me/small")
         with (model / name).open("r+b") as file:
@@ -254,7 +254,7 @@ def test_weights_hold_no_key_by_chance(tmp_path: Path) -> None:
     assert scan(file).faults == ()
 
 
-def test_links_stay(model: Path, tmp_path: Path) -> None:
+def test_links_are_not_uploaded(model: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("mine")
     (model / "LICENSE").symlink_to(tmp_path / "elsewhere")
     choice = choose_files(model)
@@ -274,7 +274,7 @@ def test_links_stay(model: Path, tmp_path: Path) -> None:
         ("---\n" + "[" * 999 + "\n---\n", "me/small", "README.md, line 2, column 101: nested deeper"),
     ],
 )
-def test_what_is_missing_is_told(model: Path, card: str | None, to: str, message: str, capsys) -> None:
+def test_a_missing_card_or_owner_is_reported(model: Path, card: str | None, to: str, message: str, capsys) -> None:
     (model / "README.md").unlink()
     if card is not None:
         (model / "README.md").write_text(card)

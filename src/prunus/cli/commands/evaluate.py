@@ -8,8 +8,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from prunus.cli.base import Flat, Single, Text, finished, located
-from prunus.config import parse
+from prunus.cli.base import Flat, Single, Text, finished, flag_of, located
+from prunus.config import parse_named
 from prunus.console import Console
 from prunus.graph.steps import Given, Step, given_model
 from prunus.models.folder import has_chat_template
@@ -45,7 +45,7 @@ class Evaluate(Single):
             check_same_tokens(model.folder.shape, teacher.folder.shape, "--teacher")
             inputs["teacher"] = given_model(teacher)
         config = self._with_tasks()
-        check_tasks(config)
+        check_tasks(config, "--tasks ")
         check_chat(config, has_chat_template(model.folder.path), self.model)
         inputs |= given_data(config)
         if self.beside is not None:
@@ -58,4 +58,4 @@ class Evaluate(Single):
         for task in self.tasks:
             name, _, data = task.partition("=")
             tasks[name] = {"data": data or None, "limit": self.limit}
-        return parse(EvaluateConfig, {**self.config.model_dump(), "tasks": tasks}, "--tasks")
+        return parse_named(EvaluateConfig, {**self.config.model_dump(), "tasks": tasks}, flag_of, "prunus evaluate")

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from tyro.conf import AvoidSubcommands, Positional, arg
 
-from prunus.cli.base import HUB, Flat, Single, located
-from prunus.config import parse
+from prunus.cli.base import HUB, Flat, Single, flag_of, located
+from prunus.config import parse_named
 from prunus.console import Console
 from prunus.errors import RecipeError
 from prunus.graph.steps import given_model
@@ -57,4 +57,7 @@ class Merge(Single):
             world = {"path": WORLD, "name": "chat", "world": {"mixture": {name: 1}, "seed": _FITNESS_SEED}}
             tasks[name] = data if data and data != WORLD else world
         evolve = {**self.config.evolve.model_dump(), "tasks": tasks}
-        return parse(MergeConfig, {**self.config.model_dump(), "evolve": evolve}, "--tasks")
+        raw = {**self.config.model_dump(), "evolve": evolve}
+        return parse_named(
+            MergeConfig, raw, lambda path: flag_of([key for key in path if key != "evolve"]), "prunus merge"
+        )

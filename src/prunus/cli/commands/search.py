@@ -9,9 +9,9 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from prunus import distributed
-from prunus.cli.base import HUB, Flat, Single, finished, located, sources_of
+from prunus.cli.base import HUB, Flat, Single, finished, flag_of, located, sources_of
 from prunus.cli.render import show_search
-from prunus.config import parse
+from prunus.config import parse_named
 from prunus.console import Console
 from prunus.data.config import DataConfig
 from prunus.errors import ArtifactError
@@ -58,7 +58,7 @@ class Search(Single):
         text = sources_of(self.text, self.column, "--text")
         raw = {**self.config.model_dump(), "budget": self.budget, "text": text}
         size = model.folder.shape.size()
-        config = parse(ShapeSearch, raw, "prunus search").model_copy(
+        config = parse_named(ShapeSearch, raw, flag_of, "prunus search").model_copy(
             update={"distill": self.config.distill.with_defaults(size), "prune": self.config.prune.with_defaults(size)}
         )
         data = DataConfig(

@@ -20,8 +20,12 @@ from prunus.verify.skills import SKILLS
 from prunus.world.config import REVISION, WORLD
 
 
-def check_tasks(config: EvaluateConfig) -> None:
+def check_tasks(config: EvaluateConfig, prefix: str = "evaluate.tasks.") -> None:
     """Read every task's data, and look up every name.
+
+    Args:
+        config: The options.
+        prefix: What messages have before a task's name.
 
     Raises:
         DataError: Data cannot be read.
@@ -31,11 +35,11 @@ def check_tasks(config: EvaluateConfig) -> None:
     for name, task in config.all_tasks().items():
         kind = task.kind or name
         if kind in SKILLS:
-            read_items(task, kind, f"evaluate.tasks.{name}")
+            read_items(task, kind, prefix + name)
             continue
-        _check_known(name, kind)
+        _check_known(kind, prefix + name)
         if task.data is not None:
-            list(local_parts(kind, task.data, f"evaluate.tasks.{name}"))
+            list(local_parts(kind, task.data, prefix + name))
 
 
 def check_chat(config: EvaluateConfig, has_template: bool, who: str) -> None:
@@ -77,9 +81,8 @@ def _files(task: TaskConfig, where: str) -> str | None:
     return fingerprint_files([*files, *gold])
 
 
-def _check_known(name: str, kind: str) -> None:
+def _check_known(kind: str, where: str) -> None:
     """Refuse a task that the harness does not have, or any of its tasks if it is not installed."""
-    where = f"evaluate.tasks.{name}"
     installed = importlib.util.find_spec("lm_eval") is not None
     if kind in HARNESS and not installed:
         raise RecipeError(f"{where}: lm-evaluation-harness is not installed; `pip install 'prunus[evaluate]'`")
