@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from prunus.pipeline import machine
-from prunus.pipeline.machine import busy, hardware, may_have_bfloat16
+from prunus.pipeline.machine import busy, hardware, may_have_bfloat16, peak_memory, reset_peak_memory, return_memory
 
 
 def test_a_load_of_all_cores_is_busy(monkeypatch) -> None:
@@ -40,3 +42,19 @@ def test_what_linux_says_of_a_processor(
     assert may_have_bfloat16() is able
     named = "model name" in (content or "")
     assert not named or hardware().startswith(("Xeon, ", "EPYC, "))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc keeps freed blocks")
+def test_freed_memory_is_no_part_of_the_next_peak() -> None:
+    return_memory()
+    reset_peak_memory()
+    before = peak_memory()["process"]
+    blocks, kept = [], []
+    for _ in range(2000):
+        blocks.append(np.ones(12_000))  # 96 kB: smaller than what glibc maps by itself
+        kept.append(np.ones(100))  # between them, so that no end of the heap is free
+    del blocks
+    return_memory()
+    reset_peak_memory()
+    assert len(kept) == 2000
+    assert peak_memory()["process"] < before + 100e6

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import platform
 import resource
@@ -59,6 +61,16 @@ def busy() -> str | None:
     if load < _cores():
         return None
     return f"this machine is busy: a load of {load:.1f} on {_cores()} cores; work takes longer than on an idle machine"
+
+
+def return_memory() -> None:
+    """Free what is unreachable, and return it to the system: glibc keeps freed blocks of up to 32 MB for itself.
+
+    After a training step of SmolLM2-135M that was 0.43 GB, which the next step's peak included.
+    """
+    gc.collect()
+    with suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def reset_peak_memory() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import math
 import time
@@ -19,7 +18,7 @@ from prunus.graph.integrity import check_artifact
 from prunus.graph.locks import lock_result, lock_run
 from prunus.graph.steps import Step
 from prunus.pipeline.failures import Failures, ends_the_run, storage_problem
-from prunus.pipeline.machine import hardware, peak_memory, reset_peak_memory, versions
+from prunus.pipeline.machine import hardware, peak_memory, reset_peak_memory, return_memory, versions
 from prunus.pipeline.planned import Plan
 from prunus.pipeline.precision import mixed, settle, used
 from prunus.runtime import Runtime
@@ -108,7 +107,7 @@ def execute(step: Step, runtime: Runtime, console: Console) -> Path:
         _synchronize(step, error)  # after this no process reads in the folder
         seconds = time.monotonic() - start
         _synchronize(step, _finish(step, metrics, seconds, runtime) if first else None)
-    gc.collect()
+    return_memory()
     console.say(f"done in {duration(seconds)}")
     return artifact.path
 
