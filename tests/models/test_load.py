@@ -11,6 +11,7 @@ from prunus.errors import ModelError
 from prunus.models.folder import ModelFolder
 from prunus.models.load import load_model, load_tokenizer, save_model, saved_dtype
 from prunus.models.locate import locate_model
+from tests.families import make_teacher
 from tests.tiny import make_model
 
 CPU = torch.device("cpu")
@@ -91,3 +92,15 @@ def test_an_adapter_is_refused_on_loading(tmp_path: Path) -> None:
     (source / "adapter_config.json").write_text("{}")
     with pytest.raises(ModelError, match="an adapter"):
         load_model(source, CPU, torch.float32)
+
+
+def test_gemma_2_caps_the_logits_of_attention(tmp_path: Path) -> None:
+    folder = make_teacher(tmp_path / "model", "gemma2")
+    config = json.loads((folder / "config.json").read_text())
+    ids = torch.arange(3, 27).reshape(2, 12)
+    outputs = []
+    for cap in (0.05, None):
+        (folder / "config.json").write_text(json.dumps({**config, "attn_logit_softcapping": cap}))
+        with torch.no_grad():
+            outputs.append(load_model(folder, torch.device("cpu"), torch.float32)(ids).logits)
+    assert not torch.allclose(*outputs, atol=1e-3)

@@ -67,8 +67,14 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> PreTra
         if info.get(fault):
             raise ModelError(f"{folder}: {fault.replace('_', ' ')} on loading: {sorted(map(str, info[fault]))[:4]}")
     check_holds(model, folder)
+    return ready(model, device)
+
+
+def ready(model: Any, device: torch.device) -> PreTrainedModel:
+    """A loaded model on its device, in evaluation mode, with implementations that compute what its config says."""
     loaded: PreTrainedModel = model.to(device).eval()
     _run_experts(loaded)
+    _cap_attention(loaded)
     return loaded
 
 
@@ -79,6 +85,13 @@ def _run_experts(model: PreTrainedModel) -> None:
         if any(value.shape[-1] * value.itemsize % 16 for value in stacked):
             model.set_experts_implementation("eager")
             return
+
+
+def _cap_attention(model: PreTrainedModel) -> None:
+    """Compute attention as written if its logits are capped: transformers before 5.21 uses SDPA, which leaves it out."""
+    config = model.config.get_text_config()
+    if getattr(config, "attn_logit_softcapping", None) is not None and config._attn_implementation == "sdpa":
+        model.set_attn_implementation("eager")
 
 
 def load_config(folder: Path) -> PreTrainedConfig:

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from prunus.errors import ModelError
-from prunus.models.load import check_holds, dtype_that_holds
+from prunus.models.load import check_holds, dtype_that_holds, ready
 
 
 def load_reward_model(folder: Path, device: torch.device, dtype: torch.dtype, new: bool = False) -> PreTrainedModel:
@@ -44,8 +44,7 @@ def load_reward_model(folder: Path, device: torch.device, dtype: torch.dtype, ne
     check_holds(model, folder)
     if new:
         nn.init.zeros_(model.score.weight)
-    loaded: PreTrainedModel = model.to(device).eval()
-    return loaded
+    return ready(model, device)
 
 
 def rewards(model: PreTrainedModel, input_ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
