@@ -161,7 +161,7 @@ def test_what_a_plan_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"method": "grpo", "lora": 4}, "lora: not with method: grpo"),
         ({"method": "sft", "lora": {"alpha": 4}}, "r: missing"),
         ({"method": "sft", "lora": True}, "lora"),
-        ({"method": "sft", "lora": {"r": -1}}, "greater than or equal to 0"),
+        ({"method": "sft", "lora": {"r": -1}}, "lora.r: expected at least 0"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: dict, message: str) -> None:

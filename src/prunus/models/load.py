@@ -88,7 +88,7 @@ def _run_experts(model: PreTrainedModel) -> None:
 
 
 def _cap_attention(model: PreTrainedModel) -> None:
-    """Compute attention as written if its logits are capped: transformers before 5.21 uses SDPA, which leaves it out."""
+    """Use eager attention if its logits are capped: transformers before 5.21 uses SDPA, which leaves the cap out."""
     config = model.config.get_text_config()
     if getattr(config, "attn_logit_softcapping", None) is not None and config._attn_implementation == "sdpa":
         model.set_attn_implementation("eager")
