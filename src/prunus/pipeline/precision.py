@@ -8,6 +8,7 @@ run use the same precision, so that a student can be compared with its teacher.
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -59,6 +60,8 @@ def used(runtime: Runtime) -> str:
     """The data type of products with this runtime, by torch's name: `float32` or `bfloat16`."""
     if runtime.precision != "auto":
         return runtime.precision
+    if "torch" not in sys.modules:  # nothing was multiplied
+        return "float32"
     from prunus.models.load import device_of, inference_dtype
 
     return str(inference_dtype(runtime, device_of(runtime))).removeprefix("torch.")

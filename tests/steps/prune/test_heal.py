@@ -51,7 +51,8 @@ def teacher_of(tmp_path_factory) -> Callable[[str], Path]:
 
 
 def healed(teacher: Path, tokens: Path, out: Path, heal: dict[str, Any], **options: Any) -> Path:
-    scores = teacher.with_name(f"{teacher.name}-scores") if "drop_layers" not in options else None
+    only_depth = options.keys() == {"drop_layers"}  # needs no scores
+    scores = None if only_depth else teacher.with_name(f"{teacher.name}-scores")
     if scores is not None and not scores.exists():
         scores.mkdir()
         config = ScoreConfig(samples=32, sequence_length=24)
