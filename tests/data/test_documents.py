@@ -39,6 +39,14 @@ FORMS: dict[str, list[dict[str, Any]]] = {
         for i in range(5)
     ],
     "alpaca": [{"instruction": f"add {i}", "input": "1", "output": f"{i + 1}"} for i in range(3)],
+    "tools": [
+        {"messages": [{"role": "user", "content": f"rain in {i}?"},
+                      {"role": "assistant", "content": "", "tool_calls": [
+                          {"type": "function", "function": {"name": "rain", "arguments": {"to": str(i), "by": 1}}}]}],
+         "tools": [{"type": "function", "function": {"name": "rain", "parameters": {"type": "object", "properties": {
+             "town": {"type": "string"}, "day": {"type": "integer"}}}}}]}
+        for i in range(3)
+    ],
     "completion": [{"prompt": f"hello {i}", "completion": "hi"} for i in range(4)],
 }  # fmt: skip
 

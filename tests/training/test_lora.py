@@ -14,6 +14,8 @@ from prunus.costs import trained_bytes, trained_parameters
 from prunus.errors import ModelError, RecipeError
 from prunus.models.folder import ModelFolder
 from prunus.models.load import load_model
+from prunus.pipeline.plan import make_plan
+from prunus.pipeline.recipe import Recipe
 from prunus.runtime import Runtime
 from prunus.steps.align.config import AlignConfig
 from prunus.steps.correct.config import CorrectConfig
@@ -23,6 +25,7 @@ from prunus.training.lora import ADAPTER, add_adapters, merge_adapters
 from prunus.training.plan import check_runtime
 from prunus.training.record import Recorder
 from tests.families import SPECIAL, make_teacher
+from tests.pipeline.recipes import tiny_recipe
 from tests.tiny import load, make_model
 
 DENSE = [name for name in SPECIAL if name not in ("mixtral", "qwen3_moe", "olmoe")]
@@ -152,6 +155,27 @@ def test_what_a_plan_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(RecipeError, match="correct.lora: needs peft"):
         check_runtime(Runtime(), [config])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"correct": {"tokens": 512, "lora": 99}},
+            "correct.lora.r: 99 is more than the narrowest matrix; allowed: at most 16",
+        ),
+        ({"distill": {"tokens": 512, "lora": 17}}, "students.width.distill.lora.r: 17 .* at most 16"),
+        ({"teacher": {"align": [{"method": "sft", "lora": 99}]}}, "teacher.align.0.lora.r: 99"),
+    ],
+)
+def test_a_plan_refuses_a_rank_above_a_models_width(
+    changes: dict, message: str, teacher: Path, corpus: Path, held_out: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(teacher, corpus, held_out)
+    if "teacher" in changes:
+        changes = {"teacher": {"path": str(teacher), **changes["teacher"]}}
+    with pytest.raises(RecipeError, match=message):
+        make_plan(parse(Recipe, {**recipe, **changes}, "test"), tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from prunus.pipeline.precision import settle
 from prunus.pipeline.run import execute
 from prunus.pipeline.unpacking import find_model
 from prunus.runtime import Runtime
-from prunus.training.plan import check_runtime
+from prunus.training.plan import check_rank, check_runtime
 
 HUB = Hub(find_model)
 """Source of models and text for these commands."""
@@ -50,6 +50,7 @@ class Single:
         model = inputs.get("model") or inputs["student"]
         if isinstance(model, Given):
             shape, teacher = ModelFolder(model.value).shape, inputs.get("teacher")
+            check_rank(config, shape, config.kind)
             above = ModelFolder(teacher.value).shape if isinstance(teacher, Given) else None
             config = config.with_defaults(shape.size(above))
             if hasattr(config, "sequence_length"):

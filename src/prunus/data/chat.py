@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from prunus.data.columns import Columns
-from prunus.data.config import ChatSource
+from prunus.data.config import ChatSource, SourceRef
 from prunus.data.sources import rows
 from prunus.data.transcripts import refuse_other_forms, transcript
 from prunus.data.turns import LEARNT, Turns, parsed, read_tools, read_turns, without_unset
@@ -110,11 +110,16 @@ def conversations(source: ChatSource, where: str) -> Iterator[Conversation]:
             finite, or equal answers.
         HubError: It cannot be fetched from the hub.
     """
-    filled = not {".json", ".jsonl"} & {suffix.lower() for suffix in Path(source.path).suffixes}
+    filled = fills_in(source)
     for number, row in enumerate(rows(source, where), start=1):
         if source.limit is not None and number > source.limit:
             return
         yield conversation(row, f"{where}: {source.path}, row {number}", source.columns, filled)
+
+
+def fills_in(source: SourceRef) -> bool:
+    """Whether a source's format fills in nulls for fields that only other rows have; see `conversation`."""
+    return not {".json", ".jsonl"} & {suffix.lower() for suffix in Path(source.path).suffixes}
 
 
 def conversation(

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from prunus.data.chat import conversation
+from prunus.data.chat import conversation, fills_in
 from prunus.data.config import DataConfig, Source, TokensConfig
 from prunus.data.sources import Reader
 from prunus.data.template import Dialogue, read_template
@@ -27,11 +26,11 @@ class Conversations(Reader):
         Raises:
             DataError: As `prunus.data.chat.conversations`.
         """
-        filled = not {".json", ".jsonl"} & {suffix.lower() for suffix in Path(self.source.path).suffixes}
+        filled = fills_in(self.source)
         for row in self.each_row():
             where = f"{self.where}: {self.source.path}, row {self.number}"
             found = conversation(row, where, self.source.columns, filled)
-            yield json.dumps([found.messages, found.tools], ensure_ascii=False, sort_keys=True)
+            yield json.dumps([found.messages, found.tools], ensure_ascii=False, default=str)
 
 
 def reader_of(source: Source, where: str, state: dict[str, Any] | None = None) -> Reader:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
-from prunus.config import check_length
+from prunus.config import StepConfig, check_length
 from prunus.data.config import Source, TokensConfig
 from prunus.data.documents import check_source
 from prunus.data.mixture import check_not_empty
@@ -15,6 +15,7 @@ from prunus.errors import HubError, Mistakes, ModelError, RecipeError
 from prunus.files import read_object
 from prunus.graph.hub import Hub
 from prunus.graph.steps import Given, Step
+from prunus.models.shape import Shape
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.students import Student
 from prunus.pipeline.teacher import Teacher
@@ -22,6 +23,7 @@ from prunus.steps.align.plan import Alignment
 from prunus.steps.evaluate.check import check_chat, check_tasks
 from prunus.steps.export.plan import check_export
 from prunus.steps.generate.prompts import check_prompts
+from prunus.training.plan import check_rank
 
 
 def check_lengths(recipe: Recipe, context: int, mistakes: Mistakes) -> None:
@@ -36,6 +38,19 @@ def check_lengths(recipe: Recipe, context: int, mistakes: Mistakes) -> None:
     for name, length in lengths.items():
         with mistakes.collect():
             check_length(name, length, context)
+
+
+def check_ranks(recipe: Recipe, teacher: Teacher, students: Mapping[str, Student], mistakes: Mistakes) -> None:
+    """Note training by LoRA that a model's sizes do not allow."""
+    trained: list[tuple[str, StepConfig, Shape]] = [("correct", recipe.correct, teacher.shape)]
+    trained += [(f"teacher.align.{i}", stage, teacher.shape) for i, stage in enumerate(recipe.teacher.align)]
+    for name, student in students.items():
+        own = recipe.students[name]
+        trained.append((f"students.{name}.distill", own.distill, student.shape))
+        trained += [(f"students.{name}.align.{i}", stage, student.shape) for i, stage in enumerate(own.align)]
+    for where, config, shape in trained:
+        with mistakes.collect():
+            check_rank(config, shape, where)
 
 
 def check_files(recipe: Recipe, teacher: Teacher, students: Mapping[str, Student], mistakes: Mistakes) -> None:

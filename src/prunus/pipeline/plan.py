@@ -18,6 +18,7 @@ from prunus.pipeline.checks import (
     check_evaluation,
     check_files,
     check_lengths,
+    check_ranks,
     check_sources,
     check_texts,
 )
@@ -70,13 +71,16 @@ def _plan(recipe: Recipe, root: Path, hub: Hub, waiting: Sequence[str] = ()) -> 
     """The plan of a recipe, without the steps of `waiting` students, whose shape is not known yet."""
     mistakes = Mistakes()
     with mistakes.collect():
-        check_runtime(recipe.runtime, [recipe.correct, *(student.distill for student in recipe.students.values())])
+        trained = recipe.students.values()
+        stages = [*recipe.teacher.align, *(stage for student in trained for stage in student.align)]
+        check_runtime(recipe.runtime, [recipe.correct, *(student.distill for student in trained), *stages])
     if not hub.preview:  # before a teacher is fetched or unpacked
         mistakes.check(recipe.name)
     teacher = find_teacher(recipe, root, hub)
     recipe = with_defaults(recipe, teacher.shape)
     check_lengths(recipe, teacher.context, mistakes)
     students = find_students(recipe, teacher, hub, waiting, mistakes)
+    check_ranks(recipe, teacher, students, mistakes)
     check_files(recipe, teacher, students, mistakes)
     previews = check_sources(recipe, teacher, hub, mistakes)
     own = Alignment(recipe.teacher.align, recipe.data.chat, recipe.data.template, hub, "teacher.align")

@@ -1,8 +1,8 @@
 """`runtime.precision: auto` on a CPU: the faster of float32 and bfloat16, for a whole run.
 
-If the processor has bfloat16, a decoder layer of the teacher's sizes is timed in both (a second or two), and the
-outcome is kept in the cache folder for this processor, release of torch, number of threads, and sizes. All models of a
-run use the same precision, so that a student can be compared with its teacher.
+If the processor has bfloat16, a decoder layer of the teacher's sizes is timed in both, and the outcome is kept in the
+cache folder for this processor, release of torch, number of threads, and sizes. All models of a run use the same
+precision, so that a student can be compared with its teacher.
 """
 
 from __future__ import annotations

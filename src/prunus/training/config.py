@@ -66,7 +66,7 @@ class OptimizerConfig(StepConfig):
     """Gradient clipping: the largest norm of the gradients."""
     lora: Annotated[LoraConfig, ADDED] = LoraConfig()
     """Train low-rank updates (LoRA) instead of all weights, and merge them into the model at the end. Gradients and
-    optimizer state then take a few percent of the memory."""
+    optimizer state then exist for the updates alone."""
     seed: Seed = 0
     """Seed of the order of the data."""
 

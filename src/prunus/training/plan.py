@@ -10,7 +10,7 @@ from packaging.version import Version
 
 from prunus import distributed
 from prunus.config import StepConfig
-from prunus.costs import Cost, CostContext, kept_bytes, trained_bytes
+from prunus.costs import Cost, CostContext, kept_bytes, layer_matrices, trained_bytes
 from prunus.errors import RecipeError
 from prunus.models.shape import Shape
 from prunus.runtime import Runtime
@@ -53,6 +53,20 @@ def _check_lora(config: OptimizerConfig, runtime: Runtime) -> None:
     if distributed.shards_weights(runtime.shard) or runtime.deepspeed:
         option = "runtime.deepspeed" if runtime.deepspeed else "runtime.shard: true"
         raise RecipeError(f"{where}: not with {option}; allowed: replicated weights, of which few are trained")
+
+
+def check_rank(config: StepConfig, shape: Shape, where: str) -> None:
+    """Refuse LoRA for a mixture of experts, and a rank above the width of the model's narrowest matrix.
+
+    Raises:
+        RecipeError: The message says what is refused, and what is allowed.
+    """
+    rank = config.lora.r if isinstance(config, OptimizerConfig) and getattr(config, "tokens", True) else 0
+    if rank and shape.num_experts:
+        raise RecipeError(f"{where}.lora: not for a mixture of experts; allowed: training all weights")
+    narrowest = min(map(min, layer_matrices(shape)))
+    if rank > narrowest:
+        raise RecipeError(f"{where}.lora.r: {rank} is more than the narrowest matrix; allowed: at most {narrowest}")
 
 
 def training_cost(config: TrainingConfig, shape: Shape, context: CostContext) -> Cost:

@@ -16,6 +16,7 @@ from prunus.data.config import ChatSource
 from prunus.graph.steps import given_model, given_tokenizer
 from prunus.steps.align.config import AlignConfig
 from prunus.steps.align.plan import Alignment
+from prunus.training.plan import check_rank, check_runtime
 
 
 @dataclass(kw_only=True)
@@ -34,6 +35,8 @@ class Align(Single):
         """Run the steps, round by round."""
         model = located(self.model)
         sources = tuple(parse(ChatSource, path, "--data") for path in self.data)
+        check_runtime(self.runtime, [self.config])
+        check_rank(self.config, model.folder.shape, "align")
         stages = Alignment((self.config.with_defaults(model.folder.shape.size()),), sources, self.template, HUB)
         for preview in stages.check(model.folder.context, given_tokenizer(model)):
             show_preview(preview, console)
