@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from prunus.data.turns import LEARNT, Turns, parsed, read_tools, read_turns, wit
 from prunus.errors import DataError
 from prunus.files import MAX_DEPTH, depth_exceeds
 
-__all__ = ["Conversation", "Turns", "conversation", "conversations"]
+__all__ = ["Conversation", "Turns", "checked", "conversation", "conversations"]
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,26 @@ def conversations(source: ChatSource, where: str) -> Iterator[Conversation]:
         if source.limit is not None and number > source.limit:
             return
         yield conversation(row, f"{where}: {source.path}, row {number}", source.columns, filled)
+
+
+def checked(source: ChatSource, count: int, where: str) -> list[Conversation]:
+    """The first `count` rows of a source, all with checks.
+
+    Args:
+        source: The source.
+        count: The number of rows.
+        where: The source's name in the recipe, for messages.
+
+    Raises:
+        DataError: As `conversations`; or a row has no check, or there are too few rows.
+        HubError: It cannot be fetched from the hub.
+    """
+    found = list(islice(conversations(source, where), count))
+    for row in found:
+        row.require("checks")
+    if len(found) < count:
+        raise DataError(f"{where}: {source.path} has {len(found)} conversations, expected at least {count}")
+    return found
 
 
 def fills_in(source: SourceRef) -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from prunus.config import Config
+from prunus.config import ADDED, Config
 from prunus.errors import RecipeError
 from prunus.kd.config import GuideConfig
 from prunus.training.config import TrainingConfig
+from prunus.validation.config import ValidationConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
     "none": {"weight": 0.0},
@@ -132,6 +133,8 @@ class DistillConfig(GuideConfig, TrainingConfig):
     papers' choice). Muon's updates are scaled to the size of AdamW's, so learning rates carry over."""
     states: StatesConfig = StatesConfig()
     """Hidden states to compare in addition to the logits: `none`, `kept` (the default), `paper`, or options."""
+    validation: Annotated[ValidationConfig, ADDED] = ValidationConfig()
+    """Measure the student during training: on held-out text, and by what it generates."""
 
     @property
     def runs_teacher(self) -> bool:

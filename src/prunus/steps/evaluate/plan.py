@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from prunus.costs import Cost, CostContext
 from prunus.errors import RecipeError
 from prunus.graph.steps import Given, Step
+from prunus.inference.config import LOGIT_BYTES
 from prunus.models.shape import Shape
 from prunus.steps.evaluate.check import tasks_fingerprint
-from prunus.steps.evaluate.config import LOGIT_BYTES, EvaluateConfig
+from prunus.steps.evaluate.config import EvaluateConfig
 from prunus.steps.evaluate.cost import task_costs
 from prunus.steps.evaluate.items import Item, read_items
 from prunus.verify.skills import SKILLS
