@@ -101,7 +101,8 @@ def cost(config: DistillConfig, shape: Shape, context: CostContext) -> Cost:
         return trained
     passed = context.teacher.flops_per_token(config.sequence_length)
     if config.data == "student":  # sampling is one more forward pass of the student
-        passed += shape.flops_per_token(config.sequence_length)
+        share = config.rollouts.share * (1 - config.rollouts.start)
+        passed += share * shape.flops_per_token(config.sequence_length)
     return replace(
         trained,
         flops=trained.flops + trained.tokens * passed,
