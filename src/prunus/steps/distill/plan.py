@@ -99,7 +99,7 @@ def cost(config: DistillConfig, shape: Shape, context: CostContext) -> Cost:
     trained = replace(trained, flops=trained.flops + validation_flops(config, shape, context.teacher))
     if not config.runs_teacher:
         return trained
-    passed = context.teacher.flops_per_token(config.sequence_length)
+    passed: float = context.teacher.flops_per_token(config.sequence_length)
     if config.data == "student":  # sampling is one more forward pass of the student
         share = config.rollouts.share * (1 - config.rollouts.start)
         passed += share * shape.flops_per_token(config.sequence_length)
