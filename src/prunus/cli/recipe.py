@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def with_recipe(command: type[Run], name: str, arguments: list[str]) -> Run:
     before = deepcopy(raw)
     override(raw, given.recipe.model_dump(mode="json"), names)
     try:
-        return command(recipe=parse(Recipe, raw, file), out=given.out, dry_run=given.dry_run)
+        return replace(given, recipe=parse(Recipe, raw, file))
     except RecipeError:
         check_call(command, usage, flags, command(recipe=recipe), before)
         raise

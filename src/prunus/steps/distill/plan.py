@@ -106,5 +106,5 @@ def cost(config: DistillConfig, shape: Shape, context: CostContext) -> Cost:
     return replace(
         trained,
         flops=trained.flops + trained.tokens * passed,
-        memory_bytes=trained.memory_bytes + context.teacher.parameters * 4,
+        memory_bytes=trained.memory_bytes + context.teacher.parameters * context.frozen,
     )
