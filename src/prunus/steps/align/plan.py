@@ -198,7 +198,9 @@ def check_first(stage: AlignConfig, source: ChatSource, where: str) -> None:
         raise DataError(f"{where}: {source.path} has no rows")
     if not stage.write.answers:
         row.require(stage.spec.rows)
-    elif stage.write.reward == "check" and not stage.spec.against_data:
+    elif stage.spec.against_data:
+        row.require("answers")
+    elif stage.write.reward == "check":
         row.require("checks")
 
 
