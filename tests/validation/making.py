@@ -16,9 +16,8 @@ OPTIONS: dict[str, Any] = {
 def write_questions(file: Path, count: int = 6) -> Path:
     """Questions that a random model answers right in most cases: the answer is without the word `e`."""
     check = {"instruction_id_list": ["keywords:forbidden_words"], "kwargs": [{"forbidden_words": ["e"]}]}
-    rows = [
-        {"messages": [{"role": "user", "content": f"once upon {'a ' * i}"}], "check": check} for i in range(1, count + 1)
-    ]  # fmt: skip
+    prompts = (f"once upon {'a ' * i}" for i in range(1, count + 1))
+    rows = [{"messages": [{"role": "user", "content": prompt}], "check": check} for prompt in prompts]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
 
