@@ -4,6 +4,7 @@ import gc
 import json
 import os
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -18,6 +19,21 @@ from tests.tiny import WORDS, make_model
 settings.register_profile("ci", derandomize=True, print_blob=True)  # a change is judged by the same examples every time
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--part 2/6`: one of six parts of the tests, about equal in size, the same ones every time."""
+    parser.addoption("--part", default="0/1", help="K/N: only part K, from 0, of N parts of the tests")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of `--part`: of the parts of all commits, each test is in one."""
+    part, parts = map(int, config.getoption("--part").split("/"))
+    chosen: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    for item in items:
+        chosen[crc32(item.nodeid.encode()) % parts == part].append(item)
+    config.hook.pytest_deselected(items=chosen[False])
+    items[:] = chosen[True]
 
 
 def pytest_collection_finish() -> None:
