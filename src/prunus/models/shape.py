@@ -141,8 +141,9 @@ class Shape:
         LM head, excluding embedding lookups and inactive experts). For attention, two products of heads x head_dim with
         the context / 2 keys that a token sees on average.
         """
-        matrices = self._count(lambda _, weight: len(weight.dims) > 1)
-        matrices -= self.embedding_parameters + self._count(lambda _, weight: weight.has("positions"))
+        matrices = self._count(
+            lambda _, weight: len(weight.dims) > 1 and not (weight.has("vocab") or weight.has("positions"))
+        )
         if self.num_experts:
             in_experts = self._count(lambda key, _: "{experts}" in key)
             matrices -= in_experts * (self.num_experts - self.experts_per_token) // self.num_experts

@@ -93,9 +93,10 @@ class Family:
         query_norm: The norm of the queries, applied per head or over all heads; empty if there is none.
         scaled_embedding: Whether embeddings are multiplied by √hidden_size.
         fixed_scale: Whether the scale of attention scores is in config.json instead of following head_dim.
-        rotary: The rotary positions (in halves); None without them.
+        rotary: The rotary positions; None without them.
         residual_multiplier: The key of a factor of everything that layers add to the residual stream; empty for none.
         logit_divisor: The key of a divisor of the logits; empty for none.
+        logit_multiplier: The key of a factor of the logits; empty for none.
         logit_cap: The key of the logits' soft cap; empty for none.
         experts: The modules of experts in memory; None in families without experts.
         gguf: The family in llama.cpp; None if llama.cpp does not support it.
@@ -135,6 +136,7 @@ class Family:
     rotary: Rotary | None = field(default_factory=Rotary)
     residual_multiplier: str = ""
     logit_divisor: str = ""
+    logit_multiplier: str = ""
     logit_cap: str = ""
     experts: Experts | None = None
     gguf: Gguf | None = None
@@ -184,6 +186,10 @@ class Family:
         """The keys of a `Shape`'s size in config.json."""
         return () if size in self.absent else self.keys.get(size, (size,))
 
+    def has_bias(self, norm: str) -> bool:
+        """Whether a norm has a bias, which some LayerNorms do not."""
+        return f"{norm}.bias" in self.layered or f"{norm}.bias" in self.shared
+
     def norm_before(self, key: str) -> str | None:
         """The norm whose output is multiplied by the weight `key` of the table; None if there is none."""
         module = key.rpartition(".")[0]
@@ -225,6 +231,16 @@ class Family:
         """The modules of a layer whose input runs over `axis`; scoring records these inputs."""
         dim = 0 if self.conv1d else -1
         return [_module(key) for key, line in self.layered.items() if parse_weight(line).runs_over(axis, dim)]
+
+    @cached_property
+    def biases(self) -> dict[str, list[str]]:
+        """The biases of a layer that depend on a flag, by the flag; in the table's order."""
+        result: dict[str, list[str]] = {}
+        for key, line in self.layered.items():
+            condition = parse_weight(line).condition
+            if condition and key.endswith(".bias"):
+                result.setdefault(condition, []).append(key)
+        return result
 
     @cached_property
     def norms(self) -> tuple[tuple[str, ...], tuple[str, ...]]:

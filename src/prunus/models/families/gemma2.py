@@ -165,6 +165,7 @@ FAMILY = Family(
         "gemma2",
         NAMES,
         windows=True,
+        tied=True,
         activations=("gelu_pytorch_tanh", "gelu"),  # transformers treats the second as the first
         query_factor=partial(query_factor, _LARGEST),
         fault=_uncapped,

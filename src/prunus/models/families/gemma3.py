@@ -43,6 +43,7 @@ FAMILY = replace(
         "gemma3",
         {**NAMES, **NAMED_HEAD_NORMS},
         windows=True,
+        tied=True,
         activations=("gelu_pytorch_tanh",),
         required=(Required("final_logit_softcapping", value=None), Required("attn_logit_softcapping", value=None)),
         query_factor=partial(query_factor, _LARGEST),
