@@ -17,6 +17,9 @@ Config = Mapping[str, Any]
 KINDS = ("full_attention", "sliding_attention")
 """The kinds of layers that may have different rotary parameters."""
 
+SCALABLE_ROPES = frozenset({"default", "linear", "llama3"})
+"""Rotary position embeddings that depend on each pair's frequency only, so that a change of theta can keep them."""
+
 _SOURCES = ("rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq", "partial_rotary_factor",
             "rotary_emb_base", "rotary_pct")  # fmt: skip
 
@@ -51,6 +54,13 @@ def rope_parameters(config: Config, rotary: Rotary, kind: str = "full_attention"
     if rotary.alpha and rope["rope_type"] == "dynamic" and rope.get("alpha"):
         return _without_alpha(rope, config["head_dim"])
     return rope
+
+
+def rope_types(config: Config, rotary: Rotary) -> frozenset[str]:
+    """The types of the rotary parameters, by transformers' names; also `partial` if a part of a head is rotated."""
+    sets = all_rope_parameters(config, rotary)
+    partial = any(rope["partial_rotary_factor"] != 1.0 for rope in sets)
+    return frozenset({rope["rope_type"] for rope in sets} | ({"partial"} if partial else set()))
 
 
 def all_rope_parameters(config: Config, rotary: Rotary) -> list[dict[str, Any]]:

@@ -16,7 +16,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from prunus.errors import ShapeError
 from prunus.models.families.table import FAMILIES
 from prunus.models.folder import ModelFolder
-from prunus.steps.prune.config import SCALABLE_ROPES, PruneConfig
+from prunus.models.positions import SCALABLE_ROPES
+from prunus.steps.prune.config import PruneConfig
 from tests.cutting import TEXT, logits, plain, prune, score
 from tests.families import SPECIAL, kill, make_teacher, square_cut
 from tests.tiny import load

@@ -34,6 +34,10 @@ FAMILY = replace(
     name="Cohere",
     model_type="cohere",
     class_name="CohereForCausalLM",
+    models="Command R, Aya 23",
+    about=(
+        "LayerNorm without bias, attention beside the MLP after one norm, adjacent rotary pairs, a factor of the logits"
+    ),
     layered={"input_layernorm.weight": "hidden", **ATTENTION, **ATTENTION_BIAS, **GATED_MLP},
     flags={"attention_bias": False, "tie_word_embeddings": True},
     requires={"use_qk_norm": False},

@@ -65,6 +65,8 @@ class Family:
         name: Its name in messages and reports.
         model_type: Its `model_type` in config.json.
         class_name: Its class in transformers, which vLLM and others look for in config.json.
+        models: Published models whose config.json names it.
+        about: What sets it apart from a Llama; empty if nothing does.
         layer: The prefix of a layer's weights, with `{}` for the layer's number.
         shared: Weights outside the layers, by name.
         layered: Weights of each layer, by the name after the prefix.
@@ -107,8 +109,10 @@ class Family:
     model_type: str
     class_name: str
     layer: str
+    models: str
     shared: Mapping[str, str]
     layered: Mapping[str, str]
+    about: str = ""
     prefix: str = ""
     buffers: tuple[str, ...] = (".rotary_emb.inv_freq",)
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -189,6 +193,13 @@ class Family:
     def has_bias(self, norm: str) -> bool:
         """Whether a norm has a bias, which some LayerNorms do not."""
         return f"{norm}.bias" in self.layered or f"{norm}.bias" in self.shared
+
+    @property
+    def rotation(self) -> Literal["always", "untied", "never"]:
+        """Whether the residual stream can be rotated: in any model, or in one whose LM head is not tied."""
+        if not self.feeds:
+            return "never"
+        return "untied" if self.layer_norm else "always"
 
     def norm_before(self, key: str) -> str | None:
         """The norm whose output is multiplied by the weight `key` of the table; None if there is none."""

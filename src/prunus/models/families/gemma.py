@@ -11,6 +11,8 @@ FAMILY = replace(
     name="Gemma",
     model_type="gemma",
     class_name="GemmaForCausalLM",
+    models="Gemma 2B and 7B, CodeGemma",
+    about="gains stored minus 1, embeddings times √hidden_size",
     layered={**PRE_NORMS, **ATTENTION, **ATTENTION_BIAS, **GATED_MLP},
     flags={key: value for key, value in TIED.items() if key != "mlp_bias"},
     defaults={"head_dim": head_dim_or(256)},

@@ -20,6 +20,11 @@ FAMILY = replace(
     name="Phi",
     model_type="phi",
     class_name="PhiForCausalLM",
+    models="Phi-1, 1.5, 2",
+    about=(
+        "LayerNorm, attention beside the MLP after one norm, an MLP without gate, a bias of the LM "
+        "head, part of a head rotated"
+    ),
     shared={
         "model.embed_tokens.weight": EMBEDDINGS["model.embed_tokens.weight"],
         "model.final_layernorm.weight": "hidden",

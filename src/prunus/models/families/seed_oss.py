@@ -20,6 +20,8 @@ FAMILY = replace(
     name="Seed-OSS",
     model_type="seed_oss",
     class_name="SeedOssForCausalLM",
+    models="Seed-OSS 36B",
+    about="biases on q, k, v",
     layered={
         **PRE_NORMS,
         **ATTENTION,

@@ -25,6 +25,8 @@ FAMILY = replace(
     name="StarCoder2",
     model_type="starcoder2",
     class_name="Starcoder2ForCausalLM",
+    models="StarCoder2",
+    about="LayerNorm, an MLP without gate, biases",
     shared={**EMBEDDINGS, "model.norm.bias": "hidden"},
     layered={
         **PRE_NORMS,
