@@ -77,6 +77,12 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "qwen3_moe": {**MIXTURE, "moe_intermediate_size": 24, "intermediate_size": 40},
     "olmoe": {**MIXTURE, "num_key_value_heads": 4, "head_dim": None},
 }
+RELATIVES = {
+    "olmo3", "ministral3", "seed_oss", "exaone4", "cohere2", "ernie4_5", "glm", "hunyuan_v1_dense", "arcee", "helium",
+    "stablelm", "starcoder2", "cwm",
+}  # fmt: skip
+DISTINCT = [name for name in SPECIAL if name not in RELATIVES]
+"""Families of all structures, for steps that neither cut nor export: relatives would tell them nothing new."""
 GPT2_NAMES = {
     "hidden_size": "n_embd",
     "num_hidden_layers": "n_layer",
