@@ -20,6 +20,13 @@ def test_every_line_of_every_table_reads(family) -> None:
         assert parse_weight(line).dims
 
 
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
+def test_every_condition_has_a_default(family: Family) -> None:
+    lines = [*family.shared.values(), *family.layered.values()]
+    assert {parse_weight(line).condition for line in lines} - {""} <= set(family.flags)
+    assert set(family.biases) <= set(family.flags)
+
+
 def test_names_are_found() -> None:
     place = LLAMA.place("model.layers.17.self_attn.q_proj.weight")
     assert place is not None
