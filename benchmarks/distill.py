@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, TrainingArguments
 
 from prunus.console import Console
 from prunus.data.tokens import Tokens
@@ -40,6 +40,7 @@ from prunus.runtime import Runtime
 from prunus.steps.distill.config import DistillConfig
 from prunus.steps.distill.objective import make_objective
 from prunus.training.loop import train
+from prunus.training.record import Watcher
 
 TEACHER = {"hidden_size": 288, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 6}
 STUDENT = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 6, "num_attention_heads": 6}
@@ -260,10 +261,11 @@ def trainer_overhead(setting: Setting, step: Step) -> float:
     return float(min(np.diff(clock.seconds)) / min(bare[1:]))
 
 
-class _Clock(TrainerCallback):
+class _Clock(Watcher):
     """CPU seconds at the end of every step."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.seconds: list[float] = []
 
     def on_step_end(self, *_: Any, **__: Any) -> None:

@@ -31,12 +31,12 @@ from prunus.console import Console
 from prunus.data.config import Source, TokensConfig
 from prunus.data.step import Inputs as DataInputs
 from prunus.data.step import run as tokenise
+from prunus.inference.heldout import COLUMNS
 from prunus.models.folder import ModelFolder
 from prunus.models.precision import product_dtype
 from prunus.pipeline.machine import hardware, versions
 from prunus.runtime import Runtime
 from prunus.steps.evaluate.config import EvaluateConfig
-from prunus.steps.evaluate.heldout import COLUMNS
 from prunus.steps.evaluate.intervals import ratio_interval
 from prunus.steps.evaluate.step import Inputs as EvaluateInputs
 from prunus.steps.evaluate.step import run as evaluate

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel
 
 from prunus.config import parse
 from prunus.console import Console
@@ -31,6 +31,7 @@ from prunus.data.step import Inputs as DataInputs
 from prunus.data.step import run as tokenise
 from prunus.data.tokens import Tokens
 from prunus.data.windows import first_windows
+from prunus.inference.heldout import Predictor, batches, measure, padded
 from prunus.models.folder import ModelFolder
 from prunus.models.lineage import read_lineage
 from prunus.models.load import load_model
@@ -38,7 +39,6 @@ from prunus.pipeline.machine import hardware, versions
 from prunus.runtime import Runtime
 from prunus.steps.distill.config import DistillConfig
 from prunus.steps.distill.objective import make_objective
-from prunus.steps.evaluate.heldout import Predictor, batches, measure, padded
 from prunus.steps.prune.config import PruneConfig
 from prunus.steps.prune.step import Inputs as PruneInputs
 from prunus.steps.prune.step import run as prune
@@ -46,6 +46,7 @@ from prunus.steps.score.config import ScoreConfig
 from prunus.steps.score.step import Inputs as ScoreInputs
 from prunus.steps.score.step import run as score
 from prunus.training.loop import train
+from prunus.training.record import Watcher
 
 PAPER = {"optimizer": "adamw", "states": "none"}
 CHANNELS = {"method": "minitron"}
@@ -197,10 +198,11 @@ class Bench:
         return {**facts, "tuning_kl": self.measured(model, "tune")[0], **watcher.curve}
 
 
-class _Watcher(TrainerCallback):
+class _Watcher(Watcher):
     """Measures a model at the start, at points spread evenly in the logarithm of the steps, and at the end."""
 
     def __init__(self, bench: Bench, model: PreTrainedModel, steps: int) -> None:
+        super().__init__()
         self.bench, self.model = bench, model
         first = max(1, steps // 32)
         self.points = {round(first * (steps / first) ** (i / (POINTS - 1))) for i in range(POINTS)} | {steps}

@@ -13,11 +13,11 @@ from prunus.data.config import Source, TokensConfig
 from prunus.data.step import Inputs as DataInputs
 from prunus.data.step import run as tokenise
 from prunus.errors import ModelError
+from prunus.inference.heldout import check_sums
 from prunus.models.finite import finite_logits, not_finite
 from prunus.runtime import Runtime
 from prunus.steps.evaluate import step as evaluate
 from prunus.steps.evaluate.config import EvaluateConfig
-from prunus.steps.evaluate.heldout import check_sums
 from prunus.steps.generate import step as generate
 from prunus.steps.generate.config import GenerateConfig
 from prunus.steps.score import step as score

@@ -12,6 +12,8 @@ from prunus.models.shape import Shape
 
 ACTIVATIONS = 34
 """Bytes per token, layer and channel at 16 bits (Korthikanti et al. 2022, arXiv 2205.05198, eq. 2)."""
+STREAM = 4
+"""Bytes per token, layer and channel of what gradient checkpointing keeps: a layer's input, in float32."""
 
 _TRAINED = 16  # bytes per parameter: weight, gradient and AdamW's two moments, in float32
 _CHUNK = 2048  # the most tokens whose logits exist at a time; see `training.head`
@@ -20,7 +22,7 @@ _LOGITS = 2  # float32 values per token and vocabulary entry: the student's logi
 
 @dataclass(frozen=True)
 class Cost:
-    """An estimate. Memory is for one device in float32; evaluation's tokens are an upper bound."""
+    """An estimate. Memory is for one device; evaluation's tokens are an upper bound."""
 
     tokens: int = 0
     flops: float = 0.0
@@ -37,12 +39,21 @@ class CostContext:
         device_batch_size: Sequences that a device processes at a time.
         inputs: The names of the step's inputs.
         chat: The amount of chat data that the step reads.
+        half: Whether products, activations and frozen weights are in 16 bits, as on most GPUs.
+        recompute: Whether activations are recomputed in the backward pass (gradient checkpointing).
     """
 
     teacher: Shape
     device_batch_size: int
     inputs: frozenset[str] = frozenset()
     chat: ChatSize = UNKNOWN
+    half: bool = False
+    recompute: bool = False
+
+    @property
+    def frozen(self) -> int:
+        """Bytes per weight of a model that is not trained."""
+        return 2 if self.half else 4
 
     def micro_batch(self, sequences: int) -> int:
         """The number of sequences on a device at a time, out of `sequences`."""
@@ -64,16 +75,17 @@ def cost(config: StepConfig, shape: Shape, context: CostContext) -> Cost:
     return result
 
 
-def trained_bytes(shape: Shape, tokens: int, rank: int = 0) -> int:
+def trained_bytes(shape: Shape, tokens: int, context: CostContext, rank: int = 0) -> int:
     """Bytes of a model in training and of its activations for a micro-batch of `tokens` tokens.
 
     Args:
         shape: The model.
         tokens: Tokens of the micro-batch.
+        context: Precision, and whether activations are recomputed.
         rank: Rank of the updates if only these are trained (LoRA); 0 if all weights are.
     """
-    frozen = shape.parameters * 4 if rank else 0
-    return frozen + trained_parameters(shape, rank) * _TRAINED + held_bytes(shape, tokens)
+    frozen = shape.parameters * context.frozen if rank else 0
+    return frozen + trained_parameters(shape, rank) * _TRAINED + held_bytes(shape, tokens, context)
 
 
 def trained_parameters(shape: Shape, rank: int) -> int:
@@ -87,10 +99,13 @@ def layer_matrices(shape: Shape) -> list[tuple[int, ...]]:
     return [one.shape(shape.sizes()) for one in matrices if not (one.has("vocab") or one.has("positions"))]
 
 
-def held_bytes(shape: Shape, tokens: int) -> int:
+def held_bytes(shape: Shape, tokens: int, context: CostContext) -> int:
     """Bytes of the activations that a backward pass over `tokens` tokens reads, and of a chunk's logits."""
     logits = 4 * min(tokens, _CHUNK) * shape.vocab_size * _LOGITS
-    return logits + 2 * ACTIVATIONS * tokens * shape.num_hidden_layers * shape.hidden_size
+    layer = ACTIVATIONS * tokens * shape.hidden_size * (1 if context.half else 2)
+    if not context.recompute:
+        return logits + layer * shape.num_hidden_layers
+    return logits + layer + STREAM * tokens * shape.hidden_size * shape.num_hidden_layers
 
 
 def kept_bytes(shape: Shape, rank: int = 0) -> int:

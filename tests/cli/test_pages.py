@@ -1,13 +1,16 @@
 """The pages of `--help` after a recipe, and shorthands for whole sections among the flags."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from prunus.cli.commands.plan import Plan
+from prunus.cli.commands.run import Run
 from prunus.cli.main import main
-from prunus.cli.pages import expand_shorthands, page, shorthands
+from prunus.cli.pages import expand_shorthands, own_options, page, shorthands
 from prunus.errors import RecipeError
 from prunus.pipeline.recipe import Recipe
 from prunus.steps.align.config import AlignConfig
@@ -90,3 +93,11 @@ def test_a_shorthand_for_a_section_reaches_its_subsections(teacher: Path, tmp_pa
     assert main(["prune", str(teacher), *options]) == 0
     importance = json.loads((out / "artifact.json").read_text())["config"]["importance"]
     assert importance["neurons"]["criterion"] == importance["layers"] == "random"
+
+
+def test_the_help_of_a_command_lists_its_own_options() -> None:
+    """Those that are no part of the recipe; `plan` never runs, so it takes no --dry-run."""
+    texts = {"run": own_options(Run), "plan": own_options(Plan)}
+    own = {name: re.findall(r"^  --(\S+)$", text, re.MULTILINE) for name, text in texts.items()}
+    assert own == {"run": ["out", "dry-run"], "plan": ["out", "memory"]}
+    assert "Folder of the run. If unset" in texts["plan"]

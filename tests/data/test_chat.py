@@ -253,6 +253,37 @@ def test_mistakes_are_reported_with_their_row(row: dict, message: str, tmp_path:
         conversation(row, "data.chat.0: x.jsonl, row 7")
 
 
+CHECK = {"check": {"answers": ["4"]}}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user", "content": "2 + 2"}]},
+        {"conversations": [{"from": "human", "value": "2 + 2"}]},
+        {"prompt": "2 + 2"},
+        {"instruction": "2 + 2"},
+        {"input": "2 + 2"},
+        {"prompt": [{"role": "user", "content": "2 + 2"}], "completion": None},
+    ],
+    ids=lambda row: next(iter(row)),
+)
+def test_a_question_with_a_check_needs_no_answer(row: dict[str, Any]) -> None:
+    found = conversation({**row, **CHECK}, "here")
+    assert found.messages == found.prompt_turns() == [{"role": "user", "content": "2 + 2"}]
+    found.require("checks")
+    for kind in ("answers", "labels", "attributes"):
+        with pytest.raises(DataError, match="here: the assistant has no turn; a row with a check may leave it out"):
+            found.require(kind)
+    with pytest.raises(DataError):
+        conversation(row, "here")
+
+
+def test_a_check_does_not_excuse_a_row_without_a_question() -> None:
+    with pytest.raises(DataError, match="the assistant has no turn; roles: system"):
+        conversation({"messages": [{"role": "system", "content": "Add."}], **CHECK}, "here")
+
+
 def test_a_system_message_that_is_given_twice_is_one() -> None:
     assert conversation({"system": "be brief", "messages": [RULE, ASK, SAY]}, "x").messages == [RULE, ASK, SAY]
 

@@ -148,6 +148,7 @@ def test_the_split_does_not_depend_on_the_file_or_the_row(tmp_path: Path) -> Non
         ([{"text": 3}], "row 1 has the columns text; expected messages"),
         ([{"prompt": "a", "completion": ""}], "row 1, turn 2: the assistant's turn is empty"),
         ([*FORMS["messages"], {"messages": []}], "row 8"),
+        ([{"prompt": "a", "check": {"answers": ["b"]}}], "row 1: the assistant has no turn; a row with a check"),
     ],
 )
 def test_a_row_that_holds_no_conversation_is_named(rows: list, message: str, model: Path, tmp_path: Path) -> None:

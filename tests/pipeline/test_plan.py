@@ -348,3 +348,31 @@ def test_all_mistakes_are_reported_at_once(plan) -> None:
     parts = ["students.a.prune.hidden_size: 999", "students.b.prune.num_hidden_layers: 77", "nothing is cut"]
     parts += ["score.sequence_length: 4096", "nowhere.jsonl", "neither.jsonl", "gone.jsonl", "needs a chat template"]
     assert not [part for part in parts if part not in text]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"validation": {"times": 2, "tasks": {"a": "nowhere.jsonl"}}}, "distill.validation.tasks: conversations need"),
+        ({"validation": 2, "runtime": {"shard": True}}, "distill.validation: not with runtime.shard: true"),
+    ],
+)
+def test_validation_that_cannot_work(plan, changes: dict, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunus.distributed.is_group", lambda: True)
+    runtime = {"runtime": changes.pop("runtime")} if "runtime" in changes else {}
+    with pytest.raises(RecipeError, match=message):
+        plan(distill={"tokens": 1024, "sequence_length": 16, "batch_size": 4, **changes}, **runtime)
+
+
+def test_validation_reads_the_held_out_text_in_the_last_training_alone(plan) -> None:
+    via = {"num_hidden_layers": 3, "tokens": 512}
+    changes = {"students": {"w": {"prune": {"num_hidden_layers": 2, "via": via}}}}
+    distill = {"tokens": 1024, "sequence_length": 16, "batch_size": 4}
+    plans = [plan(**changes, distill={**distill, "validation": times}) for times in (0, 3)]
+    made = [{step.name: step for step in one.steps} for one in plans]
+    assert made[1]["w distill"].inputs["held_out"] == made[1]["data held_out"]
+    assert "held_out" not in made[0]["w distill"].inputs
+    for name in ("w distill-via", "w prune"):
+        assert made[0][name].fingerprint == made[1][name].fingerprint
+    costs = [cost_of(step["w distill"], one).flops for step, one in zip(made, plans, strict=True)]
+    assert costs[0] < costs[1]

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from prunus.cli.main import main
 from prunus.config import parse
-from prunus.costs import trained_bytes, trained_parameters
+from prunus.costs import CostContext, trained_bytes, trained_parameters
 from prunus.errors import ModelError, RecipeError
 from prunus.models.folder import ModelFolder
 from prunus.models.load import load_model
@@ -66,7 +66,8 @@ def test_the_plan_counts_what_is_trained(family: str, tmp_path: Path) -> None:
     model, shape = adapted(folder), ModelFolder(folder).shape
     assert sum(one.numel() for one in model.parameters() if one.requires_grad) == trained_parameters(shape, 3)
     assert trained_parameters(shape, 0) == shape.parameters
-    assert trained_bytes(shape, 8, 3) < trained_bytes(shape, 8)
+    context = CostContext(shape, device_batch_size=8)
+    assert trained_bytes(shape, 8, context, 3) < trained_bytes(shape, 8, context)
 
 
 def test_updates_of_a_model_in_bfloat16_are_trained_and_merged_in_float32(teacher: Path, tmp_path: Path) -> None:

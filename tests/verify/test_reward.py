@@ -1,9 +1,10 @@
 """What answers are worth by their checks."""
 
+import numpy as np
 import pytest
 
 from prunus.errors import DataError
-from prunus.verify.reward import reward
+from prunus.verify.reward import pass_at, reward
 
 TOOLS = [{"type": "function", "function": {"name": "pick", "parameters": {
     "type": "object", "properties": {"tree": {"type": "string"}}, "required": ["tree"]}}}]  # fmt: skip
@@ -60,3 +61,11 @@ def test_half_a_role_is_worth_something_and_less() -> None:
 def test_a_check_that_cannot_be_read_names_the_row(check: dict) -> None:
     with pytest.raises(DataError, match=r"x.jsonl, row 2: its check|no_such|x:y"):
         reward("plum", check, TOOLS, "x.jsonl, row 2")
+
+
+def test_pass_at_k_is_what_drawing_gives() -> None:
+    draw = np.random.default_rng(0)
+    right = np.array([1] * 3 + [0] * 7)
+    drawn = np.mean([draw.choice(right, 4, replace=False).any() for _ in range(20_000)])
+    assert pass_at(10, 3, 4) == pytest.approx(drawn, abs=0.01)
+    assert (pass_at(5, 0, 3), pass_at(5, 5, 1), pass_at(5, 2, 1)) == (0.0, 1.0, pytest.approx(0.4))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tyro.conf import arg
 
@@ -28,6 +28,9 @@ from prunus.pipeline.run import execute
 from prunus.pipeline.unpacking import find_model
 from prunus.runtime import Runtime
 from prunus.training.plan import check_rank, check_runtime
+from prunus.world.config import WORLD
+
+_TASK_SEED = 101  # an unusual one, so that the models are unlikely to have trained on these conversations
 
 HUB = Hub(find_model)
 """Source of models and text for these commands."""
@@ -126,6 +129,16 @@ def flag_of(path: Sequence[str]) -> str:
 def sources_of(paths: tuple[str, ...], column: str, flag: str, rows: str = "text") -> tuple[Source, ...]:
     """The sources that a flag's paths name."""
     return tuple(parse(Source, {"path": path, "column": column, "rows": rows}, flag) for path in paths)
+
+
+def conversations_of(tasks: Sequence[str]) -> dict[str, Any]:
+    """The conversations with checks that `--tasks` names: NAME=DATA, or a skill of `builtin:world`."""
+    found: dict[str, Any] = {}
+    for task in tasks:
+        name, _, data = task.partition("=")
+        world = {"path": WORLD, "name": "chat", "world": {"mixture": {name: 1}, "seed": _TASK_SEED}}
+        found[name] = data if data and data != WORLD else world
+    return found
 
 
 def located(path: str, where: str = "MODEL") -> Located:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import textwrap
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, get_origin
 
 from pydantic import BaseModel
@@ -42,6 +45,27 @@ def page(cls: type[BaseModel], values: Any, section: str, usage: str) -> str:
                                subsequent_indent=" " * 6)  # fmt: skip
         if inside:
             lines.append(f"      {usage} --help {inside[0]}")
+    return "\n".join(lines) + "\n"
+
+
+def own_options(command: type) -> str:
+    """The help of a command's own options, which are no part of the recipe, by the docstrings under its fields."""
+    texts: dict[str, str] = {}
+    for cls in reversed(command.__mro__[:-1]):
+        (body,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+        assert isinstance(body, ast.ClassDef)
+        for field, doc in pairwise(body.body):
+            if not isinstance(field, ast.AnnAssign):
+                continue
+            name = ast.unparse(field.target)
+            if "Suppress" in ast.unparse(field.annotation):
+                texts.pop(name, None)
+            elif isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant):
+                texts[name] = " ".join(str(doc.value.value).split())
+    lines = []
+    for name, text in texts.items():
+        lines += [f"  --{name.replace('_', '-')}"]
+        lines += textwrap.wrap(text, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines) + "\n"
 
 

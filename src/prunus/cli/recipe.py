@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from prunus.cli.arguments import spell
 from prunus.cli.commands.run import Run
-from prunus.cli.pages import page, shorthands
+from prunus.cli.pages import own_options, page, shorthands
 from prunus.cli.parse import check_call, parse_command
 from prunus.config import parse, parse_named
 from prunus.errors import RecipeError
@@ -26,7 +27,7 @@ def with_recipe(command: type[Run], name: str, arguments: list[str]) -> Run:
     usage = f"prunus {name} RECIPE"
     if not arguments or arguments[0].startswith("-"):
         if arguments and arguments[0] in ("-h", "--help"):
-            print(f"usage: {usage} [OPTIONS]\n\n{command.__doc__}\n")
+            print(f"usage: {usage} [OPTIONS]\n\n{command.__doc__}\n\n{own_options(command)}")
             print(f"{usage} --help lists the recipe's sections; --help SECTION lists the options of one.")
             sys.exit(0)
         raise RecipeError(f"no recipe given; usage: {usage} [OPTIONS]")
@@ -44,7 +45,7 @@ def with_recipe(command: type[Run], name: str, arguments: list[str]) -> Run:
     before = deepcopy(raw)
     override(raw, given.recipe.model_dump(mode="json"), names)
     try:
-        return command(recipe=parse(Recipe, raw, file), out=given.out, dry_run=given.dry_run)
+        return replace(given, recipe=parse(Recipe, raw, file))
     except RecipeError:
         check_call(command, usage, flags, command(recipe=recipe), before)
         raise

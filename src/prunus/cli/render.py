@@ -14,6 +14,7 @@ from prunus.data.preview import Preview
 from prunus.graph.steps import Step
 from prunus.models.shape import Shape
 from prunus.pipeline.estimate import cost_of
+from prunus.pipeline.fitting import Fit
 from prunus.pipeline.machine import busy, on_gpu
 from prunus.pipeline.pace import seconds_of
 from prunus.pipeline.planned import Plan
@@ -84,6 +85,29 @@ def show_plan(plan: Plan, console: Console) -> None:
         if not repeated and not step.artifact.is_done()
     }
     _show_total(plan, todo, len(set(places)), times, console)
+
+
+def show_fits(fits: Sequence[Fit], limit: float, console: Console) -> None:
+    """Print what each student's distillation needs with which options, and the first options that fit."""
+    rows = [
+        [
+            f"{fit.student}: {fit.changes or 'as in the recipe'}",
+            human_bytes(fit.memory),
+            "fits" if fit.memory <= limit else "",
+        ]
+        for fit in fits
+    ]
+    console.table(
+        f"Distillation in {human_bytes(limit)} of memory, products in 16 bits", ["student: options", "memory", ""], rows
+    )
+    for student in dict.fromkeys(fit.student for fit in fits):
+        first = next((fit for fit in fits if fit.student == student and fit.memory <= limit), None)
+        if first is None:
+            console.warn(f"students.{student}: none of these fits in {human_bytes(limit)}")
+        elif first.changes:
+            console.say(f"students.{student} fits with: {first.flags}")
+        else:
+            console.say(f"students.{student} fits as in the recipe")
 
 
 def _warn_of_shapes(plan: Plan, console: Console) -> None:

@@ -11,7 +11,8 @@ A row of a file has one of these formats. `columns` renames columns; names of ro
                      and optional {chosen_reward, rejected_reward}                       TRL, UltraFeedback, NeMo
     labels           any of them with {label}: whether the answer is good                KTO
     attributes       any of them with {attributes}: numeric ratings of the answer        SteerLM
-    checks           any of them with {check}: what a correct answer must satisfy        docs/evaluate.md
+    checks           any of them with {check}: what a correct answer must satisfy;       docs/evaluate.md
+                     the answer itself may be missing
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from prunus.data.turns import LEARNT, Turns, parsed, read_tools, read_turns, wit
 from prunus.errors import DataError
 from prunus.files import MAX_DEPTH, depth_exceeds
 
-__all__ = ["Conversation", "Turns", "conversation", "conversations"]
+__all__ = ["Conversation", "Turns", "checked", "conversation", "conversations"]
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,18 @@ class Conversation:
         return self.where.rpartition(", row ")[0]
 
     def require(self, kind: str) -> None:
-        """Refuse a row that lacks the data of `kind`: `pairs`, `rewards`, `labels`, `attributes` or `checks`.
+        """Refuse a row that lacks data: `answers`, `pairs`, `rewards`, `labels`, `attributes` or `checks`.
+
+        All kinds but `checks` include an answer.
 
         Raises:
             DataError: The message names the row, and what it lacks.
         """
         lacks = {
+            "answers": (
+                not any(turn["role"] == "assistant" for turn in self.messages),
+                "the assistant has no turn; a row with a check may leave it out only where the model answers",
+            ),
             "pairs": (self.rejected is None, "chosen and rejected are missing; this method needs pairs"),
             "rewards": (
                 self.rewards is None,
@@ -82,9 +90,10 @@ class Conversation:
             "attributes": (not self.attributes, "attributes is missing; this method needs ratings of the answers"),
             "checks": (not self.check, "check is missing; allowed: a check in every row, or another write.reward"),
         }
-        lacking, message = lacks.get(kind, (False, ""))
-        if lacking:
-            raise DataError(f"{self.where}: {message}")
+        for one in (kind,) if kind == "checks" else ("answers", kind):
+            lacking, message = lacks.get(one, (False, ""))
+            if lacking:
+                raise DataError(f"{self.where}: {message}")
 
     def prompt_turns(self) -> Turns:
         """The turns before the last answer."""
@@ -117,6 +126,26 @@ def conversations(source: ChatSource, where: str) -> Iterator[Conversation]:
         yield conversation(row, f"{where}: {source.path}, row {number}", source.columns, filled)
 
 
+def checked(source: ChatSource, count: int, where: str) -> list[Conversation]:
+    """The first `count` rows of a source, all with checks.
+
+    Args:
+        source: The source.
+        count: The number of rows.
+        where: The source's name in the recipe, for messages.
+
+    Raises:
+        DataError: As `conversations`; or a row has no check, or there are too few rows.
+        HubError: It cannot be fetched from the hub.
+    """
+    found = list(islice(conversations(source, where), count))
+    for row in found:
+        row.require("checks")
+    if len(found) < count:
+        raise DataError(f"{where}: {source.path} has {len(found)} conversations, expected at least {count}")
+    return found
+
+
 def fills_in(source: SourceRef) -> bool:
     """Whether a source's format fills in nulls for fields that only other rows have; see `conversation`."""
     return not {".json", ".jsonl"} & {suffix.lower() for suffix in Path(source.path).suffixes}
@@ -143,11 +172,12 @@ def conversation(
     form = _Form(cells, where, filled)
     if cells.has("chosen") or cells.has("rejected"):
         return form.pair()
-    turns = form.whole()
-    check_answered(turns, where)
     check = parsed(cells.take("check"), where)
     if check is not None and not isinstance(check, Mapping):
         raise DataError(f"{where}: check is {check!r:.60}; expected a mapping")
+    turns = form.whole(is_checked=check is not None)
+    if check is None or turns[-1]["role"] != "user":  # with a check, a question may have no answer
+        check_answered(turns, where)
     tools, attributes = (
         read_tools(cells.take("tools"), where),
         _attributes(cells.take("attributes"), where),
@@ -170,13 +200,16 @@ class _Form:
     where: str
     filled: bool
 
-    def whole(self) -> Turns:
-        """All turns of a row that is not a pair."""
+    def whole(self, is_checked: bool) -> Turns:
+        """All turns of a row that is not a pair; with a check, it may be a prompt without an answer."""
         columns = self.columns
         if columns.has("messages"):
             return self._with_history(self._turns(columns.take("messages")))
-        if columns.has("completion") and (columns.has("prompt") or columns.has("input")):
+        is_asked = columns.has("prompt") or columns.has("input")
+        if columns.has("completion") and is_asked:
             return self._continued(self._prompt(), "completion")
+        if is_asked and is_checked:
+            return self._with_history(self._prompt())
         if columns.has("text"):
             text = columns.take("text")
             turns = transcript(text, self.where) if isinstance(text, str) else None

@@ -30,6 +30,7 @@ class Conversations(Reader):
         for row in self.each_row():
             where = f"{self.where}: {self.source.path}, row {self.number}"
             found = conversation(row, where, self.source.columns, filled)
+            found.require("answers")
             yield json.dumps([found.messages, found.tools], ensure_ascii=False, default=str)
 
 

@@ -71,3 +71,10 @@ def first_windows(tokens: Tokens, length: int, max_tokens: int) -> list[Window]:
         if total >= max_tokens:
             break
     return chosen
+
+
+def openings(tokens: Tokens, length: int, count: int) -> list[list[int]]:
+    """The first `length` tokens of the first `count` documents that are longer than twice that."""
+    pairs = zip(tokens.starts.tolist(), tokens.ends.tolist(), strict=True)
+    long = [start for start, end in pairs if end - start > 2 * length]
+    return [tokens.ids[start : start + length].tolist() for start in long[:count]]

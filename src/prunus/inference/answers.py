@@ -14,6 +14,8 @@ from prunus import distributed
 from prunus.errors import DataError
 from prunus.files import parse_json
 
+_GRAM = 4
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -34,6 +36,11 @@ class Answer:
         if not self.text.isascii():
             whole = self.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
             object.__setattr__(self, "text", whole)
+
+    def repeated(self) -> tuple[int, int]:
+        """How many of the answer's 4-grams of tokens repeat an earlier one, and how many there are."""
+        grams = list(zip(*(self.ids[i:] for i in range(_GRAM)), strict=False))
+        return len(grams) - len(set(grams)), len(grams)
 
 
 class AnswerStore:

@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 
 from prunus.config import RUNTIME, Address, Config
 
+LOGIT_BYTES = 2**27
+"""Bytes of the logits of one model that exist at a time while held-out text is predicted."""
+
 
 class ServerConfig(Config):
     """A server with OpenAI's completions API, such as vLLM's, that generates instead of transformers."""

@@ -20,6 +20,7 @@ from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.students import Student
 from prunus.pipeline.teacher import Teacher
 from prunus.steps.align.plan import Alignment
+from prunus.steps.distill.plan import check_validation
 from prunus.steps.evaluate.check import check_chat, check_tasks
 from prunus.steps.export.plan import check_export
 from prunus.steps.generate.prompts import check_prompts
@@ -51,6 +52,14 @@ def check_ranks(recipe: Recipe, teacher: Teacher, students: Mapping[str, Student
     for where, config, shape in trained:
         with mistakes.collect():
             check_rank(config, shape, where)
+
+
+def check_validations(recipe: Recipe, teacher: Teacher, hub: Hub, mistakes: Mistakes) -> None:
+    """Note measurements during training that cannot work."""
+    for name, student in recipe.students.items():
+        where = "distill" if student.distill.validation == recipe.distill.validation else f"students.{name}.distill"
+        with mistakes.collect():
+            check_validation(student.distill, recipe.runtime, teacher.may_chat, where, hub)
 
 
 def check_files(recipe: Recipe, teacher: Teacher, students: Mapping[str, Student], mistakes: Mistakes) -> None:

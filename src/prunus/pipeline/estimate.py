@@ -9,14 +9,24 @@ from prunus.data.chat_size import UNKNOWN, ChatSize, chat_size
 from prunus.data.config import ChatSource
 from prunus.errors import DataError
 from prunus.graph.steps import Given, Step
+from prunus.pipeline.machine import on_gpu
 from prunus.pipeline.planned import Plan
 
 
 def cost_of(step: Step, plan: Plan) -> Cost:
     """Estimate one step of a plan."""
     shape = {**plan.students, **plan.references}.get(step.subject, plan.teacher)
-    context = CostContext(plan.teacher, plan.recipe.runtime.device_batch_size, frozenset(step.inputs), _chat_of(step))
-    return cost(step.config, shape, context)
+    return cost(step.config, shape, context_of(step, plan))
+
+
+def context_of(step: Step, plan: Plan) -> CostContext:
+    """What the cost of a step depends on in addition to its options and its model."""
+    runtime = plan.recipe.runtime
+    half = runtime.precision == "bfloat16" or (runtime.precision == "auto" and on_gpu(runtime))
+    return CostContext(
+        plan.teacher, runtime.device_batch_size, frozenset(step.inputs), _chat_of(step), half,
+        runtime.gradient_checkpointing,
+    )  # fmt: skip
 
 
 def _chat_of(step: Step) -> ChatSize:

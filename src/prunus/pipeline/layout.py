@@ -17,6 +17,7 @@ from prunus.pipeline.search.plan import plan_search
 from prunus.pipeline.students import Student
 from prunus.pipeline.teacher import Teacher
 from prunus.steps.align.plan import Alignment, is_model
+from prunus.steps.distill.plan import given_validation
 from prunus.steps.evaluate.plan import given_data
 from prunus.steps.generate.plan import given_prompts
 from prunus.steps.score.plan import given_task
@@ -187,7 +188,8 @@ class Layout:
         if distills:
             guide = {"targets": common.targets[name]} if name in common.targets else {"teacher": common.teacher}
             read = common.written if distill.reads_teacher else corpus
-            last = self._add(Step(name, "distill", distill, {"student": last, **guide, "tokens": read}, self.root))
+            inputs = {"student": last, **guide, "tokens": read, **given_validation(distill, held_out, self.hub)}
+            last = self._add(Step(name, "distill", distill, inputs, self.root))
         tokenizer = corpus.inputs["tokenizer"]
         aligned = list(student.alignment.steps(name, last, common.teacher, self.root, tokenizer))
         if distills:

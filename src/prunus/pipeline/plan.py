@@ -21,6 +21,7 @@ from prunus.pipeline.checks import (
     check_ranks,
     check_sources,
     check_texts,
+    check_validations,
 )
 from prunus.pipeline.defaults import with_defaults
 from prunus.pipeline.layout import Layout
@@ -81,6 +82,7 @@ def _plan(recipe: Recipe, root: Path, hub: Hub, waiting: Sequence[str] = ()) -> 
     check_lengths(recipe, teacher.context, mistakes)
     students = find_students(recipe, teacher, hub, waiting, mistakes)
     check_ranks(recipe, teacher, students, mistakes)
+    check_validations(recipe, teacher, hub, mistakes)
     check_files(recipe, teacher, students, mistakes)
     previews = check_sources(recipe, teacher, hub, mistakes)
     own = Alignment(recipe.teacher.align, recipe.data.chat, recipe.data.template, hub, "teacher.align")

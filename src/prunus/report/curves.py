@@ -101,7 +101,9 @@ def _titled(term: str, config: dict[str, Any]) -> tuple[str, str]:
         if guide.get("targets") == "cached":
             title += ", over the teacher's stored tokens"
     if guide.get("data") == "student":
-        title += ", on the student's own text"
+        rollouts = guide.get("rollouts", {})
+        mixed = rollouts.get("share", 1) < 1 or rollouts.get("start", 0) > 0
+        title += f", on {'the corpus and ' if mixed else ''}the student's own text"
     if method is not None and term in ("cross_entropy", guide.get("loss")):
         title += ", on the assistant's turns"
     if term == "states":

@@ -282,6 +282,17 @@ class MetricsForm(_Form):
     loss: float
 
 
+class ValidationForm(_Form):
+    """A line of validation.jsonl."""
+
+    model: str
+    tokens: float
+    nll: float | None = None
+    kl: float | None = None
+    repetition: float | None = None
+    tasks: dict[str, dict[str, float]] = {}
+
+
 class _Layers(_Form):
     block_influence: list[float]
 
@@ -386,13 +397,14 @@ FILES: dict[str, dict[str, Any]] = {
         "answers/*.jsonl": SkillAnswerForm,
     },
     "correct": {"metrics.jsonl": MetricsForm},
-    "distill": {"metrics.jsonl": MetricsForm},
+    "distill": {"metrics.jsonl": MetricsForm, "validation*.jsonl": ValidationForm},
     "align": {"metrics.jsonl": MetricsForm},
     "score": {"scores.json": ScoresForm},
     "search": {"search.json": SearchForm},
     "export": {"export.json": Annotated[dict[str, dict[str, Any]], AfterValidator(_formats)]},
 }
-"""The files that a report reads for each kind of step, with their forms; for .jsonl, the form of a line."""
+"""The files that a report reads for each kind of step, with their forms; for .jsonl, the form of a line. A
+file with a `*` in its name may be missing."""
 
 EVOLVED: dict[str, Any] = {"journal.jsonl": TrialForm, "parents.json": Annotated[list[ParentForm], Field(min_length=1)]}
 """The same for an evolved merge."""

@@ -19,6 +19,7 @@ from prunus.report.importance import importance
 from prunus.report.records import Result, Run, load_run
 from prunus.report.summary import best, summary
 from prunus.report.table import HEADER, comparison, row_name
+from prunus.report.validation import validation_curves
 from prunus.yaml12 import dump_yaml
 
 _LONGEST = 10_000  # characters of an answer on the page; the records have all of it
@@ -55,7 +56,14 @@ def write_report(root: Path, out: Path) -> Path:
         failures=run.failures,
         best=best(run),
         summary=summary(run),
-        figures=[*_quality(run), *_made(curves(run)), *_made(_search(run)), *_evolutions(run), *_made(importance(run))],
+        figures=[
+            *_quality(run),
+            *_made(curves(run)),
+            *_made(validation_curves(run)),
+            *_made(_search(run)),
+            *_evolutions(run),
+            *_made(importance(run)),
+        ],
         answers=[*_answers(run), *tasks.answers(run)],
         tables=_tables(run),
         notes=tasks.notes(run),

@@ -32,7 +32,7 @@ from prunus.training.deepspeed import check_shares, completed, read_settings
 from prunus.training.lora import add_adapters, merge_adapters
 from prunus.training.objectives import Objective
 from prunus.training.optimizers import MuonWithAdamW
-from prunus.training.record import Recorder, last_checkpoint, train_on
+from prunus.training.record import Recorder, Watcher, last_checkpoint, train_on
 from prunus.training.sequences import Extra, Items, Sequences
 from prunus.training.sharding import gathered, is_sharded, load_full, shard, shard_optimizer, trained_state
 
@@ -166,7 +166,7 @@ def train(
     runtime: Runtime,
     console: Console,
     label: str,
-    watchers: Sequence[TrainerCallback] = (),
+    watchers: Sequence[Watcher] = (),
     extra: Extra | None = None,
 ) -> dict[str, float]:
     """Train the model of `objective` in place, from the last complete checkpoint under `out` if there is one.
@@ -179,7 +179,7 @@ def train(
         runtime: Device, micro-batch, trackers, time between checkpoints.
         console: Shows the progress.
         label: The name of the progress line.
-        watchers: Further Trainer callbacks.
+        watchers: Further callbacks of the Trainer.
         extra: Further inputs of the objective for each sequence.
 
     Returns:
@@ -203,7 +203,7 @@ def fit(
     runtime: Runtime,
     console: Console,
     label: str,
-    watchers: Sequence[TrainerCallback] = (),
+    watchers: Sequence[Watcher] = (),
 ) -> dict[str, float]:
     """Train the model of `objective` on `items`, after `place`.
 
@@ -217,7 +217,7 @@ def fit(
     arguments = _arguments(config, items, out / CHECKPOINTS, runtime, dtype, engine)
     with console.progress(label, items.steps * items.tokens_per_step, "tokens") as progress:
         owner = digest(config.identity())
-        recorder = Recorder(out / "metrics.jsonl", items.tokens_per_step, progress, runtime, owner)
+        recorder = Recorder(out / "metrics.jsonl", items.tokens_per_step, progress, runtime, owner, watchers)
         trainer = ObjectiveTrainer(
             model=objective,
             args=arguments,

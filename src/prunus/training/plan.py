@@ -74,5 +74,5 @@ def training_cost(config: TrainingConfig, shape: Shape, context: CostContext) ->
     tokens = config.steps * config.batch_size * config.sequence_length
     flops = tokens * 3 * shape.flops_per_token(config.sequence_length)
     rank = config.lora.r
-    memory = trained_bytes(shape, context.micro_batch(config.batch_size) * config.sequence_length, rank)
+    memory = trained_bytes(shape, context.micro_batch(config.batch_size) * config.sequence_length, context, rank)
     return Cost(tokens, flops, memory, kept_bytes(shape, rank))

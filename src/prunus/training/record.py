@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,21 @@ def train_on(trainer: Trainer, recorder: Recorder, checkpoint: str | None) -> No
         trainer.train(resume_from_checkpoint=checkpoint)
 
 
-def _whole_lines(file: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`, without an incomplete last one."""
+def whole_lines(file: Path) -> list[dict[str, Any]]:
+    """The lines of a JSONL file, without an incomplete last one."""
     text = file.read_text(encoding="utf-8")
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].split("\n") if line]
+
+
+class Watcher(TrainerCallback):
+    """A callback of the Trainer whose own work does not count as training.
+
+    Attributes:
+        spent: Seconds of its work in this session.
+    """
+
+    def __init__(self) -> None:
+        self.spent = 0.0
 
 
 class Recorder(TrainerCallback):
@@ -82,10 +94,19 @@ class Recorder(TrainerCallback):
         progress: The live line.
         runtime: Its `checkpoint_minutes` is the time between checkpoints.
         owner: A digest of the options, with which checkpoints are marked.
+        watchers: Other callbacks, whose time is not the training's.
     """
 
-    def __init__(self, file: Path, tokens_per_step: int, progress: Progress, runtime: Runtime, owner: str) -> None:
-        self.owner = owner
+    def __init__(
+        self,
+        file: Path,
+        tokens_per_step: int,
+        progress: Progress,
+        runtime: Runtime,
+        owner: str,
+        watchers: Sequence[Watcher] = (),
+    ) -> None:
+        self.owner, self.watchers = owner, watchers
         self.file, self.tokens_per_step, self.progress = file, tokens_per_step, progress
         self.interval = runtime.checkpoint_minutes * 60
         self.saved = self.started = time.monotonic()
@@ -100,7 +121,7 @@ class Recorder(TrainerCallback):
     def resume(self, step: int) -> None:
         """Continue the record from the checkpoint of a step, and drop later lines."""
         if self.file.is_file():
-            self.lines = [line for line in _whole_lines(self.file) if line["step"] <= step]
+            self.lines = [line for line in whole_lines(self.file) if line["step"] <= step]
         if distributed.rank() == 0:
             replace_text(self.file, "".join(json.dumps(line) + "\n" for line in self.lines))
         distributed.wait()  # until all have read what the first replaces
@@ -147,7 +168,7 @@ class Recorder(TrainerCallback):
                 raise TrainingError(
                     f"the {name} is {value} at step {state.global_step}; the last good checkpoint is kept"
                 )
-        seconds = time.monotonic() - self.started
+        seconds = time.monotonic() - self.started - sum(watcher.spent for watcher in self.watchers)
         done = (state.global_step - self.first_step) * self.tokens_per_step
         line = {
             "step": state.global_step,

@@ -5,6 +5,8 @@ It is computed from the scores that `evaluate` reports; each skill's `reward` do
 
 from __future__ import annotations
 
+from math import comb
+
 from prunus.errors import DataError
 from prunus.verify.skill import Check, Tools
 from prunus.verify.skills import SKILLS
@@ -30,3 +32,8 @@ def reward(answer: str, check: Check, tools: Tools, where: str) -> float:
         return skill.reward(skill.score(answer, check, tools), answer, check)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{where}: its check cannot be read: {error!r}") from None
+
+
+def pass_at(count: int, right: int, k: int) -> float:
+    """The probability that one of k answers is right, if `right` of `count` were (arXiv 2107.03374, equation 1)."""
+    return 1 - comb(count - right, k) / comb(count, k)

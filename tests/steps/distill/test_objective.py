@@ -11,7 +11,7 @@ from prunus.errors import ModelError, RecipeError
 from prunus.kd.losses import cosine_distance, forward_kl, relative_error, reverse_kl
 from prunus.models.lineage import Lineage, copy_lineage, read_lineage, write_lineage
 from prunus.steps.distill.config import DistillConfig, StatesConfig
-from prunus.steps.distill.objective import Distillation, make_objective, sample_continuations
+from prunus.steps.distill.objective import Distillation, make_objective
 from prunus.steps.distill.states import StatesLoss
 from prunus.training.objectives import next_tokens
 from tests.tiny import load, make_model
@@ -156,6 +156,7 @@ def test_weight_0_and_cross_entropy_compare_no_states() -> None:
         ({"loss": "cross_entropy", "cross_entropy_weight": 0.5}, "the loss is cross_entropy already"),
         ({"loss": "cross_entropy", "token_weights": "teacher_entropy"}, "needs a teacher"),
         ({"states": {"weight": -1}}, "must be at least 0"),
+        ({"rollouts": {"share": 0.5}}, "rollouts: not an option with data: corpus"),
         ({"data": "student", "loss": "cross_entropy"}, "the teacher grades what the student generates"),
         (
             {"data": "student", "sequence_length": 32},
@@ -166,34 +167,6 @@ def test_weight_0_and_cross_entropy_compare_no_states() -> None:
 def test_options_that_contradict_each_other_are_refused(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         options(**changes)
-
-
-def test_an_on_policy_student_is_graded_on_what_it_sampled(pair) -> None:
-    student, teacher = pair
-    torch.manual_seed(0)
-    sequences, weights = sample_continuations(student, IDS, 6)
-    assert torch.equal(sequences[:, :6], IDS[:, :6])
-    assert sequences.shape == IDS.shape
-    assert not torch.equal(sequences, IDS)
-    assert weights.mean().item() == pytest.approx(1)
-    assert (weights > 0).sum(dim=1).tolist() == [14, 14]
-    torch.manual_seed(0)
-    config = options(data="student", prompt_tokens=6, loss="reverse_kl")
-    actual = make_objective(config, student, teacher, None)(IDS)
-    with torch.no_grad():
-        per_token = reverse_kl(student(sequences).logits, teacher(sequences).logits)
-    assert actual.item() == pytest.approx(per_token[:, 5:-1].mean().item(), rel=1e-6)
-
-
-def test_continuations_are_sampled_from_the_students_distribution(pair) -> None:
-    student, _ = pair
-    torch.manual_seed(0)
-    many = IDS[:1].repeat(4000, 1)[:, :4]
-    sequences, _ = sample_continuations(student, many, 3)
-    with torch.no_grad():
-        expected = student(many[:1, :3]).logits[0, -1].softmax(-1)
-    frequencies = torch.bincount(sequences[:, 3], minlength=300) / 4000
-    assert (frequencies - expected).abs().max().item() < 0.03
 
 
 def test_the_teacher_is_not_part_of_the_module(pair) -> None:

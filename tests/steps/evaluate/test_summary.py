@@ -3,7 +3,6 @@ import pytest
 
 from prunus.steps.evaluate.config import EvaluateConfig
 from prunus.steps.evaluate.intervals import mcnemar, paired_difference, standard_error
-from prunus.steps.evaluate.scoring import pass_at
 from prunus.steps.evaluate.summary import hidden_loss, summarise
 from prunus.steps.evaluate.tasks import unit_of
 
@@ -150,11 +149,3 @@ def test_a_loss_in_generation_that_multiple_choice_hides_is_reported() -> None:
     assert not hidden_loss({"mmlu": guessing, "gsm8k": task(0.4, True)})
     assert not hidden_loss({"mmlu": task(0.5, False), "gsm8k": task(0.4, True)})
     assert not hidden_loss({"gsm8k": task(0.4, True), "x": {"hole": "no data"}})
-
-
-def test_pass_at_k_is_what_drawing_gives() -> None:
-    draw = np.random.default_rng(0)
-    right = np.array([1] * 3 + [0] * 7)
-    drawn = np.mean([draw.choice(right, 4, replace=False).any() for _ in range(20_000)])
-    assert pass_at(10, 3, 4) == pytest.approx(drawn, abs=0.01)
-    assert (pass_at(5, 0, 3), pass_at(5, 5, 1), pass_at(5, 2, 1)) == (0.0, 1.0, pytest.approx(0.4))

@@ -8,13 +8,16 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from prunus.cli.base import Flat, Single, Text, finished, located
+from prunus.cli.base import HUB, Flat, Single, Text, conversations_of, finished, flag_of, located
+from prunus.config import parse_named
 from prunus.console import Console
 from prunus.errors import RecipeError
 from prunus.graph.records import read_record
 from prunus.graph.steps import Given, Step, given_model
+from prunus.models.folder import has_chat_template
 from prunus.models.locate import Located
 from prunus.steps.distill.config import DistillConfig
+from prunus.steps.distill.plan import check_validation, given_validation
 from prunus.steps.generate.config import GenerateConfig
 
 
@@ -36,6 +39,11 @@ class Distill(Single):
     """End each document with the end-of-sequence token."""
     generated: str | None = None
     """Folder written by `prunus generate`, instead of --corpus. Implies --data teacher."""
+    held_out: tuple[str, ...] = ()
+    """Text to measure on during training (`--validation.times`), in the same formats as --corpus."""
+    tasks: tuple[str, ...] = ()
+    """Tasks to answer during training: NAME=DATA, a file of conversations with checks; or the name of a skill, for
+    conversations of `builtin:world`."""
     config: Annotated[DistillConfig, Flat]
 
     def __call__(self, console: Console) -> None:
@@ -52,8 +60,10 @@ class Distill(Single):
             raise RecipeError(
                 "--targets: cached works in recipes only, where a step stores the targets first; allowed here: online"
             )
+        if bool(self.held_out) != bool(self.config.validation.times):
+            raise RecipeError("--held-out and --validation.times: give both, or neither")
         student, teacher = located(self.student, "STUDENT"), located(self.teacher, "--teacher")
-        config, stream = self.config, self._stream(student, teacher, console)
+        config, stream = self._with_tasks(), self._stream(student, teacher, console)
         if self.generated is not None:
             config = config.model_copy(update={"data": "teacher"})
         inputs: dict[str, Step | Given] = {
@@ -61,13 +71,25 @@ class Distill(Single):
             "teacher": given_model(teacher),
             "tokens": stream,
         }
+        if self.held_out:
+            check_validation(config, self.runtime, has_chat_template(student.folder.path), "distill", HUB)
+            inputs |= given_validation(config, self._text(self.held_out).stream(student, "held_out", self.out), HUB)
         self.do(config, inputs, console)
+
+    def _with_tasks(self) -> DistillConfig:
+        """The options with the tasks of `--tasks`."""
+        validation = {**self.config.validation.model_dump(), "tasks": conversations_of(self.tasks)}
+        raw = {**self.config.model_dump(), "validation": validation}
+        return parse_named(DistillConfig, raw, flag_of, "prunus distill") if self.tasks else self.config
+
+    def _text(self, paths: tuple[str, ...]) -> Text:
+        """Text of the given format."""
+        return Text(corpus=paths, column=self.column, rows=self.rows, append_eos=self.append_eos)
 
     def _stream(self, student: Located, teacher: Located, console: Console) -> Step | Given:
         """The stream to train on: the tokenised text, or the text that the teacher generated."""
         if self.generated is None:
-            text = Text(corpus=self.corpus, column=self.column, rows=self.rows, append_eos=self.append_eos)
-            return text.stream(student, "corpus", self.out)
+            return self._text(self.corpus).stream(student, "corpus", self.out)
         written = finished(Path(self.generated), "--generated", GenerateConfig.kind)
         record = read_record(Path(self.generated)) or {}
         if record.get("inputs", {}).get("model") != given_model(teacher).fingerprint:

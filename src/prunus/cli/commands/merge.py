@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import AvoidSubcommands, Positional, arg
 
-from prunus.cli.base import HUB, Flat, Single, flag_of, located
+from prunus.cli.base import HUB, Flat, Single, conversations_of, flag_of, located
 from prunus.config import parse_named
 from prunus.console import Console
 from prunus.errors import RecipeError
@@ -16,9 +16,6 @@ from prunus.models.folder import has_chat_template
 from prunus.steps.merge.compatibility import check_mergeable
 from prunus.steps.merge.config import MergeConfig, name_of
 from prunus.steps.merge.plan import check_fitness, given_fitness
-from prunus.world.config import WORLD
-
-_FITNESS_SEED = 101  # an unusual one, so that the models are unlikely to have trained on these conversations
 
 
 @dataclass(kw_only=True)
@@ -51,12 +48,7 @@ class Merge(Single):
 
     def _with_tasks(self) -> MergeConfig:
         """The options with the tasks of `--tasks`."""
-        tasks: dict[str, Any] = {}
-        for task in self.tasks:
-            name, _, data = task.partition("=")
-            world = {"path": WORLD, "name": "chat", "world": {"mixture": {name: 1}, "seed": _FITNESS_SEED}}
-            tasks[name] = data if data and data != WORLD else world
-        evolve = {**self.config.evolve.model_dump(), "tasks": tasks}
+        evolve = {**self.config.evolve.model_dump(), "tasks": conversations_of(self.tasks)}
         raw = {**self.config.model_dump(), "evolve": evolve}
         return parse_named(
             MergeConfig, raw, lambda path: flag_of([key for key in path if key != "evolve"]), "prunus merge"

@@ -16,6 +16,7 @@ from prunus.console import Console
 from prunus.errors import PrunusError, RunError
 from prunus.pipeline.machine import busy
 from prunus.pipeline.plan import make_plan
+from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import run_plan
 
@@ -34,7 +35,7 @@ class Run:
         """Plan the run, execute it, and write the report."""
         plan = make_plan(self.recipe, Path(self.out or f"runs/{self.recipe.name}"), preview=self.dry_run)
         if self.dry_run:
-            show_plan(plan, console)
+            self._show(plan, console)
             return
         if distributed.rank() == 0 and (note := busy()):
             console.warn(note)
@@ -50,3 +51,7 @@ class Run:
             raise error if failed is None else RunError(f"{failed}\n  report: {error}") from None
         if failed is not None:
             raise failed
+
+    def _show(self, plan: Plan, console: Console) -> None:
+        """Show the plan."""
+        show_plan(plan, console)

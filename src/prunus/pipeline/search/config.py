@@ -206,5 +206,5 @@ class ShapeSearch(SearchConfig):
         tokens = self.tokens_at(rung, first) - (self.tokens_at(rung - 1, first) if rung else 0)
         if between and not rung:
             tokens -= first // 2
-        changed = {"tokens": tokens, "seed": (self.distill.seed + rung) % 2**32}
+        changed = {"tokens": tokens, "seed": (self.distill.seed + rung) % 2**32, "validation": 0}
         return parse(DistillConfig, {**self.distill.model_dump(), **changed}, "search.distill")

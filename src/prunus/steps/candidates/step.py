@@ -136,6 +136,8 @@ def prompts_of(config: CandidatesConfig, inputs: Inputs, template: Template) -> 
         for row in conversations(source, f"data.chat.{number}"):
             if not config.beside and inputs.reward is None and config.write.judge.url is None:
                 row.require("checks")
+            if config.beside:
+                row.require("answers")
             text, ids = rendered(row.prompt_turns(), template.tokenizer, row.where, row.tools, template.text)
             if len(ids) <= room:
                 questions.append(Question(row, text, ids))

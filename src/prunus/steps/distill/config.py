@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from prunus.config import Config
+from prunus.config import ADDED, Config
 from prunus.errors import RecipeError
 from prunus.kd.config import GuideConfig
 from prunus.training.config import TrainingConfig
+from prunus.validation.config import ValidationConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
     "none": {"weight": 0.0},
@@ -26,6 +27,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """The presets that `states: NAME` selects; `paper` is Minitron's for depth (arXiv 2407.14679, table 17)."""
+
+
+_ROUNDING = 1e-9
+"""So that a share such as 0.1 of ten steps is one step."""
 
 
 class StatesConfig(Config):
@@ -110,6 +115,31 @@ class StatesConfig(Config):
         return 1 - progress if self.decay == "linear" else 1.0
 
 
+class RolloutConfig(Config):
+    """How the student generates the text that it is trained on, with `data: student`."""
+
+    share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the training steps that use the student's text; the others use the corpus."""
+    start: float = Field(default=0.0, ge=0, lt=1)
+    """Fraction of the training that uses the corpus alone, before the first of these steps."""
+    first_tokens: int = Field(default=0, ge=0)
+    """Tokens generated per sequence at the start of training; the number grows linearly until the sequence is full at
+    the end (short-to-long, arXiv 2607.13124). 0: always full."""
+    cut_repetition: bool = False
+    """Stop where a continuation repeats itself, and leave later tokens out of the loss: the last 12 tokens, and at
+    least two rounds of a cycle of up to 32 tokens, equal those one round earlier."""
+
+    def new_tokens(self, room: int, progress: float) -> int:
+        """Tokens to generate.
+
+        Args:
+            room: Tokens that fit after the prompt.
+            progress: The fraction of training that is done, 0 to 1.
+        """
+        first = min(self.first_tokens or room, room)
+        return first + round(progress * (room - first))
+
+
 class DistillConfig(GuideConfig, TrainingConfig):
     """Train the student to predict what its teacher predicts (knowledge distillation, KD)."""
 
@@ -123,6 +153,8 @@ class DistillConfig(GuideConfig, TrainingConfig):
     prompt_tokens: int = Field(default=32, ge=1)
     """With `data: student`: tokens of each corpus sequence that serve as the prompt. The loss covers what the student
     samples after them, at temperature 1."""
+    rollouts: Annotated[RolloutConfig, ADDED] = RolloutConfig()
+    """With `data: student`: how much of the text the student generates, and how long it gets."""
     targets: Literal["online", "cached"] = "online"
     """`online`: run the teacher during training. `cached`: run it once beforehand and store what the recipe's `targets`
     selects, for all students and epochs; requires `loss: forward_kl`, uniform `token_weights` and `states: none` (then
@@ -132,11 +164,25 @@ class DistillConfig(GuideConfig, TrainingConfig):
     papers' choice). Muon's updates are scaled to the size of AdamW's, so learning rates carry over."""
     states: StatesConfig = StatesConfig()
     """Hidden states to compare in addition to the logits: `none`, `kept` (the default), `paper`, or options."""
+    validation: Annotated[ValidationConfig, ADDED] = ValidationConfig()
+    """Measure the student during training: on held-out text, and by what it generates."""
 
     @property
     def runs_teacher(self) -> bool:
         """Whether the teacher runs during training."""
         return self.has_teacher and self.targets == "online"
+
+    def samples_at(self, progress: float) -> bool:
+        """Whether the student generates the text of a training step.
+
+        Args:
+            progress: The fraction of training that is done before the step, 0 to 1.
+        """
+        if self.data != "student" or (self.rollouts.share == 1 and not self.rollouts.start):
+            return self.data == "student"
+        after = round(progress * self.steps) - round(self.rollouts.start * self.steps)
+        share = self.rollouts.share
+        return after >= 0 and int((after + 1) * share + _ROUNDING) > int(after * share + _ROUNDING)
 
     @property
     def reads_teacher(self) -> bool:
@@ -165,6 +211,8 @@ class DistillConfig(GuideConfig, TrainingConfig):
     def _on_policy(self) -> DistillConfig:
         """With `data: student`, refuse options that do not work on text that the student samples."""
         if self.data != "student":
+            if self.rollouts != RolloutConfig():
+                raise ValueError(f"rollouts: not an option with data: {self.data}; allowed with data: student")
             return self
         if not self.has_teacher or self.cross_entropy_weight:
             raise ValueError(

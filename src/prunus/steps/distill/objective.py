@@ -6,13 +6,14 @@ N tokens, V vocabulary
 from __future__ import annotations
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from prunus.kd.online import Guided
 from prunus.kd.vocabulary import SharedTokens
 from prunus.models.lineage import Lineage
 from prunus.steps.distill.cached import CachedDistillation
 from prunus.steps.distill.config import DistillConfig
+from prunus.steps.distill.rollouts import Rollouts, sample_continuations
 from prunus.steps.distill.states import StatesLoss
 from prunus.training.objectives import CrossEntropy, Objective
 
@@ -78,46 +79,26 @@ class Distillation(Guided):
         progress: float = 0.0,
     ) -> torch.Tensor:
         """See `Objective`."""
-        if self.distill_config.data == "student":
-            input_ids, weights = sample_continuations(self.model, input_ids, self.distill_config.prompt_tokens)
+        figures: dict[str, torch.Tensor] = {}
+        if self.distill_config.samples_at(progress):
+            rollouts = self._rollouts(input_ids, progress)
+            input_ids, weights, figures = rollouts.ids, rollouts.weights, rollouts.figures
+            position_ids = None  # a continuation is one document with its prompt
         loss, output_s, output_t = self.guided(input_ids, weights, position_ids, self.states is not None)
+        self.figures |= figures
         if self.states is None:
             return loss
         error = self.states(output_s.hidden_states, output_t.hidden_states)
         self.figures["states"] = error.detach()
         return loss + self._alpha(loss, error) * self.distill_config.states.decay_factor(progress) * error
 
+    def _rollouts(self, input_ids: torch.Tensor, progress: float) -> Rollouts:
+        """Continuations of the sequences' first tokens by the student."""
+        options = self.distill_config
+        new = options.rollouts.new_tokens(input_ids.shape[1] - options.prompt_tokens, progress)
+        return sample_continuations(self.model, input_ids, options.prompt_tokens, new, options.rollouts.cut_repetition)
+
     def _alpha(self, loss: torch.Tensor, error: torch.Tensor) -> torch.Tensor | float:
         """The weight of the loss on hidden states; if dynamic, α = L_logits / L_is."""
         weight = self.distill_config.states.weight
         return (loss / error.clamp_min(1e-12)).detach() if weight == "dynamic" else float(weight)
-
-
-@torch.no_grad()
-def sample_continuations(
-    model: PreTrainedModel, input_ids: torch.Tensor, prompt: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sample continuations of the first tokens of sequences from the student, at temperature 1, to full length.
-
-    Generalised knowledge distillation with a student's share of 1 (Agarwal et al. 2024, arXiv 2306.13649, algorithm 1);
-    no gradient flows through the sampling.
-
-    Args:
-        model: The student.
-        input_ids: [B, S].
-        prompt: Number of tokens of each sequence that serve as the prompt.
-
-    Returns:
-        The sequences [B, S], and weights [B, S] of mean 1: 0 except at positions that predict a sampled token.
-    """
-    new, training = input_ids.shape[1] - prompt, model.training
-    options = GenerationConfig(
-        do_sample=True, top_k=0, top_p=1.0, max_new_tokens=new, min_new_tokens=new, eos_token_id=None, pad_token_id=0
-    )
-    prompts = input_ids[:, :prompt]
-    model.eval()
-    sequences = model.generate(prompts, attention_mask=torch.ones_like(prompts), generation_config=options)
-    model.train(training)
-    weights = torch.zeros(input_ids.shape, device=input_ids.device)
-    weights[:, prompt - 1 : -1] = input_ids.shape[1] / new
-    return sequences, weights

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from prunus import distributed
 from prunus.costs import Cost, CostContext
+from prunus.data.chat import checked
 from prunus.errors import RecipeError
+from prunus.graph.hub import Hub
+from prunus.graph.steps import Given, Step
 from prunus.models.shape import Shape
+from prunus.runtime import Runtime
 from prunus.steps.distill.config import DistillConfig
 from prunus.training.plan import training_cost
 
@@ -38,16 +43,68 @@ def check_cached(config: DistillConfig, shares_vocabulary: bool, where: str) -> 
             )
 
 
+def check_validation(config: DistillConfig, runtime: Runtime, has_template: bool, where: str, hub: Hub) -> None:
+    """Refuse validation that cannot work, before any training. The tasks' conversations are read.
+
+    Args:
+        config: The options of a student that is distilled.
+        runtime: Where it is trained.
+        has_template: Whether its tokenizer has a chat template.
+        where: The name of the config in the recipe, such as `students.width.distill`.
+        hub: Source of conversations.
+
+    Raises:
+        RecipeError: The weights are sharded, or the tasks need a chat template and there is none.
+        DataError: The conversations cannot be used.
+        HubError: The hub does not provide them.
+    """
+    validation, where = config.validation, f"{where}.validation"
+    if not (config.tokens and validation.times):
+        return
+    if distributed.shards_weights(runtime.shard) or runtime.deepspeed:
+        option = "runtime.deepspeed" if runtime.deepspeed else "runtime.shard: true"
+        raise RecipeError(f"{where}: not with {option}, whose weights are in parts; allowed: replicated weights")
+    if validation.tasks and not has_template:
+        raise RecipeError(f"{where}.tasks: conversations need a chat template, but the tokenizer has none")
+    with hub.tolerate_missing():
+        for name, source in validation.tasks.items():
+            checked(source, validation.items, f"{where}.tasks.{name}")
+
+
+def given_validation(config: DistillConfig, held_out: Step | Given, hub: Hub) -> dict[str, Step | Given]:
+    """What validation reads, as inputs of the step; empty without validation."""
+    validation = config.validation
+    if not validation.times:
+        return {}
+    questions = hub.given_sources(tuple(validation.tasks.values()), "distill.validation.tasks")
+    return {"held_out": held_out, **({"questions": questions} if validation.tasks else {})}
+
+
+def validation_flops(config: DistillConfig, shape: Shape, teacher: Shape) -> float:
+    """FLOPs of all measurements; every answer is assumed to be of maximum length."""
+    validation = config.validation
+    if not validation.times:
+        return 0.0
+    answers = validation.prompt_count + len(validation.tasks) * validation.items * (1 + validation.samples)
+    written = answers * (validation.prompt_tokens + validation.max_new_tokens)
+    models = [shape, *([teacher] if config.runs_teacher else [])]
+    once = sum(validation.max_tokens * model.flops_per_token(config.sequence_length) for model in models)
+    once += written * shape.flops_per_token(validation.max_new_tokens)
+    return (1 + validation.times) * once
+
+
 def cost(config: DistillConfig, shape: Shape, context: CostContext) -> Cost:
     """Estimate the cost: the student's training, and the teacher's forward passes if it runs during training."""
     trained = training_cost(config, shape, context)
+    trained = replace(trained, flops=trained.flops + validation_flops(config, shape, context.teacher))
     if not config.runs_teacher:
         return trained
-    passed = context.teacher.flops_per_token(config.sequence_length)
+    passed: float = context.teacher.flops_per_token(config.sequence_length)
     if config.data == "student":  # sampling is one more forward pass of the student
-        passed += shape.flops_per_token(config.sequence_length)
+        share = config.rollouts.share * (1 - config.rollouts.start)
+        passed += share * shape.flops_per_token(config.sequence_length)
     return replace(
         trained,
         flops=trained.flops + trained.tokens * passed,
-        memory_bytes=trained.memory_bytes + context.teacher.parameters * 4,
+        memory_bytes=trained.memory_bytes + context.teacher.parameters * context.frozen,
     )

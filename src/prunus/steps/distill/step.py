@@ -6,20 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from prunus import distributed
 from prunus.console import Console
+from prunus.data.config import ChatSource
 from prunus.data.targets import Targets
 from prunus.data.tokens import Tokens
 from prunus.errors import RecipeError
 from prunus.kd.vocabulary import shared_by
 from prunus.models.folder import ModelFolder
 from prunus.models.lineage import copy_lineage, read_lineage
-from prunus.models.load import device_of, inference_dtype, load_model
+from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
 from prunus.runtime import Runtime
 from prunus.steps.distill.config import DistillConfig
 from prunus.steps.distill.objective import make_objective
 from prunus.training.loop import load_to_train, loading_device, save_trained, train
+from prunus.training.record import Watcher
+from prunus.validation.data import ValidationData
+from prunus.validation.watch import Validation
 
 PARALLEL = True
 
@@ -33,12 +38,16 @@ class Inputs:
         tokens: The token stream that both models read.
         teacher: The teacher's folder, for `targets: online`.
         targets: The folder of the teacher's stored targets for that stream, for `targets: cached`.
+        held_out: The held-out stream, for `validation`.
+        questions: The conversations of each of its tasks, in the order of its names.
     """
 
     student: Path
     tokens: Path
     teacher: Path | None = None
     targets: Path | None = None
+    held_out: Path | None = None
+    questions: tuple[ChatSource, ...] = ()
 
 
 def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
@@ -80,8 +89,25 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     objective = make_objective(config, model, teacher, lineage, shared)
     targets = None if inputs.targets is None else Targets.open(inputs.targets).items
     stream = Tokens.open(inputs.tokens)
-    metrics = train(objective, stream, config, out, runtime, console, "distill", extra=targets)
+    watchers = _watchers(config, inputs, model, teacher if shared is None else None, out, runtime, console)
+    metrics = train(objective, stream, config, out, runtime, console, "distill", watchers, targets)
     difference = save_trained(objective, config, inputs.student, out)
     if distributed.rank() == 0:
         copy_lineage(inputs.student, out)
     return {**metrics, "reload_difference": difference}
+
+
+def _watchers(
+    config: DistillConfig, inputs: Inputs, student: PreTrainedModel, teacher: PreTrainedModel | None, out: Path,
+    runtime: Runtime, console: Console,
+) -> list[Watcher]:  # fmt: skip
+    """The callback that measures the student during training, if `config.validation` says so."""
+    validation = config.validation
+    if not validation.times or inputs.held_out is None:
+        return []
+    tokenizer, shape = load_tokenizer(inputs.student), ModelFolder(inputs.student).shape
+    held_out, sources = Tokens.open(inputs.held_out), dict(zip(validation.tasks, inputs.questions, strict=True))
+    length = config.sequence_length
+    data = ValidationData.read(validation, held_out, sources, tokenizer, length, shape.max_position_embeddings)
+    tokens = config.batch_size * length
+    return [Validation(validation, data, student, teacher, tokenizer, runtime, out, tokens, console)]

@@ -20,10 +20,6 @@ _KIND = help_of(
 )
 
 
-LOGIT_BYTES = 2**27
-"""Bytes of the logits of one model that exist at a time while held-out text is predicted."""
-
-
 class TaskConfig(Config):
     """One task: its data, and how it is run."""
 

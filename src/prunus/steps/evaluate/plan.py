@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from prunus.costs import Cost, CostContext
 from prunus.errors import RecipeError
 from prunus.graph.steps import Given, Step
+from prunus.inference.config import LOGIT_BYTES
 from prunus.models.shape import Shape
 from prunus.steps.evaluate.check import tasks_fingerprint
-from prunus.steps.evaluate.config import LOGIT_BYTES, EvaluateConfig
+from prunus.steps.evaluate.config import EvaluateConfig
 from prunus.steps.evaluate.cost import task_costs
 from prunus.steps.evaluate.items import Item, read_items
 from prunus.verify.skills import SKILLS
@@ -55,11 +56,11 @@ def cost(config: EvaluateConfig, shape: Shape, context: CostContext) -> Cost:
     task_tokens = sum(task.tokens for task in tasks)
     longest = min(max((task.longest for task in tasks), default=0), shape.max_position_embeddings)
     flops = sum(config.max_tokens * model.flops_per_token(config.sequence_length) for model in models)
-    cache = context.device_batch_size * longest * shape.kv_cache_bytes(4)
+    cache = context.device_batch_size * longest * shape.kv_cache_bytes(context.frozen)
     states = (
         _STATES * context.device_batch_size * config.sequence_length * 4 * (shape.hidden_size + shape.intermediate_size)
     )
-    memory = sum(model.parameters * 4 for model in models) + max(cache, states + _LOGITS * LOGIT_BYTES)
+    memory = sum(model.parameters * context.frozen for model in models) + max(cache, states + _LOGITS * LOGIT_BYTES)
     return Cost(
         config.max_tokens + task_tokens, flops + task_tokens * shape.flops_per_token(max(longest, 2)), memory, 0
     )

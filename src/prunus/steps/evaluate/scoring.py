@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from math import comb
-
 from prunus.errors import DataError
 from prunus.inference.answers import Answer
 from prunus.steps.evaluate.answers import TOO_LONG
 from prunus.steps.evaluate.items import Item
+from prunus.verify.reward import pass_at
 from prunus.verify.skill import Scores
 from prunus.verify.skills import SKILLS
 
 HEALTH = ("length", "cut_off", "empty", "too_long", "repetition")
 """Metrics of any generated text: tokens of an answer; the shares of answers that were cut off, are empty, or were not
 generated because the prompt is too long; and the share of an answer's 4-grams that repeat an earlier one."""
-
-_GRAM = 4
 
 
 def score(item: Item, skill: str, samples: list[list[Answer]], where: str) -> Scores:
@@ -47,19 +43,14 @@ def _checked(item: Item, skill: str, answer: Answer) -> Scores:
     return scores if answer is not TOO_LONG else {name: (0.0, count) for name, (_, count) in scores.items()}
 
 
-def pass_at(count: int, right: int, k: int) -> float:
-    """The probability that one of k answers is right, if `right` of `count` were (arXiv 2107.03374, equation 1)."""
-    return 1 - comb(count - right, k) / comb(count, k)
-
-
 def health(answers: list[Answer]) -> Scores:
     """The scores of `HEALTH` over an item's answers."""
     turns = len(answers)
-    grams = [list(zip(*(answer.ids[i:] for i in range(_GRAM)), strict=False)) for answer in answers]
+    repeated = [answer.repeated() for answer in answers]
     return {
         "length": (sum(len(answer.ids) for answer in answers), turns),
         "cut_off": (sum(answer.finish == "length" for answer in answers), turns),
         "empty": (sum(not answer.text.strip() for answer in answers), turns),
         "too_long": (sum(answer.finish == "too long" for answer in answers), turns),
-        "repetition": (sum(len(of) - len(Counter(of)) for of in grams), sum(map(len, grams))),
+        "repetition": (sum(one for one, _ in repeated), sum(count for _, count in repeated)),
     }

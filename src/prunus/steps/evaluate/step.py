@@ -15,10 +15,11 @@ from prunus import distributed
 from prunus.checkpoints import remove_checkpoints
 from prunus.console import Console
 from prunus.data.tokens import Tokens
-from prunus.data.windows import first_windows
+from prunus.data.windows import first_windows, openings
 from prunus.errors import DataError
 from prunus.files import replace_json, replace_text
 from prunus.graph.records import MISSING_GRADES
+from prunus.inference.heldout import COLUMNS, Predictor, batches, check_sums, measure, padded
 from prunus.models.finite import finite_logits
 from prunus.models.folder import ModelFolder
 from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
@@ -26,7 +27,6 @@ from prunus.models.shape import Shape
 from prunus.runtime import Runtime
 from prunus.steps.evaluate.config import EvaluateConfig
 from prunus.steps.evaluate.efficiency import efficiency
-from prunus.steps.evaluate.heldout import COLUMNS, Predictor, batches, check_sums, measure, padded
 from prunus.steps.evaluate.intervals import ratio_interval
 from prunus.steps.evaluate.measure import measure_tasks
 from prunus.steps.evaluate.tasks import DERIVED
@@ -185,7 +185,9 @@ def _measure_all(
 
 def _answers(model: PreTrainedModel, folder: Path, tokens: Tokens, config: EvaluateConfig) -> list[dict[str, str]]:
     tokenizer = load_tokenizer(folder)
-    prompts = [tokenizer(prompt)["input_ids"] for prompt in config.prompts] or _openings(tokens, config)
+    prompts = [tokenizer(prompt)["input_ids"] for prompt in config.prompts] or openings(
+        tokens, config.prompt_tokens, config.prompt_count
+    )
     answers = []
     for ids in prompts:
         prompt = torch.tensor([ids], device=model.device)
@@ -200,9 +202,3 @@ def _answers(model: PreTrainedModel, folder: Path, tokens: Tokens, config: Evalu
         answer = tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)
         answers.append({"prompt": tokenizer.decode(ids, skip_special_tokens=True), "answer": answer})
     return answers
-
-
-def _openings(tokens: Tokens, config: EvaluateConfig) -> list[list[int]]:
-    pairs = zip(tokens.starts.tolist(), tokens.ends.tolist(), strict=True)
-    long = [start for start, end in pairs if end - start > 2 * config.prompt_tokens]
-    return [tokens.ids[start : start + config.prompt_tokens].tolist() for start in long[: config.prompt_count]]

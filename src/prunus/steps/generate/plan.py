@@ -27,5 +27,7 @@ def cost(config: GenerateConfig, shape: Shape, context: CostContext) -> Cost:
     tokens = config.samples * length
     if config.server.url:
         return Cost(tokens, disk_bytes=tokens * _WRITTEN)
-    cache = context.micro_batch(config.samples) * length * shape.kv_cache_bytes(4)
-    return Cost(tokens, tokens * shape.flops_per_token(length), shape.parameters * 4 + cache, tokens * _WRITTEN)
+    cache = context.micro_batch(config.samples) * length * shape.kv_cache_bytes(context.frozen)
+    return Cost(
+        tokens, tokens * shape.flops_per_token(length), shape.parameters * context.frozen + cache, tokens * _WRITTEN
+    )

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from itertools import islice
 from typing import Any
 
-from prunus.data.chat import Conversation, conversations
-from prunus.data.config import ChatSource
-from prunus.errors import DataError, RecipeError
+from prunus.data.chat import Conversation, checked
+from prunus.errors import RecipeError
 from prunus.steps.merge.config import EvolveConfig
 
 
@@ -23,7 +21,7 @@ def read_tasks(evolve: EvolveConfig, where: str) -> dict[str, list[Conversation]
     """
     if not evolve.tasks:
         raise RecipeError(f"{where}.tasks: missing; evolution needs tasks to measure fitness on")
-    return {name: _rows(source, 2 * evolve.items, f"{where}.tasks.{name}") for name, source in evolve.tasks.items()}
+    return {name: checked(source, 2 * evolve.items, f"{where}.tasks.{name}") for name, source in evolve.tasks.items()}
 
 
 def check_not_reported(
@@ -54,12 +52,3 @@ def check_not_reported(
 def conversation_key(messages: Sequence[Mapping[str, Any]]) -> str:
     """A key that identifies a conversation: roles and contents, with white space normalised."""
     return json.dumps([[turn["role"], " ".join(str(turn.get("content") or "").split())] for turn in messages])
-
-
-def _rows(source: ChatSource, count: int, where: str) -> list[Conversation]:
-    rows = list(islice(conversations(source, where), count))
-    for row in rows:
-        row.require("checks")
-    if len(rows) < count:
-        raise DataError(f"{where}: {source.path} has {len(rows)} conversations, expected at least {count} (2 x items)")
-    return rows

@@ -36,5 +36,5 @@ def cost(config: ScoreConfig, shape: Shape, context: CostContext) -> Cost:
     if "logit_nmse" in config.collect:  # each also runs the complete model
         losses += 2 * (removals + layers * (layers + 1) // 2 - 1)
     few = min(config.layer_samples, config.samples) * config.sequence_length * losses
-    held = held_bytes(shape, context.micro_batch(config.samples) * config.sequence_length) if backward else 0
-    return Cost(tokens + few, (tokens * passes + few) * per_token, shape.parameters * 4 + held, 0)
+    held = held_bytes(shape, context.micro_batch(config.samples) * config.sequence_length, context) if backward else 0
+    return Cost(tokens + few, (tokens * passes + few) * per_token, shape.parameters * context.frozen + held, 0)

@@ -13,5 +13,5 @@ def cost(config: TargetsConfig, shape: Shape, context: CostContext) -> Cost:
     kept = min(config.count, shape.vocab_size) if config.keep == "top_k" else config.count
     per_token = kept * (2 if shape.vocab_size <= 2**16 else 4) + (2 * (kept + 1) if config.keep == "top_k" else 0)
     batch_tokens = context.micro_batch(config.sequences) * config.sequence_length
-    memory = shape.parameters * 4 + ACTIVATIONS * batch_tokens * shape.hidden_size
+    memory = shape.parameters * context.frozen + ACTIVATIONS * batch_tokens * shape.hidden_size
     return Cost(tokens, tokens * shape.flops_per_token(config.sequence_length), memory, tokens * per_token)

@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 
 from prunus.data.windows import Window
 from prunus.errors import ModelError
+from prunus.inference.config import LOGIT_BYTES
 from prunus.models.finite import not_finite
 from prunus.models.head import Head, check_head, read_head
-from prunus.steps.evaluate.config import LOGIT_BYTES
 
 COLUMNS = ("tokens", "bytes", "nll", "teacher_nll", "kl", "agreed")
 """Sums over a window: predicted tokens, their bytes, negative log-likelihood by the model and by its teacher (nats),

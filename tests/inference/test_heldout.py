@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from prunus.data.windows import Window
-from prunus.steps.evaluate import heldout
-from prunus.steps.evaluate.heldout import Predictor, measure, padded
+from prunus.inference import heldout
+from prunus.inference.heldout import Predictor, measure, padded
 from tests.families import make_teacher
 
 LENGTHS = ((17, 1), (33, 9), (5, 1), (2, 1))  # tokens of a window, and how many of them are context
