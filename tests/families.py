@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from prunus.models.families.table import FAMILIES
 from prunus.models.folder import ModelFolder
+from prunus.models.shape import Shape
 from tests.tiny import made_once, save_tokenizer
 
 COMMON: dict[str, Any] = {
@@ -43,12 +44,45 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "attention_multiplier": 0.3,
         "logits_scaling": 2.0,
     },
+    "olmo3": {"sliding_window": 6},
+    "ministral3": {
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 500.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 16,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+            "llama_4_scaling_beta": 0.5,
+        }
+    },
+    "gemma": {"attention_bias": True},
+    "seed_oss": {"attention_out_bias": True, "mlp_bias": True},
+    "exaone4": {"sliding_window": 6, "sliding_window_pattern": 2},
+    "cohere": {"layer_norm_eps": 1e-12, "logit_scale": 0.5},
+    "cohere2": {"layer_norm_eps": 1e-12, "logit_scale": 0.5, "sliding_window": 6, "head_dim": None},
+    "ernie4_5": {"use_bias": True},
+    "glm": {},
+    "glm4": {},
+    "hunyuan_v1_dense": {"attention_bias": True},
+    "arcee": {},
+    "helium": {"attention_bias": True, "mlp_bias": True},
+    "phi": {"layer_norm_eps": 1e-12},
+    "stablelm": {"layer_norm_eps": 1e-12, "use_qkv_bias": True, "head_dim": None},
+    "starcoder2": {"norm_epsilon": 1e-12},
+    "cwm": {"sliding_window": 6, "mlp_bias": True},
     "gpt_neox": {"layer_norm_eps": 1e-12, "num_key_value_heads": None, "head_dim": None},
     "gpt2": {"layer_norm_epsilon": 1e-12, "n_inner": 24},
     "mixtral": {"num_local_experts": 6, "num_experts_per_tok": 2},
     "qwen3_moe": {**MIXTURE, "moe_intermediate_size": 24, "intermediate_size": 40},
     "olmoe": {**MIXTURE, "num_key_value_heads": 4, "head_dim": None},
 }
+RELATIVES = {
+    "olmo3", "ministral3", "seed_oss", "exaone4", "cohere2", "ernie4_5", "glm", "hunyuan_v1_dense", "arcee", "helium",
+    "stablelm", "starcoder2", "cwm",
+}  # fmt: skip
+DISTINCT = [name for name in SPECIAL if name not in RELATIVES]
+"""Families of all structures, for steps that neither cut nor export: relatives would tell them nothing new."""
 GPT2_NAMES = {
     "hidden_size": "n_embd",
     "num_hidden_layers": "n_layer",
@@ -84,7 +118,17 @@ def config_of(model_type: str) -> Any:
             for k, v in options.items()
             if k not in ("intermediate_size", "head_dim", "num_key_value_heads", "rms_norm_eps")
         }
-    return AutoConfig.for_model(model_type, **{k: v for k, v in options.items() if v is not None})
+    given = {k: v for k, v in options.items() if v is not None or k == "sliding_window"}
+    return AutoConfig.for_model(model_type, **given)
+
+
+def square_cut(shape: Shape) -> tuple[dict[str, Any], dict[str, int]]:
+    """Of a family whose heads go with its channels: the units of the last KV group, and the options that cut them."""
+    heads, groups, layers = shape.num_attention_heads, shape.num_key_value_heads, shape.num_hidden_layers
+    left = heads - heads // groups
+    dead = {"heads": [list(range(left, heads))] * layers, "kv_heads": [[groups - 1]] * layers}
+    options = {"num_attention_heads": left, "hidden_size": left * shape.head_dim}
+    return dead, options if groups == heads else {**options, "num_key_value_heads": groups - 1}
 
 
 def kill(folder: Path, dead: dict[str, Any]) -> None:
@@ -121,9 +165,8 @@ def kill(folder: Path, dead: dict[str, Any]) -> None:
 
 def centre(tensor: np.ndarray, weight: Any, dead: list[int], conv1d: bool) -> None:
     """Take the living channels' mean out of what is written to the stream, so that LayerNorm finds none to take."""
-    writes = 1 if conv1d and len(weight.dims) == 2 else 0
-    if weight.has("vocab") or weight.has("positions"):
-        writes = 1
+    rows_are_tokens = weight.has("vocab") or weight.has("positions")
+    writes = 1 if len(weight.dims) == 2 and (conv1d or rows_are_tokens) else 0
     if weight.dims[writes] == (("hidden",),):
         living = [i for i in range(tensor.shape[writes]) if i not in dead]
         moved = np.moveaxis(tensor, writes, 0)

@@ -29,7 +29,12 @@ pytest.importorskip("xllamacpp", reason="the extra `gguf` is not installed")
 
 TYPES = [name for name, family in FAMILIES.items() if family.gguf is not None]
 LOADABLE: dict[str, dict[str, Any]] = {  # what llama.cpp has of each, where the tiny teachers have more
+    "ernie4_5": {"use_bias": False},
+    "exaone4": {"sliding_window": None, "layer_types": ["full_attention"] * 4},
+    "gemma": {"attention_bias": False},
+    "hunyuan_v1_dense": {"attention_bias": False},
     "qwen3": {"attention_bias": False},
+    "seed_oss": {"attention_out_bias": False, "mlp_bias": False},
     "qwen3_moe": {"norm_topk_prob": True},
     "smollm3": {"no_rope_layer_interval": 4},
 }
@@ -69,7 +74,7 @@ def test_a_float32_file_computes_what_the_model_computes(special, tmp_path: Path
     teacher = make_teacher(tmp_path / "teacher", model_type)
     check_model(ModelFolder(teacher).config, ModelFolder(teacher).shape, "export")
     found = proof(teacher, tmp_path)
-    windows = {"mistral": 8 - 2, "qwen2": 6 - 1}  # less the opening that is gone on from
+    windows = {"mistral": 8 - 2, "qwen2": 6 - 1, "cwm": 6 - 1}  # less the opening that is gone on from
     assert found["greedy_tokens_alike"] == windows.get(model_type, 8)
     assert found["kl"] < 1e-5
 
@@ -87,6 +92,18 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
         "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}}),
     ("olmo2", {"tie_word_embeddings": True}),
     ("phi3", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}),
+    ("olmo3", {"sliding_window_pattern": 2, "rope_parameters": {
+        "full_attention": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 500.0,
+                           "original_max_position_embeddings": 16},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 500.0}}}),
+    ("seed_oss", {"head_dim": 16, "attention_bias": False}),
+    ("exaone4", {"tie_word_embeddings": True, "rope_parameters": {
+        "rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32}}),
+    ("ernie4_5", {"head_dim": 16, "tie_word_embeddings": False}),
+    ("hunyuan_v1_dense", {"head_dim": 16, "rope_parameters": {
+        "rope_type": "dynamic", "rope_theta": 500.0, "alpha": 50.0, "factor": 1.0}}),
+    ("cohere2", {"layer_types": ["full_attention", "sliding_attention"] * 2}),
     ("gpt_neox", {"use_parallel_residual": False, "tie_word_embeddings": True}),
     ("mixtral", {"num_local_experts": 8, "head_dim": 16}),
 ]  # fmt: skip
@@ -192,7 +209,7 @@ def test_missing_longrope_factors_fail_the_proof(tmp_path: Path, monkeypatch, lo
 @pytest.mark.parametrize(
     ("model_type", "changes", "message"),
     [
-        ("qwen3", {}, "llama.cpp reads their factors only for Granite, Llama, .*Phi-3, not for Qwen3"),
+        ("qwen3", {}, "llama.cpp reads their factors only for .*Granite, Llama, .*Phi-3, not for Qwen3"),
         ("llama", {"original_max_position_embeddings": 100}, "would use long_factor too early"),
         ("llama", {"short_factor": [1.0]}, "short_factor has 1 numbers, expected 4"),
     ],
@@ -281,12 +298,25 @@ def test_an_attention_scale_that_head_dim_does_not_give(tmp_path: Path, kind: st
         ("qwen3", {}, "attention_bias is true"),
         ("qwen3_moe", {}, "norm_topk_prob"),
         ("phi3", {"head_dim": 4}, "hidden_size is 32, but llama.cpp expects num_attention_heads x head_dim = 16"),
-        ("llama", {"rope_parameters": {**ROPES["yarn"], "beta_slow": 2.0}}, "yarn with beta_fast, beta_slow or mscale"),
+        ("llama", {"rope_parameters": {**ROPES["yarn"], "beta_slow": 2.0}}, "yarn with beta_fast or beta_slow"),
         ("smollm3", {"attention_bias": True}, "attention_bias is true"),
         ("gpt_neox", {"attention_bias": False}, "attention_bias is False; llama.cpp's gptneox supports only True"),
         ("qwen2", {"head_dim": 4}, "hidden_size is 32, but llama.cpp expects num_attention_heads x head_dim = 16"),
         ("gemma2", {"final_logit_softcapping": None}, "without a soft cap"),
         ("gemma3_text", {"final_logit_softcapping": 30.0}, "final_logit_softcapping is 30.0"),
+        ("exaone4", {}, "sliding_window is 6 with 4 layers"),
+        (
+            "exaone4",
+            {"sliding_window": None, "num_hidden_layers": 64, "layer_types": ["full_attention"] * 64},
+            "64 layers",
+        ),
+        ("olmo3", {"rope_parameters": {"sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}}, "one theta"),
+        ("ministral3", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, "needs"),
+        ("seed_oss", {"mlp_bias": False}, "attention_out_bias is true"),
+        ("starcoder2", {"use_bias": False}, "use_bias is False; llama.cpp's starcoder2 supports only True"),
+        ("gemma", {"attention_bias": False, "tie_word_embeddings": False}, "llama.cpp's gemma ties them"),
+        ("gemma", {"attention_bias": False, "hidden_act": "silu"}, "hidden_act is 'silu'"),
+        ("helium", {}, "cannot write helium for llama.cpp"),
         ("gemma2", {"layer_types": ["full_attention"] * 4}, "no layer slides"),
         ("smollm3", {}, r"no_rope_layers is \[1, 0, 1, 0\].*drop layers in blocks of 4"),
     ],

@@ -25,6 +25,7 @@ from tests.tiny import load, make_model
 logging.getLogger("transformers.modeling_rope_utils").setLevel(logging.ERROR)  # of keys that a type does not read
 
 ROTARY = sorted(set(SPECIAL) - {"gpt2"})
+BY_KIND = [name for name in ROTARY if FAMILIES[name].rotary.sliding_theta is not None]
 THETA = st.sampled_from([11.0, 5e5])
 SHARE = st.sampled_from([0.25, 0.5, 1.0])
 
@@ -60,16 +61,16 @@ def config_of(model_type: str, around: dict[str, Any], sets: list[dict[str, Any]
     config = {**COMMON, **SPECIAL[model_type], "model_type": model_type, **around}
     if sets:
         nested = dict(zip(("full_attention", "sliding_attention"), sets, strict=True))
-        config["rope_parameters"] = nested if model_type == "gemma3_text" else sets[0]
+        config["rope_parameters"] = nested if model_type in BY_KIND else sets[0]
     return {key: value for key, value in config.items() if value is not None}
 
 
 def of_transformers(config: dict[str, Any]) -> list[dict[str, Any]]:
     made = AutoConfig.for_model(**json.loads(json.dumps(config)))
-    if config["model_type"] != "gemma3_text":  # whose kinds of layers have no trained context of the config's own
+    if config["model_type"] not in BY_KIND:  # whose kinds of layers have no trained context of the config's own
         made.standardize_rope_params()  # as when a model is made of it, by when all other keys are there
     found = made.rope_parameters
-    sets = [found["full_attention"], found["sliding_attention"]] if config["model_type"] == "gemma3_text" else [found]
+    sets = [found["full_attention"], found["sliding_attention"]] if config["model_type"] in BY_KIND else [found]
     return [{"partial_rotary_factor": 1.0, **one} for one in sets]
 
 

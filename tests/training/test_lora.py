@@ -24,11 +24,11 @@ from prunus.training.config import LoraConfig
 from prunus.training.lora import ADAPTER, add_adapters, merge_adapters
 from prunus.training.plan import check_runtime
 from prunus.training.record import Recorder
-from tests.families import SPECIAL, make_teacher
+from tests.families import DISTINCT, make_teacher
 from tests.pipeline.recipes import tiny_recipe
 from tests.tiny import load, make_model
 
-DENSE = [name for name in SPECIAL if name not in ("mixtral", "qwen3_moe", "olmoe")]
+DENSE = [name for name in DISTINCT if name not in ("mixtral", "qwen3_moe", "olmoe")]
 IDS = torch.arange(24).reshape(2, 12)
 
 

@@ -14,6 +14,7 @@ COMMANDS = {
     "run": "carry out a recipe: correct, score, prune, distil, evaluate, report",
     "plan": "check a recipe and show its steps and their cost",
     "inspect": "show a model's shape, parameters, memory and FLOPs from its config and headers",
+    "families": "list the families of models, and what works with each",
     "correct": "continue training a teacher on your text (teacher correction)",
     "score": "score the layers, channels, heads and neurons of a model",
     "search": "find the best shape under a budget, ranked after recovery",

@@ -33,7 +33,7 @@ of 1e-5 in place of 1e-6, gives 8e-3.
 
 _ROUNDED_AT = 512  # tokens at which TOLERANCE was measured; beyond that it grows in proportion to the length
 
-_ACTIVATIONS = ("act", "act_fn")  # what transformers calls the activation of an MLP
+_ACTIVATIONS = ("act", "act_fn", "activation_fn")  # what transformers calls the activation of an MLP
 
 LAST = 64
 """Number of tokens that are compared at the end of a text longer than the original context."""

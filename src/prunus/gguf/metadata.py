@@ -61,10 +61,10 @@ def check_shape(config: Config, shape: Shape, where: str) -> None:
             f"{where}: hidden_size is {shape.hidden_size}, but llama.cpp expects num_attention_heads x head_dim = "
             f"{shape.num_attention_heads * shape.head_dim} in {shape.family.name}; cut both equally, or use the folder"
         )
-    for flag in ("attention_bias", "mlp_bias"):
-        if shape.flags.get(flag) and flag not in there.biases:
+    for flag in shape.family.biases:
+        if shape.flags[flag] and flag not in there.biases:
             raise RecipeError(f"{where}: {flag} is true, but llama.cpp's {there.architecture} has no such biases")
-    if there.windows and not shape.flags["tie_word_embeddings"]:
+    if there.tied and not shape.flags["tie_word_embeddings"]:
         raise RecipeError(f"{where}: tie_word_embeddings is false, but llama.cpp's {there.architecture} ties them")
     for needed in there.required:
         if config.get(needed.key, needed.default) != needed.value:
@@ -75,10 +75,10 @@ def check_shape(config: Config, shape: Shape, where: str) -> None:
     fault = there.fault(config)
     if fault is not None:
         raise RecipeError(f"{where}: {fault}")
-    activation = config.get("hidden_activation") or config.get("hidden_act") or config.get("activation_function")
-    if activation is not None and activation not in there.activations:
+    key = shape.family.activation_key
+    if config.get(key) is not None and config[key] not in there.activations:
         raise RecipeError(
-            f"{where}: hidden_act is {activation!r}; llama.cpp's {there.architecture} uses {there.activations[0]}"
+            f"{where}: {key} is {config[key]!r}; llama.cpp's {there.architecture} uses {there.activations[0]}"
         )
 
 

@@ -37,10 +37,8 @@ def check_positions(config: Config, shape: Shape, where: str) -> None:
     rope = rope_parameters(config, rotary)
     kind = rope["rope_type"]
     betas = float(rope.get("beta_fast") or 32), float(rope.get("beta_slow") or 1)
-    if kind == "yarn" and (betas != (32.0, 1.0) or rope.get("mscale")):
-        raise RecipeError(
-            f"{where}: yarn with beta_fast, beta_slow or mscale set; llama.cpp supports only 32, 1 and none"
-        )
+    if kind == "yarn" and betas != (32.0, 1.0):
+        raise RecipeError(f"{where}: yarn with beta_fast or beta_slow set; llama.cpp supports only 32 and 1")
     if kind not in KNOWN:
         raise RecipeError(f"{where}: rotary positions are {kind!r}; allowed: {', '.join(KNOWN)}")
     if kind in BY_FACTORS and not _reads_factors(shape.family):
@@ -93,12 +91,12 @@ def rope_keys(config: Config, shape: Shape) -> dict[str, Any]:
     if kind == "linear":
         keys |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(rope["factor"])}
     if kind == "yarn":
-        usual = 1 + 0.1 * math.log(rope["factor"])  # the default factor of queries and keys, in both
+        usual = _yarn_scale(rope["factor"], 1.0)
         keys |= {
             "rope.scaling.type": "yarn",
             "rope.scaling.factor": float(rope["factor"]),
             "rope.scaling.original_context_length": trained,
-            "rope.scaling.attn_factor": float(rope.get("attention_factor") or usual) / usual,
+            "rope.scaling.attn_factor": _yarn_attention(rope) / usual,
         }
     if kind == "longrope":
         keys |= {
@@ -140,6 +138,20 @@ def trained_context(config: Config, rope: Config) -> int:
     """The model's training context before it was extended; as in transformers, the config's top level comes first."""
     original = config.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings")
     return int(original or config["max_position_embeddings"])
+
+
+def _yarn_attention(rope: Config) -> float:
+    """The factor of queries and keys, as in transformers' `_compute_yarn_parameters`."""
+    if rope.get("attention_factor"):
+        return float(rope["attention_factor"])
+    if rope.get("mscale") and rope.get("mscale_all_dim"):
+        return _yarn_scale(rope["factor"], rope["mscale"]) / _yarn_scale(rope["factor"], rope["mscale_all_dim"])
+    return _yarn_scale(rope["factor"], 1.0)
+
+
+def _yarn_scale(factor: float, scale: float) -> float:
+    """0.1 s log f + 1, the factor of queries and keys in YaRN (arXiv 2309.00071, equation 15), by default in both."""
+    return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 def _long_attention(rope: Config, scale: float, trained: int) -> float:

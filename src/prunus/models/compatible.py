@@ -25,8 +25,8 @@ _NOT_SCALING = ("rope_theta", "partial_rotary_factor")
 def with_older_names(config: Mapping[str, Any]) -> dict[str, Any]:
     """Add `rope_theta`, `rope_scaling` and similar keys to a config.json with `rope_parameters`.
 
-    Keys that refer to code are removed, since no code is copied. A separate theta of sliding layers becomes
-    `rope_local_base_freq`.
+    Keys that refer to code are removed, since no code is copied. A separate theta of sliding layers gets the
+    family's own key.
     """
     family = FAMILIES.get(str(config.get("model_type")))
     rotary = (family and family.rotary) or Rotary()
@@ -39,8 +39,8 @@ def with_older_names(config: Mapping[str, Any]) -> dict[str, Any]:
     rope = result.get("rope_parameters")
     if not rope:
         return result
-    if "sliding_attention" in rope:
-        result["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+    if "sliding_attention" in rope and rotary.sliding_key:
+        result[rotary.sliding_key] = rope["sliding_attention"]["rope_theta"]
     rope = rope.get("full_attention", rope)
     result[rotary.theta_key] = result["rope_theta"] = rope["rope_theta"]
     if "partial_rotary_factor" in rope:

@@ -24,7 +24,7 @@ class Head:
     Attributes:
         weight: W [V, H].
         bias: b [V].
-        scale: A factor of the logits: Granite's 1 / logits_scaling.
+        scale: A factor of the logits: Granite's 1 / logits_scaling, Cohere's logit_scale.
         cap: The bound at which logits saturate: Gemma's final_logit_softcapping.
     """
 
@@ -69,8 +69,9 @@ def read_head(model: PreTrainedModel) -> Head:
         raise ModelError(f"{type(model).__name__}: transformers reports no LM head")
     family = FAMILIES.get(config.model_type)
     divisor = getattr(config, family.logit_divisor) if family and family.logit_divisor else 1.0
+    factor = getattr(config, family.logit_multiplier) if family and family.logit_multiplier else 1.0
     cap = getattr(config, family.logit_cap) if family and family.logit_cap else None
-    return Head(module.weight, getattr(module, "bias", None), 1 / divisor, cap)
+    return Head(module.weight, getattr(module, "bias", None), factor / divisor, cap)
 
 
 @torch.no_grad()

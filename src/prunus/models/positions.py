@@ -17,6 +17,9 @@ Config = Mapping[str, Any]
 KINDS = ("full_attention", "sliding_attention")
 """The kinds of layers that may have different rotary parameters."""
 
+SCALABLE_ROPES = frozenset({"default", "linear", "llama3"})
+"""Rotary position embeddings that depend on each pair's frequency only, so that a change of theta can keep them."""
+
 _SOURCES = ("rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq", "partial_rotary_factor",
             "rotary_emb_base", "rotary_pct")  # fmt: skip
 
@@ -39,7 +42,8 @@ def rope_parameters(config: Config, rotary: Rotary, kind: str = "full_attention"
     """
     if rotary.sliding_theta is not None:
         return _of_kind(config, rotary, kind)
-    rope = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
+    own = config.get("rope_scaling") or config.get("rope_parameters")
+    rope = rotary.default(config) if own is None else dict(own)
     rope.setdefault("rope_theta", config.get(rotary.theta_key, rotary.theta))
     share = config.get(rotary.share_key)
     rope.setdefault("partial_rotary_factor", rotary.share if share is None else share)
@@ -47,7 +51,16 @@ def rope_parameters(config: Config, rotary: Rotary, kind: str = "full_attention"
     rope["rope_type"] = rotary.renamed.get(str(rope["rope_type"]), rope["rope_type"])
     if rope["rope_type"] in _SCALED:
         _add_trained_context(rope, config, rotary)
+    if rotary.alpha and rope["rope_type"] == "dynamic" and rope.get("alpha"):
+        return _without_alpha(rope, config["head_dim"])
     return rope
+
+
+def rope_types(config: Config, rotary: Rotary) -> frozenset[str]:
+    """The types of the rotary parameters, by transformers' names; also `partial` if a part of a head is rotated."""
+    sets = all_rope_parameters(config, rotary)
+    partial = any(rope["partial_rotary_factor"] != 1.0 for rope in sets)
+    return frozenset({rope["rope_type"] for rope in sets} | ({"partial"} if partial else set()))
 
 
 def all_rope_parameters(config: Config, rotary: Rotary) -> list[dict[str, Any]]:
@@ -100,7 +113,7 @@ def _of_kind(config: Config, rotary: Rotary, kind: str) -> dict[str, Any]:
     """`rope_parameters` for families with parameters per kind of layer."""
     rope = dict((config.get("rope_parameters") or {}).get(kind) or {"rope_type": "default"})
     if kind == "sliding_attention":
-        rope.setdefault("rope_theta", config.get("rope_local_base_freq", rotary.sliding_theta))
+        rope.setdefault("rope_theta", config.get(rotary.sliding_key, rotary.sliding_theta))
     else:
         rope |= config.get("rope_scaling") or {}
         rope.setdefault("rope_theta", config.get("rope_theta", rotary.theta))
@@ -109,6 +122,11 @@ def _of_kind(config: Config, rotary: Rotary, kind: str) -> dict[str, Any]:
     if rope["rope_type"] in _SCALED:
         rope.setdefault("original_max_position_embeddings", config.get("max_position_embeddings"))
     return rope
+
+
+def _without_alpha(rope: Config, head_dim: int) -> dict[str, Any]:
+    theta = rope["rope_theta"] * rope["alpha"] ** (head_dim / (head_dim - 2))
+    return {"rope_type": "default", "rope_theta": theta, "partial_rotary_factor": rope["partial_rotary_factor"]}
 
 
 def _add_trained_context(rope: dict[str, Any], config: Config, rotary: Rotary) -> None:

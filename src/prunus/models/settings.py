@@ -39,7 +39,8 @@ def check_settings(config: Mapping[str, Any], family: Family, where: str) -> Non
     if family.rotary is not None:
         check_rope(config, family.rotary, where)
     for key, least in _LEAST.items():
-        if config.get(key) is not None:
+        unread = key == "sliding_window_pattern" and config.get("layer_types") is not None
+        if config.get(key) is not None and not unread:
             check_whole(key, config[key], least, MAX_SIZE, where)
     for key in family.flags:
         if not isinstance(config.get(key, False), bool):

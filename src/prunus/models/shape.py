@@ -11,8 +11,7 @@ from prunus.config import Size
 from prunus.errors import ModelError, ShapeError
 from prunus.models.axes import AXES, Weight, parse_weight
 from prunus.models.families.family import Family
-from prunus.models.families.rotary import Rotary
-from prunus.models.positions import all_rope_parameters
+from prunus.models.positions import rope_types
 from prunus.models.settings import read_size
 
 PRUNABLE = (
@@ -95,7 +94,7 @@ class Shape:
             max_position_embeddings=read("max_position_embeddings"),
             num_experts=read("num_experts") if has_experts else 0,
             experts_per_token=read("experts_per_token") if has_experts else 0,
-            rope_types=_rope_types(config, family.rotary) if family.rotary is not None else frozenset(),
+            rope_types=rope_types(config, family.rotary) if family.rotary is not None else frozenset(),
             flags={key: bool(config.get(key, default)) for key, default in family.flags.items()},
         )
 
@@ -141,8 +140,9 @@ class Shape:
         LM head, excluding embedding lookups and inactive experts). For attention, two products of heads x head_dim with
         the context / 2 keys that a token sees on average.
         """
-        matrices = self._count(lambda _, weight: len(weight.dims) > 1)
-        matrices -= self.embedding_parameters + self._count(lambda _, weight: weight.has("positions"))
+        matrices = self._count(
+            lambda _, weight: len(weight.dims) > 1 and not (weight.has("vocab") or weight.has("positions"))
+        )
         if self.num_experts:
             in_experts = self._count(lambda key, _: "{experts}" in key)
             matrices -= in_experts * (self.num_experts - self.experts_per_token) // self.num_experts
@@ -236,10 +236,3 @@ class Shape:
                 if weight.exists(self.flags) and condition(key, weight):
                     total += layers * (self.num_experts if "{experts}" in key else 1) * prod(weight.shape(sizes))
         return total
-
-
-def _rope_types(config: Mapping[str, Any], rotary: Rotary) -> frozenset[str]:
-    """The types of a model's rotary positions; see `Shape.rope_types`."""
-    sets = all_rope_parameters(config, rotary)
-    partial = any(rope["partial_rotary_factor"] != 1.0 for rope in sets)
-    return frozenset({rope["rope_type"] for rope in sets} | ({"partial"} if partial else set()))

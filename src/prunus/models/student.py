@@ -18,6 +18,10 @@ def student_config(config: Mapping[str, Any], teacher: Shape, target: Shape, lay
         target: The student's shape.
         layers: The layers of the teacher that the student has, in its order.
     """
+    rotary = target.family.rotary
+    if rotary is not None and teacher.head_dim != target.head_dim:
+        # pair i of a head has the frequency theta^(-2i / head_dim); the new theta keeps it with fewer dimensions
+        config = with_rope_resolved(config, rotary, theta_power=target.head_dim / teacher.head_dim)
     result = {**config, **target.config_values(config)}
     for key in dict.fromkeys([*target.family.lists, "layer_types"]):
         values = config.get(key)
@@ -27,8 +31,4 @@ def student_config(config: Mapping[str, Any], teacher: Shape, target: Shape, lay
             values = [rule(layer, config) for layer in range(teacher.num_hidden_layers)]
         if values is not None:
             result[key] = [values[layer] for layer in layers]
-    rotary = target.family.rotary
-    if rotary is not None and teacher.head_dim != target.head_dim:
-        # pair i of a head has the frequency theta^(-2i / head_dim); the new theta keeps it with fewer dimensions
-        result = with_rope_resolved(result, rotary, theta_power=target.head_dim / teacher.head_dim)
     return result

@@ -20,6 +20,13 @@ def test_every_line_of_every_table_reads(family) -> None:
         assert parse_weight(line).dims
 
 
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
+def test_every_condition_has_a_default(family: Family) -> None:
+    lines = [*family.shared.values(), *family.layered.values()]
+    assert {parse_weight(line).condition for line in lines} - {""} <= set(family.flags)
+    assert set(family.biases) <= set(family.flags)
+
+
 def test_names_are_found() -> None:
     place = LLAMA.place("model.layers.17.self_attn.q_proj.weight")
     assert place is not None
@@ -63,7 +70,7 @@ def test_what_reads_the_stream_reads_one_norm_where_norms_stand_before(family: F
     for key, line in family.layered.items():
         if len(parse_weight(line).dims) == 2:
             assert (family.norm_before(key) is not None) == parse_weight(line).runs_over("hidden", reading), key
-    over_heads = {"self_attn.q_norm", "self_attn.k_norm"}
+    over_heads = {name for name in family.norms[0] if not parse_weight(family.layered[f"{name}.weight"]).has("hidden")}
     assert set(family.feeds) == {*family.norms[0], *family.norms[1]} - over_heads
 
 

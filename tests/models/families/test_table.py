@@ -18,6 +18,29 @@ def test_a_variant_that_a_table_is_not_for() -> None:
         family_of({"model_type": "qwen3_moe", "decoder_sparse_step": 2}, "here")
 
 
+@pytest.mark.parametrize(
+    ("model_type", "key"),
+    [
+        ("cohere", "use_qk_norm"),
+        ("gemma", "use_bidirectional_attention"),
+        ("phi", "qk_layernorm"),
+        ("stablelm", "qk_layernorm"),
+        ("stablelm", "use_parallel_residual"),
+    ],
+)
+def test_variants_that_have_a_switch(model_type: str, key: str) -> None:
+    with pytest.raises(ModelError, match=f"here: config.json: {key} is True; the table of .* is for False alone"):
+        family_of({"model_type": model_type, key: True}, "here")
+    assert family_of({"model_type": model_type, key: False}, "here").model_type == model_type
+
+
+def test_a_pattern_in_letters_is_not_read_beside_layer_types() -> None:
+    config = {"model_type": "exaone4", "num_hidden_layers": 2, "sliding_window_pattern": "LLLG"}
+    assert family_of({**config, "layer_types": ["sliding_attention", "full_attention"]}, "here").name == "EXAONE 4"
+    with pytest.raises(ModelError, match="sliding_window_pattern is 'LLLG'"):
+        family_of(config, "here")
+
+
 def test_unknown_families_and_custom_code_are_refused() -> None:
     with pytest.raises(ModelError, match="did you mean `llama`"):
         family_of({"model_type": "lama"}, "here")

@@ -9,10 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from prunus.models.families.table import FAMILIES
 from prunus.steps.evaluate import likelihood
 from prunus.steps.evaluate.likelihood import Request, likelihoods
-from tests.families import make_teacher
+from tests.families import DISTINCT, make_teacher
 
 MAX_LENGTH = 60
 
@@ -60,7 +59,7 @@ def test_letters_after_shared_examples_cost_a_pass_of_the_examples_and_one_of_th
         assert found[number].value == pytest.approx(reference(model, request)[0], rel=1e-4)
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", DISTINCT)
 def test_equals_one_pass_per_request(model_type: str, tmp_path: Path) -> None:
     folder = make_teacher(tmp_path / "model", model_type)
     given = requests(seed=1)

@@ -13,7 +13,7 @@ from prunus.steps.expand.step import Inputs, origins_of, run
 from prunus.steps.prune.config import PruneConfig
 from prunus.steps.prune.step import Inputs as PruneInputs
 from prunus.steps.prune.step import run as prune
-from tests.families import SPECIAL, make_teacher
+from tests.families import DISTINCT, make_teacher
 from tests.tiny import load, make_model
 
 IDS = torch.arange(2, 42).reshape(2, 20)
@@ -26,7 +26,7 @@ def expand(model: Path, **options: int) -> Path:
     return out
 
 
-@pytest.mark.parametrize("model_type", SPECIAL)
+@pytest.mark.parametrize("model_type", DISTINCT)
 def test_a_larger_model_predicts_what_the_smaller_one_did(tmp_path: Path, model_type: str) -> None:
     model = make_teacher(tmp_path / "model", model_type)
     larger = expand(model, num_hidden_layers=7, intermediate_size=32)

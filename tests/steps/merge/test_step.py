@@ -16,7 +16,7 @@ from prunus.steps.merge.config import MergeConfig
 from prunus.steps.merge.fitness import Fitness
 from prunus.steps.merge.methods import METHODS
 from prunus.steps.merge.step import Inputs, run
-from tests.families import SPECIAL, make_teacher
+from tests.families import DISTINCT, make_teacher
 from tests.tiny import load, make_model
 
 
@@ -87,7 +87,7 @@ def test_dtypes_and_shards_are_kept_and_arithmetic_is_in_float32(tmp_path: Path)
     assert json.loads((tmp_path / "out" / "merge.json").read_text()) == {"weights": [1.0, 2.0]}
 
 
-@pytest.mark.parametrize("model_type", SPECIAL)
+@pytest.mark.parametrize("model_type", DISTINCT)
 def test_every_family_merges_and_flows(model_type: str, tmp_path: Path) -> None:
     """A path through the model's own layers with scale 1 is the model itself; stock transformers loads both."""
     model = make_teacher(tmp_path / "model", model_type)

@@ -16,9 +16,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from prunus.errors import ShapeError
 from prunus.models.families.table import FAMILIES
 from prunus.models.folder import ModelFolder
+from prunus.models.positions import SCALABLE_ROPES
 from prunus.steps.prune.config import PruneConfig
 from tests.cutting import TEXT, logits, plain, prune, score
-from tests.families import SPECIAL, kill, make_teacher
+from tests.families import SPECIAL, kill, make_teacher, square_cut
 from tests.tiny import load
 
 TYPES = list(FAMILIES)
@@ -61,13 +62,15 @@ def test_keeping_everything_keeps_every_byte(teachers, tmp_path, model_type: str
 def test_any_student_is_what_the_stock_classes_build(teachers, tmp_path_factory, model_type: str, data) -> None:
     teacher = ModelFolder(teachers[model_type])
     shape = teacher.shape
+    whole_groups = shape.family.square and shape.num_key_value_heads < shape.num_attention_heads
     options: dict[str, Any] = {
         "num_hidden_layers": data.draw(st.integers(1, 4)),
         "intermediate_size": data.draw(st.integers(1, 24)),
-        "hidden_size": data.draw(st.sampled_from([8, 16, 24, 32])),
+        "hidden_size": data.draw(st.sampled_from([16, 32] if whole_groups else [8, 16, 24, 32])),
     }
     if not shape.family.square:
         options["num_key_value_heads"] = data.draw(st.sampled_from([1, 2]))
+    if not shape.family.square and not shape.rope_types - SCALABLE_ROPES:
         options["head_dim"] = data.draw(st.sampled_from([2, 4, 8]))
     if shape.num_experts:
         options["num_experts"] = data.draw(st.integers(2, 6))
@@ -97,7 +100,9 @@ def dead_members(teacher: Path, axis: str) -> tuple[dict[str, Any], dict[str, in
     if axis == "hidden":
         return {"hidden": draw.permutation(32)[:8].tolist()}, {"hidden_size": 24}
     if axis == "head_dim":  # the slowest pairs
-        return {"head_dim": [2, 3, 6, 7]}, {"head_dim": 4}
+        rotary = shape.family.rotary
+        dead_pairs = [4, 5, 6, 7] if rotary is not None and rotary.interleaved else [2, 3, 6, 7]
+        return {"head_dim": dead_pairs}, {"head_dim": 4}
     if axis == "heads":
         dead = [[g * group + int(draw.integers(group)) for g in range(shape.num_key_value_heads)] for _ in layers]
         return {"heads": dead}, {"num_attention_heads": shape.num_attention_heads - shape.num_key_value_heads}
@@ -123,10 +128,14 @@ def test_cutting_what_is_dead_changes_nothing(tmp_path, model_type: str, axis: s
     if family.square and axis in ("heads", "kv_heads", "head_dim"):
         pytest.skip(f"{family.name} has heads x head_dim = hidden_size: its heads go with its channels")
     dead, options = dead_members(teacher, axis)
+    if axis == "head_dim" and ModelFolder(teacher).shape.rope_types - SCALABLE_ROPES:
+        with pytest.raises(ShapeError, match="no config keeps their frequencies with fewer dimensions"):
+            PruneConfig(head_dim=4).target(ModelFolder(teacher).shape, "prune")
+        return
     if family.square and axis == "hidden":
-        every = ModelFolder(teacher).shape.num_hidden_layers
-        dead |= {"heads": [[1]] * every, "kv_heads": [[1]] * every}
-        options["num_attention_heads"] = 3
+        with_heads, options = square_cut(ModelFolder(teacher).shape)
+        draw = np.random.default_rng(4).permutation(32)
+        dead = {"hidden": draw[: 32 - options["hidden_size"]].tolist(), **with_heads}
     kill(teacher, dead)
     scores = score(teacher, tmp_path)
     if axis == "heads":
@@ -211,6 +220,12 @@ def test_depth_leaves_the_other_layers_as_they_were(teachers, tmp_path, model_ty
 def test_shapes_that_a_family_does_not_have(teachers, model_type, options, message: str) -> None:
     with pytest.raises(ShapeError, match=message):
         PruneConfig(**options).target(ModelFolder(teachers[model_type]).shape, "prune")
+
+
+def test_positions_with_an_alpha_are_kept(tmp_path, monkeypatch) -> None:
+    rope = {"rope_type": "dynamic", "rope_theta": 500.0, "alpha": 50.0, "factor": 1.0}
+    monkeypatch.setitem(SPECIAL, "hunyuan_v1_dense", {"rope_parameters": rope})
+    test_cutting_what_is_dead_changes_nothing(tmp_path, "hunyuan_v1_dense", "head_dim")
 
 
 def test_rotary_positions_that_cannot_be_kept(tmp_path) -> None:

@@ -31,6 +31,7 @@ QUIET = Console(quiet=True)
 DENSE = ["llama", "qwen3", "phi3", "granite", "gpt_neox", "gpt2"]
 HEALED = [(name, method) for name in (*DENSE, "mixtral") for method in ("minitron", "rotate")]
 HEALED.remove(("gpt2", "rotate"))  # tied, and so refused
+HEALED += [("gemma", "minitron"), ("cohere", "minitron")]
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import zip_longest
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,17 @@ def reference(
     for model in (t, s) if student.family.experts else ():
         model.set_experts_implementation("eager")  # the grouped product takes no float64
     family, basis, multiplier = student.family, bridge.basis.double(), residual_multiplier(student)
+    grown = sqrt(basis.shape[1] / basis.shape[0]) if family.scaled_embedding else 1.0
     ends = [*bridge.layers[1:], t.config.num_hidden_layers]
     for j, (i, end) in enumerate(zip(bridge.layers, ends, strict=True)):
         before_t, here_s, next_t = (family.layer.format(n) for n in (i, j, end - 1))
         norms, writers = norms_and_writers(student.layer(j), family)
         for norm, writer in zip_longest(norms, writers):
-            names = [name for name in family.feeds[norm] if is_linear(student.layer(j), name)]
-            readers = [(before_t + name, here_s + name, *bridge.rows(name, i)) for name in names]
-            heal_norm(
-                t, s, (before_t + norm, here_s + norm), readers, bridge.scale(norm, i), basis, ids, config, family
-            )
+            if norm is not None:
+                names = [name for name in family.feeds[norm] if is_linear(student.layer(j), name)]
+                readers = [(before_t + name, here_s + name, *bridge.rows(name, i)) for name in names]
+                both = before_t + norm, here_s + norm
+                heal_norm(t, s, both, readers, bridge.scale(norm, i), basis, ids, config, family)
             if writer is None:
                 continue
             stream_t, y_t = seen(t, ids, before_t[:-1])[0], seen(t, ids, before_t + writer)[1]
@@ -48,7 +50,7 @@ def reference(
             else:
                 target, others = stream_t + multiplier * y_t, stream_s[0]
             size = target.square().mean(-1, keepdim=True).sqrt()
-            fit(s.get_submodule(here_s + writer), x, (target @ basis - others) / multiplier, config.ridge, size)
+            fit(s.get_submodule(here_s + writer), x, (target @ basis * grown - others) / multiplier, config.ridge, size)
     (norm,) = family.norms[1]
     names_of = {id(module): name for model in (t, s) for name, module in model.named_modules()}
     head_t, head_s = t.get_output_embeddings(), s.get_output_embeddings()
@@ -113,6 +115,9 @@ def seen(model: Any, ids: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.
         ("phi3", {"hidden_size": 24, "intermediate_size": 16}),  # fused projections
         ("granite", {"drop_layers": [1, 2]}),  # a factor on what layers write
         ("gpt_neox", {"method": "rotate", "hidden_size": 24, "num_attention_heads": 3}),  # attention beside the MLP
+        ("gemma", {"method": "rotate", "hidden_size": 24, "drop_layers": [2]}),  # embeddings that grow with the width
+        ("cohere", {"hidden_size": 24, "intermediate_size": 16}),  # one norm before attention and MLP
+        ("phi", {"method": "rotate", "hidden_size": 24, "drop_layers": [1]}),
         ("gpt2", {"intermediate_size": 16, "drop_layers": [3]}),
         ("mixtral", {"hidden_size": 24, "num_experts": 4}),
     ],

@@ -65,6 +65,8 @@ class Family:
         name: Its name in messages and reports.
         model_type: Its `model_type` in config.json.
         class_name: Its class in transformers, which vLLM and others look for in config.json.
+        models: Published models whose config.json names it.
+        about: What sets it apart from a Llama; empty if nothing does.
         layer: The prefix of a layer's weights, with `{}` for the layer's number.
         shared: Weights outside the layers, by name.
         layered: Weights of each layer, by the name after the prefix.
@@ -93,9 +95,10 @@ class Family:
         query_norm: The norm of the queries, applied per head or over all heads; empty if there is none.
         scaled_embedding: Whether embeddings are multiplied by √hidden_size.
         fixed_scale: Whether the scale of attention scores is in config.json instead of following head_dim.
-        rotary: The rotary positions (in halves); None without them.
+        rotary: The rotary positions; None without them.
         residual_multiplier: The key of a factor of everything that layers add to the residual stream; empty for none.
         logit_divisor: The key of a divisor of the logits; empty for none.
+        logit_multiplier: The key of a factor of the logits; empty for none.
         logit_cap: The key of the logits' soft cap; empty for none.
         experts: The modules of experts in memory; None in families without experts.
         gguf: The family in llama.cpp; None if llama.cpp does not support it.
@@ -106,8 +109,10 @@ class Family:
     model_type: str
     class_name: str
     layer: str
+    models: str
     shared: Mapping[str, str]
     layered: Mapping[str, str]
+    about: str = ""
     prefix: str = ""
     buffers: tuple[str, ...] = (".rotary_emb.inv_freq",)
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -135,6 +140,7 @@ class Family:
     rotary: Rotary | None = field(default_factory=Rotary)
     residual_multiplier: str = ""
     logit_divisor: str = ""
+    logit_multiplier: str = ""
     logit_cap: str = ""
     experts: Experts | None = None
     gguf: Gguf | None = None
@@ -184,6 +190,17 @@ class Family:
         """The keys of a `Shape`'s size in config.json."""
         return () if size in self.absent else self.keys.get(size, (size,))
 
+    def has_bias(self, norm: str) -> bool:
+        """Whether a norm has a bias, which some LayerNorms do not."""
+        return f"{norm}.bias" in self.layered or f"{norm}.bias" in self.shared
+
+    @property
+    def rotation(self) -> Literal["always", "untied", "never"]:
+        """Whether the residual stream can be rotated: in any model, or in one whose LM head is not tied."""
+        if not self.feeds:
+            return "never"
+        return "untied" if self.layer_norm else "always"
+
     def norm_before(self, key: str) -> str | None:
         """The norm whose output is multiplied by the weight `key` of the table; None if there is none."""
         module = key.rpartition(".")[0]
@@ -225,6 +242,16 @@ class Family:
         """The modules of a layer whose input runs over `axis`; scoring records these inputs."""
         dim = 0 if self.conv1d else -1
         return [_module(key) for key, line in self.layered.items() if parse_weight(line).runs_over(axis, dim)]
+
+    @cached_property
+    def biases(self) -> dict[str, list[str]]:
+        """The biases of a layer that depend on a flag, by the flag; in the table's order."""
+        result: dict[str, list[str]] = {}
+        for key, line in self.layered.items():
+            condition = parse_weight(line).condition
+            if condition and key.endswith(".bias"):
+                result.setdefault(condition, []).append(key)
+        return result
 
     @cached_property
     def norms(self) -> tuple[tuple[str, ...], tuple[str, ...]]:

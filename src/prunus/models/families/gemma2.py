@@ -140,6 +140,8 @@ FAMILY = Family(
     name="Gemma 2",
     model_type="gemma2",
     class_name="Gemma2ForCausalLM",
+    models="Gemma 2",
+    about="four norms per layer, gains stored minus 1, embeddings times √hidden_size, sliding layers",
     layer=LAYER,
     shared=EMBEDDINGS,
     layered={
@@ -165,6 +167,7 @@ FAMILY = Family(
         "gemma2",
         NAMES,
         windows=True,
+        tied=True,
         activations=("gelu_pytorch_tanh", "gelu"),  # transformers treats the second as the first
         query_factor=partial(query_factor, _LARGEST),
         fault=_uncapped,

@@ -73,6 +73,7 @@ class Gguf:
         windows: Whether it supports sliding windows in some layers.
         square: Whether it assumes that heads x head_dim is hidden_size, though the family does not.
         untied: Whether it requires a separate LM head even if the family ties it.
+        tied: Whether it has no LM head of its own.
         biases: The conditions of the table's biases that it supports.
         factors: Whether it reads factors of single frequencies, which llama3 and longrope positions need.
         activations: The MLP activations that match its only one, by transformers' names.
@@ -93,6 +94,7 @@ class Gguf:
     windows: bool = False
     square: bool = False
     untied: bool = False
+    tied: bool = False
     biases: tuple[str, ...] = ()
     factors: bool = False
     activations: tuple[str, ...] = ("silu", "swish")

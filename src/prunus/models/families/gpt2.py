@@ -8,6 +8,8 @@ FAMILY = Family(
     name="GPT-2",
     model_type="gpt2",
     class_name="GPT2LMHeadModel",
+    models="GPT-2, DistilGPT-2",
+    about="LayerNorm, matrices stored [in, out], learned positions",
     layer="transformer.h.{}.",
     shared={
         "transformer.wte.weight": "vocab hidden",

@@ -22,6 +22,8 @@ FAMILY = Family(
     name="GPT-NeoX",
     model_type="gpt_neox",
     class_name="GPTNeoXForCausalLM",
+    models="GPT-NeoX, Pythia",
+    about="LayerNorm, q, k, v of each head side by side, part of a head rotated",
     layer="gpt_neox.layers.{}.",
     shared={
         "gpt_neox.embed_in.weight": "vocab hidden",

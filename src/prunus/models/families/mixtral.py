@@ -31,6 +31,8 @@ FAMILY = replace(
     name="Mixtral",
     model_type="mixtral",
     class_name="MixtralForCausalLM",
+    models="Mixtral 8x7B, 8x22B",
+    about="experts",
     layered={
         **PRE_NORMS,
         **ATTENTION,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from prunus.models.families.family import Experts
@@ -22,12 +23,12 @@ ATTENTION = {
     "self_attn.v_proj.weight": "(kv_heads head_dim) hidden",
     "self_attn.o_proj.weight": "hidden (heads head_dim)",
 }
-ATTENTION_BIAS = {
+INPUT_BIAS = {
     "self_attn.q_proj.bias": "(heads head_dim) if attention_bias",
     "self_attn.k_proj.bias": "(kv_heads head_dim) if attention_bias",
     "self_attn.v_proj.bias": "(kv_heads head_dim) if attention_bias",
-    "self_attn.o_proj.bias": "hidden if attention_bias",
 }
+ATTENTION_BIAS = {**INPUT_BIAS, "self_attn.o_proj.bias": "hidden if attention_bias"}
 GATED_MLP = {
     "mlp.gate_proj.weight": "mlp hidden",
     "mlp.up_proj.weight": "mlp hidden",
@@ -54,6 +55,7 @@ WIDE_HEAD_NORMS = {
 }
 TO_ATTENTION = {"input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")}
 TO_HEAD = {"model.norm": ("lm_head",)}
+IN_PARALLEL = {"input_layernorm": (*TO_ATTENTION["input_layernorm"], "mlp.gate_proj", "mlp.up_proj"), **TO_HEAD}
 FEEDS = {**TO_ATTENTION, "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"), **TO_HEAD}
 FEEDS_EXPERTS = {
     **TO_ATTENTION,
@@ -91,6 +93,17 @@ NAMED_EXPERTS = {
 }
 NAMED_USUAL = {**NAMED_EMBEDDINGS, **NAMED_PRE_NORMS, **NAMED_ATTENTION, **NAMED_MLP}
 TURNED = ("attn_q", "attn_k")
+
+
+def under(flag: str, table: Mapping[str, str]) -> dict[str, str]:
+    """The lines of a table with `flag` as their condition; without one if it is empty."""
+    lines = {key: line.partition(" if ")[0] for key, line in table.items()}
+    return {key: f"{line} if {flag}" if flag else line for key, line in lines.items()}
+
+
+def head_dim_or(default: int) -> Callable[[Mapping[str, Any]], int]:
+    """`head_dim` of a config.json without it; if it is null, hidden_size / heads."""
+    return lambda config: config["hidden_size"] // config["num_attention_heads"] if "head_dim" in config else default
 
 
 def read_experts(keys: KeyReader, config: dict[str, Any], sizes: Sizes) -> dict[str, Any]:

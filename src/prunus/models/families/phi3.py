@@ -26,6 +26,8 @@ FAMILY = replace(
     name="Phi-3",
     model_type="phi3",
     class_name="Phi3ForCausalLM",
+    models="Phi-3, 3.5, 4, 4-mini",
+    about="q, k, v in one matrix, gate and up in one",
     layered={
         **PRE_NORMS,
         "self_attn.qkv_proj.weight": "(heads head_dim)+(kv_heads head_dim)+(kv_heads head_dim) hidden",

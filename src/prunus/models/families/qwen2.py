@@ -21,6 +21,8 @@ FAMILY = replace(
     name="Qwen2",
     model_type="qwen2",
     class_name="Qwen2ForCausalLM",
+    models="Qwen2, Qwen2.5",
+    about="biases on q, k, v",
     layered={
         **MISTRAL.layered,
         "self_attn.q_proj.bias": "(heads head_dim)",

@@ -33,6 +33,8 @@ FAMILY = replace(
     name="Qwen3-MoE",
     model_type="qwen3_moe",
     class_name="Qwen3MoeForCausalLM",
+    models="Qwen3 30B-A3B, 235B-A22B",
+    about="experts in every layer",
     layered={**PRE_NORMS, **ATTENTION, **ATTENTION_BIAS, **HEAD_NORMS, **EXPERTS},
     keys={
         "num_experts": ("num_experts", "num_local_experts"),

@@ -16,7 +16,7 @@ from prunus.models.axes import parse_weight
 from prunus.models.families.family import Place
 from prunus.models.shape import Shape
 from prunus.steps.prune.choose import Keep
-from prunus.steps.prune.compensate import norm_factor, query_factor
+from prunus.steps.prune.compensate import norm_factor, query_factor, stream_factor
 from prunus.steps.prune.cut import indices
 from prunus.steps.prune.rank import Scores
 from prunus.steps.prune.rotate import Rotation
@@ -33,6 +33,7 @@ class Bridge:
         rows: Maps a module name of the family's table and a layer of the teacher to the kept indices of the module's
             outputs, and the factors that the cut applied to them.
         scale: Maps the name of a norm and a layer of the teacher to the factor that the cut applied to the gain.
+        stream: The factor of the student's stream; see `stream_factor`.
     """
 
     basis: torch.Tensor
@@ -40,6 +41,7 @@ class Bridge:
     layers: list[int]
     rows: Callable[[str, int | None], tuple[torch.Tensor, torch.Tensor]]
     scale: Callable[[str, int | None], float]
+    stream: float = 1.0
 
     @property
     def is_identity(self) -> bool:
@@ -48,9 +50,10 @@ class Bridge:
 
     def project(self, stream: torch.Tensor) -> torch.Tensor:
         """The teacher's stream in the student's coordinates: [..., d] to [..., d']."""
-        if self.kept is None:
-            return stream @ self.basis
-        return stream if self.is_identity else stream[..., self.kept]
+        if self.is_identity:
+            return stream
+        projected = stream @ self.basis if self.kept is None else stream[..., self.kept]
+        return projected if self.stream == 1.0 else projected * self.stream
 
 
 def make_bridge(
@@ -81,4 +84,5 @@ def make_bridge(
         return rotation.scale if rotation else norm_factor(norm, layer, scores, hidden, teacher.hidden_size)
 
     kept = torch.from_numpy(hidden).to(device) if rotation is None else None
-    return Bridge(torch.tensor(basis, dtype=torch.float32, device=device), kept, keep.layers, rows, scale)
+    basis_there = torch.tensor(basis, dtype=torch.float32, device=device)
+    return Bridge(basis_there, kept, keep.layers, rows, scale, stream_factor(teacher, target))

@@ -79,7 +79,7 @@ def choose(scores: Scores, teacher: Shape, target: Shape, config: PruneConfig, v
         shared={
             "vocab": np.arange(teacher.vocab_size) if vocabulary is None else vocabulary,
             "positions": np.arange(teacher.max_position_embeddings),
-            "head_dim": rotary_pairs(teacher.head_dim, target.head_dim),
+            "head_dim": rotary_pairs(teacher, target.head_dim),
             "hidden": hidden,
         },
         layered=layered,
@@ -129,16 +129,17 @@ def partners(scores: np.ndarray, groups: int, kept: np.ndarray, per_group: int) 
     return np.array(result)
 
 
-def rotary_pairs(head_dim: int, count: int) -> np.ndarray:
-    """The `count` dimensions of a head to keep: the pairs (i, i + head_dim / 2) of highest frequency.
+def rotary_pairs(teacher: Shape, count: int) -> np.ndarray:
+    """The `count` dimensions of a head to keep: the pairs (i, i + head_dim / 2), or (2i, 2i + 1), of highest frequency.
 
     Rotary position embeddings rotate pair i with frequency theta^(-2i / head_dim). The first pairs keep their
     frequencies exactly if theta becomes theta^(count / head_dim); a config can express no other choice.
     """
-    if count == head_dim:
-        return np.arange(head_dim)
+    rotary = teacher.family.rotary
+    if count == teacher.head_dim or (rotary is not None and rotary.interleaved):
+        return np.arange(count)
     pairs = np.arange(count // 2)
-    return np.concatenate([pairs, head_dim // 2 + pairs])
+    return np.concatenate([pairs, teacher.head_dim // 2 + pairs])
 
 
 def choose_layers(scores: Scores, layers: int, count: int, config: PruneConfig) -> list[int]:

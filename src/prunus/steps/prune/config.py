@@ -8,11 +8,9 @@ from pydantic import Field, field_validator, model_validator
 
 from prunus.config import RUNTIME, Config, Seed, Size, StepConfig
 from prunus.errors import ShapeError
+from prunus.models.positions import SCALABLE_ROPES
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.steps.prune.heal_config import HealConfig
-
-SCALABLE_ROPES = frozenset({"default", "linear", "llama3"})
-"""Rotary position embeddings that depend on each pair's frequency only, so that a change of theta can keep them."""
 
 RANKED = {
     "neurons": "intermediate_size",
@@ -343,12 +341,12 @@ class PruneConfig(StepConfig):
 def _cannot_rotate(teacher: Shape) -> str | None:
     """The reason why a teacher's residual stream cannot be rotated; None if it can."""
     family = teacher.family
-    if not family.feeds:
+    if family.rotation == "never":
         return (
             f"{family.name} normalises what its layers write to the residual stream, with gains that cannot be folded "
             "into linear layers, so it cannot be rotated"
         )
-    if family.layer_norm and teacher.flags.get("tie_word_embeddings", False):
+    if family.rotation == "untied" and teacher.flags.get("tie_word_embeddings", False):
         return (
             f"this {family.name} model ties its embeddings, and with tied embeddings the final LayerNorm's gains "
             "cannot be folded into the LM head, so it cannot be rotated"

@@ -104,9 +104,11 @@ def _heal_layer(pair: Pair, bridge: Bridge, config: HealConfig) -> None:
     norms, writers = norms_and_writers(pair.student.layer(pair.j), pair.student.family)
     for number, norm in enumerate(norms):
         _heal_norm(pair, bridge, norm, config)
-        if config.refit != "none" and number < len(writers):
-            refit = _refit_last if writers[number] == writers[-1] else _refit_writer
-            refit(pair, bridge, writers[number], config.ridge)
+        # of a parallel block, one norm is read by attention and MLP: the last norm comes before all that is left
+        end = number + 1 if norm != norms[-1] else None
+        for writer in writers[number:end] if config.refit != "none" else ():
+            refit = _refit_last if writer == writers[-1] else _refit_writer
+            refit(pair, bridge, writer, config.ridge)
     if pair.dropped and config.refit == "none" and config.depth == "linear" and writers:
         fold_dropped_layers(pair, bridge, writers[-1], config.ridge)
 

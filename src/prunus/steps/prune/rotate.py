@@ -74,7 +74,7 @@ class Rotation:
         layer = place.layer if norm not in self.family.norms[1] else None
         gain = self.vector(f"{norm}.weight", layer)
         result = self.basis * (gain / self._rms(f"{norm}.weight", layer))[:, None]
-        rms = self._rms(f"{norm}.bias", layer) if self.family.layer_norm else 0.0
+        rms = self._rms(f"{norm}.bias", layer) if self.family.has_bias(norm) else 0.0
         if rms:
             result = result + self.vector(f"{norm}.bias", layer)[:, None] / (rms * result.shape[1])
         return result

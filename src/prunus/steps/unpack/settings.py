@@ -6,7 +6,6 @@ from typing import Any
 
 from prunus.errors import ModelError
 from prunus.llamacpp.reading import GgufFile
-from prunus.models.axes import parse_weight
 from prunus.models.families.family import Family
 from prunus.models.families.gguf import Gguf
 from prunus.models.families.table import FAMILIES
@@ -50,7 +49,7 @@ def settings_of(file: GgufFile) -> dict[str, Any]:
     config: dict[str, Any] = {"model_type": family.model_type, "architectures": [family.class_name]}
     for size, value in sizes.items():
         config |= dict.fromkeys(family.config_keys(size)[:1], value)
-    if there.square and sizes["head_dim"] * heads == hidden:
+    if there.square and sizes["head_dim"] * heads == hidden and "head_dim" not in family.defaults:
         config.pop("head_dim", None)  # their stock configs omit it
     kind = "layer_norm" if family.layer_norm else "layer_norm_rms"
     config[family.epsilon_key] = keys.number(f"attention.{kind}_epsilon")
@@ -117,12 +116,9 @@ def _sizes(file: GgufFile, keys: Keys, family: Family, hidden: int, heads: int) 
 
 def _flags(file: GgufFile, family: Family) -> dict[str, bool]:
     """The flags on which the family's weights depend, from the tensors in the file."""
-    tensors = {"attention_bias": ("attn_q.bias", "attn_qkv.bias"), "mlp_bias": ("ffn_up.bias",)}
-    conditions = {parse_weight(line).condition for line in family.layered.values()}
+    assert family.gguf is not None
     flags = {
-        flag: any(f"blk.0.{name}" in file.tensors for name in names)
-        for flag, names in tensors.items()
-        if flag in conditions
+        flag: any(family.gguf.name_of(key, 0) in file.tensors for key in keys) for flag, keys in family.biases.items()
     }
     return {**flags, "tie_word_embeddings": not _has_head(file)}
 
