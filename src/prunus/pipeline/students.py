@@ -103,4 +103,4 @@ def _check(recipe: Recipe, name: str, prune: PruneConfig, distill: DistillConfig
         )
     given.states.pairs(teacher.num_hidden_layers, shape.num_hidden_layers, ())  # refuses layers that do not exist
     if distill.tokens and distill.targets == "cached":
-        check_cached(distill, prune.vocab_size is None, f"{where}.distill")
+        check_cached(distill, prune.vocab_size is None, recipe.targets.server.url is not None, f"{where}.distill")

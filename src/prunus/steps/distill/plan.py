@@ -11,12 +11,13 @@ from prunus.steps.distill.config import DistillConfig
 from prunus.training.plan import training_cost
 
 
-def check_cached(config: DistillConfig, shares_vocabulary: bool, where: str) -> None:
+def check_cached(config: DistillConfig, shares_vocabulary: bool, served: bool, where: str) -> None:
     """Refuse options that need more of the teacher than stored targets contain.
 
     Args:
         config: The options, with `targets: cached`.
         shares_vocabulary: Whether the student has the teacher's vocabulary.
+        served: Whether a server gives the targets.
         where: The name of the config in the recipe, such as `students.width.distill`.
 
     Raises:
@@ -28,6 +29,10 @@ def check_cached(config: DistillConfig, shares_vocabulary: bool, where: str) -> 
         f"token_weights: {config.token_weights}": (config.token_weights != "uniform", "token_weights: uniform"),
         f"top_k: {config.top_k}": (config.top_k is not None, "no top_k, since targets.count sets how many are stored"),
         "data: student": (config.data == "student", "data: corpus or teacher"),
+        f"temperature: {config.temperature:g} with targets.server": (
+            served and config.temperature != 1,
+            "temperature: 1, at which servers give probabilities",
+        ),
         "prune.vocab_size": (not shares_vocabulary, "the teacher's full vocabulary"),
     }
     for option, (applies, allowed) in refused.items():
