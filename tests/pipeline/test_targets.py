@@ -63,7 +63,15 @@ def test_students_with_the_same_stream_share_stored_targets(plan) -> None:
 
 
 @pytest.mark.parametrize(
-    "own", [{"temperature": 2.0}, {"seed": 4}, {"sequence_length": 32}, {"tokens": 512}, {"data": "teacher"}]
+    "own",
+    [
+        {"temperature": 2.0},
+        {"seed": 4},
+        {"sequence_length": 32},
+        {"tokens": 512},
+        {"data": "teacher"},
+        {"teacher_bits": 8},
+    ],
 )
 def test_students_with_other_options_have_separate_targets(plan, own: dict) -> None:
     students = {**STUDENTS, "depth": {**STUDENTS["depth"], "distill": own}}
@@ -126,6 +134,7 @@ def test_a_served_teacher_costs_what_the_comparison_does(plan) -> None:
     ("distill", "message"),
     [
         ({"temperature": 2.0}, "temperature: 2 with targets.server needs more; allowed: temperature: 1, at which"),
+        ({"teacher_bits": 8}, "teacher_bits: 8 with targets.server needs more; allowed: no teacher_bits, since the"),
         ({"targets": "online"}, "targets.server: no student trains on stored targets.* allowed: with distill.targets"),
     ],
 )

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from prunus.costs import Cost, CostContext
 from prunus.errors import RecipeError
+from prunus.models.bits import frozen_bytes
 from prunus.models.shape import Shape
 from prunus.steps.distill.config import DistillConfig
 from prunus.training.plan import training_cost
@@ -33,6 +34,10 @@ def check_cached(config: DistillConfig, shares_vocabulary: bool, served: bool, w
             served and config.temperature != 1,
             "temperature: 1, at which servers give probabilities",
         ),
+        f"teacher_bits: {config.teacher_bits} with targets.server": (
+            served and config.teacher_bits is not None,
+            "no teacher_bits, since the server has the weights",
+        ),
         "prune.vocab_size": (not shares_vocabulary, "the teacher's full vocabulary"),
     }
     for option, (applies, allowed) in refused.items():
@@ -54,5 +59,5 @@ def cost(config: DistillConfig, shape: Shape, context: CostContext) -> Cost:
     return replace(
         trained,
         flops=trained.flops + trained.tokens * passed,
-        memory_bytes=trained.memory_bytes + context.teacher.parameters * 4,
+        memory_bytes=trained.memory_bytes + frozen_bytes(context.teacher, config.teacher_bits),
     )

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from prunus.config import ADDED, RUNTIME, Address, Config, Seed, StepConfig
 from prunus.inference.config import ServerConfig
+from prunus.models.bits import Bits
 
 
 class TeacherServerConfig(ServerConfig):
@@ -53,6 +54,8 @@ class TargetsConfig(KeptConfig, StepConfig):
 
     temperature: float = Field(default=1.0, gt=0)
     """Divides the teacher's logits before the softmax."""
+    teacher_bits: Annotated[Bits | None, ADDED] = None
+    """Bits of the weights of the teacher's layers in memory."""
     sequence_length: int = Field(ge=2)
     """Tokens per sequence."""
     sequences: int = Field(ge=1)

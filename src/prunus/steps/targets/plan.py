@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prunus.costs import ACTIVATIONS, Cost, CostContext
+from prunus.models.bits import frozen_bytes
 from prunus.models.shape import Shape
 from prunus.steps.targets.config import TargetsConfig
 
@@ -18,5 +19,5 @@ def cost(config: TargetsConfig, shape: Shape, context: CostContext) -> Cost:
     if config.server.url:
         return Cost(tokens, 0, shape.parameters * 4 * config.server.compare, tokens * per_token)
     batch_tokens = context.micro_batch(config.sequences) * config.sequence_length
-    memory = shape.parameters * 4 + ACTIVATIONS * batch_tokens * shape.hidden_size
+    memory = frozen_bytes(shape, config.teacher_bits) + ACTIVATIONS * batch_tokens * shape.hidden_size
     return Cost(tokens, tokens * shape.flops_per_token(config.sequence_length), memory, tokens * per_token)

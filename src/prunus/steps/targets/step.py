@@ -22,7 +22,8 @@ from prunus.data.tokens import Tokens, schedule
 from prunus.models.finite import not_finite
 from prunus.models.folder import ModelFolder
 from prunus.models.head import check_head, read_head
-from prunus.models.load import device_of, inference_dtype, load_model
+from prunus.models.load import device_of, inference_dtype
+from prunus.models.quantized import load_frozen
 from prunus.runtime import Runtime
 from prunus.steps.targets.choose import Choice, chances, drawn, top_k
 from prunus.steps.targets.config import TargetsConfig
@@ -110,7 +111,7 @@ def run(config: TargetsConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
 def _local(config: TargetsConfig, folder: Path, blocks: Blocks, numbers: np.ndarray, runtime: Runtime) -> _Source:
     """The teacher in memory."""
     device = device_of(runtime)
-    model = load_model(folder, device, inference_dtype(runtime, device)).requires_grad_(False)
+    model = load_frozen(folder, device, inference_dtype(runtime, device), config.teacher_bits)
     check_head(model)
 
     def predict(todo: list[slice]) -> Iterator[Predicted]:
