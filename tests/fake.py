@@ -8,7 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Fake(ThreadingHTTPServer):
-    """Answers `choice`, or what `reply` makes of a request, after as many failures as `failures` holds."""
+    """Answers `choice`, or what `reply` makes of a request, after as many failures as `failures` holds.
+
+    `reply` gives a choice, a whole answer as bytes, or a status.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -16,7 +19,7 @@ class Fake(ThreadingHTTPServer):
         self.headers: list[dict] = []
         self.failures: list[int] = []
         self.choice: dict = {"text": " plum tree", "finish_reason": "stop"}
-        self.reply: Callable[[dict], dict | bytes] | None = None
+        self.reply: Callable[[dict], dict | bytes | int] | None = None
 
     @property
     def url(self) -> str:
@@ -28,10 +31,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append({"path": self.path, **body})
+        asked = {"path": self.path, **body}
+        self.server.asked.append(asked)
         self.server.headers.append(dict(self.headers))
         code = self.server.failures.pop() if self.server.failures else 200
-        choice = self.server.reply(body) if self.server.reply and code == 200 else self.server.choice
+        choice = self.server.reply(asked) if self.server.reply and code == 200 else self.server.choice
+        if isinstance(choice, int):
+            code = choice
         answer = {"choices": [choice]} if code == 200 else {"message": "no such model"}
         self.send_response(code)
         self.end_headers()

@@ -11,7 +11,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
@@ -63,11 +63,12 @@ class Server:
 
     Attributes:
         url: Its address, with or without `/v1`.
-        path: The endpoint, such as `chat/completions`.
+        path: The endpoint, such as `chat/completions`; from the server's root if it begins with a slash.
         where: The option's path that errors name, such as `evaluate.judge`.
         key: The bearer token, if there is one.
         patience: Timeout in seconds for one answer, from the connection to the last byte.
         concurrency: The most requests at a time.
+        answer_bytes: Size of a usual answer, if that may be more than `MAX_BYTES`, to which answers are limited.
     """
 
     url: str
@@ -76,13 +77,14 @@ class Server:
     key: str | None
     patience: float
     concurrency: int
+    answer_bytes: int = 0
 
     @property
     def endpoint(self) -> httpx2.URL:
         """The full address of the endpoint; a query in the server's address is kept."""
         url = httpx2.URL(self.url)
-        base = url.path.rstrip("/")
-        return url.copy_with(path=f"{base if base.endswith('/v1') else f'{base}/v1'}/{self.path}")
+        root = url.path.rstrip("/").removesuffix("/v1")
+        return url.copy_with(path=f"{root}{self.path}" if self.path.startswith("/") else f"{root}/v1/{self.path}")
 
     @property
     def shown(self) -> str:
@@ -117,12 +119,15 @@ class Client:
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, name="prunus-client", daemon=True)
         self.slots = asyncio.Semaphore(server.concurrency)
+        self.closed, self.closing = False, threading.Lock()
 
     def __enter__(self) -> Client:
         self.thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        with self.closing:  # what was posted before is cancelled, and nothing is posted after
+            self.closed = True
         asyncio.run_coroutine_threadsafe(self._close(), self.loop).result()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
@@ -145,8 +150,14 @@ class Client:
         Returns:
             A future of what `read` returns. It fails with a `HubError`; with a `RefusedError` if the server rejects
             this request.
+
+        Raises:
+            CancelledError: The client is closed.
         """
-        return asyncio.run_coroutine_threadsafe(self._post(body, read), self.loop)
+        with self.closing:
+            if self.closed:
+                raise CancelledError
+            return asyncio.run_coroutine_threadsafe(self._post(body, read), self.loop)
 
     async def _post(self, body: dict[str, Any], read: Callable[[Any], T]) -> T:
         async with self.slots:
@@ -188,30 +199,33 @@ class Client:
     async def _body(self, response: httpx2.Response) -> bytes:
         if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
             raise BadAnswerError("answers in a content encoding that was not requested")
-        parts, size = [], 0
+        parts, size, limit = [], 0, max(MAX_BYTES, self.server.answer_bytes)
         async for part in response.aiter_raw():
             size += len(part)
-            if size > MAX_BYTES:
-                raise BadAnswerError(f"answers more than {MAX_BYTES >> 20} MiB")
+            if size > limit:
+                raise BadAnswerError(f"answers more than {limit >> 20} MiB")
             parts.append(part)
         return b"".join(parts)
 
     def _usable(self, body: bytes, response: httpx2.Response) -> Any:
         """Parse the JSON of an answer; every text in it is valid UTF-8, and none contains the key."""
-        text = self._safe(body.decode(errors="replace"))[:300]
         if response.status_code in _BUSY:
-            raise _BusyError(f"{response.status_code} {text}")
+            raise _BusyError(f"{response.status_code} {self._start(body)}")
         if not 200 <= response.status_code < 300:
-            reason = f"{response.status_code} {self._safe(response.reason_phrase)}: {text}"
+            reason = f"{response.status_code} {self._safe(response.reason_phrase)}: {self._start(body)}"
             raise self._refused(reason, RefusedError if response.status_code in _BAD_REQUEST else HubError)
         try:
             value = _clean(parse_json(body, HubError, "the answer"))
         except HubError as error:
-            raise BadAnswerError(f"answers {text[:200]!r}; expected JSON ({error})") from None
+            raise BadAnswerError(f"answers {self._start(body)[:200]!r}; expected JSON ({error})") from None
         key = self.server.key
         if key and len(key) >= SECRET and any(form in json.dumps(value) for form in forms(key)):
             raise BadAnswerError("repeats the key in its answer")
         return value
+
+    def _start(self, body: bytes) -> str:
+        """The first characters of an answer for a message."""
+        return self._safe(body.decode(errors="replace"))[:300]
 
     def _redirected(self, url: httpx2.URL, response: httpx2.Response) -> httpx2.URL:
         """Resolve a redirect; one to another server is refused."""

@@ -115,7 +115,7 @@ class Config(BaseModel):
     def _decides(self, name: str, value: Any) -> bool:
         """Whether an option is part of the fingerprint."""
         field = type(self).model_fields[name]
-        return not _is_runtime(field) and not (ADDED in field.metadata and value == field.default)
+        return not _is_runtime(field) and not (ADDED in field.metadata and _plain(value) == _plain(field.default))
 
 
 @dataclass(frozen=True)

@@ -90,13 +90,7 @@ def trained_bytes(shape: Shape, tokens: int, context: CostContext, rank: int = 0
 
 def trained_parameters(shape: Shape, rank: int) -> int:
     """The number of parameters that are trained: all, or those of updates of some rank to the layers' matrices."""
-    return rank * sum(map(sum, layer_matrices(shape))) if rank else shape.parameters
-
-
-def layer_matrices(shape: Shape) -> list[tuple[int, ...]]:
-    """The sizes of the layers' matrices: all but embeddings and LM head."""
-    matrices = (one for _, one in shape.weights() if len(one.dims) == 2)
-    return [one.shape(shape.sizes()) for one in matrices if not (one.has("vocab") or one.has("positions"))]
+    return rank * sum(map(sum, shape.layer_matrices())) if rank else shape.parameters
 
 
 def held_bytes(shape: Shape, tokens: int, context: CostContext) -> int:

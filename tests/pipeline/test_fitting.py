@@ -26,12 +26,17 @@ def of_8b(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Fit]:
     return {fit.changes: fit for fit in fits(plan) if fit.student == "width"}
 
 
+CACHED, LORA = f"{SMALL}, targets: cached", f"{SMALL}, lora: 64"
+LORA_8_BITS, LORA_CACHED = f"{LORA}, teacher_bits: 8", f"{LORA}, targets: cached"
+
+
 @pytest.mark.parametrize(
     ("gigabytes", "fitting"),
     [
-        (24, [f"{SMALL}, lora: 64, targets: cached"]),
-        (48, [f"{SMALL}, lora: 64", f"{SMALL}, lora: 64, targets: cached"]),
-        (80, [f"{SMALL}, targets: cached", f"{SMALL}, lora: 64", f"{SMALL}, lora: 64, targets: cached"]),
+        (24, [LORA_CACHED]),
+        (32, [LORA_8_BITS, LORA_CACHED]),
+        (48, [LORA, LORA_8_BITS, LORA_CACHED]),
+        (80, [CACHED, LORA, LORA_8_BITS, LORA_CACHED]),
     ],
 )
 def test_half_of_8b_on_cards_of_three_sizes(of_8b: dict[str, Fit], gigabytes: int, fitting: list[str]) -> None:
@@ -43,7 +48,7 @@ def test_a_trained_model_takes_16_bytes_per_parameter_and_a_frozen_one_two(of_8b
     student, teacher = 4_512_746_496, 8_030_261_248
     logits, stream = 4 * 2048 * 128_256 * 2, 8192 * 3072 * (4 * 32 + 34)
     assert of_8b[SMALL].memory == 16 * student + 2 * teacher + logits + stream
-    assert of_8b[f"{SMALL}, targets: cached"].memory == 16 * student + logits + stream
+    assert of_8b[CACHED].memory == 16 * student + logits + stream
 
 
 @pytest.fixture
@@ -61,7 +66,7 @@ def test_the_flags_give_the_memory_that_is_shown(recipe: Path, tmp_path: Path, m
         return make_plan(command.recipe, tmp_path / "run")
 
     found = list(fits(planned()))
-    assert len({fit.memory for fit in found}) == 5
+    assert len({fit.memory for fit in found}) == len(found) == 7
     for fit in found:
         plan = planned(*fit.flags.split())
         (step,) = (step for step in plan.steps if step.label == "distill")
@@ -71,7 +76,8 @@ def test_the_flags_give_the_memory_that_is_shown(recipe: Path, tmp_path: Path, m
 def test_what_is_not_allowed_is_not_proposed(recipe: Path, tmp_path: Path) -> None:
     """Stored targets are for forward KL."""
     command = with_recipe(PlanCommand, "plan", [str(recipe), "--distill.loss", "reverse_kl"])
-    assert [fit.changes for fit in fits(make_plan(command.recipe, tmp_path / "run"))] == ["", SMALL]
+    found = [fit.changes for fit in fits(make_plan(command.recipe, tmp_path / "run"))]
+    assert found == ["", SMALL, f"{SMALL}, teacher_bits: 8"]
 
 
 def test_the_command_names_the_first_options_that_fit(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:

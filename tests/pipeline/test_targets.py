@@ -14,7 +14,9 @@ from prunus.pipeline.plan import make_plan
 from prunus.pipeline.planned import Plan
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.run import run_plan
+from tests.fake import serving
 from tests.pipeline.recipes import tiny_recipe
+from tests.steps.targets.serving import stand_in
 
 CACHED = {**tiny_recipe(Path(), Path(), Path())["distill"], "targets": "cached"}
 STUDENTS = {
@@ -45,7 +47,7 @@ def test_students_with_the_same_stream_share_stored_targets(plan) -> None:
     found = plan(targets={"keep": "samples", "count": 9}, distill={"temperature": 2.0})
     (kept,) = targets(found)
     assert kept.name == "teacher targets"
-    assert kept.config.model_dump() == {
+    assert kept.config.identity() == {
         "keep": "samples", "count": 9, "temperature": 2.0, "sequence_length": 16, "sequences": 64,
         "attend_across_documents": True, "seed": 3,
     }  # fmt: skip
@@ -61,7 +63,15 @@ def test_students_with_the_same_stream_share_stored_targets(plan) -> None:
 
 
 @pytest.mark.parametrize(
-    "own", [{"temperature": 2.0}, {"seed": 4}, {"sequence_length": 32}, {"tokens": 512}, {"data": "teacher"}]
+    "own",
+    [
+        {"temperature": 2.0},
+        {"seed": 4},
+        {"sequence_length": 32},
+        {"tokens": 512},
+        {"data": "teacher"},
+        {"teacher_bits": 8},
+    ],
 )
 def test_students_with_other_options_have_separate_targets(plan, own: dict) -> None:
     students = {**STUDENTS, "depth": {**STUDENTS["depth"], "distill": own}}
@@ -106,6 +116,34 @@ def test_what_needs_more_of_the_teacher_is_refused(plan, distill: dict, message:
         plan(distill)
 
 
+SERVED = {"server": {"url": "http://localhost:8000/v1", "model": "teacher"}}
+
+
+def test_a_served_teacher_costs_what_the_comparison_does(plan) -> None:
+    costs = [
+        cost_of(*targets(found), found)
+        for found in (plan(), plan(targets=SERVED), plan(targets={"server": {**SERVED["server"], "compare": False}}))
+    ]
+    here, compared, served = costs
+    assert here.memory_bytes > compared.memory_bytes == plan().teacher.parameters * 4 > served.memory_bytes == 0
+    assert here.disk_bytes == compared.disk_bytes == served.disk_bytes
+    assert here.flops > compared.flops == 0
+
+
+@pytest.mark.parametrize(
+    ("distill", "message"),
+    [
+        ({"temperature": 2.0}, "temperature: 2 with targets.server needs more; allowed: temperature: 1, at which"),
+        ({"teacher_bits": 8}, "teacher_bits: 8 with targets.server needs more; allowed: no teacher_bits, since the"),
+        ({"targets": "online"}, "targets.server: no student trains on stored targets.* allowed: with distill.targets"),
+    ],
+)
+def test_what_a_server_cannot_give_is_refused(plan, distill: dict, message: str) -> None:
+    with pytest.raises(PrunusError, match=message):
+        plan(distill, targets=SERVED)
+    assert plan({"temperature": 2.0})
+
+
 def test_a_cut_vocabulary_and_a_second_temperature_are_refused(plan) -> None:
     with pytest.raises(PrunusError, match="prune.vocab_size needs more; allowed: the teacher's full vocabulary"):
         plan(students={"words": {"prune": {"vocab_size": 270}}})
@@ -141,6 +179,22 @@ def test_a_run_on_stored_targets_of_all_tokens_ends_as_with_an_online_teacher(pl
         assert measured(found, f"{name} evaluate")["nll"] == pytest.approx(
             measured(online, f"{name} evaluate")["nll"], rel=1e-3
         )
+
+
+@pytest.mark.slow
+def test_a_run_on_a_servers_targets_ends_as_on_those_made_here(plan, teacher, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    students = {"width": STUDENTS["width"]}
+    here = plan(targets={"count": 20}, students=students)
+    run_plan(here, QUIET)
+    with serving() as fake:
+        fake.reply = stand_in(teacher)
+        server = {"url": fake.url, "model": "teacher"}
+        found = plan(targets={"count": 20, "server": server}, students=students)
+        run_plan(found, QUIET)
+    assert targets(found)[0].fingerprint != targets(here)[0].fingerprint
+    for name, figure in (("teacher targets", "kept_mass"), ("width distill", "loss"), ("width evaluate", "nll")):
+        assert measured(found, name)[figure] == pytest.approx(measured(here, name)[figure], rel=1e-3)
 
 
 @pytest.mark.slow

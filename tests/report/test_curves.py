@@ -115,6 +115,7 @@ def test_a_term_without_a_record_is_drawn_as_the_loss(root: Path) -> None:
     [
         ({"top_k": 8}, "KL(teacher ‖ student), over the teacher's top 8 tokens and the rest as one"),
         ({"targets": "cached"}, "KL(teacher ‖ student), over the teacher's stored tokens"),
+        ({"teacher_bits": 8}, "KL(teacher ‖ student), to the teacher in 8 bits"),
         ({"data": "student"}, "KL(teacher ‖ student), on the student's own text"),
     ],
 )

@@ -144,7 +144,7 @@ def save_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> floa
         ModelError: The reloaded model gives other logits.
     """
     dtype = dtype_that_holds(model, dtype)
-    _cast(model, dtype)
+    cast(model, dtype)
     model.save_pretrained(folder)
     make_compatible(folder)
     probe = torch.arange(3, 67, device=model.device).remainder(model.config.vocab_size)[None]
@@ -156,7 +156,7 @@ def save_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> floa
     return difference
 
 
-def _cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
+def cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Cast what is saved; buffers recomputed on loading, such as rotary frequencies, keep their dtype."""
     tables = [
         (module, name, module._buffers[name])

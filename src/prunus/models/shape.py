@@ -114,6 +114,11 @@ class Shape:
         for name, weight in self.weights():
             yield name, weight.shape(sizes)
 
+    def layer_matrices(self) -> list[tuple[int, ...]]:
+        """The sizes of the layers' matrices: all but embeddings and LM head."""
+        matrices = (one for _, one in self.weights() if len(one.dims) == 2)
+        return [one.shape(self.sizes()) for one in matrices if not (one.has("vocab") or one.has("positions"))]
+
     @property
     def parameters(self) -> int:
         """All parameters; tied ones are counted once."""

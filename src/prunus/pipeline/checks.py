@@ -41,6 +41,17 @@ def check_lengths(recipe: Recipe, context: int, mistakes: Mistakes) -> None:
             check_length(name, length, context)
 
 
+def check_targets(recipe: Recipe, mistakes: Mistakes) -> None:
+    """Note a server of targets that no student reads."""
+    cached = (one.distill.tokens and one.distill.targets == "cached" for one in recipe.students.values())
+    if recipe.targets.server.url and not any(cached):
+        with mistakes.collect():
+            raise RecipeError(
+                "targets.server: no student trains on stored targets, so the server would not be asked; allowed: with "
+                "distill.targets: cached"
+            )
+
+
 def check_ranks(recipe: Recipe, teacher: Teacher, students: Mapping[str, Student], mistakes: Mistakes) -> None:
     """Note training by LoRA that a model's sizes do not allow."""
     trained: list[tuple[str, StepConfig, Shape]] = [("correct", recipe.correct, teacher.shape)]

@@ -10,6 +10,7 @@ from prunus.config import parse
 from prunus.costs import CostContext, cost
 from prunus.errors import RecipeError
 from prunus.graph.steps import Step
+from prunus.models.bits import check_bits
 from prunus.models.shape import Shape
 from prunus.pipeline.estimate import context_of
 from prunus.pipeline.planned import Plan
@@ -18,6 +19,7 @@ from prunus.steps.distill.plan import check_cached
 from prunus.training.plan import check_rank
 
 LORA: dict[str, Any] = {"lora": 64}
+BITS: dict[str, Any] = {"teacher_bits": 8}
 CACHED: dict[str, Any] = {"targets": "cached", "states": "none"}
 
 
@@ -53,8 +55,8 @@ class _Variant:
 
 def _variants() -> tuple[_Variant, ...]:
     """From the recipe's own options to those that change the training most."""
-    both = LORA | CACHED
-    return _Variant(False, {}), _Variant(True, {}), _Variant(True, CACHED), _Variant(True, LORA), _Variant(True, both)
+    changes: tuple[dict[str, Any], ...] = ({}, BITS, CACHED, LORA, LORA | BITS, LORA | CACHED)
+    return _Variant(False, {}), *(_Variant(True, change) for change in changes)
 
 
 def fits(plan: Plan) -> Iterator[Fit]:
@@ -62,15 +64,18 @@ def fits(plan: Plan) -> Iterator[Fit]:
 
     Products and frozen weights are assumed to be in 16 bits.
     """
+    served = plan.recipe.targets.server.url is not None
     for step in plan.steps:
         if step.label == "distill" and isinstance(step.config, DistillConfig):
             shape = plan.students[step.subject]
             context = replace(context_of(step, plan), half=True)
             for variant in _variants():
-                yield from _fit(step, step.config, shape, context, variant)
+                yield from _fit(step, step.config, shape, context, variant, served)
 
 
-def _fit(step: Step, config: DistillConfig, shape: Shape, context: CostContext, variant: _Variant) -> Iterator[Fit]:
+def _fit(
+    step: Step, config: DistillConfig, shape: Shape, context: CostContext, variant: _Variant, served: bool
+) -> Iterator[Fit]:
     """One variant; nothing if it is not allowed, or changes nothing."""
     where = f"students.{step.subject}.distill"
     given = config.model_dump()
@@ -79,7 +84,8 @@ def _fit(step: Step, config: DistillConfig, shape: Shape, context: CostContext, 
         other = parse(DistillConfig, {**given, **variant.distill}, where)
         check_rank(other, shape, where)
         if other.targets == "cached":
-            check_cached(other, shape.vocab_size == context.teacher.vocab_size, where)
+            check_cached(other, shape.vocab_size == context.teacher.vocab_size, served, where)
+        check_bits(other.teacher_bits, context.teacher, where)
     except RecipeError:
         return
     if variant.distill and other == config:

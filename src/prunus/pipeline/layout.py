@@ -156,6 +156,7 @@ class Layout:
             config = TargetsConfig(
                 **self.recipe.targets.model_dump(),
                 temperature=distill.temperature,
+                teacher_bits=distill.teacher_bits,
                 sequence_length=distill.sequence_length,
                 sequences=distill.steps * distill.batch_size,
                 attend_across_documents=distill.attend_across_documents,

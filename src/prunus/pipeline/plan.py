@@ -20,6 +20,7 @@ from prunus.pipeline.checks import (
     check_lengths,
     check_ranks,
     check_sources,
+    check_targets,
     check_texts,
     check_validations,
 )
@@ -80,6 +81,7 @@ def _plan(recipe: Recipe, root: Path, hub: Hub, waiting: Sequence[str] = ()) -> 
     teacher = find_teacher(recipe, root, hub)
     recipe = with_defaults(recipe, teacher.shape)
     check_lengths(recipe, teacher.context, mistakes)
+    check_targets(recipe, mistakes)
     students = find_students(recipe, teacher, hub, waiting, mistakes)
     check_ranks(recipe, teacher, students, mistakes)
     check_validations(recipe, teacher, hub, mistakes)

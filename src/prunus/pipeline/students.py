@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from prunus.errors import Mistakes, RecipeError
 from prunus.graph.hub import Hub
+from prunus.models.bits import check_bits
 from prunus.models.shape import PRUNABLE, Shape
 from prunus.pipeline.cutting import check_via
 from prunus.pipeline.merging import in_order, merged_shape
@@ -101,6 +102,8 @@ def _check(recipe: Recipe, name: str, prune: PruneConfig, distill: DistillConfig
             f"{where}.distill.data: the teacher writes with its full vocabulary, but this student's is cut; "
             "allowed: corpus"
         )
+    if distill.tokens:
+        check_bits(distill.teacher_bits, teacher, f"{where}.distill.teacher_bits")
     given.states.pairs(teacher.num_hidden_layers, shape.num_hidden_layers, ())  # refuses layers that do not exist
     if distill.tokens and distill.targets == "cached":
-        check_cached(distill, prune.vocab_size is None, f"{where}.distill")
+        check_cached(distill, prune.vocab_size is None, recipe.targets.server.url is not None, f"{where}.distill")

@@ -100,6 +100,8 @@ def _titled(term: str, config: dict[str, Any]) -> tuple[str, str]:
             title += f", over the teacher's top {guide['top_k']} tokens and the rest as one"
         if guide.get("targets") == "cached":
             title += ", over the teacher's stored tokens"
+        if guide.get("teacher_bits"):
+            title += f", to the teacher in {guide['teacher_bits']} bits"
     if guide.get("data") == "student":
         rollouts = guide.get("rollouts", {})
         mixed = rollouts.get("share", 1) < 1 or rollouts.get("start", 0) > 0

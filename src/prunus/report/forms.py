@@ -130,6 +130,7 @@ class _GuideConfig(_Form):
     token_weights: str = "uniform"
     states: _States = _States()
     targets: str = "online"
+    teacher_bits: Count | None = None
     data: str = "corpus"
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from prunus.errors import ModelError
-from prunus.models.families.table import family_of
+from prunus.models.linear import linear_modules
 from prunus.training.config import LoraConfig
 
 ADAPTER = "adapter"
@@ -36,7 +35,7 @@ def add_adapters(model: PreTrainedModel, config: LoraConfig) -> None:
     from peft import LoraConfig as PeftConfig
     from peft import get_peft_model
 
-    names = _linear_modules(model)
+    names = linear_modules(model, "lora")
     for name in names:
         module = model.get_submodule(name)
         narrowest = min(module.weight.shape)
@@ -70,23 +69,3 @@ def merge_adapters(model: PreTrainedModel, out: Path, keep: bool) -> PreTrainedM
         (out / ADAPTER / "README.md").unlink()  # a card of peft's, with nothing filled in
     merged: PreTrainedModel = owner.float().merge_and_unload()
     return merged.requires_grad_(True)
-
-
-def _linear_modules(model: PreTrainedModel) -> list[str]:
-    """The names of the linear modules of all layers.
-
-    Raises:
-        ModelError: The model is a mixture of experts, whose weights are not in linear modules.
-    """
-    config = model.config.get_text_config()
-    family = family_of(config.to_dict(), type(model).__name__)
-    if family.experts is not None:
-        raise ModelError(f"lora: {config.model_type} is a mixture of experts, whose experts are no linear modules; "
-                         "allowed: training all weights")  # fmt: skip
-    names = []
-    for i in range(config.num_hidden_layers):
-        layer = family.layer_name(i)
-        for name, module in model.get_submodule(layer).named_modules(prefix=layer):
-            if isinstance(module, (nn.Linear, Conv1D)):
-                names.append(name)
-    return names

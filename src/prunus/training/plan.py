@@ -10,7 +10,7 @@ from packaging.version import Version
 
 from prunus import distributed
 from prunus.config import StepConfig
-from prunus.costs import Cost, CostContext, kept_bytes, layer_matrices, trained_bytes
+from prunus.costs import Cost, CostContext, kept_bytes, trained_bytes
 from prunus.errors import RecipeError
 from prunus.models.shape import Shape
 from prunus.runtime import Runtime
@@ -37,6 +37,12 @@ def check_runtime(runtime: Runtime, configs: Iterable[StepConfig]) -> None:
     for config in configs:
         if isinstance(config, OptimizerConfig) and config.lora.r:
             _check_lora(config, runtime)
+        bits = getattr(config, "teacher_bits", None)
+        if bits and distributed.shards_weights(runtime.shard):
+            raise RecipeError(
+                f"{config.kind}.teacher_bits: {bits}; not with runtime.shard: true, which shards weights in the run's "
+                "precision; allowed: replicated weights"
+            )
         if runtime.deepspeed and isinstance(config, OptimizerConfig) and getattr(config, "tokens", True):
             read_settings(runtime.deepspeed, config.optimizer)
 
@@ -64,7 +70,7 @@ def check_rank(config: StepConfig, shape: Shape, where: str) -> None:
     rank = config.lora.r if isinstance(config, OptimizerConfig) and getattr(config, "tokens", True) else 0
     if rank and shape.num_experts:
         raise RecipeError(f"{where}.lora: not for a mixture of experts; allowed: training all weights")
-    narrowest = min(map(min, layer_matrices(shape)))
+    narrowest = min(map(min, shape.layer_matrices()))
     if rank > narrowest:
         raise RecipeError(f"{where}.lora.r: {rank} is more than the narrowest matrix; allowed: at most {narrowest}")
 

@@ -9,6 +9,7 @@ import torch
 from prunus.data.blocks import Blocks
 from prunus.data.tokens import Tokens, schedule
 from prunus.errors import DataError
+from prunus.models.quantized import load_frozen
 from prunus.steps.targets import step
 from tests.steps.generate.making import make_stream
 from tests.steps.targets.asking import SAMPLES, TOP_K, ask
@@ -55,6 +56,20 @@ def test_stored_targets_are_the_teachers_predictions(teacher: Path, stream: Path
         "kept_mass": pytest.approx(np.mean(masses), rel=1e-5),
     }
     assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_targets_of_a_teacher_in_few_bits_are_its_own(teacher: Path, stream: Path, tmp_path: Path) -> None:
+    found, _ = ask(teacher, stream, tmp_path / "out", teacher_bits=4, **TOP_K)
+    model, blocks = load_frozen(teacher, torch.device("cpu"), torch.float32, 4), Blocks(Tokens.open(stream), 16)
+    number = int(found.numbers[0])
+    with torch.no_grad():
+        likely = model(torch.from_numpy(blocks.batch([number])), use_cache=False).logits[0].log_softmax(-1)
+    items = found.items(number)
+    wanted = likely.gather(-1, torch.from_numpy(items["target_ids"]).long())
+    kept = torch.from_numpy(items["target_log_probabilities"]).float()[:, :-1]
+    torch.testing.assert_close(kept, wanted, rtol=2e-3, atol=1e-3)
+    whole, _ = ask(teacher, stream, tmp_path / "whole", **TOP_K)
+    assert (whole.items(number)["target_log_probabilities"] != items["target_log_probabilities"]).any()
 
 
 def test_a_block_read_twice_is_kept_once(teacher: Path, stream: Path, tmp_path: Path) -> None:

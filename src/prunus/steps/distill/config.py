@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from prunus.config import ADDED, Config
 from prunus.errors import RecipeError
 from prunus.kd.config import GuideConfig
+from prunus.models.bits import Bits
 from prunus.training.config import TrainingConfig
 from prunus.validation.config import ValidationConfig
 
@@ -159,6 +160,9 @@ class DistillConfig(GuideConfig, TrainingConfig):
     """`online`: run the teacher during training. `cached`: run it once beforehand and store what the recipe's `targets`
     selects, for all students and epochs; requires `loss: forward_kl`, uniform `token_weights` and `states: none` (then
     the default)."""
+    teacher_bits: Annotated[Bits | None, ADDED] = None
+    """Bits of the teacher's weights in memory: 8, or 4, for the matrices of its layers. It changes the teacher's
+    predictions, which the student learns: little in 8 bits. If unset: the run's precision."""
     optimizer: Literal["adamw", "muon"] = "muon"
     """`muon` for the matrices of the layers, with AdamW for embeddings, head and gains; or `adamw` for all weights (the
     papers' choice). Muon's updates are scaled to the size of AdamW's, so learning rates carry over."""
@@ -206,6 +210,12 @@ class DistillConfig(GuideConfig, TrainingConfig):
         if isinstance(raw, dict) and raw.get("targets") == "cached":
             return {"states": "none", **raw}
         return raw
+
+    @model_validator(mode="after")
+    def _teacher_to_quantize(self) -> DistillConfig:
+        if self.teacher_bits is not None and not self.has_teacher:
+            raise ValueError(f"teacher_bits: {self.teacher_bits} needs a teacher, and loss: cross_entropy has none")
+        return self
 
     @model_validator(mode="after")
     def _on_policy(self) -> DistillConfig:

@@ -10,18 +10,20 @@ from prunus.data.chat import checked
 from prunus.errors import RecipeError
 from prunus.graph.hub import Hub
 from prunus.graph.steps import Given, Step
+from prunus.models.bits import frozen_bytes
 from prunus.models.shape import Shape
 from prunus.runtime import Runtime
 from prunus.steps.distill.config import DistillConfig
 from prunus.training.plan import training_cost
 
 
-def check_cached(config: DistillConfig, shares_vocabulary: bool, where: str) -> None:
+def check_cached(config: DistillConfig, shares_vocabulary: bool, served: bool, where: str) -> None:
     """Refuse options that need more of the teacher than stored targets contain.
 
     Args:
         config: The options, with `targets: cached`.
         shares_vocabulary: Whether the student has the teacher's vocabulary.
+        served: Whether a server gives the targets.
         where: The name of the config in the recipe, such as `students.width.distill`.
 
     Raises:
@@ -33,6 +35,14 @@ def check_cached(config: DistillConfig, shares_vocabulary: bool, where: str) -> 
         f"token_weights: {config.token_weights}": (config.token_weights != "uniform", "token_weights: uniform"),
         f"top_k: {config.top_k}": (config.top_k is not None, "no top_k, since targets.count sets how many are stored"),
         "data: student": (config.data == "student", "data: corpus or teacher"),
+        f"temperature: {config.temperature:g} with targets.server": (
+            served and config.temperature != 1,
+            "temperature: 1, at which servers give probabilities",
+        ),
+        f"teacher_bits: {config.teacher_bits} with targets.server": (
+            served and config.teacher_bits is not None,
+            "no teacher_bits, since the server has the weights",
+        ),
         "prune.vocab_size": (not shares_vocabulary, "the teacher's full vocabulary"),
     }
     for option, (applies, allowed) in refused.items():
@@ -106,5 +116,5 @@ def cost(config: DistillConfig, shape: Shape, context: CostContext) -> Cost:
     return replace(
         trained,
         flops=trained.flops + trained.tokens * passed,
-        memory_bytes=trained.memory_bytes + context.teacher.parameters * context.frozen,
+        memory_bytes=trained.memory_bytes + frozen_bytes(context.teacher, config.teacher_bits, context.frozen),
     )

@@ -17,7 +17,8 @@ from prunus.errors import RecipeError
 from prunus.kd.vocabulary import shared_by
 from prunus.models.folder import ModelFolder
 from prunus.models.lineage import copy_lineage, read_lineage
-from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
+from prunus.models.load import device_of, inference_dtype, load_tokenizer
+from prunus.models.quantized import load_frozen
 from prunus.runtime import Runtime
 from prunus.steps.distill.config import DistillConfig
 from prunus.steps.distill.objective import make_objective
@@ -85,7 +86,8 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     model = load_to_train(inputs.student, config, runtime)
     teacher = None
     if config.runs_teacher and inputs.teacher is not None:
-        teacher = load_model(inputs.teacher, device, inference_dtype(runtime, device_of(runtime))).requires_grad_(False)
+        dtype = inference_dtype(runtime, device_of(runtime))
+        teacher = load_frozen(inputs.teacher, device, dtype, config.teacher_bits)
     objective = make_objective(config, model, teacher, lineage, shared)
     targets = None if inputs.targets is None else Targets.open(inputs.targets).items
     stream = Tokens.open(inputs.tokens)

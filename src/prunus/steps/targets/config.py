@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from prunus.config import Config, Seed, StepConfig
+from prunus.config import ADDED, RUNTIME, Address, Config, Seed, StepConfig
+from prunus.inference.config import ServerConfig
+from prunus.models.bits import Bits
+
+
+class TeacherServerConfig(ServerConfig):
+    """A server that serves the teacher and gives log-probabilities of its prompts."""
+
+    url: Address | None = None
+    """Base URL, such as `http://localhost:8000/v1`. If unset, the teacher runs here. The API key is read from the
+    environment variable PRUNUS_API_KEY."""
+    model: str | None = None
+    """Model name at the server. It must serve the teacher, after its correction if there is one."""
+    api: Annotated[Literal["vllm", "sglang", "llama.cpp"], RUNTIME] = "vllm"
+    """What the server is, which decides how it is asked. llama.cpp is asked once per token, since it gives no
+    log-probabilities of prompts."""
+    compare: Annotated[bool, RUNTIME] = True
+    """Before the work, load the teacher here and compare its predictions of one text with the server's. `false` where
+    it does not fit."""
 
 
 class KeptConfig(Config):
@@ -17,6 +35,15 @@ class KeptConfig(Config):
     drawn from the teacher, with equal weights; the gradient is unbiased (arXiv 2503.16870)."""
     count: int = Field(default=64, ge=1)
     """Tokens to store, or to draw, per position; `top_k` stores at most the whole vocabulary."""
+    server: Annotated[TeacherServerConfig, ADDED] = TeacherServerConfig()
+    """Server that runs the teacher, for `keep: top_k`. If unset, transformers does."""
+
+    @model_validator(mode="after")
+    def _whole_distribution(self) -> KeptConfig:
+        if self.server.url and self.keep == "samples":
+            raise ValueError("keep: samples draws from the whole distribution, and a server gives the likeliest tokens "
+                             "only; allowed with server: top_k")  # fmt: skip
+        return self
 
 
 class TargetsConfig(KeptConfig, StepConfig):
@@ -27,6 +54,8 @@ class TargetsConfig(KeptConfig, StepConfig):
 
     temperature: float = Field(default=1.0, gt=0)
     """Divides the teacher's logits before the softmax."""
+    teacher_bits: Annotated[Bits | None, ADDED] = None
+    """Bits of the weights of the teacher's layers in memory."""
     sequence_length: int = Field(ge=2)
     """Tokens per sequence."""
     sequences: int = Field(ge=1)

@@ -5,6 +5,7 @@ B batch, S sequence, V vocabulary, K stored tokens
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +20,14 @@ from prunus.data.blocks import Blocks
 from prunus.data.targets import TargetWriter
 from prunus.data.tokens import Tokens, schedule
 from prunus.models.finite import not_finite
+from prunus.models.folder import ModelFolder
 from prunus.models.head import check_head, read_head
-from prunus.models.load import device_of, inference_dtype, load_model
+from prunus.models.load import device_of, inference_dtype
+from prunus.models.quantized import load_frozen
 from prunus.runtime import Runtime
 from prunus.steps.targets.choose import Choice, chances, drawn, top_k
 from prunus.steps.targets.config import TargetsConfig
+from prunus.steps.targets.served import check_server, predictions, question_of
 from prunus.training.head import buffer, head_logits
 
 PARALLEL = True
@@ -38,31 +42,57 @@ class Inputs:
     tokens: Path
 
 
+Predicted = tuple[slice, list[np.ndarray], np.ndarray]
+"""Rows, and what `TargetWriter.write` takes of them."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where predictions come from.
+
+    Attributes:
+        predict: The predictions of slices of rows, in any order.
+        size: Rows of a slice.
+        vocabulary: V.
+        figures: For the metrics.
+    """
+
+    predict: Callable[[list[slice]], Iterator[Predicted]]
+    size: int
+    vocabulary: int
+    figures: dict[str, float]
+
+
 def run(config: TargetsConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
     """Store the model's predictions on all blocks that training will read. Several processes share the work.
 
     Writes `numbers.npy`, `ids.npy` and, with `top_k`, `log_probabilities.npy`; see `data.targets.Targets`.
 
     Returns:
-        Sequences, their tokens, stored bytes per token, and the mean probability of the stored tokens per position.
+        Sequences, their tokens, stored bytes per token, and the mean probability of the stored tokens per position;
+        `server_kl` if a server's predictions were compared with the model's.
 
     Raises:
         DataError: The stream does not fill one sequence.
-        ModelError: The model cannot be loaded, its logits are not a plain LM head's, or it gives NaN or infinity.
+        HubError: The server cannot be reached, or gives no usable answer.
+        ModelError: The model cannot be loaded, its logits are not a plain LM head's, it gives NaN or infinity, or the
+            server serves another.
     """
-    tokens, device = Tokens.open(inputs.tokens), device_of(runtime)
-    blocks = Blocks(tokens, config.sequence_length)
+    blocks = Blocks(Tokens.open(inputs.tokens), config.sequence_length)
     numbers = np.unique(schedule(len(blocks), config.sequences, config.seed))
-    model = load_model(inputs.model, device, inference_dtype(runtime, device)).requires_grad_(False)
-    check_head(model)
-    writing = _begin(config, out, numbers, len(read_head(model).weight))
-    size = runtime.device_batch_size  # batches do not depend on what is done already, nor on the number of processes
+    if config.server.url:
+        source = _served(config, inputs.model, blocks, numbers, runtime, console)
+    else:
+        source = _local(config, inputs.model, blocks, numbers, runtime)
+    writing = _begin(config, out, numbers, source.vocabulary)
+    size = source.size  # batches do not depend on what is done already, nor on the number of processes
     slices = [slice(start, min(start + size, len(numbers))) for start in range(0, len(numbers), size)]
     todo = [rows for rows in slices[distributed.rank() :: distributed.count()] if not writing.done(rows)]
+    done = 0
     with console.progress("targets", sum(rows.stop - rows.start for rows in todo), "sequences") as progress:
-        for done, rows in enumerate(todo, start=1):
-            writing.write(rows, *_predictions(model, blocks, config, numbers[rows]))
-            progress.update(sum(rows.stop - rows.start for rows in todo[:done]))
+        for rows, arrays, mass in source.predict(todo):
+            writing.write(rows, arrays, mass)
+            progress.update(done := done + rows.stop - rows.start)
     distributed.wait()
     count = len(numbers) * config.sequence_length
     metrics = {
@@ -70,11 +100,41 @@ def run(config: TargetsConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
         "tokens": count,
         "bytes_per_token": writing.nbytes / count,
         "kept_mass": float(writing.mass.mean(dtype=np.float64)),
+        **source.figures,
     }
     distributed.wait()  # until all processes have read the metrics' inputs
     if distributed.rank() == 0:
         remove_checkpoints(out)
     return metrics
+
+
+def _local(config: TargetsConfig, folder: Path, blocks: Blocks, numbers: np.ndarray, runtime: Runtime) -> _Source:
+    """The teacher in memory."""
+    device = device_of(runtime)
+    model = load_frozen(folder, device, inference_dtype(runtime, device), config.teacher_bits)
+    check_head(model)
+
+    def predict(todo: list[slice]) -> Iterator[Predicted]:
+        return ((rows, *_predictions(model, blocks, config, numbers[rows])) for rows in todo)
+
+    return _Source(predict, runtime.device_batch_size, len(read_head(model).weight), {})
+
+
+def _served(
+    config: TargetsConfig, folder: Path, blocks: Blocks, numbers: np.ndarray, runtime: Runtime, console: Console
+) -> _Source:
+    """The teacher at a server, which the first process checks."""
+    vocabulary = ModelFolder(folder).shape.vocab_size
+    question = question_of(config, folder, vocabulary)
+    figures = {}
+    if distributed.rank() == 0:
+        figures = check_server(config.server, folder, blocks.ids(int(numbers[0])), question, runtime, console)
+    distributed.wait()
+
+    def predict(todo: list[slice]) -> Iterator[Predicted]:
+        return predictions(config, blocks, numbers, todo, question)
+
+    return _Source(predict, 1, vocabulary, figures)
 
 
 def _begin(config: TargetsConfig, out: Path, numbers: np.ndarray, vocabulary: int) -> TargetWriter:
