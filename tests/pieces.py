@@ -12,7 +12,7 @@ from prunus.models.checkpoint import TensorPlan
 CONSTANTS = (
     "prunus.gguf.tensors._PIECE",
     "prunus.fingerprint._READ_BYTES",
-    "prunus.models.checkpoint._COMPARED_BYTES",
+    "prunus.models.checkpoint._PIECE_BYTES",
     "prunus.models.values._CACHED",
     "prunus.steps.prune.cut.PIECE_BYTES",
     "prunus.steps.unpack.settings._ROWS",

@@ -45,7 +45,7 @@ def rewrite(folder: Path, new: dict[str, Any], drop: tuple[str, ...] = ()) -> No
 
 
 def test_a_tied_head_that_holds_other_values_is_refused(copy: Path, monkeypatch) -> None:
-    monkeypatch.setattr(checkpoint, "_COMPARED_BYTES", 100)
+    monkeypatch.setattr(checkpoint, "_PIECE_BYTES", 100)
     embedding = load_file(copy / WEIGHTS)[EMBEDDING]
     rewrite(copy, {HEAD: embedding})
     ModelFolder(copy).check()

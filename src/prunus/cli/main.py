@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "evaluate a model on held-out text and tasks, paired with its teacher",
     "export": "export to GGUF, ONNX or torchao, and verify each file against the model",
     "convert": "convert a GGUF file to a Hugging Face folder, and verify it against the file",
+    "extract": "write the text model inside a vision-language model as a folder of its own",
     "report": "write the report of a run",
     "verify": "check the files of a run, or of one result, against their recorded checksums",
     "bench": "compare models in speed and memory: prompt processing, generation",

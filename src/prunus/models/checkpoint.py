@@ -44,7 +44,7 @@ MAX_SHARD_BYTES = 5_000_000_000
 MAX_TENSORS = 300_000
 """The most tensors of a checkpoint: twice as many as the largest mixtures of experts have; listing takes seconds."""
 
-_COMPARED_BYTES = 4 << 20  # at a time
+_PIECE_BYTES = 4 << 20
 _SHARD = re.compile(r"[\w.-]{1,200}\.safetensors")  # a file next to the index: no path that leads out of the folder
 
 
@@ -151,18 +151,19 @@ def read_bytes(info: TensorInfo) -> bytes:
         return handle.read(info.nbytes)
 
 
+def read_pieces(info: TensorInfo) -> Iterator[bytes]:
+    """The bytes of one tensor, in pieces."""
+    with info.file.open("rb") as handle:
+        handle.seek(info.data)
+        for start in range(0, info.nbytes, _PIECE_BYTES):
+            yield handle.read(min(_PIECE_BYTES, info.nbytes - start))
+
+
 def same_bytes(first: TensorInfo, second: TensorInfo) -> bool:
     """Whether two tensors have the same dtype, shape and bytes; compares piece by piece."""
     if (first.dtype, first.shape) != (second.dtype, second.shape):
         return False
-    with first.file.open("rb") as one, second.file.open("rb") as other:
-        one.seek(first.data)
-        other.seek(second.data)
-        for start in range(0, first.nbytes, _COMPARED_BYTES):
-            count = min(_COMPARED_BYTES, first.nbytes - start)
-            if one.read(count) != other.read(count):
-                return False
-    return True
+    return all(one == other for one, other in zip(read_pieces(first), read_pieces(second), strict=True))
 
 
 def write_tensors(

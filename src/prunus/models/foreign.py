@@ -20,7 +20,7 @@ _DEQUANTISE = (
     "AutoModelForCausalLM.from_pretrained(...).dequantize().save_pretrained(...)"
 )
 _UNWRAP = "save the model inside, or remove the prefix from the names"
-_EXTRACT = "Prunus works on text models: save the language model inside as a separate folder first"
+_EXTRACT = "Prunus works on text models: `prunus extract` writes the one inside to a folder of its own"
 
 _NAMES = (
     (r"(^|\.)_orig_mod\.", "a model compiled with torch.compile, whose names begin with `_orig_mod.`", _UNWRAP),

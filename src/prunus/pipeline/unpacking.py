@@ -16,6 +16,7 @@ from prunus.graph.steps import Given, Step
 from prunus.llamacpp.reading import read_gguf
 from prunus.models.folder import ModelFolder
 from prunus.models.locate import Located, locate_model
+from prunus.pipeline.extracting import text_of
 from prunus.pipeline.run import execute
 from prunus.runtime import Runtime
 from prunus.steps.unpack.config import UnpackConfig
@@ -29,7 +30,7 @@ _NAME = 60  # characters of the file's name in the folder's name
 
 
 def find_model(path: str, revision: str | None, where: str, weights: bool = True) -> Located:
-    """Find a model by `locate_model`, or unpack a GGUF file.
+    """Find a model by `locate_model`, extract the text model of one of several parts, or unpack a GGUF file.
 
     Args:
         path: As in `locate_model`; or a file that ends in `.gguf`.
@@ -43,7 +44,7 @@ def find_model(path: str, revision: str | None, where: str, weights: bool = True
         RecipeError: The `gguf` package is not installed.
     """
     if not path.endswith(ENDING):
-        return locate_model(path, revision, where, weights)
+        return text_of(locate_model(path, revision, where, weights), where, weights)
     file = gguf_file(path, where)
     if revision is not None:
         raise ModelError(f"{where}: {path} is a file, so revision {revision!r:.40} does not apply; remove it")

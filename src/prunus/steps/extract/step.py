@@ -1,0 +1,137 @@
+"""The `extract` step: the text model inside a model of several parts, as a folder of its own, byte for byte."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prunus.console import Console, human, human_bytes
+from prunus.errors import ModelError
+from prunus.models.axes import TIED
+from prunus.models.checkpoint import (
+    DTYPES,
+    TensorInfo,
+    TensorPlan,
+    read_pieces,
+    same_bytes,
+    write_tensors,
+)
+from prunus.models.families.table import family_of
+from prunus.models.folder import ModelFolder, copy_along, write_config
+from prunus.models.foreign import check_plain
+from prunus.models.nested import text_config, text_names
+from prunus.models.shape import Shape
+from prunus.models.texts import read_optional_json
+from prunus.runtime import Runtime
+from prunus.steps.extract.config import ExtractConfig
+
+_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
+_OF_PROCESSORS, _OF_TOKENIZERS = "chat_template.json", "chat_template.jinja"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The folder of the whole model."""
+
+    whole: Path
+
+
+def run(config: ExtractConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
+    """Write the folder to `out`.
+
+    Returns:
+        Parameters and bytes of the text model, and `left_out_nbytes` of the other parts.
+
+    Raises:
+        ModelError: The text model is not known, or weights are missing, unknown or of another shape; raised before
+            anything is written.
+        ArtifactError: The disk is too full.
+    """
+    whole = ModelFolder(inputs.whole)
+    check_plain(whole.config, str(inputs.whole))
+    settings = text_config(inputs.whole, whole.config)
+    if not config.weights and not whole.has_weights:  # a preview of a model on the hub
+        _write_texts(inputs.whole, out, settings)
+        return {}
+    names = text_names(whole.tensors)
+    tensors = {new: whole.tensors[name] for name, new in names.items()}
+    settings = with_head(settings, tensors)
+    shape = Shape.from_config(settings, family_of(settings, str(inputs.whole)), str(inputs.whole))
+    check_tensors(tensors, shape, inputs.whole)
+    settings["dtype"] = next(dtype for dtype, stored in DTYPES.items() if stored == tensors[_EMBEDDING].dtype)
+    _write_texts(inputs.whole, out, settings)
+    if not config.weights:
+        return {"parameters": shape.parameters}
+    plans = [
+        TensorPlan(name, info.dtype, info.shape, partial(read_pieces, info))
+        for name, info in tensors.items()
+        if name != _HEAD or not settings["tie_word_embeddings"]
+    ]
+    size = sum(plan.nbytes for plan in plans)
+    with console.progress("extract", size, "bytes") as progress:
+        write_tensors(out, plans, on_progress=progress.update)
+    ModelFolder(out).check()
+    left_out = sizes_of_parts([info for name, info in whole.tensors.items() if name not in names])
+    others = ", ".join(f"{part} ({human_bytes(count)})" for part, count in left_out.items()) or "nothing"
+    console.say(f"{shape.family.name}, {human(shape.parameters)} parameters: {human_bytes(size)}; left out: {others}")
+    return {"parameters": shape.parameters, "nbytes": size, "left_out_nbytes": sum(left_out.values())}
+
+
+def sizes_of_parts(tensors: list[TensorInfo]) -> dict[str, int]:
+    """Bytes of each part of a model, by the first component of its name after `model.`."""
+    sizes: dict[str, int] = {}
+    for info in tensors:
+        part = info.name.removeprefix("model.").partition(".")[0]
+        sizes[part] = sizes.get(part, 0) + info.nbytes
+    return sizes
+
+
+def with_head(config: dict[str, Any], tensors: dict[str, TensorInfo]) -> dict[str, Any]:
+    """The config, with `tie_word_embeddings` true if there is no head, or if it is a copy of the embedding."""
+    head, embedding = tensors.get(_HEAD), tensors.get(_EMBEDDING)
+    tied = head is None or (embedding is not None and same_bytes(head, embedding))
+    return {**config, "tie_word_embeddings": tied}
+
+
+def check_tensors(tensors: dict[str, TensorInfo], shape: Shape, where: Path) -> None:
+    """Compare the text model's tensors with its config.
+
+    Raises:
+        ModelError: The message names the first weight that is missing, unknown, or of another shape or dtype.
+    """
+    expected = dict(shape.tensors())
+    for name, size in expected.items():
+        info = tensors.get(name)
+        if info is None:
+            raise ModelError(f"{where}: the text model's weight {name} is missing; its config implies shape {size}")
+        if info.shape != size:
+            raise ModelError(f"{where}: {info.name} is {list(info.shape)}; its config implies {list(size)}")
+        if info.dtype not in DTYPES.values():
+            raise ModelError(
+                f"{where}: {info.name} is of type {info.dtype}; expected {', '.join(DTYPES.values())}: a quantised "
+                "checkpoint, or damaged"
+            )
+    for name, info in tensors.items():
+        place = shape.family.place(name)
+        is_copy = place is not None and place.weight.condition == TIED
+        if name not in expected and not is_copy and not name.endswith(shape.family.buffers):
+            raise ModelError(f"{where}: {info.name} is no weight of a {shape.family.name} with this config")
+
+
+def _write_texts(source: Path, out: Path, config: dict[str, Any]) -> None:
+    """Write everything but the weights."""
+    copy_along(source, out)
+    _write_template(source, out)
+    write_config(out, config)
+
+
+def _write_template(source: Path, out: Path) -> None:
+    """Write the chat template of the model's processor where tokenizers look for it, if the tokenizer has none."""
+    (out / _OF_PROCESSORS).unlink(missing_ok=True)
+    if (out / _OF_TOKENIZERS).is_file() or read_optional_json(out / "tokenizer_config.json").get("chat_template"):
+        return
+    template = read_optional_json(source / _OF_PROCESSORS).get("chat_template")
+    if isinstance(template, str):
+        (out / _OF_TOKENIZERS).write_text(template, encoding="utf-8")
