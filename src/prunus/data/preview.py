@@ -131,7 +131,7 @@ def preview(source: ChatSource, where: str, reader: Reader | None, wanted: str, 
             reader.script.text, row.prompt_turns(), row.where, row.tools, reader.script.variables, ask=True
         )
         return Preview(where, source.path, text, (), unread)
-    row.require(wanted)
+    row.require("answers")
     turns = with_attributes(row.messages, row.attributes or {}) if wanted == "attributes" else row.messages
     text, spans = reader.script.shown(Dialogue(row.where, turns, row.tools, row.prompt if judged else 0))
     ends = any(text[start:end].rstrip().endswith(reader.ends) for start, end in spans)
