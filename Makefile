@@ -32,14 +32,15 @@ fuzz: $(INSTALLED)
 	PRUNUS_FUZZ=$(TIMES) $(BIN)/python -m pytest -m fuzz
 
 # The fast tests with the oldest releases that pyproject.toml allows, in an environment of their own; torch as pinned.
-# PART=2/6 runs one of six parts of them.
+# PART=2/6 runs one of six parts of them, WORKERS=1 in one process.
 OLDEST := .venv-oldest
 PART ?= 0/1
+WORKERS ?= auto
 oldest:
 	$(PYTHON) -m venv --clear $(OLDEST)
 	$(OLDEST)/bin/pip install --quiet uv $(TORCH)
 	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct $(TORCH) --editable '.[dev]'
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest --numprocesses auto --dist worksteal -m "not slow and not processes" \
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "not slow and not processes" \
 		--part $(PART)
 
 # Wheel and sdist: checked by twine, then each installed in an empty environment, in which the quickstart is planned.

@@ -134,24 +134,9 @@ class ModelFolder:
             check_text(file)
         generation = self.path / "generation_config.json"
         check_token_ids(read_optional_json(generation), str(generation))
-        shape = self.shape
+        shape = self.shape  # first: an error in config.json says more than one about weights
         check_names(self.tensors, str(self.path))
-        remaining = dict(self.weights)
-        for name, size in shape.tensors():  # lazily: a wrong config may imply any number of tensors
-            info = remaining.pop(name, None)
-            if info is None:
-                raise ModelError(f"{self.path}: the weight {name} is missing; its config implies shape {size}")
-            if info.shape != size:
-                raise ModelError(f"{self.path}: {name} is {list(info.shape)}; its config implies {list(size)}")
-            if info.dtype not in DTYPES.values():
-                raise ModelError(
-                    f"{self.path}: {name} is of type {info.dtype}, where a {self.family.name} has floating weights "
-                    f"({', '.join(DTYPES.values())}); a quantised checkpoint, or damaged"
-                )
-        for name in sorted(remaining):
-            raise ModelError(
-                f"{self.path}: the weight {name} is not one that a {self.family.name} with this config has"
-            )
+        check_weights(self.weights, shape, self.path)
 
     def _check_tied(self, head: TensorInfo, embedding: TensorInfo | None) -> None:
         if embedding is None or not same_bytes(head, embedding):
@@ -216,6 +201,28 @@ class PlannedFolder(ModelFolder):
     def tensors(self) -> dict[str, TensorInfo]:
         """Its tensors by name."""
         return {name: TensorInfo(name, self.stored, size, self.path, 0) for name, size in self.shape.tensors()}
+
+
+def check_weights(weights: Mapping[str, TensorInfo], shape: Shape, where: Path) -> None:
+    """Compare weights with what a config implies: none missing or unknown, all of the expected shape and floating.
+
+    Raises:
+        ModelError: The message names the first weight that is missing, unknown, or of another shape or dtype.
+    """
+    remaining = dict(weights)
+    for name, size in shape.tensors():  # lazily: a wrong config may imply any number of tensors
+        info = remaining.pop(name, None)
+        if info is None:
+            raise ModelError(f"{where}: the weight {name} is missing; its config implies shape {size}")
+        if info.shape != size:
+            raise ModelError(f"{where}: {name} is {list(info.shape)}; its config implies {list(size)}")
+        if info.dtype not in DTYPES.values():
+            raise ModelError(
+                f"{where}: {name} is of type {info.dtype}, where a {shape.family.name} has floating weights "
+                f"({', '.join(DTYPES.values())}); a quantised checkpoint, or damaged"
+            )
+    for name in sorted(remaining):
+        raise ModelError(f"{where}: the weight {name} is not one that a {shape.family.name} with this config has")
 
 
 def has_chat_template(folder: Path) -> bool:

@@ -112,8 +112,11 @@ def with_more(whole: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda whole: without(whole, "layers.1.mlp.up_proj.weight"), r"model.layers.1.mlp.up_proj.weight is missing"),
-        (with_more, r"layers.1.mlp.extra_proj.weight is no weight of a Llama"),
+        (
+            lambda whole: without(whole, "layers.1.mlp.up_proj.weight"),
+            r"the weight model.layers.1.mlp.up_proj.weight is missing",
+        ),
+        (with_more, r"model.layers.1.mlp.extra_proj.weight is not one that a Llama"),
         (lambda whole: edited(whole, model_type="paligemma"), r"'paligemma': the text model inside is not known"),
         (lambda whole: edited(whole, model_type="llama"), r"is a text model \(llama\) already"),
         (lambda whole: edited(whole, quantization_config={"quant_method": "fp8"}), r"a quantised checkpoint"),

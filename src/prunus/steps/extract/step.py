@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from prunus.console import Console, human, human_bytes
-from prunus.errors import ModelError
-from prunus.models.axes import TIED
 from prunus.models.checkpoint import (
     DTYPES,
     TensorInfo,
@@ -19,7 +17,7 @@ from prunus.models.checkpoint import (
     write_tensors,
 )
 from prunus.models.families.table import family_of
-from prunus.models.folder import ModelFolder, copy_along, write_config
+from prunus.models.folder import ModelFolder, check_weights, copy_along, write_config
 from prunus.models.foreign import check_plain
 from prunus.models.nested import text_config, text_names
 from prunus.models.shape import Shape
@@ -59,16 +57,14 @@ def run(config: ExtractConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     tensors = {new: whole.tensors[name] for name, new in names.items()}
     settings = with_head(settings, tensors)
     shape = Shape.from_config(settings, family_of(settings, str(inputs.whole)), str(inputs.whole))
-    check_tensors(tensors, shape, inputs.whole)
+    dropped = (*shape.family.buffers, *((_HEAD,) if settings["tie_word_embeddings"] else ()))
+    tensors = {name: info for name, info in tensors.items() if not name.endswith(dropped)}
+    check_weights(tensors, shape, inputs.whole)
     settings["dtype"] = next(dtype for dtype, stored in DTYPES.items() if stored == tensors[_EMBEDDING].dtype)
     _write_texts(inputs.whole, out, settings)
     if not config.weights:
         return {"parameters": shape.parameters}
-    plans = [
-        TensorPlan(name, info.dtype, info.shape, partial(read_pieces, info))
-        for name, info in tensors.items()
-        if name != _HEAD or not settings["tie_word_embeddings"]
-    ]
+    plans = [TensorPlan(name, info.dtype, info.shape, partial(read_pieces, info)) for name, info in tensors.items()]
     size = sum(plan.nbytes for plan in plans)
     with console.progress("extract", size, "bytes") as progress:
         write_tensors(out, plans, on_progress=progress.update)
@@ -93,31 +89,6 @@ def with_head(config: dict[str, Any], tensors: dict[str, TensorInfo]) -> dict[st
     head, embedding = tensors.get(_HEAD), tensors.get(_EMBEDDING)
     tied = head is None or (embedding is not None and same_bytes(head, embedding))
     return {**config, "tie_word_embeddings": tied}
-
-
-def check_tensors(tensors: dict[str, TensorInfo], shape: Shape, where: Path) -> None:
-    """Compare the text model's tensors with its config.
-
-    Raises:
-        ModelError: The message names the first weight that is missing, unknown, or of another shape or dtype.
-    """
-    expected = dict(shape.tensors())
-    for name, size in expected.items():
-        info = tensors.get(name)
-        if info is None:
-            raise ModelError(f"{where}: the text model's weight {name} is missing; its config implies shape {size}")
-        if info.shape != size:
-            raise ModelError(f"{where}: {info.name} is {list(info.shape)}; its config implies {list(size)}")
-        if info.dtype not in DTYPES.values():
-            raise ModelError(
-                f"{where}: {info.name} is of type {info.dtype}; expected {', '.join(DTYPES.values())}: a quantised "
-                "checkpoint, or damaged"
-            )
-    for name, info in tensors.items():
-        place = shape.family.place(name)
-        is_copy = place is not None and place.weight.condition == TIED
-        if name not in expected and not is_copy and not name.endswith(shape.family.buffers):
-            raise ModelError(f"{where}: {info.name} is no weight of a {shape.family.name} with this config")
 
 
 def _write_texts(source: Path, out: Path, config: dict[str, Any]) -> None:
