@@ -8,9 +8,9 @@ from prunus import distributed
 from prunus.console import Console
 from prunus.files import cache_folder
 from prunus.graph.steps import Step, given_model
+from prunus.models.families.nested import OUTER
 from prunus.models.folder import ModelFolder
 from prunus.models.locate import Located
-from prunus.models.nested import OUTER
 from prunus.models.texts import read_optional_json
 from prunus.pipeline.run import execute
 from prunus.runtime import Runtime

@@ -12,8 +12,8 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 from prunus.cli.main import main
 from prunus.console import Console
 from prunus.errors import ModelError
+from prunus.models.families.nested import OUTER
 from prunus.models.folder import ModelFolder
-from prunus.models.nested import OUTER
 from prunus.runtime import Runtime
 from prunus.steps.extract.config import ExtractConfig
 from prunus.steps.extract.step import Inputs, run

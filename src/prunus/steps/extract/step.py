@@ -16,16 +16,15 @@ from prunus.models.checkpoint import (
     same_bytes,
     write_tensors,
 )
+from prunus.models.families.nested import EMBEDDING, HEAD, text_config, text_names
 from prunus.models.families.table import family_of
 from prunus.models.folder import ModelFolder, check_weights, copy_along, write_config
 from prunus.models.foreign import check_plain
-from prunus.models.nested import text_config, text_names
 from prunus.models.shape import Shape
 from prunus.models.texts import read_optional_json
 from prunus.runtime import Runtime
 from prunus.steps.extract.config import ExtractConfig
 
-_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _OF_PROCESSORS, _OF_TOKENIZERS = "chat_template.json", "chat_template.jinja"
 
 
@@ -57,10 +56,10 @@ def run(config: ExtractConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     tensors = {new: whole.tensors[name] for name, new in names.items()}
     settings = with_head(settings, tensors)
     shape = Shape.from_config(settings, family_of(settings, str(inputs.whole)), str(inputs.whole))
-    dropped = (*shape.family.buffers, *((_HEAD,) if settings["tie_word_embeddings"] else ()))
+    dropped = (*shape.family.buffers, *((HEAD,) if settings["tie_word_embeddings"] else ()))
     tensors = {name: info for name, info in tensors.items() if not name.endswith(dropped)}
     check_weights(tensors, shape, inputs.whole)
-    settings["dtype"] = next(dtype for dtype, stored in DTYPES.items() if stored == tensors[_EMBEDDING].dtype)
+    settings["dtype"] = next(dtype for dtype, stored in DTYPES.items() if stored == tensors[EMBEDDING].dtype)
     _write_texts(inputs.whole, out, settings)
     if not config.weights:
         return {"parameters": shape.parameters}
@@ -86,7 +85,7 @@ def sizes_of_parts(tensors: list[TensorInfo]) -> dict[str, int]:
 
 def with_head(config: dict[str, Any], tensors: dict[str, TensorInfo]) -> dict[str, Any]:
     """The config, with `tie_word_embeddings` true if there is no head, or if it is a copy of the embedding."""
-    head, embedding = tensors.get(_HEAD), tensors.get(_EMBEDDING)
+    head, embedding = tensors.get(HEAD), tensors.get(EMBEDDING)
     tied = head is None or (embedding is not None and same_bytes(head, embedding))
     return {**config, "tie_word_embeddings": tied}
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from prunus.errors import ModelError, among
-from prunus.models.families.table import FAMILIES
 
 OUTER = {
     "gemma3": "Gemma 3 4B to 27B",
@@ -35,6 +34,8 @@ three parts (time, height, width), which are equal in text."""
 _BASES = ("model.language_model.", "language_model.model.", "model.text_model.", "model.")
 """Where checkpoints hold the text model: those of transformers 5; of transformers 4, two forms; and the first Qwen2-VL,
 in which only the other parts have prefixes. The first that occurs applies."""
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+"""The embedding and the head of a text model, by their names in a checkpoint of text alone."""
 _HEADS = ("lm_head.", "language_model.lm_head.")
 
 _ROPE_OF_IMAGES = ("mrope_section", "mrope_interleaved")
@@ -61,6 +62,8 @@ def text_config(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         ModelError: The model is not one of several parts, its type is not in `OUTER`, or its text model has no family.
     """
     from transformers import AutoConfig
+
+    from prunus.models.families.table import FAMILIES  # which imports every module of this folder
 
     outer = str(config.get("model_type"))
     if outer in FAMILIES:
