@@ -145,6 +145,7 @@ def test_its_time_is_not_the_trainings(
         (["--validation.times", 2], "--held-out and --validation.times: give both, or neither"),
         (["--held-out", "HELD_OUT"], "--held-out and --validation.times: give both, or neither"),
         (["--held-out", "HELD_OUT", "--validation.times", 2, "--tasks", "a=QUESTIONS"], "template"),
+        (["--held-out", "HELD_OUT", "--validation.times", 2, "--tasks", "nosuch"], "--tasks nosuch: unknown skill"),
     ],
 )
 def test_validation_without_its_data_is_refused(

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from prunus.config import Config
+from prunus.config import Config, Seed
 from prunus.data.config import ChatSource
 
 
@@ -36,7 +36,7 @@ class ValidationConfig(Config):
     """Conversations of each task."""
     samples: int = Field(default=4, ge=0)
     """Sampled answers to each of them, for pass@k: the share of questions of which one of k answers is right."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of sampling, the same every time."""
 
     @model_validator(mode="before")

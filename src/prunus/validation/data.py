@@ -83,7 +83,7 @@ class ValidationData:
         room = context - config.max_new_tokens
         questions = {
             name: [_question(row, config, tokenizer, room, numbers) for row in rows]
-            for name, rows in read_tasks(config, sources).items()
+            for name, rows in read_tasks(config, sources, "validation.tasks").items()
         }
         return cls(windows, prompts, questions)
 
@@ -96,14 +96,16 @@ class ValidationData:
         return [prompt for several in self.questions.values() for one in several for prompt in one.sampled]
 
 
-def read_tasks(config: ValidationConfig, sources: Mapping[str, ChatSource]) -> dict[str, list[Conversation]]:
+def read_tasks(
+    config: ValidationConfig, sources: Mapping[str, ChatSource], where: str
+) -> dict[str, list[Conversation]]:
     """The conversations of each task.
 
     Raises:
         DataError: A source cannot be read, a row has no check, or there are too few rows.
         HubError: The hub does not provide a source.
     """
-    return {name: checked(source, config.items, f"validation.tasks.{name}") for name, source in sources.items()}
+    return {name: checked(source, config.items, f"{where}.{name}") for name, source in sources.items()}
 
 
 def _question(

@@ -80,7 +80,11 @@ class Distill(Single):
         """The options with the tasks of `--tasks`."""
         validation = {**self.config.validation.model_dump(), "tasks": conversations_of(self.tasks)}
         raw = {**self.config.model_dump(), "validation": validation}
-        return parse_named(DistillConfig, raw, flag_of, "prunus distill") if self.tasks else self.config
+        if not self.tasks:
+            return self.config
+        return parse_named(
+            DistillConfig, raw, lambda path: flag_of([key for key in path if key != "validation"]), "prunus distill"
+        )
 
     def _text(self, paths: tuple[str, ...]) -> Text:
         """Text of the given format."""

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from prunus import distributed
 from prunus.costs import Cost, CostContext
-from prunus.data.chat import checked
 from prunus.errors import RecipeError
 from prunus.graph.hub import Hub
 from prunus.graph.steps import Given, Step
@@ -15,6 +14,7 @@ from prunus.models.shape import Shape
 from prunus.runtime import Runtime
 from prunus.steps.distill.config import DistillConfig
 from prunus.training.plan import training_cost
+from prunus.validation.data import read_tasks
 
 
 def check_cached(config: DistillConfig, shares_vocabulary: bool, served: bool, where: str) -> None:
@@ -77,8 +77,7 @@ def check_validation(config: DistillConfig, runtime: Runtime, has_template: bool
     if validation.tasks and not has_template:
         raise RecipeError(f"{where}.tasks: conversations need a chat template, but the tokenizer has none")
     with hub.tolerate_missing():
-        for name, source in validation.tasks.items():
-            checked(source, validation.items, f"{where}.tasks.{name}")
+        read_tasks(validation, validation.tasks, f"{where}.tasks")
 
 
 def given_validation(config: DistillConfig, held_out: Step | Given, hub: Hub) -> dict[str, Step | Given]:
