@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from math import prod
+from math import prod, sqrt
 from typing import Any
 
 from prunus.config import Size
@@ -173,6 +173,13 @@ class Shape:
         """This shape with some dimensions changed; None keeps one unchanged."""
         changes: dict[str, Any] = {key: value for key, value in dimensions.items() if value is not None}
         return replace(self, **changes)
+
+    def stream_factor(self, teacher: Shape) -> float:
+        """The factor of a student's stream, √(d' / d) if embeddings are multiplied by √hidden_size; otherwise 1.
+
+        The embedding cannot be scaled in return, as it may also be the LM head; so all that is added to it is scaled.
+        """
+        return sqrt(self.hidden_size / teacher.hidden_size) if self.family.scaled_embedding else 1.0
 
     def check_loadable(self, where: str) -> None:
         """Refuse dimensions that stock transformers refuses or would interpret differently.
