@@ -138,11 +138,13 @@ def test_cutting_what_is_dead_changes_nothing(tmp_path, model_type: str, axis: s
         dead = {"hidden": draw[: 32 - options["hidden_size"]].tolist(), **with_heads}
     kill(teacher, dead)
     scores = score(teacher, tmp_path)
-    if axis == "heads":
+    if axis == "heads" or (ModelFolder(teacher).shape.num_key_value_heads == 1 and "heads" in dead):
         zero_scores_of_dead_heads(scores, dead["heads"])
     out = prune(teacher, tmp_path / "out", scores, **options)
     assert ModelFolder(out).shape.parameters < ModelFolder(teacher).shape.parameters
-    tolerance = 1e-11 if axis == "mlp" else 3e-5  # rescaled gains are rounded to float32
+    # rescaled gains are rounded to float32, as are GPT-J's queries; OPT's epsilon is not in its config
+    tolerance = 1e-11 if axis == "mlp" and model_type != "gptj" else 3e-5
+    tolerance = 1e-3 if (model_type, axis) == ("opt", "hidden") else tolerance
     torch.testing.assert_close(logits(out), logits(teacher), rtol=tolerance, atol=tolerance)
 
 
