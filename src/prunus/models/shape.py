@@ -11,7 +11,7 @@ from prunus.config import Size
 from prunus.errors import ModelError, ShapeError
 from prunus.models.axes import AXES, Weight, parse_weight
 from prunus.models.families.family import Family
-from prunus.models.positions import rope_types
+from prunus.models.positions import rope_types, yarn_end
 from prunus.models.settings import read_size
 
 PRUNABLE = (
@@ -41,6 +41,7 @@ class Shape:
         experts_per_token: Active experts per token.
         rope_types: The types of rotary positions, by transformers' names (`default`, `llama3`, `yarn`, ...); also
             `partial` if only a part of a head's dimensions is rotated.
+        least_head_dim: The least head_dim with which yarn keeps its frequencies; None with other positions.
         flags: The boolean keys of config.json that decide which weights exist, such as `tie_word_embeddings`.
     """
 
@@ -56,6 +57,7 @@ class Shape:
     num_experts: int = 0
     experts_per_token: int = 0
     rope_types: frozenset[str] = field(default=frozenset(), repr=False)
+    least_head_dim: int | None = field(default=None, repr=False)
     flags: Mapping[str, bool] = field(default_factory=dict, repr=False)
 
     def size(self, teacher: Shape | None = None) -> Size:
@@ -81,6 +83,7 @@ class Shape:
         kv_heads = read("num_key_value_heads", heads)
         if heads % kv_heads:
             raise ModelError(f"{where}: config.json: {heads} query heads cannot be shared by {kv_heads} KV heads")
+        head_dim, rotary = read("head_dim", hidden // heads), family.rotary
         has_experts = "num_experts" not in family.absent
         return cls(
             family=family,
@@ -89,12 +92,13 @@ class Shape:
             intermediate_size=read("intermediate_size"),
             num_attention_heads=heads,
             num_key_value_heads=kv_heads,
-            head_dim=read("head_dim", hidden // heads),
+            head_dim=head_dim,
             vocab_size=read("vocab_size"),
             max_position_embeddings=read("max_position_embeddings"),
             num_experts=read("num_experts") if has_experts else 0,
             experts_per_token=read("experts_per_token") if has_experts else 0,
-            rope_types=rope_types(config, family.rotary) if family.rotary is not None else frozenset(),
+            rope_types=rope_types(config, rotary) if rotary is not None else frozenset(),
+            least_head_dim=yarn_end(config, rotary, head_dim) if rotary is not None else None,
             flags={key: bool(config.get(key, default)) for key, default in family.flags.items()},
         )
 
@@ -200,6 +204,14 @@ class Shape:
             raise ShapeError(
                 f"{where}.hidden_size: {self.hidden_size} is not num_attention_heads x head_dim = "
                 f"{self.num_attention_heads} x {self.head_dim}, as {self.family.name} requires; change both together"
+            )
+        rotary = self.family.rotary
+        by_width = rotary is not None and rotary.by_width and "longrope" in self.rope_types
+        if by_width and self.hidden_size // self.num_attention_heads != self.head_dim:
+            raise ShapeError(
+                f"{where}.hidden_size: {self.hidden_size} // num_attention_heads = {self.num_attention_heads} is not "
+                f"head_dim = {self.head_dim}, as transformers requires for {self.family.name} with longrope; change them "
+                "together"
             )
         if self.num_experts < self.experts_per_token:
             raise ShapeError(
