@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from prunus.console import Console
+from prunus.errors import ModelError, RecipeError, among
 from prunus.llamacpp.parsing import GgufTensor
 from prunus.llamacpp.reading import GgufFile
+from prunus.models.alike import families_that_fit
 from prunus.models.checkpoint import DTYPES, ITEM_BYTES
+from prunus.models.families.adopted import adopt, adopted, adopted_file
+from prunus.models.families.table import FAMILIES
 from prunus.models.folder import ModelFolder
+from prunus.models.foreign import describe_unknown
 from prunus.models.settings import dtype_name
 
 _CONTEXT = 4096
@@ -69,6 +74,51 @@ def show_inspection(name: str, place: Path, facts: dict[str, Any], as_json: bool
     if formats:
         header = ["format", "tensors", "values", "bytes", "bits per weight"]
         console.table("Tensors by format", header, [[key, *map(_fact, row.values())] for key, row in formats.items()])
+
+
+def suggest_families(name: str, folder: ModelFolder) -> None:
+    """Name the families whose tables fit a model of a type that has none.
+
+    Raises:
+        ModelError: There are such families; the message says how to try one.
+    """
+    model_type = folder.config.get("model_type")
+    known = not isinstance(model_type, str) or model_type in FAMILIES or adopted(model_type, FAMILIES) is not None
+    if known or describe_unknown(folder.config) or not folder.has_weights:
+        return
+    found = [family.model_type for family in families_that_fit(folder)]
+    if found:
+        raise ModelError(
+            f"{folder.path}: no axis table for model_type {model_type!r:.80}; the tables of {', '.join(found)} have "
+            f"its weights' names and shapes. To check whether one of them cuts it exactly: "
+            f"prunus inspect {name} --family NAME"
+        )
+
+
+def try_family(folder: ModelFolder, like: str, console: Console) -> None:
+    """Check whether a model can be cut by a family's table, and use the table for its type from now on if so.
+
+    Raises:
+        RecipeError: There is no such family, or the model's type has one.
+        ModelError: It cannot; see `check_likeness`.
+    """
+    from prunus.pipeline.likeness import check_likeness
+
+    if like not in FAMILIES:
+        raise RecipeError(f"--family: {like!r:.80} has no axis table{among(like, FAMILIES)}")
+    model_type = str(folder.config.get("model_type"))
+    if model_type in FAMILIES:
+        raise RecipeError(f"--family: {model_type} has a table of its own ({FAMILIES[model_type].name}); leave it out")
+    class_name, found = check_likeness(folder, FAMILIES[like], console)
+    adopt(FAMILIES[like], model_type, class_name)
+    console.table(
+        f"Cuts of units that do nothing, by the table of {FAMILIES[like].name}",
+        ["cut", "largest difference of logits, in standard deviations"],
+        [[name, f"{difference:.2g}"] for name, difference in found.items()],
+    )
+    console.say(
+        f"{model_type} is cut by this table from now on, on this machine; to forget that, remove {adopted_file()}"
+    )
 
 
 def _of_folder(folder: ModelFolder, dtype: str) -> dict[str, Any]:

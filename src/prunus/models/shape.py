@@ -210,8 +210,8 @@ class Shape:
         if by_width and self.hidden_size // self.num_attention_heads != self.head_dim:
             raise ShapeError(
                 f"{where}.hidden_size: {self.hidden_size} // num_attention_heads = {self.num_attention_heads} is not "
-                f"head_dim = {self.head_dim}, as transformers requires for {self.family.name} with longrope; change them "
-                "together"
+                f"head_dim = {self.head_dim}, as transformers requires for {self.family.name} with longrope; change "
+                "them together"
             )
         if self.num_experts < self.experts_per_token:
             raise ShapeError(

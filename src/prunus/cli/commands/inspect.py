@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from prunus.cli.inspection import inspection, show_inspection
+from prunus.cli.inspection import inspection, show_inspection, suggest_families, try_family
 from prunus.console import Console
 from prunus.errors import RecipeError
 from prunus.llamacpp.reading import read_gguf
@@ -26,12 +26,18 @@ class Inspect:
     """Context length to count FLOPs at, in tokens. If unset: 4096, or the model's maximum if that is less."""
     json: bool = False
     """Print JSON."""
+    family: str | None = None
+    """For a model of a type without a family: the `model_type` of a family whose table to try. It is checked on the
+    model's first layers; if it cuts them exactly, models of this type are cut by it from then on, on this machine."""
 
     def __call__(self, console: Console) -> None:
         """Read config and headers, and print the figures."""
         if self.context is not None and self.context < 1:
             raise RecipeError(f"--context: {self.context}; expected 1 or more")
-        folder = find_model(self.model, self.revision, "MODEL", weights=False).folder
+        folder = find_model(self.model, self.revision, "MODEL", weights=self.family is not None).folder
+        if self.family is not None:
+            try_family(folder, self.family, Console(quiet=True) if self.json else console)
+        suggest_families(self.model, folder)
         file = read_gguf(gguf_file(self.model, "MODEL")) if self.model.endswith(ENDING) else None
         facts = inspection(folder, self.context, file)
         show_inspection(self.model, file.path if file else folder.path, facts, self.json, console)

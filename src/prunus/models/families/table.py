@@ -9,6 +9,7 @@ from typing import Any
 
 from prunus.errors import ModelError, among
 from prunus.models import families
+from prunus.models.families.adopted import adopted
 from prunus.models.families.family import Family
 from prunus.models.foreign import check_plain, describe_unknown
 from prunus.models.settings import check_settings
@@ -43,6 +44,9 @@ def family_of(config: Mapping[str, Any], where: str) -> Family:
     if model_type in FAMILIES:
         check_settings(config, FAMILIES[model_type], where)
         return FAMILIES[model_type]
+    if (family := adopted(model_type, FAMILIES)) is not None:
+        check_settings(config, family, where)
+        return family
     foreign = describe_unknown(config)
     raise ModelError(
         f"{where}: no axis table for model_type {model_type!r:.80}"
