@@ -6,6 +6,7 @@ from transformers import AutoConfig
 from prunus.gguf.metadata import model_keys
 from prunus.models.families.table import FAMILIES, family_of
 from prunus.models.shape import Shape
+from tests.families import skip_without
 from tests.tiny import SMALL
 
 SIZES = {
@@ -16,6 +17,7 @@ SIZES = {
 
 @pytest.mark.parametrize("model_type", [name for name, family in FAMILIES.items() if family.gguf is not None])
 def test_a_setting_that_a_config_leaves_out_is_transformers_default(model_type: str) -> None:
+    skip_without(model_type)
     sizes = {**SMALL, "max_position_embeddings": 8192, "pad_token_id": 0}
     if "head_dim" in FAMILIES[model_type].absent:
         del sizes["head_dim"]  # which some configs refuse

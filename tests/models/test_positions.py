@@ -18,7 +18,7 @@ from prunus.models.families.phi3 import FAMILY as PHI3
 from prunus.models.families.table import FAMILIES, family_of
 from prunus.models.folder import ModelFolder, write_config
 from prunus.models.positions import all_rope_parameters, rope_parameters, with_rope_resolved
-from tests.families import COMMON, SPECIAL
+from tests.families import COMMON, SPECIAL, skip_without
 from tests.tiny import load, make_model
 
 logging.getLogger("transformers.modeling_rope_utils").setLevel(logging.ERROR)  # of keys that a type does not read
@@ -77,6 +77,7 @@ def of_transformers(config: dict[str, Any]) -> list[dict[str, Any]]:
 @settings(max_examples=40, deadline=None)
 @given(around=AROUND, sets=st.just([]) | st.lists(SET, min_size=2, max_size=2))
 def test_they_are_those_of_transformers(model_type: str, around: dict[str, Any], sets: list[dict[str, Any]]) -> None:
+    skip_without(model_type)
     config = config_of(model_type, around, sets)
     try:
         expected = of_transformers(config)

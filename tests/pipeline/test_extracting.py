@@ -1,13 +1,16 @@
 """A model of several parts wherever a model is named."""
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForImageTextToText
 
 from prunus.cli.main import main
 from prunus.models.folder import ModelFolder
 from prunus.pipeline.unpacking import find_model
-from tests.nested import make_nested
+from tests.nested import make_nested, picture
 from tests.pipeline.recipes import tiny_recipe, write
 from tests.tiny import make_model
 
@@ -47,3 +50,11 @@ def test_a_run_from_a_model_of_several_parts(corpus: Path, held_out: Path, tmp_p
     (student,) = (tmp_path / "run/w").glob("distill-*/config.json")
     assert ModelFolder(student.parent).shape.hidden_size == 24
     assert ModelFolder(student.parent).config["model_type"] == "gemma3_text"
+    out = tmp_path / "out"
+    assert main(["insert", str(student.parent), "--into", str(whole), "--out", str(out)]) == 0
+    record = json.loads((out / "artifact.json").read_text())
+    assert 0.9 < record["metrics"]["embedding_cosine"] <= 1  # the teacher was corrected, and the student distilled
+    model, info = AutoModelForImageTextToText.from_pretrained(out, output_loading_info=True)
+    assert not any(info.values())
+    with torch.no_grad():
+        assert model.eval()(**picture("gemma3")).logits.isfinite().all()
