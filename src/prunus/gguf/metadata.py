@@ -43,6 +43,21 @@ def check_model(config: Config, shape: Shape, where: str) -> None:
         raise RecipeError(f"{where}: {fault}")
 
 
+def check_planned(config: Config, shape: Shape, where: str) -> None:
+    """`check_model` before a model exists; for a depth cut `check_shape`, as its layers are chosen later.
+
+    Args:
+        config: The contents of the teacher's config.json.
+        shape: The dimensions that the model will have.
+        where: The name of the option, for messages.
+
+    Raises:
+        RecipeError: Names the setting, and what would work.
+    """
+    keeps_layers = config.get("num_hidden_layers") == shape.num_hidden_layers
+    (check_model if keeps_layers else check_shape)(config, shape, where)
+
+
 def check_shape(config: Config, shape: Shape, where: str) -> None:
     """The part of `check_model` that does not depend on which layers are kept.
 
