@@ -26,11 +26,6 @@ def check_runtime(runtime: Runtime, configs: Iterable[StepConfig]) -> None:
     Raises:
         RecipeError: The message says what is refused, and what is allowed.
     """
-    if distributed.shards_weights(runtime.shard) and Version(version("transformers")) < _SHARDS:
-        raise RecipeError(
-            f"runtime.shard: true; needs transformers {_SHARDS} or later, and {version('transformers')} is installed; "
-            "allowed: false, which replicates the weights"
-        )
     for tracker in runtime.trackers:
         if importlib.util.find_spec(tracker) is None:
             raise RecipeError(f"runtime.trackers: {tracker} is not installed; `pip install {tracker}` installs it")
@@ -45,6 +40,11 @@ def check_runtime(runtime: Runtime, configs: Iterable[StepConfig]) -> None:
             )
         if runtime.deepspeed and isinstance(config, OptimizerConfig) and getattr(config, "tokens", True):
             read_settings(runtime.deepspeed, config.optimizer)
+    if distributed.shards_weights(runtime.shard) and Version(version("transformers")) < _SHARDS:
+        raise RecipeError(
+            f"runtime.shard: true; needs transformers {_SHARDS} or later, and {version('transformers')} is installed; "
+            "allowed: false, which replicates the weights"
+        )
 
 
 def _check_lora(config: OptimizerConfig, runtime: Runtime) -> None:
