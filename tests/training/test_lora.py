@@ -67,7 +67,7 @@ def test_the_plan_counts_what_is_trained(family: str, tmp_path: Path) -> None:
     assert sum(one.numel() for one in model.parameters() if one.requires_grad) == trained_parameters(shape, 3)
     assert trained_parameters(shape, 0) == shape.parameters
     context = CostContext(shape, device_batch_size=8)
-    assert trained_bytes(shape, 8, context, 3) < trained_bytes(shape, 8, context)
+    assert trained_bytes(shape, 8, context, "adamw", 3) < trained_bytes(shape, 8, context, "adamw")
 
 
 def test_updates_of_a_model_in_bfloat16_are_trained_and_merged_in_float32(teacher: Path, tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ def check_runtime(runtime: Runtime, configs: Iterable[StepConfig]) -> None:
     for config in configs:
         if isinstance(config, OptimizerConfig) and config.lora.r:
             _check_lora(config, runtime)
+        if isinstance(config, OptimizerConfig) and config.optimizer == "adamw_8bit":
+            _check_eight_bits(config, runtime)
         bits = getattr(config, "teacher_bits", None)
         if bits and distributed.shards_weights(runtime.shard):
             raise RecipeError(
@@ -61,6 +63,20 @@ def _check_lora(config: OptimizerConfig, runtime: Runtime) -> None:
         raise RecipeError(f"{where}: not with {option}; allowed: replicated weights, of which few are trained")
 
 
+def _check_eight_bits(config: OptimizerConfig, runtime: Runtime) -> None:
+    """Refuse an optimizer with its state in 8 bits without torchao, and with sharded weights.
+
+    Raises:
+        RecipeError: The message says what is refused, and what is allowed.
+    """
+    where = f"{config.kind}.optimizer: {config.optimizer}"
+    if importlib.util.find_spec("torchao") is None:
+        raise RecipeError(f"{where}: needs torchao, which is not installed; `pip install 'prunus[torchao]'` installs it")
+    if distributed.shards_weights(runtime.shard) or runtime.deepspeed:
+        option = "runtime.deepspeed" if runtime.deepspeed else "runtime.shard: true"
+        raise RecipeError(f"{where}: not with {option}, which divides the state itself; allowed: replicated weights")
+
+
 def check_rank(config: StepConfig, shape: Shape, where: str) -> None:
     """Refuse LoRA for a mixture of experts, and a rank above the width of the model's narrowest matrix.
 
@@ -79,6 +95,5 @@ def training_cost(config: TrainingConfig, shape: Shape, context: CostContext) ->
     """Estimate training without a teacher: a backward pass costs as much as two forward passes."""
     tokens = config.steps * config.batch_size * config.sequence_length
     flops = tokens * 3 * shape.flops_per_token(config.sequence_length)
-    rank = config.lora.r
-    memory = trained_bytes(shape, context.micro_batch(config.batch_size) * config.sequence_length, context, rank)
-    return Cost(tokens, flops, memory, kept_bytes(shape, rank))
+    held, updates = context.micro_batch(config.batch_size) * config.sequence_length, (config.optimizer, config.lora.r)
+    return Cost(tokens, flops, trained_bytes(shape, held, context, *updates), kept_bytes(shape, *updates))
