@@ -1,5 +1,6 @@
 """Two optimisers that step and are saved as one, and one with its state in 8 bits."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from prunus.training.optimizers import MuonWithAdamW, eight_bit_adamw, optimizer
 from tests.tiny import load, make_model
 from tests.training.test_muon import torchs_orthogonal
 
+needs_torchao = pytest.mark.skipif(find_spec("torchao") is None, reason="the extra `torchao` is not installed")
 CONFIG = DistillConfig(tokens=0, learning_rate=1e-2, weight_decay=0.0, muon_momentum=0.9)
 
 
@@ -55,7 +57,7 @@ def test_a_schedule_reaches_both(tmp_path: Path) -> None:
     assert {group["lr"] for part in (optimizer.muon, optimizer.adamw) for group in part.param_groups} == {5e-3}
 
 
-@pytest.mark.parametrize("kind", ["muon", "adamw_8bit"])
+@pytest.mark.parametrize("kind", ["muon", pytest.param("adamw_8bit", marks=needs_torchao)])
 def test_the_state_is_saved_and_restored(tmp_path: Path, kind: str) -> None:
     config = CONFIG.model_copy(update={"optimizer": kind})
     model = load(make_model(tmp_path / "model", hidden_size=64))
@@ -85,6 +87,7 @@ def test_the_state_is_saved_and_restored(tmp_path: Path, kind: str) -> None:
         assert torch.equal(value, expected[name]), name
 
 
+@needs_torchao
 def test_moments_in_eight_bits_train_nearly_as_those_in_float32(tmp_path: Path) -> None:
     ours, theirs = (load(make_model(tmp_path / name, seed=1, hidden_size=64)) for name in ("a", "b"))
     config = CONFIG.model_copy(update={"learning_rate": 1e-3, "weight_decay": 0.1})

@@ -52,8 +52,8 @@ class OptimizerConfig(StepConfig):
     min_learning_rate: float | None = Field(default=None, ge=0)
     """Learning rate at the end of the cosine schedule. If unset: a tenth of the peak."""
     optimizer: Literal["adamw", "adamw_8bit", "muon"] = "adamw"
-    """`adamw`; `adamw_8bit` for AdamW with its moments in 8 bits, 2 bytes for each parameter instead of 8 (torchao's, of
-    arXiv 2110.02861); or `muon` for the matrices of the layers, with AdamW for embeddings, head and gains. Muon's updates
+    """`adamw`; `adamw_8bit`, the same with moments in 8 bits (arXiv 2110.02861, by torchao): 2 bytes for each parameter
+    instead of 8; or `muon` for the matrices of the layers, with AdamW for embeddings, head and gains. Muon's updates
     are scaled to the size of AdamW's, so learning rates carry over."""
     weight_decay: float = Field(default=0.1, ge=0)
     """Decoupled weight decay, applied to matrices only."""

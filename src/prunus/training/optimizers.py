@@ -22,7 +22,7 @@ def optimizer_of(model: nn.Module, config: OptimizerConfig) -> Optimizer | None:
 
 
 def eight_bit_adamw(model: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """torchao's AdamW, whose moments are in 8 bits with a scale for each 256 of them (arXiv 2110.02861).
+    """AdamW as torchao has it, whose moments are in 8 bits with a scale for each 256 of them (arXiv 2110.02861).
 
     Moments of fewer than 4,096 parameters, or of a number that 256 does not divide, are in float32.
     """

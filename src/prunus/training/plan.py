@@ -64,17 +64,17 @@ def _check_lora(config: OptimizerConfig, runtime: Runtime) -> None:
 
 
 def _check_eight_bits(config: OptimizerConfig, runtime: Runtime) -> None:
-    """Refuse an optimizer with its state in 8 bits without torchao, and with sharded weights.
+    """Refuse moments in 8 bits without torchao, and with sharded weights.
 
     Raises:
         RecipeError: The message says what is refused, and what is allowed.
     """
     where = f"{config.kind}.optimizer: {config.optimizer}"
     if importlib.util.find_spec("torchao") is None:
-        raise RecipeError(f"{where}: needs torchao, which is not installed; `pip install 'prunus[torchao]'` installs it")
+        raise RecipeError(f"{where} needs torchao, which is not installed; `pip install 'prunus[torchao]'` installs it")
     if distributed.shards_weights(runtime.shard) or runtime.deepspeed:
         option = "runtime.deepspeed" if runtime.deepspeed else "runtime.shard: true"
-        raise RecipeError(f"{where}: not with {option}, which divides the state itself; allowed: replicated weights")
+        raise RecipeError(f"{where}; not with {option}, which divides the state itself; allowed: replicated weights")
 
 
 def check_rank(config: StepConfig, shape: Shape, where: str) -> None:

@@ -165,8 +165,8 @@ class DistillConfig(GuideConfig, TrainingConfig):
     predictions, which the student learns: little in 8 bits. If unset: the run's precision."""
     optimizer: Literal["adamw", "adamw_8bit", "muon"] = "muon"
     """`muon` for the matrices of the layers, with AdamW for embeddings, head and gains; `adamw` for all weights (the
-    papers' choice); or `adamw_8bit`, the same with moments in 8 bits: 2 bytes for each parameter instead of 8 (torchao's,
-    of arXiv 2110.02861). Muon's updates are scaled to the size of AdamW's, so learning rates carry over."""
+    papers' choice); or `adamw_8bit`, the same with moments in 8 bits (arXiv 2110.02861, by torchao): 2 bytes for each
+    parameter instead of 8. Muon's updates are scaled to the size of AdamW's, so learning rates carry over."""
     states: StatesConfig = StatesConfig()
     """Hidden states to compare in addition to the logits: `none`, `kept` (the default), `paper`, or options."""
     validation: Annotated[ValidationConfig, ADDED] = ValidationConfig()
