@@ -44,10 +44,11 @@ class Experts:
 
     Attributes:
         module: The module of router and experts; the other names are relative to it.
-        router: The router's weight, [E, H].
-        stacked: The module of all experts.
+        router: The router's module, whose output begins with the logits of all experts, [tokens, E].
+        stacked: The module of all experts, called with tokens, their experts, and the weights of these.
         gate_up: Its gate and up projections, [E, 2 mlp, H].
         down: Its down projection, [E, H, mlp].
+        probability: The function from the router's logits to probabilities.
     """
 
     module: str
@@ -55,6 +56,7 @@ class Experts:
     stacked: str
     gate_up: str
     down: str
+    probability: Literal["softmax", "sigmoid"] = "softmax"
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ EXPERTS = {
     "mlp.experts.{experts}.up_proj.weight": "mlp hidden",
     "mlp.experts.{experts}.down_proj.weight": "hidden mlp",
 }
-STACKED = Experts("mlp", "gate.weight", "experts", "gate_up_proj", "down_proj")
+STACKED = Experts("mlp", "gate", "experts", "gate_up_proj", "down_proj")
 PRE_NORMS = {"input_layernorm.weight": "hidden", "post_attention_layernorm.weight": "hidden"}
 POST_NORMS = {"post_attention_layernorm.weight": "hidden", "post_feedforward_layernorm.weight": "hidden"}
 HEAD_NORMS = {"self_attn.q_norm.weight": "head_dim", "self_attn.k_norm.weight": "head_dim"}

@@ -21,15 +21,17 @@ RANKED = {
 """The axes that are ranked, with the names of their sizes in `Shape`."""
 
 Aggregation = Literal["mean", "l2", "variance"]
+Criterion = Literal["activation", "activation_norm", "taylor", "fisher", "frequency", "reap", "random"]
 
 
 class Ranking(Config):
     """How the units of one axis are ranked. Shorthand: the name of a criterion."""
 
-    criterion: Literal["activation", "activation_norm", "taylor", "fisher", "random"] = "activation"
+    criterion: Criterion = "activation"
     """`activation`: size of the activation (arXiv 2407.14679). `activation_norm`, for neurons: that times the norm of
     the column that reads it. `taylor`: first-order change of the loss when the unit is removed. `fisher`: its square.
-    `random`."""
+    `frequency`, for experts: how many tokens are routed to each. `reap`, for experts: the mean, over these tokens, of
+    the router's weight times the norm of the expert's output (arXiv 2510.13999). `random`."""
     batch: Aggregation = "l2"
     """Aggregation of activations over sequences."""
     sequence: Aggregation = "mean"
@@ -45,6 +47,8 @@ class Ranking(Config):
         """The statistics that the ranking reads, by their names in `score.collect`."""
         if self.criterion == "random":
             return set()
+        if self.criterion in ("frequency", "reap"):
+            return {self.criterion}
         return {"gradients"} if self.criterion in ("taylor", "fisher") else {self.sequence}
 
 
@@ -58,7 +62,7 @@ class ImportanceConfig(Config):
     channels: Ranking = Ranking()
     """Channels of the residual stream, unless it is rotated."""
     experts: Ranking = Ranking()
-    """Experts, by their router probabilities: `activation` or `random`."""
+    """Experts: `activation` (of the router's probabilities), `frequency`, `reap` or `random`."""
     layers: Literal["block_influence", "lm_loss", "accuracy", "logit_nmse", "refit", "random"] = "block_influence"
     """Layers and blocks of layers. `block_influence`: how little they turn the residual stream. `lm_loss` (also ranks
     by perplexity), `accuracy` on `score.task`, `logit_nmse`: effect of removing them. `refit`, for blocks: KL to the
@@ -75,9 +79,15 @@ class ImportanceConfig(Config):
 
     @model_validator(mode="after")
     def _known(self) -> ImportanceConfig:
-        for axis in ("heads", "channels", "experts"):
+        units = ["activation", "taylor", "fisher", "random"]
+        allowed_of = {
+            "neurons": ["activation", "activation_norm", "taylor", "fisher", "random"],
+            "heads": units,
+            "channels": units,
+            "experts": ["activation", "frequency", "reap", "random"],
+        }
+        for axis, allowed in allowed_of.items():
             criterion = getattr(self, axis).criterion
-            allowed = ["activation", "random"] if axis == "experts" else ["activation", "taylor", "fisher", "random"]
             if criterion not in allowed:
                 raise ValueError(f"{axis}: {criterion!r} cannot rank {axis}; allowed: {', '.join(allowed)}")
         return self

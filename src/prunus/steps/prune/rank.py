@@ -37,6 +37,11 @@ def rank(scores: Scores, axis: str, ranking: Ranking, teacher: Shape, seed: int)
         return _random(axis, teacher, seed)
     if ranking.criterion in ("taylor", "fisher"):
         result = statistic(scores, f"{axis}.gradients")[0 if ranking.criterion == "taylor" else 1]
+    elif ranking.criterion == "frequency":
+        result = statistic(scores, "experts.frequency")
+    elif ranking.criterion == "reap":
+        total, tokens = statistic(scores, "experts.reap")
+        result = total / np.maximum(tokens, 1.0)  # an expert without tokens has a total of 0
     elif axis == "neurons" and teacher.num_experts:
         result = np.sqrt(statistic(scores, "neurons.squares"))
     else:

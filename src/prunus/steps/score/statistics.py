@@ -16,12 +16,13 @@ from prunus.steps.score.config import GRADIENTS
 from prunus.steps.score.importance import (
     covariance,
     energies,
-    expert_squares,
+    expert_terms,
     gradient_covariance,
     head_norms,
     head_products,
     moments,
     over_sequence,
+    routed_tokens,
     routing_values,
     stream_cosines,
     taylor_terms,
@@ -42,6 +43,8 @@ class Statistics:
             scored by their router probabilities.
             `neurons.squares` [L, E, mlp]: in a mixture of experts, replaces the moments of neurons: squares of each
             expert's neurons, summed over the tokens routed to it.
+            `experts.frequency` [L, E]: tokens routed to each expert.
+            `experts.reap` [2, L, E]: Σ g |f| of `expert_terms`, and the tokens that it sums over.
             `neurons.gradients` [2, L, mlp], `heads.gradients`, `channels.gradients`: `taylor_terms`.
             `covariance` [hidden, hidden]: of the inputs of all norms over the residual stream, summed over the norms.
             `gradient_covariance` [hidden, hidden]: the same of the loss's gradients by those inputs.
@@ -64,6 +67,9 @@ class Statistics:
         if shape.num_experts:
             self._add("neurons.squares", layers, shape.num_experts, shape.intermediate_size)
             members["experts"] = (layers, shape.num_experts)
+            for name, leading in (("frequency", ()), ("reap", (2,))):
+                if name in collect:
+                    self._add(f"experts.{name}", *leading, layers, shape.num_experts)
         else:
             members["neurons"] = (layers, shape.intermediate_size)
         for axis, size in members.items():
@@ -175,17 +181,24 @@ class Statistics:
 
     def _expert_hooks(self, layer: nn.Module, i: int, names: Experts) -> Iterator[Any]:
         mixture = layer.get_submodule(names.module)
-        router = mixture.get_parameter(names.router)
         squares = self.sums["neurons.squares"][i]
+        frequency, reap = self.sums.get("experts.frequency"), self.sums.get("experts.reap")
 
-        def route(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            self._moments("experts", i, routing_values(args[0].detach(), router))
+        def route(_: nn.Module, __: Any, output: tuple[torch.Tensor, ...]) -> None:
+            values = routing_values(output[0].detach(), names.probability)
+            self._moments("experts", i, values.view(*self._stream[-1].shape[:2], -1))
 
         def add(module: Any, args: tuple[torch.Tensor, ...]) -> None:
-            gate_up = module.get_parameter(names.gate_up)
-            squares.add_(expert_squares(gate_up, module.act_fn, args[0].detach(), args[1]))
+            tokens, routed, gates = (value.detach() for value in args)
+            of_neurons, of_outputs = expert_terms(module, tokens, routed, gates, reap is not None)
+            squares.add_(of_neurons)
+            counts = routed_tokens(routed, self.shape.num_experts)
+            if frequency is not None:
+                frequency[i] += counts
+            if reap is not None:
+                reap[:, i] += torch.stack([of_outputs, counts])
 
-        yield mixture.register_forward_pre_hook(route)
+        yield mixture.get_submodule(names.router).register_forward_hook(route)
         yield mixture.get_submodule(names.stacked).register_forward_pre_hook(add)
 
     def _store_input(self, _: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> None:
