@@ -325,11 +325,11 @@ def test_ids_of_tokens(copy: Path, key: str, value: Any) -> None:
 @pytest.mark.parametrize("model_type", ["mixtral", "qwen3_moe", "olmoe"])
 def test_experts_of_a_token_are_those_of_transformers(tmp_path: Path, model_type: str) -> None:
     folder = make_teacher(tmp_path / "model", model_type)
-    assert ModelFolder(folder).shape.experts_per_token == config_of(model_type).num_experts_per_tok
+    assert ModelFolder(folder).shape.num_experts_per_tok == config_of(model_type).num_experts_per_tok
     config = json.loads((folder / "config.json").read_text())
     del config["num_experts_per_tok"]
     (folder / "config.json").write_text(json.dumps(config))
-    assert ModelFolder(folder).shape.experts_per_token == AutoConfig.from_pretrained(folder).num_experts_per_tok
+    assert ModelFolder(folder).shape.num_experts_per_tok == AutoConfig.from_pretrained(folder).num_experts_per_tok
 
 
 # code of a folder's own

@@ -19,7 +19,7 @@ from prunus.models.folder import ModelFolder
 from prunus.models.positions import SCALABLE_ROPES
 from prunus.steps.prune.config import PruneConfig
 from tests.cutting import TEXT, logits, plain, prune, score
-from tests.families import SPECIAL, kill, make_teacher, square_cut
+from tests.families import SPECIAL, kill, make_teacher, square_cut, weights_of
 from tests.tiny import load
 
 TYPES = list(FAMILIES)
@@ -42,7 +42,7 @@ def test_the_table_names_the_checkpoint(teachers, model_type: str) -> None:
     folder.check()
     stored = {name: value.shape for name, value in load_file(folder.path / "model.safetensors").items()}
     assert dict(folder.shape.tensors()) == stored
-    assert folder.shape.parameters == sum(p.numel() for p in load(folder.path).parameters())
+    assert folder.shape.parameters == sum(p.numel() for _, p in weights_of(load(folder.path)))
 
 
 @pytest.mark.parametrize("model_type", TYPES)
@@ -73,7 +73,12 @@ def test_any_student_is_what_the_stock_classes_build(teachers, tmp_path_factory,
     if not shape.family.square and not shape.rope_types - SCALABLE_ROPES:
         options["head_dim"] = data.draw(st.sampled_from([2, 4, 8]))
     if shape.num_experts:
-        options["num_experts"] = data.draw(st.integers(2, 6))
+        options["num_experts"] = data.draw(st.sampled_from([4, 6] if shape.expert_groups > 1 else [2, 3, 4, 5, 6]))
+        options["num_experts_per_tok"] = data.draw(st.integers(1, 2))
+        for size in ("shared_expert_intermediate_size", "dense_intermediate_size"):
+            if getattr(shape, size) and size not in shape.family.multiples:
+                options[size] = data.draw(st.integers(1, 20))
+        options["num_hidden_layers"] = max(options["num_hidden_layers"], shape.dense_layers + 1)
     out = prune(teacher.path, tmp_path_factory.mktemp("any") / "out", **options)
     model, info = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
@@ -81,7 +86,7 @@ def test_any_student_is_what_the_stock_classes_build(teachers, tmp_path_factory,
         built = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(out))
     assert {n: p.shape for n, p in built.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
     student = ModelFolder(out).shape
-    assert student.parameters == sum(p.numel() for p in model.parameters())
+    assert student.parameters == sum(p.numel() for _, p in weights_of(model))
     assert student.parameters == sum(prod(v.shape) for v in load_file(out / "model.safetensors").values())
     for key, value in options.items():
         assert getattr(student, key) == value
@@ -96,7 +101,14 @@ def dead_members(teacher: Path, axis: str) -> tuple[dict[str, Any], dict[str, in
     layers = range(shape.num_hidden_layers)
     group = shape.num_attention_heads // shape.num_key_value_heads
     if axis == "mlp":
-        return {"mlp": [draw.permutation(24)[:10] for _ in layers]}, {"intermediate_size": 14}
+        dead: dict[str, Any] = {"mlp": [draw.permutation(24)[:10] for _ in layers]}
+        if "shared_expert_intermediate_size" in shape.family.multiples:  # its neurons go with those of experts
+            shared = shape.shared_expert_intermediate_size
+            dead["shared"] = [draw.permutation(shared)[: 10 * shared // 24] for _ in layers]
+        return dead, {"intermediate_size": 14}
+    if axis in ("shared", "dense"):
+        size = {"shared": "shared_expert_intermediate_size", "dense": "dense_intermediate_size"}[axis]
+        return {axis: [draw.permutation(getattr(shape, size))[:8] for _ in layers]}, {size: getattr(shape, size) - 8}
     if axis == "hidden":
         return {"hidden": draw.permutation(32)[:8].tolist()}, {"hidden_size": 24}
     if axis == "head_dim":  # the slowest pairs
@@ -120,8 +132,16 @@ def zero_scores_of_dead_heads(scores: Path, dead: list[list[int]]) -> None:
     save_file(actual, file)
 
 
-@pytest.mark.parametrize("axis", ["mlp", "hidden", "heads", "kv_heads", "head_dim"])
-@pytest.mark.parametrize("model_type", TYPES)
+PARTS = [(model_type, axis) for model_type in TYPES for axis in ("mlp", "hidden", "heads", "kv_heads", "head_dim")]
+MIXED = [
+    (model_type, axis)
+    for model_type, family in FAMILIES.items()
+    for axis, size in (("shared", "shared_expert_intermediate_size"), ("dense", "dense_intermediate_size"))
+    if size in family.keys
+]
+
+
+@pytest.mark.parametrize(("model_type", "axis"), [*PARTS, *MIXED])
 def test_cutting_what_is_dead_changes_nothing(tmp_path, model_type: str, axis: str) -> None:
     teacher = make_teacher(tmp_path / "teacher", model_type)
     family = ModelFolder(teacher).family
@@ -142,32 +162,47 @@ def test_cutting_what_is_dead_changes_nothing(tmp_path, model_type: str, axis: s
         zero_scores_of_dead_heads(scores, dead["heads"])
     out = prune(teacher, tmp_path / "out", scores, **options)
     assert ModelFolder(out).shape.parameters < ModelFolder(teacher).shape.parameters
-    tolerance = 1e-11 if axis == "mlp" else 3e-5  # rescaled gains are rounded to float32
+    tolerance = 1e-11 if axis in ("mlp", "shared", "dense") else 3e-5  # rescaled gains are rounded to float32
     torch.testing.assert_close(logits(out), logits(teacher), rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize(
-    "model_type", [t for t in TYPES if "num_experts" in SPECIAL[t] or "num_local_experts" in SPECIAL[t]]
-)
+def starve(teacher: Path) -> dict[int, list[int]]:
+    """Make two experts of each layer get no tokens, others in each layer; by layer, these experts."""
+    folder = ModelFolder(teacher)
+    family = folder.family
+    tensors = load_file(teacher / "model.safetensors")
+    embedding = next(key for key, line in family.shared.items() if line == "vocab hidden")
+    tensors[embedding][:, 0] = 6.0  # channel 0 stays as positive as it was embedded
+    dead: dict[int, list[int]] = {}
+    for name, tensor in tensors.items():
+        place = family.place(name)
+        if place is None or place.layer is None:
+            continue
+        if family.writes(place):
+            np.moveaxis(tensor, family.outputs(place.weight) + place.weight.stacked, 0)[0] = 0
+        elif place.key == "post_attention_layernorm.weight":
+            tensor[0] = 1
+        elif place.weight.has("experts"):  # the router and its biases
+            layer = dead.setdefault(place.layer, [place.layer % 3, 3 + place.layer % 3])
+            if place.weight.has("hidden"):
+                tensor[:, 0] = 0
+                tensor[layer] = 0
+                tensor[layer, 0] = -1e4
+            else:
+                tensor[..., layer] = -10
+    save_file(tensors, teacher / "model.safetensors", metadata={"format": "pt"})
+    return dead
+
+
+@pytest.mark.parametrize("model_type", [t for t in TYPES if FAMILIES[t].experts is not None])
 def test_cutting_experts_that_no_token_reaches_changes_nothing(tmp_path, model_type: str) -> None:
     teacher = make_teacher(tmp_path / "teacher", model_type)
-    tensors = load_file(teacher / "model.safetensors")
-    tensors["model.embed_tokens.weight"][:, 0] = 6.0
-    dead = {}
-    for name, tensor in tensors.items():
-        if name.endswith(("o_proj.weight", "down_proj.weight", "w2.weight", "post_attention_layernorm.weight")):
-            tensor[0] = name.endswith("norm.weight")  # channel 0 stays as positive as it was embedded
-        if name.endswith("gate.weight"):
-            layer = int(name.split(".")[2])
-            dead[layer] = [(layer + i) % 6 for i in range(2)]
-            tensor[:, 0] = 0
-            tensor[dead[layer]] = 0
-            tensor[dead[layer], 0] = -1e4
-    save_file(tensors, teacher / "model.safetensors", metadata={"format": "pt"})
+    dead = starve(teacher)
     out = prune(teacher, tmp_path / "out", score(teacher, tmp_path), num_experts=4)
     kept = json.loads((out / "kept.json").read_text())["per_layer"]
-    assert all(set(row["experts"]).isdisjoint(dead[layer]) for layer, row in enumerate(kept))
-    torch.testing.assert_close(logits(out), logits(teacher), rtol=1e-11, atol=1e-11)
+    assert all(set(kept[layer]["experts"]).isdisjoint(gone) for layer, gone in dead.items())
+    tolerance = 1e-5 if model_type in ("ernie4_5_moe", "glm4_moe") else 1e-11  # their routers compute in float32
+    torch.testing.assert_close(logits(out), logits(teacher), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("model_type", TYPES)

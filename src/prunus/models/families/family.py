@@ -18,6 +18,9 @@ _EXPERT = re.compile(rf"(?<=\.)(?:{_NUMBER.pattern})(?=\.)")
 QUERIES: Segment = ("heads", "head_dim")
 """The segment of a projection's outputs that holds the queries."""
 
+OF_MIXTURES = ("num_experts_per_tok", "shared_expert_intermediate_size", "dense_intermediate_size")
+"""Sizes of mixtures of experts. The last two are those of families whose `keys` or `multiples` name them."""
+
 Part = Literal["attention", "mlp", "other"]
 
 
@@ -49,6 +52,8 @@ class Experts:
         gate_up: Its gate and up projections, [E, 2 mlp, H].
         down: Its down projection, [E, H, mlp].
         probability: The function from the router's logits to probabilities.
+        gated: The last linear layer of a shared expert whose output is multiplied by a gate, by its name in the table;
+            empty for none. It is not refitted, since its output is not what is added to the residual stream.
     """
 
     module: str
@@ -57,6 +62,7 @@ class Experts:
     gate_up: str
     down: str
     probability: Literal["softmax", "sigmoid"] = "softmax"
+    gated: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,10 +81,19 @@ class Family:
         prefix: A prefix of all names that some checkpoints omit.
         buffers: Suffixes of tensors in old checkpoints that are not weights.
         keys: The keys of sizes in config.json that differ from `Shape`'s names; of several, the first that is set.
-        absent: Sizes without a key in config.json.
+        absent: Sizes without a key in config.json. Without `num_experts`, those of `OF_MIXTURES` are absent too.
+        multiples: Sizes that are a multiple of another one: its name, and the key and default of the multiplier.
+        dense_layers: The key and default of the number of first layers that have a dense MLP instead of experts.
+        groups: The keys of the number of groups that a layer's experts are divided into for routing, and of how many
+            of them a token uses.
+        further_layers: Whether checkpoints may have layers after the last, for predicting further tokens (MTP), whose
+            weights transformers ignores; students have none.
+        ignored: Prefixes of other weights that transformers ignores.
+        resets: Values of config.json in a student, where its teacher's has the key.
         defaults: Defaults of sizes that config.json may omit, as functions of the rest of it.
         flags: Defaults of the boolean keys in the table's conditions.
-        requires: Values that config.json must have (or omit) for the table to apply.
+        requires: Values that config.json must have (or omit) for the table to apply; functions of config.json give
+            several values.
         divisible: Pairs of sizes; stock transformers requires the first to be a multiple of the second.
         square: Whether hidden_size must be heads x head_dim.
         lists: Keys with one entry per layer, which are pruned with the layers, and the default of an entry.
@@ -119,6 +134,12 @@ class Family:
     buffers: tuple[str, ...] = (".rotary_emb.inv_freq",)
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     absent: tuple[str, ...] = ("num_experts",)
+    multiples: Mapping[str, tuple[str, str, int]] = field(default_factory=dict)
+    dense_layers: tuple[str, int] | None = None
+    groups: tuple[str, ...] = ()
+    further_layers: bool = False
+    ignored: tuple[str, ...] = ()
+    resets: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Callable[[Mapping[str, Any]], int]] = field(default_factory=dict)
     flags: Mapping[str, bool] = field(default_factory=dict)
     requires: Mapping[str, Any] = field(default_factory=dict)
@@ -179,18 +200,34 @@ class Family:
         """The module of a layer."""
         return self.layer.format(layer).rstrip(".")
 
-    def names(self, sizes: Mapping[str, int], layers: int) -> Iterator[tuple[str, Weight]]:
-        """All weights of the table by full name, with their lines, including those whose condition is not met."""
+    def names(self, sizes: Mapping[str, int], layers: int, dense: int = 0) -> Iterator[tuple[str, Weight]]:
+        """All weights of the table by full name, with their lines, including those whose condition is not met.
+
+        Args:
+            sizes: The size of every axis.
+            layers: Number of layers.
+            dense: How many of them, from the first on, have no experts; of a mixture.
+        """
         for key, line in self.shared.items():
             yield key, parse_weight(line)
         for layer in range(layers):
             for key, line in self.layered.items():
+                weight = parse_weight(line)
                 for expert in range(sizes["experts"]) if "{experts}" in key else [None]:
-                    yield self.name_of(key, layer, expert), parse_weight(line)
+                    if weight.stands_in(layer < dense):
+                        yield self.name_of(key, layer, expert), weight
 
     def config_keys(self, size: str) -> tuple[str, ...]:
         """The keys of a `Shape`'s size in config.json."""
-        return () if size in self.absent else self.keys.get(size, (size,))
+        return () if size in self.lacking else self.keys.get(size, (size,))
+
+    @cached_property
+    def lacking(self) -> frozenset[str]:
+        """The sizes without a key in config.json."""
+        of_mixtures = set(OF_MIXTURES)
+        if "num_experts" not in self.absent:
+            of_mixtures -= {"num_experts_per_tok", *self.keys}
+        return frozenset({*self.absent, *self.multiples, *of_mixtures})
 
     def has_bias(self, norm: str) -> bool:
         """Whether a norm has a bias, which some LayerNorms do not."""
@@ -240,10 +277,16 @@ class Family:
             return "other"
         return "attention" if name in self._attention else "mlp"
 
-    def readers(self, axis: str) -> list[str]:
-        """The modules of a layer whose input runs over `axis`; scoring records these inputs."""
+    def readers(self, axis: str, dense: bool = False) -> list[str]:
+        """The modules of a layer whose input runs over `axis`; scoring records these inputs.
+
+        Args:
+            axis: The axis.
+            dense: Whether the layer is one without experts, of a mixture.
+        """
         dim = 0 if self.conv1d else -1
-        return [_module(key) for key, line in self.layered.items() if parse_weight(line).runs_over(axis, dim)]
+        lines = {key: parse_weight(line) for key, line in self.layered.items()}
+        return [_module(key) for key, one in lines.items() if one.stands_in(dense) and one.runs_over(axis, dim)]
 
     @cached_property
     def biases(self) -> dict[str, list[str]]:

@@ -22,7 +22,7 @@ def rank(scores: Scores, axis: str, ranking: Ranking, teacher: Shape, seed: int)
 
     Args:
         scores: The teacher's statistics.
-        axis: `neurons`, `heads`, `channels` or `experts`.
+        axis: One of `RANKED`.
         ranking: The criterion, and how activations are aggregated.
         teacher: The teacher's shape.
         seed: Seed of the criterion `random`.
@@ -49,7 +49,7 @@ def rank(scores: Scores, axis: str, ranking: Ranking, teacher: Shape, seed: int)
             statistic(scores, f"{axis}.{ranking.sequence}"), float(statistic(scores, "counts")[0]), ranking.batch
         )
     if ranking.criterion == "activation_norm":
-        norms = statistic(scores, "reader_norms")
+        norms = statistic(scores, "reader_norms" if axis == "neurons" else f"reader_norms.{axis}")
         result = result * (norms**2 if "variance" in (ranking.sequence, ranking.batch) else norms)
     return result.sum(axis=0, keepdims=True) if axis == "channels" else result
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from prunus.models.families.family import Experts
 from prunus.models.norms import normalised, scaled_gradients
 
 
@@ -103,7 +104,7 @@ def routed_tokens(routed: torch.Tensor, experts: int) -> torch.Tensor:
 
 
 def expert_terms(
-    experts: Any, tokens: torch.Tensor, routed: torch.Tensor, gates: torch.Tensor, outputs: bool
+    module: Any, names: Experts, tokens: torch.Tensor, routed: torch.Tensor, gates: torch.Tensor, outputs: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Of each expert, over the tokens routed to it: Σ a² of its neurons, and Σ g |f|: [E, mlp] and [E] in float64.
 
@@ -111,31 +112,32 @@ def expert_terms(
     Divided by the number of tokens, Σ g |f| is the score of REAP (Lasby et al. 2025, arXiv 2510.13999, equation 9).
 
     Args:
-        experts: Transformers' module of a layer's stacked experts.
+        module: Transformers' module of a layer's stacked experts.
+        names: The names of its weights.
         tokens: Inputs of the experts, [T, H].
         routed: The experts of each token, [T, experts per token].
         gates: Their weights, [T, experts per token].
         outputs: Whether to compute the outputs; if not, the second result is 0.
     """
     squares, sizes = [], []
-    for expert in range(len(experts.gate_up_proj)):
+    for expert in range(len(module.get_parameter(names.gate_up))):
         chosen = routed == expert
         used = chosen.any(dim=-1)
-        a = experts._apply_gate(_project(experts, "gate_up_proj", expert, tokens[used]))
+        a = module._apply_gate(_project(module, names.gate_up, expert, tokens[used]))
         squares.append(a.float().square().sum(dim=0, dtype=torch.float64))
         if outputs:
-            size = _project(experts, "down_proj", expert, a).float().norm(dim=-1)
+            size = _project(module, names.down, expert, a).float().norm(dim=-1)
             gate = (gates * chosen).sum(dim=-1)[used]
             sizes.append((gate.float() * size).sum(dtype=torch.float64))
     zero = torch.zeros(len(squares), dtype=torch.float64, device=tokens.device)
     return torch.stack(squares), torch.stack(sizes) if outputs else zero
 
 
-def _project(experts: Any, name: str, expert: int, inputs: torch.Tensor) -> torch.Tensor:
+def _project(module: Any, name: str, expert: int, inputs: torch.Tensor) -> torch.Tensor:
     """The product of inputs with one expert's part of a stacked weight, in either of transformers' layouts."""
-    weight = getattr(experts, name)[expert]
-    bias = getattr(experts, f"{name}_bias")[expert] if experts.has_bias else None
-    return F.linear(inputs, weight.T if experts.is_transposed else weight, bias)
+    weight = module.get_parameter(name)[expert]
+    bias = module.get_parameter(f"{name}_bias")[expert] if module.has_bias else None
+    return F.linear(inputs, weight.T if module.is_transposed else weight, bias)
 
 
 def stream_cosines(stream: torch.Tensor) -> torch.Tensor:

@@ -110,7 +110,7 @@ def _sizes(file: GgufFile, keys: Keys, family: Family, hidden: int, heads: int) 
     if bool(experts) != ("num_experts" not in family.absent):
         raise ModelError(f"{file.path}: {keys.prefix}expert_count is {experts}, which {family.name} does not support")
     if experts:
-        sizes |= {"num_experts": experts, "experts_per_token": keys.whole("expert_used_count")}
+        sizes |= {"num_experts": experts, "num_experts_per_tok": keys.whole("expert_used_count")}
     return sizes
 
 
