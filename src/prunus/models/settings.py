@@ -40,6 +40,8 @@ def check_settings(config: Mapping[str, Any], family: Family, where: str) -> Non
         check_rope(config, family.rotary, where)
     for key, least in _LEAST.items():
         unread = key == "sliding_window_pattern" and config.get("layer_types") is not None
+        if key == "sliding_window" and config.get(key) == 0:  # transformers writes it where no layer slides
+            unread = not config.get("use_sliding_window", family.slides)
         if config.get(key) is not None and not unread:
             check_whole(key, config[key], least, MAX_SIZE, where)
     for key in family.flags:

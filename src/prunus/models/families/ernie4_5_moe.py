@@ -44,7 +44,6 @@ def _read(keys: KeyReader, config: dict[str, Any], sizes: Sizes) -> dict[str, An
     shared = keys.whole("expert_shared_feed_forward_length", 0)
     keys.take("expert_shared_count")
     return {
-        "intermediate_size": keys.whole("feed_forward_length"),
         "moe_num_shared_experts": shared // sizes["intermediate_size"],
         "moe_layer_start_index": keys.whole("leading_dense_block_count", 0),
         "moe_layer_end_index": -1,

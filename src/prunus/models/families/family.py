@@ -289,14 +289,19 @@ class Family:
         return [_module(key) for key, one in lines.items() if one.stands_in(dense) and one.runs_over(axis, dim)]
 
     @cached_property
-    def biases(self) -> dict[str, list[str]]:
-        """The biases of a layer that depend on a flag, by the flag; in the table's order."""
+    def optional(self) -> dict[str, list[str]]:
+        """The weights of a layer that depend on a flag, by the flag; in the table's order."""
         result: dict[str, list[str]] = {}
         for key, line in self.layered.items():
-            condition = parse_weight(line).condition
-            if condition and key.endswith(".bias"):
+            if condition := parse_weight(line).condition:
                 result.setdefault(condition, []).append(key)
         return result
+
+    @cached_property
+    def biases(self) -> dict[str, list[str]]:
+        """The biases among them."""
+        found = {flag: [key for key in keys if key.endswith(".bias")] for flag, keys in self.optional.items()}
+        return {flag: keys for flag, keys in found.items() if keys}
 
     @cached_property
     def norms(self) -> tuple[tuple[str, ...], tuple[str, ...]]:

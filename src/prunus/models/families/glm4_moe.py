@@ -48,7 +48,6 @@ def _read(keys: KeyReader, config: dict[str, Any], sizes: Sizes) -> dict[str, An
     keys.only("expert_gating_func", _SIGMOID)
     keys.only("nextn_predict_layers", 0)
     return {
-        "intermediate_size": keys.whole("feed_forward_length"),
         "n_shared_experts": keys.whole("expert_shared_count", 0),
         "first_k_dense_replace": keys.whole("leading_dense_block_count", 0),
         "n_group": keys.whole("expert_group_count", 1),

@@ -70,7 +70,7 @@ FAMILY = replace(
     older_names={"num_local_experts": "num_experts"},
     experts=replace(STACKED, gated="mlp.shared_expert.down_proj"),
     absent=(),
-    defaults={"num_experts_per_tok": lambda _: 4},
+    defaults={"num_experts_per_tok": lambda _: 4, "shared_expert_intermediate_size": lambda _: 5632},
     flags={"qkv_bias": True, "tie_word_embeddings": False},
     lists={"layer_types": _sliding_before},
     requires={"decoder_sparse_step": 1, "mlp_only_layers": []},
