@@ -105,6 +105,14 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "moe_num_shared_experts": 2,
         "moe_layer_start_index": 1,
     },
+    "granitemoe": {
+        "num_local_experts": 6,
+        "num_experts_per_tok": 2,
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.5,
+        "attention_multiplier": 0.3,
+        "logits_scaling": 2.0,
+    },
     "olmoe": {**MIXTURE, "num_key_value_heads": 4, "head_dim": None},
 }
 RELATIVES = {
@@ -193,7 +201,7 @@ def kill(folder: Path, dead: dict[str, Any]) -> None:
                     if axis in dead:
                         members = dead[axis] if axis in ("hidden", "head_dim") else dead[axis][place.layer]
                         gone = np.take(numbers, members, axis=position).reshape(-1) + start
-                        np.moveaxis(tensor, d, 0)[gone] = 0
+                        np.moveaxis(tensor, d + place.weight.stacked, 0)[gone] = 0
                 start += numbers.size
         np.subtract(tensor, offset, out=tensor)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

@@ -175,7 +175,7 @@ class Shape:
             lambda _, weight: len(weight.dims) > 1 and not (weight.has("vocab") or weight.has("positions"))
         )
         if self.num_experts:
-            in_experts = self._count(lambda key, _: "{experts}" in key)
+            in_experts = self._count(lambda key, weight: "{experts}" in key or weight.stacked)
             matrices -= in_experts * (self.num_experts - self.num_experts_per_tok) // self.num_experts
         head = self.vocab_size * self.hidden_size
         attention = 2 * self.num_hidden_layers * self.num_attention_heads * self.head_dim * context

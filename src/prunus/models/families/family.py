@@ -51,6 +51,7 @@ class Experts:
         stacked: The module of all experts, called with tokens, their experts, and the weights of these.
         gate_up: Its gate and up projections, [E, 2 mlp, H].
         down: Its down projection, [E, H, mlp].
+        transposed: Whether the table's stacked matrices are stored as [in, out].
         probability: The function from the router's logits to probabilities.
         gated: The last linear layer of a shared expert whose output is multiplied by a gate, by its name in the table;
             empty for none. It is not refitted, since its output is not what is added to the residual stream.
@@ -61,6 +62,7 @@ class Experts:
     stacked: str
     gate_up: str
     down: str
+    transposed: bool = False
     probability: Literal["softmax", "sigmoid"] = "softmax"
     gated: str = ""
 
@@ -106,7 +108,8 @@ class Family:
         conv1d: Whether matrices are stored as [in, out], as in GPT-2, instead of [out, in].
         layer_norm: Whether norms subtract the mean (LayerNorm); otherwise they are RMSNorms.
         gain_offset: Added to a norm's stored gain: 1 in Gemma.
-        feeds: For each norm of the residual stream, the modules that read its output; empty in families that normalise
+        feeds: For each norm of the residual stream, the modules (or weights, if others of the module do not) that read
+            its output; empty in families that normalise
             the outputs of modules instead.
         writers: Norms of a layer whose output is added to the residual stream.
         query_norm: The norm of the queries, applied per head or over all heads; empty if there is none.
@@ -242,8 +245,8 @@ class Family:
 
     def norm_before(self, key: str) -> str | None:
         """The norm whose output is multiplied by the weight `key` of the table; None if there is none."""
-        module = key.rpartition(".")[0]
-        return next((norm for norm, readers in self.feeds.items() if module in readers), None)
+        names = {key, key.rpartition(".")[0]}
+        return next((norm for norm, readers in self.feeds.items() if not names.isdisjoint(readers)), None)
 
     def ends_queries(self, place: Place) -> bool:
         """Whether a weight is the last that acts on queries before the scores: their norm, else their projection."""
@@ -252,8 +255,9 @@ class Family:
         return place.weight.dims[0][0] == QUERIES
 
     def outputs(self, weight: Weight) -> int:
-        """The output dimension of a layer's weight."""
-        return 1 if self.conv1d and len(weight.dims) == 2 else 0
+        """The output dimension of a layer's weight, of one expert if stacked."""
+        stacked = weight.stacked and self.experts is not None and self.experts.transposed
+        return 1 if (self.conv1d or stacked) and len(weight.dims) == 2 else 0
 
     def is_transposed(self, weight: Weight) -> bool:
         """Whether a weight is a matrix stored as [in, out]; embeddings and heads never are."""

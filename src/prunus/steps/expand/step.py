@@ -95,5 +95,6 @@ def _pieces(
     reads = any({"mlp", "shared"} & set(segment) for segment in place.weight.dims[family.outputs(place.weight)])
     values = np.random.default_rng(seed).normal(0.0, original.std(), shape) if reads else np.zeros(shape)
     members = {axis: np.arange(size) for axis, size in model.sizes().items()}
-    values[np.ix_(*positions(place.weight, target.sizes(), members.__getitem__))] = original
+    experts = [np.arange(len(original))] if place.weight.stacked else []
+    values[np.ix_(*experts, *positions(place.weight, target.sizes(), members.__getitem__))] = original
     yield from_float(values, info.dtype)
