@@ -15,7 +15,7 @@ from prunus.fingerprint import digest, fingerprint_files
 from prunus.models.axes import TIED
 from prunus.models.checkpoint import DTYPES, TensorInfo, read_tensors, same_bytes
 from prunus.models.compatible import make_compatible, with_older_names
-from prunus.models.families.family import Family, Place
+from prunus.models.families.family import Family
 from prunus.models.families.table import family_of
 from prunus.models.foreign import check_names, check_no_adapter, has_weights
 from prunus.models.settings import check_token_ids
@@ -95,7 +95,7 @@ class ModelFolder:
         heads: list[tuple[str, TensorInfo]] = []
         for name, info in self.tensors.items():
             place = self.family.place(name)
-            if self._is_ignored(name, place):
+            if self.family.ignores(name, self.shape.num_hidden_layers):
                 continue
             weight = name if place is None else self.family.name_of(place.key, place.layer, place.expert)
             if place is not None and place.weight.condition == TIED and not place.weight.exists(self.shape.flags):
@@ -137,13 +137,6 @@ class ModelFolder:
         shape = self.shape  # first: an error in config.json says more than one about weights
         check_names(self.tensors, str(self.path))
         check_weights(self.weights, shape, self.path)
-
-    def _is_ignored(self, name: str, place: Place | None) -> bool:
-        """Whether transformers ignores a tensor: an old buffer, or a part that predicts further tokens."""
-        if place is None:
-            return name.endswith(self.family.buffers) or name.startswith(self.family.ignored)
-        after = place.layer is not None and place.layer >= self.shape.num_hidden_layers
-        return self.family.further_layers and after
 
     def _check_tied(self, head: TensorInfo, embedding: TensorInfo | None) -> None:
         if embedding is None or not same_bytes(head, embedding):

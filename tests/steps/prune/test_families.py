@@ -1,6 +1,7 @@
 """Properties that hold for every family with a table, including those added later."""
 
 import json
+import shutil
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,20 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from prunus.data.tokens import IDS
 from prunus.errors import ShapeError
 from prunus.models.families.table import FAMILIES
 from prunus.models.folder import ModelFolder
 from prunus.models.positions import SCALABLE_ROPES
+from prunus.runtime import Runtime
 from prunus.steps.prune.config import PruneConfig
-from tests.cutting import TEXT, logits, plain, prune, score
+from prunus.steps.prune.step import Inputs, run
+from tests.cutting import QUIET, TEXT, logits, plain, prune, score
 from tests.families import SPECIAL, kill, make_teacher, square_cut, weights_of
 from tests.tiny import load
 
 TYPES = list(FAMILIES)
+MIXTURES = [name for name, family in FAMILIES.items() if family.experts is not None]
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +199,7 @@ def starve(teacher: Path) -> dict[int, list[int]]:
     return dead
 
 
-@pytest.mark.parametrize("model_type", [t for t in TYPES if FAMILIES[t].experts is not None])
+@pytest.mark.parametrize("model_type", MIXTURES)
 def test_cutting_experts_that_no_token_reaches_changes_nothing(tmp_path, model_type: str) -> None:
     teacher = make_teacher(tmp_path / "teacher", model_type)
     dead = starve(teacher)
@@ -203,6 +208,71 @@ def test_cutting_experts_that_no_token_reaches_changes_nothing(tmp_path, model_t
     assert all(set(kept[layer]["experts"]).isdisjoint(gone) for layer, gone in dead.items())
     tolerance = 1e-5 if model_type in ("ernie4_5_moe", "glm4_moe") else 1e-11  # their routers compute in float32
     torch.testing.assert_close(logits(out), logits(teacher), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("model_type", MIXTURES)
+def test_fewer_active_experts_are_those_of_transformers(teachers, tmp_path, model_type: str) -> None:
+    teacher = teachers[model_type]
+    out = prune(teacher, tmp_path / "out", num_experts_per_tok=1)
+    before, after = load_file(teacher / "model.safetensors"), load_file(out / "model.safetensors")
+    assert {name: value.tobytes() for name, value in before.items()} == {n: v.tobytes() for n, v in after.items()}
+    config = json.loads((teacher / "config.json").read_text())
+    config |= dict.fromkeys(ModelFolder(teacher).family.config_keys("num_experts_per_tok"), 1)
+    copy = tmp_path / "copy"
+    shutil.copytree(teacher, copy)
+    (copy / "config.json").write_text(json.dumps(config))
+    assert torch.equal(logits(out), logits(copy))
+    assert not torch.equal(logits(out), logits(teacher))
+    assert ModelFolder(out).shape.flops_per_token(8) < ModelFolder(teacher).shape.flops_per_token(8)
+
+
+@pytest.mark.parametrize("model_type", [name for name in MIXTURES if FAMILIES[name].dense_layers is not None])
+def test_first_layers_without_experts_can_be_dropped_by_number_only(teachers, tmp_path, model_type: str) -> None:
+    teacher = teachers[model_type]
+    shape = ModelFolder(teacher).shape
+    out = prune(teacher, tmp_path / "out", drop_layers=(0,))
+    assert ModelFolder(out).shape.dense_layers == 0
+    kept = json.loads((out / "kept.json").read_text())["per_layer"]
+    assert all("experts" in row and "dense" not in row for row in kept)
+    assert logits(out).isfinite().all()
+    for seed in range(4):
+        other = prune(teacher, tmp_path / f"chance{seed}", num_hidden_layers=2, seed=seed)
+        assert ModelFolder(other).shape.dense_layers == shape.dense_layers
+        assert json.loads((other / "kept.json").read_text())["layers"][0] == 0
+
+
+def refitted(teacher: Path, scores: Path, out: Path, refit: str) -> Path:
+    """A student with four of six experts, refitted on the text that it was scored on."""
+    out.mkdir()
+    heal = {"refit": refit, "samples": 8, "sequence_length": 24}
+    config = PruneConfig(num_experts=4, method="minitron", check_samples=0, heal=heal)
+    run(config, Inputs(teacher, scores, scores.parent / "tokens"), out, Runtime(), QUIET)
+    return out
+
+
+@pytest.mark.parametrize(
+    "model_type", [name for name in MIXTURES if "shared_expert_intermediate_size" in FAMILIES[name].multiples]
+)
+def test_a_refit_of_shared_experts_makes_up_for_dropped_ones(teachers, tmp_path, model_type: str) -> None:
+    teacher = teachers[model_type]
+    scores = score(teacher, tmp_path)
+    ids = torch.from_numpy(np.fromfile(tmp_path / "tokens" / IDS, dtype=np.uint16).astype(np.int64).reshape(8, 24))
+    errors = {}
+    for refit in ("none", "outputs", "all"):
+        out = refitted(teacher, scores, tmp_path / refit, refit)
+        with torch.no_grad():
+            found, wanted = (plain(folder)(ids, use_cache=False).logits for folder in (out, teacher))
+        errors[refit] = (found - wanted).square().mean().item()
+    assert max(errors["outputs"], errors["all"]) < errors["none"]
+
+
+def test_a_gated_shared_expert_is_not_refitted(teachers, tmp_path) -> None:
+    teacher = teachers["qwen2_moe"]
+    out = refitted(teacher, score(teacher, tmp_path), tmp_path / "out", "outputs")
+    before, after = load_file(teacher / "model.safetensors"), load_file(out / "model.safetensors")
+    for layer in range(4):
+        name = f"model.layers.{layer}.mlp.shared_expert.down_proj.weight"
+        assert before[name].tobytes() == after[name].tobytes()
 
 
 @pytest.mark.parametrize("model_type", TYPES)
@@ -249,6 +319,11 @@ def test_depth_leaves_the_other_layers_as_they_were(teachers, tmp_path, model_ty
         ("gemma2", {"hidden_size": 18}, "not a multiple of num_attention_heads = 4"),
         ("llama", {"head_dim": 3}, "odd"),
         ("mixtral", {"num_experts": 1}, "less than num_experts_per_tok = 2"),
+        ("glm4_moe", {"num_experts": 3}, "num_experts: 3; GLM-4.5 routes by 2 groups of equally many experts"),
+        ("glm4_moe", {"shared_expert_intermediate_size": 4}, "a multiple of intermediate_size; set that instead"),
+        ("glm4_moe", {"num_hidden_layers": 1}, "1, but the first 1 layers have no experts and are kept"),
+        ("qwen2_moe", {"dense_intermediate_size": 4}, "4 is more than the teacher's 0"),
+        ("llama", {"num_experts_per_tok": 1}, "num_experts_per_tok: 1 is more than the teacher's 0"),
         ("llama", {"num_experts": 1}, "num_experts: 1 is more than the teacher's 0"),
     ],
 )

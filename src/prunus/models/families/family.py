@@ -178,17 +178,34 @@ class Family:
             name = self.prefix + name
         if name in self.shared:
             return Place(name, parse_weight(self.shared[name]))
-        head, _, tail = self.layer.partition("{}")
-        layer, dot, rest = name.removeprefix(head).partition(tail)
-        if not (name.startswith(head) and dot and _NUMBER.fullmatch(layer)):
+        layer, rest = self._in_layer(name)
+        if layer is None:
             return None
         if rest in self.layered and "{" not in rest:
-            return Place(rest, parse_weight(self.layered[rest]), int(layer))
+            return Place(rest, parse_weight(self.layered[rest]), layer)
         expert = _EXPERT.search(rest)
         key = "" if expert is None else f"{rest[: expert.start()]}{{experts}}{rest[expert.end() :]}"
         if expert is None or key not in self.layered:
             return None
-        return Place(key, parse_weight(self.layered[key]), int(layer), int(expert[0]))
+        return Place(key, parse_weight(self.layered[key]), layer, int(expert[0]))
+
+    def ignores(self, name: str, layers: int) -> bool:
+        """Whether transformers ignores a tensor of a model with that many layers.
+
+        It ignores old buffers, and weights that predict further tokens.
+        """
+        layer = self._in_layer(name)[0]
+        if self.further_layers and layer is not None and layer >= layers:
+            return True
+        return (self.place(name) is None and name.endswith(self.buffers)) or name.startswith(self.ignored)
+
+    def _in_layer(self, name: str) -> tuple[int | None, str]:
+        """The number of the layer that a full name is in, and the rest of the name; None if it is in no layer."""
+        head, _, tail = self.layer.partition("{}")
+        layer, dot, rest = name.removeprefix(head).partition(tail)
+        if not (name.startswith(head) and dot and _NUMBER.fullmatch(layer)):
+            return None, name
+        return int(layer), rest
 
     def name_of(self, key: str, layer: int | None = None, expert: int | None = None) -> str:
         """The full name of a weight in the table."""

@@ -275,4 +275,6 @@ def _write(scores: dict[str, torch.Tensor], out: Path) -> None:
         elif axis in ("neurons", "heads", "channels", "experts") and how in ("mean", "squares"):
             rows = (value[1] if how == "mean" else value).sqrt()  # the paper's choice: L2 over the batch
             summary[axis] = rows.tolist() if axis != "channels" else rows.sum(dim=0).tolist()
+    if "experts.frequency" in scores:  # the share of tokens that each expert gets
+        summary["expert_frequency"] = (scores["experts.frequency"] / scores["counts"][1]).tolist()
     replace_json(out / "scores.json", summary)
