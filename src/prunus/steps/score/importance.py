@@ -109,7 +109,7 @@ def expert_terms(
     """Of each expert, over the tokens routed to it: Σ a² of its neurons, and Σ g |f|: [E, mlp] and [E] in float64.
 
     g is the weight by which the layer multiplies the expert's output f, after any normalisation over a token's experts.
-    Divided by the number of tokens, Σ g |f| is the score of REAP (Lasby et al. 2025, arXiv 2510.13999, equation 9).
+    Divided by the number of tokens, Σ g |f| is the score of REAP (Lasby et al. 2025, arXiv 2510.13999).
 
     Args:
         module: Transformers' module of a layer's stacked experts.
