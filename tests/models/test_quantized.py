@@ -8,6 +8,7 @@ from transformers.pytorch_utils import Conv1D
 
 from prunus.errors import ModelError, RecipeError
 from prunus.models.bits import GROUP, check_bits, frozen_bytes
+from prunus.models.families.table import FAMILIES
 from prunus.models.folder import ModelFolder
 from prunus.models.load import load_model
 from prunus.models.quantized import LINEAR, Linear4, Linear8, load_frozen
@@ -15,7 +16,7 @@ from tests.families import SPECIAL, make_teacher
 from tests.tiny import load, make_model
 
 CPU = torch.device("cpu")
-DENSE = [name for name in SPECIAL if name not in ("mixtral", "qwen3_moe", "olmoe")]
+DENSE = [name for name in SPECIAL if FAMILIES[name].experts is None]
 IDS = torch.arange(24).reshape(2, 12)
 
 

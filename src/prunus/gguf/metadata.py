@@ -154,7 +154,7 @@ def model_keys(config: Config, shape: Shape) -> dict[str, Any]:
     keys[f"attention.{kind}_epsilon"] = float(config.get(family.epsilon_key, family.epsilon))
     keys |= rope_keys(config, shape)
     if shape.num_experts:
-        keys |= {"expert_count": shape.num_experts, "expert_used_count": shape.experts_per_token}
+        keys |= {"expert_count": shape.num_experts, "expert_used_count": shape.num_experts_per_tok}
     return keys | gguf_of(family, "export").write(config, shape.dimensions())
 
 
