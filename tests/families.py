@@ -73,6 +73,10 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "cwm": {"sliding_window": 6, "mlp_bias": True},
     "gpt_neox": {"layer_norm_eps": 1e-12, "num_key_value_heads": None, "head_dim": None},
     "gpt2": {"layer_norm_epsilon": 1e-12, "n_inner": 24},
+    "gptj": {"layer_norm_epsilon": 1e-12, "n_inner": 24, "rotary_dim": 4},
+    "opt": {"ffn_dim": 24, "word_embed_proj_dim": 32, "num_key_value_heads": None, "head_dim": None},
+    "falcon": {"layer_norm_epsilon": 1e-12, "ffn_hidden_size": 24, "bias": True, "head_dim": None},
+    "internlm3": {"attention_bias": True, "mlp_bias": True},
     "mixtral": {"num_local_experts": 6, "num_experts_per_tok": 2},
     "qwen3_moe": {**MIXTURE, "moe_intermediate_size": 24, "intermediate_size": 40},
     "qwen2_moe": {
@@ -129,7 +133,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
 }
 RELATIVES = {
     "olmo3", "ministral3", "seed_oss", "exaone4", "cohere2", "ernie4_5", "glm", "hunyuan_v1_dense", "arcee", "helium",
-    "stablelm", "starcoder2", "cwm",
+    "stablelm", "starcoder2", "cwm", "internlm3",
 }  # fmt: skip
 DISTINCT = [name for name in SPECIAL if name not in RELATIVES]
 """Families of all structures, for steps that neither cut nor export: relatives would tell them nothing new."""
@@ -168,7 +172,7 @@ def weights_of(model: Any) -> list[tuple[str, torch.Tensor]]:
 def config_of(model_type: str) -> Any:
     """Its config, as transformers has it."""
     options = {**COMMON, **SPECIAL[model_type]}
-    if model_type == "gpt2":
+    if model_type in ("gpt2", "gptj"):
         options = {
             GPT2_NAMES.get(k, k): v
             for k, v in options.items()
@@ -179,8 +183,14 @@ def config_of(model_type: str) -> Any:
 
 
 def square_cut(shape: Shape) -> tuple[dict[str, Any], dict[str, int]]:
-    """Of a family whose heads go with its channels: the units of the last KV group, and the options that cut them."""
+    """Of a family whose heads go with its channels: the units of the last KV group, and the options that cut them.
+
+    Of a single group, the last head alone: `zero_scores_of_dead_heads` makes its score tell that it is dead.
+    """
     heads, groups, layers = shape.num_attention_heads, shape.num_key_value_heads, shape.num_hidden_layers
+    if groups == 1:
+        left = heads - 1
+        return {"heads": [[left]] * layers}, {"num_attention_heads": left, "hidden_size": left * shape.head_dim}
     left = heads - heads // groups
     dead = {"heads": [list(range(left, heads))] * layers, "kv_heads": [[groups - 1]] * layers}
     options = {"num_attention_heads": left, "hidden_size": left * shape.head_dim}

@@ -107,6 +107,19 @@ def test_the_guide_to_a_phone_searches() -> None:
     assert [step.kind for step in plan.steps if step.subject == "search"] == ["search"]
 
 
+def test_the_guide_to_vision_language_models() -> None:
+    text = {
+        **SMOLLM2, "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "hidden_size": 2560,
+        "intermediate_size": 10240, "num_hidden_layers": 34, "num_attention_heads": 8, "num_key_value_heads": 4,
+        "head_dim": 256, "sliding_window": 1024, "query_pre_attn_scalar": 256,
+    }  # fmt: skip
+    Path("config.json").write_text(json.dumps(text))
+    guide = "vision-language.md"
+    plan = planned(guide, {"path": recipe(guide)["teacher"], "config": "config.json"})
+    share = plan.students["half"].non_embedding_parameters / plan.teacher.non_embedding_parameters
+    assert share == pytest.approx(0.5, abs=0.05)
+
+
 PAGES = {page.stem: re.sub(r" \\\n\s*", " ", page.read_text()) for page in GUIDES}
 """The guides, with continued lines as one."""
 

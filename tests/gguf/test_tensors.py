@@ -31,6 +31,7 @@ TYPES = [name for name, family in FAMILIES.items() if family.gguf is not None]
 LOADABLE: dict[str, dict[str, Any]] = {  # what llama.cpp has of each, where the tiny teachers have more
     "ernie4_5": {"use_bias": False},
     "exaone4": {"sliding_window": None, "layer_types": ["full_attention"] * 4},
+    "falcon": {"bias": False},
     "gemma": {"attention_bias": False},
     "hunyuan_v1_dense": {"attention_bias": False},
     "qwen3": {"attention_bias": False},
@@ -105,6 +106,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("hunyuan_v1_dense", {"head_dim": 16, "rope_parameters": {
         "rope_type": "dynamic", "rope_theta": 500.0, "alpha": 50.0, "factor": 1.0}}),
     ("cohere2", {"layer_types": ["full_attention", "sliding_attention"] * 2}),
+    ("falcon", {"bias": False, "tie_word_embeddings": False}),
     ("gpt_neox", {"use_parallel_residual": False, "tie_word_embeddings": True}),
     ("mixtral", {"num_local_experts": 8, "head_dim": 16}),
 ]  # fmt: skip

@@ -27,6 +27,7 @@ COMMANDS = {
     "export": "export to GGUF, ONNX or torchao, and verify each file against the model",
     "convert": "convert a GGUF file to a Hugging Face folder, and verify it against the file",
     "extract": "write the text model inside a vision-language model as a folder of its own",
+    "insert": "put a student of a text model back into the vision-language model that it is from",
     "report": "write the report of a run",
     "verify": "check the files of a run, or of one result, against their recorded checksums",
     "bench": "compare models in speed and memory: prompt processing, generation",

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -157,6 +157,13 @@ def read_pieces(info: TensorInfo) -> Iterator[bytes]:
         handle.seek(info.data)
         for start in range(0, info.nbytes, _PIECE_BYTES):
             yield handle.read(min(_PIECE_BYTES, info.nbytes - start))
+
+
+def read_rows(info: TensorInfo, rows: Iterable[int]) -> bytes:
+    """The bytes of some rows of one tensor, in the given order."""
+    size = info.nbytes // info.shape[0]
+    with info.file.open("rb") as handle:
+        return b"".join(os.pread(handle.fileno(), size, info.data + row * size) for row in rows)
 
 
 def same_bytes(first: TensorInfo, second: TensorInfo) -> bool:

@@ -7,6 +7,7 @@ They are in `rope_parameters` (transformers 5), or in `rope_scaling`, `rope_thet
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil, log, pi
 from typing import Any
 
 from prunus.errors import ModelError
@@ -17,8 +18,9 @@ Config = Mapping[str, Any]
 KINDS = ("full_attention", "sliding_attention")
 """The kinds of layers that may have different rotary parameters."""
 
-SCALABLE_ROPES = frozenset({"default", "linear", "llama3"})
-"""Rotary position embeddings that depend on each pair's frequency only, so that a change of theta can keep them."""
+SCALABLE_ROPES = frozenset({"default", "linear", "llama3", "yarn", "longrope"})
+"""Rotary position embeddings whose first pairs keep their frequencies with fewer pairs, if theta changes: those that
+depend on a pair's frequency (linear, llama3), or on its number (longrope's factors, yarn's ramp; see `yarn_end`)."""
 
 _SOURCES = ("rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq", "partial_rotary_factor",
             "rotary_emb_base", "rotary_pct")  # fmt: skip
@@ -68,18 +70,38 @@ def all_rope_parameters(config: Config, rotary: Rotary) -> list[dict[str, Any]]:
     return [rope_parameters(config, rotary, kind) for kind in _kinds(rotary)]
 
 
-def with_rope_resolved(config: Config, rotary: Rotary, theta_power: float = 1.0) -> dict[str, Any]:
+def yarn_end(config: Config, rotary: Rotary, head_dim: int) -> int | None:
+    """The least head_dim that keeps yarn's frequencies; None without yarn.
+
+    Yarn divides the frequencies of slow pairs by a factor, those of fast pairs by 1, and interpolates between two pairs
+    in the middle, whose numbers follow from theta^(1 / head_dim) alone (arXiv 2309.00071, section 3.2). Only the last
+    of them is limited by head_dim - 1. As transformers' `_compute_yarn_parameters`.
+    """
+    ends = []
+    for rope in all_rope_parameters(config, rotary):
+        if rope["rope_type"] != "yarn":
+            continue
+        theta, trained = rope["rope_theta"], rope["original_max_position_embeddings"] or 0
+        turns = (rope.get("beta_slow") or 1) * 2 * pi
+        falls = theta > 1 and trained > turns  # otherwise no number of pairs follows from them
+        ends.append(ceil(head_dim * log(trained / turns) / (2 * log(theta))) + 1 if falls else head_dim)
+    return max(ends, default=None)
+
+
+def with_rope_resolved(config: Config, rotary: Rotary, kept: float = 1.0) -> dict[str, Any]:
     """A config with resolved rotary parameters, all in `rope_parameters`.
 
     Args:
         config: The contents of config.json.
         rotary: The family's keys and defaults.
-        theta_power: Every theta is raised to this power.
+        kept: The share of each head's pairs that is kept, the fastest; every theta is raised to this power.
     """
     kinds = _kinds(rotary)
     sets = {kind: rope_parameters(config, rotary, kind) for kind in kinds}
     for rope in sets.values():
-        rope["rope_theta"] **= theta_power
+        rope["rope_theta"] **= kept
+        for factors in [name for name in ("short_factor", "long_factor") if isinstance(rope.get(name), list)]:
+            rope[factors] = rope[factors][: round(kept * len(rope[factors]))]
         if rope["partial_rotary_factor"] == rotary.share == 1.0:
             del rope["partial_rotary_factor"]
     rest = {key: value for key, value in config.items() if key not in _SOURCES}
@@ -141,7 +163,7 @@ def _check_values(rope: Mapping[str, Any], where: str) -> None:
     if not isinstance(rope["rope_type"], str):
         raise ModelError(f"{where}: config.json: rope_type is {rope['rope_type']!r:.80}; expected a name")
     for key in ("rope_theta", "partial_rotary_factor", "factor", "low_freq_factor", "high_freq_factor",
-                "original_max_position_embeddings"):  # fmt: skip
+                "original_max_position_embeddings", "beta_slow"):  # fmt: skip
         value = rope.get(key, 1.0)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
             raise ModelError(f"{where}: config.json: {key} is {value!r:.80}; expected a number above 0")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from math import prod
+from math import prod, sqrt
 from typing import Any
 
 from prunus.config import Size
 from prunus.errors import ModelError, ShapeError
 from prunus.models.axes import AXES, Weight, parse_weight
 from prunus.models.families.family import OF_MIXTURES, Family
-from prunus.models.positions import rope_types
+from prunus.models.positions import rope_types, yarn_end
 from prunus.models.settings import MAX_EXPERTS, MAX_LAYERS, MAX_SIZE, check_whole, read_size
 
 PRUNABLE = (
@@ -49,6 +49,7 @@ class Shape:
         routed_groups: How many of them a token's experts are taken from.
         rope_types: The types of rotary positions, by transformers' names (`default`, `llama3`, `yarn`, ...); also
             `partial` if only a part of a head's dimensions is rotated.
+        least_head_dim: The least head_dim with which yarn keeps its frequencies; None with other positions.
         flags: The boolean keys of config.json that decide which weights exist, such as `tie_word_embeddings`.
     """
 
@@ -69,6 +70,7 @@ class Shape:
     expert_groups: int = 0
     routed_groups: int = 0
     rope_types: frozenset[str] = field(default=frozenset(), repr=False)
+    least_head_dim: int | None = field(default=None, repr=False)
     flags: Mapping[str, bool] = field(default_factory=dict, repr=False)
 
     def size(self, teacher: Shape | None = None) -> Size:
@@ -94,6 +96,7 @@ class Shape:
         kv_heads = read("num_key_value_heads", heads)
         if heads % kv_heads:
             raise ModelError(f"{where}: config.json: {heads} query heads cannot be shared by {kv_heads} KV heads")
+        head_dim, rotary = read("head_dim", hidden // heads), family.rotary
         layers, mlp = read("num_hidden_layers"), read("intermediate_size")
         sizes = {size: read(size) for size in ("num_experts", *OF_MIXTURES) if size not in family.lacking}
         for size, (_, key, multiplier) in family.multiples.items():
@@ -110,10 +113,11 @@ class Shape:
             intermediate_size=mlp,
             num_attention_heads=heads,
             num_key_value_heads=kv_heads,
-            head_dim=read("head_dim", hidden // heads),
+            head_dim=head_dim,
             vocab_size=read("vocab_size"),
             max_position_embeddings=read("max_position_embeddings"),
-            rope_types=rope_types(config, family.rotary) if family.rotary is not None else frozenset(),
+            rope_types=rope_types(config, rotary) if rotary is not None else frozenset(),
+            least_head_dim=yarn_end(config, rotary, head_dim) if rotary is not None else None,
             flags={key: bool(config.get(key, default)) for key, default in family.flags.items()},
             **sizes,
         )
@@ -205,6 +209,13 @@ class Shape:
         layers = changes.get("num_hidden_layers", self.num_hidden_layers)
         return replace(self, **{"dense_layers": min(self.dense_layers, layers), **changes})
 
+    def stream_factor(self, teacher: Shape) -> float:
+        """The factor of a student's stream, √(d' / d) if embeddings are multiplied by √hidden_size; otherwise 1.
+
+        The embedding cannot be scaled in return, as it may also be the LM head; so all that is added to it is scaled.
+        """
+        return sqrt(self.hidden_size / teacher.hidden_size) if self.family.scaled_embedding else 1.0
+
     def check_loadable(self, where: str) -> None:
         """Refuse dimensions that stock transformers refuses or would interpret differently.
 
@@ -224,6 +235,14 @@ class Shape:
             raise ShapeError(
                 f"{where}.hidden_size: {self.hidden_size} is not num_attention_heads x head_dim = "
                 f"{self.num_attention_heads} x {self.head_dim}, as {self.family.name} requires; change both together"
+            )
+        rotary = self.family.rotary
+        by_width = rotary is not None and rotary.by_width and "longrope" in self.rope_types
+        if by_width and self.hidden_size // self.num_attention_heads != self.head_dim:
+            raise ShapeError(
+                f"{where}.hidden_size: {self.hidden_size} // num_attention_heads = {self.num_attention_heads} is not "
+                f"head_dim = {self.head_dim}, as transformers requires for {self.family.name} with longrope; change "
+                "them together"
             )
         if self.num_experts < self.num_experts_per_tok:
             raise ShapeError(

@@ -21,7 +21,7 @@ def student_config(config: Mapping[str, Any], teacher: Shape, target: Shape, lay
     rotary = target.family.rotary
     if rotary is not None and teacher.head_dim != target.head_dim:
         # pair i of a head has the frequency theta^(-2i / head_dim); the new theta keeps it with fewer dimensions
-        config = with_rope_resolved(config, rotary, theta_power=target.head_dim / teacher.head_dim)
+        config = with_rope_resolved(config, rotary, kept=target.head_dim / teacher.head_dim)
     result = {**config, **target.config_values(config)}
     result |= {key: value for key, value in target.family.resets.items() if key in config}
     for key in dict.fromkeys([*target.family.lists, "layer_types"]):

@@ -6,17 +6,33 @@ import re
 
 from prunus import distributed
 from prunus.console import Console
+from prunus.errors import ModelError
 from prunus.files import cache_folder
 from prunus.graph.steps import Step, given_model
 from prunus.models.families.nested import OUTER
 from prunus.models.folder import ModelFolder
-from prunus.models.locate import Located
+from prunus.models.locate import Located, locate_model
 from prunus.models.texts import read_optional_json
 from prunus.pipeline.run import execute
 from prunus.runtime import Runtime
 from prunus.steps.extract.config import ExtractConfig
 
 _NAME = 60  # characters of the model's name in the folder's name
+
+
+def locate_whole(path: str, where: str) -> Located:
+    """Locate a model of several parts, without extracting its text model.
+
+    Raises:
+        ModelError: It does not exist, or is a GGUF file.
+        HubError: It cannot be fetched from the hub.
+    """
+    if path.endswith(".gguf"):
+        raise ModelError(
+            f"{where}: {path} is a GGUF file, which holds a text model alone (`prunus convert` makes a folder of it); "
+            "expected the folder or id of a model of several parts"
+        )
+    return locate_model(path, None, where)
 
 
 def text_of(model: Located, where: str, weights: bool) -> Located:

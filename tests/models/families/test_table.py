@@ -22,7 +22,10 @@ def test_a_variant_that_a_table_is_not_for() -> None:
     ("model_type", "key"),
     [
         ("cohere", "use_qk_norm"),
+        ("falcon", "alibi"),
+        ("falcon", "new_decoder_architecture"),
         ("gemma", "use_bidirectional_attention"),
+        ("opt", "_remove_final_layer_norm"),
         ("phi", "qk_layernorm"),
         ("stablelm", "qk_layernorm"),
         ("stablelm", "use_parallel_residual"),

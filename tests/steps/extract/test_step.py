@@ -17,7 +17,7 @@ from prunus.models.folder import ModelFolder
 from prunus.runtime import Runtime
 from prunus.steps.extract.config import ExtractConfig
 from prunus.steps.extract.step import Inputs, run
-from tests.nested import CASES, make_nested
+from tests.nested import CASES, config_of, make_nested
 from tests.tiny import load
 
 IDS = torch.randint(14, 300, (2, 40), generator=torch.Generator().manual_seed(0))  # no token of an image
@@ -118,10 +118,14 @@ def with_more(whole: Path) -> None:
         ),
         (with_more, r"model.layers.1.mlp.extra_proj.weight is not one that a Llama"),
         (lambda whole: edited(whole, model_type="paligemma"), r"'paligemma': the text model inside is not known"),
-        (lambda whole: edited(whole, model_type="llama"), r"is a text model \(llama\) already"),
+        (lambda whole: edited(whole, model_type="llama"), r"is a text model \(llama\), not a model of several parts"),
         (lambda whole: edited(whole, quantization_config={"quant_method": "fp8"}), r"a quantised checkpoint"),
         (lambda whole: edited(whole, text_config={"model_type": "mamba"}), r"its text model is of type 'mamba'"),
         (lambda whole: edited(whole, text_config={"model_type": "no such"}), r"cannot be read by transformers"),
+        (
+            lambda whole: edited(whole, text_config={**config_of("gemma3").text_config.to_dict(), "layer_types": []}),
+            r"cannot be read by transformers: .*num_hidden_layers. \(7\) must be equal to .*layer_types. \(0\)",
+        ),
         (lambda whole: (whole / "model.safetensors").unlink(), r"there are no weights"),
     ],
 )
@@ -147,7 +151,14 @@ def test_the_command_says_what_is_left_out(tmp_path: Path, capsys: pytest.Captur
     assert main(["verify", str(tmp_path / "text")]) == 0
 
 
+def test_a_gguf_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    for command in (["extract", f"{tmp_path}/model.gguf"], ["insert", "student", "--into", f"{tmp_path}/model.gguf"]):
+        assert main([*command, "--out", str(tmp_path / "out")]) == 2
+        assert "is a GGUF file, which holds a text model alone (`prunus convert`" in capsys.readouterr().err
+
+
 def test_the_docs_list_every_known_type() -> None:
     text = (Path(__file__).parents[3] / "docs/families.md").read_text(encoding="utf-8")
-    rows = [f"| `{outer}` | {models} |" for outer, models in OUTER.items()]
+    rows = [f"| `{name}` | {outer.models} | {'yes' if outer.projector else 'no'} |" for name, outer in OUTER.items()]
     assert "\n".join(rows) in text

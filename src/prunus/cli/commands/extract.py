@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 from prunus.cli.base import Flat, Single
 from prunus.console import Console
 from prunus.graph.steps import Step, given_model
-from prunus.models.locate import locate_model
+from prunus.pipeline.extracting import locate_whole
 from prunus.steps.extract.config import ExtractConfig
 
 
@@ -25,5 +25,5 @@ class Extract(Single):
 
     def __call__(self, console: Console) -> None:
         """Run the step."""
-        whole = given_model(locate_model(self.model, None, "MODEL"))
+        whole = given_model(locate_whole(self.model, "MODEL"))
         self.do_all([Step("extract", "extract", self.config, {"whole": whole}, Path(self.out).parent)], console)

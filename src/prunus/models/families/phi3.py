@@ -40,7 +40,7 @@ FAMILY = replace(
         "post_attention_layernorm": ("mlp.gate_up_proj",),
         **TO_HEAD,
     },
-    rotary=Rotary(partial=True, trained=4096, renamed={"su": "longrope", "yarn": "longrope"}),
+    rotary=Rotary(partial=True, trained=4096, by_width=True, renamed={"su": "longrope", "yarn": "longrope"}),
     epsilon=1e-5,
     window=None,
     gguf=Gguf(

@@ -26,6 +26,8 @@ class Rotary:
             one set.
         sliding_key: Its key in config.json outside `rope_parameters`; empty for none.
         trained: The context length before its extension; None for `max_position_embeddings`.
+        by_width: Whether transformers requires as many factors of longrope as hidden_size / heads has pairs, whatever
+            head_dim is.
         alpha: Whether positions of type `dynamic` with an `alpha` are default ones with another theta,
             theta · alpha^(head_dim / (head_dim - 2)).
         renamed: The family's names of `rope_type`, and the usual ones.
@@ -41,6 +43,7 @@ class Rotary:
     sliding_theta: float | None = None
     sliding_key: str = "rope_local_base_freq"
     trained: int | None = None
+    by_width: bool = False
     alpha: bool = False
     renamed: Mapping[str, str] = field(default_factory=dict)
     default: Callable[[Mapping[str, Any]], dict[str, Any]] = _nothing

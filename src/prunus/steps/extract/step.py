@@ -8,19 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from prunus.console import Console, human, human_bytes
-from prunus.models.checkpoint import (
-    DTYPES,
-    TensorInfo,
-    TensorPlan,
-    read_pieces,
-    same_bytes,
-    write_tensors,
-)
-from prunus.models.families.nested import EMBEDDING, HEAD, text_config, text_names
-from prunus.models.families.table import family_of
-from prunus.models.folder import ModelFolder, check_weights, copy_along, write_config
+from prunus.models.checkpoint import TensorInfo, TensorPlan, read_pieces, write_tensors
+from prunus.models.families.nested import text_config
+from prunus.models.folder import ModelFolder, copy_along, write_config
 from prunus.models.foreign import check_plain
-from prunus.models.shape import Shape
+from prunus.models.inside import text_inside
 from prunus.models.texts import read_optional_json
 from prunus.runtime import Runtime
 from prunus.steps.extract.config import ExtractConfig
@@ -47,28 +39,23 @@ def run(config: ExtractConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
         ArtifactError: The disk is too full.
     """
     whole = ModelFolder(inputs.whole)
-    check_plain(whole.config, str(inputs.whole))
-    settings = text_config(inputs.whole, whole.config)
     if not config.weights and not whole.has_weights:  # a preview of a model on the hub
-        _write_texts(inputs.whole, out, settings)
+        check_plain(whole.config, str(inputs.whole))
+        _write_texts(inputs.whole, out, text_config(inputs.whole, whole.config))
         return {}
-    names = text_names(whole.tensors)
-    tensors = {new: whole.tensors[name] for name, new in names.items()}
-    settings = with_head(settings, tensors)
-    shape = Shape.from_config(settings, family_of(settings, str(inputs.whole)), str(inputs.whole))
-    dropped = (*shape.family.buffers, *((HEAD,) if settings["tie_word_embeddings"] else ()))
-    tensors = {name: info for name, info in tensors.items() if not name.endswith(dropped)}
-    check_weights(tensors, shape, inputs.whole)
-    settings["dtype"] = next(dtype for dtype, stored in DTYPES.items() if stored == tensors[EMBEDDING].dtype)
-    _write_texts(inputs.whole, out, settings)
+    inside = text_inside(inputs.whole)
+    shape = inside.shape
+    _write_texts(inputs.whole, out, inside.config)
     if not config.weights:
         return {"parameters": shape.parameters}
-    plans = [TensorPlan(name, info.dtype, info.shape, partial(read_pieces, info)) for name, info in tensors.items()]
+    plans = [
+        TensorPlan(name, info.dtype, info.shape, partial(read_pieces, info)) for name, info in inside.tensors.items()
+    ]
     size = sum(plan.nbytes for plan in plans)
     with console.progress("extract", size, "bytes") as progress:
         write_tensors(out, plans, on_progress=progress.update)
     ModelFolder(out).check()
-    left_out = sizes_of_parts([info for name, info in whole.tensors.items() if name not in names])
+    left_out = sizes_of_parts(inside.others)
     others = ", ".join(f"{part} ({human_bytes(count)})" for part, count in left_out.items()) or "nothing"
     console.say(f"{shape.family.name}, {human(shape.parameters)} parameters: {human_bytes(size)}; left out: {others}")
     return {"parameters": shape.parameters, "nbytes": size, "left_out_nbytes": sum(left_out.values())}
@@ -81,13 +68,6 @@ def sizes_of_parts(tensors: list[TensorInfo]) -> dict[str, int]:
         part = info.name.removeprefix("model.").partition(".")[0]
         sizes[part] = sizes.get(part, 0) + info.nbytes
     return sizes
-
-
-def with_head(config: dict[str, Any], tensors: dict[str, TensorInfo]) -> dict[str, Any]:
-    """The config, with `tie_word_embeddings` true if there is no head, or if it is a copy of the embedding."""
-    head, embedding = tensors.get(HEAD), tensors.get(EMBEDDING)
-    tied = head is None or (embedding is not None and same_bytes(head, embedding))
-    return {**config, "tie_word_embeddings": tied}
 
 
 def _write_texts(source: Path, out: Path, config: dict[str, Any]) -> None:

@@ -125,7 +125,7 @@ class LayerRunner:
             The stream after the layer, [n, S, channels], and by module name its `(input, output)`.
         """
         captured: dict[str, Any] = {}
-        with self._capture(i, modules, captured, stop=False):
+        with self._capture(i, rows, modules, captured, stop=False):
             out = self._forward(i, rows)
         return out, captured
 
@@ -139,7 +139,7 @@ class LayerRunner:
         if set(modules) <= cached.keys():
             return cached
         captured: dict[str, Any] = {}
-        with self._capture(i, modules, captured, stop=True), contextlib.suppress(_StopForwardError):
+        with self._capture(i, rows, modules, captured, stop=True), contextlib.suppress(_StopForwardError):
             self._forward(i, rows)
         return captured
 
@@ -149,7 +149,7 @@ class LayerRunner:
         captured: list[torch.Tensor] = []
 
         def stop(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            captured.append(args[0])
+            captured.append(self._in_sequences(args[0], rows))
             raise _StopForwardError
 
         handle = self.layer(i).get_submodule(module).register_forward_pre_hook(stop)
@@ -171,6 +171,10 @@ class LayerRunner:
         if self.model.device.type == "cpu" and stored * (len(self.stream) // self.micro_batch) <= _CACHE_BYTES:
             inputs[module] = x
 
+    def _in_sequences(self, values: torch.Tensor, rows: slice) -> torch.Tensor:
+        """Values as [n, S, C], also in a family whose layers join batch and positions in their MLPs."""
+        return values.unflatten(0, self.stream[rows].shape[:2]) if values.ndim == 2 else values
+
     def _forward(self, i: int, rows: slice) -> torch.Tensor:
         layer = self.layer(i)
         with self._replay.replayed(layer, self._inputs.get((i, rows.start), {})):
@@ -178,11 +182,13 @@ class LayerRunner:
         return out
 
     @contextlib.contextmanager
-    def _capture(self, i: int, modules: tuple[str, ...], captured: dict[str, Any], stop: bool) -> Iterator[None]:
+    def _capture(
+        self, i: int, rows: slice, modules: tuple[str, ...], captured: dict[str, Any], stop: bool
+    ) -> Iterator[None]:
         """Store inputs and outputs of modules of layer `i` in `captured`; with `stop`, end the pass after the last."""
 
         def hook(name: str, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            captured[name] = (args[0], output)
+            captured[name] = (self._in_sequences(args[0], rows), self._in_sequences(output, rows))
             if stop and len(captured) == len(modules):
                 raise _StopForwardError
 

@@ -16,7 +16,7 @@ from prunus.models.axes import parse_weight
 from prunus.models.families.family import Place
 from prunus.models.shape import Shape
 from prunus.steps.prune.choose import Keep
-from prunus.steps.prune.compensate import norm_factor, query_factor, stream_factor
+from prunus.steps.prune.compensate import norm_factor, query_factor
 from prunus.steps.prune.cut import indices
 from prunus.steps.prune.rank import Scores
 from prunus.steps.prune.rotate import Rotation
@@ -33,7 +33,7 @@ class Bridge:
         rows: Maps a module name of the family's table and a layer of the teacher to the kept indices of the module's
             outputs, and the factors that the cut applied to them.
         scale: Maps the name of a norm and a layer of the teacher to the factor that the cut applied to the gain.
-        stream: The factor of the student's stream; see `stream_factor`.
+        stream: The factor of the student's stream; see `Shape.stream_factor`.
     """
 
     basis: torch.Tensor
@@ -85,4 +85,4 @@ def make_bridge(
 
     kept = torch.from_numpy(hidden).to(device) if rotation is None else None
     basis_there = torch.tensor(basis, dtype=torch.float32, device=device)
-    return Bridge(basis_there, kept, keep.layers, rows, scale, stream_factor(teacher, target))
+    return Bridge(basis_there, kept, keep.layers, rows, scale, target.stream_factor(teacher))

@@ -41,16 +41,8 @@ def factor(place: Place, teacher: Shape, target: Shape, scores: Scores, kept: np
     if module in layered or module in shared:
         result = norm_factor(module, place.layer, scores, kept, _length(place, teacher))
     if place.layer is not None and teacher.family.writes(place):
-        result *= stream_factor(teacher, target)
+        result *= target.stream_factor(teacher)
     return result * query_factor(place, teacher, target)
-
-
-def stream_factor(teacher: Shape, target: Shape) -> float:
-    """The factor of the student's stream, √(d' / d) if embeddings are multiplied by √hidden_size; otherwise 1.
-
-    The embedding cannot be scaled in return, as it may also be the LM head; so all that is added to it is scaled.
-    """
-    return sqrt(target.hidden_size / teacher.hidden_size) if teacher.family.scaled_embedding else 1.0
 
 
 def norm_factor(module: str, layer: int | None, scores: Scores, kept: np.ndarray, length: int) -> float:

@@ -331,6 +331,11 @@ class PruneConfig(StepConfig):
             raise ShapeError(
                 f"{where}.head_dim: {self.head_dim} is odd; rotary position embeddings need an even number"
             )
+        if self.head_dim < (teacher.least_head_dim or 0):
+            raise ShapeError(
+                f"{where}.head_dim: {self.head_dim}; with the yarn of this teacher, {teacher.least_head_dim} or more "
+                "keep the frequencies of rotary pairs"
+            )
         others = teacher.rope_types - SCALABLE_ROPES
         if others:
             raise ShapeError(

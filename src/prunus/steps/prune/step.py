@@ -14,6 +14,7 @@ from prunus.errors import ArtifactError, DataError
 from prunus.models.checkpoint import read_bytes, write_tensors
 from prunus.models.draw import draw_model
 from prunus.models.folder import ModelFolder, copy_along, write_config
+from prunus.models.ids import renumber, required_ids
 from prunus.models.lineage import composed, read_lineage, write_lineage
 from prunus.models.shape import Shape
 from prunus.models.student import student_config
@@ -23,7 +24,6 @@ from prunus.runtime import Runtime
 from prunus.steps.prune.choose import Keep, choose
 from prunus.steps.prune.config import ImportanceConfig, PruneConfig
 from prunus.steps.prune.cut import cut
-from prunus.steps.prune.ids import renumber, required_ids
 from prunus.steps.prune.rank import Scores, statistic
 from prunus.steps.prune.rotate import Rotation, balanced, make_rotation, stored_vectors
 from prunus.steps.prune.vocabulary import choose_tokens, read_tokenizer, write_tokenizer

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from prunus.errors import ModelError, ShapeError
+from prunus.models.ids import renumber
 from prunus.models.texts import read_model_json, read_tokenizer_json
-from prunus.steps.prune.ids import renumber
 
 TOKENIZER = "tokenizer.json"
 _FALLBACK = re.compile(r"<0x[0-9A-F]{2}>")

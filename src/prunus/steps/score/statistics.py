@@ -147,12 +147,13 @@ class Statistics:
         centred = self.shape.family.layer_norm
 
         def on_input(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            energy.add_(energies(args[0].detach(), centred))
-            x = args[0].detach()[:, ::_STRIDE]
+            whole = self._in_sequences(args[0].detach())
+            energy.add_(energies(whole, centred))
+            x = whole[:, ::_STRIDE]
             if row is not None and "covariance" in self.sums:
                 self.sums["covariance"].add_(covariance(x, centred))
             if row is not None and "gradient_covariance" in self.sums:
-                args[0].register_hook(lambda g: self._gradients(x, g[:, ::_STRIDE]))
+                args[0].register_hook(lambda g: self._gradients(x, g.reshape(whole.shape)[:, ::_STRIDE]))
 
         yield module.register_forward_pre_hook(on_input)
         if row is not None:
@@ -173,14 +174,16 @@ class Statistics:
         return hook
 
     def _units(self, axis: str, i: int, values: torch.Tensor) -> None:
-        detached = values.detach()
-        if detached.dim() == 2:  # modules beside experts get all tokens of a batch in one dimension
-            detached = detached.view(*self._stream[-1].shape[:2], -1)
-        self._moments(axis, i, detached)
+        whole = self._in_sequences(values.detach())
+        self._moments(axis, i, whole)
         if "gradients" in self.collect:
             values.register_hook(
-                lambda g: self._products(axis, i, detached.float() * g.detach().view_as(detached).float())
+                lambda g: self._products(axis, i, whole.float() * g.detach().float().reshape(whole.shape))
             )
+
+    def _in_sequences(self, values: torch.Tensor) -> torch.Tensor:
+        """Values as [B, S, C], also in a family whose layers join batch and positions in their MLPs."""
+        return values.unflatten(0, self._stream[-1].shape[:2]) if values.ndim == 2 else values
 
     def _moments(self, axis: str, i: int, values: torch.Tensor) -> None:
         for how in self.aggregations:

@@ -9,7 +9,7 @@ import torch
 from transformers import GenerationConfig
 
 from prunus.errors import ModelError
-from prunus.steps.prune.ids import renumber, required_ids
+from prunus.models.ids import renumber, required_ids
 from tests.tiny import load
 
 NEW = {1: 0, 2: 1, 5: 2, 6: 3}  # token 5 is token 2 now
