@@ -28,10 +28,10 @@ def eight_bit_adamw(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     """
     from torchao.optim import AdamW8bit
 
-    class Eager(AdamW8bit):  # type: ignore[misc]
-        @torch.compiler.set_stance("force_eager")
+    class Eager(AdamW8bit):
         def step(self, closure: Callable[[], float] | None = None) -> float | None:
-            loss: float | None = super().step(closure)
+            with torch.compiler.set_stance("force_eager"):
+                loss: float | None = super().step(closure)
             return loss
 
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
