@@ -81,6 +81,56 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "internlm3": {"attention_bias": True, "mlp_bias": True},
     "mixtral": {"num_local_experts": 6, "num_experts_per_tok": 2},
     "qwen3_moe": {**MIXTURE, "moe_intermediate_size": 24, "intermediate_size": 40},
+    "qwen2_moe": {
+        **MIXTURE,
+        "moe_intermediate_size": 24,
+        "intermediate_size": 40,
+        "shared_expert_intermediate_size": 20,
+        "use_sliding_window": True,
+        "sliding_window": 6,
+        "max_window_layers": 3,
+    },
+    "glm4_moe": {
+        "num_experts_per_tok": 2,
+        "n_routed_experts": 6,
+        "moe_intermediate_size": 24,
+        "intermediate_size": 20,
+        "n_shared_experts": 2,
+        "first_k_dense_replace": 1,
+        "use_qk_norm": True,
+        "attention_bias": True,
+        "n_group": 2,
+        "topk_group": 1,
+        "routed_scaling_factor": 1.5,
+    },
+    "ernie4_5_moe": {
+        "moe_k": 2,
+        "moe_num_experts": 6,
+        "moe_intermediate_size": 24,
+        "intermediate_size": 20,
+        "moe_num_shared_experts": 2,
+        "moe_layer_start_index": 1,
+    },
+    "gpt_oss": {
+        "num_local_experts": 6,
+        "num_experts_per_tok": 2,
+        "sliding_window": 6,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 500.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 16,
+            "truncate": False,
+        },
+    },
+    "granitemoe": {
+        "num_local_experts": 6,
+        "num_experts_per_tok": 2,
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.5,
+        "attention_multiplier": 0.3,
+        "logits_scaling": 2.0,
+    },
     "olmoe": {**MIXTURE, "num_key_value_heads": 4, "head_dim": None},
 }
 RELATIVES = {
@@ -106,7 +156,7 @@ def make_teacher(folder: Path, model_type: str) -> Path:
         model = AutoModelForCausalLM.from_config(config_of(model_type))
         gain = 1.0 - FAMILIES[model_type].gain_offset
         with torch.no_grad():
-            for name, parameter in model.named_parameters():
+            for name, parameter in weights_of(model):
                 noise = torch.randn_like(parameter) * 0.3
                 parameter.copy_(noise + gain if parameter.ndim == 1 and name.endswith("weight") else noise)
         model.save_pretrained(folder)
@@ -119,6 +169,12 @@ def skip_without(model_type: str) -> None:
     """Skip a test of a family that the installed transformers does not have yet."""
     if model_type not in CONFIG_MAPPING:
         pytest.skip(f"transformers {transformers.__version__} has no {model_type}")
+
+
+def weights_of(model: Any) -> list[tuple[str, torch.Tensor]]:
+    """Parameters, and the buffers that are stored with them, such as biases of routers."""
+    parameters, buffers = list(model.named_parameters()), dict(model.named_buffers())
+    return [*parameters, *((name, buffers[name]) for name in model.state_dict() if name in buffers)]
 
 
 def config_of(model_type: str) -> Any:
@@ -176,7 +232,7 @@ def kill(folder: Path, dead: dict[str, Any]) -> None:
                     if axis in dead:
                         members = dead[axis] if axis in ("hidden", "head_dim") else dead[axis][place.layer]
                         gone = np.take(numbers, members, axis=position).reshape(-1) + start
-                        np.moveaxis(tensor, d, 0)[gone] = 0
+                        np.moveaxis(tensor, d + place.weight.stacked, 0)[gone] = 0
                 start += numbers.size
         np.subtract(tensor, offset, out=tensor)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

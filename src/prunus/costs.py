@@ -15,7 +15,8 @@ ACTIVATIONS = 34
 STREAM = 4
 """Bytes per token, layer and channel of what gradient checkpointing keeps: a layer's input, in float32."""
 
-_TRAINED = 16  # bytes per parameter: weight, gradient and AdamW's two moments, in float32
+_TRAINED = 8  # bytes per parameter: weight and gradient in float32
+_STATE = {"adamw": 8, "adamw_8bit": 2, "muon": 4}  # bytes per parameter of the optimizer's state
 _CHUNK = 2048  # the most tokens whose logits exist at a time; see `training.head`
 _LOGITS = 2  # float32 values per token and vocabulary entry: the student's logits and the teacher's
 
@@ -75,17 +76,26 @@ def cost(config: StepConfig, shape: Shape, context: CostContext) -> Cost:
     return result
 
 
-def trained_bytes(shape: Shape, tokens: int, context: CostContext, rank: int = 0) -> int:
+def trained_bytes(shape: Shape, tokens: int, context: CostContext, optimizer: str, rank: int = 0) -> int:
     """Bytes of a model in training and of its activations for a micro-batch of `tokens` tokens.
 
     Args:
         shape: The model.
         tokens: Tokens of the micro-batch.
         context: Precision, and whether activations are recomputed.
+        optimizer: As `OptimizerConfig.optimizer`.
         rank: Rank of the updates if only these are trained (LoRA); 0 if all weights are.
     """
     frozen = shape.parameters * context.frozen if rank else 0
-    return frozen + trained_parameters(shape, rank) * _TRAINED + held_bytes(shape, tokens, context)
+    weights = trained_parameters(shape, rank) * _TRAINED
+    return frozen + weights + state_bytes(shape, optimizer, rank) + held_bytes(shape, tokens, context)
+
+
+def state_bytes(shape: Shape, optimizer: str, rank: int = 0) -> int:
+    """Bytes of an optimizer's state; see `trained_bytes`. Embeddings and head are not Muon's, but AdamW's."""
+    tables = 0 if rank else shape.parameters - shape.non_embedding_parameters
+    of_tables = _STATE["adamw" if optimizer == "muon" else optimizer]
+    return (trained_parameters(shape, rank) - tables) * _STATE[optimizer] + tables * of_tables
 
 
 def trained_parameters(shape: Shape, rank: int) -> int:
@@ -102,9 +112,9 @@ def held_bytes(shape: Shape, tokens: int, context: CostContext) -> int:
     return logits + layer + STREAM * tokens * shape.hidden_size * shape.num_hidden_layers
 
 
-def kept_bytes(shape: Shape, rank: int = 0) -> int:
-    """Disk bytes of a trained model and its checkpoints: what is trained, and its moments.
+def kept_bytes(shape: Shape, optimizer: str, rank: int = 0) -> int:
+    """Disk bytes of a trained model and its checkpoints: what is trained, and the optimizer's state.
 
-    Two checkpoints exist while one is written. For `rank` see `trained_bytes`.
+    Two checkpoints exist while one is written. For `optimizer` and `rank` see `trained_bytes`.
     """
-    return shape.parameters * 4 + 2 * trained_parameters(shape, rank) * 12
+    return shape.parameters * 4 + 2 * (trained_parameters(shape, rank) * 4 + state_bytes(shape, optimizer, rank))

@@ -18,6 +18,7 @@ from prunus.models.checkpoint import INDEX, WEIGHTS
 from prunus.models.families.table import FAMILIES
 from prunus.models.folder import ModelFolder, copy_along, write_config
 from prunus.models.settings import MAX_LAYERS
+from tests.cutting import prune
 from tests.families import SPECIAL, config_of, make_teacher
 from tests.tiny import load
 
@@ -322,14 +323,39 @@ def test_ids_of_tokens(copy: Path, key: str, value: Any) -> None:
     named(change(copy, **{key: value}), rf"config.json: {key} is .*; expected a token's id")
 
 
-@pytest.mark.parametrize("model_type", ["mixtral", "qwen3_moe", "olmoe"])
+@pytest.mark.parametrize("model_type", [name for name, family in FAMILIES.items() if family.experts is not None])
 def test_experts_of_a_token_are_those_of_transformers(tmp_path: Path, model_type: str) -> None:
     folder = make_teacher(tmp_path / "model", model_type)
-    assert ModelFolder(folder).shape.experts_per_token == config_of(model_type).num_experts_per_tok
+    assert ModelFolder(folder).shape.num_experts_per_tok == config_of(model_type).num_experts_per_tok
     config = json.loads((folder / "config.json").read_text())
-    del config["num_experts_per_tok"]
+    for key in FAMILIES[model_type].config_keys("num_experts_per_tok"):
+        config.pop(key, None)
     (folder / "config.json").write_text(json.dumps(config))
-    assert ModelFolder(folder).shape.experts_per_token == AutoConfig.from_pretrained(folder).num_experts_per_tok
+    assert ModelFolder(folder).shape.num_experts_per_tok == AutoConfig.from_pretrained(folder).num_experts_per_tok
+
+
+@pytest.mark.parametrize(
+    ("model_type", "ignored"),
+    [("glm4_moe", "model.layers.4.eh_proj.weight"), ("ernie4_5_moe", "model.mtp_block.0.mlp.up_proj.weight")],
+)
+def test_weights_that_predict_further_tokens_are_left_out(tmp_path: Path, model_type: str, ignored: str) -> None:
+    folder = make_teacher(tmp_path / "model", model_type)
+    own = load_file(folder / WEIGHTS)
+    further = {name.replace("layers.3", "layers.4"): own[name] for name in own if "layers.3" in name}
+    rewrite(folder, {ignored: np.ones((8, 8), np.float32), **(further if model_type == "glm4_moe" else {})})
+    change(folder, num_nextn_predict_layers=1)
+    ModelFolder(folder).check()
+    assert set(ModelFolder(folder).weights) == set(own)
+    out = prune(folder, tmp_path / "out")
+    assert set(load_file(out / WEIGHTS)) == set(own)
+    assert json.loads((out / "config.json").read_text())["num_nextn_predict_layers"] == 0
+    rewrite(folder, {"model.layers.3.eh_proj.weight": np.ones((8, 8), np.float32)})
+    named(folder, "the weight model.layers.3.eh_proj.weight is not one")
+
+
+def test_experts_that_end_before_the_last_layer_are_refused(tmp_path: Path) -> None:
+    folder = make_teacher(tmp_path / "model", "ernie4_5_moe")
+    named(change(folder, moe_layer_end_index=2), "moe_layer_end_index is 2; the table of ERNIE 4.5 MoE is for -1 or 3")
 
 
 # code of a folder's own

@@ -26,7 +26,8 @@ def of_8b(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Fit]:
     return {fit.changes: fit for fit in fits(plan) if fit.student == "width"}
 
 
-CACHED, LORA = f"{SMALL}, targets: cached", f"{SMALL}, lora: 64"
+CACHED, LORA, STATE = f"{SMALL}, targets: cached", f"{SMALL}, lora: 64", f"{SMALL}, optimizer: adamw_8bit"
+STATE_8_BITS, STATE_CACHED = f"{STATE}, teacher_bits: 8", f"{STATE}, targets: cached"
 LORA_8_BITS, LORA_CACHED = f"{LORA}, teacher_bits: 8", f"{LORA}, targets: cached"
 
 
@@ -36,7 +37,7 @@ LORA_8_BITS, LORA_CACHED = f"{LORA}, teacher_bits: 8", f"{LORA}, targets: cached
         (24, [LORA_CACHED]),
         (32, [LORA_8_BITS, LORA_CACHED]),
         (48, [LORA, LORA_8_BITS, LORA_CACHED]),
-        (80, [CACHED, LORA, LORA_8_BITS, LORA_CACHED]),
+        (80, [STATE, STATE_8_BITS, CACHED, STATE_CACHED, LORA, LORA_8_BITS, LORA_CACHED]),
     ],
 )
 def test_half_of_8b_on_cards_of_three_sizes(of_8b: dict[str, Fit], gigabytes: int, fitting: list[str]) -> None:
@@ -49,6 +50,7 @@ def test_a_trained_model_takes_16_bytes_per_parameter_and_a_frozen_one_two(of_8b
     logits, stream = 4 * 2048 * 128_256 * 2, 8192 * 3072 * (4 * 32 + 34)
     assert of_8b[SMALL].memory == 16 * student + 2 * teacher + logits + stream
     assert of_8b[CACHED].memory == 16 * student + logits + stream
+    assert of_8b[STATE].memory == 10 * student + 2 * teacher + logits + stream
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def test_the_flags_give_the_memory_that_is_shown(recipe: Path, tmp_path: Path, m
         return make_plan(command.recipe, tmp_path / "run")
 
     found = list(fits(planned()))
-    assert len({fit.memory for fit in found}) == len(found) == 7
+    assert len({fit.memory for fit in found}) == len(found) == 10
     for fit in found:
         plan = planned(*fit.flags.split())
         (step,) = (step for step in plan.steps if step.label == "distill")
@@ -77,7 +79,7 @@ def test_what_is_not_allowed_is_not_proposed(recipe: Path, tmp_path: Path) -> No
     """Stored targets are for forward KL."""
     command = with_recipe(PlanCommand, "plan", [str(recipe), "--distill.loss", "reverse_kl"])
     found = [fit.changes for fit in fits(make_plan(command.recipe, tmp_path / "run"))]
-    assert found == ["", SMALL, f"{SMALL}, teacher_bits: 8"]
+    assert found == ["", SMALL, f"{SMALL}, teacher_bits: 8", STATE, STATE_8_BITS]
 
 
 def test_the_command_names_the_first_options_that_fit(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:

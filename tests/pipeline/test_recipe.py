@@ -31,6 +31,26 @@ def test_students_inherit_what_they_leave_out(tmp_path: Path) -> None:
     assert loaded.name == "small"
 
 
+def test_tokens_of_all_students_are_enough(tmp_path: Path) -> None:
+    students = {"a": {"distill": {"tokens": 2048}}, "b": {"merge": {"of": ["a", "a"]}}}
+    loaded = recipe(tmp_path, students=students, distill={"learning_rate": 5e-4})
+    assert {name: (one.distill.tokens, one.distill.learning_rate) for name, one in loaded.students.items()} == {
+        "a": (2048, 5e-4),
+        "b": (0, 5e-4),
+    }
+    with pytest.raises(RecipeError, match="distill.tokens: missing"):
+        recipe(tmp_path, students=students | {"c": {}}, distill={"learning_rate": 5e-4})
+
+
+def test_one_source_of_text_needs_no_list(tmp_path: Path) -> None:
+    loaded = recipe(tmp_path, data={"corpus": "a.jsonl", "chat": {"path": "c.jsonl"}, "held_out": "b.jsonl"})
+    assert [[each.path for each in part] for part in (loaded.data.corpus, loaded.data.chat, loaded.data.held_out)] == [
+        ["a.jsonl"],
+        ["c.jsonl"],
+        ["b.jsonl"],
+    ]
+
+
 def test_names_and_numbers_of_yaml_1_2(tmp_path: Path) -> None:
     """A student may be called by what YAML 1.1 takes for a date, a number or a truth value, and 1e-4 is a number."""
     names = ["2024-01-01", "12", "010", "1e4", "no", "true", "null", "a" * 100]

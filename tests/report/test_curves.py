@@ -177,6 +177,14 @@ def test_experts_of_a_mixture_are_ranked_together(root: Path) -> None:
     assert close(read_back(charts["MLP neurons"])[0]["layer 0"], [(1, 8.0), (2, 4.0), (3, 2.0), (4, 1.0)])
 
 
+def test_the_use_of_experts_has_a_heat_map_if_it_was_scored(root: Path) -> None:
+    file = root / "teacher" / "score-00000000" / "scores.json"
+    assert "Use of experts" not in {title for title, *_ in importance(load_run(root))}
+    write(file, {**json.loads(file.read_text()), "expert_frequency": [[0.5, 0.125], [0.25, 0.75]]})
+    charts = {title: chart for title, _, chart in importance(load_run(root))}
+    assert all(str(value) in charts["Use of experts"] for value in (0.5, 0.125, 0.25, 0.75))
+
+
 def test_axes_that_were_not_scored_have_no_chart(root: Path) -> None:
     write(root / "teacher" / "score-00000000" / "scores.json", {"layers": {"block_influence": [0.5, 0.1]}})
     assert [title for title, *_ in importance(load_run(root))] == ["Layers"]

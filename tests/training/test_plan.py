@@ -1,9 +1,12 @@
 """Training as a plan sees it: what is refused before any work."""
 
+import importlib.machinery
+
 import pytest
 
 from prunus.errors import RecipeError
 from prunus.runtime import Runtime
+from prunus.steps.correct.config import CorrectConfig
 from prunus.training import plan
 from prunus.training.plan import check_runtime
 
@@ -27,3 +30,17 @@ def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(plan.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(RecipeError, match="runtime.trackers: wandb is not installed; `pip install wandb`"):
         check_runtime(Runtime(trackers=("wandb",)), [])
+
+
+def test_moments_in_8_bits_need_torchao_and_whole_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = CorrectConfig(tokens=0, optimizer="adamw_8bit")
+    found = [importlib.machinery.ModuleSpec("torchao", None), None]
+    monkeypatch.setattr(plan.importlib.util, "find_spec", lambda name: found[0] if name == "torchao" else None)
+    plan.check_runtime(Runtime(), [config])
+    with pytest.raises(RecipeError, match=r"correct.optimizer: adamw_8bit; not with runtime.deepspeed, which divides"):
+        plan.check_runtime(Runtime(deepspeed="zero.json"), [config])
+    found.pop(0)
+    with pytest.raises(
+        RecipeError, match=r"correct.optimizer: adamw_8bit needs torchao.*pip install 'prunus\[torchao\]'"
+    ):
+        plan.check_runtime(Runtime(), [config])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from prunus.config import ADDED, Config, Location, StepConfig
 from prunus.world.config import WorldConfig
@@ -87,6 +87,12 @@ class DataConfig(Config):
     the tokenizer does not add it already."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Stop reading the corpus after this many tokens."""
+
+    @field_validator("corpus", "chat", "held_out", mode="before")
+    @classmethod
+    def _one_source(cls, raw: Any) -> Any:
+        """Accept one source instead of a list."""
+        return [raw] if isinstance(raw, (str, Mapping)) else raw
 
     @model_validator(mode="after")
     def _all_or_none_weighted(self) -> DataConfig:

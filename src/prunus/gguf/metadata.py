@@ -43,6 +43,21 @@ def check_model(config: Config, shape: Shape, where: str) -> None:
         raise RecipeError(f"{where}: {fault}")
 
 
+def check_planned(config: Config, shape: Shape, where: str) -> None:
+    """`check_model` before a model exists; for a depth cut `check_shape`, as its layers are chosen later.
+
+    Args:
+        config: The contents of the teacher's config.json.
+        shape: The dimensions that the model will have.
+        where: The name of the option, for messages.
+
+    Raises:
+        RecipeError: Names the setting, and what would work.
+    """
+    keeps_layers = config.get("num_hidden_layers") == shape.num_hidden_layers
+    (check_model if keeps_layers else check_shape)(config, shape, where)
+
+
 def check_shape(config: Config, shape: Shape, where: str) -> None:
     """The part of `check_model` that does not depend on which layers are kept.
 
@@ -139,7 +154,7 @@ def model_keys(config: Config, shape: Shape) -> dict[str, Any]:
     keys[f"attention.{kind}_epsilon"] = float(config.get(family.epsilon_key, family.epsilon))
     keys |= rope_keys(config, shape)
     if shape.num_experts:
-        keys |= {"expert_count": shape.num_experts, "expert_used_count": shape.experts_per_token}
+        keys |= {"expert_count": shape.num_experts, "expert_used_count": shape.num_experts_per_tok}
     return keys | gguf_of(family, "export").write(config, shape.dimensions())
 
 

@@ -59,18 +59,20 @@ class FileSizes:
         return _filled(_HEAD + self._keys(format_name, shape) + infos) + weights, weights
 
     def _tensors(self, shape: Shape) -> list[tuple[str, tuple[int, ...]]]:
-        """Name and shape of every tensor of a file; all layers have the same shapes."""
-        key = tuple(shape.with_dimensions({"num_hidden_layers": 1}).dimensions().values())
+        """Name and shape of every tensor of a file; all layers with experts, and all without, have the same shapes."""
+        layers, dense = shape.num_hidden_layers, shape.dense_layers
+        kinds = [some for some in (range(dense), range(dense, layers)) if some]
+        one = shape.with_dimensions({"num_hidden_layers": len(kinds), "dense_layers": min(dense, 1)})
+        key = tuple(one.dimensions().items())
         if key not in self._planned:
-            one = shape.with_dimensions({"num_hidden_layers": 1})
             self._planned[key] = plan_tensors(PlannedFolder(self.path, self.config, one, _DTYPE))
-        first = "blk.0."
         found = []
         for made in self._planned[key]:
-            layers = range(shape.num_hidden_layers) if made.name.startswith(first) else [None]
-            for layer in layers:
-                name = made.name if layer is None else f"blk.{layer}.{made.name.removeprefix(first)}"
-                found.append((name, made.shape))
+            block, _, rest = made.name.removeprefix("blk.").partition(".")
+            if rest and made.name.startswith("blk."):
+                found += [(f"blk.{layer}.{rest}", made.shape) for layer in kinds[int(block)]]
+            else:
+                found.append((made.name, made.shape))
         return found
 
     def _keys(self, format_name: str, shape: Shape) -> int:

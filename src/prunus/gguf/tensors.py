@@ -110,8 +110,8 @@ def plan_tensors(folder: ModelFolder) -> list[FileTensor]:
     there = gguf_of(folder.family, str(folder.path))
     grouped: dict[str, list[tuple[Place, TensorInfo]]] = {}
     for name, info in folder.tensors.items():
-        place = folder.family.place(name)
-        if place is not None and place.weight.exists(folder.shape.flags):
+        place, ignored = folder.family.place(name), folder.family.ignores(name, folder.shape.num_hidden_layers)
+        if place is not None and not ignored and place.weight.exists(folder.shape.flags):
             grouped.setdefault(there.name_of(place.key, place.layer), []).append((place, info))
     made = [_file_tensor(name, parts, there, folder) for name, parts in grouped.items()]
     names = {one.name for one in made}

@@ -8,6 +8,8 @@ One line describes a weight, its dimensions from left to right:
     "(heads head_dim)+(kv_heads head_dim) hidden" concatenated segments: fused projections
     "hidden if attention_bias"                    exists only if that key of config.json is true
     "vocab hidden if not tie_word_embeddings"     exists only if that key is false
+    "experts: (2 mlp) hidden"                     the experts of a layer stacked in one tensor, each of these dimensions
+    "dense hidden in dense"                       of a mixture: in layers without experts (`dense`) or with (`sparse`)
 
 Layers and experts are axes in names: a layer's weights are listed once, and `{experts}` in a name is the expert's
 number. Every cut, count and check is derived from these lines. The tables are in models/families, one file per family;
@@ -32,6 +34,8 @@ AXES = {
     "kv_heads": "num_key_value_heads",
     "head_dim": "head_dim",
     "experts": "num_experts",
+    "shared": "shared_expert_intermediate_size",
+    "dense": "dense_intermediate_size",
     "positions": "max_position_embeddings",
 }
 """Each axis and the name of its size in a `Shape`."""
@@ -41,6 +45,7 @@ TIED = "tie_word_embeddings"
 
 Segment = tuple[str | int, ...]
 _PRODUCT = r"(?:\([^()]+\)|\w+)"
+_STACKED = "experts: "
 _DIMENSION = re.compile(rf"{_PRODUCT}(?:\+{_PRODUCT})*")
 
 
@@ -49,22 +54,32 @@ class Weight:
     """One parsed line of a table.
 
     Attributes:
-        dims: The segments of each dimension; a segment is the product of its axes, slowest first.
+        dims: The segments of each dimension, of one expert if stacked; a segment is the product of its axes, slowest
+            first.
         condition: The key of config.json that decides whether the weight exists; empty if it always does.
         negated: Whether it exists if that key is false.
+        stacked: Whether it has these dimensions for each expert of the layer, as the first dimension of the tensor.
+        layers: `dense` or `sparse` if it is only in layers without or with experts; empty if in all.
     """
 
     dims: tuple[tuple[Segment, ...], ...]
     condition: str = ""
     negated: bool = False
+    stacked: bool = False
+    layers: str = ""
 
     def exists(self, flags: Mapping[str, bool]) -> bool:
         """Whether a checkpoint has the weight, given the `flags` of its config."""
         return not self.condition or flags.get(self.condition, False) != self.negated
 
+    def stands_in(self, dense: bool) -> bool:
+        """Whether a layer without experts (`dense`), or one with experts, has the weight."""
+        return not self.layers or (self.layers == "dense") == dense
+
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """The weight's shape, given the sizes of the axes."""
-        return tuple(sum(segment_size(segment, sizes) for segment in dim) for dim in self.dims)
+        leading = (sizes["experts"],) if self.stacked else ()
+        return leading + tuple(sum(segment_size(segment, sizes) for segment in dim) for dim in self.dims)
 
     def has(self, axis: str) -> bool:
         """Whether any dimension runs over `axis`."""
@@ -112,13 +127,16 @@ def parse_weight(line: str) -> Weight:
     Raises:
         ValueError: A dimension names an unknown axis.
     """
-    shape, _, condition = line.partition(" if ")
+    rest, _, condition = line.partition(" if ")
+    shape, _, layers = rest.removeprefix(_STACKED).partition(" in ")
     dims = tuple(tuple(_segment(part) for part in dim.split("+")) for dim in _DIMENSION.findall(shape))
     unknown = {item for dim in dims for segment in dim for item in segment if isinstance(item, str)} - set(AXES)
     if unknown or not dims:
         raise ValueError(f"weight {line!r}: unknown axes {sorted(unknown)}; known: {', '.join(AXES)}")
+    if layers not in ("", "dense", "sparse"):
+        raise ValueError(f"weight {line!r}: in {layers!r}; allowed: dense, sparse")
     negated = condition.startswith("not ")
-    return Weight(dims, condition.removeprefix("not ").strip(), negated)
+    return Weight(dims, condition.removeprefix("not ").strip(), negated, rest.startswith(_STACKED), layers)
 
 
 def _segment(text: str) -> Segment:

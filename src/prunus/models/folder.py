@@ -95,7 +95,7 @@ class ModelFolder:
         heads: list[tuple[str, TensorInfo]] = []
         for name, info in self.tensors.items():
             place = self.family.place(name)
-            if place is None and name.endswith(self.family.buffers):
+            if self.family.ignores(name, self.shape.num_hidden_layers):
                 continue
             weight = name if place is None else self.family.name_of(place.key, place.layer, place.expert)
             if place is not None and place.weight.condition == TIED and not place.weight.exists(self.shape.flags):

@@ -17,7 +17,7 @@ MAX_EXPERTS = 10_000
 MAX_SIZE = 2**31 - 1
 """Limits of layers, of experts per layer, and of all other sizes, which are checked before tensors are listed."""
 
-_LIMITS = {"num_hidden_layers": MAX_LAYERS, "num_experts": MAX_EXPERTS, "experts_per_token": MAX_EXPERTS}
+_LIMITS = {"num_hidden_layers": MAX_LAYERS, "num_experts": MAX_EXPERTS, "num_experts_per_tok": MAX_EXPERTS}
 _LEAST = {
     "sliding_window": 1,
     "sliding_window_pattern": 1,
@@ -40,6 +40,8 @@ def check_settings(config: Mapping[str, Any], family: Family, where: str) -> Non
         check_rope(config, family.rotary, where)
     for key, least in _LEAST.items():
         unread = key == "sliding_window_pattern" and config.get("layer_types") is not None
+        if key == "sliding_window" and config.get(key) == 0:  # transformers writes it where no layer slides
+            unread = not config.get("use_sliding_window", family.slides)
         if config.get(key) is not None and not unread:
             check_whole(key, config[key], least, MAX_SIZE, where)
     for key in family.flags:
@@ -52,9 +54,11 @@ def check_settings(config: Mapping[str, Any], family: Family, where: str) -> Non
     _check_dtype(config, where)
     _check_lists(config, family, where)
     for key, value in family.requires.items():
-        if config.get(key, value) not in (value, None):
+        allowed = value(config) if callable(value) else (value,)
+        if config.get(key) is not None and config[key] not in allowed:
             raise ModelError(
-                f"{where}: config.json: {key} is {config[key]!r:.80}; the table of {family.name} is for {value!r} alone"
+                f"{where}: config.json: {key} is {config[key]!r:.80}; the table of {family.name} is for "
+                f"{' or '.join(map(repr, allowed))} alone"
             )
 
 

@@ -10,9 +10,9 @@ from typing import Any
 from prunus.config import Size
 from prunus.errors import ModelError, ShapeError
 from prunus.models.axes import AXES, Weight, parse_weight
-from prunus.models.families.family import Family
+from prunus.models.families.family import OF_MIXTURES, Family
 from prunus.models.positions import rope_types, yarn_end
-from prunus.models.settings import read_size
+from prunus.models.settings import MAX_EXPERTS, MAX_LAYERS, MAX_SIZE, check_whole, read_size
 
 PRUNABLE = (
     "num_hidden_layers",
@@ -22,6 +22,9 @@ PRUNABLE = (
     "num_key_value_heads",
     "head_dim",
     "num_experts",
+    "num_experts_per_tok",
+    "shared_expert_intermediate_size",
+    "dense_intermediate_size",
     "vocab_size",
 )
 """The dimensions that pruning can reduce."""
@@ -38,7 +41,12 @@ class Shape:
         family: The family, whose table lists the weights.
         intermediate_size: Neurons of each MLP; in a mixture of experts, of each expert.
         num_experts: Experts of each layer; 0 in models without.
-        experts_per_token: Active experts per token.
+        num_experts_per_tok: Active experts per token.
+        shared_expert_intermediate_size: Neurons of the experts of all tokens, together; 0 without.
+        dense_intermediate_size: Neurons of the MLP of each layer without experts, in a mixture of experts.
+        dense_layers: The first layers of a mixture of experts that have no experts.
+        expert_groups: The groups that a layer's experts are divided into for routing; 0 if there are none.
+        routed_groups: How many of them a token's experts are taken from.
         rope_types: The types of rotary positions, by transformers' names (`default`, `llama3`, `yarn`, ...); also
             `partial` if only a part of a head's dimensions is rotated.
         least_head_dim: The least head_dim with which yarn keeps its frequencies; None with other positions.
@@ -55,7 +63,12 @@ class Shape:
     vocab_size: int
     max_position_embeddings: int
     num_experts: int = 0
-    experts_per_token: int = 0
+    num_experts_per_tok: int = 0
+    shared_expert_intermediate_size: int = 0
+    dense_intermediate_size: int = 0
+    dense_layers: int = 0
+    expert_groups: int = 0
+    routed_groups: int = 0
     rope_types: frozenset[str] = field(default=frozenset(), repr=False)
     least_head_dim: int | None = field(default=None, repr=False)
     flags: Mapping[str, bool] = field(default_factory=dict, repr=False)
@@ -84,31 +97,44 @@ class Shape:
         if heads % kv_heads:
             raise ModelError(f"{where}: config.json: {heads} query heads cannot be shared by {kv_heads} KV heads")
         head_dim, rotary = read("head_dim", hidden // heads), family.rotary
-        has_experts = "num_experts" not in family.absent
+        layers, mlp = read("num_hidden_layers"), read("intermediate_size")
+        sizes = {size: read(size) for size in ("num_experts", *OF_MIXTURES) if size not in family.lacking}
+        for size, (_, key, multiplier) in family.multiples.items():
+            sizes[size] = mlp * check_whole(key, config.get(key, multiplier), 0, MAX_SIZE // mlp, where)
+        if family.dense_layers is not None:
+            key, count = family.dense_layers
+            sizes["dense_layers"] = min(check_whole(key, config.get(key, count), 0, MAX_LAYERS, where), layers)
+        for size, key in zip(("expert_groups", "routed_groups"), family.groups, strict=False):
+            sizes[size] = check_whole(key, config.get(key, 1), 1, MAX_EXPERTS, where)
         return cls(
             family=family,
-            num_hidden_layers=read("num_hidden_layers"),
+            num_hidden_layers=layers,
             hidden_size=hidden,
-            intermediate_size=read("intermediate_size"),
+            intermediate_size=mlp,
             num_attention_heads=heads,
             num_key_value_heads=kv_heads,
             head_dim=head_dim,
             vocab_size=read("vocab_size"),
             max_position_embeddings=read("max_position_embeddings"),
-            num_experts=read("num_experts") if has_experts else 0,
-            experts_per_token=read("experts_per_token") if has_experts else 0,
             rope_types=rope_types(config, rotary) if rotary is not None else frozenset(),
             least_head_dim=yarn_end(config, rotary, head_dim) if rotary is not None else None,
             flags={key: bool(config.get(key, default)) for key, default in family.flags.items()},
+            **sizes,
         )
 
     def sizes(self) -> dict[str, int]:
         """The size of every axis of the family's table."""
         return {axis: getattr(self, size) for axis, size in AXES.items()}
 
+    def has_units(self, axis: str, layer: int) -> bool:
+        """Whether a layer has units of an axis: in a mixture, layers without experts have other MLPs."""
+        if not self.num_experts or axis not in ("mlp", "experts", "shared", "dense"):
+            return True
+        return self.sizes()[axis] > 0 and (axis == "dense") == (layer < self.dense_layers)
+
     def weights(self) -> Iterator[tuple[str, Weight]]:
         """Name and table line of every weight in a checkpoint of this shape, in the order of the table."""
-        for name, weight in self.family.names(self.sizes(), self.num_hidden_layers):
+        for name, weight in self.family.names(self.sizes(), self.num_hidden_layers, self.dense_layers):
             if weight.exists(self.flags):
                 yield name, weight
 
@@ -153,8 +179,8 @@ class Shape:
             lambda _, weight: len(weight.dims) > 1 and not (weight.has("vocab") or weight.has("positions"))
         )
         if self.num_experts:
-            in_experts = self._count(lambda key, _: "{experts}" in key)
-            matrices -= in_experts * (self.num_experts - self.experts_per_token) // self.num_experts
+            in_experts = self._count(lambda key, weight: "{experts}" in key or weight.stacked)
+            matrices -= in_experts * (self.num_experts - self.num_experts_per_tok) // self.num_experts
         head = self.vocab_size * self.hidden_size
         attention = 2 * self.num_hidden_layers * self.num_attention_heads * self.head_dim * context
         return 2 * (matrices + head) + attention
@@ -171,12 +197,17 @@ class Shape:
             keys = self.family.config_keys(size)
             used = [key for key in keys if key in config] or list(keys[:1])
             values |= dict.fromkeys(used, getattr(self, size))
+        if self.family.dense_layers is not None:
+            values[self.family.dense_layers[0]] = self.dense_layers
         return values
 
     def with_dimensions(self, dimensions: Mapping[str, int | None]) -> Shape:
-        """This shape with some dimensions changed; None keeps one unchanged."""
+        """This shape with some dimensions changed, and those that follow from them; None keeps one unchanged."""
         changes: dict[str, Any] = {key: value for key, value in dimensions.items() if value is not None}
-        return replace(self, **changes)
+        for size, (of, _, _) in self.family.multiples.items():
+            changes[size] = getattr(self, size) // getattr(self, of) * changes.get(of, getattr(self, of))
+        layers = changes.get("num_hidden_layers", self.num_hidden_layers)
+        return replace(self, **{"dense_layers": min(self.dense_layers, layers), **changes})
 
     def stream_factor(self, teacher: Shape) -> float:
         """The factor of a student's stream, √(d' / d) if embeddings are multiplied by √hidden_size; otherwise 1.
@@ -213,9 +244,23 @@ class Shape:
                 f"head_dim = {self.head_dim}, as transformers requires for {self.family.name} with longrope; change "
                 "them together"
             )
-        if self.num_experts < self.experts_per_token:
+        if self.num_experts < self.num_experts_per_tok:
             raise ShapeError(
-                f"{where}.num_experts: {self.num_experts} is less than num_experts_per_tok = {self.experts_per_token}"
+                f"{where}.num_experts: {self.num_experts} is less than num_experts_per_tok = {self.num_experts_per_tok}"
+            )
+        self._check_groups(where)
+
+    def _check_groups(self, where: str) -> None:
+        """Refuse experts that cannot be routed by groups: a group is ranked by its two best experts."""
+        groups = self.expert_groups
+        if not groups:
+            return
+        each = self.num_experts // groups
+        if self.num_experts % groups or each < 2 or self.routed_groups * each < self.num_experts_per_tok:
+            raise ShapeError(
+                f"{where}.num_experts: {self.num_experts}; {self.family.name} routes by {groups} groups of equally "
+                f"many experts, at least 2 each, and takes a token's {self.num_experts_per_tok} from "
+                f"{self.routed_groups} of them"
             )
 
     def odd_experts(self) -> str | None:
@@ -254,9 +299,11 @@ class Shape:
     def _count(self, condition: Callable[[str, Weight], bool]) -> int:
         """The parameters of the weights that fulfil `condition`, a function of the table's key and line."""
         sizes, total = self.sizes(), 0
-        for table, layers in ((self.family.shared, 1), (self.family.layered, self.num_hidden_layers)):
+        dense, sparse = self.dense_layers, self.num_hidden_layers - self.dense_layers
+        for table, in_dense, in_sparse in ((self.family.shared, 0, 1), (self.family.layered, dense, sparse)):
             for key, line in table.items():
                 weight = parse_weight(line)
+                layers = in_dense * weight.stands_in(True) + in_sparse * weight.stands_in(False)
                 if weight.exists(self.flags) and condition(key, weight):
                     total += layers * (self.num_experts if "{experts}" in key else 1) * prod(weight.shape(sizes))
         return total

@@ -23,6 +23,7 @@ def student_config(config: Mapping[str, Any], teacher: Shape, target: Shape, lay
         # pair i of a head has the frequency theta^(-2i / head_dim); the new theta keeps it with fewer dimensions
         config = with_rope_resolved(config, rotary, kept=target.head_dim / teacher.head_dim)
     result = {**config, **target.config_values(config)}
+    result |= {key: value for key, value in target.family.resets.items() if key in config}
     for key in dict.fromkeys([*target.family.lists, "layer_types"]):
         values = config.get(key)
         rule = target.family.lists.get(key)

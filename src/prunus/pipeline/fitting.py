@@ -20,6 +20,7 @@ from prunus.training.plan import check_rank
 
 LORA: dict[str, Any] = {"lora": 64}
 BITS: dict[str, Any] = {"teacher_bits": 8}
+STATE: dict[str, Any] = {"optimizer": "adamw_8bit"}
 CACHED: dict[str, Any] = {"targets": "cached", "states": "none"}
 
 
@@ -55,7 +56,17 @@ class _Variant:
 
 def _variants() -> tuple[_Variant, ...]:
     """From the recipe's own options to those that change the training most."""
-    changes: tuple[dict[str, Any], ...] = ({}, BITS, CACHED, LORA, LORA | BITS, LORA | CACHED)
+    changes: tuple[dict[str, Any], ...] = (
+        {},
+        BITS,
+        STATE,
+        STATE | BITS,
+        CACHED,
+        STATE | CACHED,
+        LORA,
+        LORA | BITS,
+        LORA | CACHED,
+    )
     return _Variant(False, {}), *(_Variant(True, change) for change in changes)
 
 

@@ -82,7 +82,7 @@ def mixed(runtime: Runtime, steps: Iterable[Step]) -> str | None:
 def _sizes(shape: Shape) -> Sizes:
     from prunus.models.precision import Sizes
 
-    neurons = shape.intermediate_size * max(1, shape.experts_per_token)
+    neurons = shape.intermediate_size * max(1, shape.num_experts_per_tok)
     return Sizes(shape.hidden_size, neurons, shape.num_attention_heads, shape.num_key_value_heads, shape.head_dim)
 
 

@@ -131,6 +131,8 @@ class Recipe(Config):
                 name: _student(student, raw.get("distill", {}), raw.get("align", ()), seed)
                 for name, student in raw["students"].items()
             }
+            if all(map(_sets_tokens, raw["students"].values())):  # the recipe's own number would not be used
+                raw["distill"] = _over({"tokens": 0}, raw.get("distill", {}))
         return raw
 
     @field_validator("students")
@@ -225,6 +227,11 @@ def _student(student: Any, distill: Any, align: Any, seed: dict[str, Any]) -> An
         "distill": _over(_over(seed, distill), student.get("distill", {})),
         "align": _stages(student.get("align", align), seed),
     }
+
+
+def _sets_tokens(student: Any) -> bool:
+    """Whether a student, with the options that it inherits, says how many tokens it is distilled on."""
+    return isinstance(student, dict) and isinstance(student["distill"], dict) and "tokens" in student["distill"]
 
 
 def _search(search: dict[str, Any], distill: Any, seed: dict[str, Any]) -> dict[str, Any]:

@@ -305,6 +305,7 @@ class ScoresForm(_Form):
     neurons: list[list[float]] | list[list[list[float]]] = []
     channels: list[float] = []
     heads: list[list[float]] = []
+    expert_frequency: list[list[float]] = []
 
 
 class _Value(_Form):

@@ -42,6 +42,13 @@ def _charts(scores: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             "Importance; each layer is shaded from its smallest value to its largest.",
             heat_map(scores["heads"], "head", "layer"),
         )
+    if scores.get("expert_frequency"):
+        yield (
+            "Use of experts",
+            "Share of the tokens that are routed to each expert; each layer is shaded from its smallest value to its "
+            "largest.",
+            heat_map(scores["expert_frequency"], "expert", "layer"),
+        )
 
 
 def _flat(row: list[Any]) -> list[float]:

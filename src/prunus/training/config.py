@@ -51,9 +51,10 @@ class OptimizerConfig(StepConfig):
     With `lora`, ten times that."""
     min_learning_rate: float | None = Field(default=None, ge=0)
     """Learning rate at the end of the cosine schedule. If unset: a tenth of the peak."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """`adamw`; or `muon` for the matrices of the layers, with AdamW for embeddings, head and gains. Muon's updates are
-    scaled to the size of AdamW's, so learning rates carry over."""
+    optimizer: Literal["adamw", "adamw_8bit", "muon"] = "adamw"
+    """`adamw`; `adamw_8bit`, the same with moments in 8 bits (arXiv 2110.02861, by torchao): 2 bytes for each parameter
+    instead of 8; or `muon` for the matrices of the layers, with AdamW for embeddings, head and gains. Muon's updates
+    are scaled to the size of AdamW's, so learning rates carry over."""
     weight_decay: float = Field(default=0.1, ge=0)
     """Decoupled weight decay, applied to matrices only."""
     muon_momentum: float = Field(default=0.95, ge=0, lt=1)

@@ -31,7 +31,7 @@ from prunus.training.config import OptimizerConfig, TrainingConfig
 from prunus.training.deepspeed import check_shares, completed, read_settings
 from prunus.training.lora import add_adapters, merge_adapters
 from prunus.training.objectives import Objective
-from prunus.training.optimizers import MuonWithAdamW
+from prunus.training.optimizers import optimizer_of
 from prunus.training.record import Recorder, Watcher, last_checkpoint, train_on
 from prunus.training.sequences import Extra, Items, Sequences
 from prunus.training.sharding import gathered, is_sharded, load_full, shard, shard_optimizer, trained_state
@@ -224,7 +224,7 @@ def fit(
             train_dataset=items,
             data_collator=items.collate,
             callbacks=[recorder, *watchers, *_tensorboard(runtime, out)],
-            optimizers=(MuonWithAdamW(objective, config) if config.optimizer == "muon" else None, None),
+            optimizers=(optimizer_of(objective, config), None),
         )
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(_Guard(trainer))

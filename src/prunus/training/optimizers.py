@@ -1,4 +1,4 @@
-"""Muon for the matrices of the layers and AdamW for all other parameters, as one optimiser."""
+"""The optimizers that transformers does not make: Muon with AdamW as one, and AdamW with its moments in 8 bits."""
 
 from __future__ import annotations
 
@@ -13,6 +13,39 @@ from transformers import PreTrainedModel
 from prunus.models.precision import product_dtype
 from prunus.training.config import OptimizerConfig
 from prunus.training.muon import Muon
+
+
+def optimizer_of(model: nn.Module, config: OptimizerConfig) -> Optimizer | None:
+    """The optimizer for a model's trained parameters; None for AdamW, which the Trainer makes."""
+    make = {"muon": MuonWithAdamW, "adamw_8bit": eight_bit_adamw}.get(config.optimizer)
+    return None if make is None else make(model, config)
+
+
+def eight_bit_adamw(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+    """AdamW as torchao has it, whose moments are in 8 bits with a scale for each 256 of them (arXiv 2110.02861).
+
+    Moments of fewer than 4,096 parameters, or of a number that 256 does not divide, are in float32.
+    """
+    from torchao.optim import AdamW8bit
+
+    class Eager(AdamW8bit):
+        def step(self, closure: Callable[[], float] | None = None) -> float | None:
+            with torch.compiler.set_stance("force_eager"):
+                loss: float | None = super().step(closure)
+            return loss
+
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices, vectors = ([p for p in trained if (p.ndim > 1) is many] for many in (True, False))
+    on_cpu = trained[0].device.type == "cpu"  # there, to compile a step takes seconds for each shape of a parameter
+    optimizer: Optimizer = (Eager if on_cpu else AdamW8bit)(
+        [
+            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+        betas=(config.adam_beta1, config.adam_beta2),
+    )
+    return optimizer
 
 
 class MuonWithAdamW(Optimizer):

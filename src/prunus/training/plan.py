@@ -26,17 +26,14 @@ def check_runtime(runtime: Runtime, configs: Iterable[StepConfig]) -> None:
     Raises:
         RecipeError: The message says what is refused, and what is allowed.
     """
-    if distributed.shards_weights(runtime.shard) and Version(version("transformers")) < _SHARDS:
-        raise RecipeError(
-            f"runtime.shard: true; needs transformers {_SHARDS} or later, and {version('transformers')} is installed; "
-            "allowed: false, which replicates the weights"
-        )
     for tracker in runtime.trackers:
         if importlib.util.find_spec(tracker) is None:
             raise RecipeError(f"runtime.trackers: {tracker} is not installed; `pip install {tracker}` installs it")
     for config in configs:
         if isinstance(config, OptimizerConfig) and config.lora.r:
             _check_lora(config, runtime)
+        if isinstance(config, OptimizerConfig) and config.optimizer == "adamw_8bit":
+            _check_eight_bits(config, runtime)
         bits = getattr(config, "teacher_bits", None)
         if bits and distributed.shards_weights(runtime.shard):
             raise RecipeError(
@@ -45,6 +42,11 @@ def check_runtime(runtime: Runtime, configs: Iterable[StepConfig]) -> None:
             )
         if runtime.deepspeed and isinstance(config, OptimizerConfig) and getattr(config, "tokens", True):
             read_settings(runtime.deepspeed, config.optimizer)
+    if distributed.shards_weights(runtime.shard) and Version(version("transformers")) < _SHARDS:
+        raise RecipeError(
+            f"runtime.shard: true; needs transformers {_SHARDS} or later, and {version('transformers')} is installed; "
+            "allowed: false, which replicates the weights"
+        )
 
 
 def _check_lora(config: OptimizerConfig, runtime: Runtime) -> None:
@@ -59,6 +61,20 @@ def _check_lora(config: OptimizerConfig, runtime: Runtime) -> None:
     if distributed.shards_weights(runtime.shard) or runtime.deepspeed:
         option = "runtime.deepspeed" if runtime.deepspeed else "runtime.shard: true"
         raise RecipeError(f"{where}: not with {option}; allowed: replicated weights, of which few are trained")
+
+
+def _check_eight_bits(config: OptimizerConfig, runtime: Runtime) -> None:
+    """Refuse moments in 8 bits without torchao, and with sharded weights.
+
+    Raises:
+        RecipeError: The message says what is refused, and what is allowed.
+    """
+    where = f"{config.kind}.optimizer: {config.optimizer}"
+    if importlib.util.find_spec("torchao") is None:
+        raise RecipeError(f"{where} needs torchao, which is not installed; `pip install 'prunus[torchao]'` installs it")
+    if distributed.shards_weights(runtime.shard) or runtime.deepspeed:
+        option = "runtime.deepspeed" if runtime.deepspeed else "runtime.shard: true"
+        raise RecipeError(f"{where}; not with {option}, which divides the state itself; allowed: replicated weights")
 
 
 def check_rank(config: StepConfig, shape: Shape, where: str) -> None:
@@ -79,6 +95,5 @@ def training_cost(config: TrainingConfig, shape: Shape, context: CostContext) ->
     """Estimate training without a teacher: a backward pass costs as much as two forward passes."""
     tokens = config.steps * config.batch_size * config.sequence_length
     flops = tokens * 3 * shape.flops_per_token(config.sequence_length)
-    rank = config.lora.r
-    memory = trained_bytes(shape, context.micro_batch(config.batch_size) * config.sequence_length, context, rank)
-    return Cost(tokens, flops, memory, kept_bytes(shape, rank))
+    held, updates = context.micro_batch(config.batch_size) * config.sequence_length, (config.optimizer, config.lora.r)
+    return Cost(tokens, flops, trained_bytes(shape, held, context, *updates), kept_bytes(shape, *updates))

@@ -64,12 +64,13 @@ def test_what_reads_the_stream_reads_one_norm_where_norms_stand_before(family: F
     if not family.feeds:
         assert family.writers
         return
-    reading = 0 if family.conv1d else 1
     readers = [module for modules in family.feeds.values() for module in modules]
     assert len(readers) == len(set(readers))
     for key, line in family.layered.items():
-        if len(parse_weight(line).dims) == 2:
-            assert (family.norm_before(key) is not None) == parse_weight(line).runs_over("hidden", reading), key
+        weight = parse_weight(line)
+        if len(weight.dims) == 2:
+            reading = 1 - family.outputs(weight)
+            assert (family.norm_before(key) is not None) == weight.runs_over("hidden", reading), key
     over_heads = {name for name in family.norms[0] if not parse_weight(family.layered[f"{name}.weight"]).has("hidden")}
     assert set(family.feeds) == {*family.norms[0], *family.norms[1]} - over_heads
 

@@ -67,6 +67,11 @@ def test_a_plan_tells_of_rows_that_fit_no_block(teacher: Path, corpus: Path, hel
             {"students": {"odd": {"prune": {"num_attention_heads": 2}}}},
             "students.odd: hidden_size is 32, but llama.cpp expects num_attention_heads x head_dim = 16",
         ),
+        (
+            "smollm3",
+            {"students": {"thin": {"prune": {"intermediate_size": 16}}}},
+            r"students.thin: no_rope_layers is \[1, 0, 1, 0\]",
+        ),
     ],
 )
 def test_what_llama_cpp_has_not_is_refused_before_any_work(

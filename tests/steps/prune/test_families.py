@@ -1,6 +1,7 @@
 """Properties that hold for every family with a table, including those added later."""
 
 import json
+import shutil
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,21 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
+from prunus.data.tokens import IDS
 from prunus.errors import ShapeError
 from prunus.models.families.table import FAMILIES
 from prunus.models.folder import ModelFolder
 from prunus.models.positions import SCALABLE_ROPES, with_rope_resolved, yarn_end
 from prunus.models.shape import Shape
+from prunus.runtime import Runtime
 from prunus.steps.prune.config import PruneConfig
-from tests.cutting import TEXT, logits, plain, prune, score
-from tests.families import SPECIAL, kill, make_teacher, square_cut
+from prunus.steps.prune.step import Inputs, run
+from tests.cutting import QUIET, TEXT, logits, plain, prune, score
+from tests.families import SPECIAL, kill, make_teacher, square_cut, weights_of
 from tests.tiny import load
 
 TYPES = [name for name in FAMILIES if name in CONFIG_MAPPING]
+MIXTURES = [name for name, family in FAMILIES.items() if family.experts is not None]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +48,7 @@ def test_the_table_names_the_checkpoint(teachers, model_type: str) -> None:
     folder.check()
     stored = {name: value.shape for name, value in load_file(folder.path / "model.safetensors").items()}
     assert dict(folder.shape.tensors()) == stored
-    assert folder.shape.parameters == sum(p.numel() for p in load(folder.path).parameters())
+    assert folder.shape.parameters == sum(p.numel() for _, p in weights_of(load(folder.path)))
 
 
 @pytest.mark.parametrize("model_type", TYPES)
@@ -74,7 +79,12 @@ def test_any_student_is_what_the_stock_classes_build(teachers, tmp_path_factory,
     if not shape.family.square and not shape.rope_types - SCALABLE_ROPES:
         options["head_dim"] = data.draw(st.sampled_from([2, 4, 8]))
     if shape.num_experts:
-        options["num_experts"] = data.draw(st.integers(2, 6))
+        options["num_experts"] = data.draw(st.sampled_from([4, 6] if shape.expert_groups > 1 else [2, 3, 4, 5, 6]))
+        options["num_experts_per_tok"] = data.draw(st.integers(1, 2))
+        for size in ("shared_expert_intermediate_size", "dense_intermediate_size"):
+            if getattr(shape, size) and size not in shape.family.multiples:
+                options[size] = data.draw(st.integers(1, 20))
+        options["num_hidden_layers"] = max(options["num_hidden_layers"], shape.dense_layers + 1)
     out = prune(teacher.path, tmp_path_factory.mktemp("any") / "out", **options)
     model, info = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
@@ -82,7 +92,7 @@ def test_any_student_is_what_the_stock_classes_build(teachers, tmp_path_factory,
         built = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(out))
     assert {n: p.shape for n, p in built.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
     student = ModelFolder(out).shape
-    assert student.parameters == sum(p.numel() for p in model.parameters())
+    assert student.parameters == sum(p.numel() for _, p in weights_of(model))
     assert student.parameters == sum(prod(v.shape) for v in load_file(out / "model.safetensors").values())
     for key, value in options.items():
         assert getattr(student, key) == value
@@ -97,7 +107,14 @@ def dead_members(teacher: Path, axis: str) -> tuple[dict[str, Any], dict[str, in
     layers = range(shape.num_hidden_layers)
     group = shape.num_attention_heads // shape.num_key_value_heads
     if axis == "mlp":
-        return {"mlp": [draw.permutation(24)[:10] for _ in layers]}, {"intermediate_size": 14}
+        dead: dict[str, Any] = {"mlp": [draw.permutation(24)[:10] for _ in layers]}
+        if "shared_expert_intermediate_size" in shape.family.multiples:  # its neurons go with those of experts
+            shared = shape.shared_expert_intermediate_size
+            dead["shared"] = [draw.permutation(shared)[: 10 * shared // 24] for _ in layers]
+        return dead, {"intermediate_size": 14}
+    if axis in ("shared", "dense"):
+        size = {"shared": "shared_expert_intermediate_size", "dense": "dense_intermediate_size"}[axis]
+        return {axis: [draw.permutation(getattr(shape, size))[:8] for _ in layers]}, {size: getattr(shape, size) - 8}
     if axis == "hidden":
         return {"hidden": draw.permutation(32)[:8].tolist()}, {"hidden_size": 24}
     if axis == "head_dim":  # the slowest pairs
@@ -121,8 +138,16 @@ def zero_scores_of_dead_heads(scores: Path, dead: list[list[int]]) -> None:
     save_file(actual, file)
 
 
-@pytest.mark.parametrize("axis", ["mlp", "hidden", "heads", "kv_heads", "head_dim"])
-@pytest.mark.parametrize("model_type", TYPES)
+PARTS = [(model_type, axis) for model_type in TYPES for axis in ("mlp", "hidden", "heads", "kv_heads", "head_dim")]
+MIXED = [
+    (model_type, axis)
+    for model_type, family in FAMILIES.items()
+    for axis, size in (("shared", "shared_expert_intermediate_size"), ("dense", "dense_intermediate_size"))
+    if size in family.keys
+]
+
+
+@pytest.mark.parametrize(("model_type", "axis"), [*PARTS, *MIXED])
 def test_cutting_what_is_dead_changes_nothing(tmp_path, model_type: str, axis: str) -> None:
     teacher = make_teacher(tmp_path / "teacher", model_type)
     family = ModelFolder(teacher).family
@@ -144,33 +169,113 @@ def test_cutting_what_is_dead_changes_nothing(tmp_path, model_type: str, axis: s
     out = prune(teacher, tmp_path / "out", scores, **options)
     assert ModelFolder(out).shape.parameters < ModelFolder(teacher).shape.parameters
     # rescaled gains are rounded to float32, as are GPT-J's queries; OPT's epsilon is not in its config
-    tolerance = 1e-11 if axis == "mlp" and model_type != "gptj" else 3e-5
+    tolerance = 1e-11 if axis in ("mlp", "shared", "dense") and model_type != "gptj" else 3e-5
     tolerance = 1e-3 if (model_type, axis) == ("opt", "hidden") else tolerance
     torch.testing.assert_close(logits(out), logits(teacher), rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize(
-    "model_type", [t for t in TYPES if "num_experts" in SPECIAL[t] or "num_local_experts" in SPECIAL[t]]
-)
+def starve(teacher: Path) -> dict[int, list[int]]:
+    """Make two experts of each layer get no tokens, others in each layer; by layer, these experts."""
+    folder = ModelFolder(teacher)
+    family = folder.family
+    tensors = load_file(teacher / "model.safetensors")
+    embedding = next(key for key, line in family.shared.items() if line == "vocab hidden")
+    tensors[embedding][:, 0] = 6.0  # channel 0 stays as positive as it was embedded
+    dead: dict[int, list[int]] = {}
+    for name, tensor in tensors.items():
+        place = family.place(name)
+        if place is None or place.layer is None:
+            continue
+        if family.writes(place):
+            np.moveaxis(tensor, family.outputs(place.weight) + place.weight.stacked, 0)[0] = 0
+        elif place.key == "post_attention_layernorm.weight":
+            tensor[0] = 1
+        elif place.weight.has("experts"):  # the router and its biases
+            layer = dead.setdefault(place.layer, [place.layer % 3, 3 + place.layer % 3])
+            if place.weight.has("hidden"):
+                tensor[:, 0] = 0
+                tensor[layer] = 0
+                tensor[layer, 0] = -1e4
+            else:
+                tensor[..., layer] = -10
+    save_file(tensors, teacher / "model.safetensors", metadata={"format": "pt"})
+    return dead
+
+
+@pytest.mark.parametrize("model_type", MIXTURES)
 def test_cutting_experts_that_no_token_reaches_changes_nothing(tmp_path, model_type: str) -> None:
     teacher = make_teacher(tmp_path / "teacher", model_type)
-    tensors = load_file(teacher / "model.safetensors")
-    tensors["model.embed_tokens.weight"][:, 0] = 6.0
-    dead = {}
-    for name, tensor in tensors.items():
-        if name.endswith(("o_proj.weight", "down_proj.weight", "w2.weight", "post_attention_layernorm.weight")):
-            tensor[0] = name.endswith("norm.weight")  # channel 0 stays as positive as it was embedded
-        if name.endswith("gate.weight"):
-            layer = int(name.split(".")[2])
-            dead[layer] = [(layer + i) % 6 for i in range(2)]
-            tensor[:, 0] = 0
-            tensor[dead[layer]] = 0
-            tensor[dead[layer], 0] = -1e4
-    save_file(tensors, teacher / "model.safetensors", metadata={"format": "pt"})
+    dead = starve(teacher)
     out = prune(teacher, tmp_path / "out", score(teacher, tmp_path), num_experts=4)
     kept = json.loads((out / "kept.json").read_text())["per_layer"]
-    assert all(set(row["experts"]).isdisjoint(dead[layer]) for layer, row in enumerate(kept))
-    torch.testing.assert_close(logits(out), logits(teacher), rtol=1e-11, atol=1e-11)
+    assert all(set(kept[layer]["experts"]).isdisjoint(gone) for layer, gone in dead.items())
+    tolerance = 1e-5 if model_type in ("ernie4_5_moe", "glm4_moe") else 1e-11  # their routers compute in float32
+    torch.testing.assert_close(logits(out), logits(teacher), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("model_type", MIXTURES)
+def test_fewer_active_experts_are_those_of_transformers(teachers, tmp_path, model_type: str) -> None:
+    teacher = teachers[model_type]
+    out = prune(teacher, tmp_path / "out", num_experts_per_tok=1)
+    before, after = load_file(teacher / "model.safetensors"), load_file(out / "model.safetensors")
+    assert {name: value.tobytes() for name, value in before.items()} == {n: v.tobytes() for n, v in after.items()}
+    config = json.loads((teacher / "config.json").read_text())
+    config |= dict.fromkeys(ModelFolder(teacher).family.config_keys("num_experts_per_tok"), 1)
+    copy = tmp_path / "copy"
+    shutil.copytree(teacher, copy)
+    (copy / "config.json").write_text(json.dumps(config))
+    assert torch.equal(logits(out), logits(copy))
+    assert not torch.equal(logits(out), logits(teacher))
+    assert ModelFolder(out).shape.flops_per_token(8) < ModelFolder(teacher).shape.flops_per_token(8)
+
+
+@pytest.mark.parametrize("model_type", [name for name in MIXTURES if FAMILIES[name].dense_layers is not None])
+def test_first_layers_without_experts_can_be_dropped_by_number_only(teachers, tmp_path, model_type: str) -> None:
+    teacher = teachers[model_type]
+    shape = ModelFolder(teacher).shape
+    out = prune(teacher, tmp_path / "out", drop_layers=(0,))
+    assert ModelFolder(out).shape.dense_layers == 0
+    kept = json.loads((out / "kept.json").read_text())["per_layer"]
+    assert all("experts" in row and "dense" not in row for row in kept)
+    assert logits(out).isfinite().all()
+    for seed in range(4):
+        other = prune(teacher, tmp_path / f"chance{seed}", num_hidden_layers=2, seed=seed)
+        assert ModelFolder(other).shape.dense_layers == shape.dense_layers
+        assert json.loads((other / "kept.json").read_text())["layers"][0] == 0
+
+
+def refitted(teacher: Path, scores: Path, out: Path, refit: str) -> Path:
+    """A student with four of six experts, refitted on the text that it was scored on."""
+    out.mkdir()
+    heal = {"refit": refit, "samples": 8, "sequence_length": 24}
+    config = PruneConfig(num_experts=4, method="minitron", check_samples=0, heal=heal)
+    run(config, Inputs(teacher, scores, scores.parent / "tokens"), out, Runtime(), QUIET)
+    return out
+
+
+@pytest.mark.parametrize(
+    "model_type", [name for name in MIXTURES if "shared_expert_intermediate_size" in FAMILIES[name].multiples]
+)
+def test_a_refit_of_shared_experts_makes_up_for_dropped_ones(teachers, tmp_path, model_type: str) -> None:
+    teacher = teachers[model_type]
+    scores = score(teacher, tmp_path)
+    ids = torch.from_numpy(np.fromfile(tmp_path / "tokens" / IDS, dtype=np.uint16).astype(np.int64).reshape(8, 24))
+    errors = {}
+    for refit in ("none", "outputs", "all"):
+        out = refitted(teacher, scores, tmp_path / refit, refit)
+        with torch.no_grad():
+            found, wanted = (plain(folder)(ids, use_cache=False).logits for folder in (out, teacher))
+        errors[refit] = (found - wanted).square().mean().item()
+    assert max(errors["outputs"], errors["all"]) < errors["none"]
+
+
+def test_a_gated_shared_expert_is_not_refitted(teachers, tmp_path) -> None:
+    teacher = teachers["qwen2_moe"]
+    out = refitted(teacher, score(teacher, tmp_path), tmp_path / "out", "outputs")
+    before, after = load_file(teacher / "model.safetensors"), load_file(out / "model.safetensors")
+    for layer in range(4):
+        name = f"model.layers.{layer}.mlp.shared_expert.down_proj.weight"
+        assert before[name].tobytes() == after[name].tobytes()
 
 
 @pytest.mark.parametrize("model_type", TYPES)
@@ -217,6 +322,11 @@ def test_depth_leaves_the_other_layers_as_they_were(teachers, tmp_path, model_ty
         ("gemma2", {"hidden_size": 18}, "not a multiple of num_attention_heads = 4"),
         ("llama", {"head_dim": 3}, "odd"),
         ("mixtral", {"num_experts": 1}, "less than num_experts_per_tok = 2"),
+        ("glm4_moe", {"num_experts": 3}, "num_experts: 3; GLM-4.5 routes by 2 groups of equally many experts"),
+        ("glm4_moe", {"shared_expert_intermediate_size": 4}, "a multiple of intermediate_size; set that instead"),
+        ("glm4_moe", {"num_hidden_layers": 1}, "1, but the first 1 layers have no experts and are kept"),
+        ("qwen2_moe", {"dense_intermediate_size": 4}, "4 is more than the teacher's 0"),
+        ("llama", {"num_experts_per_tok": 1}, "num_experts_per_tok: 1 is more than the teacher's 0"),
         ("llama", {"num_experts": 1}, "num_experts: 1 is more than the teacher's 0"),
     ],
 )

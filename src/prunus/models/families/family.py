@@ -18,6 +18,9 @@ _EXPERT = re.compile(rf"(?<=\.)(?:{_NUMBER.pattern})(?=\.)")
 QUERIES: Segment = ("heads", "head_dim")
 """The segment of a projection's outputs that holds the queries."""
 
+OF_MIXTURES = ("num_experts_per_tok", "shared_expert_intermediate_size", "dense_intermediate_size")
+"""Sizes of mixtures of experts. The last two are those of families whose `keys` or `multiples` name them."""
+
 Part = Literal["attention", "mlp", "other"]
 
 
@@ -44,10 +47,14 @@ class Experts:
 
     Attributes:
         module: The module of router and experts; the other names are relative to it.
-        router: The router's weight, [E, H].
-        stacked: The module of all experts.
+        router: The router's module, whose output begins with the logits of all experts, [tokens, E].
+        stacked: The module of all experts, called with tokens, their experts, and the weights of these.
         gate_up: Its gate and up projections, [E, 2 mlp, H].
         down: Its down projection, [E, H, mlp].
+        transposed: Whether the table's stacked matrices are stored as [in, out].
+        probability: The function from the router's logits to probabilities.
+        gated: The last linear layer of a shared expert whose output is multiplied by a gate, by its name in the table;
+            empty for none. It is not refitted, since its output is not what is added to the residual stream.
     """
 
     module: str
@@ -55,6 +62,9 @@ class Experts:
     stacked: str
     gate_up: str
     down: str
+    transposed: bool = False
+    probability: Literal["softmax", "sigmoid"] = "softmax"
+    gated: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,10 +83,19 @@ class Family:
         prefix: A prefix of all names that some checkpoints omit.
         buffers: Suffixes of tensors in old checkpoints that are not weights.
         keys: The keys of sizes in config.json that differ from `Shape`'s names; of several, the first that is set.
-        absent: Sizes without a key in config.json.
+        absent: Sizes without a key in config.json. Without `num_experts`, those of `OF_MIXTURES` are absent too.
+        multiples: Sizes that are a multiple of another one: its name, and the key and default of the multiplier.
+        dense_layers: The key and default of the number of first layers that have a dense MLP instead of experts.
+        groups: The keys of the number of groups that a layer's experts are divided into for routing, and of how many
+            of them a token uses.
+        further_layers: Whether checkpoints may have layers after the last, for predicting further tokens (MTP), whose
+            weights transformers ignores; students have none.
+        ignored: Prefixes of other weights that transformers ignores.
+        resets: Values of config.json in a student, where its teacher's has the key.
         defaults: Defaults of sizes that config.json may omit, as functions of the rest of it.
         flags: Defaults of the boolean keys in the table's conditions.
-        requires: Values that config.json must have (or omit) for the table to apply.
+        requires: Values that config.json must have (or omit) for the table to apply; functions of config.json give
+            several values.
         divisible: Pairs of sizes; stock transformers requires the first to be a multiple of the second.
         square: Whether hidden_size must be heads x head_dim.
         lists: Keys with one entry per layer, which are pruned with the layers, and the default of an entry.
@@ -89,7 +108,8 @@ class Family:
         conv1d: Whether matrices are stored as [in, out], as in GPT-2, instead of [out, in].
         layer_norm: Whether norms subtract the mean (LayerNorm); otherwise they are RMSNorms.
         gain_offset: Added to a norm's stored gain: 1 in Gemma.
-        feeds: For each norm of the residual stream, the modules that read its output; empty in families that normalise
+        feeds: For each norm of the residual stream, the modules (or weights, if others of the module do not) that read
+            its output; empty in families that normalise
             the outputs of modules instead.
         writers: Norms of a layer whose output is added to the residual stream.
         query_norm: The norm of the queries, applied per head or over all heads; empty if there is none.
@@ -117,6 +137,12 @@ class Family:
     buffers: tuple[str, ...] = (".rotary_emb.inv_freq",)
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     absent: tuple[str, ...] = ("num_experts",)
+    multiples: Mapping[str, tuple[str, str, int]] = field(default_factory=dict)
+    dense_layers: tuple[str, int] | None = None
+    groups: tuple[str, ...] = ()
+    further_layers: bool = False
+    ignored: tuple[str, ...] = ()
+    resets: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Callable[[Mapping[str, Any]], int]] = field(default_factory=dict)
     flags: Mapping[str, bool] = field(default_factory=dict)
     requires: Mapping[str, Any] = field(default_factory=dict)
@@ -152,17 +178,34 @@ class Family:
             name = self.prefix + name
         if name in self.shared:
             return Place(name, parse_weight(self.shared[name]))
-        head, _, tail = self.layer.partition("{}")
-        layer, dot, rest = name.removeprefix(head).partition(tail)
-        if not (name.startswith(head) and dot and _NUMBER.fullmatch(layer)):
+        layer, rest = self._in_layer(name)
+        if layer is None:
             return None
         if rest in self.layered and "{" not in rest:
-            return Place(rest, parse_weight(self.layered[rest]), int(layer))
+            return Place(rest, parse_weight(self.layered[rest]), layer)
         expert = _EXPERT.search(rest)
         key = "" if expert is None else f"{rest[: expert.start()]}{{experts}}{rest[expert.end() :]}"
         if expert is None or key not in self.layered:
             return None
-        return Place(key, parse_weight(self.layered[key]), int(layer), int(expert[0]))
+        return Place(key, parse_weight(self.layered[key]), layer, int(expert[0]))
+
+    def ignores(self, name: str, layers: int) -> bool:
+        """Whether transformers ignores a tensor of a model with that many layers.
+
+        It ignores old buffers, and weights that predict further tokens.
+        """
+        layer = self._in_layer(name)[0]
+        if self.further_layers and layer is not None and layer >= layers:
+            return True
+        return (self.place(name) is None and name.endswith(self.buffers)) or name.startswith(self.ignored)
+
+    def _in_layer(self, name: str) -> tuple[int | None, str]:
+        """The number of the layer that a full name is in, and the rest of the name; None if it is in no layer."""
+        head, _, tail = self.layer.partition("{}")
+        layer, dot, rest = name.removeprefix(head).partition(tail)
+        if not (name.startswith(head) and dot and _NUMBER.fullmatch(layer)):
+            return None, name
+        return int(layer), rest
 
     def name_of(self, key: str, layer: int | None = None, expert: int | None = None) -> str:
         """The full name of a weight in the table."""
@@ -177,18 +220,34 @@ class Family:
         """The module of a layer."""
         return self.layer.format(layer).rstrip(".")
 
-    def names(self, sizes: Mapping[str, int], layers: int) -> Iterator[tuple[str, Weight]]:
-        """All weights of the table by full name, with their lines, including those whose condition is not met."""
+    def names(self, sizes: Mapping[str, int], layers: int, dense: int = 0) -> Iterator[tuple[str, Weight]]:
+        """All weights of the table by full name, with their lines, including those whose condition is not met.
+
+        Args:
+            sizes: The size of every axis.
+            layers: Number of layers.
+            dense: How many of them, from the first on, have no experts; of a mixture.
+        """
         for key, line in self.shared.items():
             yield key, parse_weight(line)
         for layer in range(layers):
             for key, line in self.layered.items():
+                weight = parse_weight(line)
                 for expert in range(sizes["experts"]) if "{experts}" in key else [None]:
-                    yield self.name_of(key, layer, expert), parse_weight(line)
+                    if weight.stands_in(layer < dense):
+                        yield self.name_of(key, layer, expert), weight
 
     def config_keys(self, size: str) -> tuple[str, ...]:
         """The keys of a `Shape`'s size in config.json."""
-        return () if size in self.absent else self.keys.get(size, (size,))
+        return () if size in self.lacking else self.keys.get(size, (size,))
+
+    @cached_property
+    def lacking(self) -> frozenset[str]:
+        """The sizes without a key in config.json."""
+        of_mixtures = set(OF_MIXTURES)
+        if "num_experts" not in self.absent:
+            of_mixtures -= {"num_experts_per_tok", *self.keys}
+        return frozenset({*self.absent, *self.multiples, *of_mixtures})
 
     def has_bias(self, norm: str) -> bool:
         """Whether a norm has a bias, which some LayerNorms do not."""
@@ -203,8 +262,8 @@ class Family:
 
     def norm_before(self, key: str) -> str | None:
         """The norm whose output is multiplied by the weight `key` of the table; None if there is none."""
-        module = key.rpartition(".")[0]
-        return next((norm for norm, readers in self.feeds.items() if module in readers), None)
+        names = {key, key.rpartition(".")[0]}
+        return next((norm for norm, readers in self.feeds.items() if not names.isdisjoint(readers)), None)
 
     def ends_queries(self, place: Place) -> bool:
         """Whether a weight is the last that acts on queries before the scores: their norm, else their projection."""
@@ -213,8 +272,9 @@ class Family:
         return place.weight.dims[0][0] == QUERIES
 
     def outputs(self, weight: Weight) -> int:
-        """The output dimension of a layer's weight."""
-        return 1 if self.conv1d and len(weight.dims) == 2 else 0
+        """The output dimension of a layer's weight, of one expert if stacked."""
+        stacked = weight.stacked and self.experts is not None and self.experts.transposed
+        return 1 if (self.conv1d or stacked) and len(weight.dims) == 2 else 0
 
     def is_transposed(self, weight: Weight) -> bool:
         """Whether a weight is a matrix stored as [in, out]; embeddings and heads never are."""
@@ -238,20 +298,31 @@ class Family:
             return "other"
         return "attention" if name in self._attention else "mlp"
 
-    def readers(self, axis: str) -> list[str]:
-        """The modules of a layer whose input runs over `axis`; scoring records these inputs."""
+    def readers(self, axis: str, dense: bool = False) -> list[str]:
+        """The modules of a layer whose input runs over `axis`; scoring records these inputs.
+
+        Args:
+            axis: The axis.
+            dense: Whether the layer is one without experts, of a mixture.
+        """
         dim = 0 if self.conv1d else -1
-        return [_module(key) for key, line in self.layered.items() if parse_weight(line).runs_over(axis, dim)]
+        lines = {key: parse_weight(line) for key, line in self.layered.items()}
+        return [_module(key) for key, one in lines.items() if one.stands_in(dense) and one.runs_over(axis, dim)]
+
+    @cached_property
+    def optional(self) -> dict[str, list[str]]:
+        """The weights of a layer that depend on a flag, by the flag; in the table's order."""
+        result: dict[str, list[str]] = {}
+        for key, line in self.layered.items():
+            if condition := parse_weight(line).condition:
+                result.setdefault(condition, []).append(key)
+        return result
 
     @cached_property
     def biases(self) -> dict[str, list[str]]:
-        """The biases of a layer that depend on a flag, by the flag; in the table's order."""
-        result: dict[str, list[str]] = {}
-        for key, line in self.layered.items():
-            condition = parse_weight(line).condition
-            if condition and key.endswith(".bias"):
-                result.setdefault(condition, []).append(key)
-        return result
+        """The biases among them."""
+        found = {flag: [key for key in keys if key.endswith(".bias")] for flag, keys in self.optional.items()}
+        return {flag: keys for flag, keys in found.items() if keys}
 
     @cached_property
     def norms(self) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -67,7 +67,7 @@ class Gguf:
 
     Attributes:
         architecture: The architecture's name.
-        names: llama.cpp's name of each module in the family's table.
+        names: llama.cpp's name of each module in the family's table; of a weight whose last part is another, in full.
         pairs: Modules, by llama.cpp's names, whose rows interleave the two halves of rotary pairs, where transformers
             has one half of the head after the other.
         windows: Whether it supports sliding windows in some layers.
@@ -114,4 +114,6 @@ class Gguf:
         """
         module, _, suffix = key.rpartition(".")
         prefix = "" if layer is None else f"blk.{layer}."
+        if key in self.names:
+            return f"{prefix}{self.names[key]}"
         return f"{prefix}{self.names[module]}.{suffix}"

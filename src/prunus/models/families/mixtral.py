@@ -9,7 +9,6 @@ from prunus.models.families.parts import (
     NAMED_ATTENTION,
     NAMED_EMBEDDINGS,
     NAMED_PRE_NORMS,
-    PER_TOKEN,
     PRE_NORMS,
     STACKED,
     TO_ATTENTION,
@@ -41,10 +40,10 @@ FAMILY = replace(
         "block_sparse_moe.experts.{experts}.w3.weight": "mlp hidden",
         "block_sparse_moe.experts.{experts}.w2.weight": "hidden mlp",
     },
-    keys={"num_experts": ("num_local_experts",), **PER_TOKEN},
+    keys={"num_experts": ("num_local_experts",)},
     experts=STACKED,
     absent=(),
-    defaults={"experts_per_token": lambda _: 2},
+    defaults={"num_experts_per_tok": lambda _: 2},
     feeds={
         **TO_ATTENTION,
         "post_attention_layernorm": (

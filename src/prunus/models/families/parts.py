@@ -45,7 +45,16 @@ EXPERTS = {
     "mlp.experts.{experts}.up_proj.weight": "mlp hidden",
     "mlp.experts.{experts}.down_proj.weight": "hidden mlp",
 }
-STACKED = Experts("mlp", "gate.weight", "experts", "gate_up_proj", "down_proj")
+IN_SPARSE = {key: f"{line} in sparse" for key, line in EXPERTS.items()}
+"""Experts in layers that are not among the first, dense ones."""
+SHARED_EXPERTS = {
+    "mlp.shared_experts.gate_proj.weight": "shared hidden in sparse",
+    "mlp.shared_experts.up_proj.weight": "shared hidden in sparse",
+    "mlp.shared_experts.down_proj.weight": "hidden shared in sparse",
+}
+IN_DENSE = {key: f"{line.replace('mlp', 'dense')} in dense" for key, line in GATED_MLP.items()}
+"""The MLP of layers without experts."""
+STACKED = Experts("mlp", "gate", "experts", "gate_up_proj", "down_proj")
 PRE_NORMS = {"input_layernorm.weight": "hidden", "post_attention_layernorm.weight": "hidden"}
 POST_NORMS = {"post_attention_layernorm.weight": "hidden", "post_feedforward_layernorm.weight": "hidden"}
 HEAD_NORMS = {"self_attn.q_norm.weight": "head_dim", "self_attn.k_norm.weight": "head_dim"}
@@ -66,9 +75,18 @@ FEEDS_EXPERTS = {
     ),
     **TO_HEAD,
 }
+FEEDS_MIXTURE = {
+    **FEEDS_EXPERTS,
+    "post_attention_layernorm": (
+        *FEEDS_EXPERTS["post_attention_layernorm"],
+        "mlp.shared_experts.gate_proj",
+        "mlp.shared_experts.up_proj",
+        "mlp.gate_proj",
+        "mlp.up_proj",
+    ),
+}
 UNTIED = {"attention_bias": False, "mlp_bias": False, "tie_word_embeddings": False}
 TIED = {**UNTIED, "tie_word_embeddings": True}
-PER_TOKEN = {"experts_per_token": ("num_experts_per_tok",)}
 WHOLE_HEADS = (("hidden_size", "num_attention_heads"),)
 
 NAMED_EMBEDDINGS = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
@@ -90,6 +108,11 @@ NAMED_EXPERTS = {
     "mlp.experts.{experts}.gate_proj": "ffn_gate_exps",
     "mlp.experts.{experts}.up_proj": "ffn_up_exps",
     "mlp.experts.{experts}.down_proj": "ffn_down_exps",
+}
+NAMED_SHARED_EXPERTS = {
+    "mlp.shared_experts.gate_proj": "ffn_gate_shexp",
+    "mlp.shared_experts.up_proj": "ffn_up_shexp",
+    "mlp.shared_experts.down_proj": "ffn_down_shexp",
 }
 NAMED_USUAL = {**NAMED_EMBEDDINGS, **NAMED_PRE_NORMS, **NAMED_ATTENTION, **NAMED_MLP}
 TURNED = ("attn_q", "attn_k")

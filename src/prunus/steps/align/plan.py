@@ -217,13 +217,13 @@ def cost(config: AlignConfig, shape: Shape, context: CostContext) -> Cost:
     answers = 1 if config.spec.learns == "likelihood" else 2
     held = context.micro_batch(config.batch_size) * config.sequence_length * answers
     tokens, passes = int(_read_tokens(config, context) * config.epochs), 3 * shape.flops_per_token(_mean(context))
-    memory = trained_bytes(shape, held, context, config.lora.r)
+    memory = trained_bytes(shape, held, context, config.optimizer, config.lora.r)
     if config.method == "distil":
         passes += context.teacher.flops_per_token(_mean(context))
         memory += context.teacher.parameters * context.frozen
     if config.spec.refers:
         passes += shape.flops_per_token(_mean(context))
-    return Cost(tokens, tokens * passes, memory, kept_bytes(shape, config.lora.r))
+    return Cost(tokens, tokens * passes, memory, kept_bytes(shape, config.optimizer, config.lora.r))
 
 
 def _read_tokens(config: AlignConfig, context: CostContext) -> int:

@@ -163,9 +163,10 @@ class DistillConfig(GuideConfig, TrainingConfig):
     teacher_bits: Annotated[Bits | None, ADDED] = None
     """Bits of the teacher's weights in memory: 8, or 4, for the matrices of its layers. It changes the teacher's
     predictions, which the student learns: little in 8 bits. If unset: the run's precision."""
-    optimizer: Literal["adamw", "muon"] = "muon"
-    """`muon` for the matrices of the layers, with AdamW for embeddings, head and gains; or `adamw` for all weights (the
-    papers' choice). Muon's updates are scaled to the size of AdamW's, so learning rates carry over."""
+    optimizer: Literal["adamw", "adamw_8bit", "muon"] = "muon"
+    """`muon` for the matrices of the layers, with AdamW for embeddings, head and gains; `adamw` for all weights (the
+    papers' choice); or `adamw_8bit`, the same with moments in 8 bits (arXiv 2110.02861, by torchao): 2 bytes for each
+    parameter instead of 8. Muon's updates are scaled to the size of AdamW's, so learning rates carry over."""
     states: StatesConfig = StatesConfig()
     """Hidden states to compare in addition to the logits: `none`, `kept` (the default), `paper`, or options."""
     validation: Annotated[ValidationConfig, ADDED] = ValidationConfig()

@@ -53,6 +53,9 @@ class ExpandConfig(StepConfig):
                     "to make models smaller, use prune"
                 )
         larger = teacher.with_dimensions(sizes)
+        layers, count = teacher.num_hidden_layers, larger.num_hidden_layers
+        dense = sum(layer * layers // count < teacher.dense_layers for layer in range(count))  # with their copies
+        larger = larger.with_dimensions({"dense_layers": dense})
         if larger == teacher:
             raise ShapeError(f"{where}: no size is larger than the model's")
         return larger

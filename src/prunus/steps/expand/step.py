@@ -92,8 +92,9 @@ def _pieces(
         yield read_bytes(info)
         return
     original = to_float(read_bytes(info), info.dtype).reshape(info.shape)
-    reads = any("mlp" in segment for segment in place.weight.dims[family.outputs(place.weight)])
+    reads = any({"mlp", "shared"} & set(segment) for segment in place.weight.dims[family.outputs(place.weight)])
     values = np.random.default_rng(seed).normal(0.0, original.std(), shape) if reads else np.zeros(shape)
     members = {axis: np.arange(size) for axis, size in model.sizes().items()}
-    values[np.ix_(*positions(place.weight, target.sizes(), members.__getitem__))] = original
+    experts = [np.arange(len(original))] if place.weight.stacked else []
+    values[np.ix_(*experts, *positions(place.weight, target.sizes(), members.__getitem__))] = original
     yield from_float(values, info.dtype)

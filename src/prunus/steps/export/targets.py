@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prunus.errors import RecipeError
-from prunus.gguf.metadata import check_shape
+from prunus.gguf.metadata import check_planned
 from prunus.gguf.mixtures import TYPES, bytes_of
 from prunus.gguf.vocabulary import read_vocabulary
 from prunus.llamacpp import ggml
@@ -108,7 +108,7 @@ TARGETS = {
         nbytes={name: _gguf_bytes(name) for name in TYPES},
         needs=("gguf", "xllamacpp"),
         writer="prunus.steps.export.proof",
-        check=check_shape,
+        check=check_planned,
         check_tokenizer=read_vocabulary,
         check_here=_check_quantiser,
     ),

@@ -14,6 +14,8 @@ from prunus.models.shape import Shape
 from prunus.steps.prune.config import RANKED, ImportanceConfig, PruneConfig
 from prunus.steps.prune.rank import Scores, layer_losses, rank, removal_order
 
+_RANDOM_LAYERS = 4  # with the seed, decides random layers
+
 
 @dataclass(frozen=True)
 class Keep:
@@ -57,7 +59,7 @@ def choose(scores: Scores, teacher: Shape, target: Shape, config: PruneConfig, v
         size = RANKED[axis]
         if getattr(teacher, size) == getattr(target, size):  # all are kept, so no scores are needed
             return np.zeros((len(layers), getattr(teacher, size)))
-        return rank(scores, axis, getattr(config.importance, axis), teacher, config.seed)
+        return rank(scores, axis, config.importance.of(axis), teacher, config.seed)
 
     heads, neurons = ranked("heads"), ranked("neurons")
     kv_heads = [best_groups(heads[i], teacher.num_key_value_heads, target.num_key_value_heads) for i in layers]
@@ -70,12 +72,15 @@ def choose(scores: Scores, teacher: Shape, target: Shape, config: PruneConfig, v
     if teacher.num_experts:
         if neurons.ndim == 2:
             layered["mlp"] = [[np.arange(teacher.intermediate_size)] * teacher.num_experts for _ in layers]
-        layered["experts"] = [best(row, target.num_experts) for row in ranked("experts")]
+        groups = max(1, teacher.expert_groups)
+        layered["experts"] = [best_experts(row, groups, target.num_experts) for row in ranked("experts")]
+        for axis in ("shared", "dense"):
+            layered[axis] = [best(row, getattr(target, RANKED[axis])) for row in ranked(axis)]
     # a rotated cut reads all channels; its basis selects what is kept of them
     rotates = config.rotates(teacher, target)
     hidden = np.arange(teacher.hidden_size) if rotates else best(ranked("channels")[0], target.hidden_size)
     return Keep(
-        layers=choose_layers(scores, teacher.num_hidden_layers, target.num_hidden_layers, config),
+        layers=choose_layers(scores, len(layers), target.num_hidden_layers, config, teacher.dense_layers),
         shared={
             "vocab": np.arange(teacher.vocab_size) if vocabulary is None else vocabulary,
             "positions": np.arange(teacher.max_position_embeddings),
@@ -92,6 +97,12 @@ def choose(scores: Scores, teacher: Shape, target: Shape, config: PruneConfig, v
 def best(scores: np.ndarray, count: int) -> np.ndarray:
     """The indices of the `count` highest scores, ascending; of equal scores the first: [C] to [count]."""
     return np.sort(np.argsort(-scores, kind="stable")[:count])
+
+
+def best_experts(scores: np.ndarray, groups: int, count: int) -> np.ndarray:
+    """The best experts, equally many of each group that they are routed by: [E] to [count], ascending."""
+    rows = scores.reshape(groups, -1)
+    return np.concatenate([i * rows.shape[1] + best(row, count // groups) for i, row in enumerate(rows)])
 
 
 def best_neurons(scores: np.ndarray, count: int) -> Any:
@@ -142,7 +153,7 @@ def rotary_pairs(teacher: Shape, count: int) -> np.ndarray:
     return np.concatenate([pairs, teacher.head_dim // 2 + pairs])
 
 
-def choose_layers(scores: Scores, layers: int, count: int, config: PruneConfig) -> list[int]:
+def choose_layers(scores: Scores, layers: int, count: int, config: PruneConfig, dense: int = 0) -> list[int]:
     """The `count` layers to keep.
 
     Args:
@@ -152,45 +163,47 @@ def choose_layers(scores: Scores, layers: int, count: int, config: PruneConfig) 
         config: `drop_layers` is `contiguous` (drop the block of least importance), `single` (drop the least important
             layers, each ranked separately, or in the greedy order of `logit_nmse`) or the layers to drop.
             `importance.layers` is the criterion.
+        dense: The first layers of a mixture that have no experts; they are dropped by number only.
     """
     drop = layers - count
     if isinstance(config.drop_layers, tuple) or not drop:
         dropped: set[int] = set(config.drop_layers) if isinstance(config.drop_layers, tuple) else set()
     elif config.importance.layers == "random":
-        draw = np.random.default_rng([config.seed, len(RANKED)])
-        first = int(draw.integers(count + 1))
+        draw = np.random.default_rng([config.seed, _RANDOM_LAYERS])
+        first = dense + int(draw.integers(count - dense + 1))
         block = config.drop_layers == "contiguous"
-        dropped = set(range(first, first + drop) if block else draw.permutation(layers)[:drop].tolist())
+        others = dense + draw.permutation(layers - dense)
+        dropped = set(range(first, first + drop) if block else others[:drop].tolist())
     elif config.drop_layers == "contiguous":
-        dropped = set(blocks_by_loss(scores, config.importance, drop)[0])
+        dropped = set(blocks_by_loss(scores, config.importance, drop, dense)[0])
     else:
-        dropped = set(single_layers(scores, config.importance, drop))
+        dropped = set(single_layers(scores, config.importance, drop, dense))
     return [layer for layer in range(layers) if layer not in dropped]
 
 
-def layer_choices(scores: Scores, config: PruneConfig, drop: int) -> list[tuple[int, ...]]:
+def layer_choices(scores: Scores, config: PruneConfig, drop: int, dense: int = 0) -> list[tuple[int, ...]]:
     """Sets of `drop` layers that could be dropped, without duplicates, the most promising first.
 
     First the choice by `drop_layers`, then the choice by its other value (`contiguous` or `single`), then the other
     blocks by importance, the least important first.
     """
-    first, *others = blocks_by_loss(scores, config.importance, drop)
-    chosen = [first, single_layers(scores, config.importance, drop)]
+    first, *others = blocks_by_loss(scores, config.importance, drop, dense)
+    chosen = [first, single_layers(scores, config.importance, drop, dense)]
     if config.drop_layers == "single":
         chosen.reverse()
     return list(dict.fromkeys([*chosen, *others]))
 
 
-def single_layers(scores: Scores, importance: ImportanceConfig, count: int) -> tuple[int, ...]:
-    """The `count` least important layers, ranked separately or in the greedy order of `logit_nmse`; ascending."""
+def single_layers(scores: Scores, importance: ImportanceConfig, count: int, dense: int = 0) -> tuple[int, ...]:
+    """The `count` least important layers from `dense` on, ranked separately or in the greedy order; ascending."""
     if importance.layers == "logit_nmse":
-        return tuple(sorted(removal_order(scores)[:count]))
-    losses = layer_losses(scores, importance, 1)
+        return tuple(sorted([layer for layer in removal_order(scores) if layer >= dense][:count]))
+    losses = layer_losses(scores, importance, 1)[dense:]
     kept = best(losses, len(losses) - count)
-    return tuple(np.setdiff1d(np.arange(len(losses)), kept).tolist())
+    return tuple((dense + np.setdiff1d(np.arange(len(losses)), kept)).tolist())
 
 
-def blocks_by_loss(scores: Scores, importance: ImportanceConfig, length: int) -> list[tuple[int, ...]]:
-    """The contiguous blocks of `length` layers, the least important first."""
-    order = np.argsort(layer_losses(scores, importance, length), kind="stable")
+def blocks_by_loss(scores: Scores, importance: ImportanceConfig, length: int, dense: int = 0) -> list[tuple[int, ...]]:
+    """The contiguous blocks of `length` layers from layer `dense` on, the least important first."""
+    order = dense + np.argsort(layer_losses(scores, importance, length)[dense:], kind="stable")
     return [tuple(range(first, first + length)) for first in order.tolist()]

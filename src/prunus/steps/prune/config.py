@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from prunus.config import RUNTIME, Config, Seed, Size, StepConfig
+from prunus.config import ADDED, RUNTIME, Config, Seed, Size, StepConfig
 from prunus.errors import ShapeError
 from prunus.models.positions import SCALABLE_ROPES
 from prunus.models.shape import PRUNABLE, Shape
@@ -17,19 +17,23 @@ RANKED = {
     "heads": "num_attention_heads",
     "channels": "hidden_size",
     "experts": "num_experts",
+    "shared": "shared_expert_intermediate_size",
+    "dense": "dense_intermediate_size",
 }
 """The axes that are ranked, with the names of their sizes in `Shape`."""
 
 Aggregation = Literal["mean", "l2", "variance"]
+Criterion = Literal["activation", "activation_norm", "taylor", "fisher", "frequency", "reap", "random"]
 
 
 class Ranking(Config):
     """How the units of one axis are ranked. Shorthand: the name of a criterion."""
 
-    criterion: Literal["activation", "activation_norm", "taylor", "fisher", "random"] = "activation"
+    criterion: Criterion = "activation"
     """`activation`: size of the activation (arXiv 2407.14679). `activation_norm`, for neurons: that times the norm of
     the column that reads it. `taylor`: first-order change of the loss when the unit is removed. `fisher`: its square.
-    `random`."""
+    `frequency`, for experts: how many tokens are routed to each. `reap`, for experts: the mean, over these tokens, of
+    the router's weight times the norm of the expert's output (arXiv 2510.13999). `random`."""
     batch: Aggregation = "l2"
     """Aggregation of activations over sequences."""
     sequence: Aggregation = "mean"
@@ -45,6 +49,8 @@ class Ranking(Config):
         """The statistics that the ranking reads, by their names in `score.collect`."""
         if self.criterion == "random":
             return set()
+        if self.criterion in ("frequency", "reap"):
+            return {self.criterion}
         return {"gradients"} if self.criterion in ("taylor", "fisher") else {self.sequence}
 
 
@@ -52,13 +58,13 @@ class ImportanceConfig(Config):
     """Criterion of each axis. Shorthand: one criterion for neurons, heads and channels, or `random` for all axes."""
 
     neurons: Ranking = Ranking()
-    """Neurons of the MLPs."""
+    """Neurons of the MLPs, also those of shared experts."""
     heads: Ranking = Ranking()
     """Query heads. A KV head is ranked by its query heads."""
     channels: Ranking = Ranking()
     """Channels of the residual stream, unless it is rotated."""
     experts: Ranking = Ranking()
-    """Experts, by their router probabilities: `activation` or `random`."""
+    """Experts: `activation` (of the router's probabilities), `frequency`, `reap` or `random`."""
     layers: Literal["block_influence", "lm_loss", "accuracy", "logit_nmse", "refit", "random"] = "block_influence"
     """Layers and blocks of layers. `block_influence`: how little they turn the residual stream. `lm_loss` (also ranks
     by perplexity), `accuracy` on `score.task`, `logit_nmse`: effect of removing them. `refit`, for blocks: KL to the
@@ -73,11 +79,22 @@ class ImportanceConfig(Config):
         axes = ("neurons", "heads", "channels", *(("experts", "layers") if raw == "random" else ()))
         return dict.fromkeys(axes, raw)
 
+    def of(self, axis: str) -> Ranking:
+        """The ranking of an axis; all neurons are ranked alike."""
+        ranking: Ranking = getattr(self, "neurons" if axis in ("shared", "dense") else axis)
+        return ranking
+
     @model_validator(mode="after")
     def _known(self) -> ImportanceConfig:
-        for axis in ("heads", "channels", "experts"):
+        units = ["activation", "taylor", "fisher", "random"]
+        allowed_of = {
+            "neurons": ["activation", "activation_norm", "taylor", "fisher", "random"],
+            "heads": units,
+            "channels": units,
+            "experts": ["activation", "frequency", "reap", "random"],
+        }
+        for axis, allowed in allowed_of.items():
             criterion = getattr(self, axis).criterion
-            allowed = ["activation", "random"] if axis == "experts" else ["activation", "taylor", "fisher", "random"]
             if criterion not in allowed:
                 raise ValueError(f"{axis}: {criterion!r} cannot rank {axis}; allowed: {', '.join(allowed)}")
         return self
@@ -103,6 +120,14 @@ class PruneConfig(StepConfig):
     """Dimensions of each head to keep (width): the rotary pairs of highest frequency."""
     num_experts: int | None = Field(default=None, ge=1)
     """Experts of each layer to keep, in a mixture of experts."""
+    num_experts_per_tok: Annotated[int | None, ADDED] = Field(default=None, ge=1)
+    """Experts that are active for each token, in a mixture of experts: those of the highest router weights. Where a
+    family normalises these weights they are normalised over fewer; otherwise they stay as they are."""
+    shared_expert_intermediate_size: Annotated[int | None, ADDED] = Field(default=None, ge=1)
+    """Neurons of the shared expert to keep, in families whose config has this size; in others, shared experts are cut
+    with `intermediate_size`."""
+    dense_intermediate_size: Annotated[int | None, ADDED] = Field(default=None, ge=1)
+    """Neurons to keep of each MLP in layers without experts, in a mixture of experts whose first layers have none."""
     vocab_size: int | None = Field(default=None, ge=1)
     """Tokens to keep: all special and byte tokens, then the most frequent ones of the corpus."""
     drop_layers: Literal["contiguous", "single"] | tuple[int, ...] = "contiguous"
@@ -209,14 +234,18 @@ class PruneConfig(StepConfig):
                 and `num_hidden_layers` disagree.
         """
         sizes = {key: getattr(self, key) for key in PRUNABLE}
+        for size, (of, _, _) in teacher.family.multiples.items():
+            if sizes[size] is not None:
+                raise ShapeError(f"{where}.{size}: in {teacher.family.name} it is a multiple of {of}; set that instead")
         for key, value in sizes.items():
             if value is not None and value > getattr(teacher, key):
                 raise ShapeError(f"{where}.{key}: {value} is more than the teacher's {getattr(teacher, key)}")
         sizes["num_hidden_layers"] = self._remaining_layers(teacher.num_hidden_layers, where)
+        dense = self._remaining_dense_layers(teacher, sizes["num_hidden_layers"], where)
         self._infer_heads(sizes, teacher)
         self._match_groups(sizes, teacher, where)
         self._check_head_dim(teacher, where)
-        target = teacher.with_dimensions(sizes)
+        target = teacher.with_dimensions({**sizes, "dense_layers": dense})
         target.check_loadable(where)
         if self.init == "teacher":
             self._check_method(teacher, target, where)
@@ -235,7 +264,7 @@ class PruneConfig(StepConfig):
                 if axis == "channels" and self.rotates(teacher, target):
                     needed |= {"covariance", "gradient_covariance"} if self.gradient_weight else {"covariance"}
                 else:
-                    needed |= getattr(self.importance, axis).collect()
+                    needed |= self.importance.of(axis).collect()
         if target.head_dim < teacher.head_dim and self.importance.heads.criterion != "random":
             needed.add("energies")  # to scale the gains of norms over heads; see `compensate`
         by_score = self.importance.layers not in ("random", "refit") and isinstance(self.drop_layers, str)
@@ -271,6 +300,18 @@ class PruneConfig(StepConfig):
                 f"{where}.num_hidden_layers: {self.num_hidden_layers}, but drop_layers leaves {remaining} of {layers}"
             )
         return remaining
+
+    def _remaining_dense_layers(self, teacher: Shape, layers: int, where: str) -> int:
+        """How many layers without experts remain: all, unless layers are dropped by number."""
+        dense = teacher.dense_layers
+        if not isinstance(self.drop_layers, str):
+            return dense - sum(layer < dense for layer in self.drop_layers)
+        if layers < teacher.num_hidden_layers and layers <= dense:
+            raise ShapeError(
+                f"{where}.num_hidden_layers: {layers}, but the first {dense} layers have no experts and are kept "
+                f"unless drop_layers lists them; allowed: more than {dense}"
+            )
+        return dense
 
     @staticmethod
     def _infer_heads(sizes: dict[str, int | None], teacher: Shape) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import prod
 
 import numpy as np
@@ -56,18 +56,51 @@ def cut(
             continue  # a stored copy of a tied head, or an old buffer, which transformers ignores as well
         renamed = rename(place, teacher, keep)
         if renamed is not None:
-            kept = indices(place, teacher.sizes(), keep)
-            factors = factor(place, teacher, target, scores, kept[0])
-            offset = teacher.family.offset_of(place)
-            read: Read = partial(_pieces, info, kept)
-            if residual and keep.partners and produces_queries(place, teacher):
-                others = indices(place, teacher.sizes(), replace(keep, layered=keep.layered | {"heads": keep.partners}))
-                read = partial(_with_residual, info, kept, others, residual)
-            if rotation is not None and place.weight.has("hidden"):
-                plans.append(_rotated(renamed, info, place, kept, factors, offset, rotation, read))
-            else:
-                plans.append(_plan(renamed, info, kept, factors, offset, read))
+            plans.append(_plan_of(renamed, info, place, teacher, target, keep, scores, rotation, residual))
     return plans
+
+
+def _plan_of(
+    renamed: str,
+    info: TensorInfo,
+    place: Place,
+    teacher: Shape,
+    target: Shape,
+    keep: Keep,
+    scores: Scores,
+    rotation: Rotation | None,
+    residual: float,
+) -> TensorPlan:
+    """Plan one tensor; of a tensor that holds a layer's experts, one expert after the other."""
+    if place.weight.stacked:
+        parts = [
+            _plan_of(renamed, part, one, teacher, target, keep, scores, rotation, residual)
+            for part, one in _experts(info, place, keep)
+        ]
+        return TensorPlan(
+            renamed,
+            info.dtype,
+            (len(parts), *parts[0].shape),
+            lambda: chain.from_iterable(part.pieces() for part in parts),
+        )
+    kept = indices(place, teacher.sizes(), keep)
+    factors = factor(place, teacher, target, scores, kept[0])
+    offset = teacher.family.offset_of(place)
+    read: Read = partial(_pieces, info, kept)
+    if residual and keep.partners and produces_queries(place, teacher):
+        others = indices(place, teacher.sizes(), replace(keep, layered=keep.layered | {"heads": keep.partners}))
+        read = partial(_with_residual, info, kept, others, residual)
+    if rotation is not None and place.weight.has("hidden"):
+        return _rotated(renamed, info, place, kept, factors, offset, rotation, read)
+    return _plan(renamed, info, kept, factors, offset, read)
+
+
+def _experts(info: TensorInfo, place: Place, keep: Keep) -> Iterator[tuple[TensorInfo, Place]]:
+    """The parts of a stacked tensor that belong to the kept experts, as tensors of their own."""
+    size = info.nbytes // info.shape[0]
+    for expert in keep.members("experts", place.layer).tolist():
+        part = replace(info, shape=info.shape[1:], data=info.data + expert * size)
+        yield part, replace(place, weight=replace(place.weight, stacked=False), expert=expert)
 
 
 def rename(place: Place, teacher: Shape, keep: Keep) -> str | None:

@@ -176,7 +176,8 @@ def _refit_writer(pair: Pair, bridge: Bridge, name: str, ridge: float) -> None:
     for rows in pair.student.rows():
         x, y = pair.student.input(pair.j, rows, name), pair.teacher.activations(pair.i, rows, name)[name][1]
         pair.student.keep_input(pair.j, rows, name, x)
-        stream = pair.teacher.stream[rows].to(y.device) + multiplier * y
+        stream = pair.teacher.stream[rows].to(y.device)
+        stream = stream + multiplier * y.view_as(stream)  # in some mixtures, y has all tokens in one dimension
         target = bridge.project(stream) - pair.student.stream[rows].to(x.device)
         _add(gram, x, target / multiplier, module, _rms(stream))
     _refit([module], gram, ridge)
@@ -192,7 +193,7 @@ def _refit_last(pair: Pair, bridge: Bridge, name: str, ridge: float) -> None:
         x, y = captured[name]
         pair.student.keep_input(pair.j, rows, name, x)
         after = pair.after[rows].to(out.device)
-        target = bridge.project(after) - (out - multiplier * y)
+        target = bridge.project(after) - (out - multiplier * y.view_as(out))
         _add(gram, x, target / multiplier, module, _rms(after))
     _refit([module], gram, ridge)
 

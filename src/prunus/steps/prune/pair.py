@@ -36,7 +36,9 @@ class Pair:
 def norms_and_writers(layer: nn.Module, family: Family) -> tuple[list[str], list[str]]:
     """The norms of a layer that linear layers read, and the linear layers that write the stream, in forward order."""
     norms = [norm for norm in family.norms[0] if norm in family.feeds]
-    return norms, linear_names(layer, family, "hidden", 1 if family.conv1d else 0)
+    gated = family.experts.gated if family.experts is not None else ""
+    writers = linear_names(layer, family, "hidden", 1 if family.conv1d else 0)
+    return norms, [name for name in writers if name != gated]
 
 
 def linear_names(layer: nn.Module, family: Family, axis: str, dim: int) -> list[str]:

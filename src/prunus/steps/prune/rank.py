@@ -22,7 +22,7 @@ def rank(scores: Scores, axis: str, ranking: Ranking, teacher: Shape, seed: int)
 
     Args:
         scores: The teacher's statistics.
-        axis: `neurons`, `heads`, `channels` or `experts`.
+        axis: One of `RANKED`.
         ranking: The criterion, and how activations are aggregated.
         teacher: The teacher's shape.
         seed: Seed of the criterion `random`.
@@ -37,6 +37,11 @@ def rank(scores: Scores, axis: str, ranking: Ranking, teacher: Shape, seed: int)
         return _random(axis, teacher, seed)
     if ranking.criterion in ("taylor", "fisher"):
         result = statistic(scores, f"{axis}.gradients")[0 if ranking.criterion == "taylor" else 1]
+    elif ranking.criterion == "frequency":
+        result = statistic(scores, "experts.frequency")
+    elif ranking.criterion == "reap":
+        total, tokens = statistic(scores, "experts.reap")
+        result = total / np.maximum(tokens, 1.0)  # an expert without tokens has a total of 0
     elif axis == "neurons" and teacher.num_experts:
         result = np.sqrt(statistic(scores, "neurons.squares"))
     else:
@@ -44,7 +49,7 @@ def rank(scores: Scores, axis: str, ranking: Ranking, teacher: Shape, seed: int)
             statistic(scores, f"{axis}.{ranking.sequence}"), float(statistic(scores, "counts")[0]), ranking.batch
         )
     if ranking.criterion == "activation_norm":
-        norms = statistic(scores, "reader_norms")
+        norms = statistic(scores, "reader_norms" if axis == "neurons" else f"reader_norms.{axis}")
         result = result * (norms**2 if "variance" in (ranking.sequence, ranking.batch) else norms)
     return result.sum(axis=0, keepdims=True) if axis == "channels" else result
 

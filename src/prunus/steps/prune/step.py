@@ -94,7 +94,7 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         with console.progress("prune", sum(plan.nbytes for plan in plans), "bytes") as progress:
             write_tensors(out, plans, on_progress=progress.update)
         write_config(out, settings)
-        write_lineage(out, *_lineage(inputs, _kept_units(keep), rotation))
+        write_lineage(out, *_lineage(inputs, _kept_units(keep, teacher.shape), rotation))
         if config.heal.explicit and inputs.tokens is None:
             raise ArtifactError("prune: heal needs a corpus to fit weights to; there is none")
         healed = inputs.tokens is not None and config.heals(teacher.shape, target)
@@ -209,7 +209,8 @@ def _best_block(
     from prunus.steps.prune.calibration import calibration
 
     length = teacher.shape.num_hidden_layers - target.num_hidden_layers
-    blocks = [tuple(range(first, first + length)) for first in range(target.num_hidden_layers + 1)]
+    firsts = range(teacher.shape.dense_layers, target.num_hidden_layers + 1)
+    blocks = [tuple(range(first, first + length)) for first in firsts]
     assert inputs.tokens is not None  # the plan adds them if the cut reads text
     ids = calibration(config.heal, inputs.tokens, config.seed)
     with console.progress("refit", len(blocks), "blocks") as progress, TemporaryDirectory(dir=out) as scratch:
@@ -262,12 +263,15 @@ def _check_damage(
     return {"kl": damage.kl, "nll": damage.nll, "teacher_nll": damage.teacher_nll}
 
 
-def _kept_units(keep: Keep) -> dict[str, Any]:
-    """The kept units as JSON types, for `kept.json`."""
+def _kept_units(keep: Keep, teacher: Shape) -> dict[str, Any]:
+    """The kept units as JSON types, for `kept.json`; of each layer those that it has."""
 
     def plain(value: Any) -> list[Any]:
         return [plain(row) for row in value] if isinstance(value, list) else np.asarray(value).tolist()
 
     shared = {axis: plain(members) for axis, members in keep.shared.items() if axis != "positions"}
-    per_layer = [{axis: plain(rows[layer]) for axis, rows in keep.layered.items()} for layer in keep.layers]
+    per_layer = [
+        {axis: plain(rows[layer]) for axis, rows in keep.layered.items() if teacher.has_units(axis, layer)}
+        for layer in keep.layers
+    ]
     return {"layers": keep.layers, **shared, "per_layer": per_layer}

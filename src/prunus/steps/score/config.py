@@ -9,8 +9,9 @@ from pydantic import Field, model_validator
 from prunus.config import Length, Location, Seed, Size, StepConfig
 
 Statistic = Literal[
-    "mean", "l2", "variance", "gradients", "covariance", "gradient_covariance", "lm_loss", "accuracy", "logit_nmse"
-]
+    "mean", "l2", "variance", "gradients", "covariance", "gradient_covariance", "lm_loss", "accuracy", "logit_nmse",
+    "frequency", "reap",
+]  # fmt: skip
 
 GRADIENTS = frozenset({"gradients", "gradient_covariance"})
 """The statistics that need a backward pass."""
@@ -35,7 +36,8 @@ class ScoreConfig(StepConfig):
     """Statistics to collect; those that the recipe's students need are added. `mean`, `l2`, `variance`: activations,
     aggregated over the sequence. `gradients`: of the loss by them. `covariance` of the residual stream and
     `gradient_covariance` of the loss by it: for a rotated cut. Only the two with gradients need a backward pass. Of
-    models without some layers: `lm_loss`, `accuracy` on `task`, `logit_nmse`."""
+    models without some layers: `lm_loss`, `accuracy` on `task`, `logit_nmse`. Of experts, in a mixture: `frequency`,
+    the tokens routed to each; `reap`, the size of its weighted output."""
     blocks: tuple[int, ...] = (1,)
     """Lengths of the blocks of layers to leave out, one block at a time, for `lm_loss`, `accuracy` and `logit_nmse`.
     Lengths that the recipe's students need are added."""

@@ -53,7 +53,7 @@ def _describe(name: str, values: torch.Tensor) -> str:
     """A statistic's name, and for a statistic by layer the first layer in which it is not finite."""
     index = (~torch.isfinite(values)).nonzero()[0].tolist()
     axis = name.partition(".")[0]
-    by_layer = {"neurons": -2, "heads": -2, "experts": -2, "energy": 0, "reader_norms": 0}
+    by_layer = {"neurons": -2, "heads": -2, "experts": -2, "shared": -2, "dense": -2, "energy": 0, "reader_norms": 0}
     if name == "neurons.squares":
         by_layer["neurons"] = 0
     if axis not in by_layer or values.dim() < 2:

@@ -8,11 +8,12 @@ section 2.2 and table 13), which aggregates over the sequence first, then over t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from prunus.models.families.family import Experts
 from prunus.models.norms import normalised, scaled_gradients
 
 
@@ -87,31 +88,56 @@ def gradient_covariance(inputs: torch.Tensor, gradients: torch.Tensor, centred: 
     return (g.T @ g).double()
 
 
-def routing_values(inputs: torch.Tensor, router: torch.Tensor) -> torch.Tensor:
-    """The router's probability of each expert: inputs [B, S, H] and router weight [E, H] to [B, S, E]."""
-    return F.linear(inputs, router).float().softmax(dim=-1)
-
-
-def expert_squares(
-    gate_up: torch.Tensor,
-    activation: Callable[[torch.Tensor], torch.Tensor],
-    tokens: torch.Tensor,
-    routed: torch.Tensor,
-) -> torch.Tensor:
-    """Σ a² of each expert's neurons over the tokens routed to it: [E, mlp] in float64.
+def routing_values(logits: torch.Tensor, probability: str) -> torch.Tensor:
+    """The router's probability of each expert, from its logits: [..., E] to [..., E] in float32.
 
     Args:
-        gate_up: The gate and up projections of all experts, stacked, [E, 2 mlp, H].
-        activation: The activation function of the gates.
-        tokens: Inputs of the experts, [B * S, H].
-        routed: The experts of each token, [B * S, experts per token].
+        logits: The router's logits.
+        probability: `softmax` over the experts, or `sigmoid` of each.
     """
-    rows = []
-    for expert, weight in enumerate(gate_up):
-        inputs = tokens[(routed == expert).any(dim=-1)]
-        gate, up = F.linear(inputs, weight).chunk(2, dim=-1)
-        rows.append((activation(gate) * up).float().square().sum(dim=0, dtype=torch.float64))
-    return torch.stack(rows)
+    return logits.float().softmax(dim=-1) if probability == "softmax" else logits.float().sigmoid()
+
+
+def routed_tokens(routed: torch.Tensor, experts: int) -> torch.Tensor:
+    """How many tokens each expert gets: the experts of each token [T, experts per token] to [E] in float64."""
+    return torch.bincount(routed.flatten(), minlength=experts)[:experts].double()
+
+
+def expert_terms(
+    module: Any, names: Experts, tokens: torch.Tensor, routed: torch.Tensor, gates: torch.Tensor, outputs: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each expert, over the tokens routed to it: Σ a² of its neurons, and Σ g |f|: [E, mlp] and [E] in float64.
+
+    g is the weight by which the layer multiplies the expert's output f, after any normalisation over a token's experts.
+    Divided by the number of tokens, Σ g |f| is the score of REAP (Lasby et al. 2025, arXiv 2510.13999).
+
+    Args:
+        module: Transformers' module of a layer's stacked experts.
+        names: The names of its weights.
+        tokens: Inputs of the experts, [T, H].
+        routed: The experts of each token, [T, experts per token].
+        gates: Their weights, [T, experts per token].
+        outputs: Whether to compute the outputs; if not, the second result is 0.
+    """
+    squares, sizes = [], []
+    for expert in range(len(module.get_parameter(names.gate_up))):
+        chosen = routed == expert
+        used = chosen.any(dim=-1)
+        a = module._apply_gate(_project(module, names.gate_up, expert, tokens[used]))
+        squares.append(a.float().square().sum(dim=0, dtype=torch.float64))
+        if outputs:
+            size = _project(module, names.down, expert, a).float().norm(dim=-1)
+            gate = (gates * chosen).sum(dim=-1)[used]
+            sizes.append((gate.float() * size).sum(dtype=torch.float64))
+    zero = torch.zeros(len(squares), dtype=torch.float64, device=tokens.device)
+    return torch.stack(squares), torch.stack(sizes) if outputs else zero
+
+
+def _project(module: Any, name: str, expert: int, inputs: torch.Tensor) -> torch.Tensor:
+    """The product of inputs with one expert's part of a stacked weight, in either of transformers' layouts."""
+    weight = module.get_parameter(name)[expert]
+    bias = module.get_parameter(f"{name}_bias")[expert] if module.has_bias else None
+    return F.linear(inputs, weight.T if module.is_transposed else weight, bias)
 
 
 def stream_cosines(stream: torch.Tensor) -> torch.Tensor:

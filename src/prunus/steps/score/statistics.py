@@ -16,16 +16,20 @@ from prunus.steps.score.config import GRADIENTS
 from prunus.steps.score.importance import (
     covariance,
     energies,
-    expert_squares,
+    expert_terms,
     gradient_covariance,
     head_norms,
     head_products,
     moments,
     over_sequence,
+    routed_tokens,
     routing_values,
     stream_cosines,
     taylor_terms,
 )
+
+NEURONS = {"neurons": "mlp", "shared": "shared", "dense": "dense"}
+"""Neurons of linear modules by the name of their statistics, and their axis in a family's table."""
 
 SEQUENCE = ("mean", "l2", "variance")
 _STRIDE = 4  # covariances use every fourth position, so that they cost little compared with the forward pass
@@ -42,6 +46,10 @@ class Statistics:
             scored by their router probabilities.
             `neurons.squares` [L, E, mlp]: in a mixture of experts, replaces the moments of neurons: squares of each
             expert's neurons, summed over the tokens routed to it.
+            `experts.frequency` [L, E]: tokens routed to each expert.
+            `experts.reap` [2, L, E]: Σ g |f| of `expert_terms`, and the tokens that it sums over.
+            `shared.<how>` [2, L, shared] and `dense.<how>` [2, L, dense]: in a mixture, as those of neurons, of the
+            shared experts and of the MLPs of layers without experts; 0 in layers that have none.
             `neurons.gradients` [2, L, mlp], `heads.gradients`, `channels.gradients`: `taylor_terms`.
             `covariance` [hidden, hidden]: of the inputs of all norms over the residual stream, summed over the norms.
             `gradient_covariance` [hidden, hidden]: the same of the loss's gradients by those inputs.
@@ -55,15 +63,22 @@ class Statistics:
         self.shape, self.collect, self.device = shape, collect, device
         self.aggregations = [how for how in SEQUENCE if how in collect]
         layers, sizes = shape.num_hidden_layers, shape.sizes()
-        layered, shared = shape.family.norms
-        axes = {name: parse_weight(shape.family.layered[f"{name}.weight"]) for name in layered}
-        self.over_stream = [name for name in layered if axes[name].has("hidden")]
+        flags, (layered, shared) = shape.flags, shape.family.norms
+        lines = {name: parse_weight(shape.family.layered[f"{name}.weight"]) for name in layered}
+        axes = {name: line for name, line in lines.items() if line.exists(flags)}
+        self.layered = list(axes)
+        self.over_stream = [name for name in axes if axes[name].has("hidden")]
         self.norms = layers * len(self.over_stream) + len(shared)
         self.sums: dict[str, torch.Tensor] = {}
         members = {"heads": (layers, shape.num_attention_heads), "channels": (self.norms, shape.hidden_size)}
+        self.members = members
         if shape.num_experts:
             self._add("neurons.squares", layers, shape.num_experts, shape.intermediate_size)
             members["experts"] = (layers, shape.num_experts)
+            members |= {axis: (layers, sizes[axis]) for axis in ("shared", "dense") if sizes[axis]}
+            for name, leading in (("frequency", ()), ("reap", (2,))):
+                if name in collect:
+                    self._add(f"experts.{name}", *leading, layers, shape.num_experts)
         else:
             members["neurons"] = (layers, shape.intermediate_size)
         for axis, size in members.items():
@@ -74,8 +89,8 @@ class Statistics:
         for name in ("covariance", "gradient_covariance"):
             if name in collect:
                 self._add(name, shape.hidden_size, shape.hidden_size)
-        for name in layered:
-            self._add(f"energy.{name}", layers, *axes[name].shape(sizes))
+        for name, line in axes.items():
+            self._add(f"energy.{name}", layers, *line.shape(sizes))
         for name in shared:
             self._add(f"energy.{name}", shape.hidden_size)
         self._add("cosines", layers + 1, layers + 1)
@@ -111,14 +126,15 @@ class Statistics:
         for i in range(self.shape.num_hidden_layers):
             layer = model.get_submodule(family.layer_name(i))
             yield layer.register_forward_pre_hook(self._store_input, with_kwargs=True)
-            if family.experts is not None:
+            dense = i < self.shape.dense_layers
+            if family.experts is not None and not dense:
                 yield from self._expert_hooks(layer, i, family.experts)
-            else:
-                for name in family.readers("mlp"):
-                    yield layer.get_submodule(name).register_forward_pre_hook(self._on_input("neurons", i))
+            for units, axis in NEURONS.items():
+                for name in family.readers(axis, dense) if units in self.members else []:
+                    yield layer.get_submodule(name).register_forward_pre_hook(self._on_input(units, i))
             for name in family.readers("heads"):
                 yield layer.get_submodule(name).register_forward_pre_hook(self._on_heads(i))
-            for name in family.norms[0]:
+            for name in self.layered:
                 row = i * len(self.over_stream) + self.over_stream.index(name) if name in self.over_stream else None
                 yield from self._norm_hooks(layer.get_submodule(name), self.sums[f"energy.{name}"][i], row)
             if i == self.shape.num_hidden_layers - 1:
@@ -182,17 +198,24 @@ class Statistics:
 
     def _expert_hooks(self, layer: nn.Module, i: int, names: Experts) -> Iterator[Any]:
         mixture = layer.get_submodule(names.module)
-        router = mixture.get_parameter(names.router)
         squares = self.sums["neurons.squares"][i]
+        frequency, reap = self.sums.get("experts.frequency"), self.sums.get("experts.reap")
 
-        def route(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            self._moments("experts", i, routing_values(args[0].detach(), router))
+        def route(_: nn.Module, __: Any, output: tuple[torch.Tensor, ...]) -> None:
+            values = routing_values(output[0].detach(), names.probability)
+            self._moments("experts", i, values.view(*self._stream[-1].shape[:2], -1))
 
         def add(module: Any, args: tuple[torch.Tensor, ...]) -> None:
-            gate_up = module.get_parameter(names.gate_up)
-            squares.add_(expert_squares(gate_up, module.act_fn, args[0].detach(), args[1]))
+            tokens, routed, gates = (value.detach() for value in args)
+            of_neurons, of_outputs = expert_terms(module, names, tokens, routed, gates, reap is not None)
+            squares.add_(of_neurons)
+            counts = routed_tokens(routed, self.shape.num_experts)
+            if frequency is not None:
+                frequency[i] += counts
+            if reap is not None:
+                reap[:, i] += torch.stack([of_outputs, counts])
 
-        yield mixture.register_forward_pre_hook(route)
+        yield mixture.get_submodule(names.router).register_forward_hook(route)
         yield mixture.get_submodule(names.stacked).register_forward_pre_hook(add)
 
     def _store_input(self, _: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> None:

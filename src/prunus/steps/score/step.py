@@ -54,10 +54,9 @@ class Inputs:
 def run(config: ScoreConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
     """Score `inputs.model`, together with the other processes if there are any.
 
-    Writes `scores.safetensors`: the sums of `Statistics` by name (`cosines` and energies as means over tokens),
-    `reader_norms` [L, mlp] or [L, E, mlp] (the L2 norm of the output weights of each neuron), and for each criterion of
-    layers `layers.<criterion>.<block length>`; for `logit_nmse` also `layers.logit_nmse.order`, a removal order of
-    single layers. Also writes `scores.json`, a readable summary.
+    Writes `scores.safetensors`: the sums of `Statistics` by name (`cosines` and energies as means over tokens), the
+    results of `reader_norms`, and for each criterion of layers `layers.<criterion>.<block length>`; for `logit_nmse`
+    also `layers.logit_nmse.order`, a removal order of single layers. Also writes `scores.json`, a readable summary.
 
     Returns:
         Numbers of sequences and tokens of the calibration set.
@@ -92,7 +91,7 @@ def run(config: ScoreConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         few = local_batches(config.layer_samples)
         layers = _remove_layers(model, statistics.shape, few, config, inputs, state, checkpoint, console)
     if distributed.rank() == 0:
-        scores = {**_averaged(statistics.sums), "reader_norms": reader_norms(model, statistics.shape), **layers}
+        scores = {**_averaged(statistics.sums), **reader_norms(model, statistics.shape), **layers}
         check_finite(model, scores)
         _write(scores, out)
     distributed.wait()
@@ -225,19 +224,33 @@ def _cached(measure: Measure, criterion: str, state: dict[str, torch.Tensor], ch
     return cached
 
 
-def reader_norms(model: PreTrainedModel, shape: Shape) -> torch.Tensor:
-    """The L2 norm of the down projection's column for each neuron: [L, mlp], or [L, E, mlp] in a mixture of experts."""
-    rows, experts = [], shape.family.experts
+def reader_norms(model: PreTrainedModel, shape: Shape) -> dict[str, torch.Tensor]:
+    """The L2 norm of the weights that read each neuron.
+
+    Returns:
+        `reader_norms` [L, mlp], or [L, E, mlp] in a mixture of experts; there also `reader_norms.shared` [L, shared]
+        and `reader_norms.dense` [L, dense]. Layers that have no such neurons have zeros.
+    """
+    family, names, sizes = shape.family, shape.family.experts, shape.sizes()
+    wanted = {"reader_norms": ((), "mlp")} if names is None else {"reader_norms": ((shape.num_experts,), "mlp")}
+    wanted |= {f"reader_norms.{axis}": ((), axis) for axis in ("shared", "dense") if sizes[axis]}
+    result = {
+        name: torch.zeros(shape.num_hidden_layers, *leading, sizes[axis], dtype=torch.float64)
+        for name, (leading, axis) in wanted.items()
+    }
     for i in range(shape.num_hidden_layers):
-        layer = model.get_submodule(shape.family.layer_name(i))
-        if experts is not None:
-            down = layer.get_parameter(f"{experts.module}.{experts.stacked}.{experts.down}")
-            rows.append(down.float().norm(dim=1))
-        else:
-            (name,) = shape.family.readers("mlp")
-            weight = layer.get_parameter(f"{name}.weight")
-            rows.append(weight.float().norm(dim=1 if shape.family.conv1d else 0))
-    return torch.stack(rows).double()
+        layer, dense = model.get_submodule(family.layer_name(i)), i < shape.dense_layers
+        for name, (_, axis) in wanted.items():
+            if names is not None and axis == "mlp":
+                if not dense:
+                    stacked = layer.get_submodule(f"{names.module}.{names.stacked}")
+                    down = stacked.get_parameter(names.down).float()
+                    result[name][i] = down.norm(dim=2 if stacked.is_transposed else 1)
+                continue
+            for module in family.readers(axis, dense):
+                weight = layer.get_parameter(f"{module}.weight").float()
+                result[name][i] = weight.norm(dim=1 if family.conv1d else 0)
+    return result
 
 
 def _averaged(sums: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -262,4 +275,6 @@ def _write(scores: dict[str, torch.Tensor], out: Path) -> None:
         elif axis in ("neurons", "heads", "channels", "experts") and how in ("mean", "squares"):
             rows = (value[1] if how == "mean" else value).sqrt()  # the paper's choice: L2 over the batch
             summary[axis] = rows.tolist() if axis != "channels" else rows.sum(dim=0).tolist()
+    if "experts.frequency" in scores:  # the share of tokens that each expert gets
+        summary["expert_frequency"] = (scores["experts.frequency"] / scores["counts"][1]).tolist()
     replace_json(out / "scores.json", summary)

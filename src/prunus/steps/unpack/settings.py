@@ -110,7 +110,11 @@ def _sizes(file: GgufFile, keys: Keys, family: Family, hidden: int, heads: int) 
     if bool(experts) != ("num_experts" not in family.absent):
         raise ModelError(f"{file.path}: {keys.prefix}expert_count is {experts}, which {family.name} does not support")
     if experts:
-        sizes |= {"num_experts": experts, "experts_per_token": keys.whole("expert_used_count")}
+        sizes |= {"num_experts": experts, "num_experts_per_tok": keys.whole("expert_used_count")}
+        if "dense_intermediate_size" in family.keys:
+            sizes["dense_intermediate_size"] = wide
+        if "shared_expert_intermediate_size" in family.keys:
+            sizes["shared_expert_intermediate_size"] = keys.whole("expert_shared_feed_forward_length")
     return sizes
 
 
@@ -118,7 +122,7 @@ def _flags(file: GgufFile, family: Family) -> dict[str, bool]:
     """The flags on which the family's weights depend, from the tensors in the file."""
     assert family.gguf is not None
     flags = {
-        flag: any(family.gguf.name_of(key, 0) in file.tensors for key in keys) for flag, keys in family.biases.items()
+        flag: any(family.gguf.name_of(key, 0) in file.tensors for key in keys) for flag, keys in family.optional.items()
     }
     return {**flags, "tie_word_embeddings": not _has_head(file)}
 
