@@ -111,6 +111,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "moe_num_shared_experts": 2,
         "moe_layer_start_index": 1,
     },
+    "hunyuan_v1_moe": {"num_experts": 6, "moe_topk": 2},
     "gpt_oss": {
         "num_local_experts": 6,
         "num_experts_per_tok": 2,

@@ -28,7 +28,7 @@ def test_the_predicted_size_of_a_students_file_is_exact(format_name: str, tmp_pa
         assert sizes(format_name, student.shape)[0] == file.stat().st_size
 
 
-@pytest.mark.parametrize("model_type", ["gemma2", "qwen2", "gpt2", "phi3", "mixtral"])
+@pytest.mark.parametrize("model_type", ["gemma2", "qwen2", "gpt2", "phi3", "mixtral", "glm4_moe"])
 def test_other_families(model_type: str, tmp_path: Path) -> None:
     teacher = ModelFolder(make_teacher(tmp_path / "teacher", model_type))
     file = tmp_path / "model.gguf"

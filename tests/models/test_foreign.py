@@ -358,6 +358,16 @@ def test_experts_that_end_before_the_last_layer_are_refused(tmp_path: Path) -> N
     named(change(folder, moe_layer_end_index=2), "moe_layer_end_index is 2; the table of ERNIE 4.5 MoE is for -1 or 3")
 
 
+def test_sizes_that_are_equal_in_all_layers_are_read_from_lists(tmp_path: Path) -> None:
+    folder = make_teacher(tmp_path / "model", "hunyuan_v1_moe")
+    change(folder, moe_topk=[2, 2, 2, 2], moe_intermediate_size=[24, 24, 24, 24])
+    assert ModelFolder(folder).shape.num_experts_per_tok == 2
+    out = prune(folder, tmp_path / "out", num_experts_per_tok=1, intermediate_size=16)
+    config = json.loads((out / "config.json").read_text())
+    assert [config[key] for key in ("moe_topk", "intermediate_size", "moe_intermediate_size")] == [1, 16, 16]
+    named(change(folder, moe_topk=[2, 2, 1, 2]), r"moe_topk or num_experts_per_tok is \[2, 2, 1, 2\]; expected a whole")
+
+
 # code of a folder's own
 
 

@@ -63,7 +63,7 @@ class FileSizes:
         layers, dense = shape.num_hidden_layers, shape.dense_layers
         kinds = [some for some in (range(dense), range(dense, layers)) if some]
         one = shape.with_dimensions({"num_hidden_layers": len(kinds), "dense_layers": min(dense, 1)})
-        key = tuple(one.dimensions().items())
+        key = tuple(getattr(one, name) for name in sorted(self.shape.dimensions()))
         if key not in self._planned:
             self._planned[key] = plan_tensors(PlannedFolder(self.path, self.config, one, _DTYPE))
         found = []

@@ -82,6 +82,8 @@ def read_size(config: Mapping[str, Any], family: Family, size: str, where: str, 
     """
     keys = family.config_keys(size)
     value = next((config[key] for key in keys if config.get(key) is not None), None)
+    if size in family.listed and isinstance(value, list) and value and all(one == value[0] for one in value):
+        value = value[0]
     if value is None:
         value = family.defaults[size](config) if size in family.defaults else default
     return check_whole(" or ".join(keys) or size, value, 1, _LIMITS.get(size, MAX_SIZE), where)

@@ -25,7 +25,8 @@ _BIAS = "mlp.moe_statics.e_score_correction_bias"
 
 def _to_the_end(config: Mapping[str, Any]) -> tuple[int, ...]:
     """Values of moe_layer_end_index by which all layers after the first ones have experts."""
-    return (-1, config["num_hidden_layers"] - 1)
+    layers = config.get("num_hidden_layers")
+    return (-1, layers - 1) if isinstance(layers, int) else (-1,)
 
 
 def _write(config: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:

@@ -84,7 +84,10 @@ class Family:
         buffers: Suffixes of tensors in old checkpoints that are not weights.
         keys: The keys of sizes in config.json that differ from `Shape`'s names; of several, the first that is set.
         absent: Sizes without a key in config.json. Without `num_experts`, those of `OF_MIXTURES` are absent too.
-        multiples: Sizes that are a multiple of another one: its name, and the key and default of the multiplier.
+        multiples: Sizes that are a multiple of another one: its name, and the key (empty for none) and default of the
+            multiplier.
+        listed: Sizes that may be given for each layer; only lists of equal numbers are read, and students have one
+            number.
         dense_layers: The key and default of the number of first layers that have a dense MLP instead of experts.
         groups: The keys of the number of groups that a layer's experts are divided into for routing, and of how many
             of them a token uses.
@@ -138,6 +141,7 @@ class Family:
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     absent: tuple[str, ...] = ("num_experts",)
     multiples: Mapping[str, tuple[str, str, int]] = field(default_factory=dict)
+    listed: tuple[str, ...] = ()
     dense_layers: tuple[str, int] | None = None
     groups: tuple[str, ...] = ()
     further_layers: bool = False

@@ -107,7 +107,10 @@ def _heal_layer(pair: Pair, bridge: Bridge, config: HealConfig) -> None:
         # of a parallel block, one norm is read by attention and MLP: the last norm comes before all that is left
         end = number + 1 if norm != norms[-1] else None
         for writer in writers[number:end] if config.refit != "none" else ():
-            refit = _refit_last if writer == writers[-1] else _refit_writer
+            # in a mixture, experts may follow the last linear layer: what they add is no part of its target, unless
+            # nothing else can make up for dropped layers
+            ends = writer == writers[-1] and (norm == norms[-1] or pair.dropped > 0)
+            refit = _refit_last if ends else _refit_writer
             refit(pair, bridge, writer, config.ridge)
     if pair.dropped and config.refit == "none" and config.depth == "linear" and writers:
         fold_dropped_layers(pair, bridge, writers[-1], config.ridge)

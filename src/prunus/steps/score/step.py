@@ -232,15 +232,15 @@ def reader_norms(model: PreTrainedModel, shape: Shape) -> dict[str, torch.Tensor
         and `reader_norms.dense` [L, dense]. Layers that have no such neurons have zeros.
     """
     family, names, sizes = shape.family, shape.family.experts, shape.sizes()
-    wanted = {"reader_norms": ((), "mlp")} if names is None else {"reader_norms": ((shape.num_experts,), "mlp")}
-    wanted |= {f"reader_norms.{axis}": ((), axis) for axis in ("shared", "dense") if sizes[axis]}
+    experts = () if names is None else (shape.num_experts,)
+    wanted = {"reader_norms": "mlp"} | {f"reader_norms.{axis}": axis for axis in ("shared", "dense") if sizes[axis]}
     result = {
-        name: torch.zeros(shape.num_hidden_layers, *leading, sizes[axis], dtype=torch.float64)
-        for name, (leading, axis) in wanted.items()
+        name: torch.zeros(shape.num_hidden_layers, *(experts if axis == "mlp" else ()), sizes[axis]).double()
+        for name, axis in wanted.items()
     }
     for i in range(shape.num_hidden_layers):
         layer, dense = model.get_submodule(family.layer_name(i)), i < shape.dense_layers
-        for name, (_, axis) in wanted.items():
+        for name, axis in wanted.items():
             if names is not None and axis == "mlp":
                 if not dense:
                     stacked = layer.get_submodule(f"{names.module}.{names.stacked}")
