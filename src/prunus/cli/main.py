@@ -19,6 +19,7 @@ COMMANDS = {
     "score": "score the layers, channels, heads and neurons of a model",
     "search": "find the best shape under a budget, ranked after recovery",
     "prune": "prune a model to a student",
+    "cutout": "write one size of a nest as a model folder",
     "generate": "generate training text with the teacher",
     "distill": "distil a teacher into a student",
     "align": "align a model: SFT, preference methods (RPO, DPO and others), online RL",
