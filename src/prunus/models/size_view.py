@@ -73,8 +73,13 @@ class SizeView:
         self._check(built)
 
     def run(self, function: Callable[[PreTrainedModel], T]) -> T:
-        """Call a function with the size as a model, whose weights exist only within the call."""
+        """Call a function with the size as a model, whose weights exist only within the call.
+
+        With gradient checkpointing, the function must run the backward pass too.
+        """
         self._caller.train(self._large.training)
+        if _recomputes(self._large) and not _recomputes(self._caller):
+            self._caller.model.gradient_checkpointing_enable({"use_reentrant": False})
         sources = self._sources()
         tensors = {f"model.{name}": self._tensor(part, sources) for name, part in self._parts.items()}
         result: T = functional_call(self._caller, tensors, (function,), tie_weights=False)
@@ -107,6 +112,11 @@ class SizeView:
                     f"{type(built).__name__}: {name} is {list(parameter.shape)}, but as a part of the largest size it "
                     f"is {'missing' if shape is None else list(shape)}"
                 )
+
+
+def _recomputes(model: nn.Module) -> bool:
+    """Whether gradient checkpointing is on."""
+    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
 class _Caller(nn.Module):
