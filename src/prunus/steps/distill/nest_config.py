@@ -46,6 +46,8 @@ class NestConfig(Config):
     def shares(self, smaller: Sequence[T]) -> list[float]:
         """The share of the steps that trains each of these sizes."""
         count = len(smaller)
+        if not count:
+            return []
         if self.schedule == "all":
             return [1.0] * count
         if self.schedule == "alternate":
