@@ -86,13 +86,12 @@ def test_norms_belong_to_the_fingerprint(nest, tmp_path) -> None:
 
 def test_a_size_between_has_gains_between(nest, tmp_path) -> None:
     found = read_nest(nest)
-    large, medium, small = found.sizes
+    _, medium, small = found.sizes
     shape = replace(medium.shape, hidden_size=20, num_attention_heads=4, num_key_value_heads=2, intermediate_size=14)
     size = between(found, shape, "cutout")
     assert size.layers == medium.layers
-    gain, above, below = (
-        norms["model.norm.weight"] for norms in (norms_between(found, size), own_norms(found, medium), own_norms(found, small))
-    )  # fmt: skip
+    gain = norms_between(found, size)["model.norm.weight"]
+    above, below = (own_norms(found, one)["model.norm.weight"] for one in (medium, small))
     share = (20 - 16) / (24 - 16)
     np.testing.assert_allclose(gain[:16], share * above[:16] + (1 - share) * below, rtol=1e-6)
     np.testing.assert_array_equal(gain[16:], above[16:20])

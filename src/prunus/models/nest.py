@@ -138,16 +138,16 @@ def _read_size(entry: object, largest: Shape, where: Path) -> Nested:
     Raises:
         ModelError: It has another form.
     """
-    if isinstance(entry, dict):
-        name, layers = entry.get("name"), entry.get("layers")
-        numbers = [entry.get(key) for key in PRUNABLE if getattr(largest, key)]
-        whole = isinstance(layers, list) and all(type(n) is int for n in (*numbers, *layers))
-        if isinstance(name, str) and _NAME.fullmatch(name) and whole and all(n > 0 for n in numbers):
-            shape = largest.with_dimensions({key: entry[key] for key in PRUNABLE if getattr(largest, key)})
-            inside = layers == sorted(set(layers)) and len(layers) == shape.num_hidden_layers
-            if inside and all(0 <= layer < largest.num_hidden_layers for layer in layers):
+    axes = [key for key in PRUNABLE if getattr(largest, key)]
+    if isinstance(entry, dict) and isinstance(layers := entry.get("layers"), list):
+        name, sizes = entry.get("name"), {key: entry.get(key) for key in axes}
+        whole = all(type(n) is int and n > 0 for n in sizes.values()) and all(type(n) is int for n in layers)
+        if isinstance(name, str) and _NAME.fullmatch(name) and whole:
+            shape = largest.with_dimensions(sizes)
+            inside = layers == sorted(set(layers)) and set(layers) <= set(range(largest.num_hidden_layers))
+            if inside and len(layers) == shape.num_hidden_layers:
                 return Nested(name, shape, tuple(layers))
-    raise ModelError(f"{where}: {entry!r:.80} is not a size: expected name, {', '.join(PRUNABLE)}, layers")
+    raise ModelError(f"{where}: {entry!r:.80} is not a size: expected name, {', '.join(axes)}, layers")
 
 
 def write_nest(folder: Path, sizes: Sequence[Nested], norms: Mapping[str, np.ndarray]) -> None:

@@ -171,14 +171,14 @@ def _named(model: PreTrainedModel) -> Iterator[tuple[str, nn.Parameter]]:
 def _in_memory(shape: Shape) -> Iterator[tuple[str, Place]]:
     """Name and place of every weight of a loaded model: as in a checkpoint, but with stacked experts."""
     experts = shape.family.experts
+    if experts is None:
+        yield from named_places(shape)
+        return
     for name, place in named_places(shape):
-        if experts is None:
-            yield name, place
-        elif place.expert is None:
-            is_router = place.weight.has("experts")
-            key = f"{experts.module}.{experts.router}" if is_router else place.key
-            yield shape.family.name_of(key, place.layer), Place(key, place.weight, place.layer)
-    for layer in range(shape.num_hidden_layers) if experts is not None else ():
+        if place.expert is None:
+            key = f"{experts.module}.{experts.router}" if place.weight.has("experts") else place.key
+            yield (name if place.layer is None else shape.family.name_of(key, place.layer)), replace(place, key=key)
+    for layer in range(shape.num_hidden_layers):
         for stacked, line in ((experts.gate_up, _UP), (experts.down, _DOWN)):
             key = f"{experts.module}.{experts.stacked}.{stacked}"
             yield shape.family.name_of(key, layer), Place(key, parse_weight(line), layer)

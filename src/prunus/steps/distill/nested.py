@@ -7,6 +7,7 @@ forward pass, so that the activations of one size at a time are in memory; its g
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ class NestObjective(Objective):
         loss, figures = torch.zeros((), device=input_ids.device), dict[str, torch.Tensor]()
         for view, objective in drawn:
             share = nest.weight(view.name) / whole
-            one, theirs = view.run(lambda _, objective=objective: _gradients(objective, inputs, parameters))
+            one, theirs = view.run(partial(_gradients, objective, inputs, parameters))
             figures[f"{view.name}_loss"] = one
             loss = loss + share * one
             gradients = [_sum(total, part, share) for total, part in zip(gradients, theirs, strict=True)]
@@ -153,7 +154,8 @@ def make_nested(
     for size in nest.smaller:
         view = SizeView(largest.model, nest.largest.shape, nest.folder.config, size, own_norms(nest, size))
         own = None if lineage is None else _lineage(lineage, size)
-        smaller.append((view, view.run(lambda model, own=own: make_objective(config, model, teacher, own, shared))))
+        made = partial(make_objective, config, teacher=teacher, lineage=own, shared=shared)
+        smaller.append((view, view.run(made)))
     if isinstance(largest, Guided):
         guide = _Remembered(largest.guide.model)
         for objective in (largest, *(one for _, one in smaller)):
@@ -173,7 +175,7 @@ def _lineage(largest: Lineage, size: Nested) -> Lineage:
 
 
 def _gradients(
-    objective: Objective, inputs: dict[str, Any], parameters: list[torch.Tensor]
+    objective: Objective, inputs: dict[str, Any], parameters: Sequence[torch.Tensor], _: PreTrainedModel
 ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
     """The loss of a size, and its gradient by every parameter; None for those that it does not have."""
     loss = objective(**inputs)

@@ -61,7 +61,7 @@ def nested_cuts(
     whole, sizes = teacher.shape, list(shapes.values())
     keeps = choose_nested(scores, whole, sizes, config)
     orders = [order_of(keep, scores, whole, sizes[-1], size, config) for keep, size in zip(keeps, sizes, strict=True)]
-    turned = rotations or [None] * len(sizes)
+    turned: Sequence[Rotation | None] = rotations or [None] * len(sizes)
     return [SizeCut(*parts) for parts in zip(shapes, sizes, keeps, orders, turned, strict=True)]
 
 
