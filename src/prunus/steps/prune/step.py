@@ -240,7 +240,8 @@ def _run_nest(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, 
     else:
         write_lineage(out, _kept_units(cuts[0].keep), cuts[0].rotation.basis)
     figures: dict[str, float] = {}
-    if inputs.tokens is not None and config.heals(teacher.shape, least):
+    fitted = inputs.tokens is not None and config.heals(teacher.shape, least)
+    if fitted and inputs.tokens is not None:
         from prunus.steps.prune.nest_fit import fit_norms
 
         fit_norms(config, inputs.model, out, inputs.tokens, cuts, scores, runtime, console)
@@ -251,7 +252,7 @@ def _run_nest(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, 
             write_size(nest, size, own_norms(nest, size), folder)
             ModelFolder(folder).check()
             console.say(f"{size.name}:")
-            damage = _check_damage(config, inputs, folder, None, True, runtime, console)
+            damage = _check_damage(config, inputs, folder, None, fitted, runtime, console)
         figures |= {f"{size.name}_kl": damage["kl"]} if damage else {}
     console.say(f"{nest.largest.name}:")
     if cuts[0].rotation is not None:
@@ -260,7 +261,7 @@ def _run_nest(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, 
         "parameters": nest.largest.shape.parameters,
         "non_embedding_parameters": nest.largest.shape.non_embedding_parameters,
         **figures,
-        **_check_damage(config, inputs, out, None, True, runtime, console),
+        **_check_damage(config, inputs, out, None, fitted, runtime, console),
     }
 
 
