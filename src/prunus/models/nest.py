@@ -106,6 +106,18 @@ def is_nest(folder: Path) -> bool:
     return (folder / NEST).is_file()
 
 
+def refuse_nest(folder: Path, where: str) -> None:
+    """Refuse a nest where training would change its largest size alone.
+
+    Raises:
+        ModelError: The folder is that of a nest.
+    """
+    if is_nest(folder):
+        raise ModelError(
+            f"{where}: {folder} is a nest, whose sizes only `distill` trains together; cut one out first: prunus cutout"
+        )
+
+
 def read_nest(folder: Path) -> Nest:
     """Read which sizes a nest has.
 

@@ -59,6 +59,17 @@ def test_what_cannot_be_cut_out_is_refused(nest, tmp_path, capsys, what) -> None
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize("command", ["align", "correct"])
+def test_training_that_would_change_the_largest_size_alone_is_refused(nest, corpus, tmp_path, capsys, command) -> None:
+    words = (
+        ["--data", str(corpus), "--method", "sft"]
+        if command == "align"
+        else ["--corpus", str(corpus), "--tokens", "1000"]
+    )
+    assert main([command, str(nest), *words, "--out", str(tmp_path / "out")]) == 2
+    assert "is a nest, whose sizes only `distill` trains together" in capsys.readouterr().err
+
+
 def test_an_ordinary_folder_is_refused(teacher, tmp_path, capsys) -> None:
     assert main(["cutout", str(teacher), "--shape", "small", "--out", str(tmp_path / "out")]) == 2
     assert "is not a nest" in capsys.readouterr().err

@@ -235,13 +235,11 @@ def _run_nest(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, 
     cuts = nested_cuts(teacher, shapes, config, scores, rotations)
     with console.progress("prune", cuts[0].shape.parameters, "parameters") as progress:
         write_cuts(teacher, cuts, scores, out, progress.update)
-    if cuts[0].rotation is None:
-        write_lineage(out, _kept_units(in_order(cuts[0].keep, cuts[0].order)), None)
-    else:
-        write_lineage(out, _kept_units(cuts[0].keep), cuts[0].rotation.basis)
+    basis = cuts[0].rotation.basis if cuts[0].rotation else None
+    write_lineage(out, _kept_units(in_order(cuts[0].keep, cuts[0].order)), basis)
     figures: dict[str, float] = {}
-    fitted = inputs.tokens is not None and config.heals(teacher.shape, least)
-    if fitted and inputs.tokens is not None:
+    fitted = config.heals(teacher.shape, least)
+    if inputs.tokens is not None and fitted:
         from prunus.steps.prune.nest_fit import fit_norms
 
         fit_norms(config, inputs.model, out, inputs.tokens, cuts, scores, runtime, console)
