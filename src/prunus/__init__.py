@@ -17,7 +17,8 @@ _HOMES = {
 }
 
 _VERBS = (
-    "score", "search", "prune", "generate", "correct", "distill", "align", "merge", "evaluate", "export", "convert",
+    "score", "search", "prune", "generate", "correct", "distill", "cutout", "align", "merge", "evaluate", "export",
+    "convert",
 )  # fmt: skip
 """The commands of one step, as functions."""
 _HOMES |= dict.fromkeys(_VERBS, "prunus.verbs")

@@ -42,6 +42,7 @@ class CostContext:
         chat: The amount of chat data that the step reads.
         half: Whether products, activations and frozen weights are in 16 bits, as on most GPUs.
         recompute: Whether activations are recomputed in the backward pass (gradient checkpointing).
+        inside: The shapes of a nest's smaller sizes.
     """
 
     teacher: Shape
@@ -50,6 +51,7 @@ class CostContext:
     chat: ChatSize = UNKNOWN
     half: bool = False
     recompute: bool = False
+    inside: tuple[Shape, ...] = ()
 
     @property
     def frozen(self) -> int:

@@ -21,6 +21,7 @@ COMMANDS = {
     "prune": "prune a model to a student",
     "generate": "generate training text with the teacher",
     "distill": "distil a teacher into a student",
+    "cutout": "write one size of a nest as a model folder",
     "align": "align a model: SFT, preference methods (RPO, DPO and others), online RL",
     "merge": "merge models of one shape: means, TIES, DARE, evolution",
     "evaluate": "evaluate a model on held-out text and tasks, paired with its teacher",

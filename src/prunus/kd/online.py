@@ -54,6 +54,10 @@ class Guided(Objective):
         """The teacher."""
         return self._guides[0]
 
+    def ask(self, guide: Guide) -> None:
+        """Ask this teacher from now on."""
+        self._guides = (guide,)
+
     @property
     def companions(self) -> list[nn.Module]:
         """The teacher."""

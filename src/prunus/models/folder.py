@@ -35,6 +35,10 @@ ALONG = (*TOKENIZER, "generation_config.json", "LICENSE*", "NOTICE*", "USE_POLIC
 """The files that a student copies from its teacher unchanged."""
 
 
+NEST, NORMS = "nest.json", "nest.safetensors"
+"""The files that make the checkpoint of a nest's largest size a nest; see `nest`."""
+
+
 @dataclass(frozen=True)
 class ModelFolder:
     """A Hugging Face model folder; of its weights only headers are read."""
@@ -147,10 +151,10 @@ class ModelFolder:
             )
 
     def fingerprint(self) -> str:
-        """A digest of config, tokenizer and weights, independent of the folder's path."""
+        """A digest of config, tokenizer and weights, and of what makes it a nest, independent of the folder's path."""
         weights = {info.file for info in self.tensors.values()}
         config = self.path / "config.json"
-        return fingerprint_files([config, *weights, *matching(self.path, TOKENIZER)])
+        return fingerprint_files([config, *weights, *matching(self.path, (*TOKENIZER, NEST, NORMS))])
 
     def tokenizer_fingerprint(self) -> str:
         """A digest of the tokenizer, and of config.json's `eos_token_id`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,3 +111,20 @@ def copy_lineage(source: Path, target: Path) -> None:
     for name in (KEPT, BASIS):
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+
+
+def narrow_lineage(source: Path, target: Path, layers: Sequence[int], channels: int) -> None:
+    """Write the lineage of a size of a nest: some of the layers, and the first `channels` channels.
+
+    Args:
+        source: The folder of the nest; one without a lineage gives none.
+        target: The folder of the size.
+        layers: The nest's layers that the size has.
+        channels: The size's channels.
+    """
+    if not (source / KEPT).is_file():
+        return
+    kept = read_object(source / KEPT, ModelError)
+    basis = _read_basis(source / BASIS)[:, :channels] if (source / BASIS).is_file() else None
+    hidden = kept["hidden"] if basis is not None else kept["hidden"][:channels]
+    write_lineage(target, {"layers": [kept["layers"][layer] for layer in layers], "hidden": hidden}, basis)

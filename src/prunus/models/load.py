@@ -67,12 +67,12 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> PreTra
         if info.get(fault):
             raise ModelError(f"{folder}: {fault.replace('_', ' ')} on loading: {sorted(map(str, info[fault]))[:4]}")
     check_holds(model, folder)
-    return ready(model, device)
+    return ready(model.to(device))
 
 
-def ready(model: Any, device: torch.device) -> PreTrainedModel:
-    """A loaded model on its device, in evaluation mode, with implementations that compute what its config says."""
-    loaded: PreTrainedModel = model.to(device).eval()
+def ready(model: Any) -> PreTrainedModel:
+    """A model in evaluation mode, with implementations that compute what its config says."""
+    loaded: PreTrainedModel = model.eval()
     _run_experts(loaded)
     _cap_attention(loaded)
     return loaded

@@ -44,7 +44,7 @@ def load_reward_model(folder: Path, device: torch.device, dtype: torch.dtype, ne
     check_holds(model, folder)
     if new:
         nn.init.zeros_(model.score.weight)
-    return ready(model, device)
+    return ready(model.to(device))
 
 
 def rewards(model: PreTrainedModel, input_ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:

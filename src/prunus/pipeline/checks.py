@@ -59,7 +59,11 @@ def check_ranks(recipe: Recipe, teacher: Teacher, students: Mapping[str, Student
     for name, student in students.items():
         own = recipe.students[name]
         trained.append((f"students.{name}.distill", own.distill, student.shape))
-        trained += [(f"students.{name}.align.{i}", stage, student.shape) for i, stage in enumerate(own.align)]
+        trained += [
+            (f"students.{name}.align.{i}", stage, shape)
+            for i, stage in enumerate(own.align)
+            for shape in student.finished.values()
+        ]
     for where, config, shape in trained:
         with mistakes.collect():
             check_rank(config, shape, where)
@@ -76,7 +80,11 @@ def check_validations(recipe: Recipe, teacher: Teacher, hub: Hub, mistakes: Mist
 def check_files(recipe: Recipe, teacher: Teacher, students: Mapping[str, Student], mistakes: Mistakes) -> None:
     """Note students that cannot be exported in the requested formats."""
     if recipe.export.formats and students:
-        shapes = {f"export.formats: students.{name}": student.shape for name, student in students.items()}
+        shapes = {
+            f"export.formats: students.{name}": shape
+            for student in students.values()
+            for name, shape in student.finished.items()
+        }
         made, folder = recipe.teacher.create, teacher.folder
         with mistakes.collect():
             config = made.model_config_json() if made is not None else None

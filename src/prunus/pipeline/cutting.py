@@ -35,11 +35,13 @@ def scored(config: ScoreConfig, teacher: Shape, cuts: Sequence[tuple[PruneConfig
 
 
 def cuts_of(config: PruneConfig, teacher: Shape, where: str) -> list[tuple[PruneConfig, Shape]]:
-    """The cut that reads the teacher's scores, with its target shape: the only cut, or the first of two.
+    """The cuts that read the teacher's scores, with their target shapes: the only cut, the first of two, or a nest's.
 
     Raises:
         ShapeError: The sizes in `via` cannot be cut, or are not between those of teacher and student.
     """
+    if config.nest:
+        return [(config.of_size(name, teacher), shape) for name, shape in config.nested(teacher, where).items()]
     target = config.target(teacher, where)
     if not config.via:
         return [(config, target)]

@@ -25,7 +25,7 @@ def context_of(step: Step, plan: Plan) -> CostContext:
     half = runtime.precision == "bfloat16" or (runtime.precision == "auto" and on_gpu(runtime))
     return CostContext(
         plan.teacher, runtime.device_batch_size, frozenset(step.inputs), _chat_of(step), half,
-        runtime.gradient_checkpointing,
+        runtime.gradient_checkpointing, plan.nests.get(step.subject, ()),
     )  # fmt: skip
 
 

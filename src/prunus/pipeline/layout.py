@@ -17,6 +17,7 @@ from prunus.pipeline.search.plan import plan_search
 from prunus.pipeline.students import Student
 from prunus.pipeline.teacher import Teacher
 from prunus.steps.align.plan import Alignment, is_model
+from prunus.steps.cutout.config import CutoutConfig
 from prunus.steps.distill.plan import given_validation
 from prunus.steps.evaluate.plan import given_data
 from prunus.steps.generate.plan import given_prompts
@@ -182,7 +183,7 @@ class Layout:
             corpus, held_out = self._streams(last, f"-{name}")
             beside = dict(common.data)
             self.steps += [corpus, held_out]
-        if student.prune.init == "teacher" or not distills:
+        if not student.sizes and (student.prune.init == "teacher" or not distills):
             first = "evaluate-merged" if last.kind == "merge" else "evaluate-pruned"
             label = first if distills or student.alignment.stages else "evaluate"
             self._evaluate(name, label, model=last, tokens=held_out, **beside)
@@ -191,17 +192,39 @@ class Layout:
             read = common.written if distill.reads_teacher else corpus
             inputs = {"student": last, **guide, "tokens": read, **given_validation(distill, held_out, self.hub)}
             last = self._add(Step(name, "distill", distill, inputs, self.root))
-        tokenizer = corpus.inputs["tokenizer"]
-        aligned = list(student.alignment.steps(name, last, common.teacher, self.root, tokenizer))
-        if distills:
-            label = "evaluate-distilled" if aligned else "evaluate"
-            self._evaluate(name, label, model=last, tokens=held_out, **beside)
+        around = {"tokens": held_out, **beside}
+        for size in student.sizes:
+            own = Step(f"{name}-{size}", "cutout", CutoutConfig(shape=size), {"model": last}, self.root)
+            self._finish(own.subject, student, self._add(own), corpus, common.teacher, around)
+        if not student.sizes:
+            self._finish(name, student, last, corpus, common.teacher, around)
+
+    def _finish(
+        self, name: str, student: Student, last: Step, corpus: Step, teacher: Step | Given,
+        around: Mapping[str, Step | Given],
+    ) -> None:  # fmt: skip
+        """Add the steps of one model of a student after its distillation: evaluation, alignment, export.
+
+        Args:
+            name: The student's name, or that of a size of a nest.
+            student: The student.
+            last: The step that made the model.
+            corpus: Its corpus.
+            teacher: The final teacher.
+            around: What an evaluation reads besides the model.
+        """
+        distills = student.distill.tokens > 0
+        aligned = list(student.alignment.steps(name, last, teacher, self.root, corpus.inputs["tokenizer"]))
+        if distills or student.sizes:
+            before = "evaluate-distilled" if distills else "evaluate-pruned"
+            self._evaluate(name, before if aligned else "evaluate", model=last, **around)
         self.steps += aligned
         models = list(filter(is_model, aligned))
         if models:
             last = models[-1]
-            self._evaluate(name, "evaluate", model=last, tokens=held_out, **beside)
+            self._evaluate(name, "evaluate", model=last, **around)
         if self.recipe.export.formats:
+            held_out = around["tokens"]
             self._add(Step(name, "export", self.recipe.export, {"model": last, "tokens": held_out}, self.root))
 
     def _cut(self, student: Student, common: Common) -> list[Step]:

@@ -23,10 +23,11 @@ from prunus.models.families.adopted import renamed
 from prunus.models.families.family import Family, Place
 from prunus.models.folder import ModelFolder, write_config
 from prunus.models.positions import SCALABLE_ROPES
+from prunus.models.prefix import rotary_pairs
 from prunus.models.shape import Shape
 from prunus.models.student import student_config
 from prunus.models.values import from_float, to_float
-from prunus.steps.prune.choose import Keep, rotary_pairs
+from prunus.steps.prune.choose import Keep
 from prunus.steps.prune.cut import cut, indices
 from prunus.steps.prune.rotate import Rotation, make_rotation, stored_vectors
 

@@ -102,9 +102,10 @@ def _plan(recipe: Recipe, root: Path, hub: Hub, waiting: Sequence[str] = ()) -> 
         root,
         tuple(steps),
         teacher.shape,
-        {name: student.shape for name, student in students.items()},
+        {name: shape for one in students.values() for name, shape in ({one.name: one.shape} | one.finished).items()},
         {name: model.folder.shape for name, model in references.items()},
         tuple(hub.missing),
         previews=tuple(previews),
         origin=origin_in(recipe.teacher.path),
+        nests={name: tuple(student.sizes.values())[1:] for name, student in students.items() if student.sizes},
     )

@@ -23,6 +23,7 @@ class Plan:
         waiting: Students whose shape the search has yet to decide; `steps` has none of theirs.
         rest: Makes the full plan after the search; None if no student waits.
         previews: Previews of the chat data, one per source.
+        nests: Shapes of the smaller sizes of each student that is a nest, by its name.
         origin: Metadata of the teacher's GGUF file; empty if the teacher is no GGUF file.
     """
 
@@ -36,4 +37,5 @@ class Plan:
     waiting: tuple[str, ...] = ()
     rest: Callable[[], Plan] | None = None
     previews: tuple[Preview, ...] = ()
+    nests: Mapping[str, tuple[Shape, ...]] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)

@@ -139,6 +139,7 @@ class Recipe(Config):
     @classmethod
     def _names(cls, students: dict[str, StudentConfig]) -> dict[str, StudentConfig]:
         for name, student in students.items():
+            _check_nest(name, student, students)
             if not _NAME.fullmatch(name) or name in _RESERVED:
                 raise ValueError(
                     f"{name!r:.80} is not a valid student name; allowed: letters, digits, - and _, but not {_RESERVED}"
@@ -158,6 +159,23 @@ class Recipe(Config):
         for name, student in self.students.items():
             _check_searched(name, student.prune, self.search)
         return self
+
+
+def _check_nest(name: str, student: StudentConfig, students: Mapping[str, StudentConfig]) -> None:
+    """Refuse a nest whose sizes would have the name of another student, and a merge of a nest."""
+    for size in student.prune.nest:
+        made = f"{name}-{size}"
+        if made in students:
+            raise ValueError(f"{name}.prune.nest: {size} becomes the student {made!r}, which is another student's name")
+        if len(made) > MAX_NAME:
+            raise ValueError(
+                f"{name}.prune.nest: {size} becomes the student {made!r:.80}..., a name of {len(made)} characters; "
+                f"allowed: {MAX_NAME}"
+            )
+    merge = student.merge
+    for entry in () if merge is None else (*merge.of, *((merge.base,) if merge.base else ())):
+        if (other := students.get(entry.partition(".")[0])) is not None and other.prune.nest:
+            raise ValueError(f"{name}.merge: {entry!r} is a nest, which has several sizes; allowed: other students")
 
 
 def _check_searched(name: str, prune: PruneConfig, search: ShapeSearch | None) -> None:
@@ -181,7 +199,7 @@ def _check_like(name: str, prune: PruneConfig, students: Mapping[str, StudentCon
     others = [
         other
         for other, config in students.items()
-        if config.prune.like is None and config.merge is None and other != name
+        if config.prune.like is None and config.merge is None and not config.prune.nest and other != name
     ]
     if prune.like not in others:
         raise ValueError(f"{name}.prune.like: {prune.like!r} is not another student with sizes; allowed: {others}")

@@ -15,6 +15,7 @@ from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.teacher import Teacher
 from prunus.steps.align.plan import Alignment
 from prunus.steps.distill.config import DistillConfig, StatesConfig
+from prunus.steps.distill.nest_plan import check_nest
 from prunus.steps.distill.plan import check_cached
 from prunus.steps.merge.config import MergedConfig
 from prunus.steps.prune.config import PruneConfig
@@ -32,6 +33,7 @@ class Student:
         distill: How it is distilled; without a loss on states if its weights are random.
         alignment: Its stages.
         merge: How it is merged; None if it is cut.
+        sizes: Of a nest, the shapes of its sizes by name, the largest first, which is also `shape`; otherwise empty.
         own_tokens: Whether its tokens differ from the teacher's: its vocabulary is cut, or it is merged from models
             with another tokenizer.
     """
@@ -42,7 +44,13 @@ class Student:
     distill: DistillConfig
     alignment: Alignment
     merge: MergedConfig | None
+    sizes: Mapping[str, Shape]
     own_tokens: bool
+
+    @property
+    def finished(self) -> dict[str, Shape]:
+        """The shapes of the models that result, by name: the student, or the sizes of a nest."""
+        return {f"{self.name}-{size}": shape for size, shape in self.sizes.items()} or {self.name: self.shape}
 
 
 def prune_config(recipe: Recipe, name: str) -> PruneConfig:
@@ -89,7 +97,9 @@ def _student(recipe: Recipe, name: str, teacher: Teacher, others: Mapping[str, S
         shape = merged_shape(recipe, name, shapes, teacher.may_chat, hub)
         first = merge.of[0].partition(".")[0]
         own_tokens = others[first].own_tokens if first in others else first != "teacher"
-    return Student(name, shape, prune, distill, alignment_of(recipe, name, hub), merge, own_tokens)
+    sizes = prune.nested(teacher.shape, f"students.{name}.prune") if prune.nest else {}
+    check_nest(recipe.students[name].distill, sizes, recipe.runtime, f"students.{name}.distill")
+    return Student(name, shape, prune, distill, alignment_of(recipe, name, hub), merge, sizes, own_tokens)
 
 
 def _check(recipe: Recipe, name: str, prune: PruneConfig, distill: DistillConfig, teacher: Shape, shape: Shape) -> None:

@@ -53,7 +53,8 @@ def write_cards(root: Path) -> list[Path]:
     if run.recipe.get("students"):
         check(run.recipe, CardRecipeForm, f"{root / 'run.json'}: recipe")
     written = []
-    for name in run.recipe.get("students", {}):
+    sizes = [result.subject for result in run.of_kind("cutout")]
+    for name in (*run.recipe.get("students", {}), *sizes):
         own = [result for result in run.results if result.subject == name]
         models = [result for result in own if result.kind != "export" and (result.folder / "config.json").is_file()]
         exports = [result for result in own if result.kind == "export"]
@@ -113,8 +114,8 @@ def _facts(run: Run, name: str, model: Result, export: Result | None, shape: Sha
         "held_out": _named(run.recipe["data"].get("held_out") or run.recipe["data"]["corpus"]),
         "corpus": _named(run.recipe["data"]["corpus"]),
         "confidence": f"{run.recipe['evaluate']['confidence']:.0%}",
-        "trained": run.find(name, "distill") is not None,
-        "recipe": dump_yaml(_without_places(_short(run.recipe, name))),
+        "trained": run.find(run.maker(name), "distill") is not None,
+        "recipe": dump_yaml(_without_places(_short(run.recipe, run.maker(name)))),
         "versions": ", ".join(f"{key} {value}" for key, value in model.record["versions"].items()),
         "hardware": model.record["hardware"],
     }
@@ -133,7 +134,9 @@ def title_of(run: str, student: str, licence: Licence) -> str:
 
 def _results(run: Run, name: str) -> str:
     """The teacher's and the student's rows of the tables on held-out text and on tasks."""
-    chosen = [result.subject in ("teacher", name) for result in run.of_kind("evaluate")]
+    chosen = [
+        result.subject in ("teacher", name) or run.maker(result.subject) == name for result in run.of_kind("evaluate")
+    ]
     text = _table(HEADER, list(compress(comparison(run), chosen)))
     if not tasks.evaluated_tasks(run):
         return text
@@ -190,7 +193,8 @@ def _metadata(run: Run, teacher: str, licence: Licence, export: Result | None) -
 
 
 def _made_by(run: Run, name: str) -> str:
-    prune, distill = run.find(name, "prune"), run.find(name, "distill")
+    maker = run.maker(name)
+    prune, distill = run.find(maker, "prune"), run.find(maker, "distill")
     parts = []
     merge = run.find(name, "merge")
     if merge is not None:
@@ -200,8 +204,12 @@ def _made_by(run: Run, name: str) -> str:
     if prune is not None:
         config = prune.record["config"]
         parts.append("random weights in a pruned shape" if config["init"] == "random" else "pruned from it")
+        if config.get("nest"):
+            parts.append(f"in a nest of {len(config['nest'])} sizes that share its weights")
     if distill is not None:
         parts.append(f"then distilled on {human(distill.record['metrics']['tokens'])} tokens")
+    if maker != name:
+        parts.append("cut out of the nest")
     if aligned := methods(run, name):
         parts.append(f"then aligned by {', '.join(aligned)}")
     return ", ".join(parts)

@@ -72,6 +72,11 @@ class Run:
         """The finished steps of one kind, in order."""
         return [result for result in self.results if result.kind == kind]
 
+    def maker(self, subject: str) -> str:
+        """The student whose steps made a model: the nest of a size that was cut out, else the model itself."""
+        own = self.find(subject, "cutout")
+        return subject if own is None else subject.removesuffix(f"-{own.record['config']['shape']}")
+
     def find(self, subject: str, label: str) -> Result | None:
         """A finished step by its names."""
         return next((r for r in self.results if (r.subject, r.label) == (subject, label)), None)

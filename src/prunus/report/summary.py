@@ -118,7 +118,8 @@ def _mean(run: Run, result: Result) -> float | None:
 def _time(run: Run, result: Result) -> str:
     """The time of the steps of this model up to its evaluation, those aside that do not change it."""
     before = run.results[: run.results.index(result)]
-    steps = [step for step in before if step.subject == result.subject and step.kind not in _NOT_MAKING]
+    subjects = (result.subject, run.maker(result.subject))
+    steps = [step for step in before if step.subject in subjects and step.kind not in _NOT_MAKING]
     return duration(sum(step.record["seconds"] for step in steps)) if steps else ""
 
 

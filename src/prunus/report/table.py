@@ -35,7 +35,8 @@ def row_name(run: Run, result: Result) -> str:
     origin = _origin(run, result.subject)
     if origin is None:
         return f"{result.subject}: reference"
-    stages = ["distilled"] if result.label not in STARTS and run.find(result.subject, "distill") else []
+    trained = run.find(run.maker(result.subject), "distill")
+    stages = ["distilled"] if result.label not in STARTS and trained else []
     if result.label == "evaluate" and (aligned := methods(run, result.subject)):
         stages.append("aligned" if aligned == ["distil"] else f"aligned ({', '.join(map(_method, aligned))})")
     return " + ".join([f"{result.subject}: {origin}", *stages])
@@ -61,7 +62,7 @@ def merged_by(result: Result) -> str:
 
 def _origin(run: Run, subject: str) -> str | None:
     """How a student was made before any training; None for a model that is not a student."""
-    merge, prune = run.find(subject, "merge"), run.find(subject, "prune")
+    merge, prune = run.find(subject, "merge"), run.find(run.maker(subject), "prune")
     if merge is not None:
         return f"merged ({merged_by(merge)})"
     if prune is None:
@@ -70,7 +71,7 @@ def _origin(run: Run, subject: str) -> str | None:
         return "from scratch"
     if prune.record["config"]["importance"]["channels"]["criterion"] == "random":
         return "pruned at random"
-    return "pruned"
+    return "pruned" if run.maker(subject) == subject else "pruned, in a nest"
 
 
 def methods(run: Run, subject: str) -> list[str]:
@@ -101,7 +102,7 @@ def _tokens(run: Run, result: Result) -> str:
     labels = ["distill-via"]  # between two cuts
     if result.label in ("evaluate", "evaluate-distilled"):
         labels.append("correct" if result.subject == "teacher" else "distill")
-    trained = (run.find(result.subject, label) for label in labels)
+    trained = (run.find(run.maker(result.subject), label) for label in labels)
     return human(sum(one.record["metrics"]["tokens"] for one in trained if one))
 
 

@@ -14,6 +14,7 @@ from prunus.config import parse
 from prunus.console import Console
 from prunus.data.config import ChatSource
 from prunus.graph.steps import given_model, given_tokenizer
+from prunus.models.nest import refuse_nest
 from prunus.steps.align.config import AlignConfig
 from prunus.steps.align.plan import Alignment
 from prunus.training.plan import check_rank, check_runtime
@@ -34,6 +35,7 @@ class Align(Single):
     def __call__(self, console: Console) -> None:
         """Run the steps, round by round."""
         model = located(self.model)
+        refuse_nest(model.folder.path, "MODEL")
         sources = tuple(parse(ChatSource, path, "--data") for path in self.data)
         check_runtime(self.runtime, [self.config])
         check_rank(self.config, model.folder.shape, "align")

@@ -11,6 +11,7 @@ from prunus.cli.base import Flat, Single, Text, located
 from prunus.console import Console
 from prunus.errors import RecipeError
 from prunus.graph.steps import given_model
+from prunus.models.nest import refuse_nest
 from prunus.steps.correct.config import CorrectConfig
 
 
@@ -28,5 +29,6 @@ class Correct(Single):
         if not self.config.tokens:
             raise RecipeError("--tokens: 0 would not train the teacher; give at least one step's tokens")
         model = located(self.model)
+        refuse_nest(model.folder.path, "MODEL")
         stream = self.text.stream(model, "corpus", self.out)
         self.do(self.config, {"model": given_model(model), "tokens": stream}, console)

@@ -11,6 +11,7 @@ from prunus.config import ADDED, Config
 from prunus.errors import RecipeError
 from prunus.kd.config import GuideConfig
 from prunus.models.bits import Bits
+from prunus.steps.distill.nest_config import NestConfig
 from prunus.training.config import TrainingConfig
 from prunus.validation.config import ValidationConfig
 
@@ -169,6 +170,8 @@ class DistillConfig(GuideConfig, TrainingConfig):
     parameter instead of 8. Muon's updates are scaled to the size of AdamW's, so learning rates carry over."""
     states: StatesConfig = StatesConfig()
     """Hidden states to compare in addition to the logits: `none`, `kept` (the default), `paper`, or options."""
+    nest: Annotated[NestConfig, ADDED] = NestConfig()
+    """For a nest, which has several sizes (`prune.nest`): which of them each step trains."""
     validation: Annotated[ValidationConfig, ADDED] = ValidationConfig()
     """Measure the student during training: on held-out text, and by what it generates."""
 

@@ -105,6 +105,8 @@ def validation_flops(config: DistillConfig, shape: Shape, teacher: Shape) -> flo
 def cost(config: DistillConfig, shape: Shape, context: CostContext) -> Cost:
     """Estimate the cost: the student's training, and the teacher's forward passes if it runs during training."""
     trained = training_cost(config, shape, context)
+    for share, size in zip(config.nest.shares(context.inside), context.inside, strict=True):
+        trained = replace(trained, flops=trained.flops + share * training_cost(config, size, context).flops)
     trained = replace(trained, flops=trained.flops + validation_flops(config, shape, context.teacher))
     if not config.runs_teacher:
         return trained

@@ -18,9 +18,12 @@ from prunus.kd.vocabulary import shared_by
 from prunus.models.folder import ModelFolder
 from prunus.models.lineage import copy_lineage, read_lineage
 from prunus.models.load import device_of, inference_dtype, load_tokenizer
+from prunus.models.nest import is_nest, read_nest
 from prunus.models.quantized import load_frozen
 from prunus.runtime import Runtime
 from prunus.steps.distill.config import DistillConfig
+from prunus.steps.distill.nest_plan import check_nest
+from prunus.steps.distill.nested import NestObjective, make_nested, write_trained
 from prunus.steps.distill.objective import make_objective
 from prunus.training.loop import load_to_train, loading_device, save_trained, train
 from prunus.training.record import Watcher
@@ -54,6 +57,8 @@ class Inputs:
 def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
     """Distil the teacher into the student, and write the result to `out` in the student's data type.
 
+    Of a nest, all sizes are trained, and the result is a nest again; figures and validation are its largest size's.
+
     Returns:
         The last loss (the sum of its terms), tokens and tokens per second, and `reload_difference`.
 
@@ -70,6 +75,8 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
         raise RecipeError(f"distill.targets: {config.targets} needs {required} among its inputs")
     above = None if inputs.teacher is None else ModelFolder(inputs.teacher).shape
     config = config.with_defaults(ModelFolder(inputs.student).shape.size(above))
+    nest = read_nest(inputs.student) if is_nest(inputs.student) else None
+    check_nest(config, [] if nest is None else [size.name for size in nest.sizes], runtime, "distill")
     device = loading_device(runtime)
     if config.data == "student" and distributed.shards_weights(runtime.shard):
         raise RecipeError(
@@ -89,6 +96,8 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
         dtype = inference_dtype(runtime, device_of(runtime))
         teacher = load_frozen(inputs.teacher, device, dtype, config.teacher_bits)
     objective = make_objective(config, model, teacher, lineage, shared)
+    if nest is not None:
+        objective = make_nested(objective, nest, config, teacher, lineage, shared)
     targets = None if inputs.targets is None else Targets.open(inputs.targets).items
     stream = Tokens.open(inputs.tokens)
     watchers = _watchers(config, inputs, model, teacher if shared is None else None, out, runtime, console)
@@ -96,6 +105,8 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     difference = save_trained(objective, config, inputs.student, out)
     if distributed.rank() == 0:
         copy_lineage(inputs.student, out)
+        if nest is not None and isinstance(objective, NestObjective):
+            write_trained(objective, nest, out)
     return {**metrics, "reload_difference": difference}
 
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from prunus.models.axes import parse_weight
 from prunus.models.families.family import Place
+from prunus.models.prefix import query_factor
 from prunus.models.shape import Shape
 from prunus.steps.prune.choose import Keep
-from prunus.steps.prune.compensate import norm_factor, query_factor
+from prunus.steps.prune.compensate import norm_factor
 from prunus.steps.prune.cut import indices
 from prunus.steps.prune.rank import Scores
 from prunus.steps.prune.rotate import Rotation
@@ -28,7 +30,7 @@ class Bridge:
 
     Attributes:
         basis: B, [d, d'], on the models' device.
-        kept: The kept channels, [d'], ascending; None if the cut rotates.
+        kept: The kept channels, [d'], in the student's order; None if the cut rotates.
         layers: The teacher's layers that the student has.
         rows: Maps a module name of the family's table and a layer of the teacher to the kept indices of the module's
             outputs, and the factors that the cut applied to them.
@@ -43,10 +45,10 @@ class Bridge:
     scale: Callable[[str, int | None], float]
     stream: float = 1.0
 
-    @property
+    @cached_property
     def is_identity(self) -> bool:
-        """Whether the student has the teacher's channels."""
-        return self.kept is not None and len(self.kept) == len(self.basis)
+        """Whether the student has the teacher's channels, in their order."""
+        return self.kept is not None and self.kept.tolist() == list(range(len(self.basis)))
 
     def project(self, stream: torch.Tensor) -> torch.Tensor:
         """The teacher's stream in the student's coordinates: [..., d] to [..., d']."""

@@ -6,10 +6,12 @@ L layers, E experts, C units of an axis
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from prunus.models.prefix import rotary_pairs
 from prunus.models.shape import Shape
 from prunus.steps.prune.config import RANKED, ImportanceConfig, PruneConfig
 from prunus.steps.prune.rank import Scores, layer_losses, rank, removal_order
@@ -54,13 +56,7 @@ def choose(scores: Scores, teacher: Shape, target: Shape, config: PruneConfig, v
         vocabulary: The ids of the tokens to keep; None keeps all.
     """
     layers = range(teacher.num_hidden_layers)
-
-    def ranked(axis: str) -> np.ndarray:
-        size = RANKED[axis]
-        if getattr(teacher, size) == getattr(target, size):  # all are kept, so no scores are needed
-            return np.zeros((len(layers), getattr(teacher, size)))
-        return rank(scores, axis, config.importance.of(axis), teacher, config.seed)
-
+    ranked = partial(unit_scores, scores, teacher, target, config)
     heads, neurons = ranked("heads"), ranked("neurons")
     kv_heads = [best_groups(heads[i], teacher.num_key_value_heads, target.num_key_value_heads) for i in layers]
     per_group = target.num_attention_heads // target.num_key_value_heads
@@ -92,6 +88,14 @@ def choose(scores: Scores, teacher: Shape, target: Shape, config: PruneConfig, v
         if config.head_residual
         else [],
     )
+
+
+def unit_scores(scores: Scores, teacher: Shape, target: Shape, config: PruneConfig, axis: str) -> np.ndarray:
+    """As `rank`; zeros [L, C] where all units are kept, which needs no scores."""
+    size = RANKED[axis]
+    if getattr(teacher, size) == getattr(target, size):
+        return np.zeros((teacher.num_hidden_layers, getattr(teacher, size)))
+    return rank(scores, axis, config.importance.of(axis), teacher, config.seed)
 
 
 def best(scores: np.ndarray, count: int) -> np.ndarray:
@@ -138,19 +142,6 @@ def partners(scores: np.ndarray, groups: int, kept: np.ndarray, per_group: int) 
         paired |= dict(zip(order[:per_group][::-1], order[per_group:], strict=False))
         result += [group * grouped.shape[1] + paired[head] for head in sorted(paired)]
     return np.array(result)
-
-
-def rotary_pairs(teacher: Shape, count: int) -> np.ndarray:
-    """The `count` dimensions of a head to keep: the pairs (i, i + head_dim / 2), or (2i, 2i + 1), of highest frequency.
-
-    Rotary position embeddings rotate pair i with frequency theta^(-2i / head_dim). The first pairs keep their
-    frequencies exactly if theta becomes theta^(count / head_dim); a config can express no other choice.
-    """
-    rotary = teacher.family.rotary
-    if count == teacher.head_dim or (rotary is not None and rotary.interleaved):
-        return np.arange(count)
-    pairs = np.arange(count // 2)
-    return np.concatenate([pairs, teacher.head_dim // 2 + pairs])
 
 
 def choose_layers(scores: Scores, layers: int, count: int, config: PruneConfig, dense: int = 0) -> list[int]:

@@ -13,8 +13,8 @@ from math import sqrt
 
 import numpy as np
 
-from prunus.models.axes import segment_size
 from prunus.models.families.family import Place
+from prunus.models.prefix import scale
 from prunus.models.shape import Shape
 from prunus.steps.prune.rank import Scores
 
@@ -40,9 +40,7 @@ def factor(place: Place, teacher: Shape, target: Shape, scores: Scores, kept: np
     result = 1.0
     if module in layered or module in shared:
         result = norm_factor(module, place.layer, scores, kept, _length(place, teacher))
-    if place.layer is not None and teacher.family.writes(place):
-        result *= target.stream_factor(teacher)
-    return result * query_factor(place, teacher, target)
+    return result * scale(place, teacher, target)
 
 
 def norm_factor(module: str, layer: int | None, scores: Scores, kept: np.ndarray, length: int) -> float:
@@ -53,20 +51,6 @@ def norm_factor(module: str, layer: int | None, scores: Scores, kept: np.ndarray
     energy = (energies if layer is None else energies[layer]).astype(np.float64)
     lost = 1.0 - float(energy[kept].sum() / energy.sum())
     return sqrt(length / len(kept)) if lost < DEAD else 1.0
-
-
-def query_factor(place: Place, teacher: Shape, target: Shape) -> float | np.ndarray:
-    """√(d' / d) for the last weight that queries pass, so that q·k / √d' equals the teacher's q·k / √d; otherwise 1."""
-    if teacher.head_dim == target.head_dim or teacher.family.fixed_scale:
-        return 1.0
-    if not teacher.family.ends_queries(place):
-        return 1.0
-    ratio = sqrt(target.head_dim / teacher.head_dim)
-    if teacher.family.query_norm:
-        return ratio
-    segments = place.weight.dims[0]
-    sizes = target.sizes()
-    return np.concatenate([np.full(segment_size(s, sizes), ratio if i == 0 else 1.0) for i, s in enumerate(segments)])
 
 
 def _length(place: Place, teacher: Shape) -> int:

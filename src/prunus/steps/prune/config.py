@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from prunus.config import ADDED, RUNTIME, Config, Seed, Size, StepConfig
 from prunus.errors import ShapeError
+from prunus.models.nest import check_within
 from prunus.models.positions import SCALABLE_ROPES
 from prunus.models.shape import PRUNABLE, Shape
+from prunus.models.sizes import Sizes
 from prunus.steps.prune.heal_config import HealConfig
 
 RANKED = {
@@ -21,6 +25,9 @@ RANKED = {
     "dense": "dense_intermediate_size",
 }
 """The axes that are ranked, with the names of their sizes in `Shape`."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,49}")
+"""The name of a size, which becomes part of a student's."""
 
 Aggregation = Literal["mean", "l2", "variance"]
 Criterion = Literal["activation", "activation_norm", "taylor", "fisher", "frequency", "reap", "random"]
@@ -162,8 +169,47 @@ class PruneConfig(StepConfig):
     via: Annotated[dict[str, int], RUNTIME] = Field(default_factory=dict)
     """Cut in two steps: first to these sizes, then distil on this many `tokens`, score again, and cut the rest, such as
     `{num_hidden_layers: 24, tokens: 100_000_000}`."""
+    nest: Annotated[dict[str, Sizes], ADDED] = Field(default={})
+    """Several sizes inside one student, by name, each with all that the next smaller one has: `distill` trains them all
+    at once, and each becomes a student of its own (docs/nest.md). Their sizes stand here instead of above."""
     seed: Seed = 0
     """Seed of all random choices."""
+
+    @field_validator("nest")
+    @classmethod
+    def _nest(cls, nest: dict[str, Sizes]) -> dict[str, Sizes]:
+        for name in nest:
+            if not NAME.fullmatch(name):
+                raise ValueError(f"{name!r:.80} is not a valid name of a size; allowed: letters, digits, - and _")
+        if len(nest) == 1:
+            raise ValueError(f"{next(iter(nest))} is the only size; give at least two, or no nest")
+        return nest
+
+    @model_validator(mode="after")
+    def _nest_alone(self) -> PruneConfig:
+        """Refuse options that belong to a single size, or whose result fits a single size."""
+        if not self.nest:
+            return self
+        refused = {
+            **{size: getattr(self, size) is not None for size in PRUNABLE},
+            "like": self.like is not None,
+            "shape": self.shape is not None,
+            "via": bool(self.via),
+            "head_residual": self.head_residual != 0,
+            "init": self.init == "random",
+            "drop_layers": not isinstance(self.drop_layers, str),
+        }
+        given = [option for option, is_given in refused.items() if is_given]
+        if given:
+            raise ValueError(f"nest: cannot be combined with {', '.join(given)}; the sizes of a nest stand in `nest`")
+        if self.importance.layers == "refit":
+            raise ValueError("importance.layers: refit ranks layers for one size; with nest, allowed: all others")
+        if self.heal.refit in ("outputs", "all") or self.heal.depth != "none":
+            raise ValueError(
+                "heal: a refit fits one size; with nest, allowed: auto (scales norms where that brings a size closer "
+                "to the teacher), none, or norms: true"
+            )
+        return self
 
     @field_validator("via")
     @classmethod
@@ -229,10 +275,15 @@ class PruneConfig(StepConfig):
             teacher: The teacher's shape.
             where: The name of this config in the recipe, such as `students.width.prune`.
 
+        Returns:
+            The shape; of a nest, that of its largest size.
+
         Raises:
-            ShapeError: A dimension is larger than the teacher's, transformers cannot load the shape, or `drop_layers`
-                and `num_hidden_layers` disagree.
+            ShapeError: A dimension is larger than the teacher's, transformers cannot load the shape, `drop_layers` and
+                `num_hidden_layers` disagree, or the sizes of a nest do not nest.
         """
+        if self.nest:
+            return next(iter(self.nested(teacher, where).values()))
         sizes = {key: getattr(self, key) for key in PRUNABLE}
         for size, (of, _, _) in teacher.family.multiples.items():
             if sizes[size] is not None:
@@ -251,11 +302,46 @@ class PruneConfig(StepConfig):
             self._check_method(teacher, target, where)
         return target
 
+    def nested(self, teacher: Shape, where: str) -> dict[str, Shape]:
+        """The shapes of a nest's sizes by name, the largest first.
+
+        Raises:
+            ShapeError: A size cannot be cut from the teacher, or is not inside the next larger one.
+        """
+        others = teacher.dense_layers or teacher.shared_expert_intermediate_size or teacher.expert_groups
+        if others or any(weight.stacked for _, weight in teacher.weights()):
+            raise ShapeError(
+                f"{where}.nest: a nest of a {teacher.family.name} is not supported, for its layers without experts, "
+                "shared experts, groups of experts, or experts stacked in one tensor; prune each size by itself"
+            )
+        shapes = {name: self.of_size(name, teacher).target(teacher, f"{where}.nest.{name}") for name in self.nest}
+        sizes = sorted(shapes.items(), key=lambda size: (-size[1].parameters, size[1] != teacher))
+        if any(self.of_size(name, teacher).rotates(teacher, shape) for name, shape in sizes):
+            for norm in (norm for norms in teacher.family.norms for norm in norms if teacher.family.has_bias(norm)):
+                raise ShapeError(
+                    f"{where}.method: a nest of a {teacher.family.name} cannot be rotated, since rotated weights that "
+                    f"read {norm} give its bias to one size only; allowed: minitron"
+                )
+        for (large, larger), (small, smaller) in pairwise(sizes):
+            check_within(small, smaller, large, larger, f"{where}.nest")
+        return dict(sizes)
+
+    def of_size(self, name: str, teacher: Shape) -> PruneConfig:
+        """The options of a cut to one size of the nest."""
+        biased = any(teacher.family.has_bias(norm) for norms in teacher.family.norms for norm in norms)
+        method = {"method": "minitron"} if biased and self.method == "auto" else {}
+        return self.model_copy(update={**self.nest[name].model_dump(), "nest": {}, **method})
+
     def statistics(self, teacher: Shape, target: Shape) -> set[str]:
         """The statistics of the teacher that the cut reads: names in `score.collect`, `cosines` and `energies`.
 
         Empty if no scores are needed: random weights, random choices, or layers dropped by number.
         """
+        if self.nest:
+            sizes = self.nested(teacher, "prune")
+            return set().union(
+                *(self.of_size(name, teacher).statistics(teacher, shape) for name, shape in sizes.items())
+            )
         if self.init == "random":
             return set()
         needed: set[str] = set()
@@ -276,11 +362,16 @@ class PruneConfig(StepConfig):
         """Whether the student is healed, or healing is tried, if there is text."""
         if self.heal.refit != "auto":
             return self.heal.explicit
+        if self.nest:
+            return bool(teacher.family.feeds)
         smaller = target != teacher and target.vocab_size == teacher.vocab_size
         return smaller and self.init == "teacher" and self.method != "minitron" and bool(teacher.family.feeds)
 
     def rotates(self, teacher: Shape, target: Shape) -> bool:
-        """Whether the residual stream is rotated before it is cut."""
+        """Whether the residual stream is rotated before it is cut; of a nest, if that is so for any size."""
+        if self.nest:
+            sizes = self.nested(teacher, "prune")
+            return any(self.of_size(name, teacher).rotates(teacher, shape) for name, shape in sizes.items())
         if self.init == "random" or target.hidden_size == teacher.hidden_size:
             return False
         by_default = _cannot_rotate(teacher) is None and self.importance.channels.criterion != "random"

@@ -18,6 +18,7 @@ from prunus.steps.prune.choose import Keep
 from prunus.steps.prune.config import PruneConfig
 from prunus.steps.prune.damage import divergence, fit_in_memory
 from prunus.steps.prune.heal import heal
+from prunus.steps.prune.heal_config import HealConfig
 from prunus.steps.prune.rank import Scores
 from prunus.steps.prune.rotate import Rotation
 
@@ -38,8 +39,9 @@ class CutInfo:
 
 
 def heal_checkpoint(
-    config: PruneConfig, teacher: Path, out: Path, tokens: Path, cut: CutInfo, runtime: Runtime, console: Console
-) -> dict[str, float]:
+    config: PruneConfig, teacher: Path, out: Path, tokens: Path, cut: CutInfo, runtime: Runtime, console: Console,
+    tried: HealConfig | None = None,
+) -> dict[str, float]:  # fmt: skip
     """Heal the student in `out`, with both models in memory; with `auto`, only if that brings it closer to the teacher.
 
     Args:
@@ -50,6 +52,7 @@ def heal_checkpoint(
         cut: How the student was cut.
         runtime: Device, precision and batch size.
         console: Shows progress, and the comparison that `auto` makes.
+        tried: What `auto` tries; by default norms and all linear layers.
 
     Returns:
         With `auto`, `refitted`: 1 if the refit was kept, otherwise 0.
@@ -68,7 +71,7 @@ def heal_checkpoint(
     shape_t, shape_s = (folder.shape for folder in folders)
     bridge = make_bridge(shape_t, shape_s, cut.keep, cut.rotation, cut.scores, device_of(runtime))
     with console.progress("heal", len(cut.keep.layers), "layers") as progress:
-        heal(runner_t, runner_s, bridge, ids, config.heal.effective, progress.update)
+        heal(runner_t, runner_s, bridge, ids, tried or config.heal.effective, progress.update)
     if auto:
         after = divergence(runner_t.model, runner_s.model, validation)
         closer = after < before

@@ -16,7 +16,7 @@ def check_cut(config: PruneConfig, teacher: Shape, target: Shape, where: str) ->
     Raises:
         ShapeError: Nothing is cut.
     """
-    if target == teacher and config.init == "teacher":
+    if target == teacher and config.init == "teacher" and not config.nest:
         raise ShapeError(f"{where}: nothing is cut; reduce one of {', '.join(PRUNABLE)}, or set drop_layers")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ from prunus.models.draw import draw_model
 from prunus.models.folder import ModelFolder, copy_along, write_config
 from prunus.models.ids import renumber, required_ids
 from prunus.models.lineage import composed, read_lineage, write_lineage
+from prunus.models.nest import own_norms, read_nest, write_size
 from prunus.models.shape import Shape
 from prunus.models.student import student_config
 from prunus.models.texts import read_optional_json
@@ -24,6 +26,9 @@ from prunus.runtime import Runtime
 from prunus.steps.prune.choose import Keep, choose
 from prunus.steps.prune.config import ImportanceConfig, PruneConfig
 from prunus.steps.prune.cut import cut
+from prunus.steps.prune.nest_basis import nested_rotations
+from prunus.steps.prune.nest_cut import nested_cuts, write_cuts
+from prunus.steps.prune.nest_order import in_order
 from prunus.steps.prune.rank import Scores, statistic
 from prunus.steps.prune.rotate import Rotation, balanced, make_rotation, stored_vectors
 from prunus.steps.prune.vocabulary import choose_tokens, read_tokenizer, write_tokenizer
@@ -57,7 +62,8 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
 
     Returns:
         The student's parameters, total and non-embedding; `kept_energy` of a rotated cut, the share of the normalised
-        residual stream's energy that is kept; `refitted` if `heal.refit` is `auto`; and the figures of the check.
+        residual stream's energy that is kept; `refitted` if `heal.refit` is `auto`; and the figures of the check. Of a
+        nest, those of its largest size, and `SIZE_kl` of every other one.
 
     Raises:
         ShapeError: The shape cannot be cut from this teacher.
@@ -68,6 +74,8 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     """
     teacher = ModelFolder(inputs.model)
     teacher.check()
+    if config.nest:
+        return _run_nest(config, inputs, out, runtime, console)
     target = config.target(teacher.shape, "prune")
     config = config.with_defaults(target.size())
     vocabulary = _vocabulary(teacher, target, inputs)
@@ -187,6 +195,14 @@ def _rotation(teacher: ModelFolder, target: Shape, config: PruneConfig, scores: 
     """The change of basis of a rotated cut; None if the cut does not rotate."""
     if not config.rotates(teacher.shape, target):
         return None
+    covariance, criterion, vector = _axes(teacher, config, scores)
+    return make_rotation(covariance, criterion, teacher.shape, target.hidden_size, vector)
+
+
+def _axes(
+    teacher: ModelFolder, config: PruneConfig, scores: Scores
+) -> tuple[np.ndarray, np.ndarray, Callable[[str, int | None], np.ndarray]]:
+    """What a rotation follows from: covariance [d, d], criterion [d, d] and `Rotation.vector`."""
     places = {name: teacher.family.place(name) for name in teacher.tensors}
     named = {
         teacher.family.name_of(place.key, place.layer, place.expert): teacher.tensors[name]
@@ -197,7 +213,54 @@ def _rotation(teacher: ModelFolder, target: Shape, config: PruneConfig, scores: 
     covariance = criterion = statistic(scores, "covariance")
     if config.gradient_weight:
         criterion = balanced(covariance, statistic(scores, "gradient_covariance"), config.gradient_weight)
-    return make_rotation(covariance, criterion, teacher.shape, target.hidden_size, vector)
+    return covariance, criterion, vector
+
+
+def _run_nest(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
+    """Write a nest to `out`: the checkpoint of its largest size, and what the others have of their own.
+
+    Returns:
+        As `run` of the largest size, and `SIZE_kl` of every other one.
+    """
+    teacher = ModelFolder(inputs.model)
+    shapes = config.nested(teacher.shape, "prune")
+    least = list(shapes.values())[-1]
+    config = config.with_defaults(next(iter(shapes.values())).size())
+    scores = _scores(inputs, config, teacher.shape, least)
+    rotations: list[Rotation] | None = None
+    if config.rotates(teacher.shape, least):
+        sizes = [shape.hidden_size for shape in shapes.values()]
+        covariance, criterion, vector = _axes(teacher, config, scores)
+        rotations = nested_rotations(covariance, criterion, teacher.shape, sizes, vector)
+    cuts = nested_cuts(teacher, shapes, config, scores, rotations)
+    with console.progress("prune", cuts[0].shape.parameters, "parameters") as progress:
+        write_cuts(teacher, cuts, scores, out, progress.update)
+    basis = cuts[0].rotation.basis if cuts[0].rotation else None
+    write_lineage(out, _kept_units(in_order(cuts[0].keep, cuts[0].order), teacher.shape), basis)
+    figures: dict[str, float] = {}
+    fitted = config.heals(teacher.shape, least)
+    if inputs.tokens is not None and fitted:
+        from prunus.steps.prune.nest_fit import fit_norms
+
+        fit_norms(config, inputs.model, out, inputs.tokens, cuts, scores, runtime, console)
+    nest = read_nest(out)
+    for size in nest.smaller:
+        with TemporaryDirectory(dir=out) as scratch:
+            folder = Path(scratch)
+            write_size(nest, size, own_norms(nest, size), folder)
+            ModelFolder(folder).check()
+            console.say(f"{size.name}:")
+            damage = _check_damage(config, inputs, folder, None, fitted, runtime, console)
+        figures |= {f"{size.name}_kl": damage["kl"]} if damage else {}
+    console.say(f"{nest.largest.name}:")
+    if cuts[0].rotation is not None:
+        figures["kept_energy"] = 1.0 - cuts[0].rotation.lost
+    return {
+        "parameters": nest.largest.shape.parameters,
+        "non_embedding_parameters": nest.largest.shape.non_embedding_parameters,
+        **figures,
+        **_check_damage(config, inputs, out, None, fitted, runtime, console),
+    }
 
 
 def _best_block(
