@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from prunus.models.between import norms_between
+from prunus.models.families.table import FAMILIES
 from prunus.models.folder import ModelFolder
 from prunus.models.nest import Nested, read_nest, write_size
 from tests.cutting import prune
 
+NESTING = [name for name, family in FAMILIES.items() if family.nests]
 THREE = {"num_hidden_layers": 4, "intermediate_size": 20}, {"intermediate_size": 16, "num_hidden_layers": 3}
 
 

@@ -12,7 +12,9 @@ from prunus.models.nest import own_norms, read_nest
 from prunus.models.size_view import SizeView
 from tests.cutting import TEXT, plain, score
 from tests.families import DISTINCT, make_teacher
-from tests.nests import cut, sizes_of, written
+from tests.nests import NESTING, cut, sizes_of, written
+
+MIXTURES = [name for name in NESTING if FAMILIES[name].experts is not None]
 
 
 def views_of(folder: Path, model: PreTrainedModel) -> dict[str, SizeView]:
@@ -27,7 +29,7 @@ def loss_of(model: PreTrainedModel) -> torch.Tensor:
     return model(input_ids=TEXT, use_cache=False).logits.square().mean()
 
 
-@pytest.mark.parametrize("model_type", list(FAMILIES))
+@pytest.mark.parametrize("model_type", NESTING)
 def test_a_view_computes_what_the_size_computes(tmp_path: Path, model_type: str) -> None:
     teacher = make_teacher(tmp_path / "teacher", model_type)
     folder = cut(teacher, tmp_path / "nest", score(teacher, tmp_path), nest=sizes_of(teacher))
@@ -76,7 +78,7 @@ def test_gradients_of_its_own_norms_are_those_of_the_size(tmp_path: Path) -> Non
         torch.testing.assert_close(gain.grad, alone.get_parameter(name).grad, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("model_type", [name for name in DISTINCT if FAMILIES[name].experts is not None])
+@pytest.mark.parametrize("model_type", [name for name in DISTINCT if name in MIXTURES])
 def test_gradients_of_experts_are_those_of_the_size(tmp_path: Path, model_type: str) -> None:
     # the least change of a weight may send a token to another expert, so differences of losses say nothing
     teacher = make_teacher(tmp_path / "teacher", model_type)

@@ -176,7 +176,7 @@ def _in_memory(shape: Shape) -> Iterator[tuple[str, Place]]:
         return
     for name, place in named_places(shape):
         if place.expert is None:
-            key = f"{experts.module}.{experts.router}" if place.weight.has("experts") else place.key
+            key = f"{experts.module}.{experts.router}.weight" if place.weight.has("experts") else place.key
             yield (name if place.layer is None else shape.family.name_of(key, place.layer)), replace(place, key=key)
     for layer in range(shape.num_hidden_layers):
         for stacked, line in ((experts.gate_up, _UP), (experts.down, _DOWN)):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from prunus.errors import ShapeError
 from prunus.models.families.table import FAMILIES
 from prunus.models.folder import NORMS, ModelFolder
 from prunus.models.nest import read_nest
@@ -18,17 +19,19 @@ from prunus.steps.prune.nest_order import nested_layers
 from prunus.steps.prune.step import Inputs, run
 from tests.cutting import QUIET, logits, score
 from tests.families import make_teacher
-from tests.nests import cut, sizes_of, written
+from tests.nests import NESTING, cut, sizes_of, written
 
 COLLECT = ("mean", "l2", "covariance", "gradient_covariance")
 ROTATED = [
     name
     for name, family in FAMILIES.items()
-    if family.rotation != "never" and not any(family.has_bias(norm) for norm in (*family.norms[0], *family.norms[1]))
+    if family.nests
+    and family.rotation != "never"
+    and not any(family.has_bias(norm) for norm in (*family.norms[0], *family.norms[1]))
 ]
 
 
-@pytest.mark.parametrize("model_type", list(FAMILIES))
+@pytest.mark.parametrize("model_type", NESTING)
 def test_every_size_is_an_ordinary_cut(tmp_path: Path, model_type: str) -> None:
     teacher = make_teacher(tmp_path / "teacher", model_type)
     scores, sizes = score(teacher, tmp_path), sizes_of(teacher)
@@ -39,6 +42,14 @@ def test_every_size_is_an_ordinary_cut(tmp_path: Path, model_type: str) -> None:
         ours = written(tmp_path / "nest", size, tmp_path / "out" / size.name)
         assert ModelFolder(ours).shape == ModelFolder(alone).shape
         torch.testing.assert_close(logits(ours), logits(alone), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("model_type", [name for name in FAMILIES if name not in NESTING])
+def test_mixtures_with_layers_or_experts_of_several_kinds_are_refused(tmp_path: Path, model_type: str) -> None:
+    teacher = make_teacher(tmp_path / "teacher", model_type)
+    config = PruneConfig.model_validate({"nest": sizes_of(teacher)})
+    with pytest.raises(ShapeError, match=r"prune\.nest: a nest of a .* is not supported"):
+        config.nested(ModelFolder(teacher).shape, "prune")
 
 
 @pytest.mark.parametrize("model_type", ROTATED)

@@ -245,6 +245,13 @@ class Family:
         """The keys of a `Shape`'s size in config.json."""
         return () if size in self.lacking else self.keys.get(size, (size,))
 
+    @property
+    def nests(self) -> bool:
+        """Whether it can be a nest: experts of several kinds, or stacked in one tensor, cannot."""
+        lines = [parse_weight(line) for line in self.layered.values()]
+        several = self.dense_layers is not None or self.groups or any(weight.has("shared") for weight in lines)
+        return not several and not any(weight.stacked for weight in lines)
+
     @cached_property
     def lacking(self) -> frozenset[str]:
         """The sizes without a key in config.json."""

@@ -308,8 +308,7 @@ class PruneConfig(StepConfig):
         Raises:
             ShapeError: A size cannot be cut from the teacher, or is not inside the next larger one.
         """
-        others = teacher.dense_layers or teacher.shared_expert_intermediate_size or teacher.expert_groups
-        if others or any(weight.stacked for _, weight in teacher.weights()):
+        if not teacher.family.nests:
             raise ShapeError(
                 f"{where}.nest: a nest of a {teacher.family.name} is not supported, for its layers without experts, "
                 "shared experts, groups of experts, or experts stacked in one tensor; prune each size by itself"
