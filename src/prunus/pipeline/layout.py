@@ -201,8 +201,14 @@ class Layout:
         if models:
             last = models[-1]
             self._evaluate(name, "evaluate", model=last, tokens=held_out, **beside)
+        files = {"model": last, "tokens": held_out}
+        if student.qat.tokens:
+            guide = last if student.qat.teacher == "self" else common.teacher
+            inputs = {"student": last, "teacher": guide, "tokens": corpus}
+            inputs |= given_validation(student.qat, held_out, self.hub)
+            files["trained"] = self._add(Step(name, "qat", student.qat, inputs, self.root))
         if self.recipe.export.formats:
-            self._add(Step(name, "export", self.recipe.export, {"model": last, "tokens": held_out}, self.root))
+            self._add(Step(name, "export", self.recipe.export, files, self.root))
 
     def _cut(self, student: Student, common: Common) -> list[Step]:
         """The steps that cut a student from the teacher; the last one is the final cut."""

@@ -14,7 +14,7 @@ from prunus.pipeline.merging import in_order, merged_shape
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.teacher import Teacher
 from prunus.steps.align.plan import Alignment
-from prunus.steps.distill.config import DistillConfig, StatesConfig
+from prunus.steps.distill.config import DistillConfig, QatConfig, StatesConfig
 from prunus.steps.distill.plan import check_cached
 from prunus.steps.merge.config import MergedConfig
 from prunus.steps.prune.config import PruneConfig
@@ -31,6 +31,7 @@ class Student:
         prune: How it is cut, with `like` replaced by the other student's sizes.
         distill: How it is distilled; without a loss on states if its weights are random.
         alignment: Its stages.
+        qat: How it is trained for a quantised file.
         merge: How it is merged; None if it is cut.
         own_tokens: Whether its tokens differ from the teacher's: its vocabulary is cut, or it is merged from models
             with another tokenizer.
@@ -41,6 +42,7 @@ class Student:
     prune: PruneConfig
     distill: DistillConfig
     alignment: Alignment
+    qat: QatConfig
     merge: MergedConfig | None
     own_tokens: bool
 
@@ -89,7 +91,8 @@ def _student(recipe: Recipe, name: str, teacher: Teacher, others: Mapping[str, S
         shape = merged_shape(recipe, name, shapes, teacher.may_chat, hub)
         first = merge.of[0].partition(".")[0]
         own_tokens = others[first].own_tokens if first in others else first != "teacher"
-    return Student(name, shape, prune, distill, alignment_of(recipe, name, hub), merge, own_tokens)
+    alignment, qat = alignment_of(recipe, name, hub), recipe.students[name].qat
+    return Student(name, shape, prune, distill, alignment, qat, merge, own_tokens)
 
 
 def _check(recipe: Recipe, name: str, prune: PruneConfig, distill: DistillConfig, teacher: Shape, shape: Shape) -> None:

@@ -55,7 +55,8 @@ def write_cards(root: Path) -> list[Path]:
     written = []
     for name in run.recipe.get("students", {}):
         own = [result for result in run.results if result.subject == name]
-        models = [result for result in own if result.kind != "export" and (result.folder / "config.json").is_file()]
+        plain = [result for result in own if result.kind != "export" and result.label != "qat"]
+        models = [result for result in plain if (result.folder / "config.json").is_file()]
         exports = [result for result in own if result.kind == "export"]
         if not models:
             continue
