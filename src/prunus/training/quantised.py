@@ -140,11 +140,14 @@ def quantised_weights(model: PreTrainedModel, folder: ModelFolder, format_name: 
         place = folder.family.place(name)
         assert place is not None  # it has a tensor in the file
         types[folder.family.name_of(place.key, place.layer, place.expert)] = found
+    head = model.get_output_embeddings()  # GPT-NeoX's has another name in checkpoints than in memory
+    of_head = next((found for found in types.values() if found[0].name == "output.weight"), None)
     stored, dtype = [], saved_dtype(folder)
     for name, weight in model.named_parameters():
-        if name not in types:
+        found_for = types.get(name, of_head if head is not None and weight is head.weight else None)
+        if found_for is None:
             raise ModelError(f"quantise: {format_name}: the weight {name} of {folder.path} has no tensor in the file")
-        tensor, kind = types[name]
+        tensor, kind = found_for
         if kind != ggml.F32 or dtype != weight.dtype:
             stored.append(Stored(weight, tensor, kind, dtype))
     return QuantisedWeights(stored, every)
