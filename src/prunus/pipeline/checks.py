@@ -98,9 +98,9 @@ def check_quantised(recipe: Recipe, teacher: Teacher, students: Mapping[str, Stu
     formats = recipe.export.formats
     for name, student in students.items():
         with mistakes.collect():
-            model = _inherited(recipe, teacher)
-            for step in ("distill", "qat") if model is not None else ():
-                check_quantise(getattr(student, step), model, student.shape, f"students.{name}.{step}.quantise")
+            for step in ("distill", "qat"):
+                where = f"students.{name}.{step}.quantise"
+                check_quantise(getattr(student, step), _inherited(recipe, teacher), student.shape, where)
         qat = student.qat
         with mistakes.collect():
             if qat.tokens and formats and qat.quantise not in formats:

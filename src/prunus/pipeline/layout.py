@@ -203,10 +203,9 @@ class Layout:
             self._evaluate(name, "evaluate", model=last, tokens=held_out, **beside)
         files = {"model": last, "tokens": held_out}
         if student.qat.tokens:
-            guide = last if student.qat.teacher == "self" else common.teacher
-            inputs = {"student": last, "teacher": guide, "tokens": corpus}
-            inputs |= given_validation(student.qat, held_out, self.hub)
-            files["trained"] = self._add(Step(name, "qat", student.qat, inputs, self.root))
+            own = {"student": last, "teacher": last if student.qat.teacher == "self" else common.teacher}
+            read = {**own, "tokens": corpus, **given_validation(student.qat, held_out, self.hub)}
+            files["trained"] = self._add(Step(name, "qat", student.qat, read, self.root))
         if self.recipe.export.formats:
             self._add(Step(name, "export", self.recipe.export, files, self.root))
 

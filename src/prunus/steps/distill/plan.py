@@ -59,19 +59,19 @@ def check_cached(config: DistillConfig, shares_vocabulary: bool, served: bool, w
             )
 
 
-def check_quantise(config: DistillConfig, model: Mapping[str, Any], shape: Shape, where: str) -> None:
+def check_quantise(config: DistillConfig, model: Mapping[str, Any] | None, shape: Shape, where: str) -> None:
     """Refuse to train a student for a quantised file that cannot be written, or whose numbers cannot be trained.
 
     Args:
         config: The options.
-        model: The config.json that the student inherits, or its own.
+        model: The config.json that the student inherits, or its own; None if the hub cannot be reached.
         shape: The student's shape.
         where: The name of the option, such as `students.width.qat.quantise`.
 
     Raises:
         RecipeError: Says why, and what is allowed.
     """
-    if config.quantise is not None and config.tokens:
+    if config.quantise is not None and config.tokens and model is not None:
         check_shape(model, shape, where)
         trained_types(PlannedFolder(Path(), model, shape, "BF16"), config.quantise, where)
 

@@ -25,7 +25,7 @@ from prunus.errors import DataError, RecipeError
 from prunus.gguf.metadata import check_model
 from prunus.gguf.vocabulary import read_vocabulary
 from prunus.gguf.writer import write_gguf
-from prunus.inference.heldout import Predictor, batches, measure, padded
+from prunus.inference.heldout import FIGURES, Predictor, batches, measure, padded
 from prunus.models.folder import ModelFolder
 from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
 from prunus.runtime import Runtime
@@ -144,10 +144,10 @@ def acceptance(folders: Mapping[str, ModelFolder], tokens: Tokens, limit: int, r
     both = [Predictor.of(load_model(folders[name].path, device, dtype)) for name in ("draft", "model")]
     context = min(folder.context for folder in folders.values())
     windows = first_windows(tokens, min(_WINDOW, context), limit)
-    total = 0.0
+    total = np.zeros(FIGURES)
     for numbers in batches(windows, runtime.device_batch_size):
         ids, predicted = (part.to(device) for part in padded([windows[i] for i in numbers]))
-        total = total + measure(both[0], both[1], ids, predicted).sum(dim=0).cpu().numpy()
+        total += measure(both[0], both[1], ids, predicted).sum(dim=0).cpu().numpy()
     count = sum(window.predicted for window in windows)
     *_, agreed, variation = total / count
     return {"acceptance": float(1 - variation), "agreement": float(agreed), "text_tokens": count}
@@ -217,7 +217,7 @@ def figures(written: Mapping[str, Sequence[Written]], lengths: Sequence[int], ag
             "identical": sum(ours.text == own.text for ours, own in zip(several, alone, strict=True)) / len(alone),
         })  # fmt: skip
     cost = float(np.median(rates["model"] / rates["draft"]))
-    expected = [
+    expected: list[dict[str, float]] = [
         {"length": length, "tokens_per_step": per_step, "ratio": per_step / (length * cost + 1)}
         for length in range(1, LONGEST + 1)
         if (per_step := tokens_per_step(agreement, length))
