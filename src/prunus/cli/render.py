@@ -111,12 +111,19 @@ def show_fits(fits: Sequence[Fit], limit: float, console: Console) -> None:
 
 
 def _warn_of_shapes(plan: Plan, console: Console) -> None:
-    """Warn of sizes that formats or kernels handle badly; students of one shape in one line."""
+    """Warn of sizes that formats or kernels handle badly, and of files that a student is not trained for."""
     affected: dict[str, list[str]] = {}
     for name, shape in plan.students.items():
         for note in (block_warning(plan.recipe.export, shape), shape.odd_experts()):
             if note:
                 affected.setdefault(note, []).append(name)
+    formats = plan.recipe.export.formats
+    for name in plan.students:
+        form = plan.recipe.students[name].distill.quantise
+        others = [other for other in formats if other != form]
+        if form is not None and others:
+            note = f"distill.quantise: {form} trains for that file; the export also writes {', '.join(others)}"
+            affected.setdefault(note, []).append(name)
     for note, names in affected.items():
         console.warn(f"students.{', '.join(names)}: {note}")
 

@@ -201,13 +201,18 @@ class Layout:
         if models:
             last = models[-1]
             self._evaluate(name, "evaluate", model=last, tokens=held_out, **beside)
-        files = {"model": last, "tokens": held_out}
+        files: dict[str, Step | Given] = {"model": last, "tokens": held_out}
         if student.qat.tokens:
-            own = {"student": last, "teacher": last if student.qat.teacher == "self" else common.teacher}
-            read = {**own, "tokens": corpus, **given_validation(student.qat, held_out, self.hub)}
-            files["trained"] = self._add(Step(name, "qat", student.qat, read, self.root))
+            files["trained"] = self._for_a_file(student, last, common.teacher, corpus, held_out)
         if self.recipe.export.formats:
             self._add(Step(name, "export", self.recipe.export, files, self.root))
+
+    def _for_a_file(self, student: Student, model: Step, teacher: Step | Given, corpus: Step, held_out: Step) -> Step:
+        """Add the training of a student for a quantised file, and return it."""
+        guide = model if student.qat.teacher == "self" else teacher
+        validation = given_validation(student.qat, held_out, self.hub)
+        inputs = {"student": model, "teacher": guide, "tokens": corpus, **validation}
+        return self._add(Step(student.name, "qat", student.qat, inputs, self.root))
 
     def _cut(self, student: Student, common: Common) -> list[Step]:
         """The steps that cut a student from the teacher; the last one is the final cut."""

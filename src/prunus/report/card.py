@@ -205,6 +205,9 @@ def _made_by(run: Run, name: str) -> str:
         parts.append(f"then distilled on {human(distill.record['metrics']['tokens'])} tokens")
     if aligned := methods(run, name):
         parts.append(f"then aligned by {', '.join(aligned)}")
+    if qat := run.find(name, "qat"):
+        form, tokens = qat.record["config"]["quantise"], human(qat.record["metrics"]["tokens"])
+        parts.append(f"for its `{form}` file then trained with the file's numbers (QAT) on {tokens} tokens")
     return ", ".join(parts)
 
 

@@ -1,11 +1,13 @@
 """A teacher and a student in few bits: what a plan says of it, what is refused, and runs with them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from prunus.cli.render import show_plan
 from prunus.config import Size, parse
 from prunus.console import Console
 from prunus.errors import PrunusError, RecipeError
@@ -162,6 +164,17 @@ def test_a_file_that_cannot_be_trained_for_is_refused(with_qat, tmp_path: Path, 
     monkeypatch.setattr(training_plan.distributed, "shards_weights", lambda _: True)
     with pytest.raises(RecipeError, match=r"distill.quantise: gguf-q8_0; not with runtime.shard: true"):
         check_runtime(Runtime(), [DistillConfig(tokens=64, quantise="gguf-q8_0")])
+
+
+def test_a_plan_says_which_files_a_student_is_not_trained_for(with_qat, capsys) -> None:
+    plan = with_qat(qat={"tokens": 0})
+    for form, expected in (("gguf-q4_0", True), (None, False)):
+        students = {"width": plan.recipe.students["width"].model_copy(deep=True)}
+        distill = students["width"].distill.model_copy(update={"quantise": form})
+        students["width"] = students["width"].model_copy(update={"distill": distill})
+        show_plan(replace(plan, recipe=plan.recipe.model_copy(update={"students": students})), Console())
+        said = "distill.quantise: gguf-q4_0 trains for that file; the export also writes gguf-f16"
+        assert (said in " ".join(capsys.readouterr().out.split())) == expected
 
 
 def test_the_cut_between_two_cuts_and_the_search_do_not_train_for_the_file() -> None:

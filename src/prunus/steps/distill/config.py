@@ -266,6 +266,8 @@ class QatConfig(DistillConfig):
     teacher: Literal["self", "teacher"] = "self"
     """The model whose predictions the rounded student learns: the student itself as it was before, unrounded (`self`),
     or the recipe's teacher."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`adamw`; or `muon` for the matrices of the layers, which won back less here (docs/distill.md)."""
     states: StatesConfig = StatesConfig(weight=0)
     """Hidden states to compare in addition to the logits, with `teacher: teacher`: `none` (the default), `kept`,
     `paper`, or options."""

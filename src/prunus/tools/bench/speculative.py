@@ -204,7 +204,7 @@ def figures(written: Mapping[str, Sequence[Written]], lengths: Sequence[int], ag
         theory with `agreement` as α; and `expected_best`.
     """
     rates = {name: np.array([one.tokens / one.seconds for one in several]) for name, several in written.items()}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for length in lengths:
         several, alone = written[str(length)], written["model"]
         gained = sum(one.tokens - one.steps for one in several)
