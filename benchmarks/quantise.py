@@ -25,7 +25,7 @@ from prunus.pipeline.run import run_plan
 
 PHASES = (
     "gguf-q4_0:adamw:1e-4:100000", "gguf-q4_0:adamw:3e-4:100000", "gguf-q4_0:muon:1e-4:100000",
-    "gguf-q4_0:muon:3e-4:100000", "gguf-q4_0:adamw:1e-4:400000", "gguf-q4_k_m:adamw:1e-4:100000",
+    "gguf-q4_k_m:adamw:1e-4:100000", "gguf-q4_0:adamw:1e-4:400000",
 )  # fmt: skip
 PLAIN = "plain"
 CHAT = {"path": "builtin:world", "name": "chat"}
