@@ -10,6 +10,7 @@ from prunus.models import checkpoint
 from prunus.models.checkpoint import TensorPlan
 
 CONSTANTS = (
+    "prunus.gguf.rounding._PIECE",
     "prunus.gguf.tensors._PIECE",
     "prunus.fingerprint._READ_BYTES",
     "prunus.models.checkpoint._PIECE_BYTES",

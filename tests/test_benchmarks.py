@@ -56,6 +56,7 @@ def test_help(name: str, load: Load, monkeypatch: pytest.MonkeyPatch, capsys: py
     [
         ("alignment", ("--divide", 70), "student align-1-sft"),
         ("merging", ("--tokens", 4100), "evolved merge"),
+        ("quantise", ("--tokens", 4100, "--phases", "gguf-q4_0:adamw:1e-4:2100"), "phase1 qat"),
         ("search", ("--teacher", "sapling", "--divide", 15), "search search"),
         ("targets", ("src/prunus/world/sapling", "--corpus", "builtin:world", "--held-out", "builtin:world",
                      "--tokens", 8192), "cut distill"),

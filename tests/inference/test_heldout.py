@@ -46,7 +46,9 @@ def reference(model: PreTrainedModel, teacher: PreTrainedModel, window: Window) 
     targets = torch.from_numpy(window.ids)[window.context :, None]
     kl = (theirs.exp() * (theirs - ours)).sum()
     agreed = (ours.argmax(dim=-1) == theirs.argmax(dim=-1)).sum()
-    return [float(x) for x in (-ours.gather(1, targets).sum(), -theirs.gather(1, targets).sum(), kl, agreed)]
+    variation = torch.clamp(theirs.exp() - ours.exp(), min=0).sum()  # what the teacher has more of
+    likelihoods = (-ours.gather(1, targets).sum(), -theirs.gather(1, targets).sum())
+    return [float(x) for x in (*likelihoods, kl, agreed, variation)]
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gemma2", "granite", "gpt2"])

@@ -62,7 +62,7 @@ def run_folder(tmp_path: Path) -> Path:
 
 def test_the_table_reads_the_records(run_folder: Path) -> None:
     rows = comparison(load_run(run_folder))
-    assert rows[0] == ["teacher", "4.54B", "3.49B", "0", "1.000 ± 0.020", "", "1", "1.0000", "", ""]
+    assert rows[0] == ["teacher", "4.54B", "3.49B", "0", "1.000 ± 0.020", "", "1", "1.0000", "", "", ""]
     assert rows[1][0] == "w: pruned at random + distilled"
     assert rows[1][3:6] == ["1.5M", "1.250 ± 0.020", "+1.250 ± 0.020"]
     assert all(len(row) == len(HEADER) for row in rows)

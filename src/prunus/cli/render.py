@@ -111,12 +111,19 @@ def show_fits(fits: Sequence[Fit], limit: float, console: Console) -> None:
 
 
 def _warn_of_shapes(plan: Plan, console: Console) -> None:
-    """Warn of sizes that formats or kernels handle badly; students of one shape in one line."""
+    """Warn of sizes that formats or kernels handle badly, and of files that a student is not trained for."""
     affected: dict[str, list[str]] = {}
     for name, shape in plan.students.items():
         for note in (block_warning(plan.recipe.export, shape), shape.odd_experts()):
             if note:
                 affected.setdefault(note, []).append(name)
+    formats = plan.recipe.export.formats
+    for name in plan.students:
+        form = plan.recipe.students[name].distill.quantise
+        others = [other for other in formats if other != form]
+        if form is not None and others:
+            note = f"distill.quantise: {form} trains for that file; the export also writes {', '.join(others)}"
+            affected.setdefault(note, []).append(name)
     for note, names in affected.items():
         console.warn(f"students.{', '.join(names)}: {note}")
 
@@ -183,15 +190,42 @@ def show_upload(upload: Upload, console: Console) -> None:
     console.say(f"{len(uploaded)} files, {human_bytes(upload.nbytes)}")
 
 
+def _rate(figure: dict[str, float]) -> str:
+    return f"{figure['value']:.4g} ({figure['low']:.4g}–{figure['high']:.4g})"
+
+
+def _ratio(figure: dict[str, float]) -> str:
+    return f"{figure['value']:.2f}x ({figure['low']:.2f}–{figure['high']:.2f})"
+
+
+def show_draft(found: dict[str, Any], console: Console) -> None:
+    """Print what a draft model gains, for each draft length."""
+    console.say(
+        f"accepted on {human(found['text_tokens'])} tokens of text: {found['acceptance']:.1%} of what the draft "
+        f"samples (1 - total variation), {found['agreement']:.1%} of its greedy tokens"
+    )
+    expected = {row["length"]: row for row in found["expected"]}
+    rows = [[f"{name} alone", _rate(found[name]), *[""] * 5] for name in ("model", "draft")]
+    for row in found["lengths"]:
+        theory = expected[row["length"]]
+        rows.append([
+            f"with {row['length']} drafted", _rate(row["tokens_per_second"]), _ratio(row["ratio"]),
+            f"{row['tokens_per_step']:.2f}", f"{theory['tokens_per_step']:.2f}", f"{theory['ratio']:.2f}x",
+            f"{row['identical']:.0%}",
+        ])  # fmt: skip
+    console.table(
+        "greedy decoding: median (min–max over rounds)",
+        ["", "tokens/s", "to model alone", "tokens/step", "expected", "expected", "same text"],
+        rows,
+    )
+    console.say(
+        f"best draft length: {found['best']} of those measured; {found['expected_best']} expected from the greedy "
+        "tokens accepted and the two speeds"
+    )
+
+
 def show_speeds(rows: list[dict[str, Any]], console: Console) -> None:
     """Print the speeds of models, each with its range over rounds, and ratios to the first model."""
-
-    def rate(figure: dict[str, float]) -> str:
-        return f"{figure['value']:.4g} ({figure['low']:.4g}–{figure['high']:.4g})"
-
-    def ratio(figure: dict[str, float]) -> str:
-        return f"{figure['value']:.2f}x ({figure['low']:.2f}–{figure['high']:.2f})"
-
     console.table(
         "tokens per second: median (min–max over rounds)",
         ["model", "size", "memory", "prefill", "to first", "decode", "to first"],
@@ -200,10 +234,10 @@ def show_speeds(rows: list[dict[str, Any]], console: Console) -> None:
                 row["name"],
                 human_bytes(row["nbytes"]),
                 human_bytes(row["peak_bytes"]) if row["peak_bytes"] else "?",
-                rate(row["prefill"]),
-                ratio(row["prefill_ratio"]),
-                rate(row["decode"]),
-                ratio(row["decode_ratio"]),
+                _rate(row["prefill"]),
+                _ratio(row["prefill_ratio"]),
+                _rate(row["decode"]),
+                _ratio(row["decode_ratio"]),
             ]
             for row in rows
         ],

@@ -24,9 +24,12 @@ FILE_TYPES = {
 """GGUF's number (`general.file_type`) of each format."""
 
 FLOATS = (F32, F16, BF16)
+QUANTISED = tuple(name for name, kind in TYPES.items() if kind not in FLOATS)
+"""The formats with fewer than 16 bits per weight."""
 _FALLBACKS = {Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0}
 _MIXED = ("gguf-q4_k_m", "gguf-q5_k_m")
 _EIGHT_EXPERTS = 8
+_K_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,11 @@ def choose(
         preferred = _preferred(format_name, name, width, layers, experts, tied)
         choices.append(Choice(_fitting(preferred, width), preferred))
     return choices
+
+
+def needs_ggml(format_name: str) -> bool:
+    """Whether a format needs ggml's own quantiser, which numpy cannot replace: that of K-quants."""
+    return BLOCKS[TYPES[format_name]][0] == _K_BLOCK
 
 
 def _may_shrink(name: str, dimensions: int) -> bool:

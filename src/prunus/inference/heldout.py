@@ -19,9 +19,14 @@ from prunus.inference.config import LOGIT_BYTES
 from prunus.models.finite import not_finite
 from prunus.models.head import Head, check_head, read_head
 
-COLUMNS = ("tokens", "bytes", "nll", "teacher_nll", "kl", "agreed")
+COLUMNS = ("tokens", "bytes", "nll", "teacher_nll", "kl", "agreed", "variation")
 """Sums over a window: predicted tokens, their bytes, negative log-likelihood by the model and by its teacher (nats),
-KL(teacher ‖ model) (nats), and the number of tokens at which both have the same top-1 prediction."""
+KL(teacher ‖ model) (nats), the number of tokens at which both have the same top-1 prediction, and the total variation
+½ Σ_v |p_t - p_s|, the probability that speculative sampling rejects a token of the model (arXiv 2211.17192, thm. 3.5).
+"""
+
+FIGURES = len(COLUMNS) - 2
+"""The number of columns that a model is run for: those from `nll` on."""
 
 
 def batches(windows: list[Window], size: int) -> Iterator[list[int]]:
@@ -78,14 +83,14 @@ def _rows(vocabulary: int) -> int:
 
 @torch.no_grad()
 def measure(model: Predictor, teacher: Predictor | None, ids: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
-    """The sums of `COLUMNS` from `nll` on for each window: [B, S] to [B, 4] in float64.
+    """The sums of `COLUMNS` from `nll` on for each window: [B, S] to [B, FIGURES] in float64.
 
-    Without a teacher, the model is compared with itself: KL is 0 and agreement complete.
+    Without a teacher, the model is compared with itself: KL and variation are 0 and agreement complete.
     """
     chosen = torch.zeros_like(predicted)
     chosen[:, :-1] = predicted[:, 1:]  # the positions before the predicted tokens
     targets, rows = ids[:, 1:][chosen[:, :-1]], chosen.nonzero()[:, 0]
-    sums = torch.zeros(len(ids), 4, dtype=torch.float64, device=ids.device)
+    sums = torch.zeros(len(ids), FIGURES, dtype=torch.float64, device=ids.device)
     done = 0
     parts = model.logits(ids, chosen)
     pairs = (
@@ -99,7 +104,7 @@ def measure(model: Predictor, teacher: Predictor | None, ids: torch.Tensor, pred
 
 
 def _figures(ours: torch.Tensor, theirs: torch.Tensor | None, targets: torch.Tensor) -> torch.Tensor:
-    """The figures of `COLUMNS` from `nll` on for each token: logits [C, V] to [C, 4]."""
+    """The figures of `COLUMNS` from `nll` on for each token: logits [C, V] to [C, FIGURES]."""
     log_s = F.log_softmax(ours, dim=-1)
     log_t = log_s if theirs is None else F.log_softmax(theirs, dim=-1)
     figures = (
@@ -107,6 +112,7 @@ def _figures(ours: torch.Tensor, theirs: torch.Tensor | None, targets: torch.Ten
         -log_t.gather(-1, targets[:, None]).squeeze(-1),
         F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(dim=-1),
         (log_t.argmax(dim=-1) == log_s.argmax(dim=-1)).float(),
+        log_t.exp().sub_(log_s.exp()).abs_().sum(dim=-1) / 2,
     )
     return torch.stack(figures, dim=1)
 
@@ -114,7 +120,7 @@ def _figures(ours: torch.Tensor, theirs: torch.Tensor | None, targets: torch.Ten
 def check_sums(
     sums: np.ndarray, numbers: list[int], ids: torch.Tensor, model: PreTrainedModel, teacher: PreTrainedModel | None
 ) -> None:
-    """Refuse sums [B, 4] that are not finite; `numbers` and `ids` [B, S] are those of the windows.
+    """Refuse sums [B, FIGURES] that are not finite; `numbers` and `ids` [B, S] are those of the windows.
 
     Raises:
         NotFiniteError: Names the model, the figure, the window, and the first module with such values.

@@ -33,7 +33,8 @@ class Loss:
 
     def rows(self, config: GuideConfig) -> Divergence:
         """The loss as a function of logits, with its options bound."""
-        options = {name: getattr(config, name) for name in signature(self.formula).parameters if hasattr(config, name)}
+        named = signature(self.formula).parameters.keys() & GuideConfig.model_fields
+        options = {name: getattr(config, name) for name in named}
         return partial(self.kernel or partial(by_autograd, self.formula), **options)
 
     @property

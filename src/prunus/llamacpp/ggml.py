@@ -28,6 +28,10 @@ BLOCKS = {
 """Values and bytes of a block of each type."""
 
 _ROWS = {F16: "ggml_cpu_fp32_to_fp16", BF16: "ggml_cpu_fp32_to_bf16"}
+_READ = {
+    Q4_0: "dequantize_row_q4_0", Q5_0: "dequantize_row_q5_0", Q5_1: "dequantize_row_q5_1", Q8_0: "dequantize_row_q8_0",
+    Q4_K: "dequantize_row_q4_K", Q5_K: "dequantize_row_q5_K", Q6_K: "dequantize_row_q6_K",
+}  # fmt: skip
 
 
 def row_bytes(kind: int, columns: int) -> int:
@@ -65,6 +69,14 @@ def quantise(values: np.ndarray, kind: int) -> np.ndarray:
     rows, columns = values.shape
     out = np.empty((rows, row_bytes(kind, columns)), dtype=np.uint8)
     function(kind, values.ctypes.data, out.ctypes.data, 0, rows, columns, None)
+    return out
+
+
+def dequantise(data: np.ndarray, kind: int) -> np.ndarray:
+    """The float32 rows [N, C] that quantised bytes [N, row bytes] hold, as ggml reads them. Releases the GIL."""
+    rows, size = data.shape
+    out = np.empty((rows, size // BLOCKS[kind][1] * BLOCKS[kind][0]), dtype=np.float32)
+    _declared(_READ[kind])(np.ascontiguousarray(data).ctypes.data, out.ctypes.data, out.size)
     return out
 
 

@@ -31,12 +31,14 @@ class Server:
         gate.open(self.native.listening_address, self.secret)
 
 
-def start_server(file: Path, context: int) -> Server:
+def start_server(file: Path, context: int, draft: Path | None = None, length: int = 0) -> Server:
     """Start a server of one GGUF file.
 
     Args:
         file: The file.
         context: The longest conversation, in tokens; 0 for the model's maximum.
+        draft: A smaller model with the same tokens, which drafts for it (speculative decoding).
+        length: Tokens that the draft proposes at a time, at most.
 
     Raises:
         RecipeError: The wheel is not installed, or the file does not exist.
@@ -61,6 +63,11 @@ def start_server(file: Path, context: int) -> Server:
     options.n_ctx, options.n_parallel, options.verbosity, options.warmup = context, 1, 0, False
     options.cpuparams.n_threads = options.cpuparams_batch.n_threads = ggml.workers()
     options.endpoint_metrics = True
+    if draft is not None:
+        options.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE]
+        small = options.speculative.draft
+        small.mparams.path, small.n_max, small.n_min, small.p_min = str(draft), length, 0, 0.0
+        small.cpuparams.n_threads = small.cpuparams_batch.n_threads = ggml.workers()
     try:
         native = xllamacpp.Server(options)
     except Exception as error:  # its message has no details

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import Any
 
 from prunus.config import StepConfig, check_length
 from prunus.data.config import Source, TokensConfig
@@ -20,7 +21,7 @@ from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.students import Student
 from prunus.pipeline.teacher import Teacher
 from prunus.steps.align.plan import Alignment
-from prunus.steps.distill.plan import check_validation
+from prunus.steps.distill.plan import check_quantise, check_validation
 from prunus.steps.evaluate.check import check_chat, check_tasks
 from prunus.steps.export.plan import check_export
 from prunus.steps.generate.prompts import check_prompts
@@ -35,7 +36,9 @@ def check_lengths(recipe: Recipe, context: int, mistakes: Mistakes) -> None:
         "evaluate": recipe.evaluate.sequence_length,
     }
     for name, student in recipe.students.items():
-        lengths[f"students.{name}.distill"] = student.distill.sequence_length if student.distill.tokens else 0
+        for step in ("distill", "qat"):
+            options = getattr(student, step)
+            lengths[f"students.{name}.{step}"] = options.sequence_length if options.tokens else 0
     for name, length in lengths.items():
         with mistakes.collect():
             check_length(name, length, context)
@@ -72,9 +75,11 @@ def check_ranks(recipe: Recipe, teacher: Teacher, students: Mapping[str, Student
 def check_validations(recipe: Recipe, teacher: Teacher, hub: Hub, mistakes: Mistakes) -> None:
     """Note measurements during training that cannot work."""
     for name, student in recipe.students.items():
-        where = "distill" if student.distill.validation == recipe.distill.validation else f"students.{name}.distill"
-        with mistakes.collect():
-            check_validation(student.distill, recipe.runtime, teacher.may_chat, where, hub)
+        for step in ("distill", "qat"):
+            own, common = getattr(student, step), getattr(recipe, step)
+            where = step if own.validation == common.validation else f"students.{name}.{step}"
+            with mistakes.collect():
+                check_validation(own, recipe.runtime, teacher.may_chat, where, hub)
 
 
 def check_files(recipe: Recipe, teacher: Teacher, students: Mapping[str, Student], mistakes: Mistakes) -> None:
@@ -85,12 +90,33 @@ def check_files(recipe: Recipe, teacher: Teacher, students: Mapping[str, Student
             for student in students.values()
             for name, shape in student.finished.items()
         }
-        made, folder = recipe.teacher.create, teacher.folder
         with mistakes.collect():
-            config = made.model_config_json() if made is not None else None
-            if folder is not None:
-                config = read_object(folder / "config.json", ModelError)
-            check_export(recipe.export, config, folder, shapes)
+            check_export(recipe.export, _inherited(recipe, teacher), teacher.folder, shapes)
+
+
+def _inherited(recipe: Recipe, teacher: Teacher) -> Mapping[str, Any] | None:
+    """The config.json that students inherit; None if the hub cannot be reached."""
+    if teacher.folder is not None:
+        return read_object(teacher.folder / "config.json", ModelError)
+    return None if recipe.teacher.create is None else recipe.teacher.create.model_config_json()
+
+
+def check_quantised(recipe: Recipe, teacher: Teacher, students: Mapping[str, Student], mistakes: Mistakes) -> None:
+    """Note students that cannot be trained for the quantised file that they are meant for."""
+    formats = recipe.export.formats
+    for name, student in students.items():
+        with mistakes.collect():
+            inherited = _inherited(recipe, teacher)
+            check_quantise(student.distill, inherited, student.shape, f"students.{name}.distill.quantise")
+            for finished, shape in student.finished.items():
+                check_quantise(student.qat, inherited, shape, f"students.{finished}.qat.quantise")
+        qat = student.qat
+        with mistakes.collect():
+            if qat.tokens and formats and qat.quantise not in formats:
+                raise RecipeError(
+                    f"students.{name}.qat.quantise: {qat.quantise} is not among export.formats, {', '.join(formats)}; "
+                    "allowed: one of the quantised formats that are written"
+                )
 
 
 def check_sources(recipe: Recipe, teacher: Teacher, hub: Hub, mistakes: Mistakes) -> list[Preview]:

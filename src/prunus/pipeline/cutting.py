@@ -72,6 +72,7 @@ def between(tokens: int, distill: DistillConfig, where: str) -> DistillConfig:
         RecipeError: The tokens are too few for one step.
     """
     changed = {"tokens": tokens, "data": "corpus", "targets": "online", "warmup_steps": 0, "validation": 0}
+    changed["quantise"] = None
     short = parse(DistillConfig, {**distill.model_dump(), **changed}, where)
     return short.model_copy(update={"warmup_steps": min(distill.resolved_warmup, short.steps // 2)})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prunus.config import Size
 from prunus.errors import ShapeError
 from prunus.models.shape import Shape
@@ -27,6 +29,7 @@ def with_defaults(recipe: Recipe, teacher: Shape) -> Recipe:
         "score": recipe.score.with_defaults(size),
         "evaluate": recipe.evaluate.with_defaults(size),
         "distill": recipe.distill.with_defaults(size),
+        "qat": recipe.qat.with_defaults(replace(size, cut=0.0)),
         "align": tuple(stage.with_defaults(size) for stage in recipe.align),
         "students": {name: _student(recipe, name, teacher) for name in recipe.students},
     }
@@ -42,6 +45,7 @@ def _student(recipe: Recipe, name: str, teacher: Shape) -> StudentConfig:
         "prune": student.prune.with_defaults(size),
         "distill": student.distill.with_defaults(size),
         "align": tuple(stage.with_defaults(size) for stage in student.align),
+        "qat": student.qat.with_defaults(replace(size, cut=0.0)),  # of a student that is near its teacher
     }
     return student.model_copy(update=changed)
 

@@ -18,6 +18,7 @@ from prunus.pipeline.students import Student
 from prunus.pipeline.teacher import Teacher
 from prunus.steps.align.plan import Alignment, is_model
 from prunus.steps.cutout.config import CutoutConfig
+from prunus.steps.distill.config import QatConfig
 from prunus.steps.distill.plan import given_validation
 from prunus.steps.evaluate.plan import given_data
 from prunus.steps.generate.plan import given_prompts
@@ -223,9 +224,20 @@ class Layout:
         if models:
             last = models[-1]
             self._evaluate(name, "evaluate", model=last, **around)
+        held_out = around["tokens"]
+        files = {"model": last, "tokens": held_out}
+        if student.qat.tokens:
+            files["trained"] = self._for_a_file(name, student.qat, last, teacher, corpus, held_out)
         if self.recipe.export.formats:
-            held_out = around["tokens"]
-            self._add(Step(name, "export", self.recipe.export, {"model": last, "tokens": held_out}, self.root))
+            self._add(Step(name, "export", self.recipe.export, files, self.root))
+
+    def _for_a_file(
+        self, name: str, qat: QatConfig, model: Step, teacher: Step | Given, corpus: Step, held_out: Step | Given
+    ) -> Step:
+        """Add the training of a model for a quantised file, and return it."""
+        guide = model if qat.teacher == "self" else teacher
+        inputs = {"student": model, "teacher": guide, "tokens": corpus, **given_validation(qat, held_out, self.hub)}
+        return self._add(Step(name, "qat", qat, inputs, self.root))
 
     def _cut(self, student: Student, common: Common) -> list[Step]:
         """The steps that cut a student from the teacher; the last one is the final cut."""

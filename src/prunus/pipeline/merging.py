@@ -146,7 +146,8 @@ def _model(entry: str, where: str, teacher: Step | Given, made: Mapping[str, Seq
         return teacher
     if student not in made:
         return hub.given_model(entry, where)
-    models = [step for step in made[student] if step.kind in ("prune", "merge", "distill") or is_model(step)]
+    plain = [step for step in made[student] if step.label != "qat"]
+    models = [step for step in plain if step.kind in ("prune", "merge", "distill") or is_model(step)]
     return next(step for step in models if step.kind == _STAGES[stage]) if stage else models[-1]
 
 

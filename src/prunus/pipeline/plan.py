@@ -18,6 +18,7 @@ from prunus.pipeline.checks import (
     check_evaluation,
     check_files,
     check_lengths,
+    check_quantised,
     check_ranks,
     check_sources,
     check_targets,
@@ -75,7 +76,8 @@ def _plan(recipe: Recipe, root: Path, hub: Hub, waiting: Sequence[str] = ()) -> 
     with mistakes.collect():
         trained = recipe.students.values()
         stages = [*recipe.teacher.align, *(stage for student in trained for stage in student.align)]
-        check_runtime(recipe.runtime, [recipe.correct, *(student.distill for student in trained), *stages])
+        distilled = [config for student in trained for config in (student.distill, student.qat)]
+        check_runtime(recipe.runtime, [recipe.correct, *distilled, *stages])
     if not hub.preview:  # before a teacher is fetched or unpacked
         mistakes.check(recipe.name)
     teacher = find_teacher(recipe, root, hub)
@@ -86,6 +88,7 @@ def _plan(recipe: Recipe, root: Path, hub: Hub, waiting: Sequence[str] = ()) -> 
     check_ranks(recipe, teacher, students, mistakes)
     check_validations(recipe, teacher, hub, mistakes)
     check_files(recipe, teacher, students, mistakes)
+    check_quantised(recipe, teacher, students, mistakes)
     previews = check_sources(recipe, teacher, hub, mistakes)
     own = Alignment(recipe.teacher.align, recipe.data.chat, recipe.data.template, hub, "teacher.align")
     alignments = [own, *(alignment_of(recipe, name, hub) for name in recipe.students)]

@@ -19,7 +19,7 @@ from prunus.runtime import Runtime
 from prunus.steps.align.config import AlignConfig
 from prunus.steps.correct.config import CorrectConfig
 from prunus.steps.create.config import CreateConfig
-from prunus.steps.distill.config import DistillConfig
+from prunus.steps.distill.config import DistillConfig, QatConfig
 from prunus.steps.evaluate.config import EvaluateConfig
 from prunus.steps.expand.config import ExpandConfig
 from prunus.steps.export.config import ExportConfig
@@ -30,7 +30,7 @@ from prunus.steps.score.config import ScoreConfig
 from prunus.steps.targets.config import KeptConfig
 from prunus.yaml12 import read_yaml
 
-SEEDED = ("correct", "score", "generate", "distill", "evaluate", "export")
+SEEDED = ("correct", "score", "generate", "distill", "qat", "evaluate", "export")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _RESERVED = ("teacher", "data", "search")
 
@@ -63,16 +63,18 @@ class TeacherConfig(Config):
 
 
 class StudentConfig(Config):
-    """One student. Unset `distill` options, and an unset `align`, are inherited from the recipe."""
+    """One student. Unset options of `distill` and `qat`, and an unset `align`, are inherited from the recipe."""
 
     prune: PruneConfig = PruneConfig()
     """What to cut, and how."""
     merge: MergedConfig | None = None
-    """Merge it from other students instead. It is then distilled and aligned only by its own `distill` and `align`."""
+    """Merge it from other students instead. It is then trained only by its own `distill`, `align` and `qat`."""
     distill: DistillConfig
     """How it is distilled."""
     align: tuple[AlignConfig, ...] = ()
     """Alignment after distillation, stage by stage."""
+    qat: QatConfig = QatConfig()
+    """A last, short distillation for the quantised file."""
 
 
 class Recipe(Config):
@@ -102,6 +104,9 @@ class Recipe(Config):
     """Distillation. Every student inherits the options that it does not set."""
     align: tuple[AlignConfig, ...] = ()
     """Alignment, stage by stage, for every student that sets no `align`."""
+    qat: QatConfig = QatConfig()
+    """Quantisation-aware training of every student at the end, for one of the formats of `export`. Off unless `tokens`
+    is set. Every student inherits the options that it does not set."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Evaluation."""
     export: ExportConfig = ExportConfig()
@@ -112,7 +117,7 @@ class Recipe(Config):
     @model_validator(mode="before")
     @classmethod
     def _inherit(cls, raw: Any) -> Any:
-        """Copy the recipe's seed to every step and its `distill` to every student."""
+        """Copy the recipe's seed to every step, and its `distill` and `qat` to every student."""
         if not isinstance(raw, dict):
             return raw
         raw = dict(raw)
@@ -128,7 +133,7 @@ class Recipe(Config):
             raw["align"] = _stages(raw["align"], seed)
         if isinstance(raw.get("students"), dict):
             raw["students"] = {
-                name: _student(student, raw.get("distill", {}), raw.get("align", ()), seed)
+                name: _student(student, raw.get("distill", {}), raw.get("align", ()), raw.get("qat", {}), seed)
                 for name, student in raw["students"].items()
             }
             if all(map(_sets_tokens, raw["students"].values())):  # the recipe's own number would not be used
@@ -231,19 +236,20 @@ def load_recipe(file: Path | str) -> Recipe:
     return parse(Recipe, read_recipe(Path(file)), str(file))
 
 
-def _student(student: Any, distill: Any, align: Any, seed: dict[str, Any]) -> Any:
+def _student(student: Any, distill: Any, align: Any, qat: Any, seed: dict[str, Any]) -> Any:
     if student is None:
         student = {}
     if not isinstance(student, dict):
         return student
     if student.get("merge") is not None:  # it inherits no training: its models are already trained
-        distill, align = _over(distill, {"tokens": 0}), ()
+        distill, align, qat = _over(distill, {"tokens": 0}), (), _over(qat, {"tokens": 0})
         student = {**student, "merge": _over(seed, student["merge"])}
     return {
         **student,
         "prune": _over(seed, student.get("prune", {})),
         "distill": _over(_over(seed, distill), student.get("distill", {})),
         "align": _stages(student.get("align", align), seed),
+        "qat": _over(_over(seed, qat), student.get("qat", {})),
     }
 
 
@@ -253,9 +259,9 @@ def _sets_tokens(student: Any) -> bool:
 
 
 def _search(search: dict[str, Any], distill: Any, seed: dict[str, Any]) -> dict[str, Any]:
-    """Options of the search, with the recipe's `distill` as defaults, except `tokens`, `targets` and `data`."""
-    how = {key: value for key, value in distill.items() if key not in ("tokens", "targets", "data")} if isinstance(
-        distill, dict) else {}  # fmt: skip
+    """Options of the search, with the recipe's `distill` as defaults, except for what concerns the final student."""
+    own = ("tokens", "targets", "data", "quantise")
+    how = {key: value for key, value in distill.items() if key not in own} if isinstance(distill, dict) else {}
     prune = _over(seed, search.get("prune", {}))
     return {**seed, **search, "prune": prune, "distill": _over(_over(seed, how), search.get("distill", {}))}
 

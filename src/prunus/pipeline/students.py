@@ -14,7 +14,7 @@ from prunus.pipeline.merging import in_order, merged_shape
 from prunus.pipeline.recipe import Recipe
 from prunus.pipeline.teacher import Teacher
 from prunus.steps.align.plan import Alignment
-from prunus.steps.distill.config import DistillConfig, StatesConfig
+from prunus.steps.distill.config import DistillConfig, QatConfig, StatesConfig
 from prunus.steps.distill.nest_plan import check_nest
 from prunus.steps.distill.plan import check_cached
 from prunus.steps.merge.config import MergedConfig
@@ -32,6 +32,7 @@ class Student:
         prune: How it is cut, with `like` replaced by the other student's sizes.
         distill: How it is distilled; without a loss on states if its weights are random.
         alignment: Its stages.
+        qat: How it is trained for a quantised file.
         merge: How it is merged; None if it is cut.
         sizes: Of a nest, the shapes of its sizes by name, the largest first, which is also `shape`; otherwise empty.
         own_tokens: Whether its tokens differ from the teacher's: its vocabulary is cut, or it is merged from models
@@ -43,6 +44,7 @@ class Student:
     prune: PruneConfig
     distill: DistillConfig
     alignment: Alignment
+    qat: QatConfig
     merge: MergedConfig | None
     sizes: Mapping[str, Shape]
     own_tokens: bool
@@ -99,7 +101,8 @@ def _student(recipe: Recipe, name: str, teacher: Teacher, others: Mapping[str, S
         own_tokens = others[first].own_tokens if first in others else first != "teacher"
     sizes = prune.nested(teacher.shape, f"students.{name}.prune") if prune.nest else {}
     check_nest(recipe.students[name].distill, sizes, recipe.runtime, f"students.{name}.distill")
-    return Student(name, shape, prune, distill, alignment_of(recipe, name, hub), merge, sizes, own_tokens)
+    alignment, qat = alignment_of(recipe, name, hub), recipe.students[name].qat
+    return Student(name, shape, prune, distill, alignment, qat, merge, sizes, own_tokens)
 
 
 def _check(recipe: Recipe, name: str, prune: PruneConfig, distill: DistillConfig, teacher: Shape, shape: Shape) -> None:

@@ -56,7 +56,8 @@ def write_cards(root: Path) -> list[Path]:
     sizes = [result.subject for result in run.of_kind("cutout")]
     for name in (*run.recipe.get("students", {}), *sizes):
         own = [result for result in run.results if result.subject == name]
-        models = [result for result in own if result.kind != "export" and (result.folder / "config.json").is_file()]
+        plain = [result for result in own if result.kind != "export" and result.label != "qat"]
+        models = [result for result in plain if (result.folder / "config.json").is_file()]
         exports = [result for result in own if result.kind == "export"]
         if not models:
             continue
@@ -212,6 +213,9 @@ def _made_by(run: Run, name: str) -> str:
         parts.append("cut out of the nest")
     if aligned := methods(run, name):
         parts.append(f"then aligned by {', '.join(aligned)}")
+    if qat := run.find(name, "qat"):
+        form, tokens = qat.record["config"]["quantise"], human(qat.record["metrics"]["tokens"])
+        parts.append(f"for its `{form}` file then trained with the file's numbers (QAT) on {tokens} tokens")
     return ", ".join(parts)
 
 

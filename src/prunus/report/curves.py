@@ -52,6 +52,8 @@ def _named(result: Result) -> str:
     kind, _, rest = result.label.partition("-")
     if kind == "align":
         return f"{result.subject}: alignment {rest.partition('-')[0]}".rstrip()
+    if kind == "qat":
+        return f"{result.subject}: for its quantised file"
     return f"{result.subject}: first cut" if rest == "via" else result.subject
 
 

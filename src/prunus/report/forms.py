@@ -233,6 +233,7 @@ class _Figures(_Form):
     bits_per_byte: Interval | None = None
     kl: Interval | None = None
     agreement: Interval | None = None
+    acceptance: Interval | None = None
     nll_increase: Interval | None = None
 
 

@@ -100,7 +100,8 @@ def _tables(run: Run) -> list[tuple[str, str, tasks.Table]]:
     tables = [
         ("On held-out text", f"± is half of the {level} bootstrap interval over windows of text. NLL and KL are in "
          "nats per token. Increase is the paired difference to the teacher on the same windows. Top-1 is the share of "
-         "tokens for which the model and its teacher predict the same token. Tokens counts the text that the model was "
+         "tokens for which the model and its teacher predict the same token; Draft the share of its tokens that the "
+         "teacher would accept in speculative sampling, 1 - total variation. Tokens counts the text that the model was "
          "trained on in this run, without conversations of alignment.",
          tasks.Table(HEADER, comparison(run))),
         ("Tasks", f"Shares are in percent, grades from 1 to 10; other metrics are unchanged. ± is half of the {level} "

@@ -7,7 +7,9 @@ from typing import Any
 from prunus.console import human
 from prunus.report.records import Result, Run
 
-HEADER = ("model", "parameters", "non-emb.", "tokens", "NLL", "increase", "perplexity", "bits/byte", "KL", "top-1")
+HEADER = (
+    "model", "parameters", "non-emb.", "tokens", "NLL", "increase", "perplexity", "bits/byte", "KL", "top-1", "draft",
+)  # fmt: skip
 STAGES = {
     ("teacher", "evaluate-original"): "teacher, original",
     ("teacher", "evaluate"): "teacher",
@@ -94,6 +96,7 @@ def _row(run: Run, result: Result) -> list[str]:
         _value(figures.get("bits_per_byte"), ".4f"),
         interval(figures["kl"], 3) if figures.get("kl") else "",
         _value(figures.get("agreement"), ".1%"),
+        _value(figures.get("acceptance"), ".1%"),
     ]
 
 

@@ -26,7 +26,8 @@ def validation_curves(run: Run) -> list[tuple[str, str, str]]:
     charts: dict[tuple[str, str], list[Series]] = {}
     for result in run.of_kind("distill"):
         for key, name, points in _of(result):
-            charts.setdefault(key, []).append(Series(f"{result.subject}{name}", points))
+            phase = " for its quantised file" if result.label == "qat" else ""
+            charts.setdefault(key, []).append(Series(f"{result.subject}{phase}{name}", points))
     for result in run.of_kind("distill")[:1]:
         for key, series in charts.items():
             end = max(x for one in series for x, _ in one.points)

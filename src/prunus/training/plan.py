@@ -40,6 +40,13 @@ def check_runtime(runtime: Runtime, configs: Iterable[StepConfig]) -> None:
                 f"{config.kind}.teacher_bits: {bits}; not with runtime.shard: true, which shards weights in the run's "
                 "precision; allowed: replicated weights"
             )
+        quantise = getattr(config, "quantise", None)
+        if quantise and (distributed.shards_weights(runtime.shard) or runtime.deepspeed):
+            option = "runtime.deepspeed" if runtime.deepspeed else "runtime.shard: true"
+            raise RecipeError(
+                f"{config.kind}.quantise: {quantise}; not with {option}, which keep the weights in parts; allowed: "
+                "replicated weights"
+            )
         if runtime.deepspeed and isinstance(config, OptimizerConfig) and getattr(config, "tokens", True):
             read_settings(runtime.deepspeed, config.optimizer)
     if distributed.shards_weights(runtime.shard) and Version(version("transformers")) < _SHARDS:

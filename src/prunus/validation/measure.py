@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from prunus.inference.answers import Answer
 from prunus.inference.config import GenerationOptions
-from prunus.inference.heldout import Predictor, batches, check_sums, measure, padded
+from prunus.inference.heldout import FIGURES, Predictor, batches, check_sums, measure, padded
 from prunus.inference.local import answers
 from prunus.inference.prompts import Prompt
 from prunus.inference.prompts import batches as prompt_batches
@@ -67,13 +67,13 @@ def text_figures(
 ) -> dict[str, float]:
     """The figures on the windows: `nll`, and with a teacher `kl` and `agreement`."""
     predictors = Predictor.of(model), None if teacher is None else Predictor.of(teacher)
-    total = torch.zeros(4, dtype=torch.float64)
+    total = torch.zeros(FIGURES, dtype=torch.float64)
     for numbers in batches(data.windows, batch_size):
         ids, predicted = (part.to(model.device) for part in padded([data.windows[i] for i in numbers]))
         sums = measure(*predictors, ids, predicted).cpu()
         check_sums(sums.numpy(), numbers, ids, model, teacher)
         total += sums.sum(dim=0)
-    nll, _, kl, agreed = (total / sum(window.predicted for window in data.windows)).tolist()
+    nll, _, kl, agreed, _ = (total / sum(window.predicted for window in data.windows)).tolist()
     return {"nll": nll} if teacher is None else {"nll": nll, "kl": kl, "agreement": agreed}
 
 

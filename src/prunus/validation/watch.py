@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Validation(Watcher):
         out: The step's folder.
         tokens_per_step: Tokens of one optimiser step.
         console: Shows the figures.
+        shipped: A context in which the student's weights are those that it will have in use.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Validation(Watcher):
         out: Path,
         tokens_per_step: int,
         console: Console,
+        shipped: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         super().__init__()
         self.config, self.data, self.tokenizer = config, data, tokenizer
@@ -61,6 +63,7 @@ class Validation(Watcher):
         self.dtype = inference_dtype(runtime, device_of(runtime))
         self.batch_size = runtime.device_batch_size
         self.file, self.tokens_per_step, self.console = out / FILE, tokens_per_step, console
+        self.shipped = shipped
         self.lines: list[dict[str, Any]] = []
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -84,7 +87,7 @@ class Validation(Watcher):
         start = time.monotonic()
         model, teacher = (self.student, self.teacher) if name == "student" else (self.teacher, None)
         assert model is not None  # the teacher is measured only if there is one
-        with _evaluating(model, self.dtype):
+        with self.shipped() if name == "student" else nullcontext(), _evaluating(model, self.dtype):
             found = figures(model, teacher, self.data, self.config, self.tokenizer, self.batch_size)
         seconds = time.monotonic() - start
         self.spent += seconds

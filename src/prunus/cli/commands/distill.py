@@ -17,7 +17,7 @@ from prunus.graph.steps import Given, Step, given_model
 from prunus.models.folder import has_chat_template
 from prunus.models.locate import Located
 from prunus.steps.distill.config import DistillConfig
-from prunus.steps.distill.plan import check_validation, given_validation
+from prunus.steps.distill.plan import check_quantise, check_validation, given_validation
 from prunus.steps.generate.config import GenerateConfig
 
 
@@ -63,6 +63,7 @@ class Distill(Single):
         if bool(self.held_out) != bool(self.config.validation.times):
             raise RecipeError("--held-out and --validation.times: give both, or neither")
         student, teacher = located(self.student, "STUDENT"), located(self.teacher, "--teacher")
+        check_quantise(self.config, student.folder.config, student.folder.shape, "--quantise")
         config, stream = self._with_tasks(), self._stream(student, teacher, console)
         if self.generated is not None:
             config = config.model_copy(update={"data": "teacher"})

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from prunus.config import ADDED, Config
 from prunus.errors import RecipeError
+from prunus.gguf.mixtures import QUANTISED
 from prunus.kd.config import GuideConfig
 from prunus.models.bits import Bits
 from prunus.steps.distill.nest_config import NestConfig
 from prunus.training.config import TrainingConfig
 from prunus.validation.config import ValidationConfig
+
+if TYPE_CHECKING:
+    Quantised = str
+else:
+    Quantised = Literal[QUANTISED]
 
 PRESETS: dict[str, dict[str, Any]] = {
     "none": {"weight": 0.0},
@@ -174,6 +180,12 @@ class DistillConfig(GuideConfig, TrainingConfig):
     """For a nest, which has several sizes (`prune.nest`): which of them each step trains."""
     validation: Annotated[ValidationConfig, ADDED] = ValidationConfig()
     """Measure the student during training: on held-out text, and by what it generates."""
+    quantise: Annotated[Quantised | None, ADDED] = None
+    """Train for a quantised file (QAT): the model computes with the weights as the export rounds them to this format,
+    and the gradients pass straight through the rounding. The result has the weights themselves."""
+    quantise_every: Annotated[int, ADDED] = Field(default=8, ge=1)
+    """With `quantise`: steps between two roundings of the tensors that are K-quants in the file (q4_k_m, q5_k_m, q6_k),
+    which llama.cpp's quantiser makes on the CPU. The others are rounded at every step."""
 
     @property
     def runs_teacher(self) -> bool:
@@ -222,6 +234,15 @@ class DistillConfig(GuideConfig, TrainingConfig):
         return self
 
     @model_validator(mode="after")
+    def _for_a_file(self) -> DistillConfig:
+        if self.quantise is not None and self.lora.r:
+            raise ValueError(
+                f"quantise: {self.quantise}: not with lora, which leaves the weights that are rounded as they are; "
+                "allowed: training all weights"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _on_policy(self) -> DistillConfig:
         """With `data: student`, refuse options that do not work on text that the student samples."""
         if self.data != "student":
@@ -238,4 +259,34 @@ class DistillConfig(GuideConfig, TrainingConfig):
                 f"prompt_tokens: {self.prompt_tokens} leaves no tokens to generate with sequence_length: "
                 f"{self.sequence_length}; it must be smaller"
             )
+        return self
+
+
+class QatConfig(DistillConfig):
+    """A short distillation at the end, for the quantised file that ships (quantisation-aware training, QAT)."""
+
+    tokens: int = Field(default=0, ge=0)
+    """Tokens to train on; the corpus is repeated as often as needed. 0: skip the step."""
+    teacher: Literal["self", "teacher"] = "self"
+    """The model whose predictions the rounded student learns: the student itself as it was before, unrounded (`self`),
+    or the recipe's teacher."""
+    optimizer: Literal["adamw", "adamw_8bit", "muon"] = "adamw"
+    """`adamw`; `adamw_8bit`, the same with moments in 8 bits; or `muon` for the matrices of the layers, which won back
+    less here (docs/distill.md)."""
+    states: StatesConfig = StatesConfig(weight=0)
+    """Hidden states to compare in addition to the logits, with `teacher: teacher`: `none` (the default), `kept`,
+    `paper`, or options."""
+
+    @model_validator(mode="after")
+    def _of_a_student(self) -> QatConfig:
+        if not self.tokens:
+            return self
+        if self.quantise is None:
+            raise ValueError(f"quantise: missing; allowed: {', '.join(QUANTISED)}")
+        if self.data == "teacher" or self.targets == "cached":
+            raise ValueError("data and targets: allowed here: data: corpus or student, and targets: online")
+        if self.nest != NestConfig():
+            raise ValueError("nest: each size of a nest is trained for its file by itself; set no nest here")
+        if self.teacher == "self" and self.compares_states:
+            raise ValueError("states: a student is not compared with its own hidden states; allowed: states: none")
         return self

@@ -35,6 +35,7 @@ def check_nest(config: DistillConfig, sizes: Collection[str], runtime: Runtime, 
         f"nest.weights: {', '.join(unknown)} is not a size": (bool(unknown), ", ".join(sizes)),
         "data: student": (config.data == "student", "corpus or teacher"),
         "lora": (config.lora.r > 0, "training all weights"),
+        "quantise": (config.quantise is not None, "qat, which trains each size by itself"),
         "states.projection: learned": (
             config.compares_states and states.projection == "learned",
             "basis, or states: none",

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from prunus import distributed
 from prunus.costs import Cost, CostContext
 from prunus.errors import RecipeError
+from prunus.gguf.metadata import check_planned
+from prunus.gguf.trained import trained_types
 from prunus.graph.hub import Hub
 from prunus.graph.steps import Given, Step
 from prunus.models.bits import frozen_bytes
+from prunus.models.folder import PlannedFolder
 from prunus.models.shape import Shape
 from prunus.runtime import Runtime
-from prunus.steps.distill.config import DistillConfig
+from prunus.steps.distill.config import DistillConfig, QatConfig
 from prunus.training.plan import training_cost
 from prunus.validation.data import read_tasks
 
@@ -51,6 +57,23 @@ def check_cached(config: DistillConfig, shares_vocabulary: bool, served: bool, w
                 f"{where}.targets: cached stores only some of the teacher's probabilities, and {option} needs more; "
                 f"allowed: {allowed}, or targets: online"
             )
+
+
+def check_quantise(config: DistillConfig, model: Mapping[str, Any] | None, shape: Shape, where: str) -> None:
+    """Refuse to train a student for a quantised file that cannot be written, or whose numbers cannot be trained.
+
+    Args:
+        config: The options.
+        model: The config.json that the student inherits, or its own; None if the hub cannot be reached.
+        shape: The student's shape.
+        where: The name of the option, such as `students.width.qat.quantise`.
+
+    Raises:
+        RecipeError: Says why, and what is allowed.
+    """
+    if config.quantise is not None and config.tokens and model is not None:
+        check_planned(model, shape, where)
+        trained_types(PlannedFolder(Path(), model, shape, "BF16"), config.quantise, where)
 
 
 def check_validation(config: DistillConfig, runtime: Runtime, has_template: bool, where: str, hub: Hub) -> None:
@@ -107,15 +130,18 @@ def cost(config: DistillConfig, shape: Shape, context: CostContext) -> Cost:
     trained = training_cost(config, shape, context)
     for share, size in zip(config.nest.shares(context.inside), context.inside, strict=True):
         trained = replace(trained, flops=trained.flops + share * training_cost(config, size, context).flops)
-    trained = replace(trained, flops=trained.flops + validation_flops(config, shape, context.teacher))
+    teacher = shape if isinstance(config, QatConfig) and config.teacher == "self" else context.teacher
+    trained = replace(trained, flops=trained.flops + validation_flops(config, shape, teacher))
+    if config.quantise is not None:  # the weights themselves, and the file's numbers in their place
+        trained = replace(trained, memory_bytes=trained.memory_bytes + 4 * shape.parameters)
     if not config.runs_teacher:
         return trained
-    passed: float = context.teacher.flops_per_token(config.sequence_length)
+    passed: float = teacher.flops_per_token(config.sequence_length)
     if config.data == "student":  # sampling is one more forward pass of the student
         share = config.rollouts.share * (1 - config.rollouts.start)
         passed += share * shape.flops_per_token(config.sequence_length)
     return replace(
         trained,
         flops=trained.flops + trained.tokens * passed,
-        memory_bytes=trained.memory_bytes + frozen_bytes(context.teacher, config.teacher_bits, context.frozen),
+        memory_bytes=trained.memory_bytes + frozen_bytes(teacher, config.teacher_bits, context.frozen),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from prunus.steps.distill.nest_plan import check_nest
 from prunus.steps.distill.nested import NestObjective, make_nested, write_trained
 from prunus.steps.distill.objective import make_objective
 from prunus.training.loop import load_to_train, loading_device, save_trained, train
+from prunus.training.quantised import QuantisedWeights, Quantising, quantised_weights
 from prunus.training.record import Watcher
 from prunus.validation.data import ValidationData
 from prunus.validation.watch import Validation
@@ -98,9 +100,15 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
     objective = make_objective(config, model, teacher, lineage, shared)
     if nest is not None:
         objective = make_nested(objective, nest, config, teacher, lineage, shared)
+    quantised = None
+    if config.quantise is not None:
+        quantised = quantised_weights(model, ModelFolder(inputs.student), config.quantise, config.quantise_every)
+        objective.add_module("quantised", quantised)  # so that its state is in the checkpoints
     targets = None if inputs.targets is None else Targets.open(inputs.targets).items
     stream = Tokens.open(inputs.tokens)
-    watchers = _watchers(config, inputs, model, teacher if shared is None else None, out, runtime, console)
+    watchers: list[Watcher] = [] if quantised is None else [Quantising(quantised)]
+    known = teacher if shared is None else None
+    watchers += _watchers(config, inputs, model, known, quantised, out, runtime, console)
     metrics = train(objective, stream, config, out, runtime, console, "distill", watchers, targets)
     difference = save_trained(objective, config, inputs.student, out)
     if distributed.rank() == 0:
@@ -111,8 +119,8 @@ def run(config: DistillConfig, inputs: Inputs, out: Path, runtime: Runtime, cons
 
 
 def _watchers(
-    config: DistillConfig, inputs: Inputs, student: PreTrainedModel, teacher: PreTrainedModel | None, out: Path,
-    runtime: Runtime, console: Console,
+    config: DistillConfig, inputs: Inputs, student: PreTrainedModel, teacher: PreTrainedModel | None,
+    quantised: QuantisedWeights | None, out: Path, runtime: Runtime, console: Console,
 ) -> list[Watcher]:  # fmt: skip
     """The callback that measures the student during training, if `config.validation` says so."""
     validation = config.validation
@@ -123,4 +131,5 @@ def _watchers(
     length = config.sequence_length
     data = ValidationData.read(validation, held_out, sources, tokenizer, length, shape.max_position_embeddings)
     tokens = config.batch_size * length
-    return [Validation(validation, data, student, teacher, tokenizer, runtime, out, tokens, console)]
+    shipped = nullcontext if quantised is None else quantised.applied
+    return [Validation(validation, data, student, teacher, tokenizer, runtime, out, tokens, console, shipped)]

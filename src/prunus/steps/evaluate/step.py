@@ -127,11 +127,12 @@ def figures(rows: np.ndarray, config: EvaluateConfig, beside_teacher: bool) -> d
     """Every figure with its interval, from the windows' sums: [N, len(COLUMNS)].
 
     `nll` in nats per token, `perplexity` (its exponential), `bits_per_byte`; with a teacher also `kl` to it in nats per
-    token, `agreement` (the share of tokens with the same top-1 prediction), and `nll_increase` (the paired difference
-    to the teacher's `nll` on the same windows). A figure that overflows a float, such as the perplexity at 1,000 nats
-    per token, is omitted.
+    token, `agreement` (the share of tokens with the same top-1 prediction), `acceptance` (the share of tokens sampled
+    from the model that the teacher accepts in speculative sampling: 1 - total variation), and `nll_increase` (the
+    paired difference to the teacher's `nll` on the same windows). A figure that overflows a float, such as the
+    perplexity at 1,000 nats per token, is omitted.
     """
-    count, size, nll, teacher_nll, kl, agreed = rows.T
+    count, size, nll, teacher_nll, kl, agreed, variation = rows.T
 
     def interval(
         numerators: np.ndarray, denominators: np.ndarray, transform: Any = lambda ratio: ratio
@@ -147,6 +148,7 @@ def figures(rows: np.ndarray, config: EvaluateConfig, beside_teacher: bool) -> d
     if beside_teacher:
         found["kl"] = interval(kl, count)
         found["agreement"] = interval(agreed, count)
+        found["acceptance"] = interval(count - variation, count)
         found["nll_increase"] = interval(nll - teacher_nll, count)
     return {name: figure for name, figure in found.items() if all(map(np.isfinite, figure.values()))}
 

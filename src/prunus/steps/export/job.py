@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prunus.gguf.check import Reference
@@ -19,9 +20,11 @@ class Job:
         folder: The model's folder.
         reference: The loaded model, and the text on which files are compared with it.
         out: The folder of the files.
+        trained: The folder that the file of a format is made from in place of `folder`, by format.
     """
 
     config: ExportConfig
     folder: ModelFolder
     reference: Reference
     out: Path
+    trained: Mapping[str, ModelFolder] = field(default_factory=dict)

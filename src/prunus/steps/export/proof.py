@@ -47,7 +47,7 @@ def export(formats: Sequence[str], job: Job, console: Console) -> dict[str, Any]
     results: dict[str, Any] = {}
     for name, file in files.items():
         with console.progress(f"write {file.name}", None, "bytes") as progress:
-            written = write_gguf(folder, vocabulary, name, file, progress.update)
+            written = write_gguf(job.trained.get(name, folder), vocabulary, name, file, progress.update)
         if name == PROOF:
             rounds = rounds_activation(folder.family)
             proof = prove(file, reference.start(PROOF_TOKENS), job.config.new_tokens, rounds, approximate)
@@ -57,6 +57,8 @@ def export(formats: Sequence[str], job: Job, console: Console) -> dict[str, Any]
                     "recognises by their text; transformers continues"
                 )
         results[name] = {"file": file.name, **asdict(written)}
+        if name in job.trained:
+            results[name]["trained"] = True
         if name in formats:
             _warn_fallbacks(name, results[name], console)
     if PROOF not in formats:

@@ -13,9 +13,10 @@ import torch
 from prunus.console import Console, human_bytes
 from prunus.data.tokens import Tokens
 from prunus.data.windows import first_windows
-from prunus.errors import DataError
+from prunus.errors import ArtifactError, DataError
 from prunus.gguf.check import LAST, Reference
 from prunus.gguf.metadata import checked_context, file_context, stretched_context
+from prunus.graph.records import read_record
 from prunus.models.folder import ModelFolder, copy_along
 from prunus.models.load import device_of, load_model, load_tokenizer
 from prunus.runtime import Runtime
@@ -28,10 +29,17 @@ RESULTS = "export.json"
 
 @dataclass(frozen=True)
 class Inputs:
-    """The model's folder, and held-out text as tokens; without text, files are compared on random tokens."""
+    """The inputs of the step.
+
+    Attributes:
+        model: The model's folder.
+        tokens: Held-out text as tokens; without it, files are compared on random tokens.
+        trained: The model after its training for one of the formats (`distill.quantise`), from which that file is made.
+    """
 
     model: Path
     tokens: Path | None = None
+    trained: Path | None = None
 
 
 def run(config: ExportConfig, inputs: Inputs, out: Path, runtime: Runtime, console: Console) -> dict[str, float]:
@@ -43,6 +51,7 @@ def run(config: ExportConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
     Raises:
         RecipeError: A target does not support the family or tokenizer, or a package is not installed.
         ExportError: A file does not compute what the model computes.
+        ArtifactError: `trained` was not trained for a format.
     """
     folder = ModelFolder(inputs.model)
     folder.check()
@@ -50,7 +59,7 @@ def run(config: ExportConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
     targets = by_target(config.formats)
     for kind in targets:
         TARGETS[kind].check(folder.config, folder.shape, f"export.formats: {kind}")
-    job = Job(config, folder, _reference(config, inputs, folder, runtime), out)
+    job = Job(config, folder, _reference(config, inputs, folder, runtime), out, _trained(inputs))
     copy_along(inputs.model, out)
     results: dict[str, Any] = {}
     for kind, names in targets.items():
@@ -67,6 +76,17 @@ def run(config: ExportConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
         for figure in ("nbytes", "kl", "perplexity")
         if figure in results[name]
     }
+
+
+def _trained(inputs: Inputs) -> dict[str, ModelFolder]:
+    """The folder that the file of a format is made from, for the format that the model was trained for."""
+    if inputs.trained is None:
+        return {}
+    record, trained = read_record(inputs.trained), ModelFolder(inputs.trained)
+    trained.check()
+    if record is None or not record["config"].get("quantise"):
+        raise ArtifactError(f"{inputs.trained}: was not trained for a quantised file; expected a result of `qat`")
+    return {record["config"]["quantise"]: trained}
 
 
 def _reference(config: ExportConfig, inputs: Inputs, folder: ModelFolder, runtime: Runtime) -> Reference:

@@ -15,14 +15,13 @@ from typing import Any
 
 from prunus.errors import RecipeError
 from prunus.gguf.metadata import check_planned
-from prunus.gguf.mixtures import TYPES, bytes_of
+from prunus.gguf.mixtures import TYPES, bytes_of, needs_ggml
 from prunus.gguf.vocabulary import read_vocabulary
 from prunus.llamacpp import ggml
 from prunus.models.families.table import FAMILIES
 from prunus.models.shape import Shape
 
 _HEADS = 16  # onnxruntime's attention needs head_dim in multiples of this
-_K_QUANTS = ("gguf-q6_k", "gguf-q5_k_m", "gguf-q4_k_m")
 
 
 def _accept(*_: Any) -> None:
@@ -86,8 +85,8 @@ def _check_onnx(config: Mapping[str, Any], shape: Shape, where: str) -> None:
 
 
 def _check_quantiser(name: str, where: str) -> None:
-    if name in _K_QUANTS and not ggml.can_quantise():
-        allowed = ", ".join(known for known in TYPES if known not in _K_QUANTS)
+    if needs_ggml(name) and not ggml.can_quantise():
+        allowed = ", ".join(known for known in TYPES if not needs_ggml(known))
         raise RecipeError(
             f"{where}: {name} needs llama.cpp's quantiser, which xllamacpp does not export on this system; allowed "
             f"here: {allowed}"
