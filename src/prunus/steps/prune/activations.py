@@ -16,6 +16,7 @@ from prunus.models.families.family import Family
 from prunus.models.folder import ModelFolder
 from prunus.models.load import device_of, inference_dtype, load_model
 from prunus.runtime import Runtime
+from prunus.steps.prune.heal_config import CACHE_BYTES
 from prunus.steps.prune.replay import Replay, replaced_forward
 
 
@@ -40,9 +41,6 @@ def load_runner(folder: ModelFolder, dtype: torch.dtype | None, count: int, runt
     micro_batch = max(n for n in range(1, runtime.device_batch_size + 1) if count % n == 0)
     model = load_model(folder.path, device, dtype or inference_dtype(runtime, device)).requires_grad_(False)
     return LayerRunner(model, folder.family, micro_batch)
-
-
-_CACHE_BYTES = 2**30  # at most, for the activations of a layer that a `LayerRunner` keeps in memory, of each kind
 
 
 class _StopForwardError(Exception):
@@ -164,11 +162,11 @@ class LayerRunner:
         """Store the final input of the last linear layer of attention or MLP, for the next runs of layer `i`.
 
         Until `advance` has run the layer, its runs compute only that linear layer of the block, on `x`. On a CPU, as
-        far as the inputs of all micro-batches fit in `_CACHE_BYTES`.
+        far as the inputs of all micro-batches fit in `CACHE_BYTES`.
         """
         inputs = self._inputs.setdefault((i, rows.start), {})
         stored = sum(each.nbytes for each in inputs.values()) + x.nbytes
-        if self.model.device.type == "cpu" and stored * (len(self.stream) // self.micro_batch) <= _CACHE_BYTES:
+        if self.model.device.type == "cpu" and stored * (len(self.stream) // self.micro_batch) <= CACHE_BYTES:
             inputs[module] = x
 
     def _in_sequences(self, values: torch.Tensor, rows: slice) -> torch.Tensor:
@@ -207,7 +205,7 @@ class LayerRunner:
         """Run layer `i` on the whole calibration set, which moves `stream` one layer on.
 
         On a CPU, inputs and outputs of the given modules are cached for `activations`, in place of those cached
-        before, if they fit in `_CACHE_BYTES`. Otherwise, and on an accelerator, `activations` runs the layer again.
+        before, if they fit in `CACHE_BYTES`. Otherwise, and on an accelerator, `activations` runs the layer again.
         """
         batches, streams = list(self.rows()), []
         to_cache = modules if self.model.device.type == "cpu" else ()
@@ -215,7 +213,7 @@ class LayerRunner:
         for rows in batches:
             out, captured = self.run(i, rows, *to_cache)
             streams.append(out.float().cpu())
-            if sum(x.nbytes for pair in captured.values() for x in pair) * len(batches) > _CACHE_BYTES:
+            if sum(x.nbytes for pair in captured.values() for x in pair) * len(batches) > CACHE_BYTES:
                 to_cache = ()
             elif captured:
                 self._cache[i, rows.start] = captured

@@ -32,6 +32,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,49}")
 Aggregation = Literal["mean", "l2", "variance"]
 Criterion = Literal["activation", "activation_norm", "taylor", "fisher", "frequency", "reap", "random"]
 
+CHECK_LENGTH = 256
+"""Tokens of each sequence on which student and teacher are compared after a cut."""
+
 
 class Ranking(Config):
     """How the units of one axis are ranked. Shorthand: the name of a criterion."""

@@ -12,6 +12,9 @@ _SEQUENCE_LENGTH = 512
 _TOKENS_PER_INPUT = 32
 _MIN_SAMPLES = 16
 
+CACHE_BYTES = 2**30
+"""Bytes of a layer's activations that are kept on a CPU, at most, of each kind; see `activations.LayerRunner`."""
+
 
 class HealConfig(Config):
     """Adjust the weights after a cut, before training, from a few sequences. Shorthand: the value of `refit`."""

@@ -24,7 +24,7 @@ from prunus.models.texts import read_optional_json
 from prunus.models.values import to_float
 from prunus.runtime import Runtime
 from prunus.steps.prune.choose import Keep, choose
-from prunus.steps.prune.config import ImportanceConfig, PruneConfig
+from prunus.steps.prune.config import CHECK_LENGTH, ImportanceConfig, PruneConfig
 from prunus.steps.prune.cut import cut
 from prunus.steps.prune.nest_basis import nested_rotations
 from prunus.steps.prune.nest_cut import nested_cuts, write_cuts
@@ -32,8 +32,6 @@ from prunus.steps.prune.nest_order import in_order
 from prunus.steps.prune.rank import Scores, statistic
 from prunus.steps.prune.rotate import Rotation, balanced, make_rotation, stored_vectors
 from prunus.steps.prune.vocabulary import choose_tokens, read_tokenizer, write_tokenizer
-
-_CHECK_LENGTH = 256  # tokens of each sequence on which student and teacher are compared
 
 SCORED = ("num_hidden_layers", "intermediate_size", "hidden_size")
 """The sizes of the scored model that can be read from its scores."""
@@ -305,7 +303,7 @@ def _check_damage(
     from prunus.steps.prune.damage import fit_in_memory, measure_damage
 
     tokens = Tokens.open(inputs.tokens)
-    length = min(_CHECK_LENGTH, ModelFolder(out).context)
+    length = min(CHECK_LENGTH, ModelFolder(out).context)
     if len(tokens.ids) < length:
         return {}
     if not fit_in_memory((inputs.model, out), runtime):
