@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from prunus.config import Config, Length, Size
 
 _SEQUENCE_LENGTH = 512
-_TOKENS_PER_INPUT = 32
+_TOKENS_PER_INPUT = 96
 _MIN_SAMPLES = 16
 
 CACHE_BYTES = 2**30
@@ -33,7 +33,7 @@ class HealConfig(Config):
     ridge: float = Field(default=0.1, gt=0)
     """Ridge penalty that holds refitted weights to their values before, relative to the mean square of their inputs."""
     samples: int = Field(default=0, ge=0)
-    """Sequences of the calibration set. 0: follows from the student's size: 32 tokens per input (channel or neuron) of
+    """Sequences of the calibration set. 0: follows from the student's size: 96 tokens per input (channel or neuron) of
     its widest linear layer."""
     sequence_length: Length = 0
     """Tokens per sequence. 0: 512, or the model's context if that is shorter."""
