@@ -31,7 +31,7 @@ from prunus.data.step import Inputs as DataInputs
 from prunus.data.step import run as tokenise
 from prunus.data.tokens import Tokens
 from prunus.data.windows import first_windows
-from prunus.inference.heldout import Predictor, batches, measure, padded
+from prunus.inference.heldout import FIGURES, Predictor, batches, measure, padded
 from prunus.models.folder import ModelFolder
 from prunus.models.lineage import read_lineage
 from prunus.models.load import load_model
@@ -151,7 +151,7 @@ class Bench:
 
     def measured(self, model: PreTrainedModel, part: str) -> tuple[float, float]:
         """KL to the teacher and NLL on a part of the held-out text."""
-        sums = np.zeros(4)
+        sums = np.zeros(FIGURES)
         windows = self.windows[part]
         predictors = Predictor.of(model), Predictor.of(self.teacher)
         for numbers in batches(windows, 32):

@@ -212,7 +212,7 @@ def test_missing_longrope_factors_fail_the_proof(tmp_path: Path, monkeypatch, lo
 @pytest.mark.parametrize(
     ("model_type", "changes", "message"),
     [
-        ("qwen3", {}, "llama.cpp reads their factors only for .*Granite, Llama, .*Phi-3, not for Qwen3"),
+        ("qwen3", {}, "llama.cpp reads their factors only for .*Granite, .*Llama, .*Phi-3, not for Qwen3"),
         ("llama", {"original_max_position_embeddings": 100}, "would use long_factor too early"),
         ("llama", {"short_factor": [1.0]}, "short_factor has 1 numbers, expected 4"),
     ],

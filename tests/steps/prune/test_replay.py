@@ -12,39 +12,45 @@ from tests.tiny import load
 
 IDS = torch.arange(3, 3 + 4 * 20).reshape(4, 20)
 BLOCKS = [
-    ("llama", "self_attn.o_proj", "self_attn.q_proj"),
-    ("llama", "mlp.down_proj", "mlp.up_proj"),
-    ("phi3", "self_attn.o_proj", "self_attn.qkv_proj"),
-    ("gpt_neox", "attention.dense", "attention.query_key_value"),
-    ("gpt_neox", "mlp.dense_4h_to_h", "mlp.dense_h_to_4h"),
-    ("gpt2", "attn.c_proj", "attn.c_attn"),
-    ("gpt2", "mlp.c_proj", "mlp.c_fc"),
+    ("llama", 0, "self_attn.o_proj", "self_attn.q_proj"),
+    ("llama", 1, "mlp.down_proj", "mlp.up_proj"),
+    ("phi3", 0, "self_attn.o_proj", "self_attn.qkv_proj"),
+    ("gpt_neox", 0, "attention.dense", "attention.query_key_value"),
+    ("gpt_neox", 0, "mlp.dense_4h_to_h", "mlp.dense_h_to_4h"),
+    ("gpt2", 0, "attn.c_proj", "attn.c_attn"),
+    ("gpt2", 0, "mlp.c_proj", "mlp.c_fc"),
+    ("ernie4_5_moe", 1, "mlp.shared_experts.down_proj", "mlp.shared_experts.up_proj"),  # batch and positions in one
 ]
 
 
-def started(folder: Path, model_type: str) -> LayerRunner:
+def started(folder: Path, model_type: str, layer: int = 0) -> LayerRunner:
     runner = LayerRunner(load(folder).eval().requires_grad_(False), FAMILIES[model_type], 2)
     runner.start(IDS)
+    for i in range(layer):
+        runner.advance(i)
     return runner
 
 
-@pytest.mark.parametrize(("model_type", "last", "first"), BLOCKS)
+@pytest.mark.parametrize(("model_type", "i", "last", "first"), BLOCKS)
 @torch.no_grad()
-def test_a_stored_input_spares_the_rest_of_its_block(tmp_path: Path, model_type: str, last: str, first: str) -> None:
-    runner = started(make_teacher(tmp_path / "model", model_type), model_type)
+def test_a_stored_input_spares_the_rest_of_its_block(
+    tmp_path: Path, model_type: str, i: int, last: str, first: str
+) -> None:
+    runner = started(make_teacher(tmp_path / "model", model_type), model_type, i)
+    before = runner.stream
     calls: list[str] = []
-    runner.layer(0).get_submodule(first).register_forward_hook(lambda *_: calls.append(first))
+    runner.layer(i).get_submodule(first).register_forward_hook(lambda *_: calls.append(first))
     for rows in runner.rows():
-        runner.keep_input(0, rows, last, runner.input(0, rows, last))
-        runner.run(0, rows)  # the first of these runs shows what the block returns
-    runner.layer(0).get_submodule(last).weight.mul_(1.5)  # as a refit does
+        runner.keep_input(i, rows, last, runner.input(i, rows, last))
+        runner.run(i, rows)  # the first of these runs shows what the block returns
+    runner.layer(i).get_submodule(last).weight.mul_(1.5)  # as a refit does
     calls.clear()
-    replayed = [runner.run(0, rows)[0] for rows in runner.rows()]
+    replayed = [runner.run(i, rows)[0] for rows in runner.rows()]
     assert not calls
-    runner.advance(0)
+    runner.advance(i)
     assert torch.equal(runner.stream, torch.cat(replayed))
-    runner.start(IDS)
-    assert all(torch.equal(runner.run(0, rows)[0], out) for rows, out in zip(runner.rows(), replayed, strict=True))
+    runner.stream = before
+    assert all(torch.equal(runner.run(i, rows)[0], out) for rows, out in zip(runner.rows(), replayed, strict=True))
     assert len(calls) == 2  # nothing is stored any more
 
 

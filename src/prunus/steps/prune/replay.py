@@ -70,7 +70,11 @@ def _form(output: Any, of_last: torch.Tensor) -> Form | None:
 
 
 def _only_last(last: nn.Module, x: torch.Tensor, form: Form) -> Callable[..., Any]:
-    return lambda *_, **__: form(last(x))
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        given = next(each for each in (*args, *kwargs.values()) if isinstance(each, torch.Tensor))
+        return form(last(x.flatten(0, 1) if given.ndim == 2 else x))  # 2: batch and positions are one dimension
+
+    return forward
 
 
 @contextlib.contextmanager
