@@ -21,6 +21,7 @@ from docs.site import api, commands, notebook, options, outside
 
 BUILD = outside.ROOT / "build"
 SETTINGS = Path(__file__).with_name("site.yml")
+STYLE = Path(__file__).with_name("site.css")
 _COPIED = (".md", ".svg", ".json", ".ipynb")
 _CODE = re.compile(r"`[^`\n]*`")
 _FETCHED = re.compile(
@@ -36,6 +37,7 @@ def main() -> None:
     for folder in (pages, site):
         shutil.rmtree(folder, ignore_errors=True)
     write_pages(pages)
+    shutil.copy(STYLE, pages)
     settings = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))
     settings["nav"] = expanded(settings["nav"], [file.relative_to(pages).as_posix() for file in pages.rglob("*.md")])
     config = BUILD / "mkdocs.yml"
