@@ -22,7 +22,8 @@ import torch
 
 from prunus.console import Console
 from prunus.models.folder import ModelFolder
-from prunus.models.load import load_model, load_tokenizer
+from prunus.models.load import load_model
+from prunus.models.pretrained import load_tokenizer
 from prunus.pipeline.machine import hardware, versions
 from prunus.steps.evaluate.config import EvaluateConfig, TaskConfig
 from prunus.steps.evaluate.harness import Harness

@@ -18,7 +18,7 @@ from prunus.inference.prompts import Prompt
 from prunus.judging import judge as judging
 from prunus.judging.config import JudgeConfig
 from prunus.judging.judge import Judge, _verdict
-from prunus.models.load import load_tokenizer
+from prunus.models.pretrained import load_tokenizer
 from tests.bad import ANSWERED, KEY, MODES, misbehaving, said
 from tests.fuzz import fuzz
 

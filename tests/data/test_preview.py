@@ -15,7 +15,7 @@ from prunus.data.config import ChatSource
 from prunus.data.endings import ends_of
 from prunus.data.preview import SHOWN, Reader, preview
 from prunus.data.template import PLAIN, Dialogue, Template
-from prunus.models.load import load_tokenizer
+from prunus.models.pretrained import load_tokenizer
 from tests.steps.align.making import rows, write
 
 TURNS = [{"role": role, "content": f"plum {i}"} for i, role in enumerate(["user", "assistant"] * 2)]

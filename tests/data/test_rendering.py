@@ -73,7 +73,7 @@ def test_half_of_a_surrogate_pair_in_a_turn_is_refused() -> None:
 
 
 def test_of_several_templates_the_one_that_transformers_takes(teacher: Any) -> None:
-    from prunus.models.load import load_tokenizer
+    from prunus.models.pretrained import load_tokenizer
 
     tokenizer = load_tokenizer(teacher)
     tokenizer.chat_template = {"default": "D {{ eos_token }}", "tool_use": "T {{ eos_token }}", "rag": "R"}

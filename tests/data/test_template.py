@@ -8,7 +8,7 @@ import pytest
 from prunus.data.template import PLAIN, Dialogue, Template, read_template
 from prunus.errors import DataError, ModelError
 from prunus.inference.prompts import rendered
-from prunus.models.load import load_tokenizer
+from prunus.models.pretrained import load_tokenizer
 
 SAYS = "{{ m.content }}<END>"
 MARKED = (

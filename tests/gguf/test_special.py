@@ -20,7 +20,8 @@ from prunus.gguf.vocabulary import read_vocabulary
 from prunus.gguf.writer import write_gguf
 from prunus.llamacpp.running import Running
 from prunus.models.folder import ModelFolder
-from prunus.models.load import load_model, load_tokenizer
+from prunus.models.load import load_model
+from prunus.models.pretrained import load_tokenizer
 from tests.fuzz import fuzz
 from tests.tiny import make_model
 

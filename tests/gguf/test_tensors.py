@@ -19,7 +19,8 @@ from prunus.gguf.writer import write_gguf
 from prunus.llamacpp.running import Running
 from prunus.models.families.table import FAMILIES
 from prunus.models.folder import ModelFolder
-from prunus.models.load import load_model, load_tokenizer
+from prunus.models.load import load_model
+from prunus.models.pretrained import load_tokenizer
 from prunus.steps.export.step import text_beyond
 from tests.families import SPECIAL, make_teacher
 from tests.tiny import make_model

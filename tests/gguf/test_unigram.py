@@ -18,7 +18,7 @@ from prunus.gguf.vocabulary import NORMAL, UNKNOWN, UNUSED, read_vocabulary
 from prunus.gguf.writer import write_gguf
 from prunus.llamacpp.running import Running
 from prunus.models.folder import ModelFolder
-from prunus.models.load import load_tokenizer
+from prunus.models.pretrained import load_tokenizer
 from tests.gguf.test_vocabulary import DATA, SIZE, SPECIAL, hold, model_with, with_bos
 
 TEXTS = (

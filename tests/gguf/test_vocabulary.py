@@ -16,7 +16,8 @@ from prunus.gguf.vocabulary import BYTE, CONTROL, UNKNOWN, UNUSED, USER_DEFINED,
 from prunus.gguf.writer import write_gguf
 from prunus.llamacpp.running import Running
 from prunus.models.folder import ModelFolder
-from prunus.models.load import load_model, load_tokenizer
+from prunus.models.load import load_model
+from prunus.models.pretrained import load_tokenizer
 from tests.real import DATA
 from tests.tiny import make_model
 

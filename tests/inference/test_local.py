@@ -5,7 +5,7 @@ import pytest
 from prunus.inference import local
 from prunus.inference.config import GenerationOptions
 from prunus.inference.prompts import PLAIN, Prompt, batches, rendered, shows_tools
-from prunus.models.load import load_tokenizer
+from prunus.models.pretrained import load_tokenizer
 from tests.tiny import load
 
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}]

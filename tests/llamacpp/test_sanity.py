@@ -14,8 +14,8 @@ from prunus.gguf.writer import write_gguf
 from prunus.llamacpp.running import Running
 from prunus.llamacpp.sanity import file_warnings
 from prunus.models.folder import ModelFolder
-from prunus.models.load import load_tokenizer
 from prunus.models.locate import locate_model
+from prunus.models.pretrained import load_tokenizer
 from tests.real import DATA
 from tests.tiny import make_model
 

@@ -9,8 +9,9 @@ from transformers import AutoModelForCausalLM
 
 from prunus.errors import ModelError
 from prunus.models.folder import ModelFolder
-from prunus.models.load import load_model, load_tokenizer, save_model, saved_dtype
+from prunus.models.load import load_model, save_model, saved_dtype
 from prunus.models.locate import locate_model
+from prunus.models.pretrained import load_tokenizer
 from tests.families import make_teacher
 from tests.tiny import make_model
 

@@ -12,7 +12,7 @@ from prunus.console import Console
 from prunus.data.config import Source, TokensConfig
 from prunus.data.step import Inputs, run
 from prunus.errors import DataError
-from prunus.models.load import load_tokenizer
+from prunus.models.pretrained import load_tokenizer
 from prunus.models.token_rows import check_ids
 from prunus.runtime import Runtime
 

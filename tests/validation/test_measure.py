@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from prunus.data.tokens import Tokens
 from prunus.errors import DataError
 from prunus.inference.sample import draws, sample
-from prunus.models.load import load_tokenizer
+from prunus.models.pretrained import load_tokenizer
 from prunus.validation.data import ValidationData
 from prunus.validation.measure import figures
 from tests.tiny import load, make_model

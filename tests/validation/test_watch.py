@@ -8,7 +8,7 @@ import pytest
 
 from prunus.cli.main import main
 from prunus.data.tokens import Tokens
-from prunus.models.load import load_tokenizer
+from prunus.models.pretrained import load_tokenizer
 from prunus.validation import watch
 from prunus.validation.data import ValidationData
 from prunus.validation.measure import figures

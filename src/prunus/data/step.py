@@ -19,7 +19,7 @@ from prunus.data.template import Template
 from prunus.data.tokenizing import opening_of, prefix_of, text_ends
 from prunus.data.tokens import IDS
 from prunus.models.folder import ModelFolder
-from prunus.models.load import load_tokenizer
+from prunus.models.pretrained import load_tokenizer
 from prunus.models.token_rows import check_ids, rows_of
 from prunus.runtime import Runtime
 

@@ -70,7 +70,7 @@ def read_special(loaded: Any, folder: Path, size: int) -> Special:
     Raises:
         RecipeError: llama.cpp cannot add the tokens that the tokenizer adds around a text.
     """
-    from prunus.models.load import chat_templates  # imports torch
+    from prunus.models.pretrained import chat_templates  # imports transformers
 
     config = read_object(folder / "config.json", ModelError)
     before, after = _around(loaded, str(folder))

@@ -81,7 +81,7 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
         RecipeError: There is none, or llama.cpp has no equivalent.
         ExportError: It has an unknown part.
     """
-    from prunus.models.load import load_tokenizer  # imports torch
+    from prunus.models.pretrained import load_tokenizer  # imports transformers
 
     try:
         loaded = load_tokenizer(folder)

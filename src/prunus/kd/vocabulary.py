@@ -23,7 +23,7 @@ import torch
 from prunus.errors import ModelError
 from prunus.models.folder import ModelFolder
 from prunus.models.head import Head
-from prunus.models.load import load_tokenizer
+from prunus.models.pretrained import load_tokenizer
 
 _SHOWN = 5
 _PROBE = 256  # tokens on which the mass on tokens that the student lacks is measured

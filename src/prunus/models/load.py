@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from prunus.errors import ModelError, RecipeError
@@ -16,9 +16,9 @@ from prunus.models.checkpoint import DTYPES
 from prunus.models.compatible import make_compatible
 from prunus.models.folder import ModelFolder
 from prunus.models.foreign import check_no_adapter
+from prunus.models.pretrained import load_part
 from prunus.models.settings import dtype_name
 from prunus.models.texts import read_model_json
-from prunus.models.token_rows import guarded
 from prunus.runtime import Runtime
 
 disable_progress_bar()  # the console shows one progress line per step
@@ -62,7 +62,7 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> PreTra
     if not folder.is_dir():
         raise ModelError(f"{folder}: there is no such folder")
     check_no_adapter(folder)
-    model, info = _loaded(AutoModelForCausalLM, folder, "it", dtype=dtype, output_loading_info=True)
+    model, info = load_part(AutoModelForCausalLM, folder, "it", dtype=dtype, output_loading_info=True)
     for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info.get(fault):
             raise ModelError(f"{folder}: {fault.replace('_', ' ')} on loading: {sorted(map(str, info[fault]))[:4]}")
@@ -92,46 +92,6 @@ def _cap_attention(model: PreTrainedModel) -> None:
     config = model.config.get_text_config()
     if getattr(config, "attn_logit_softcapping", None) is not None and config._attn_implementation == "sdpa":
         model.set_attn_implementation("eager")
-
-
-def load_config(folder: Path) -> PreTrainedConfig:
-    """Load a config.json with transformers' defaults filled in.
-
-    Raises:
-        ModelError: Transformers refuses it.
-    """
-    result = _loaded(AutoConfig, folder, "its config.json")
-    assert isinstance(result, PreTrainedConfig)
-    return result
-
-
-def chat_templates(tokenizer: Any) -> dict[str, str]:
-    """The chat templates of a tokenizer by name; a single one is `default`."""
-    templates = tokenizer.chat_template
-    if templates is None:
-        return {}
-    return dict(templates) if isinstance(templates, Mapping) else {"default": str(templates)}
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """Load a tokenizer, which refuses text with tokens that have no row in the model's embedding.
-
-    Raises:
-        ModelError: Transformers refuses it.
-    """
-    return guarded(_loaded(AutoTokenizer, folder, "its tokenizer"), folder)
-
-
-def _loaded(kind: Any, folder: Path, what: str, **options: Any) -> Any:
-    """Load from a folder with one of transformers' Auto classes, without running code in the folder.
-
-    Raises:
-        ModelError: Transformers refuses it.
-    """
-    try:
-        return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
-    except Exception as error:  # transformers raises many types
-        raise ModelError(f"{folder}: transformers does not load {what}: {type(error).__name__}: {error}") from None
 
 
 def save_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> float:

@@ -11,7 +11,7 @@ from prunus.data.template import PLAIN
 from prunus.errors import RecipeError
 from prunus.graph.hub import Hub
 from prunus.graph.steps import Given
-from prunus.models.load import load_tokenizer
+from prunus.models.pretrained import load_tokenizer
 from prunus.pipeline.unpacking import find_model
 from prunus.runtime import Runtime
 from prunus.steps.align import online

@@ -12,7 +12,7 @@ from prunus.data.template import PLAIN
 from prunus.data.tokens import Tokens
 from prunus.errors import DataError, ModelError
 from prunus.inference import local
-from prunus.models.load import load_tokenizer
+from prunus.models.pretrained import load_tokenizer
 from prunus.runtime import Runtime
 from prunus.steps.candidates.config import CandidatesConfig, WriteConfig
 from prunus.steps.candidates.step import Inputs, run

@@ -12,7 +12,7 @@ from prunus.data.judged import Judged
 from prunus.data.template import PLAIN
 from prunus.data.tokens import Tokens
 from prunus.errors import DataError, ModelError
-from prunus.models.load import load_tokenizer
+from prunus.models.pretrained import load_tokenizer
 from tests.steps.align.making import read, rows, write
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from prunus.console import Console
 from prunus.inference import local
-from prunus.models.load import load_tokenizer
+from prunus.models.pretrained import load_tokenizer
 from prunus.steps.evaluate.answers import CALLING, Answerer, as_tool, transcript
 from prunus.steps.evaluate.config import EvaluateConfig, TaskConfig
 from prunus.steps.evaluate.items import Item

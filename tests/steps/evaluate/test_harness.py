@@ -9,7 +9,7 @@ import pytest
 from prunus.config import parse
 from prunus.console import Console
 from prunus.errors import RecipeError
-from prunus.models.load import load_tokenizer
+from prunus.models.pretrained import load_tokenizer
 from prunus.steps.evaluate.check import check_tasks
 from prunus.steps.evaluate.config import EvaluateConfig
 from prunus.steps.evaluate.summary import summarise

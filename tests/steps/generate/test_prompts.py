@@ -6,7 +6,7 @@ from prunus.data.config import Source
 from prunus.data.tokens import Tokens
 from prunus.errors import DataError
 from prunus.models.folder import has_chat_template
-from prunus.models.load import load_tokenizer
+from prunus.models.pretrained import load_tokenizer
 from prunus.steps.generate.config import GenerateConfig
 from prunus.steps.generate.prompts import check_prompts, conversations, openings, read_prompts
 from tests.steps.generate.making import make_stream, with_template, write_rows

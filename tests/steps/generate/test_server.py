@@ -11,7 +11,7 @@ from prunus.cli.main import main
 from prunus.data.tokens import Tokens
 from prunus.errors import HubError
 from prunus.inference import server
-from prunus.models.load import load_tokenizer
+from prunus.models.pretrained import load_tokenizer
 from tests.fake import Fake, serving
 from tests.steps.generate.making import generate, make_stream, with_template, write_rows
 

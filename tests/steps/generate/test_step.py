@@ -9,7 +9,7 @@ from prunus.data.tokens import Tokens
 from prunus.errors import DataError, RecipeError
 from prunus.inference import local
 from prunus.inference.answers import Answer, AnswerStore
-from prunus.models.load import load_tokenizer
+from prunus.models.pretrained import load_tokenizer
 from tests.families import make_teacher
 from tests.processes import together
 from tests.steps.generate.making import generate, lines, make_stream, with_template, write_rows

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from prunus.models.load import load_tokenizer
+from prunus.models.pretrained import load_tokenizer
 from tests.tiny import load
 
 

@@ -10,7 +10,8 @@ from safetensors.numpy import load_file
 
 from prunus.console import Console
 from prunus.models.folder import ModelFolder
-from prunus.models.load import load_model, load_tokenizer
+from prunus.models.load import load_model
+from prunus.models.pretrained import load_tokenizer
 from prunus.steps.unpack import proof
 from prunus.steps.unpack.config import UnpackConfig
 from prunus.steps.unpack.step import read_source

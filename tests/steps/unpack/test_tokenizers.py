@@ -10,7 +10,7 @@ from tokenizers import AddedToken
 from prunus.errors import ModelError
 from prunus.gguf.check import PROBES
 from prunus.gguf.vocabulary import read_vocabulary
-from prunus.models.load import chat_templates, load_tokenizer
+from prunus.models.pretrained import chat_templates, load_tokenizer
 from prunus.steps.unpack.bytelevel import byte_level_of
 from prunus.steps.unpack.merges import merges_of_scores
 from tests.gguf.test_unigram import KINDS, make, pieces_of_probes

@@ -23,7 +23,8 @@ from prunus.data.config import ChatSource
 from prunus.errors import DataError
 from prunus.fingerprint import digest
 from prunus.inference.prompts import rendered
-from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
+from prunus.models.load import device_of, inference_dtype, load_model
+from prunus.models.pretrained import load_tokenizer
 from prunus.runtime import Runtime
 from prunus.steps.align.config import AlignConfig
 from prunus.training.loop import use_one_device

@@ -22,7 +22,8 @@ from prunus.errors import DataError, HubError
 from prunus.judging.config import JudgeConfig
 from prunus.judging.judge import SAVED, Judge
 from prunus.judging.prompts import filled, judge_prompts
-from prunus.models.load import device_of, inference_dtype, load_tokenizer
+from prunus.models.load import device_of, inference_dtype
+from prunus.models.pretrained import load_tokenizer
 from prunus.models.rewarding import load_reward_model, rewards
 from prunus.runtime import Runtime
 from prunus.training.loop import loading_device, place

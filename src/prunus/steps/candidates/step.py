@@ -26,7 +26,8 @@ from prunus.inference.answers import Answer, AnswerStore
 from prunus.inference.config import GenerationOptions
 from prunus.inference.prompts import Prompt, batches, rendered
 from prunus.inference.write import write_all
-from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
+from prunus.models.load import device_of, inference_dtype, load_model
+from prunus.models.pretrained import load_tokenizer
 from prunus.models.token_rows import rows_of
 from prunus.runtime import Runtime
 from prunus.steps.candidates.config import CandidatesConfig

@@ -22,7 +22,7 @@ from prunus.data.template import Dialogue, Rendered, Template
 from prunus.data.tokenizing import prefix_of
 from prunus.data.tokens import IDS
 from prunus.errors import DataError
-from prunus.models.load import load_tokenizer
+from prunus.models.pretrained import load_tokenizer
 from prunus.models.token_rows import rows_of
 from prunus.runtime import Runtime
 from prunus.steps.conversations.config import JUDGED, PAIRED, ConversationsConfig

@@ -18,8 +18,9 @@ from prunus.errors import RecipeError
 from prunus.kd.vocabulary import shared_by
 from prunus.models.folder import ModelFolder
 from prunus.models.lineage import copy_lineage, read_lineage
-from prunus.models.load import device_of, inference_dtype, load_tokenizer
+from prunus.models.load import device_of, inference_dtype
 from prunus.models.nest import is_nest, read_nest
+from prunus.models.pretrained import load_tokenizer
 from prunus.models.quantized import load_frozen
 from prunus.runtime import Runtime
 from prunus.steps.distill.config import DistillConfig

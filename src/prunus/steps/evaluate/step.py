@@ -22,7 +22,8 @@ from prunus.graph.records import MISSING_GRADES
 from prunus.inference.heldout import COLUMNS, Predictor, batches, check_sums, measure, padded
 from prunus.models.finite import finite_logits
 from prunus.models.folder import ModelFolder
-from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
+from prunus.models.load import device_of, inference_dtype, load_model
+from prunus.models.pretrained import load_tokenizer
 from prunus.models.shape import Shape
 from prunus.runtime import Runtime
 from prunus.steps.evaluate.config import EvaluateConfig

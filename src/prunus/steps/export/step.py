@@ -18,7 +18,8 @@ from prunus.gguf.check import LAST, Reference
 from prunus.gguf.metadata import checked_context, file_context, stretched_context
 from prunus.graph.records import read_record
 from prunus.models.folder import ModelFolder, copy_along
-from prunus.models.load import device_of, load_model, load_tokenizer
+from prunus.models.load import device_of, load_model
+from prunus.models.pretrained import load_tokenizer
 from prunus.runtime import Runtime
 from prunus.steps.export.config import ExportConfig
 from prunus.steps.export.job import Job

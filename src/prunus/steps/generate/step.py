@@ -22,7 +22,8 @@ from prunus.inference.answers import AnswerStore
 from prunus.inference.prompts import Prompt, batches
 from prunus.inference.write import write_all
 from prunus.models.folder import ModelFolder
-from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
+from prunus.models.load import device_of, inference_dtype, load_model
+from prunus.models.pretrained import load_tokenizer
 from prunus.runtime import Runtime
 from prunus.steps.generate.config import GenerateConfig
 from prunus.steps.generate.prompts import openings, read_prompts

@@ -83,7 +83,7 @@ def different_tokens(first: Path, other: Path) -> list[str]:
         kinds = [pattern for pattern in TOKENIZER if not pattern.startswith(("tokenizer*", "chat_template", "special"))]
         marks = [fingerprint_files(matching(folder, (*kinds, "tokenizer.json"))) for folder in (first, other)]
         return [] if marks[0] == marks[1] else ["their tokenizers' files differ"]
-    from prunus.models.load import load_tokenizer  # imports torch
+    from prunus.models.pretrained import load_tokenizer  # imports transformers
 
     mine, theirs = (json.loads(load_tokenizer(folder).backend_tokenizer.to_str()) for folder in (first, other))
     here, there = _numbered(mine), _numbered(theirs)
@@ -113,7 +113,7 @@ def different_templates(first: Path, other: Path) -> list[str]:
 
 
 def _templates(folder: Path) -> dict[str, str]:
-    from prunus.models.load import chat_templates, load_tokenizer  # imports torch
+    from prunus.models.pretrained import chat_templates, load_tokenizer  # imports transformers
 
     return chat_templates(load_tokenizer(folder)) if matching(folder, TOKENIZER) else {}
 

@@ -13,7 +13,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from prunus.models.folder import ModelFolder
-from prunus.models.load import load_config
+from prunus.models.pretrained import load_config
 
 _TRAINING = (
     "attention_dropout", "attn_pdrop", "classifier_dropout", "embd_pdrop", "hidden_dropout", "initializer_range",

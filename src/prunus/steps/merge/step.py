@@ -16,7 +16,8 @@ from prunus.files import replace_json, replace_text
 from prunus.models.checkpoint import write_tensors
 from prunus.models.folder import ModelFolder, copy_along, write_config
 from prunus.models.lineage import BASIS, KEPT, copy_lineage
-from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
+from prunus.models.load import device_of, inference_dtype, load_model
+from prunus.models.pretrained import load_tokenizer
 from prunus.runtime import Runtime
 from prunus.steps.merge.compatibility import check_mergeable
 from prunus.steps.merge.config import MergeConfig, name_of

@@ -20,7 +20,8 @@ from prunus.data.tokens import Tokens
 from prunus.files import replace_json
 from prunus.models.finite import finite_logits, not_finite
 from prunus.models.folder import ModelFolder
-from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
+from prunus.models.load import device_of, inference_dtype, load_model
+from prunus.models.pretrained import load_tokenizer
 from prunus.models.shape import Shape
 from prunus.runtime import Runtime
 from prunus.steps.score.checkpoint import Checkpoint

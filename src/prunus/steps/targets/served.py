@@ -22,7 +22,8 @@ from prunus.data.blocks import Blocks
 from prunus.errors import HubError, ModelError
 from prunus.inference.prompt_logprobs import APIS, ENTRY_BYTES, Likeliest, Question, joined, likeliest, tokens_of
 from prunus.inference.server import KEY
-from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
+from prunus.models.load import device_of, inference_dtype, load_model
+from prunus.models.pretrained import load_tokenizer
 from prunus.runtime import Runtime
 from prunus.steps.targets.config import TargetsConfig, TeacherServerConfig
 

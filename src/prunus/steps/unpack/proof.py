@@ -31,7 +31,8 @@ from prunus.gguf.writer import write_gguf
 from prunus.llamacpp.reading import read_gguf
 from prunus.llamacpp.running import Running
 from prunus.models.folder import ModelFolder
-from prunus.models.load import load_model, load_tokenizer
+from prunus.models.load import load_model
+from prunus.models.pretrained import load_tokenizer
 from prunus.steps.unpack.tokenizer import Read
 from prunus.steps.unpack.widened import write_widened
 

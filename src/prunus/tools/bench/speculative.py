@@ -27,7 +27,8 @@ from prunus.gguf.vocabulary import read_vocabulary
 from prunus.gguf.writer import write_gguf
 from prunus.inference.heldout import FIGURES, Predictor, batches, measure, padded
 from prunus.models.folder import ModelFolder
-from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
+from prunus.models.load import device_of, inference_dtype, load_model
+from prunus.models.pretrained import load_tokenizer
 from prunus.runtime import Runtime
 from prunus.steps.export.targets import check_formats
 from prunus.tools.bench.assisted import Assisted

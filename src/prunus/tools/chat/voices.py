@@ -89,7 +89,8 @@ class FolderVoice:
 
     def __init__(self, folder: Path, config: ChatConfig, runtime: Runtime) -> None:
         ModelFolder(folder).check()
-        from prunus.models.load import device_of, inference_dtype, load_model, load_tokenizer
+        from prunus.models.load import device_of, inference_dtype, load_model
+        from prunus.models.pretrained import load_tokenizer
 
         device = device_of(runtime)
         self.name, self.config, self.chats = folder.name, config, has_chat_template(folder)
