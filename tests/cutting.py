@@ -40,7 +40,8 @@ def score(teacher: Path, folder: Path, **options: Any) -> Path:
     tokens, out = folder / "tokens", folder / "scores"
     tokens.mkdir()
     out.mkdir()
-    np.random.default_rng(1).integers(3, 300, 8 * 24).astype(np.uint16).tofile(tokens / IDS)
+    others = np.random.default_rng(1).integers(3, 300, (6, 24))  # beside TEXT, all of whose experts have scores then
+    np.concatenate([TEXT, others]).astype(np.uint16).tofile(tokens / IDS)
     np.save(tokens / ENDS, np.array([8 * 24]))
     np.save(tokens / SIZES, np.array([8 * 24]))
     (tokens / FACTS).write_text(json.dumps({"dtype": "uint16"}))

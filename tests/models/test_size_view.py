@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from prunus.models.families.table import FAMILIES
+from prunus.models.load import ready
 from prunus.models.nest import own_norms, read_nest
 from prunus.models.size_view import SizeView
 from tests.cutting import TEXT, plain, score
@@ -36,7 +37,7 @@ def test_a_view_computes_what_the_size_computes(tmp_path: Path, model_type: str)
     model = plain(folder).float()
     for size in read_nest(folder).smaller:
         view = views_of(folder, model)[size.name]
-        alone = plain(written(folder, size, tmp_path / size.name)).float()
+        alone = ready(plain(written(folder, size, tmp_path / size.name)).float())
         with torch.no_grad():
             ours = view.run(lambda one: one(input_ids=TEXT, use_cache=False).logits)
             torch.testing.assert_close(ours, alone(input_ids=TEXT, use_cache=False).logits, rtol=1e-5, atol=1e-5)

@@ -93,13 +93,19 @@ def _placed(blocks: torch.Tensor, inverse: torch.Tensor, offset: float) -> torch
 def _is_fused() -> bool:
     """Whether the quantiser that writes files multiplies and adds with one rounding (FMA), as ggml's compiler may do.
 
-    A value whose level depends on it tells. gguf's numpy, which writes files without ggml, rounds twice.
+    A value whose level depends on it tells. Without ggml, gguf's numpy writes files; in release 0.17 it rounds once.
     """
-    if not ggml.can_quantise():
-        return False
     block = np.zeros((1, _BLOCK), dtype=np.float32)
     block[0, :2] = -12, -8.25  # the second is level 3 after two roundings, and 2 after one
-    return bool(ggml.quantise(block, ggml.Q4_0)[0, 3] & 15 == 2)
+    if ggml.can_quantise():
+        data = ggml.quantise(block, ggml.Q4_0)
+    else:
+        try:
+            from gguf import GGMLQuantizationType, quants
+        except ImportError:
+            return False  # nothing writes files here
+        data = quants.quantize(block, GGMLQuantizationType.Q4_0)
+    return bool(data[0, 3] & 15 == 2)
 
 
 def _in_8_bits(values: torch.Tensor) -> torch.Tensor:

@@ -129,7 +129,7 @@ def test_the_size_of_the_activation_cache_changes_no_weight(
     folder = teacher_of("llama")
     weights = []
     for kept in (0, 40_000, 2**30):  # nothing, at most the first micro-batches of a layer, everything
-        monkeypatch.setattr("prunus.steps.prune.activations._CACHE_BYTES", kept)
+        monkeypatch.setattr("prunus.steps.prune.activations.CACHE_BYTES", kept)
         student = healed(folder, tokens, tmp_path / str(kept), {"norms": True, "refit": "all"}, **options)
         weights.append((student / "model.safetensors").read_bytes())
     assert weights[0] == weights[1] == weights[2]

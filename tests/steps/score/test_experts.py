@@ -54,7 +54,7 @@ def one_by_one(model: Any, shape: Shape, ids: torch.Tensor) -> tuple[torch.Tenso
         return lambda module, args: calls.update({i: (module, args)})
 
     def keep_logits(i: int) -> Any:
-        return lambda _, __, output: logits.update({i: output[0]})
+        return lambda _, __, output: logits.update({i: output[0] if output[0].is_floating_point() else output[-1]})
 
     for i in range(shape.num_hidden_layers):
         layer = model.get_submodule(shape.family.layer_name(i))

@@ -47,7 +47,8 @@ class Experts:
 
     Attributes:
         module: The module of router and experts; the other names are relative to it.
-        router: The router's module, whose output begins with the logits of all experts, [tokens, E].
+        router: The router's module, whose output begins with the logits of all experts, [tokens, E], or ends with them
+            if it begins with the numbers of the chosen ones (Granite MoE before transformers 5.18).
         stacked: The module of all experts, called with tokens, their experts, and the weights of these.
         gate_up: Its gate and up projections, [E, 2 mlp, H].
         down: Its down projection, [E, H, mlp].

@@ -202,7 +202,8 @@ class Statistics:
         frequency, reap = self.sums.get("experts.frequency"), self.sums.get("experts.reap")
 
         def route(_: nn.Module, __: Any, output: tuple[torch.Tensor, ...]) -> None:
-            values = routing_values(output[0].detach(), names.probability)
+            logits = output[0] if output[0].is_floating_point() else output[-1]
+            values = routing_values(logits.detach(), names.probability)
             self._moments("experts", i, values.view(*self._stream[-1].shape[:2], -1))
 
         def add(module: Any, args: tuple[torch.Tensor, ...]) -> None:
