@@ -28,7 +28,7 @@ def test_scores_are_those_of_single_experts_on_single_tokens(tmp_path: Path, mod
     shape = ModelFolder(teacher).shape
     ids = torch.from_numpy(calibration_set(Tokens.open(tmp_path / "tokens"), 8, 24, 0))
     squares, sizes, counts, moments = one_by_one(plain(teacher), shape, ids)
-    torch.testing.assert_close(scores["neurons.squares"], squares, rtol=1e-4, atol=1e-10)
+    torch.testing.assert_close(scores["neurons.squares"], squares, rtol=1e-4, atol=1e-9)
     torch.testing.assert_close(scores["experts.frequency"], counts, rtol=0, atol=0)
     torch.testing.assert_close(scores["experts.reap"], torch.stack([sizes, counts]), rtol=1e-4, atol=1e-10)
     torch.testing.assert_close(scores["experts.mean"], moments, rtol=1e-4, atol=1e-10)
