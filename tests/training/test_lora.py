@@ -149,13 +149,15 @@ def test_a_mixture_of_experts_is_refused(tmp_path: Path) -> None:
 def test_what_a_plan_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     config = CorrectConfig(tokens=64, lora=LoraConfig(r=2))
     check_runtime(Runtime(), [config])
-    with pytest.raises(RecipeError, match="correct.lora: not with runtime.deepspeed"):
+    with pytest.raises(RecipeError, match="correct.lora; not with runtime.deepspeed"):
         check_runtime(Runtime(deepspeed="zero.json"), [config])
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RecipeError, match="correct.lora: not with runtime.shard: true; allowed: replicated"):
+    with pytest.raises(
+        RecipeError, match="correct.lora; not with runtime.shard: true: few weights are trained; allowed: replicated"
+    ):
         check_runtime(Runtime(shard=True), [config])
     monkeypatch.setattr(plan.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(RecipeError, match="correct.lora: needs peft"):
+    with pytest.raises(RecipeError, match="correct.lora; it needs peft"):
         check_runtime(Runtime(), [config])
 
 

@@ -37,10 +37,12 @@ def test_moments_in_8_bits_need_torchao_and_whole_weights(monkeypatch: pytest.Mo
     found = [importlib.machinery.ModuleSpec("torchao", None), None]
     monkeypatch.setattr(plan.importlib.util, "find_spec", lambda name: found[0] if name == "torchao" else None)
     plan.check_runtime(Runtime(), [config])
-    with pytest.raises(RecipeError, match=r"correct.optimizer: adamw_8bit; not with runtime.deepspeed, which divides"):
+    with pytest.raises(
+        RecipeError, match=r"correct.optimizer: adamw_8bit; not with runtime.deepspeed: the state is divided"
+    ):
         plan.check_runtime(Runtime(deepspeed="zero.json"), [config])
     found.pop(0)
     with pytest.raises(
-        RecipeError, match=r"correct.optimizer: adamw_8bit needs torchao.*pip install 'prunus\[torchao\]'"
+        RecipeError, match=r"correct.optimizer: adamw_8bit; it needs torchao.*pip install 'prunus\[torchao\]'"
     ):
         plan.check_runtime(Runtime(), [config])

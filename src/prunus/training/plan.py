@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from packaging.version import Version
@@ -30,23 +31,8 @@ def check_runtime(runtime: Runtime, configs: Iterable[StepConfig]) -> None:
         if importlib.util.find_spec(tracker) is None:
             raise RecipeError(f"runtime.trackers: {tracker} is not installed; `pip install {tracker}` installs it")
     for config in configs:
-        if isinstance(config, OptimizerConfig) and config.lora.r:
-            _check_lora(config, runtime)
-        if isinstance(config, OptimizerConfig) and config.optimizer == "adamw_8bit":
-            _check_eight_bits(config, runtime)
-        bits = getattr(config, "teacher_bits", None)
-        if bits and distributed.shards_weights(runtime.shard):
-            raise RecipeError(
-                f"{config.kind}.teacher_bits: {bits}; not with runtime.shard: true, which shards weights in the run's "
-                "precision; allowed: replicated weights"
-            )
-        quantise = getattr(config, "quantise", None)
-        if quantise and (distributed.shards_weights(runtime.shard) or runtime.deepspeed):
-            option = "runtime.deepspeed" if runtime.deepspeed else "runtime.shard: true"
-            raise RecipeError(
-                f"{config.kind}.quantise: {quantise}; not with {option}, which keep the weights in parts; allowed: "
-                "replicated weights"
-            )
+        for limit in _limits(config):
+            _check_limit(limit, runtime)
         if runtime.deepspeed and isinstance(config, OptimizerConfig) and getattr(config, "tokens", True):
             read_settings(runtime.deepspeed, config.optimizer)
     if distributed.shards_weights(runtime.shard) and Version(version("transformers")) < _SHARDS:
@@ -56,32 +42,53 @@ def check_runtime(runtime: Runtime, configs: Iterable[StepConfig]) -> None:
         )
 
 
-def _check_lora(config: OptimizerConfig, runtime: Runtime) -> None:
-    """Refuse LoRA without peft, and with sharded weights.
+@dataclass(frozen=True)
+class _Limit:
+    """An option that needs a package, or whole weights on every process.
+
+    Attributes:
+        option: The option.
+        why: Why weights in parts do not work with it.
+        package: The package that it needs; empty for none.
+        extra: The extra of Prunus that installs the package.
+        with_deepspeed: Whether it works with DeepSpeed all the same.
+    """
+
+    option: str
+    why: str
+    package: str = ""
+    extra: str = ""
+    with_deepspeed: bool = False
+
+
+def _limits(config: StepConfig) -> Iterator[_Limit]:
+    """The options of a step that are limited in this way, as far as they are used."""
+    if isinstance(config, OptimizerConfig) and config.lora.r:
+        yield _Limit(f"{config.kind}.lora", "few weights are trained", "peft", "lora")
+    if isinstance(config, OptimizerConfig) and config.optimizer == "adamw_8bit":
+        why = "the state is divided in another way there"
+        yield _Limit(f"{config.kind}.optimizer: adamw_8bit", why, "torchao", "torchao")
+    if bits := getattr(config, "teacher_bits", None):
+        yield _Limit(f"{config.kind}.teacher_bits: {bits}", "weights in parts are not rounded", with_deepspeed=True)
+    if quantise := getattr(config, "quantise", None):
+        yield _Limit(f"{config.kind}.quantise: {quantise}", "a part of a tensor is not rounded as the whole is")
+
+
+def _check_limit(limit: _Limit, runtime: Runtime) -> None:
+    """Refuse an option without its package, or with weights in parts.
 
     Raises:
         RecipeError: The message says what is refused, and what is allowed.
     """
-    where = f"{config.kind}.lora"
-    if importlib.util.find_spec("peft") is None:
-        raise RecipeError(f"{where}: needs peft, which is not installed; `pip install 'prunus[lora]'` installs it")
-    if distributed.shards_weights(runtime.shard) or runtime.deepspeed:
-        option = "runtime.deepspeed" if runtime.deepspeed else "runtime.shard: true"
-        raise RecipeError(f"{where}: not with {option}; allowed: replicated weights, of which few are trained")
-
-
-def _check_eight_bits(config: OptimizerConfig, runtime: Runtime) -> None:
-    """Refuse moments in 8 bits without torchao, and with sharded weights.
-
-    Raises:
-        RecipeError: The message says what is refused, and what is allowed.
-    """
-    where = f"{config.kind}.optimizer: {config.optimizer}"
-    if importlib.util.find_spec("torchao") is None:
-        raise RecipeError(f"{where} needs torchao, which is not installed; `pip install 'prunus[torchao]'` installs it")
-    if distributed.shards_weights(runtime.shard) or runtime.deepspeed:
-        option = "runtime.deepspeed" if runtime.deepspeed else "runtime.shard: true"
-        raise RecipeError(f"{where}; not with {option}, which divides the state itself; allowed: replicated weights")
+    if limit.package and importlib.util.find_spec(limit.package) is None:
+        raise RecipeError(
+            f"{limit.option}; it needs {limit.package}, which is not installed; "
+            f"`pip install 'prunus[{limit.extra}]'` installs it"
+        )
+    shards = distributed.shards_weights(runtime.shard)
+    if shards or (runtime.deepspeed and not limit.with_deepspeed):
+        setting = "runtime.shard: true" if shards else "runtime.deepspeed"
+        raise RecipeError(f"{limit.option}; not with {setting}: {limit.why}; allowed: replicated weights")
 
 
 def check_rank(config: StepConfig, shape: Shape, where: str) -> None:
