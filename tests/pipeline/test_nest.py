@@ -93,6 +93,18 @@ def test_sizes_are_aligned_after_they_are_cut_out(teacher, corpus, held_out, tmp
     assert labels[-2:] == ["align", "evaluate"]
 
 
+def test_every_size_is_trained_for_its_quantised_file_by_itself(teacher, corpus, held_out, tmp_path) -> None:
+    qat = {"quantise": "gguf-q8_0", "tokens": 128, "batch_size": 2, "sequence_length": 16}
+    recipe = recipe_of(teacher, corpus, held_out, {"nest": NEST}, qat=qat, export={"formats": ["gguf-q8_0"]})
+    plan = plan_of(recipe, tmp_path)
+    for size in SIZES:
+        labels = [step.label for step in plan.steps if step.subject == f"family-{size}"]
+        assert labels == ["cutout", "evaluate", "qat", "export"]
+    recipe["qat"]["nest"] = {"schedule": "all"}
+    with pytest.raises(PrunusError, match="each size of a nest is trained for its file by itself"):
+        plan_of(recipe, tmp_path)
+
+
 def test_the_cost_of_the_smaller_sizes_is_counted(teacher, corpus, held_out, tmp_path) -> None:
     costs = []
     for schedule in ("alternate", "all"):
