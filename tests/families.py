@@ -132,6 +132,11 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "attention_multiplier": 0.3,
         "logits_scaling": 2.0,
     },
+    "lfm2": {
+        "norm_eps": 1e-12,
+        "block_auto_adjust_ff_dim": False,
+        "full_attn_idxs": [1, 3],
+    },
     "olmoe": {**MIXTURE, "num_key_value_heads": 4, "head_dim": None},
 }
 RELATIVES = {

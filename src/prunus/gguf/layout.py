@@ -41,5 +41,12 @@ def row_order(weight: Weight, name: str, there: Gguf, sizes: Mapping[str, int], 
     return None
 
 
+def folded(shape: tuple[int, ...], weight: Weight) -> tuple[int, ...]:
+    """A tensor's shape in a file, without the dimensions that the table says are 1: those of a convolution's groups."""
+    if ((1,),) not in weight.dims:
+        return shape
+    return tuple(size for size, dim in zip(shape, weight.dims, strict=True) if dim != ((1,),))
+
+
 def _has_thirds_inside(segment: Segment) -> bool:
     return 3 in segment and segment.index(3) > 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunus.errors import ModelError
-from prunus.gguf.layout import row_order
+from prunus.gguf.layout import folded, row_order
 from prunus.gguf.metadata import gguf_of
 from prunus.gguf.positions import frequency_factors
 from prunus.models.checkpoint import TensorInfo, read_bytes
@@ -128,7 +128,7 @@ def _file_tensor(name: str, parts: list[tuple[Place, TensorInfo]], there: Gguf, 
     parts = sorted(parts, key=lambda part: part[0].expert or 0)
     place, info = parts[0]
     turned = family.is_transposed(place.weight)
-    shape = info.shape[::-1] if turned else info.shape
+    shape = info.shape[::-1] if turned else folded(info.shape, place.weight)
     return FileTensor(
         name,
         (len(parts), *shape) if place.expert is not None else shape,

@@ -27,8 +27,9 @@ def student_config(config: Mapping[str, Any], teacher: Shape, target: Shape, lay
     for key in dict.fromkeys([*target.family.lists, "layer_types"]):
         values = config.get(key)
         rule = target.family.lists.get(key)
-        if values is None and rule and layers != list(range(teacher.num_hidden_layers)):
-            # the default depends on the layer's number, which changes: write the list explicitly
+        changed = layers != list(range(teacher.num_hidden_layers)) or key == target.family.pattern
+        if values is None and rule and changed:
+            # the default depends on the layer's number or on keys that are reset: write the list explicitly
             values = [rule(layer, config) for layer in range(teacher.num_hidden_layers)]
         if values is not None:
             result[key] = [values[layer] for layer in layers]

@@ -116,7 +116,10 @@ def dead_members(teacher: Path, axis: str) -> tuple[dict[str, Any], dict[str, in
         size = {"shared": "shared_expert_intermediate_size", "dense": "dense_intermediate_size"}[axis]
         return {axis: [draw.permutation(getattr(shape, size))[:8] for _ in layers]}, {size: getattr(shape, size) - 8}
     if axis == "hidden":
-        return {"hidden": draw.permutation(32)[:8].tolist()}, {"hidden_size": 24}
+        dead = {"hidden": draw.permutation(32)[:8].tolist()}
+        if shape.conv_channels:  # as many channels of short convolutions as of the stream
+            dead["conv"] = [draw.permutation(32)[:8] for _ in layers]
+        return dead, {"hidden_size": 24}
     if axis == "head_dim":  # the slowest pairs
         rotary = shape.family.rotary
         dead_pairs = [4, 5, 6, 7] if rotary is not None and rotary.interleaved else [2, 3, 6, 7]

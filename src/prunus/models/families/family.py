@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -21,7 +21,17 @@ QUERIES: Segment = ("heads", "head_dim")
 OF_MIXTURES = ("num_experts_per_tok", "shared_expert_intermediate_size", "dense_intermediate_size")
 """Sizes of mixtures of experts. The last two are those of families whose `keys` or `multiples` name them."""
 
+OF_KINDS = ("conv_channels", "conv_kernel")
+"""Sizes of layers of a kind that few families have: those whose `keys` or `multiples` name them."""
+
+MIXERS = ("heads", "kv_heads", "conv")
+"""Axes of the part of a layer that mixes tokens."""
+
 Part = Literal["attention", "mlp", "other"]
+
+
+def _unchanged(config: dict[str, Any]) -> dict[str, Any]:
+    return config
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,10 @@ class Family:
         listed: Sizes that may be given for each layer; only lists of equal numbers are read, and students have one
             number.
         dense_layers: The key and default of the number of first layers that have a dense MLP instead of experts.
+        pattern: The key of config.json whose list names the kind of each layer, for families with layers of several
+            kinds; it is one of `lists`.
+        states: The states that a layer of a kind keeps of a sequence instead of keys and values, as lines of the table.
+        plain: Maps a config.json to one with the same meaning in the keys that the table is read by.
         groups: The keys of the number of groups that a layer's experts are divided into for routing, and of how many
             of them a token uses.
         further_layers: Whether checkpoints may have layers after the last, for predicting further tokens (MTP), whose
@@ -143,6 +157,9 @@ class Family:
     multiples: Mapping[str, tuple[str, str, int]] = field(default_factory=dict)
     listed: tuple[str, ...] = ()
     dense_layers: tuple[str, int] | None = None
+    pattern: str = ""
+    states: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    plain: Callable[[dict[str, Any]], dict[str, Any]] = _unchanged
     groups: tuple[str, ...] = ()
     further_layers: bool = False
     ignored: tuple[str, ...] = ()
@@ -224,21 +241,20 @@ class Family:
         """The module of a layer."""
         return self.layer.format(layer).rstrip(".")
 
-    def names(self, sizes: Mapping[str, int], layers: int, dense: int = 0) -> Iterator[tuple[str, Weight]]:
+    def names(self, sizes: Mapping[str, int], kinds: Iterable[frozenset[str]]) -> Iterator[tuple[str, Weight]]:
         """All weights of the table by full name, with their lines, including those whose condition is not met.
 
         Args:
             sizes: The size of every axis.
-            layers: Number of layers.
-            dense: How many of them, from the first on, have no experts; of a mixture.
+            kinds: The kinds of each layer.
         """
         for key, line in self.shared.items():
             yield key, parse_weight(line)
-        for layer in range(layers):
+        for layer, here in enumerate(kinds):
             for key, line in self.layered.items():
                 weight = parse_weight(line)
                 for expert in range(sizes["experts"]) if "{experts}" in key else [None]:
-                    if weight.stands_in(layer < dense):
+                    if weight.stands_in(here):
                         yield self.name_of(key, layer, expert), weight
 
     def config_keys(self, size: str) -> tuple[str, ...]:
@@ -247,10 +263,15 @@ class Family:
 
     @property
     def nests(self) -> bool:
-        """Whether it can be a nest: experts of several kinds, or stacked in one tensor, cannot."""
+        """Whether it can be a nest: layers or experts of several kinds, or experts in one tensor, cannot."""
         lines = [parse_weight(line) for line in self.layered.values()]
-        several = self.dense_layers is not None or self.groups or any(weight.has("shared") for weight in lines)
+        several = self.kinds or self.groups or any(weight.has("shared") for weight in lines)
         return not several and not any(weight.stacked for weight in lines)
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of layers that its lines name; empty if all layers have the same weights."""
+        return tuple(dict.fromkeys(kind for line in self.layered.values() if (kind := parse_weight(line).kind)))
 
     @cached_property
     def lacking(self) -> frozenset[str]:
@@ -258,7 +279,8 @@ class Family:
         of_mixtures = set(OF_MIXTURES)
         if "num_experts" not in self.absent:
             of_mixtures -= {"num_experts_per_tok", *self.keys}
-        return frozenset({*self.absent, *self.multiples, *of_mixtures})
+        of_kinds = {*OF_KINDS} - {*self.keys}
+        return frozenset({*self.absent, *self.multiples, *of_mixtures, *of_kinds})
 
     def has_bias(self, norm: str) -> bool:
         """Whether a norm has a bias, which some LayerNorms do not."""
@@ -303,22 +325,20 @@ class Family:
         return self.gain_offset if _module(place.key) in (*self.norms[0], *self.norms[1]) else 0.0
 
     def part_of(self, place: Place) -> Part:
-        """The part of a layer that a weight belongs to; `other` for norms between parts and weights outside layers."""
+        """The part of a layer that a weight belongs to: `attention` for all that mixes tokens, `mlp` for all else in it.
+
+        It is `other` for norms between parts and weights outside layers.
+        """
         name = place.key.partition(".")[0]
         if place.layer is None or name in self.norms[0]:
             return "other"
         return "attention" if name in self._attention else "mlp"
 
-    def readers(self, axis: str, dense: bool = False) -> list[str]:
-        """The modules of a layer whose input runs over `axis`; scoring records these inputs.
-
-        Args:
-            axis: The axis.
-            dense: Whether the layer is one without experts, of a mixture.
-        """
+    def readers(self, axis: str, kinds: frozenset[str]) -> list[str]:
+        """The modules of a layer of these kinds whose input runs over `axis`; scoring records these inputs."""
         dim = 0 if self.conv1d else -1
         lines = {key: parse_weight(line) for key, line in self.layered.items()}
-        return [_module(key) for key, one in lines.items() if one.stands_in(dense) and one.runs_over(axis, dim)]
+        return [_module(key) for key, one in lines.items() if one.stands_in(kinds) and one.runs_over(axis, dim)]
 
     @cached_property
     def optional(self) -> dict[str, list[str]]:
@@ -342,9 +362,9 @@ class Family:
 
     @cached_property
     def _attention(self) -> set[str]:
-        """The submodules of a layer that have heads."""
+        """The submodules of a layer that mix tokens."""
         lines = {key: parse_weight(line) for key, line in self.layered.items()}
-        return {key.partition(".")[0] for key, weight in lines.items() if weight.has("heads") or weight.has("kv_heads")}
+        return {key.partition(".")[0] for key, weight in lines.items() if any(map(weight.has, MIXERS))}
 
 
 def _module(key: str) -> str:

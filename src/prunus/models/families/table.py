@@ -27,6 +27,12 @@ FAMILIES: dict[str, Family] = {family.model_type: family for family in find_fami
 """By `model_type`."""
 
 
+def in_plain_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """A config.json in the keys that its family's table is read by; see `Family.plain`."""
+    family = FAMILIES.get(str(config.get("model_type")))
+    return config if family is None else family.plain(config)
+
+
 def family_of(config: Mapping[str, Any], where: str) -> Family:
     """The family of a model's config.json.
 

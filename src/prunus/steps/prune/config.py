@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -23,6 +24,7 @@ RANKED = {
     "experts": "num_experts",
     "shared": "shared_expert_intermediate_size",
     "dense": "dense_intermediate_size",
+    "conv": "conv_channels",
 }
 """The axes that are ranked, with the names of their sizes in `Shape`."""
 
@@ -65,7 +67,7 @@ class ImportanceConfig(Config):
     """Criterion of each axis. Shorthand: one criterion for neurons, heads and channels, or `random` for all axes."""
 
     neurons: Ranking = Ranking()
-    """Neurons of the MLPs, also those of shared experts."""
+    """Neurons of the MLPs, also those of shared experts, and channels of short convolutions."""
     heads: Ranking = Ranking()
     """Query heads. A KV head is ranked by its query heads."""
     channels: Ranking = Ranking()
@@ -88,7 +90,7 @@ class ImportanceConfig(Config):
 
     def of(self, axis: str) -> Ranking:
         """The ranking of an axis; all neurons are ranked alike."""
-        ranking: Ranking = getattr(self, "neurons" if axis in ("shared", "dense") else axis)
+        ranking: Ranking = getattr(self, "neurons" if axis in ("shared", "dense", "conv") else axis)
         return ranking
 
     @model_validator(mode="after")
@@ -286,7 +288,7 @@ class PruneConfig(StepConfig):
             return next(iter(self.nested(teacher, where).values()))
         sizes = {key: getattr(self, key) for key in PRUNABLE}
         for size, (of, _, _) in teacher.family.multiples.items():
-            if sizes[size] is not None:
+            if sizes.get(size) is not None:
                 raise ShapeError(f"{where}.{size}: in {teacher.family.name} it is a multiple of {of}; set that instead")
         for key, value in sizes.items():
             if value is not None and value > getattr(teacher, key):
@@ -297,6 +299,10 @@ class PruneConfig(StepConfig):
         self._match_groups(sizes, teacher, where)
         self._check_head_dim(teacher, where)
         target = teacher.with_dimensions({**sizes, "dense_layers": dense})
+        if isinstance(self.drop_layers, tuple):
+            kept = [layer for layer in range(teacher.num_hidden_layers) if layer not in self.drop_layers]
+            target = replace(target, pattern=teacher.of_layers(kept).pattern)
+        self._check_runs(teacher, target, where)
         target.check_loadable(where)
         if self.init == "teacher":
             self._check_method(teacher, target, where)
@@ -402,6 +408,23 @@ class PruneConfig(StepConfig):
                 f"unless drop_layers lists them; allowed: more than {dense}"
             )
         return dense
+
+    def _check_runs(self, teacher: Shape, target: Shape, where: str) -> None:
+        """Refuse to drop all layers with attention, without which transformers' cache does not work."""
+        layers = teacher.num_hidden_layers
+        needs = f"transformers runs a {teacher.family.name} only with a layer of attention"
+        if isinstance(self.drop_layers, tuple):
+            if not target.runs(range(target.num_hidden_layers)):
+                having = [str(layer) for layer in range(layers) if teacher.has_units("heads", layer)]
+                raise ShapeError(f"{where}.drop_layers: {needs}; keep one of the layers {', '.join(having)}")
+        elif self.drop_layers == "contiguous" and not teacher.droppable(layers - target.num_hidden_layers):
+            allowed = [count for count in range(1, layers + 1) if teacher.droppable(layers - count)]
+            nearest = min(allowed, key=lambda count: abs(count - target.num_hidden_layers))
+            raise ShapeError(
+                f"{where}.num_hidden_layers: {target.num_hidden_layers}; {needs}, and every block of "
+                f"{layers - target.num_hidden_layers} layers has all of them; nearest that works: {nearest}, or "
+                "drop_layers: single"
+            )
 
     @staticmethod
     def _infer_heads(sizes: dict[str, int | None], teacher: Shape) -> None:

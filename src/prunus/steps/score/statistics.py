@@ -28,7 +28,7 @@ from prunus.steps.score.importance import (
     taylor_terms,
 )
 
-NEURONS = {"neurons": "mlp", "shared": "shared", "dense": "dense"}
+NEURONS = {"neurons": "mlp", "shared": "shared", "dense": "dense", "conv": "conv"}
 """Neurons of linear modules by the name of their statistics, and their axis in a family's table."""
 
 SEQUENCE = ("mean", "l2", "variance")
@@ -50,6 +50,7 @@ class Statistics:
             `experts.reap` [2, L, E]: Σ g |f| of `expert_terms`, and the tokens that it sums over.
             `shared.<how>` [2, L, shared] and `dense.<how>` [2, L, dense]: in a mixture, as those of neurons, of the
             shared experts and of the MLPs of layers without experts; 0 in layers that have none.
+            `conv.<how>` [2, L, conv]: the same of channels of short convolutions.
             `neurons.gradients` [2, L, mlp], `heads.gradients`, `channels.gradients`: `taylor_terms`.
             `covariance` [hidden, hidden]: of the inputs of all norms over the residual stream, summed over the norms.
             `gradient_covariance` [hidden, hidden]: the same of the loss's gradients by those inputs.
@@ -66,7 +67,7 @@ class Statistics:
         flags, (layered, shared) = shape.flags, shape.family.norms
         lines = {name: parse_weight(shape.family.layered[f"{name}.weight"]) for name in layered}
         axes = {name: line for name, line in lines.items() if line.exists(flags)}
-        self.layered = list(axes)
+        self.layered, self.lines = list(axes), axes
         self.over_stream = [name for name in axes if axes[name].has("hidden")]
         self.norms = layers * len(self.over_stream) + len(shared)
         self.sums: dict[str, torch.Tensor] = {}
@@ -81,6 +82,8 @@ class Statistics:
                     self._add(f"experts.{name}", *leading, layers, shape.num_experts)
         else:
             members["neurons"] = (layers, shape.intermediate_size)
+        if shape.conv_channels:
+            members["conv"] = (layers, shape.conv_channels)
         for axis, size in members.items():
             for how in self.aggregations:
                 self._add(f"{axis}.{how}", 2, *size)
@@ -126,15 +129,17 @@ class Statistics:
         for i in range(self.shape.num_hidden_layers):
             layer = model.get_submodule(family.layer_name(i))
             yield layer.register_forward_pre_hook(self._store_input, with_kwargs=True)
-            dense = i < self.shape.dense_layers
-            if family.experts is not None and not dense:
+            kinds = self.shape.kinds[i]
+            if family.experts is not None and self.shape.has_units("experts", i):
                 yield from self._expert_hooks(layer, i, family.experts)
             for units, axis in NEURONS.items():
-                for name in family.readers(axis, dense) if units in self.members else []:
+                for name in family.readers(axis, kinds) if units in self.members else []:
                     yield layer.get_submodule(name).register_forward_pre_hook(self._on_input(units, i))
-            for name in family.readers("heads"):
+            for name in family.readers("heads", kinds):
                 yield layer.get_submodule(name).register_forward_pre_hook(self._on_heads(i))
             for name in self.layered:
+                if not self.lines[name].stands_in(kinds):
+                    continue
                 row = i * len(self.over_stream) + self.over_stream.index(name) if name in self.over_stream else None
                 yield from self._norm_hooks(layer.get_submodule(name), self.sums[f"energy.{name}"][i], row)
             if i == self.shape.num_hidden_layers - 1:

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from prunus.errors import ModelError
-from prunus.gguf.layout import row_order
+from prunus.gguf.layout import folded, row_order
 from prunus.gguf.metadata import gguf_of
 from prunus.llamacpp.header import largest_type
 from prunus.llamacpp.parsing import GgufTensor
@@ -71,7 +71,7 @@ def plan_weights(file: GgufFile, shape: Shape, dtype: str) -> list[TensorPlan]:
 def _plan(name: str, place: Place, source: GgufTensor, shape: Shape, there: Gguf, dtype: str) -> TensorPlan:
     family, sizes, size = shape.family, shape.sizes(), place.weight.shape(shape.sizes())
     turned = family.is_transposed(place.weight)
-    expected = size[::-1] if turned else size
+    expected = size[::-1] if turned else folded(size, place.weight)
     expected = expected if place.expert is None else (sizes["experts"], *expected)
     if source.shape != expected:
         raise ModelError(f"{source.file}: {source.name} is {list(source.shape)}; expected {list(expected)} by its keys")
