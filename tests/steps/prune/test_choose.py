@@ -78,7 +78,13 @@ def test_layers_are_ranked_by_the_loss_without_them() -> None:
     assert kept("lm_loss", "single") == [0, 2, 3]
     assert kept("logit_nmse", "single") == [1, 2, 4]  # one after the other, in the greedy order
     importance = {"layers": "lm_loss"}
-    assert layer_choices(scores, PruneConfig(importance=importance), 2, of_depth(5)) == [(2, 3), (1, 4), (1, 2), (3, 4), (0, 1)]
+    assert layer_choices(scores, PruneConfig(importance=importance), 2, of_depth(5)) == [
+        (2, 3),
+        (1, 4),
+        (1, 2),
+        (3, 4),
+        (0, 1),
+    ]
     single = PruneConfig(drop_layers="single", importance=importance)
     assert layer_choices(scores, single, 2, of_depth(5)) == [(1, 4), (2, 3), (1, 2), (3, 4), (0, 1)]
     with pytest.raises(ArtifactError, match=r"contain no layers.accuracy.2; add 'accuracy' to `score.collect`"):

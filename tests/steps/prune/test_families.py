@@ -28,6 +28,7 @@ from tests.families import SPECIAL, kill, make_teacher, square_cut, weights_of
 from tests.tiny import load
 
 TYPES = [name for name in FAMILIES if name in CONFIG_MAPPING]
+HYBRIDS = [name for name in TYPES if FAMILIES[name].pattern]
 MIXTURES = [name for name, family in FAMILIES.items() if family.experts is not None]
 
 
@@ -247,11 +248,12 @@ def test_first_layers_without_experts_can_be_dropped_by_number_only(teachers, tm
         assert json.loads((other / "kept.json").read_text())["layers"][0] == 0
 
 
-def refitted(teacher: Path, scores: Path, out: Path, refit: str) -> Path:
-    """A student with four of six experts, refitted on the text that it was scored on."""
+def refitted(teacher: Path, scores: Path, out: Path, refit: str, **options: Any) -> Path:
+    """A student with four of six experts, or other sizes, refitted on the text that it was scored on."""
     out.mkdir()
     heal = {"refit": refit, "samples": 8, "sequence_length": 24}
-    config = PruneConfig(num_experts=4, method="minitron", check_samples=0, heal=heal)
+    given = options or {"num_experts": 4, "method": "minitron"}
+    config = PruneConfig(**given, check_samples=0, heal=heal)
     run(config, Inputs(teacher, scores, scores.parent / "tokens"), out, Runtime(), QUIET)
     return out
 
@@ -268,6 +270,60 @@ def test_a_refit_beside_dropped_experts_brings_the_student_nearer(teachers, tmp_
             found, wanted = (plain(folder)(ids, use_cache=False).logits for folder in (out, teacher))
         errors[refit] = (found - wanted).square().mean().item()
     assert max(errors["outputs"], errors["all"]) < errors["none"]
+
+
+@pytest.mark.parametrize("options", [{"hidden_size": 24}, {"intermediate_size": 16, "drop_layers": (2,)}])
+@pytest.mark.parametrize("model_type", HYBRIDS)
+def test_a_refit_brings_a_student_with_layers_of_several_kinds_nearer(
+    teachers, tmp_path, model_type: str, options: dict[str, Any]
+) -> None:
+    teacher = teachers[model_type]
+    scores = score(teacher, tmp_path, collect=("mean", "gradients", "covariance", "gradient_covariance"))
+    ids = torch.from_numpy(np.fromfile(tmp_path / "tokens" / IDS, dtype=np.uint16).astype(np.int64).reshape(8, 24))
+    errors = {}
+    for refit in ("none", "outputs", "all"):
+        out = refitted(teacher, scores, tmp_path / refit, refit, **options)
+        with torch.no_grad():
+            found, wanted = (plain(folder)(ids, use_cache=False).logits for folder in (out, teacher))
+        errors[refit] = (found - wanted).square().mean().item()
+    assert max(errors["outputs"], errors["all"]) < errors["none"]
+
+
+@pytest.mark.parametrize("model_type", HYBRIDS)
+def test_a_student_decodes_token_by_token_what_it_computes_at_once(teachers, tmp_path, model_type: str) -> None:
+    sizes = {"hidden_size": 24, "intermediate_size": 16, "num_key_value_heads": 1, "drop_layers": (0,)}
+    out = prune(teachers[model_type], tmp_path / "out", **sizes)
+    model = plain(out)
+    with torch.no_grad():
+        first = model(TEXT[:, :5], use_cache=True)
+        steps, cache = [first.logits], first.past_key_values
+        for i in range(5, TEXT.shape[1]):
+            steps.append(model(TEXT[:, i : i + 1], past_key_values=cache, use_cache=True).logits)
+    torch.testing.assert_close(torch.cat(steps, dim=1), logits(out), rtol=1e-6, atol=1e-6)
+    shape, held = ModelFolder(out).shape, 0
+    for layer in cache.layers:
+        for states in (getattr(layer, "conv_states", {}), getattr(layer, "recurrent_states", {})):
+            held += sum(state.numel() for state in states.values() if state is not None)
+    assert held == len(TEXT) * shape.state_bytes(1)
+    keys = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers if hasattr(layer, "keys"))
+    assert keys == TEXT.numel() * shape.kv_cache_bytes(1)
+
+
+@pytest.mark.parametrize("model_type", HYBRIDS)
+def test_a_layer_with_attention_is_kept(teachers, tmp_path, model_type: str) -> None:
+    shape = ModelFolder(teachers[model_type]).shape
+    having = [layer for layer in range(4) if shape.has_units("heads", layer)]
+    with pytest.raises(ShapeError, match="only with a layer of attention; keep one of the layers"):
+        PruneConfig(drop_layers=tuple(having)).target(shape, "prune")
+    for seed in range(4):
+        out = prune(teachers[model_type], tmp_path / str(seed), num_hidden_layers=1, seed=seed)
+        assert ModelFolder(out).shape.attention_layers == 1
+    long = shape.of_layers([0, 0, having[0], 0, 0])
+    with pytest.raises(ShapeError, match="has all of them; nearest that works: 3, or drop_layers: single"):
+        PruneConfig(num_hidden_layers=2).target(long, "prune")
+    assert PruneConfig(num_hidden_layers=2, drop_layers="single").target(long, "prune").num_hidden_layers == 2
+    with pytest.raises(ShapeError, match="a nest of a .* is not supported, for its layers of several kinds"):
+        PruneConfig(nest={"a": {"hidden_size": 24}, "b": {"hidden_size": 16}}).target(shape, "prune")
 
 
 def test_a_gated_shared_expert_is_not_refitted(teachers, tmp_path) -> None:

@@ -28,8 +28,8 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
     size, unit = result.get("intermediate_size", 12288), result.get("block_multiple_of", 256)
     factor = result.get("block_ffn_dim_multiplier", 1.0)
     adjusted = result.setdefault("block_auto_adjust_ff_dim", True)
-    if adjusted is True and type(size) is type(unit) is int and unit > 0 and isinstance(factor, int | float | None):
-        wide = int((1.0 if factor is None else factor) * int(2 * size / 3))
+    if adjusted is True and type(size) is type(unit) is int and unit > 0 and isinstance(factor, int | float):
+        wide = int(factor * int(2 * size / 3))
         result |= {"intermediate_size": -(-wide // unit) * unit, "block_auto_adjust_ff_dim": False}
     return result
 
@@ -96,7 +96,6 @@ FAMILY = Family(
     states={"conv": ("conv kernel",)},
     plain=_plain,
     resets={"full_attn_idxs": None},
-    requires={"block_auto_adjust_ff_dim": False},
     flags={"conv_bias": False, "tie_word_embeddings": True},
     defaults={"num_key_value_heads": lambda _: 8, "conv_kernel": lambda _: 3},
     feeds={

@@ -210,9 +210,7 @@ def first_droppable(order: Iterable[int], count: int, teacher: Shape) -> list[in
     return dropped
 
 
-def blocks_by_loss(
-    scores: Scores, importance: ImportanceConfig, length: int, teacher: Shape
-) -> list[tuple[int, ...]]:
+def blocks_by_loss(scores: Scores, importance: ImportanceConfig, length: int, teacher: Shape) -> list[tuple[int, ...]]:
     """The contiguous blocks of `length` layers that can be dropped, the least important first."""
     losses = layer_losses(scores, importance, length)
     return sorted(teacher.droppable(length), key=lambda block: float(losses[block[0]]))

@@ -316,7 +316,7 @@ class PruneConfig(StepConfig):
         """
         if not teacher.family.nests:
             raise ShapeError(
-                f"{where}.nest: a nest of a {teacher.family.name} is not supported, for its layers without experts, "
+                f"{where}.nest: a nest of a {teacher.family.name} is not supported, for its layers of several kinds, "
                 "shared experts, groups of experts, or experts stacked in one tensor; prune each size by itself"
             )
         shapes = {name: self.of_size(name, teacher).target(teacher, f"{where}.nest.{name}") for name in self.nest}

@@ -233,7 +233,9 @@ def reader_norms(model: PreTrainedModel, shape: Shape) -> dict[str, torch.Tensor
     """
     family, names, sizes = shape.family, shape.family.experts, shape.sizes()
     experts = () if names is None else (shape.num_experts,)
-    wanted = {"reader_norms": "mlp"} | {f"reader_norms.{axis}": axis for axis in ("shared", "dense", "conv") if sizes[axis]}
+    wanted = {"reader_norms": "mlp"} | {
+        f"reader_norms.{axis}": axis for axis in ("shared", "dense", "conv") if sizes[axis]
+    }
     result = {
         name: torch.zeros(shape.num_hidden_layers, *(experts if axis == "mlp" else ()), sizes[axis]).double()
         for name, axis in wanted.items()
