@@ -137,6 +137,14 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "block_auto_adjust_ff_dim": False,
         "full_attn_idxs": [1, 3],
     },
+    "qwen3_5_text": {
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 6,
+        "linear_conv_kernel_dim": 3,
+        "full_attention_interval": 2,
+    },
     "olmoe": {**MIXTURE, "num_key_value_heads": 4, "head_dim": None},
 }
 RELATIVES = {
@@ -225,7 +233,7 @@ def kill(folder: Path, dead: dict[str, Any]) -> None:
     for name, tensor in tensors.items():
         place = family.place(name)
         assert place is not None
-        offset = family.gain_offset if tensor.ndim == 1 and name.endswith("weight") else 0.0
+        offset = family.offset_of(place)
         np.add(tensor, offset, out=tensor)
         if "hidden" in dead and family.layer_norm:
             centre(tensor, place.weight, dead["hidden"], family.conv1d)

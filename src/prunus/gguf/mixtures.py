@@ -26,7 +26,7 @@ FILE_TYPES = {
 FLOATS = (F32, F16, BF16)
 QUANTISED = tuple(name for name, kind in TYPES.items() if kind not in FLOATS)
 """The formats with fewer than 16 bits per weight."""
-_FLOAT32 = ("ffn_gate_inp", "position_embd", "shortconv.conv")
+_FLOAT32 = ("ffn_gate_inp", "position_embd", "shortconv.conv", "ssm_conv1d")
 _FALLBACKS = {Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0}
 _MIXED = ("gguf-q4_k_m", "gguf-q5_k_m")
 _EIGHT_EXPERTS = 8

@@ -13,7 +13,9 @@ One line describes a weight, its dimensions from left to right:
     "conv 1 kernel in conv"                       a weight of three dimensions, one of which is always 1
 
 A layer can be of several kinds at once. In a mixture of experts it is `dense` or `sparse`, without or with experts; in
-a family with a `pattern` it is also of the kind that the list in config.json names, such as `full_attention`. Layers and experts are axes in names: a layer's weights are listed once, and `{experts}` in a name is the expert's
+a family with a `pattern` it is also of the kind that the list in config.json names, such as `full_attention`.
+
+Layers and experts are axes in names: a layer's weights are listed once, and `{experts}` in a name is the expert's
 number. Every cut, count and check is derived from these lines. The tables are in models/families, one file per family;
 no other code names a weight.
 """
@@ -41,10 +43,14 @@ AXES = {
     "positions": "max_position_embeddings",
     "conv": "conv_channels",
     "kernel": "conv_kernel",
+    "linear_keys": "linear_num_key_heads",
+    "linear_values": "linear_num_value_heads",
+    "linear_key_dim": "linear_key_head_dim",
+    "linear_value_dim": "linear_value_head_dim",
 }
 """Each axis and the name of its size in a `Shape`."""
 
-WHOLE = ("positions", "kernel")
+WHOLE = ("positions", "kernel", "linear_key_dim", "linear_value_dim")
 """Axes that are never cut."""
 
 TIED = "tie_word_embeddings"

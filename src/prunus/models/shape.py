@@ -27,6 +27,8 @@ PRUNABLE = (
     "num_experts_per_tok",
     "shared_expert_intermediate_size",
     "dense_intermediate_size",
+    "linear_num_key_heads",
+    "linear_num_value_heads",
     "vocab_size",
 )
 """The dimensions that pruning can reduce."""
@@ -48,7 +50,11 @@ class Shape:
         dense_intermediate_size: Neurons of the MLP of each layer without experts, in a mixture of experts.
         dense_layers: The first layers of a mixture of experts that have no experts.
         conv_channels: Channels of each short convolution.
-        conv_kernel: Tokens that it spans.
+        conv_kernel: Tokens that it spans, or the convolution before linear attention does.
+        linear_num_key_heads: Heads of the queries and keys of linear attention.
+        linear_num_value_heads: Heads of its values; each key head has equally many.
+        linear_key_head_dim: Dimensions of each of its key heads.
+        linear_value_head_dim: Dimensions of each of its value heads.
         pattern: The kind of each layer, in families with a `Family.pattern`; else empty.
         expert_groups: The groups that a layer's experts are divided into for routing; 0 if there are none.
         routed_groups: How many of them a token's experts are taken from.
@@ -76,6 +82,10 @@ class Shape:
     routed_groups: int = 0
     conv_channels: int = 0
     conv_kernel: int = 0
+    linear_num_key_heads: int = 0
+    linear_num_value_heads: int = 0
+    linear_key_head_dim: int = 0
+    linear_value_head_dim: int = 0
     pattern: tuple[str, ...] = field(default=(), repr=False)
     rope_types: frozenset[str] = field(default=frozenset(), repr=False)
     least_head_dim: int | None = field(default=None, repr=False)
@@ -108,6 +118,11 @@ class Shape:
         layers, mlp = read("num_hidden_layers"), read("intermediate_size")
         optional = ("num_experts", *OF_MIXTURES, *OF_KINDS)
         sizes = {size: read(size) for size in optional if size not in family.lacking}
+        keys, values = (sizes.get(f"linear_num_{one}_heads", 0) for one in ("key", "value"))
+        if keys and values % keys:
+            raise ModelError(
+                f"{where}: config.json: linear attention with {values} value heads, which {keys} key heads cannot share"
+            )
         for size, (of, key, multiplier) in family.multiples.items():
             unit = read(of)
             sizes[size] = unit * check_whole(key, config.get(key, multiplier), 0, MAX_SIZE // unit, where)
@@ -219,7 +234,9 @@ class Shape:
 
         Two for each parameter of each multiplied matrix (Kaplan et al. 2020, arXiv 2001.08361, table 1; including the
         LM head, excluding embedding lookups and inactive experts). For attention, two products of heads x head_dim with
-        the context / 2 keys that a token sees on average.
+        the context / 2 keys that a token sees on average. For a recurrent state, three products with each of its values:
+        the delta rule (Yang et al. 2024, arXiv 2412.06464, equation 10) reads it by the key, writes it and reads it by
+        the query.
         """
         matrices = self._count(
             lambda _, weight: len(weight.dims) > 1 and not (weight.has("vocab") or weight.has("positions"))
@@ -229,7 +246,8 @@ class Shape:
             matrices -= in_experts * (self.num_experts - self.num_experts_per_tok) // self.num_experts
         head = self.vocab_size * self.hidden_size
         attention = 2 * self.attention_layers * self.num_attention_heads * self.head_dim * context
-        return 2 * (matrices + head) + attention
+        recurrent = 3 * sum(prod(state) for state in self._states() if len(state) == 3)
+        return 2 * (matrices + head + recurrent) + attention
 
     def dimensions(self) -> dict[str, int]:
         """The dimensions as plain numbers, for records and tables, without those that the family does not have."""

@@ -73,8 +73,8 @@ def check_likeness(folder: ModelFolder, family: Family, console: Console) -> tup
         before and after the cut, in standard deviations of the logits.
 
     Raises:
-        ModelError: Its weights do not fit the table; transformers does not have its type; it has experts or layers of several kinds; or a cut of
-            units that do nothing changes its logits, with the sizes that do.
+        ModelError: Its weights do not fit the table; transformers does not have its type; it has experts or layers of
+            several kinds; or a cut of units that do nothing changes its logits, with the sizes that do.
     """
     model_type = str(folder.config.get("model_type"))
     class_name = _class_of(model_type, folder.path)

@@ -48,7 +48,9 @@ def test_a_student_of_an_adjusted_teacher_has_plain_keys(tmp_path: Path, monkeyp
     out = prune(teacher, tmp_path / "out", intermediate_size=20)
     config = json.loads((out / "config.json").read_text())
     assert (config["intermediate_size"], config["block_auto_adjust_ff_dim"]) == (20, False)
-    assert config["layer_types"] == ["conv", "full_attention"] * 2
+    assert (config["layer_types"], config["full_attn_idxs"]) == (["conv", "full_attention"] * 2, [1, 3])
+    shallow = json.loads((prune(teacher, tmp_path / "shallow", drop_layers=(0,)) / "config.json").read_text())
+    assert (shallow["layer_types"], shallow["full_attn_idxs"]) == (["full_attention", "conv", "full_attention"], None)
     assert load(out).model.layers[0].feed_forward.w1.out_features == 20
     assert logits(prune(teacher, tmp_path / "same")).equal(logits(teacher))
 

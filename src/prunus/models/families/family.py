@@ -21,10 +21,17 @@ QUERIES: Segment = ("heads", "head_dim")
 OF_MIXTURES = ("num_experts_per_tok", "shared_expert_intermediate_size", "dense_intermediate_size")
 """Sizes of mixtures of experts. The last two are those of families whose `keys` or `multiples` name them."""
 
-OF_KINDS = ("conv_channels", "conv_kernel")
+OF_KINDS = (
+    "conv_channels",
+    "conv_kernel",
+    "linear_num_key_heads",
+    "linear_num_value_heads",
+    "linear_key_head_dim",
+    "linear_value_head_dim",
+)
 """Sizes of layers of a kind that few families have: those whose `keys` or `multiples` name them."""
 
-MIXERS = ("heads", "kv_heads", "conv")
+MIXERS = ("heads", "kv_heads", "conv", "linear_values")
 """Axes of the part of a layer that mixes tokens."""
 
 Part = Literal["attention", "mlp", "other"]
@@ -101,6 +108,7 @@ class Family:
         dense_layers: The key and default of the number of first layers that have a dense MLP instead of experts.
         pattern: The key of config.json whose list names the kind of each layer, for families with layers of several
             kinds; it is one of `lists`.
+        pattern_sources: Other keys of config.json that it can follow from; students with other layers have them unset.
         states: The states that a layer of a kind keeps of a sequence instead of keys and values, as lines of the table.
         plain: Maps a config.json to one with the same meaning in the keys that the table is read by.
         groups: The keys of the number of groups that a layer's experts are divided into for routing, and of how many
@@ -125,6 +133,7 @@ class Family:
         conv1d: Whether matrices are stored as [in, out], as in GPT-2, instead of [out, in].
         layer_norm: Whether norms subtract the mean (LayerNorm); otherwise they are RMSNorms.
         gain_offset: Added to a norm's stored gain: 1 in Gemma.
+        plain_gains: Norms to which that is not added.
         feeds: For each norm of the residual stream, the modules (or weights, if others of the module do not) that read
             its output; empty in families that normalise
             the outputs of modules instead.
@@ -158,6 +167,7 @@ class Family:
     listed: tuple[str, ...] = ()
     dense_layers: tuple[str, int] | None = None
     pattern: str = ""
+    pattern_sources: tuple[str, ...] = ()
     states: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     plain: Callable[[dict[str, Any]], dict[str, Any]] = _unchanged
     groups: tuple[str, ...] = ()
@@ -179,6 +189,7 @@ class Family:
     conv1d: bool = False
     layer_norm: bool = False
     gain_offset: float = 0.0
+    plain_gains: tuple[str, ...] = ()
     feeds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     writers: tuple[str, ...] = ()
     query_norm: str = ""
@@ -322,10 +333,12 @@ class Family:
 
     def offset_of(self, place: Place) -> float:
         """The offset added to a weight's stored values on use: `gain_offset` for gains of norms, else 0."""
-        return self.gain_offset if _module(place.key) in (*self.norms[0], *self.norms[1]) else 0.0
+        module = _module(place.key)
+        added = module in (*self.norms[0], *self.norms[1]) and module not in self.plain_gains
+        return self.gain_offset if added else 0.0
 
     def part_of(self, place: Place) -> Part:
-        """The part of a layer that a weight belongs to: `attention` for all that mixes tokens, `mlp` for all else in it.
+        """The part of a layer that a weight belongs to: `attention` for all that mixes tokens, else `mlp`.
 
         It is `other` for norms between parts and weights outside layers.
         """

@@ -25,8 +25,15 @@ RANKED = {
     "shared": "shared_expert_intermediate_size",
     "dense": "dense_intermediate_size",
     "conv": "conv_channels",
+    "linear_heads": "linear_num_value_heads",
 }
 """The axes that are ranked, with the names of their sizes in `Shape`."""
+
+GROUPED = (
+    ("num_attention_heads", "num_key_value_heads", "KV"),
+    ("linear_num_value_heads", "linear_num_key_heads", "key"),
+)
+"""Heads, the heads of their groups, and what these are called."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,49}")
 """The name of a size, which becomes part of a student's."""
@@ -69,7 +76,8 @@ class ImportanceConfig(Config):
     neurons: Ranking = Ranking()
     """Neurons of the MLPs, also those of shared experts, and channels of short convolutions."""
     heads: Ranking = Ranking()
-    """Query heads. A KV head is ranked by its query heads."""
+    """Query heads, and value heads of linear attention. A KV head is ranked by its query heads, a key head of linear
+    attention by its value heads."""
     channels: Ranking = Ranking()
     """Channels of the residual stream, unless it is rotated."""
     experts: Ranking = Ranking()
@@ -89,8 +97,9 @@ class ImportanceConfig(Config):
         return dict.fromkeys(axes, raw)
 
     def of(self, axis: str) -> Ranking:
-        """The ranking of an axis; all neurons are ranked alike."""
-        ranking: Ranking = getattr(self, "neurons" if axis in ("shared", "dense", "conv") else axis)
+        """The ranking of an axis; all neurons are ranked alike, and all heads."""
+        alike = {"shared": "neurons", "dense": "neurons", "conv": "neurons", "linear_heads": "heads"}
+        ranking: Ranking = getattr(self, alike.get(axis, axis))
         return ranking
 
     @model_validator(mode="after")
@@ -137,6 +146,10 @@ class PruneConfig(StepConfig):
     with `intermediate_size`."""
     dense_intermediate_size: Annotated[int | None, ADDED] = Field(default=None, ge=1)
     """Neurons to keep of each MLP in layers without experts, in a mixture of experts whose first layers have none."""
+    linear_num_key_heads: Annotated[int | None, ADDED] = Field(default=None, ge=1)
+    """Key heads of linear attention to keep (width), each with its value heads."""
+    linear_num_value_heads: Annotated[int | None, ADDED] = Field(default=None, ge=1)
+    """Value heads of linear attention to keep (width), the same number of every key head."""
     vocab_size: int | None = Field(default=None, ge=1)
     """Tokens to keep: all special and byte tokens, then the most frequent ones of the corpus."""
     drop_layers: Literal["contiguous", "single"] | tuple[int, ...] = "contiguous"
@@ -484,17 +497,20 @@ class PruneConfig(StepConfig):
 
     @staticmethod
     def _match_groups(sizes: dict[str, int | None], teacher: Shape, where: str) -> None:
-        """Fill in query heads from KV heads, and check that every KV head has the same number of query heads."""
-        group = teacher.num_attention_heads // teacher.num_key_value_heads
-        groups = sizes["num_key_value_heads"] or teacher.num_key_value_heads
-        heads = sizes["num_attention_heads"] or groups * group
-        sizes["num_attention_heads"] = heads
-        if heads % groups or heads // groups > group:
-            allowed = ", ".join(str(groups * n) for n in range(1, group + 1))
-            raise ShapeError(
-                f"{where}.num_attention_heads: {heads} heads cannot be shared by {groups} KV heads of at most {group} "
-                f"each; allowed: {allowed}"
-            )
+        """Fill in heads of `GROUPED` from their groups, and check that all groups have the same number of them."""
+        for size, of, named in GROUPED:
+            if not getattr(teacher, size):
+                continue
+            group = getattr(teacher, size) // getattr(teacher, of)
+            groups = sizes[of] or getattr(teacher, of)
+            heads = sizes[size] or groups * group
+            sizes[size] = heads
+            if heads % groups or heads // groups > group:
+                allowed = ", ".join(str(groups * n) for n in range(1, group + 1))
+                raise ShapeError(
+                    f"{where}.{size}: {heads} heads cannot be shared by {groups} {named} heads of at most {group} "
+                    f"each; allowed: {allowed}"
+                )
 
 
 def _cannot_rotate(teacher: Shape) -> str | None:

@@ -31,6 +31,9 @@ from prunus.steps.score.importance import (
 NEURONS = {"neurons": "mlp", "shared": "shared", "dense": "dense", "conv": "conv"}
 """Neurons of linear modules by the name of their statistics, and their axis in a family's table."""
 
+HEADS = {"heads": ("heads", "head_dim"), "linear_heads": ("linear_values", "linear_value_head_dim")}
+"""Heads by the name of their statistics: their axis in a family's table, and the size of their dimensions."""
+
 SEQUENCE = ("mean", "l2", "variance")
 _STRIDE = 4  # covariances use every fourth position, so that they cost little compared with the forward pass
 
@@ -51,6 +54,7 @@ class Statistics:
             `shared.<how>` [2, L, shared] and `dense.<how>` [2, L, dense]: in a mixture, as those of neurons, of the
             shared experts and of the MLPs of layers without experts; 0 in layers that have none.
             `conv.<how>` [2, L, conv]: the same of channels of short convolutions.
+            `linear_heads.<how>` [2, L, values]: as those of heads, of the value heads of linear attention.
             `neurons.gradients` [2, L, mlp], `heads.gradients`, `channels.gradients`: `taylor_terms`.
             `covariance` [hidden, hidden]: of the inputs of all norms over the residual stream, summed over the norms.
             `gradient_covariance` [hidden, hidden]: the same of the loss's gradients by those inputs.
@@ -82,6 +86,8 @@ class Statistics:
                     self._add(f"experts.{name}", *leading, layers, shape.num_experts)
         else:
             members["neurons"] = (layers, shape.intermediate_size)
+        if shape.linear_num_value_heads:
+            members["linear_heads"] = (layers, shape.linear_num_value_heads)
         if shape.conv_channels:
             members["conv"] = (layers, shape.conv_channels)
         for axis, size in members.items():
@@ -135,8 +141,10 @@ class Statistics:
             for units, axis in NEURONS.items():
                 for name in family.readers(axis, kinds) if units in self.members else []:
                     yield layer.get_submodule(name).register_forward_pre_hook(self._on_input(units, i))
-            for name in family.readers("heads", kinds):
-                yield layer.get_submodule(name).register_forward_pre_hook(self._on_heads(i))
+            for units, (axis, dim) in HEADS.items():
+                for name in family.readers(axis, kinds) if units in self.members else []:
+                    hook = self._on_heads(units, i, getattr(self.shape, dim))
+                    yield layer.get_submodule(name).register_forward_pre_hook(hook)
             for name in self.layered:
                 if not self.lines[name].stands_in(kinds):
                     continue
@@ -167,14 +175,12 @@ class Statistics:
     def _on_input(self, axis: str, i: int) -> Callable[..., None]:
         return lambda _, args: self._units(axis, i, args[0])
 
-    def _on_heads(self, i: int) -> Callable[..., None]:
-        dim = self.shape.head_dim
-
+    def _on_heads(self, axis: str, i: int, dim: int) -> Callable[..., None]:
         def hook(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
             heads = args[0].detach()
-            self._moments("heads", i, head_norms(heads, dim))
+            self._moments(axis, i, head_norms(heads, dim))
             if "gradients" in self.collect:
-                args[0].register_hook(lambda g: self._products("heads", i, head_products(heads, g.detach(), dim)))
+                args[0].register_hook(lambda g: self._products(axis, i, head_products(heads, g.detach(), dim)))
 
         return hook
 
@@ -187,8 +193,12 @@ class Statistics:
             )
 
     def _in_sequences(self, values: torch.Tensor) -> torch.Tensor:
-        """Values as [B, S, C], also in a family whose layers join batch and positions in their MLPs."""
-        return values.unflatten(0, self._stream[-1].shape[:2]) if values.ndim == 2 else values
+        """Values as [B, S, ..., C], also where layers join batch and positions, or these and heads."""
+        if values.ndim != 2:
+            return values
+        batch, length = self._stream[-1].shape[:2]
+        heads = () if len(values) == batch * length else (len(values) // (batch * length),)
+        return values.reshape(batch, length, *heads, values.shape[-1])
 
     def _moments(self, axis: str, i: int, values: torch.Tensor) -> None:
         for how in self.aggregations:

@@ -229,7 +229,8 @@ def reader_norms(model: PreTrainedModel, shape: Shape) -> dict[str, torch.Tensor
 
     Returns:
         `reader_norms` [L, mlp], or [L, E, mlp] in a mixture of experts; there also `reader_norms.shared` [L, shared]
-        and `reader_norms.dense` [L, dense]; of short convolutions `reader_norms.conv` [L, conv]. Layers that have no such neurons have zeros.
+        and `reader_norms.dense` [L, dense]; of short convolutions `reader_norms.conv` [L, conv]. Layers that have no
+        such neurons have zeros.
     """
     family, names, sizes = shape.family, shape.family.experts, shape.sizes()
     experts = () if names is None else (shape.num_experts,)
