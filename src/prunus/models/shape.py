@@ -234,9 +234,9 @@ class Shape:
 
         Two for each parameter of each multiplied matrix (Kaplan et al. 2020, arXiv 2001.08361, table 1; including the
         LM head, excluding embedding lookups and inactive experts). For attention, two products of heads x head_dim with
-        the context / 2 keys that a token sees on average. For a recurrent state, three products with each of its values:
-        the delta rule (Yang et al. 2024, arXiv 2412.06464, equation 10) reads it by the key, writes it and reads it by
-        the query.
+        the context / 2 keys that a token sees on average. For a recurrent state, three products with each of its
+        values: the delta rule (Yang et al. 2024, arXiv 2412.06464, equation 10) reads it by the key, writes it and
+        reads it by the query.
         """
         matrices = self._count(
             lambda _, weight: len(weight.dims) > 1 and not (weight.has("vocab") or weight.has("positions"))

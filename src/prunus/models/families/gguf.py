@@ -70,8 +70,8 @@ class Gguf:
         names: llama.cpp's name of each module in the family's table; of a weight whose last part is another, in full.
         pairs: Modules, by llama.cpp's names, whose rows interleave the two halves of rotary pairs, where transformers
             has one half of the head after the other.
-        tiled: Axes of which each unit of another axis has equally many, one after the other, by that axis; llama.cpp has
-            the first of each unit, then the second of each, and so on.
+        tiled: Axes, by another axis of which each unit has equally many of them, one after the other; llama.cpp has the
+            first of each unit, then the second of each, and so on.
         decays: Vectors, by their key in the table, that are stored as -exp of them.
         windows: Whether it supports sliding windows in some layers.
         square: Whether it assumes that heads x head_dim is hidden_size, though the family does not.

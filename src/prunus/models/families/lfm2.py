@@ -44,7 +44,8 @@ def _write(config: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
 
 
 def _read(keys: KeyReader, config: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
-    groups, layers = keys.take("attention.head_count_kv"), sizes["num_hidden_layers"]
+    groups = keys.take("attention.head_count_kv", sizes["num_key_value_heads"])
+    layers = sizes["num_hidden_layers"]
     groups = groups if isinstance(groups, list) else [groups] * layers
     if len(groups) != layers or not set(groups) <= {0, sizes["num_key_value_heads"]}:
         raise ModelError(
@@ -128,6 +129,7 @@ FAMILY = Family(
             "feed_forward.w3": "ffn_up",
             "feed_forward.w2": "ffn_down",
         },
+        square=True,
         write=_write,
         read=_read,
     ),

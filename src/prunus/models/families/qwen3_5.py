@@ -24,6 +24,7 @@ from prunus.models.families.rotary import Rotary
 _LINEAR, _ATTENTION = "linear_attention", "full_attention"
 _INTERVAL = 4
 _SECTIONS = [11, 11, 10]  # of rotary pairs among time, height and width, which are equal in text
+_ROTARY = Rotary(share=0.25, partial=True)
 _QKV = "(linear_keys linear_key_dim)+(linear_keys linear_key_dim)+(linear_values linear_value_dim)"
 _VALUES = "(linear_values linear_value_dim)"
 _HEADS = ("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim")
@@ -35,17 +36,27 @@ def _kind(layer: int, config: Mapping[str, Any]) -> str:
 
 def _write(config: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
     kinds = config.get("layer_types") or [_kind(layer, config) for layer in range(sizes["num_hidden_layers"])]
-    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    rope = {"partial_rotary_factor": config.get("partial_rotary_factor", _ROTARY.share)}
+    rope |= config.get("rope_scaling") or config.get("rope_parameters") or {}
+    pairs = int(sizes["head_dim"] * rope["partial_rotary_factor"]) // 2
+    sections = rope.get("mrope_section", _SECTIONS)
     return {
         "attention.recurrent_layers": [kind == _LINEAR for kind in kinds],
         "full_attention_interval": _INTERVAL,
-        "rope.dimension_sections": [*rope.get("mrope_section", _SECTIONS), 0],
+        "rope.dimension_sections": [*sections, 0] if sum(sections) == pairs else [pairs, 0, 0, 0],
         "ssm.conv_kernel": sizes["conv_kernel"],
         "ssm.state_size": sizes["linear_key_head_dim"],
         "ssm.group_count": sizes["linear_num_key_heads"],
         "ssm.time_step_rank": sizes["linear_num_value_heads"],
         "ssm.inner_size": sizes["linear_num_value_heads"] * sizes["linear_value_head_dim"],
     }
+
+
+def _unequal(config: Mapping[str, Any]) -> str | None:
+    keys, values = (config.get(f"linear_{one}_head_dim", 128) for one in ("key", "value"))
+    if keys == values:
+        return None
+    return f"linear_key_head_dim is {keys}, linear_value_head_dim {values}; llama.cpp's qwen35 needs them to be equal"
 
 
 def _read(keys: KeyReader, config: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
@@ -137,7 +148,7 @@ FAMILY = Family(
         **TO_HEAD,
     },
     query_norm="self_attn.q_norm",
-    rotary=Rotary(share=0.25, partial=True),
+    rotary=_ROTARY,
     gguf=Gguf(
         "qwen35",
         {
@@ -159,6 +170,7 @@ FAMILY = Family(
         },
         tiled={"linear_values": "linear_keys"},
         decays=("linear_attn.A_log",),
+        fault=_unequal,
         write=_write,
         read=_read,
     ),

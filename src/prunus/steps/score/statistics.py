@@ -86,10 +86,8 @@ class Statistics:
                     self._add(f"experts.{name}", *leading, layers, shape.num_experts)
         else:
             members["neurons"] = (layers, shape.intermediate_size)
-        if shape.linear_num_value_heads:
-            members["linear_heads"] = (layers, shape.linear_num_value_heads)
-        if shape.conv_channels:
-            members["conv"] = (layers, shape.conv_channels)
+        kinds = {"linear_heads": shape.linear_num_value_heads, "conv": shape.conv_channels}
+        members |= {axis: (layers, size) for axis, size in kinds.items() if size}
         for axis, size in members.items():
             for how in self.aggregations:
                 self._add(f"{axis}.{how}", 2, *size)
