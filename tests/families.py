@@ -145,6 +145,15 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "linear_conv_kernel_dim": 3,
         "full_attention_interval": 2,
     },
+    "nemotron_h": {
+        "layer_norm_epsilon": 1e-12,
+        "layers_block_type": ["linear_attention", "mlp", "linear_attention", "full_attention"],
+        "mamba_num_heads": 4,
+        "mamba_head_dim": 6,
+        "n_groups": 2,
+        "ssm_state_size": 8,
+        "conv_kernel": 3,
+    },
     "olmoe": {**MIXTURE, "num_key_value_heads": 4, "head_dim": None},
 }
 RELATIVES = {

@@ -43,6 +43,10 @@ AXES = {
     "positions": "max_position_embeddings",
     "conv": "conv_channels",
     "kernel": "conv_kernel",
+    "ssm_heads": "mamba_num_heads",
+    "ssm_groups": "mamba_n_groups",
+    "ssm_head_dim": "mamba_head_dim",
+    "state": "ssm_state_size",
     "linear_keys": "linear_num_key_heads",
     "linear_values": "linear_num_value_heads",
     "linear_key_dim": "linear_key_head_dim",
@@ -50,7 +54,7 @@ AXES = {
 }
 """Each axis and the name of its size in a `Shape`."""
 
-WHOLE = ("positions", "kernel", "linear_key_dim", "linear_value_dim")
+WHOLE = ("positions", "kernel", "ssm_head_dim", "state", "linear_key_dim", "linear_value_dim")
 """Axes that are never cut."""
 
 TIED = "tie_word_embeddings"

@@ -29,6 +29,8 @@ PRUNABLE = (
     "dense_intermediate_size",
     "linear_num_key_heads",
     "linear_num_value_heads",
+    "mamba_num_heads",
+    "mamba_n_groups",
     "vocab_size",
 )
 """The dimensions that pruning can reduce."""
@@ -51,6 +53,10 @@ class Shape:
         dense_layers: The first layers of a mixture of experts that have no experts.
         conv_channels: Channels of each short convolution.
         conv_kernel: Tokens that it spans, or the convolution before linear attention does.
+        mamba_num_heads: Heads of each state-space layer (Mamba-2).
+        mamba_n_groups: Groups of these, each of which has its own B and C.
+        mamba_head_dim: Dimensions of each of these heads.
+        ssm_state_size: The state's values for each of these dimensions.
         linear_num_key_heads: Heads of the queries and keys of linear attention.
         linear_num_value_heads: Heads of its values; each key head has equally many.
         linear_key_head_dim: Dimensions of each of its key heads.
@@ -82,6 +88,10 @@ class Shape:
     routed_groups: int = 0
     conv_channels: int = 0
     conv_kernel: int = 0
+    mamba_num_heads: int = 0
+    mamba_n_groups: int = 0
+    mamba_head_dim: int = 0
+    ssm_state_size: int = 0
     linear_num_key_heads: int = 0
     linear_num_value_heads: int = 0
     linear_key_head_dim: int = 0
@@ -118,11 +128,9 @@ class Shape:
         layers, mlp = read("num_hidden_layers"), read("intermediate_size")
         optional = ("num_experts", *OF_MIXTURES, *OF_KINDS)
         sizes = {size: read(size) for size in optional if size not in family.lacking}
-        keys, values = (sizes.get(f"linear_num_{one}_heads", 0) for one in ("key", "value"))
-        if keys and values % keys:
-            raise ModelError(
-                f"{where}: config.json: linear attention with {values} value heads, which {keys} key heads cannot share"
-            )
+        for size, of in ("linear_num_value_heads", "linear_num_key_heads"), ("mamba_num_heads", "mamba_n_groups"):
+            if sizes.get(of) and sizes[size] % sizes[of]:
+                raise ModelError(f"{where}: config.json: {size} is {sizes[size]}, no multiple of {of} = {sizes[of]}")
         for size, (of, key, multiplier) in family.multiples.items():
             unit = read(of)
             sizes[size] = unit * check_whole(key, config.get(key, multiplier), 0, MAX_SIZE // unit, where)
@@ -236,7 +244,7 @@ class Shape:
         LM head, excluding embedding lookups and inactive experts). For attention, two products of heads x head_dim with
         the context / 2 keys that a token sees on average. For a recurrent state, three products with each of its
         values: the delta rule (Yang et al. 2024, arXiv 2412.06464, equation 10) reads it by the key, writes it and
-        reads it by the query.
+        reads it by the query; Mamba-2 (Dao and Gu 2024, arXiv 2405.21060) decays it, writes it and reads it.
         """
         matrices = self._count(
             lambda _, weight: len(weight.dims) > 1 and not (weight.has("vocab") or weight.has("positions"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from prunus.models.axes import Segment, Weight, parse_weight
+from prunus.models.axes import Segment, Weight, parse_weight, segment_size
 from prunus.models.families.gguf import Gguf
 from prunus.models.families.rotary import Rotary
 
@@ -28,10 +28,14 @@ OF_KINDS = (
     "linear_num_value_heads",
     "linear_key_head_dim",
     "linear_value_head_dim",
+    "mamba_num_heads",
+    "mamba_n_groups",
+    "mamba_head_dim",
+    "ssm_state_size",
 )
 """Sizes of layers of a kind that few families have: those whose `keys` or `multiples` name them."""
 
-MIXERS = ("heads", "kv_heads", "conv", "linear_values")
+MIXERS = ("heads", "kv_heads", "conv", "linear_values", "ssm_heads")
 """Axes of the part of a layer that mixes tokens."""
 
 Part = Literal["attention", "mlp", "other"]
@@ -97,6 +101,7 @@ class Family:
         layer: The prefix of a layer's weights, with `{}` for the layer's number.
         shared: Weights outside the layers, by name.
         layered: Weights of each layer, by the name after the prefix.
+        renamed: What names begin with in checkpoints, and in transformers' modules, if these differ.
         prefix: A prefix of all names that some checkpoints omit.
         buffers: Suffixes of tensors in old checkpoints that are not weights.
         keys: The keys of sizes in config.json that differ from `Shape`'s names; of several, the first that is set.
@@ -133,6 +138,7 @@ class Family:
         conv1d: Whether matrices are stored as [in, out], as in GPT-2, instead of [out, in].
         layer_norm: Whether norms subtract the mean (LayerNorm); otherwise they are RMSNorms.
         gain_offset: Added to a norm's stored gain: 1 in Gemma.
+        grouped_norms: Norms that divide each group of channels by its own mean square, with the axis of groups.
         plain_gains: Norms to which that is not added.
         feeds: For each norm of the residual stream, the modules (or weights, if others of the module do not) that read
             its output; empty in families that normalise
@@ -159,6 +165,7 @@ class Family:
     shared: Mapping[str, str]
     layered: Mapping[str, str]
     about: str = ""
+    renamed: tuple[str, str] = ("", "")
     prefix: str = ""
     buffers: tuple[str, ...] = (".rotary_emb.inv_freq",)
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -189,6 +196,7 @@ class Family:
     conv1d: bool = False
     layer_norm: bool = False
     gain_offset: float = 0.0
+    grouped_norms: Mapping[str, str] = field(default_factory=dict)
     plain_gains: tuple[str, ...] = ()
     feeds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     writers: tuple[str, ...] = ()
@@ -249,8 +257,13 @@ class Family:
         return next(key for key, line in self.shared.items() if parse_weight(line).dims == dims)
 
     def layer_name(self, layer: int) -> str:
-        """The module of a layer."""
-        return self.layer.format(layer).rstrip(".")
+        """The module of a layer, in transformers."""
+        return self.module_name(self.layer.format(layer).rstrip("."))
+
+    def module_name(self, name: str) -> str:
+        """The name in transformers of a module of the table."""
+        stored, loaded = self.renamed
+        return loaded + name.removeprefix(stored) if stored and name.startswith(stored) else name
 
     def names(self, sizes: Mapping[str, int], kinds: Iterable[frozenset[str]]) -> Iterator[tuple[str, Weight]]:
         """All weights of the table by full name, with their lines, including those whose condition is not met.
@@ -352,6 +365,17 @@ class Family:
         dim = 0 if self.conv1d else -1
         lines = {key: parse_weight(line) for key, line in self.layered.items()}
         return [_module(key) for key, one in lines.items() if one.stands_in(kinds) and one.runs_over(axis, dim)]
+
+    def segment_of(self, segment: Segment, sizes: Mapping[str, int]) -> tuple[str, slice]:
+        """The first linear module that has a segment among its outputs, and where in them the last of it is."""
+        for key, line in self.layered.items():
+            weight = parse_weight(line)
+            outputs = weight.dims[self.outputs(weight)]
+            if len(weight.dims) == 2 and segment in outputs:
+                last = len(outputs) - 1 - outputs[::-1].index(segment)
+                start = sum(segment_size(one, sizes) for one in outputs[:last])
+                return _module(key), slice(start, start + segment_size(segment, sizes))
+        raise KeyError(segment)
 
     @cached_property
     def optional(self) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from prunus.models.axes import WHOLE
+from prunus.models.axes import AXES, WHOLE
 from prunus.models.prefix import rotary_pairs
 from prunus.models.shape import Shape
 from prunus.steps.prune.config import RANKED, ImportanceConfig, PruneConfig
@@ -72,13 +72,13 @@ def choose(scores: Scores, teacher: Shape, target: Shape, config: PruneConfig, v
             layered["mlp"] = [[np.arange(teacher.intermediate_size)] * teacher.num_experts for _ in layers]
         groups = max(1, teacher.expert_groups)
         layered["experts"] = [best_experts(row, groups, target.num_experts) for row in ranked("experts")]
-    if teacher.linear_num_value_heads:
-        keys, values = teacher.linear_num_key_heads, ranked("linear_heads")
-        each = target.linear_num_value_heads // target.linear_num_key_heads
-        layered["linear_keys"] = [best_groups(row, keys, target.linear_num_key_heads) for row in values]
-        layered["linear_values"] = [
-            best_heads(row, keys, kept, each) for row, kept in zip(values, layered["linear_keys"], strict=True)
-        ]
+    for axis, of in ("linear_values", "linear_keys"), ("ssm_heads", "ssm_groups"):
+        (size, of_size), ranked_as = (AXES[axis], AXES[of]), {"linear_values": "linear_heads"}.get(axis, axis)
+        if getattr(teacher, size):
+            groups, rows = getattr(teacher, of_size), ranked(ranked_as)
+            each = getattr(target, size) // getattr(target, of_size)
+            layered[of] = [best_groups(row, groups, getattr(target, of_size)) for row in rows]
+            layered[axis] = [best_heads(row, groups, kept, each) for row, kept in zip(rows, layered[of], strict=True)]
     for axis in ("shared", "dense", "conv"):
         if getattr(teacher, RANKED[axis]):
             layered[axis] = [best(row, getattr(target, RANKED[axis])) for row in ranked(axis)]

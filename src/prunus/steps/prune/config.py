@@ -26,12 +26,14 @@ RANKED = {
     "dense": "dense_intermediate_size",
     "conv": "conv_channels",
     "linear_heads": "linear_num_value_heads",
+    "ssm_heads": "mamba_num_heads",
 }
 """The axes that are ranked, with the names of their sizes in `Shape`."""
 
 GROUPED = (
     ("num_attention_heads", "num_key_value_heads", "KV"),
     ("linear_num_value_heads", "linear_num_key_heads", "key"),
+    ("mamba_num_heads", "mamba_n_groups", "groups of"),
 )
 """Heads, the heads of their groups, and what these are called."""
 
@@ -76,8 +78,9 @@ class ImportanceConfig(Config):
     neurons: Ranking = Ranking()
     """Neurons of the MLPs, also those of shared experts, and channels of short convolutions."""
     heads: Ranking = Ranking()
-    """Query heads, and value heads of linear attention. A KV head is ranked by its query heads, a key head of linear
-    attention by its value heads."""
+    """Query heads, value heads of linear attention, and heads of state-space layers, these by their inputs (arXiv
+    2504.11409). A KV head is ranked by its query heads, a key head of linear attention by its value heads, and a group
+    of a state-space layer by its heads."""
     channels: Ranking = Ranking()
     """Channels of the residual stream, unless it is rotated."""
     experts: Ranking = Ranking()
@@ -98,8 +101,8 @@ class ImportanceConfig(Config):
 
     def of(self, axis: str) -> Ranking:
         """The ranking of an axis; all neurons are ranked alike, and all heads."""
-        alike = {"shared": "neurons", "dense": "neurons", "conv": "neurons", "linear_heads": "heads"}
-        ranking: Ranking = getattr(self, alike.get(axis, axis))
+        neurons, heads = dict.fromkeys(("shared", "dense", "conv"), "neurons"), ("linear_heads", "ssm_heads")
+        ranking: Ranking = getattr(self, {**neurons, **dict.fromkeys(heads, "heads")}.get(axis, axis))
         return ranking
 
     @model_validator(mode="after")
@@ -150,6 +153,10 @@ class PruneConfig(StepConfig):
     """Key heads of linear attention to keep (width), each with its value heads."""
     linear_num_value_heads: Annotated[int | None, ADDED] = Field(default=None, ge=1)
     """Value heads of linear attention to keep (width), the same number of every key head."""
+    mamba_num_heads: Annotated[int | None, ADDED] = Field(default=None, ge=1)
+    """Heads of state-space layers to keep (width), the same number in every group."""
+    mamba_n_groups: Annotated[int | None, ADDED] = Field(default=None, ge=1)
+    """Groups of heads of state-space layers to keep (width), each with its heads."""
     vocab_size: int | None = Field(default=None, ge=1)
     """Tokens to keep: all special and byte tokens, then the most frequent ones of the corpus."""
     drop_layers: Literal["contiguous", "single"] | tuple[int, ...] = "contiguous"

@@ -34,6 +34,9 @@ NEURONS = {"neurons": "mlp", "shared": "shared", "dense": "dense", "conv": "conv
 HEADS = {"heads": ("heads", "head_dim"), "linear_heads": ("linear_values", "linear_value_head_dim")}
 """Heads by the name of their statistics: their axis in a family's table, and the size of their dimensions."""
 
+SSM = ("ssm_heads", "ssm_head_dim")
+"""The axes of the segments of a state-space layer's input projection that are its gates and then its inputs."""
+
 SEQUENCE = ("mean", "l2", "variance")
 _STRIDE = 4  # covariances use every fourth position, so that they cost little compared with the forward pass
 
@@ -55,6 +58,7 @@ class Statistics:
             shared experts and of the MLPs of layers without experts; 0 in layers that have none.
             `conv.<how>` [2, L, conv]: the same of channels of short convolutions.
             `linear_heads.<how>` [2, L, values]: as those of heads, of the value heads of linear attention.
+            `ssm_heads.<how>` [2, L, heads]: the same of the inputs of the heads of state-space layers.
             `neurons.gradients` [2, L, mlp], `heads.gradients`, `channels.gradients`: `taylor_terms`.
             `covariance` [hidden, hidden]: of the inputs of all norms over the residual stream, summed over the norms.
             `gradient_covariance` [hidden, hidden]: the same of the loss's gradients by those inputs.
@@ -86,7 +90,11 @@ class Statistics:
                     self._add(f"experts.{name}", *leading, layers, shape.num_experts)
         else:
             members["neurons"] = (layers, shape.intermediate_size)
-        kinds = {"linear_heads": shape.linear_num_value_heads, "conv": shape.conv_channels}
+        kinds = {
+            "linear_heads": shape.linear_num_value_heads,
+            "ssm_heads": shape.mamba_num_heads,
+            "conv": shape.conv_channels,
+        }
         members |= {axis: (layers, size) for axis, size in kinds.items() if size}
         for axis, size in members.items():
             for how in self.aggregations:
@@ -143,6 +151,10 @@ class Statistics:
                 for name in family.readers(axis, kinds) if units in self.members else []:
                     hook = self._on_heads(units, i, getattr(self.shape, dim))
                     yield layer.get_submodule(name).register_forward_pre_hook(hook)
+            if "ssm_heads" in self.members and self.shape.has_units("ssm_heads", i):
+                name, part = family.segment_of(SSM, self.shape.sizes())
+                hook = self._on_inputs(i, part, self.shape.mamba_head_dim)
+                yield layer.get_submodule(name).register_forward_hook(hook)
             for name in self.layered:
                 if not self.lines[name].stands_in(kinds):
                     continue
@@ -151,7 +163,8 @@ class Statistics:
             if i == self.shape.num_hidden_layers - 1:
                 yield layer.register_forward_hook(self._store_output)
         for j, name in enumerate(reversed(family.norms[1]), start=1):
-            yield from self._norm_hooks(model.get_submodule(name), self.sums[f"energy.{name}"], self.norms - j)
+            norm = model.get_submodule(family.module_name(name))
+            yield from self._norm_hooks(norm, self.sums[f"energy.{name}"], self.norms - j)
 
     def _norm_hooks(self, module: nn.Module, energy: torch.Tensor, row: int | None) -> Iterator[Any]:
         """Hooks of one norm; `row` is its index among the norms over the residual stream, None for other norms."""
@@ -179,6 +192,19 @@ class Statistics:
             self._moments(axis, i, head_norms(heads, dim))
             if "gradients" in self.collect:
                 args[0].register_hook(lambda g: self._products(axis, i, head_products(heads, g.detach(), dim)))
+
+        return hook
+
+    def _on_inputs(self, i: int, part: slice, dim: int) -> Callable[..., None]:
+        """Scores heads of state-space layers by what they take in (arXiv 2504.11409, section 3.1)."""
+
+        def hook(_: nn.Module, __: Any, output: torch.Tensor) -> None:
+            heads = output.detach()[..., part]
+            self._moments("ssm_heads", i, head_norms(heads, dim))
+            if "gradients" in self.collect:
+                output.register_hook(
+                    lambda g: self._products("ssm_heads", i, head_products(heads, g.detach()[..., part], dim))
+                )
 
         return hook
 
