@@ -113,6 +113,12 @@ class ModelFolder:
         return result
 
     @property
+    def ignored(self) -> list[str]:
+        """Weights that transformers ignores, such as those that predict further tokens; without old buffers."""
+        family, layers = self.family, self.shape.num_hidden_layers
+        return [name for name in self.tensors if family.ignores(name, layers) and not name.endswith(family.buffers)]
+
+    @property
     def dtype(self) -> str:
         """The dtype of most of its bytes, by the format's name, such as `BF16`."""
         totals: dict[str, int] = {}
@@ -244,7 +250,7 @@ def shape_of_file(file: Path) -> Shape:
     Raises:
         ModelError: It cannot be read, or its family is unknown.
     """
-    config = in_plain_keys(read_model_json(file))
+    config = read_model_json(file)
     return Shape.from_config(config, family_of(config, str(file)), str(file))
 
 

@@ -117,6 +117,8 @@ class Shape:
             ModelError: A dimension is missing, or is not a positive whole number.
         """
 
+        config = family.plain(dict(config))
+
         def read(size: str, default: int | None = None) -> int:
             return read_size(config, family, size, where, default)
 

@@ -48,7 +48,7 @@ def family_of(config: Mapping[str, Any], where: str) -> Family:
         raise ModelError(f"{where}: config.json names no model_type")
     check_plain(config, where)
     if model_type in FAMILIES:
-        check_settings(config, FAMILIES[model_type], where)
+        check_settings(in_plain_keys(dict(config)), FAMILIES[model_type], where)
         return FAMILIES[model_type]
     if (family := adopted(model_type, FAMILIES)) is not None:
         check_settings(config, family, where)

@@ -78,6 +78,8 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     if config.nest:
         return _run_nest(config, inputs, out, runtime, console)
     target = config.target(teacher.shape, "prune")
+    if further := teacher.ignored:
+        console.say(f"left out, as transformers ignores them: {len(further)} weights such as {further[0]}")
     config = config.with_defaults(target.size())
     vocabulary = _vocabulary(teacher, target, inputs)
     if config.init == "random":  # the choice of units has no effect on random weights, so it needs no scores
