@@ -116,7 +116,6 @@ class Shape:
         Raises:
             ModelError: A dimension is missing, or is not a positive whole number.
         """
-
         config = family.plain(dict(config))
 
         def read(size: str, default: int | None = None) -> int:
