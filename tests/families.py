@@ -132,6 +132,28 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "attention_multiplier": 0.3,
         "logits_scaling": 2.0,
     },
+    "lfm2": {
+        "norm_eps": 1e-12,
+        "block_auto_adjust_ff_dim": False,
+        "full_attn_idxs": [1, 3],
+    },
+    "qwen3_5_text": {
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 6,
+        "linear_conv_kernel_dim": 3,
+        "full_attention_interval": 2,
+    },
+    "nemotron_h": {
+        "layer_norm_epsilon": 1e-12,
+        "layers_block_type": ["linear_attention", "mlp", "linear_attention", "full_attention"],
+        "mamba_num_heads": 4,
+        "mamba_head_dim": 6,
+        "n_groups": 2,
+        "ssm_state_size": 8,
+        "conv_kernel": 3,
+    },
     "olmoe": {**MIXTURE, "num_key_value_heads": 4, "head_dim": None},
 }
 RELATIVES = {
@@ -220,7 +242,7 @@ def kill(folder: Path, dead: dict[str, Any]) -> None:
     for name, tensor in tensors.items():
         place = family.place(name)
         assert place is not None
-        offset = family.gain_offset if tensor.ndim == 1 and name.endswith("weight") else 0.0
+        offset = family.offset_of(place)
         np.add(tensor, offset, out=tensor)
         if "hidden" in dead and family.layer_norm:
             centre(tensor, place.weight, dead["hidden"], family.conv1d)

@@ -39,6 +39,7 @@ LOADABLE: dict[str, dict[str, Any]] = {  # what llama.cpp has of each, where the
     "seed_oss": {"attention_out_bias": False, "mlp_bias": False},
     "qwen3_moe": {"norm_topk_prob": True},
     "smollm3": {"no_rope_layer_interval": 4},
+    "qwen3_5_text": {"linear_value_head_dim": 8},
 }
 
 
@@ -110,6 +111,10 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("falcon", {"bias": False, "tie_word_embeddings": False}),
     ("gpt_neox", {"use_parallel_residual": False, "tie_word_embeddings": True}),
     ("mixtral", {"num_local_experts": 8, "head_dim": 16}),
+    ("lfm2", {"full_attn_idxs": [0], "tie_word_embeddings": False}),
+    ("qwen3_5_text", {
+        "layer_types": ["full_attention", "linear_attention", "linear_attention", "full_attention"],
+        "linear_num_key_heads": 4, "tie_word_embeddings": True}),
 ]  # fmt: skip
 
 

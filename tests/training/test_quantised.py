@@ -70,6 +70,7 @@ def check_file(folder: Path, model: Any, weights: QuantisedWeights, format_name:
         ours = (ours + tensor.offset) * tensor.factor if not tensor.untouched else ours
         theirs = torch.from_numpy(gguf.quants.dequantize(found.data, found.tensor_type).copy())
         ours = ours if tensor.order is None else ours[torch.from_numpy(tensor.order)]
+        ours = ours if tensor.columns is None else ours[:, torch.from_numpy(tensor.columns)]
         exact = tensor.untouched and one.kind not in rounding.K_QUANTS  # gguf reads K-quants in another order of sums
         torch.testing.assert_close(
             ours, theirs.reshape(ours.shape), rtol=0 if exact else 1e-6, atol=0 if exact else 1e-6

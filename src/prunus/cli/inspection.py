@@ -49,6 +49,7 @@ def inspection(folder: ModelFolder, context: int | None, file: GgufFile | None =
         "non_embedding_parameters": shape.non_embedding_parameters,
         **(_of_file(file) if file else _of_folder(folder, dtype)),
         "kv_cache_bytes_per_token": shape.kv_cache_bytes(width),
+        **({"state_bytes_per_sequence": state} if (state := shape.state_bytes(width)) else {}),
         "context": context,
         "flops_per_token": shape.flops_per_token(context),
     }

@@ -26,6 +26,7 @@ FILE_TYPES = {
 FLOATS = (F32, F16, BF16)
 QUANTISED = tuple(name for name, kind in TYPES.items() if kind not in FLOATS)
 """The formats with fewer than 16 bits per weight."""
+_FLOAT32 = ("ffn_gate_inp", "position_embd", "shortconv.conv", "ssm_conv1d")
 _FALLBACKS = {Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0}
 _MIXED = ("gguf-q4_k_m", "gguf-q5_k_m")
 _EIGHT_EXPERTS = 8
@@ -70,8 +71,8 @@ def needs_ggml(format_name: str) -> bool:
 
 
 def _may_shrink(name: str, dimensions: int) -> bool:
-    """Whether a tensor may be quantised: all but vectors, routers and learned positions."""
-    return dimensions > 1 and name.endswith(".weight") and "ffn_gate_inp" not in name and "position_embd" not in name
+    """Whether a tensor may be quantised: all but vectors, and matrices that llama.cpp reads in float32."""
+    return dimensions > 1 and name.endswith(".weight") and not any(part in name for part in _FLOAT32)
 
 
 def _preferred(format_name: str, name: str, width: int, layers: int, experts: int, tied: bool) -> int:

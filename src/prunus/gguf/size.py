@@ -59,18 +59,20 @@ class FileSizes:
         return _filled(_HEAD + self._keys(format_name, shape) + infos) + weights, weights
 
     def _tensors(self, shape: Shape) -> list[tuple[str, tuple[int, ...]]]:
-        """Name and shape of every tensor of a file; all layers with experts, and all without, have the same shapes."""
-        layers, dense = shape.num_hidden_layers, shape.dense_layers
-        kinds = [some for some in (range(dense), range(dense, layers)) if some]
-        one = shape.with_dimensions({"num_hidden_layers": len(kinds), "dense_layers": min(dense, 1)})
-        key = tuple(getattr(one, name) for name in sorted(self.shape.dimensions()))
+        """Name and shape of every tensor of a file; layers of the same kinds have the same shapes."""
+        alike: dict[frozenset[str], list[int]] = {}
+        for layer, kinds in enumerate(shape.kinds):
+            alike.setdefault(kinds, []).append(layer)
+        groups = list(alike.values())
+        one = shape.of_layers([group[0] for group in groups])
+        key = (one.pattern, *(getattr(one, name) for name in sorted(self.shape.dimensions())))
         if key not in self._planned:
             self._planned[key] = plan_tensors(PlannedFolder(self.path, self.config, one, _DTYPE))
         found = []
         for made in self._planned[key]:
             block, _, rest = made.name.removeprefix("blk.").partition(".")
             if rest and made.name.startswith("blk."):
-                found += [(f"blk.{layer}.{rest}", made.shape) for layer in kinds[int(block)]]
+                found += [(f"blk.{layer}.{rest}", made.shape) for layer in groups[int(block)]]
             else:
                 found.append((made.name, made.shape))
         return found
@@ -94,7 +96,7 @@ class FileSizes:
         return read_vocabulary(self.path, self.shape.vocab_size)
 
     @cached_property
-    def _planned(self) -> dict[tuple[int, ...], list[FileTensor]]:
+    def _planned(self) -> dict[tuple[Any, ...], list[FileTensor]]:
         return {}
 
     @cached_property

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunus.errors import ModelError
-from prunus.gguf.layout import row_order
+from prunus.gguf.layout import column_order, folded, row_order
 from prunus.gguf.metadata import gguf_of
 from prunus.gguf.positions import frequency_factors
 from prunus.models.checkpoint import TensorInfo, read_bytes
@@ -30,6 +30,8 @@ class FileTensor:
         shape: Its shape, [..., rows, columns].
         sources: The checkpoint's tensors that it consists of, concatenated: one, or all experts of a layer.
         order: Its row indices in llama.cpp's order, or None.
+        columns: Its column indices in llama.cpp's order, or None.
+        decay: Whether values are stored as -exp of them.
         turned: Whether the checkpoint stores it as [in, out].
         offset: Added to every value: the part of a norm's gain that a family leaves out.
         factor: Multiplied with every value after that.
@@ -40,6 +42,8 @@ class FileTensor:
     shape: tuple[int, ...]
     sources: tuple[TensorInfo, ...] = ()
     order: np.ndarray | None = None
+    columns: np.ndarray | None = None
+    decay: bool = False
     turned: bool = False
     offset: float = 0.0
     factor: float = 1.0
@@ -53,27 +57,29 @@ class FileTensor:
     @property
     def untouched(self) -> bool:
         """Whether its values are the checkpoint's, unchanged."""
-        return self.offset == 0.0 and self.factor == 1.0
+        return self.offset == 0.0 and self.factor == 1.0 and not self.decay
 
     def pieces(self) -> Iterator[np.ndarray]:
         """Its rows in order, in the checkpoint's type (bfloat16 as bits), a few at a time: [n, columns]."""
         columns = self.shape[-1]
         rows = max(1, _PIECE // columns)
+        reordered = self.order is not None or self.columns is not None or self.turned
         if self.constant is not None:
             yield self.constant.reshape(-1, columns)
         for info in self.sources:
-            yield from self._whole(info, rows) if self.order is not None or self.turned else _streamed(info, rows)
+            yield from self._whole(info, rows) if reordered else _streamed(info, rows)
 
     def _whole(self, info: TensorInfo, rows: int) -> Iterator[np.ndarray]:
         """Rows in another order. The few tensors that need this are read into memory one by one."""
         values = np.frombuffer(read_bytes(info), _STORED[info.dtype]).reshape(info.shape)
-        values = values.T if self.turned and values.ndim == 2 else values
+        values = values.T if self.turned and values.ndim == 2 else values.reshape(self.shape)
         if values.ndim == 1:
             yield (values if self.order is None else values[self.order])[None]
             return
         for start in range(0, len(values), rows):
             part = slice(start, start + rows)
-            yield np.ascontiguousarray(values[part] if self.order is None else values[self.order[part]])
+            some = values[part] if self.order is None else values[self.order[part]]
+            yield np.ascontiguousarray(some if self.columns is None else some[..., self.columns])
 
 
 def _streamed(info: TensorInfo, rows: int) -> Iterator[np.ndarray]:
@@ -128,12 +134,14 @@ def _file_tensor(name: str, parts: list[tuple[Place, TensorInfo]], there: Gguf, 
     parts = sorted(parts, key=lambda part: part[0].expert or 0)
     place, info = parts[0]
     turned = family.is_transposed(place.weight)
-    shape = info.shape[::-1] if turned else info.shape
+    shape = info.shape[::-1] if turned else folded(info.shape, place.weight)
     return FileTensor(
         name,
         (len(parts), *shape) if place.expert is not None else shape,
         tuple(info for _, info in parts),
         row_order(place.weight, name, there, sizes, turned),
+        column_order(place.weight, there, sizes),
+        place.key in there.decays,
         turned,
         family.offset_of(place),
         _query_factor(place, there, folder),

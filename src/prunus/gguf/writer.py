@@ -191,6 +191,7 @@ def encoded(piece: np.ndarray, tensor: FileTensor, kind: int) -> np.ndarray:
     values = widened(piece)
     if not tensor.untouched:
         values = (values + np.float32(tensor.offset)) * np.float32(tensor.factor)
+        values = -np.exp(values) if tensor.decay else values
     if kind == ggml.F32:
         return values.view(np.uint8)
     if kind == ggml.F16 and not np.abs(values).max(initial=0) < 65520:  # larger values round to infinity

@@ -9,7 +9,11 @@ One line describes a weight, its dimensions from left to right:
     "hidden if attention_bias"                    exists only if that key of config.json is true
     "vocab hidden if not tie_word_embeddings"     exists only if that key is false
     "experts: (2 mlp) hidden"                     the experts of a layer stacked in one tensor, each of these dimensions
-    "dense hidden in dense"                       of a mixture: in layers without experts (`dense`) or with (`sparse`)
+    "dense hidden in dense"                       only in layers of that kind
+    "conv 1 kernel in conv"                       a weight of three dimensions, one of which is always 1
+
+A layer can be of several kinds at once. In a mixture of experts it is `dense` or `sparse`, without or with experts; in
+a family with a `pattern` it is also of the kind that the list in config.json names, such as `full_attention`.
 
 Layers and experts are axes in names: a layer's weights are listed once, and `{experts}` in a name is the expert's
 number. Every cut, count and check is derived from these lines. The tables are in models/families, one file per family;
@@ -37,8 +41,21 @@ AXES = {
     "shared": "shared_expert_intermediate_size",
     "dense": "dense_intermediate_size",
     "positions": "max_position_embeddings",
+    "conv": "conv_channels",
+    "kernel": "conv_kernel",
+    "ssm_heads": "mamba_num_heads",
+    "ssm_groups": "mamba_n_groups",
+    "ssm_head_dim": "mamba_head_dim",
+    "state": "ssm_state_size",
+    "linear_keys": "linear_num_key_heads",
+    "linear_values": "linear_num_value_heads",
+    "linear_key_dim": "linear_key_head_dim",
+    "linear_value_dim": "linear_value_head_dim",
 }
 """Each axis and the name of its size in a `Shape`."""
+
+WHOLE = ("positions", "kernel", "ssm_head_dim", "state", "linear_key_dim", "linear_value_dim")
+"""Axes that are never cut."""
 
 TIED = "tie_word_embeddings"
 """The condition of an LM head that may be tied to the embedding."""
@@ -59,22 +76,22 @@ class Weight:
         condition: The key of config.json that decides whether the weight exists; empty if it always does.
         negated: Whether it exists if that key is false.
         stacked: Whether it has these dimensions for each expert of the layer, as the first dimension of the tensor.
-        layers: `dense` or `sparse` if it is only in layers without or with experts; empty if in all.
+        kind: The kind of the layers that have it; empty if all have it.
     """
 
     dims: tuple[tuple[Segment, ...], ...]
     condition: str = ""
     negated: bool = False
     stacked: bool = False
-    layers: str = ""
+    kind: str = ""
 
     def exists(self, flags: Mapping[str, bool]) -> bool:
         """Whether a checkpoint has the weight, given the `flags` of its config."""
         return not self.condition or flags.get(self.condition, False) != self.negated
 
-    def stands_in(self, dense: bool) -> bool:
-        """Whether a layer without experts (`dense`), or one with experts, has the weight."""
-        return not self.layers or (self.layers == "dense") == dense
+    def stands_in(self, kinds: frozenset[str]) -> bool:
+        """Whether a layer of these kinds has the weight."""
+        return not self.kind or self.kind in kinds
 
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """The weight's shape, given the sizes of the axes."""
@@ -128,15 +145,15 @@ def parse_weight(line: str) -> Weight:
         ValueError: A dimension names an unknown axis.
     """
     rest, _, condition = line.partition(" if ")
-    shape, _, layers = rest.removeprefix(_STACKED).partition(" in ")
+    shape, _, kind = rest.removeprefix(_STACKED).partition(" in ")
     dims = tuple(tuple(_segment(part) for part in dim.split("+")) for dim in _DIMENSION.findall(shape))
     unknown = {item for dim in dims for segment in dim for item in segment if isinstance(item, str)} - set(AXES)
     if unknown or not dims:
         raise ValueError(f"weight {line!r}: unknown axes {sorted(unknown)}; known: {', '.join(AXES)}")
-    if layers not in ("", "dense", "sparse"):
-        raise ValueError(f"weight {line!r}: in {layers!r}; allowed: dense, sparse")
+    if kind and not kind.isidentifier():
+        raise ValueError(f"weight {line!r}: in {kind!r}; expected one kind of layers")
     negated = condition.startswith("not ")
-    return Weight(dims, condition.removeprefix("not ").strip(), negated, rest.startswith(_STACKED), layers)
+    return Weight(dims, condition.removeprefix("not ").strip(), negated, rest.startswith(_STACKED), kind)
 
 
 def _segment(text: str) -> Segment:

@@ -16,7 +16,7 @@ from prunus.models.axes import TIED
 from prunus.models.checkpoint import DTYPES, TensorInfo, read_tensors, same_bytes
 from prunus.models.compatible import make_compatible, with_older_names
 from prunus.models.families.family import Family
-from prunus.models.families.table import family_of
+from prunus.models.families.table import family_of, in_plain_keys
 from prunus.models.foreign import check_names, check_no_adapter, has_weights
 from prunus.models.settings import check_token_ids
 from prunus.models.shape import Shape
@@ -58,7 +58,7 @@ class ModelFolder:
         check_no_adapter(self.path)
         if not file.is_file():
             raise ModelError(f"{self.path}: not a model folder: there is no config.json")
-        return read_model_json(file)
+        return in_plain_keys(read_model_json(file))
 
     @cached_property
     def family(self) -> Family:
@@ -111,6 +111,12 @@ class ModelFolder:
         for weight, info in heads:
             self._check_tied(info, result.get(self.family.tied_to(weight)))
         return result
+
+    @property
+    def ignored(self) -> list[str]:
+        """Weights that transformers ignores, such as those that predict further tokens; without old buffers."""
+        family, layers = self.family, self.shape.num_hidden_layers
+        return [name for name in self.tensors if family.ignores(name, layers) and not name.endswith(family.buffers)]
 
     @property
     def dtype(self) -> str:
@@ -189,6 +195,8 @@ class PlannedFolder(ModelFolder):
         layers = self.dimensions.num_hidden_layers
         names = (*self.dimensions.family.lists, "layer_types")
         lists = {key: self.source[key][:layers] for key in names if isinstance(self.source.get(key), list)}
+        if self.dimensions.pattern:
+            lists[self.dimensions.family.pattern] = list(self.dimensions.pattern)
         return {**self.source, **self.dimensions.config_values(self.source), **lists}
 
     @property

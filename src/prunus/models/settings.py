@@ -89,6 +89,27 @@ def read_size(config: Mapping[str, Any], family: Family, size: str, where: str, 
     return check_whole(" or ".join(keys) or size, value, 1, _LIMITS.get(size, MAX_SIZE), where)
 
 
+def read_pattern(config: Mapping[str, Any], family: Family, layers: int, where: str) -> tuple[str, ...]:
+    """The kind of each layer, from the list of `Family.pattern` or its default; empty in families without one.
+
+    Raises:
+        ModelError: An entry is not a kind of layers that the table has.
+    """
+    if not family.pattern:
+        return ()
+    values = config.get(family.pattern)
+    if values is None:
+        values = [family.lists[family.pattern](layer, config) for layer in range(layers)]
+    known = [kind for kind in family.kinds if kind not in ("dense", "sparse")]
+    for layer, value in enumerate(values):
+        if value not in known:
+            raise ModelError(
+                f"{where}: config.json: {family.pattern}: layer {layer} is {value!r:.80}; allowed in "
+                f"{family.name}: {', '.join(known)}"
+            )
+    return tuple(values)
+
+
 def check_whole(key: str, value: Any, least: int, most: int, where: str) -> int:
     """Return the value if it is a whole number within bounds.
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from math import prod, sqrt
 from typing import Any
 
 from prunus.config import Size
 from prunus.errors import ModelError, ShapeError
 from prunus.models.axes import AXES, Weight, parse_weight
-from prunus.models.families.family import OF_MIXTURES, Family
+from prunus.models.families.family import OF_KINDS, OF_MIXTURES, Family
 from prunus.models.positions import rope_types, yarn_end
-from prunus.models.settings import MAX_EXPERTS, MAX_LAYERS, MAX_SIZE, check_whole, read_size
+from prunus.models.settings import MAX_EXPERTS, MAX_LAYERS, MAX_SIZE, check_whole, read_pattern, read_size
 
 PRUNABLE = (
     "num_hidden_layers",
@@ -25,6 +27,10 @@ PRUNABLE = (
     "num_experts_per_tok",
     "shared_expert_intermediate_size",
     "dense_intermediate_size",
+    "linear_num_key_heads",
+    "linear_num_value_heads",
+    "mamba_num_heads",
+    "mamba_n_groups",
     "vocab_size",
 )
 """The dimensions that pruning can reduce."""
@@ -45,6 +51,17 @@ class Shape:
         shared_expert_intermediate_size: Neurons of the experts of all tokens, together; 0 without.
         dense_intermediate_size: Neurons of the MLP of each layer without experts, in a mixture of experts.
         dense_layers: The first layers of a mixture of experts that have no experts.
+        conv_channels: Channels of each short convolution.
+        conv_kernel: Tokens that it spans, or the convolution before linear attention does.
+        mamba_num_heads: Heads of each state-space layer (Mamba-2).
+        mamba_n_groups: Groups of these, each of which has its own B and C.
+        mamba_head_dim: Dimensions of each of these heads.
+        ssm_state_size: The state's values for each of these dimensions.
+        linear_num_key_heads: Heads of the queries and keys of linear attention.
+        linear_num_value_heads: Heads of its values; each key head has equally many.
+        linear_key_head_dim: Dimensions of each of its key heads.
+        linear_value_head_dim: Dimensions of each of its value heads.
+        pattern: The kind of each layer, in families with a `Family.pattern`; else empty.
         expert_groups: The groups that a layer's experts are divided into for routing; 0 if there are none.
         routed_groups: How many of them a token's experts are taken from.
         rope_types: The types of rotary positions, by transformers' names (`default`, `llama3`, `yarn`, ...); also
@@ -69,6 +86,17 @@ class Shape:
     dense_layers: int = 0
     expert_groups: int = 0
     routed_groups: int = 0
+    conv_channels: int = 0
+    conv_kernel: int = 0
+    mamba_num_heads: int = 0
+    mamba_n_groups: int = 0
+    mamba_head_dim: int = 0
+    ssm_state_size: int = 0
+    linear_num_key_heads: int = 0
+    linear_num_value_heads: int = 0
+    linear_key_head_dim: int = 0
+    linear_value_head_dim: int = 0
+    pattern: tuple[str, ...] = field(default=(), repr=False)
     rope_types: frozenset[str] = field(default=frozenset(), repr=False)
     least_head_dim: int | None = field(default=None, repr=False)
     flags: Mapping[str, bool] = field(default_factory=dict, repr=False)
@@ -88,6 +116,7 @@ class Shape:
         Raises:
             ModelError: A dimension is missing, or is not a positive whole number.
         """
+        config = family.plain(dict(config))
 
         def read(size: str, default: int | None = None) -> int:
             return read_size(config, family, size, where, default)
@@ -98,9 +127,14 @@ class Shape:
             raise ModelError(f"{where}: config.json: {heads} query heads cannot be shared by {kv_heads} KV heads")
         head_dim, rotary = read("head_dim", hidden // heads), family.rotary
         layers, mlp = read("num_hidden_layers"), read("intermediate_size")
-        sizes = {size: read(size) for size in ("num_experts", *OF_MIXTURES) if size not in family.lacking}
-        for size, (_, key, multiplier) in family.multiples.items():
-            sizes[size] = mlp * check_whole(key, config.get(key, multiplier), 0, MAX_SIZE // mlp, where)
+        optional = ("num_experts", *OF_MIXTURES, *OF_KINDS)
+        sizes = {size: read(size) for size in optional if size not in family.lacking}
+        for size, of in ("linear_num_value_heads", "linear_num_key_heads"), ("mamba_num_heads", "mamba_n_groups"):
+            if sizes.get(of) and sizes[size] % sizes[of]:
+                raise ModelError(f"{where}: config.json: {size} is {sizes[size]}, no multiple of {of} = {sizes[of]}")
+        for size, (of, key, multiplier) in family.multiples.items():
+            unit = read(of)
+            sizes[size] = unit * check_whole(key, config.get(key, multiplier), 0, MAX_SIZE // unit, where)
         if family.dense_layers is not None:
             key, count = family.dense_layers
             sizes["dense_layers"] = min(check_whole(key, config.get(key, count), 0, MAX_LAYERS, where), layers)
@@ -118,6 +152,7 @@ class Shape:
             max_position_embeddings=read("max_position_embeddings"),
             rope_types=rope_types(config, rotary) if rotary is not None else frozenset(),
             least_head_dim=yarn_end(config, rotary, head_dim) if rotary is not None else None,
+            pattern=read_pattern(config, family, layers, where),
             flags={key: bool(config.get(key, default)) for key, default in family.flags.items()},
             **sizes,
         )
@@ -126,15 +161,24 @@ class Shape:
         """The size of every axis of the family's table."""
         return {axis: getattr(self, size) for axis, size in AXES.items()}
 
+    @cached_property
+    def kinds(self) -> tuple[frozenset[str], ...]:
+        """The kinds of each layer, which decide the weights that it has."""
+        mixture = ("dense", "sparse") if self.family.dense_layers is not None else ()
+        return tuple(
+            frozenset([*mixture[layer >= self.dense_layers :][:1], *self.pattern[layer : layer + 1]])
+            for layer in range(self.num_hidden_layers)
+        )
+
     def has_units(self, axis: str, layer: int) -> bool:
-        """Whether a layer has units of an axis: in a mixture, layers without experts have other MLPs."""
-        if not self.num_experts or axis not in ("mlp", "experts", "shared", "dense"):
-            return True
-        return self.sizes()[axis] > 0 and (axis == "dense") == (layer < self.dense_layers)
+        """Whether a layer has units of an axis: layers of another kind have other weights."""
+        lines = [one for line in self.family.layered.values() if (one := parse_weight(line)).has(axis)]
+        stands = any(one.stands_in(self.kinds[layer]) for one in lines)
+        return self.sizes()[axis] > 0 and (stands or not lines)
 
     def weights(self) -> Iterator[tuple[str, Weight]]:
         """Name and table line of every weight in a checkpoint of this shape, in the order of the table."""
-        for name, weight in self.family.names(self.sizes(), self.num_hidden_layers, self.dense_layers):
+        for name, weight in self.family.names(self.sizes(), self.kinds):
             if weight.exists(self.flags):
                 yield name, weight
 
@@ -165,15 +209,43 @@ class Shape:
         return self.parameters - self.embedding_parameters
 
     def kv_cache_bytes(self, bytes_per_value: int) -> int:
-        """Bytes of the KV cache per token: keys and values of every layer."""
-        return 2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim * bytes_per_value
+        """Bytes of the KV cache per token: keys and values of every layer with attention."""
+        return 2 * self.attention_layers * self.num_key_value_heads * self.head_dim * bytes_per_value
+
+    def state_bytes(self, bytes_per_value: int) -> int:
+        """Bytes that other layers keep of a sequence, whatever its length; see `Family.states`."""
+        return sum(map(prod, self._states())) * bytes_per_value
+
+    @property
+    def attention_layers(self) -> int:
+        """How many layers have attention."""
+        return sum(self.has_units("heads", layer) for layer in range(self.num_hidden_layers))
+
+    def runs(self, layers: Collection[int]) -> bool:
+        """Whether transformers runs a model of these layers alone: its cache needs a layer with attention."""
+        return not self.pattern or any(self.has_units("heads", layer) for layer in layers)
+
+    def droppable(self, count: int) -> list[tuple[int, ...]]:
+        """The blocks of `count` layers that a student may lack: without dense layers, and as `runs` allows."""
+        total = self.num_hidden_layers
+        blocks = [tuple(range(first, first + count)) for first in range(self.dense_layers, total - count + 1)]
+        return [block for block in blocks if self.runs(set(range(total)) - set(block))]
+
+    def _states(self) -> Iterator[tuple[int, ...]]:
+        """The shape of every state that layers keep of a sequence."""
+        sizes = self.sizes()
+        for kinds in self.kinds:
+            for kind in kinds:
+                yield from (parse_weight(line).shape(sizes) for line in self.family.states.get(kind, ()))
 
     def flops_per_token(self, context: int) -> int:
         """Floating-point operations of a forward pass per token, averaged over a context of `context` tokens.
 
         Two for each parameter of each multiplied matrix (Kaplan et al. 2020, arXiv 2001.08361, table 1; including the
         LM head, excluding embedding lookups and inactive experts). For attention, two products of heads x head_dim with
-        the context / 2 keys that a token sees on average.
+        the context / 2 keys that a token sees on average. For a recurrent state, three products with each of its
+        values: the delta rule (Yang et al. 2024, arXiv 2412.06464, equation 10) reads it by the key, writes it and
+        reads it by the query; Mamba-2 (Dao and Gu 2024, arXiv 2405.21060) decays it, writes it and reads it.
         """
         matrices = self._count(
             lambda _, weight: len(weight.dims) > 1 and not (weight.has("vocab") or weight.has("positions"))
@@ -182,8 +254,9 @@ class Shape:
             in_experts = self._count(lambda key, weight: "{experts}" in key or weight.stacked)
             matrices -= in_experts * (self.num_experts - self.num_experts_per_tok) // self.num_experts
         head = self.vocab_size * self.hidden_size
-        attention = 2 * self.num_hidden_layers * self.num_attention_heads * self.head_dim * context
-        return 2 * (matrices + head) + attention
+        attention = 2 * self.attention_layers * self.num_attention_heads * self.head_dim * context
+        recurrent = 3 * sum(prod(state) for state in self._states() if len(state) == 3)
+        return 2 * (matrices + head + recurrent) + attention
 
     def dimensions(self) -> dict[str, int]:
         """The dimensions as plain numbers, for records and tables, without those that the family does not have."""
@@ -207,7 +280,15 @@ class Shape:
         for size, (of, _, _) in self.family.multiples.items():
             changes[size] = getattr(self, size) // getattr(self, of) * changes.get(of, getattr(self, of))
         layers = changes.get("num_hidden_layers", self.num_hidden_layers)
-        return replace(self, **{"dense_layers": min(self.dense_layers, layers), **changes})
+        return replace(
+            self, **{"dense_layers": min(self.dense_layers, layers), "pattern": self.pattern[:layers], **changes}
+        )
+
+    def of_layers(self, layers: Sequence[int]) -> Shape:
+        """This shape with those of its layers, in that order; a layer may be repeated."""
+        dense = sum(layer < self.dense_layers for layer in layers)
+        pattern = tuple(self.pattern[layer] for layer in layers) if self.pattern else ()
+        return replace(self, num_hidden_layers=len(layers), dense_layers=dense, pattern=pattern)
 
     def stream_factor(self, teacher: Shape) -> float:
         """The factor of a student's stream, √(d' / d) if embeddings are multiplied by √hidden_size; otherwise 1.
@@ -299,11 +380,12 @@ class Shape:
     def _count(self, condition: Callable[[str, Weight], bool]) -> int:
         """The parameters of the weights that fulfil `condition`, a function of the table's key and line."""
         sizes, total = self.sizes(), 0
-        dense, sparse = self.dense_layers, self.num_hidden_layers - self.dense_layers
-        for table, in_dense, in_sparse in ((self.family.shared, 0, 1), (self.family.layered, dense, sparse)):
+        counts = Counter(self.kinds)
+        outside = Counter([frozenset[str]()])
+        for table, alike in ((self.family.shared, outside), (self.family.layered, counts)):
             for key, line in table.items():
                 weight = parse_weight(line)
-                layers = in_dense * weight.stands_in(True) + in_sparse * weight.stands_in(False)
+                layers = sum(count for kinds, count in alike.items() if weight.stands_in(kinds))
                 if weight.exists(self.flags) and condition(key, weight):
                     total += layers * (self.num_experts if "{experts}" in key else 1) * prod(weight.shape(sizes))
         return total

@@ -24,10 +24,13 @@ def student_config(config: Mapping[str, Any], teacher: Shape, target: Shape, lay
         config = with_rope_resolved(config, rotary, kept=target.head_dim / teacher.head_dim)
     result = {**config, **target.config_values(config)}
     result |= {key: value for key, value in target.family.resets.items() if key in config}
+    changed = layers != list(range(teacher.num_hidden_layers))
+    if changed:
+        result |= {key: None for key in target.family.pattern_sources if key in config}
     for key in dict.fromkeys([*target.family.lists, "layer_types"]):
         values = config.get(key)
         rule = target.family.lists.get(key)
-        if values is None and rule and layers != list(range(teacher.num_hidden_layers)):
+        if values is None and rule and changed:
             # the default depends on the layer's number, which changes: write the list explicitly
             values = [rule(layer, config) for layer in range(teacher.num_hidden_layers)]
         if values is not None:

@@ -73,14 +73,17 @@ def check_likeness(folder: ModelFolder, family: Family, console: Console) -> tup
         before and after the cut, in standard deviations of the logits.
 
     Raises:
-        ModelError: Its weights do not fit the table; transformers does not have its type; it has experts; or a cut of
-            units that do nothing changes its logits, with the sizes that do.
+        ModelError: Its weights do not fit the table; transformers does not have its type; it has experts or layers of
+            several kinds; or a cut of units that do nothing changes its logits, with the sizes that do.
     """
     model_type = str(folder.config.get("model_type"))
     class_name = _class_of(model_type, folder.path)
     tried = FolderAs(folder.path, renamed(family, model_type, class_name))
-    if family.experts is not None:
-        raise ModelError(f"{folder.path}: {family.name} has experts; tables of mixtures of experts cannot be tried")
+    if family.experts is not None or family.kinds:
+        raise ModelError(
+            f"{folder.path}: {family.name} has {'experts' if family.experts else 'layers of several kinds'}; "
+            "tables of such families cannot be tried"
+        )
     tried.check()
     found = {}
     with TemporaryDirectory() as scratch:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
@@ -48,11 +49,15 @@ class Stored:
         """The values that the export encodes, [R, C] in float32. Their rows are the weight's, in its own order."""
         values = self.weight.detach().to(self.dtype).float()
         values = values.T if self.tensor.turned else values
+        if self.tensor.columns is not None:  # a block of a row is rounded together
+            values = values[:, torch.from_numpy(self.tensor.columns).to(values.device)]
         return values if self.tensor.untouched else (values + self.tensor.offset) * self.tensor.factor
 
     def as_weight(self, rows: torch.Tensor) -> torch.Tensor:
         """The inverse of `rows`."""
         values = rows if self.tensor.untouched else rows / self.tensor.factor - self.tensor.offset
+        if self.tensor.columns is not None:
+            values = values[:, torch.from_numpy(np.argsort(self.tensor.columns)).to(values.device)]
         return values.T if self.tensor.turned else values
 
     @property

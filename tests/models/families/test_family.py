@@ -53,9 +53,9 @@ def test_a_prefix_may_be_left_out() -> None:
 
 
 def test_scoring_finds_its_modules() -> None:
-    assert LLAMA.readers("mlp") == ["mlp.down_proj"]
-    assert LLAMA.readers("heads") == ["self_attn.o_proj"]
-    assert GPT2.readers("heads") == ["attn.c_proj"]
+    assert LLAMA.readers("mlp", frozenset()) == ["mlp.down_proj"]
+    assert LLAMA.readers("heads", frozenset()) == ["self_attn.o_proj"]
+    assert GPT2.readers("heads", frozenset()) == ["attn.c_proj"]
     assert LLAMA.norms == (("input_layernorm", "post_attention_layernorm"), ("model.norm",))
 
 

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import prunus
@@ -22,12 +23,17 @@ ALLOWED = {
 """Files in which a name of a family says something else."""
 
 
+FIELDS = {field.name for field in fields(Family)}
+"""Attributes of a family, one of which is named as a weight of others."""
+
+
 def names_of(family: Family) -> Iterator[str]:
     """What tells a family: its `model_type`, and the parts of its weights' names that are no usual words."""
     yield family.model_type
     yield family.class_name
     for key in (*family.shared, *family.layered):
-        yield from (part for part in key.split(".") if re.search(r"[_\d]", part) and "{" not in part)
+        parts = (part for part in key.split(".") if re.search(r"[_\d]", part) and "{" not in part)
+        yield from (part for part in parts if part not in FIELDS)
 
 
 NAMES = sorted({name for family in FAMILIES.values() for name in names_of(family)})

@@ -169,7 +169,7 @@ def test_several_choices_of_dropped_layers_are_tried(teacher, corpus, held_out, 
     plan = run_plan(planned(raw, tmp_path / "run"), QUIET)
     found = found_in(plan)
     scores = load_file(next(step for step in plan.steps if step.label == "score").artifact.path / "scores.safetensors")
-    choices = layer_choices(scores, PruneConfig(importance={"layers": "lm_loss"}), 2)
+    choices = layer_choices(scores, PruneConfig(importance={"layers": "lm_loss"}), 2, ModelFolder(teacher).shape)
     dropped = [one["cut"]["prune"].get("drop_layers") for one in found["candidates"].values()]
     assert dropped == [None, *map(list, choices[1:4])]  # the scores choose the first themselves
     assert len({one["before"]["kl"]["value"] for one in found["candidates"].values()}) == len(dropped)

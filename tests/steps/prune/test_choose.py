@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from prunus.errors import ArtifactError
+from prunus.models.families.lfm2 import FAMILY as LFM2
 from prunus.models.families.llama import FAMILY as LLAMA
 from prunus.models.shape import Shape
 from prunus.steps.prune.choose import best, best_groups, best_heads, choose, choose_layers, layer_choices, partners
@@ -46,11 +47,15 @@ def cosines(influences: list[float]) -> np.ndarray:
     return np.cos(angles[:, None] - angles[None, :])
 
 
+def of_depth(layers: int) -> Shape:
+    return Shape.from_config({**SMALL, "num_hidden_layers": layers}, LLAMA, "test")
+
+
 def test_layers_are_dropped_as_a_block_or_singly() -> None:
     turns = cosines([0.5, 0.01, 0.4, 0.1, 0.1, 0.02])
 
     def kept(count: int, rule: Any, **options: Any) -> list[int]:
-        return choose_layers({"cosines": turns, **options}, 6, count, PruneConfig(drop_layers=rule))
+        return choose_layers({"cosines": turns, **options}, of_depth(6), count, PruneConfig(drop_layers=rule))
 
     assert kept(4, "single") == [0, 2, 3, 4]
     assert kept(4, "contiguous") == [0, 1, 2, 3]  # layers 4 and 5 together turn it least
@@ -67,24 +72,53 @@ def test_layers_are_ranked_by_the_loss_without_them() -> None:
     }
 
     def kept(criterion: str, rule: Any) -> list[int]:
-        return choose_layers(scores, 5, 3, PruneConfig(drop_layers=rule, importance={"layers": criterion}))
+        return choose_layers(scores, of_depth(5), 3, PruneConfig(drop_layers=rule, importance={"layers": criterion}))
 
     assert kept("lm_loss", "contiguous") == [0, 1, 4]
     assert kept("lm_loss", "single") == [0, 2, 3]
     assert kept("logit_nmse", "single") == [1, 2, 4]  # one after the other, in the greedy order
     importance = {"layers": "lm_loss"}
-    assert layer_choices(scores, PruneConfig(importance=importance), 2) == [(2, 3), (1, 4), (1, 2), (3, 4), (0, 1)]
+    assert layer_choices(scores, PruneConfig(importance=importance), 2, of_depth(5)) == [
+        (2, 3),
+        (1, 4),
+        (1, 2),
+        (3, 4),
+        (0, 1),
+    ]
     single = PruneConfig(drop_layers="single", importance=importance)
-    assert layer_choices(scores, single, 2) == [(1, 4), (2, 3), (1, 2), (3, 4), (0, 1)]
+    assert layer_choices(scores, single, 2, of_depth(5)) == [(1, 4), (2, 3), (1, 2), (3, 4), (0, 1)]
     with pytest.raises(ArtifactError, match=r"contain no layers.accuracy.2; add 'accuracy' to `score.collect`"):
         kept("accuracy", "contiguous")
+
+
+def test_a_layer_with_attention_is_always_kept() -> None:
+    kinds = ["conv", "conv", "full_attention", "conv", "full_attention"]
+    teacher = Shape.from_config({**SMALL, "num_hidden_layers": 5, "layer_types": kinds}, LFM2, "test")
+    scores = {
+        "cosines": cosines([0.5, 0.4, 0.1, 0.3, 0.01]),
+        "layers.logit_nmse.order": np.array([4, 2, 1, 0]),
+        "layers.lm_loss.4": np.array([9.0, 1.0]),
+    }
+
+    def kept(count: int, rule: Any, criterion: str = "block_influence", seed: int = 0) -> list[int]:
+        config = PruneConfig(drop_layers=rule, importance={"layers": criterion}, seed=seed)
+        return choose_layers(scores, teacher, count, config)
+
+    assert kept(3, "single") == [0, 1, 2]  # without the rule, layers 2 and 4
+    assert kept(3, "single", "logit_nmse") == [0, 2, 3]
+    assert kept(2, "contiguous") == [0, 4]  # of the three blocks, the last has both
+    assert kept(1, "contiguous", "lm_loss") == [4]
+    for seed in range(8):
+        for rule in ("single", "contiguous"):
+            assert {2, 4} & set(kept(2, rule, "random", seed))
+    assert teacher.droppable(3) == [(0, 1, 2), (1, 2, 3)]
 
 
 def test_a_contiguous_block_is_the_best_of_all_blocks() -> None:
     draw = np.random.default_rng(0)
     for _ in range(50):
         values = draw.random((8, 8))
-        kept = choose_layers({"cosines": values}, 7, 4, PruneConfig())
+        kept = choose_layers({"cosines": values}, of_depth(7), 4, PruneConfig())
         dropped = sorted(set(range(7)) - set(kept))
         assert dropped == list(range(dropped[0], dropped[0] + 3))
         assert values[dropped[0], dropped[0] + 3] == max(values[i, i + 3] for i in range(5))

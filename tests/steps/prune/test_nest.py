@@ -9,9 +9,11 @@ import torch
 from safetensors.numpy import load_file
 
 from prunus.errors import ShapeError
+from prunus.models.families.llama import FAMILY as LLAMA
 from prunus.models.families.table import FAMILIES
 from prunus.models.folder import NORMS, ModelFolder
 from prunus.models.nest import read_nest
+from prunus.models.shape import Shape
 from prunus.runtime import Runtime
 from prunus.steps.prune.config import PruneConfig
 from prunus.steps.prune.nest_basis import helmert
@@ -20,6 +22,7 @@ from prunus.steps.prune.step import Inputs, run
 from tests.cutting import QUIET, logits, score
 from tests.families import make_teacher
 from tests.nests import NESTING, cut, sizes_of, written
+from tests.tiny import SMALL
 
 COLLECT = ("mean", "l2", "covariance", "gradient_covariance")
 ROTATED = [
@@ -83,7 +86,8 @@ def test_helmerts_columns_are_orthonormal_and_those_beyond_a_size_are_constant_i
 def test_blocks_of_dropped_layers_nest(importance: str) -> None:
     cosines = np.random.default_rng(0).uniform(0.3, 1, size=(9, 9))
     config = PruneConfig(importance={"layers": importance})
-    kept = nested_layers({"cosines": cosines}, 8, [6, 6, 5, 2], config)
+    teacher = Shape.from_config({**SMALL, "num_hidden_layers": 8}, LLAMA, "test")
+    kept = nested_layers({"cosines": cosines}, teacher, [6, 6, 5, 2], config)
     assert [len(layers) for layers in kept] == [6, 6, 5, 2]
     for large, small in pairwise(kept):
         assert set(small) <= set(large)

@@ -85,6 +85,8 @@ def test_cutting_what_is_never_written_is_exact(tmp_path: Path, model_type: str)
         heads, options = square_cut(ModelFolder(folder).shape)
         kill(folder, heads)
     kill(folder, {"hidden": dead[: 32 - options["hidden_size"]]})
+    if ModelFolder(folder).shape.conv_channels:  # short convolutions have as many channels as the stream
+        kill(folder, {"conv": [[layer, *dead[:7]] for layer in (3, 4, 6, 7)]})
     scores = score(folder, tmp_path)
     if ModelFolder(folder).family.square and ModelFolder(folder).shape.num_key_value_heads == 1:
         zero_scores_of_dead_heads(scores, heads["heads"])

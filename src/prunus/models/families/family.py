@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from prunus.models.axes import Segment, Weight, parse_weight
+from prunus.models.axes import Segment, Weight, parse_weight, segment_size
 from prunus.models.families.gguf import Gguf
 from prunus.models.families.rotary import Rotary
 
@@ -21,7 +21,28 @@ QUERIES: Segment = ("heads", "head_dim")
 OF_MIXTURES = ("num_experts_per_tok", "shared_expert_intermediate_size", "dense_intermediate_size")
 """Sizes of mixtures of experts. The last two are those of families whose `keys` or `multiples` name them."""
 
+OF_KINDS = (
+    "conv_channels",
+    "conv_kernel",
+    "linear_num_key_heads",
+    "linear_num_value_heads",
+    "linear_key_head_dim",
+    "linear_value_head_dim",
+    "mamba_num_heads",
+    "mamba_n_groups",
+    "mamba_head_dim",
+    "ssm_state_size",
+)
+"""Sizes of layers of a kind that few families have: those whose `keys` or `multiples` name them."""
+
+MIXERS = ("heads", "kv_heads", "conv", "linear_values", "ssm_heads")
+"""Axes of the part of a layer that mixes tokens."""
+
 Part = Literal["attention", "mlp", "other"]
+
+
+def _unchanged(config: dict[str, Any]) -> dict[str, Any]:
+    return config
 
 
 @dataclass(frozen=True)
@@ -81,6 +102,7 @@ class Family:
         layer: The prefix of a layer's weights, with `{}` for the layer's number.
         shared: Weights outside the layers, by name.
         layered: Weights of each layer, by the name after the prefix.
+        renamed: What names begin with in checkpoints, and in transformers' modules, if these differ.
         prefix: A prefix of all names that some checkpoints omit.
         buffers: Suffixes of tensors in old checkpoints that are not weights.
         keys: The keys of sizes in config.json that differ from `Shape`'s names; of several, the first that is set.
@@ -90,6 +112,11 @@ class Family:
         listed: Sizes that may be given for each layer; only lists of equal numbers are read, and students have one
             number.
         dense_layers: The key and default of the number of first layers that have a dense MLP instead of experts.
+        pattern: The key of config.json whose list names the kind of each layer, for families with layers of several
+            kinds; it is one of `lists`.
+        pattern_sources: Other keys of config.json that it can follow from; students with other layers have them unset.
+        states: The states that a layer of a kind keeps of a sequence instead of keys and values, as lines of the table.
+        plain: Maps a config.json to one with the same meaning in the keys that the table is read by.
         groups: The keys of the number of groups that a layer's experts are divided into for routing, and of how many
             of them a token uses.
         further_layers: Whether checkpoints may have layers after the last, for predicting further tokens (MTP), whose
@@ -112,6 +139,8 @@ class Family:
         conv1d: Whether matrices are stored as [in, out], as in GPT-2, instead of [out, in].
         layer_norm: Whether norms subtract the mean (LayerNorm); otherwise they are RMSNorms.
         gain_offset: Added to a norm's stored gain: 1 in Gemma.
+        grouped_norms: Norms that divide each group of channels by its own mean square, with the axis of groups.
+        plain_gains: Norms to which that is not added.
         feeds: For each norm of the residual stream, the modules (or weights, if others of the module do not) that read
             its output; empty in families that normalise
             the outputs of modules instead.
@@ -137,6 +166,7 @@ class Family:
     shared: Mapping[str, str]
     layered: Mapping[str, str]
     about: str = ""
+    renamed: tuple[str, str] = ("", "")
     prefix: str = ""
     buffers: tuple[str, ...] = (".rotary_emb.inv_freq",)
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -144,6 +174,10 @@ class Family:
     multiples: Mapping[str, tuple[str, str, int]] = field(default_factory=dict)
     listed: tuple[str, ...] = ()
     dense_layers: tuple[str, int] | None = None
+    pattern: str = ""
+    pattern_sources: tuple[str, ...] = ()
+    states: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    plain: Callable[[dict[str, Any]], dict[str, Any]] = _unchanged
     groups: tuple[str, ...] = ()
     further_layers: bool = False
     ignored: tuple[str, ...] = ()
@@ -163,6 +197,8 @@ class Family:
     conv1d: bool = False
     layer_norm: bool = False
     gain_offset: float = 0.0
+    grouped_norms: Mapping[str, str] = field(default_factory=dict)
+    plain_gains: tuple[str, ...] = ()
     feeds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     writers: tuple[str, ...] = ()
     query_norm: str = ""
@@ -222,24 +258,28 @@ class Family:
         return next(key for key, line in self.shared.items() if parse_weight(line).dims == dims)
 
     def layer_name(self, layer: int) -> str:
-        """The module of a layer."""
-        return self.layer.format(layer).rstrip(".")
+        """The module of a layer, in transformers."""
+        return self.module_name(self.layer.format(layer).rstrip("."))
 
-    def names(self, sizes: Mapping[str, int], layers: int, dense: int = 0) -> Iterator[tuple[str, Weight]]:
+    def module_name(self, name: str) -> str:
+        """The name in transformers of a module of the table."""
+        stored, loaded = self.renamed
+        return loaded + name.removeprefix(stored) if stored and name.startswith(stored) else name
+
+    def names(self, sizes: Mapping[str, int], kinds: Iterable[frozenset[str]]) -> Iterator[tuple[str, Weight]]:
         """All weights of the table by full name, with their lines, including those whose condition is not met.
 
         Args:
             sizes: The size of every axis.
-            layers: Number of layers.
-            dense: How many of them, from the first on, have no experts; of a mixture.
+            kinds: The kinds of each layer.
         """
         for key, line in self.shared.items():
             yield key, parse_weight(line)
-        for layer in range(layers):
+        for layer, here in enumerate(kinds):
             for key, line in self.layered.items():
                 weight = parse_weight(line)
                 for expert in range(sizes["experts"]) if "{experts}" in key else [None]:
-                    if weight.stands_in(layer < dense):
+                    if weight.stands_in(here):
                         yield self.name_of(key, layer, expert), weight
 
     def config_keys(self, size: str) -> tuple[str, ...]:
@@ -248,10 +288,15 @@ class Family:
 
     @property
     def nests(self) -> bool:
-        """Whether it can be a nest: experts of several kinds, or stacked in one tensor, cannot."""
+        """Whether it can be a nest: layers or experts of several kinds, or experts in one tensor, cannot."""
         lines = [parse_weight(line) for line in self.layered.values()]
-        several = self.dense_layers is not None or self.groups or any(weight.has("shared") for weight in lines)
+        several = self.kinds or self.groups or any(weight.has("shared") for weight in lines)
         return not several and not any(weight.stacked for weight in lines)
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of layers that its lines name; empty if all layers have the same weights."""
+        return tuple(dict.fromkeys(kind for line in self.layered.values() if (kind := parse_weight(line).kind)))
 
     @cached_property
     def lacking(self) -> frozenset[str]:
@@ -259,7 +304,8 @@ class Family:
         of_mixtures = set(OF_MIXTURES)
         if "num_experts" not in self.absent:
             of_mixtures -= {"num_experts_per_tok", *self.keys}
-        return frozenset({*self.absent, *self.multiples, *of_mixtures})
+        of_kinds = {*OF_KINDS} - {*self.keys}
+        return frozenset({*self.absent, *self.multiples, *of_mixtures, *of_kinds})
 
     def has_bias(self, norm: str) -> bool:
         """Whether a norm has a bias, which some LayerNorms do not."""
@@ -301,25 +347,36 @@ class Family:
 
     def offset_of(self, place: Place) -> float:
         """The offset added to a weight's stored values on use: `gain_offset` for gains of norms, else 0."""
-        return self.gain_offset if _module(place.key) in (*self.norms[0], *self.norms[1]) else 0.0
+        module = _module(place.key)
+        added = module in (*self.norms[0], *self.norms[1]) and module not in self.plain_gains
+        return self.gain_offset if added else 0.0
 
     def part_of(self, place: Place) -> Part:
-        """The part of a layer that a weight belongs to; `other` for norms between parts and weights outside layers."""
+        """The part of a layer that a weight belongs to: `attention` for all that mixes tokens, else `mlp`.
+
+        It is `other` for norms between parts and weights outside layers.
+        """
         name = place.key.partition(".")[0]
         if place.layer is None or name in self.norms[0]:
             return "other"
         return "attention" if name in self._attention else "mlp"
 
-    def readers(self, axis: str, dense: bool = False) -> list[str]:
-        """The modules of a layer whose input runs over `axis`; scoring records these inputs.
-
-        Args:
-            axis: The axis.
-            dense: Whether the layer is one without experts, of a mixture.
-        """
+    def readers(self, axis: str, kinds: frozenset[str]) -> list[str]:
+        """The modules of a layer of these kinds whose input runs over `axis`; scoring records these inputs."""
         dim = 0 if self.conv1d else -1
         lines = {key: parse_weight(line) for key, line in self.layered.items()}
-        return [_module(key) for key, one in lines.items() if one.stands_in(dense) and one.runs_over(axis, dim)]
+        return [_module(key) for key, one in lines.items() if one.stands_in(kinds) and one.runs_over(axis, dim)]
+
+    def segment_of(self, segment: Segment, sizes: Mapping[str, int]) -> tuple[str, slice]:
+        """The first linear module that has a segment among its outputs, and where in them the last of it is."""
+        for key, line in self.layered.items():
+            weight = parse_weight(line)
+            outputs = weight.dims[self.outputs(weight)]
+            if len(weight.dims) == 2 and segment in outputs:
+                last = len(outputs) - 1 - outputs[::-1].index(segment)
+                start = sum(segment_size(one, sizes) for one in outputs[:last])
+                return _module(key), slice(start, start + segment_size(segment, sizes))
+        raise KeyError(segment)
 
     @cached_property
     def optional(self) -> dict[str, list[str]]:
@@ -343,9 +400,9 @@ class Family:
 
     @cached_property
     def _attention(self) -> set[str]:
-        """The submodules of a layer that have heads."""
+        """The submodules of a layer that mix tokens."""
         lines = {key: parse_weight(line) for key, line in self.layered.items()}
-        return {key.partition(".")[0] for key, weight in lines.items() if weight.has("heads") or weight.has("kv_heads")}
+        return {key.partition(".")[0] for key, weight in lines.items() if any(map(weight.has, MIXERS))}
 
 
 def _module(key: str) -> str:

@@ -6,7 +6,7 @@ Names, suffixes and keys are llama.cpp's (gguf-py, `constants.py`; https://githu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 Config = Mapping[str, Any]
@@ -70,6 +70,9 @@ class Gguf:
         names: llama.cpp's name of each module in the family's table; of a weight whose last part is another, in full.
         pairs: Modules, by llama.cpp's names, whose rows interleave the two halves of rotary pairs, where transformers
             has one half of the head after the other.
+        tiled: Axes, by another axis of which each unit has equally many of them, one after the other; llama.cpp has the
+            first of each unit, then the second of each, and so on.
+        decays: Vectors, by their key in the table, that are stored as -exp of them.
         windows: Whether it supports sliding windows in some layers.
         square: Whether it assumes that heads x head_dim is hidden_size, though the family does not.
         untied: Whether it requires a separate LM head even if the family ties it.
@@ -91,6 +94,8 @@ class Gguf:
     architecture: str
     names: Mapping[str, str]
     pairs: tuple[str, ...] = ()
+    tiled: Mapping[str, str] = field(default_factory=dict)
+    decays: tuple[str, ...] = ()
     windows: bool = False
     square: bool = False
     untied: bool = False

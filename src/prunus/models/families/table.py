@@ -27,6 +27,12 @@ FAMILIES: dict[str, Family] = {family.model_type: family for family in find_fami
 """By `model_type`."""
 
 
+def in_plain_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """A config.json in the keys that its family's table is read by; see `Family.plain`."""
+    family = FAMILIES.get(str(config.get("model_type")))
+    return config if family is None else family.plain(config)
+
+
 def family_of(config: Mapping[str, Any], where: str) -> Family:
     """The family of a model's config.json.
 
@@ -42,7 +48,7 @@ def family_of(config: Mapping[str, Any], where: str) -> Family:
         raise ModelError(f"{where}: config.json names no model_type")
     check_plain(config, where)
     if model_type in FAMILIES:
-        check_settings(config, FAMILIES[model_type], where)
+        check_settings(in_plain_keys(dict(config)), FAMILIES[model_type], where)
         return FAMILIES[model_type]
     if (family := adopted(model_type, FAMILIES)) is not None:
         check_settings(config, family, where)

@@ -67,7 +67,8 @@ class Meter:
             return self.file_bytes(str(limit.format), shape)[0]
         if limit.what == "memory":
             weights = self.file_bytes(limit.format, shape)[1] if limit.format else _SIXTEEN_BITS * shape.parameters
-            return weights + limit.batch * context * shape.kv_cache_bytes(_CACHED)
+            cache = context * shape.kv_cache_bytes(_CACHED) + shape.state_bytes(_CACHED)
+            return weights + limit.batch * cache
         if limit.what == "latency":
             return self.latency(limit, shape)
         return shape.parameters if limit.what == "parameters" else shape.non_embedding_parameters

@@ -127,7 +127,7 @@ class Workshop:
         """Sets of layers to drop for a shape; the first is the one that the scores choose."""
         scores = load_file(self.trials.given["scores"].value / "scores.safetensors")
         drop = self.teacher.shape.num_hidden_layers - shape.num_hidden_layers
-        return layer_choices(scores, self.config.prune, drop, self.teacher.shape.dense_layers)
+        return layer_choices(scores, self.config.prune, drop, self.teacher.shape)
 
     def tokens(self, rung: int) -> int:
         """Tokens that a candidate has been trained on after a rung."""

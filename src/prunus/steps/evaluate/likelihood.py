@@ -138,7 +138,7 @@ def _apart(
     logits = _forward(model, ids, mask, cache, 1)[owners]  # [K, 1, V]
     targets, real = _padded(continuations, left=False)  # [K, L]
     if targets.shape[1] > 1:
-        cache.batch_select_indices(torch.tensor(owners, device=model.device))
+        cache.reorder_cache(torch.tensor(owners, device=model.device))  # also states of layers without attention
         mask = torch.cat([mask[owners], real[:, :-1]], dim=1)
         logits = torch.cat([logits, _forward(model, targets[:, :-1], mask, cache, 0)], dim=1)
     yield from _read(logits, targets, real)

@@ -52,10 +52,13 @@ class ExpandConfig(StepConfig):
                     f"{where}.{key}: {value} is less than the model's {getattr(teacher, key)}; "
                     "to make models smaller, use prune"
                 )
-        larger = teacher.with_dimensions(sizes)
-        layers, count = teacher.num_hidden_layers, larger.num_hidden_layers
-        dense = sum(layer * layers // count < teacher.dense_layers for layer in range(count))  # with their copies
-        larger = larger.with_dimensions({"dense_layers": dense})
+        origins = origins_of(teacher.num_hidden_layers, self.num_hidden_layers or teacher.num_hidden_layers)
+        larger = teacher.of_layers(origins).with_dimensions({"intermediate_size": self.intermediate_size})
         if larger == teacher:
             raise ShapeError(f"{where}: no size is larger than the model's")
         return larger
+
+
+def origins_of(layers: int, count: int) -> list[int]:
+    """For each of `count` layers, the original layer that it is or copies; copies directly follow their original."""
+    return [layer * layers // count for layer in range(count)]

@@ -18,7 +18,7 @@ from prunus.models.shape import Shape
 from prunus.models.student import student_config
 from prunus.models.values import from_float, to_float
 from prunus.runtime import Runtime
-from prunus.steps.expand.config import ExpandConfig
+from prunus.steps.expand.config import ExpandConfig, origins_of
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,6 @@ def run(config: ExpandConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
         "parameters": larger.shape.parameters,
         "non_embedding_parameters": larger.shape.non_embedding_parameters,
     }
-
-
-def origins_of(layers: int, count: int) -> list[int]:
-    """For each of `count` layers, the original layer that it is or copies; copies directly follow their original."""
-    return [layer * layers // count for layer in range(count)]
 
 
 def _plans(

@@ -83,7 +83,7 @@ def _windows(loaded: Any, context: int) -> dict[str, Any]:
     kinds, window = getattr(loaded, "layer_types", None), loaded.sliding_window
     if (kinds is not None and "sliding_attention" not in kinds) or (window or 0) >= context:
         window = None
-    turned_apart = isinstance((loaded.rope_parameters or {}).get("sliding_attention"), Mapping)
+    turned_apart = isinstance((getattr(loaded, "rope_parameters", None) or {}).get("sliding_attention"), Mapping)
     return {"layer_types": kinds if window is not None or turned_apart else None, "sliding_window": window}
 
 

@@ -5,12 +5,14 @@ L layers, E experts, C units of an axis
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from prunus.models.axes import AXES, WHOLE
 from prunus.models.prefix import rotary_pairs
 from prunus.models.shape import Shape
 from prunus.steps.prune.config import RANKED, ImportanceConfig, PruneConfig
@@ -70,16 +72,24 @@ def choose(scores: Scores, teacher: Shape, target: Shape, config: PruneConfig, v
             layered["mlp"] = [[np.arange(teacher.intermediate_size)] * teacher.num_experts for _ in layers]
         groups = max(1, teacher.expert_groups)
         layered["experts"] = [best_experts(row, groups, target.num_experts) for row in ranked("experts")]
-        for axis in ("shared", "dense"):
+    for axis, of in ("linear_values", "linear_keys"), ("ssm_heads", "ssm_groups"):
+        (size, of_size), ranked_as = (AXES[axis], AXES[of]), {"linear_values": "linear_heads"}.get(axis, axis)
+        if getattr(teacher, size):
+            groups, rows = getattr(teacher, of_size), ranked(ranked_as)
+            each = getattr(target, size) // getattr(target, of_size)
+            layered[of] = [best_groups(row, groups, getattr(target, of_size)) for row in rows]
+            layered[axis] = [best_heads(row, groups, kept, each) for row, kept in zip(rows, layered[of], strict=True)]
+    for axis in ("shared", "dense", "conv"):
+        if getattr(teacher, RANKED[axis]):
             layered[axis] = [best(row, getattr(target, RANKED[axis])) for row in ranked(axis)]
     # a rotated cut reads all channels; its basis selects what is kept of them
     rotates = config.rotates(teacher, target)
     hidden = np.arange(teacher.hidden_size) if rotates else best(ranked("channels")[0], target.hidden_size)
     return Keep(
-        layers=choose_layers(scores, len(layers), target.num_hidden_layers, config, teacher.dense_layers),
+        layers=choose_layers(scores, teacher, target.num_hidden_layers, config),
         shared={
             "vocab": np.arange(teacher.vocab_size) if vocabulary is None else vocabulary,
-            "positions": np.arange(teacher.max_position_embeddings),
+            **{axis: np.arange(teacher.sizes()[axis]) for axis in WHOLE},
             "head_dim": rotary_pairs(teacher, target.head_dim),
             "hidden": hidden,
         },
@@ -144,57 +154,70 @@ def partners(scores: np.ndarray, groups: int, kept: np.ndarray, per_group: int) 
     return np.array(result)
 
 
-def choose_layers(scores: Scores, layers: int, count: int, config: PruneConfig, dense: int = 0) -> list[int]:
+def choose_layers(scores: Scores, teacher: Shape, count: int, config: PruneConfig) -> list[int]:
     """The `count` layers to keep.
+
+    The first layers of a mixture that have no experts are dropped by number only, and in a family with layers of
+    several kinds, one with attention is always kept.
 
     Args:
         scores: The teacher's scores.
-        layers: The teacher's number of layers.
+        teacher: The teacher's shape.
         count: How many to keep.
         config: `drop_layers` is `contiguous` (drop the block of least importance), `single` (drop the least important
             layers, each ranked separately, or in the greedy order of `logit_nmse`) or the layers to drop.
             `importance.layers` is the criterion.
-        dense: The first layers of a mixture that have no experts; they are dropped by number only.
     """
+    layers, dense = teacher.num_hidden_layers, teacher.dense_layers
     drop = layers - count
     if isinstance(config.drop_layers, tuple) or not drop:
         dropped: set[int] = set(config.drop_layers) if isinstance(config.drop_layers, tuple) else set()
     elif config.importance.layers == "random":
         draw = np.random.default_rng([config.seed, _RANDOM_LAYERS])
-        first = dense + int(draw.integers(count - dense + 1))
-        block = config.drop_layers == "contiguous"
-        others = dense + draw.permutation(layers - dense)
-        dropped = set(range(first, first + drop) if block else others[:drop].tolist())
+        blocks = teacher.droppable(drop)
+        block = blocks[int(draw.integers(len(blocks)))] if blocks else ()
+        others = (dense + draw.permutation(layers - dense)).tolist()
+        dropped = set(block if config.drop_layers == "contiguous" else first_droppable(others, drop, teacher))
     elif config.drop_layers == "contiguous":
-        dropped = set(blocks_by_loss(scores, config.importance, drop, dense)[0])
+        dropped = set(blocks_by_loss(scores, config.importance, drop, teacher)[0])
     else:
-        dropped = set(single_layers(scores, config.importance, drop, dense))
+        dropped = set(single_layers(scores, config.importance, drop, teacher))
     return [layer for layer in range(layers) if layer not in dropped]
 
 
-def layer_choices(scores: Scores, config: PruneConfig, drop: int, dense: int = 0) -> list[tuple[int, ...]]:
+def layer_choices(scores: Scores, config: PruneConfig, drop: int, teacher: Shape) -> list[tuple[int, ...]]:
     """Sets of `drop` layers that could be dropped, without duplicates, the most promising first.
 
     First the choice by `drop_layers`, then the choice by its other value (`contiguous` or `single`), then the other
     blocks by importance, the least important first.
     """
-    first, *others = blocks_by_loss(scores, config.importance, drop, dense)
-    chosen = [first, single_layers(scores, config.importance, drop, dense)]
+    first, *others = blocks_by_loss(scores, config.importance, drop, teacher)
+    chosen = [first, single_layers(scores, config.importance, drop, teacher)]
     if config.drop_layers == "single":
         chosen.reverse()
     return list(dict.fromkeys([*chosen, *others]))
 
 
-def single_layers(scores: Scores, importance: ImportanceConfig, count: int, dense: int = 0) -> tuple[int, ...]:
-    """The `count` least important layers from `dense` on, ranked separately or in the greedy order; ascending."""
+def single_layers(scores: Scores, importance: ImportanceConfig, count: int, teacher: Shape) -> tuple[int, ...]:
+    """The `count` least important layers that can be dropped, ranked separately or in the greedy order; ascending."""
     if importance.layers == "logit_nmse":
-        return tuple(sorted([layer for layer in removal_order(scores) if layer >= dense][:count]))
-    losses = layer_losses(scores, importance, 1)[dense:]
-    kept = best(losses, len(losses) - count)
-    return tuple((dense + np.setdiff1d(np.arange(len(losses)), kept)).tolist())
+        order = removal_order(scores)
+    else:
+        order = np.argsort(-layer_losses(scores, importance, 1), kind="stable")[::-1].tolist()
+    return tuple(sorted(first_droppable(order, count, teacher)))
 
 
-def blocks_by_loss(scores: Scores, importance: ImportanceConfig, length: int, dense: int = 0) -> list[tuple[int, ...]]:
-    """The contiguous blocks of `length` layers from layer `dense` on, the least important first."""
-    order = dense + np.argsort(layer_losses(scores, importance, length)[dense:], kind="stable")
-    return [tuple(range(first, first + length)) for first in order.tolist()]
+def first_droppable(order: Iterable[int], count: int, teacher: Shape) -> list[int]:
+    """The first `count` layers of an order without which a student runs, and which have experts in a mixture."""
+    left, dropped = set(range(teacher.num_hidden_layers)), list[int]()
+    for layer in order:
+        if len(dropped) < count and layer >= teacher.dense_layers and teacher.runs(left - {layer}):
+            left.remove(layer)
+            dropped.append(layer)
+    return dropped
+
+
+def blocks_by_loss(scores: Scores, importance: ImportanceConfig, length: int, teacher: Shape) -> list[tuple[int, ...]]:
+    """The contiguous blocks of `length` layers that can be dropped, the least important first."""
+    losses = layer_losses(scores, importance, length)
+    return sorted(teacher.droppable(length), key=lambda block: float(losses[block[0]]))

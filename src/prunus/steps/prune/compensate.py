@@ -39,7 +39,10 @@ def factor(place: Place, teacher: Shape, target: Shape, scores: Scores, kept: np
     layered, shared = teacher.family.norms
     result = 1.0
     if module in layered or module in shared:
-        result = norm_factor(module, place.layer, scores, kept, _length(place, teacher))
+        length = _length(place, teacher)
+        if (groups := teacher.family.grouped_norms.get(module)) is not None:  # divided by the energy of each group
+            length = length * target.sizes()[groups] // teacher.sizes()[groups]
+        result = norm_factor(module, place.layer, scores, kept, length)
     return result * scale(place, teacher, target)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -23,8 +24,18 @@ RANKED = {
     "experts": "num_experts",
     "shared": "shared_expert_intermediate_size",
     "dense": "dense_intermediate_size",
+    "conv": "conv_channels",
+    "linear_heads": "linear_num_value_heads",
+    "ssm_heads": "mamba_num_heads",
 }
 """The axes that are ranked, with the names of their sizes in `Shape`."""
+
+GROUPED = (
+    ("num_attention_heads", "num_key_value_heads", "KV"),
+    ("linear_num_value_heads", "linear_num_key_heads", "key"),
+    ("mamba_num_heads", "mamba_n_groups", "groups of"),
+)
+"""Heads, the heads of their groups, and what these are called."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,49}")
 """The name of a size, which becomes part of a student's."""
@@ -68,9 +79,11 @@ class ImportanceConfig(Config):
     """Criterion of each axis. Shorthand: one criterion for neurons, heads and channels, or `random` for all axes."""
 
     neurons: Ranking = Ranking()
-    """Neurons of the MLPs, also those of shared experts."""
+    """Neurons of the MLPs, also those of shared experts, and channels of short convolutions."""
     heads: Ranking = Ranking()
-    """Query heads. A KV head is ranked by its query heads."""
+    """Query heads, value heads of linear attention, and heads of state-space layers, these by their inputs (arXiv
+    2504.11409). A KV head is ranked by its query heads, a key head of linear attention by its value heads, and a group
+    of a state-space layer by its heads."""
     channels: Ranking = Ranking()
     """Channels of the residual stream, unless it is rotated."""
     experts: Ranking = Ranking()
@@ -90,8 +103,9 @@ class ImportanceConfig(Config):
         return dict.fromkeys(axes, raw)
 
     def of(self, axis: str) -> Ranking:
-        """The ranking of an axis; all neurons are ranked alike."""
-        ranking: Ranking = getattr(self, "neurons" if axis in ("shared", "dense") else axis)
+        """The ranking of an axis; all neurons are ranked alike, and all heads."""
+        neurons, heads = dict.fromkeys(("shared", "dense", "conv"), "neurons"), ("linear_heads", "ssm_heads")
+        ranking: Ranking = getattr(self, {**neurons, **dict.fromkeys(heads, "heads")}.get(axis, axis))
         return ranking
 
     @model_validator(mode="after")
@@ -138,6 +152,14 @@ class PruneConfig(StepConfig):
     with `intermediate_size`."""
     dense_intermediate_size: Annotated[int | None, ADDED] = Field(default=None, ge=1)
     """Neurons to keep of each MLP in layers without experts, in a mixture of experts whose first layers have none."""
+    linear_num_key_heads: Annotated[int | None, ADDED] = Field(default=None, ge=1)
+    """Key heads of linear attention to keep (width), each with its value heads."""
+    linear_num_value_heads: Annotated[int | None, ADDED] = Field(default=None, ge=1)
+    """Value heads of linear attention to keep (width), the same number of every key head."""
+    mamba_num_heads: Annotated[int | None, ADDED] = Field(default=None, ge=1)
+    """Heads of state-space layers to keep (width), the same number in every group."""
+    mamba_n_groups: Annotated[int | None, ADDED] = Field(default=None, ge=1)
+    """Groups of heads of state-space layers to keep (width), each with its heads."""
     vocab_size: int | None = Field(default=None, ge=1)
     """Tokens to keep: all special and byte tokens, then the most frequent ones of the corpus."""
     drop_layers: Literal["contiguous", "single"] | tuple[int, ...] = "contiguous"
@@ -289,7 +311,7 @@ class PruneConfig(StepConfig):
             return next(iter(self.nested(teacher, where).values()))
         sizes = {key: getattr(self, key) for key in PRUNABLE}
         for size, (of, _, _) in teacher.family.multiples.items():
-            if sizes[size] is not None:
+            if sizes.get(size) is not None:
                 raise ShapeError(f"{where}.{size}: in {teacher.family.name} it is a multiple of {of}; set that instead")
         for key, value in sizes.items():
             if value is not None and value > getattr(teacher, key):
@@ -300,6 +322,10 @@ class PruneConfig(StepConfig):
         self._match_groups(sizes, teacher, where)
         self._check_head_dim(teacher, where)
         target = teacher.with_dimensions({**sizes, "dense_layers": dense})
+        if isinstance(self.drop_layers, tuple):
+            kept = [layer for layer in range(teacher.num_hidden_layers) if layer not in self.drop_layers]
+            target = replace(target, pattern=teacher.of_layers(kept).pattern)
+        self._check_runs(teacher, target, where)
         target.check_loadable(where)
         if self.init == "teacher":
             self._check_method(teacher, target, where)
@@ -313,7 +339,7 @@ class PruneConfig(StepConfig):
         """
         if not teacher.family.nests:
             raise ShapeError(
-                f"{where}.nest: a nest of a {teacher.family.name} is not supported, for its layers without experts, "
+                f"{where}.nest: a nest of a {teacher.family.name} is not supported, for its layers of several kinds, "
                 "shared experts, groups of experts, or experts stacked in one tensor; prune each size by itself"
             )
         shapes = {name: self.of_size(name, teacher).target(teacher, f"{where}.nest.{name}") for name in self.nest}
@@ -406,6 +432,23 @@ class PruneConfig(StepConfig):
             )
         return dense
 
+    def _check_runs(self, teacher: Shape, target: Shape, where: str) -> None:
+        """Refuse to drop all layers with attention, without which transformers' cache does not work."""
+        layers = teacher.num_hidden_layers
+        needs = f"transformers runs a {teacher.family.name} only with a layer of attention"
+        if isinstance(self.drop_layers, tuple):
+            if not target.runs(range(target.num_hidden_layers)):
+                having = [str(layer) for layer in range(layers) if teacher.has_units("heads", layer)]
+                raise ShapeError(f"{where}.drop_layers: {needs}; keep one of the layers {', '.join(having)}")
+        elif self.drop_layers == "contiguous" and not teacher.droppable(layers - target.num_hidden_layers):
+            allowed = [count for count in range(1, layers + 1) if teacher.droppable(layers - count)]
+            nearest = min(allowed, key=lambda count: abs(count - target.num_hidden_layers))
+            raise ShapeError(
+                f"{where}.num_hidden_layers: {target.num_hidden_layers}; {needs}, and every block of "
+                f"{layers - target.num_hidden_layers} layers has all of them; nearest that works: {nearest}, or "
+                "drop_layers: single"
+            )
+
     @staticmethod
     def _infer_heads(sizes: dict[str, int | None], teacher: Shape) -> None:
         """Fill in heads from the hidden size in a square family, and KV heads where each has one query head."""
@@ -464,17 +507,20 @@ class PruneConfig(StepConfig):
 
     @staticmethod
     def _match_groups(sizes: dict[str, int | None], teacher: Shape, where: str) -> None:
-        """Fill in query heads from KV heads, and check that every KV head has the same number of query heads."""
-        group = teacher.num_attention_heads // teacher.num_key_value_heads
-        groups = sizes["num_key_value_heads"] or teacher.num_key_value_heads
-        heads = sizes["num_attention_heads"] or groups * group
-        sizes["num_attention_heads"] = heads
-        if heads % groups or heads // groups > group:
-            allowed = ", ".join(str(groups * n) for n in range(1, group + 1))
-            raise ShapeError(
-                f"{where}.num_attention_heads: {heads} heads cannot be shared by {groups} KV heads of at most {group} "
-                f"each; allowed: {allowed}"
-            )
+        """Fill in heads of `GROUPED` from their groups, and check that all groups have the same number of them."""
+        for size, of, named in GROUPED:
+            if not getattr(teacher, size):
+                continue
+            group = getattr(teacher, size) // getattr(teacher, of)
+            groups = sizes[of] or getattr(teacher, of)
+            heads = sizes[size] or groups * group
+            sizes[size] = heads
+            if heads % groups or heads // groups > group:
+                allowed = ", ".join(str(groups * n) for n in range(1, group + 1))
+                raise ShapeError(
+                    f"{where}.{size}: {heads} heads cannot be shared by {groups} {named} heads of at most {group} "
+                    f"each; allowed: {allowed}"
+                )
 
 
 def _cannot_rotate(teacher: Shape) -> str | None:

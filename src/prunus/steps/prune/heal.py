@@ -211,7 +211,7 @@ def _heal_final_norm_and_head(teacher: LayerRunner, student: LayerRunner, bridge
         rows = torch.arange(len(heads[1].weight), device=device)
         readers.append(Reader(*heads, rows, torch.ones(len(rows), device=device)))
     streams = ((teacher.stream[rows].to(device), student.stream[rows].to(device)) for rows in teacher.rows())
-    norms = (teacher.model.get_submodule(name), student.model.get_submodule(name))
+    norms = tuple(one.model.get_submodule(one.family.module_name(name)) for one in (teacher, student))
     _heal_norm_and_readers(norms, streams, readers, bridge, bridge.scale(name, None), config, student.family)
 
 

@@ -29,7 +29,7 @@ def choose_nested(scores: Scores, teacher: Shape, shapes: Sequence[Shape], confi
         shapes: The sizes' shapes, the largest first.
         config: The options.
     """
-    layers = nested_layers(scores, teacher.num_hidden_layers, [shape.num_hidden_layers for shape in shapes], config)
+    layers = nested_layers(scores, teacher, [shape.num_hidden_layers for shape in shapes], config)
     wide = [shape.with_dimensions({"num_hidden_layers": teacher.num_hidden_layers}) for shape in shapes]
     return [
         replace(choose(scores, teacher, shape, config, None), layers=kept)
@@ -37,7 +37,7 @@ def choose_nested(scores: Scores, teacher: Shape, shapes: Sequence[Shape], confi
     ]
 
 
-def nested_layers(scores: Scores, layers: int, counts: Sequence[int], config: PruneConfig) -> list[list[int]]:
+def nested_layers(scores: Scores, teacher: Shape, counts: Sequence[int], config: PruneConfig) -> list[list[int]]:
     """The layers that each size keeps.
 
     With `drop_layers: contiguous`, the block that a size drops contains the block that the next larger one drops, and
@@ -45,27 +45,28 @@ def nested_layers(scores: Scores, layers: int, counts: Sequence[int], config: Pr
 
     Args:
         scores: The teacher's scores.
-        layers: The teacher's number of layers.
+        teacher: The teacher's shape.
         counts: How many each size keeps, in descending order.
         config: The options.
     """
-    chosen = [choose_layers(scores, layers, counts[0], config)]
+    layers = teacher.num_hidden_layers
+    chosen = [choose_layers(scores, teacher, counts[0], config)]
     for above, count in pairwise(counts):
         if config.drop_layers == "contiguous" and above != count:
             dropped = set(range(layers)) - set(chosen[-1])
-            blocks = _blocks(scores, layers, layers - count, config)
+            blocks = _blocks(scores, teacher, layers - count, config)
             block = next(block for block in blocks if dropped <= set(block))
             chosen.append([layer for layer in range(layers) if layer not in block])
         else:  # layers ranked one by one nest by themselves
-            chosen.append(choose_layers(scores, layers, count, config))
+            chosen.append(choose_layers(scores, teacher, count, config))
     return chosen
 
 
-def _blocks(scores: Scores, layers: int, length: int, config: PruneConfig) -> list[tuple[int, ...]]:
+def _blocks(scores: Scores, teacher: Shape, length: int, config: PruneConfig) -> list[tuple[int, ...]]:
     """All blocks of `length` layers, the least important first."""
     if config.importance.layers != "random":
-        return blocks_by_loss(scores, config.importance, length)
-    blocks = [tuple(range(first, first + length)) for first in range(layers - length + 1)]
+        return blocks_by_loss(scores, config.importance, length, teacher)
+    blocks = teacher.droppable(length)
     draw = np.random.default_rng([config.seed, length])
     return [blocks[i] for i in draw.permutation(len(blocks))]
 

@@ -21,7 +21,7 @@ class Replay:
     """How the blocks of a model's layers return the output of their last linear layer, learned from the first runs."""
 
     def __init__(self) -> None:
-        self._forms: dict[str, Form | None] = {}  # by the block's name in its layer; None if it cannot be skipped
+        self._forms: dict[str, Form | None] = {}  # by that linear layer's name; None if its block cannot be skipped
 
     @contextlib.contextmanager
     def replayed(self, layer: nn.Module, inputs: Mapping[str, torch.Tensor]) -> Iterator[None]:
@@ -34,9 +34,9 @@ class Replay:
         with contextlib.ExitStack() as stack:
             for name, x in inputs.items():
                 block = name.rpartition(".")[0]
-                if block not in self._forms:
+                if name not in self._forms:
                     stack.enter_context(self._learning(layer, name))
-                elif form := self._forms[block]:
+                elif form := self._forms[name]:
                     last, skipped = layer.get_submodule(name), layer.get_submodule(block)
                     stack.enter_context(replaced_forward(skipped, _only_last(last, x, form)))
             yield
@@ -47,7 +47,7 @@ class Replay:
         block, outputs = name.rpartition(".")[0], list[Any]()
 
         def learn(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            self._forms[block] = _form(output, outputs[-1])
+            self._forms[name] = _form(output, outputs[-1])
 
         handles = [
             layer.get_submodule(name).register_forward_hook(lambda *call: outputs.append(call[-1])),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from prunus.console import Console
 from prunus.errors import ArtifactError, DataError
+from prunus.models.axes import WHOLE
 from prunus.models.checkpoint import read_bytes, write_tensors
 from prunus.models.draw import draw_model
 from prunus.models.folder import ModelFolder, copy_along, write_config
@@ -75,6 +76,8 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
     if config.nest:
         return _run_nest(config, inputs, out, runtime, console)
     target = config.target(teacher.shape, "prune")
+    if further := teacher.ignored:
+        console.say(f"left out, as transformers ignores them: {len(further)} weights such as {further[0]}")
     config = config.with_defaults(target.size())
     vocabulary = _vocabulary(teacher, target, inputs)
     if config.init == "random":  # the choice of units has no effect on random weights, so it needs no scores
@@ -84,6 +87,7 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         config = config.model_copy(update={"drop_layers": block})
     scores = _scores(inputs, config, teacher.shape, target)
     keep = choose(scores, teacher.shape, target, config, vocabulary)
+    target = replace(target, pattern=teacher.shape.of_layers(keep.layers).pattern)  # known now that layers are chosen
     settings = student_config(teacher.config, teacher.shape, target, keep.layers)
     if vocabulary is not None:
         ids = {int(old): new for new, old in enumerate(vocabulary)}
@@ -270,8 +274,7 @@ def _best_block(
     from prunus.steps.prune.calibration import calibration
 
     length = teacher.shape.num_hidden_layers - target.num_hidden_layers
-    firsts = range(teacher.shape.dense_layers, target.num_hidden_layers + 1)
-    blocks = [tuple(range(first, first + length)) for first in firsts]
+    blocks = teacher.shape.droppable(length)
     assert inputs.tokens is not None  # the plan adds them if the cut reads text
     ids = calibration(config.heal, inputs.tokens, config.seed)
     with console.progress("refit", len(blocks), "blocks") as progress, TemporaryDirectory(dir=out) as scratch:
@@ -330,7 +333,7 @@ def _kept_units(keep: Keep, teacher: Shape) -> dict[str, Any]:
     def plain(value: Any) -> list[Any]:
         return [plain(row) for row in value] if isinstance(value, list) else np.asarray(value).tolist()
 
-    shared = {axis: plain(members) for axis, members in keep.shared.items() if axis != "positions"}
+    shared = {axis: plain(members) for axis, members in keep.shared.items() if axis not in WHOLE}
     per_layer = [
         {axis: plain(rows[layer]) for axis, rows in keep.layered.items() if teacher.has_units(axis, layer)}
         for layer in keep.layers

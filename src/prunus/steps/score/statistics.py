@@ -28,8 +28,14 @@ from prunus.steps.score.importance import (
     taylor_terms,
 )
 
-NEURONS = {"neurons": "mlp", "shared": "shared", "dense": "dense"}
+NEURONS = {"neurons": "mlp", "shared": "shared", "dense": "dense", "conv": "conv"}
 """Neurons of linear modules by the name of their statistics, and their axis in a family's table."""
+
+HEADS = {"heads": ("heads", "head_dim"), "linear_heads": ("linear_values", "linear_value_head_dim")}
+"""Heads by the name of their statistics: their axis in a family's table, and the size of their dimensions."""
+
+SSM = ("ssm_heads", "ssm_head_dim")
+"""The axes of the segments of a state-space layer's input projection that are its gates and then its inputs."""
 
 SEQUENCE = ("mean", "l2", "variance")
 _STRIDE = 4  # covariances use every fourth position, so that they cost little compared with the forward pass
@@ -50,6 +56,9 @@ class Statistics:
             `experts.reap` [2, L, E]: Σ g |f| of `expert_terms`, and the tokens that it sums over.
             `shared.<how>` [2, L, shared] and `dense.<how>` [2, L, dense]: in a mixture, as those of neurons, of the
             shared experts and of the MLPs of layers without experts; 0 in layers that have none.
+            `conv.<how>` [2, L, conv]: the same of channels of short convolutions.
+            `linear_heads.<how>` [2, L, values]: as those of heads, of the value heads of linear attention.
+            `ssm_heads.<how>` [2, L, heads]: the same of the inputs of the heads of state-space layers.
             `neurons.gradients` [2, L, mlp], `heads.gradients`, `channels.gradients`: `taylor_terms`.
             `covariance` [hidden, hidden]: of the inputs of all norms over the residual stream, summed over the norms.
             `gradient_covariance` [hidden, hidden]: the same of the loss's gradients by those inputs.
@@ -66,7 +75,7 @@ class Statistics:
         flags, (layered, shared) = shape.flags, shape.family.norms
         lines = {name: parse_weight(shape.family.layered[f"{name}.weight"]) for name in layered}
         axes = {name: line for name, line in lines.items() if line.exists(flags)}
-        self.layered = list(axes)
+        self.layered, self.lines = list(axes), axes
         self.over_stream = [name for name in axes if axes[name].has("hidden")]
         self.norms = layers * len(self.over_stream) + len(shared)
         self.sums: dict[str, torch.Tensor] = {}
@@ -81,6 +90,12 @@ class Statistics:
                     self._add(f"experts.{name}", *leading, layers, shape.num_experts)
         else:
             members["neurons"] = (layers, shape.intermediate_size)
+        kinds = {
+            "linear_heads": shape.linear_num_value_heads,
+            "ssm_heads": shape.mamba_num_heads,
+            "conv": shape.conv_channels,
+        }
+        members |= {axis: (layers, size) for axis, size in kinds.items() if size}
         for axis, size in members.items():
             for how in self.aggregations:
                 self._add(f"{axis}.{how}", 2, *size)
@@ -126,21 +141,30 @@ class Statistics:
         for i in range(self.shape.num_hidden_layers):
             layer = model.get_submodule(family.layer_name(i))
             yield layer.register_forward_pre_hook(self._store_input, with_kwargs=True)
-            dense = i < self.shape.dense_layers
-            if family.experts is not None and not dense:
+            kinds = self.shape.kinds[i]
+            if family.experts is not None and self.shape.has_units("experts", i):
                 yield from self._expert_hooks(layer, i, family.experts)
             for units, axis in NEURONS.items():
-                for name in family.readers(axis, dense) if units in self.members else []:
+                for name in family.readers(axis, kinds) if units in self.members else []:
                     yield layer.get_submodule(name).register_forward_pre_hook(self._on_input(units, i))
-            for name in family.readers("heads"):
-                yield layer.get_submodule(name).register_forward_pre_hook(self._on_heads(i))
+            for units, (axis, dim) in HEADS.items():
+                for name in family.readers(axis, kinds) if units in self.members else []:
+                    hook = self._on_heads(units, i, getattr(self.shape, dim))
+                    yield layer.get_submodule(name).register_forward_pre_hook(hook)
+            if "ssm_heads" in self.members and self.shape.has_units("ssm_heads", i):
+                name, part = family.segment_of(SSM, self.shape.sizes())
+                hook = self._on_inputs(i, part, self.shape.mamba_head_dim)
+                yield layer.get_submodule(name).register_forward_hook(hook)
             for name in self.layered:
+                if not self.lines[name].stands_in(kinds):
+                    continue
                 row = i * len(self.over_stream) + self.over_stream.index(name) if name in self.over_stream else None
                 yield from self._norm_hooks(layer.get_submodule(name), self.sums[f"energy.{name}"][i], row)
             if i == self.shape.num_hidden_layers - 1:
                 yield layer.register_forward_hook(self._store_output)
         for j, name in enumerate(reversed(family.norms[1]), start=1):
-            yield from self._norm_hooks(model.get_submodule(name), self.sums[f"energy.{name}"], self.norms - j)
+            norm = model.get_submodule(family.module_name(name))
+            yield from self._norm_hooks(norm, self.sums[f"energy.{name}"], self.norms - j)
 
     def _norm_hooks(self, module: nn.Module, energy: torch.Tensor, row: int | None) -> Iterator[Any]:
         """Hooks of one norm; `row` is its index among the norms over the residual stream, None for other norms."""
@@ -162,14 +186,25 @@ class Statistics:
     def _on_input(self, axis: str, i: int) -> Callable[..., None]:
         return lambda _, args: self._units(axis, i, args[0])
 
-    def _on_heads(self, i: int) -> Callable[..., None]:
-        dim = self.shape.head_dim
-
+    def _on_heads(self, axis: str, i: int, dim: int) -> Callable[..., None]:
         def hook(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
             heads = args[0].detach()
-            self._moments("heads", i, head_norms(heads, dim))
+            self._moments(axis, i, head_norms(heads, dim))
             if "gradients" in self.collect:
-                args[0].register_hook(lambda g: self._products("heads", i, head_products(heads, g.detach(), dim)))
+                args[0].register_hook(lambda g: self._products(axis, i, head_products(heads, g.detach(), dim)))
+
+        return hook
+
+    def _on_inputs(self, i: int, part: slice, dim: int) -> Callable[..., None]:
+        """Scores heads of state-space layers by what they take in (arXiv 2504.11409, section 3.1)."""
+
+        def hook(_: nn.Module, __: Any, output: torch.Tensor) -> None:
+            heads = output.detach()[..., part]
+            self._moments("ssm_heads", i, head_norms(heads, dim))
+            if "gradients" in self.collect:
+                output.register_hook(
+                    lambda g: self._products("ssm_heads", i, head_products(heads, g.detach()[..., part], dim))
+                )
 
         return hook
 
@@ -182,8 +217,12 @@ class Statistics:
             )
 
     def _in_sequences(self, values: torch.Tensor) -> torch.Tensor:
-        """Values as [B, S, C], also in a family whose layers join batch and positions in their MLPs."""
-        return values.unflatten(0, self._stream[-1].shape[:2]) if values.ndim == 2 else values
+        """Values as [B, S, ..., C], also where layers join batch and positions, or these and heads."""
+        if values.ndim != 2:
+            return values
+        batch, length = self._stream[-1].shape[:2]
+        heads = () if len(values) == batch * length else (len(values) // (batch * length),)
+        return values.reshape(batch, length, *heads, values.shape[-1])
 
     def _moments(self, axis: str, i: int, values: torch.Tensor) -> None:
         for how in self.aggregations:

@@ -230,25 +230,28 @@ def reader_norms(model: PreTrainedModel, shape: Shape) -> dict[str, torch.Tensor
 
     Returns:
         `reader_norms` [L, mlp], or [L, E, mlp] in a mixture of experts; there also `reader_norms.shared` [L, shared]
-        and `reader_norms.dense` [L, dense]. Layers that have no such neurons have zeros.
+        and `reader_norms.dense` [L, dense]; of short convolutions `reader_norms.conv` [L, conv]. Layers that have no
+        such neurons have zeros.
     """
     family, names, sizes = shape.family, shape.family.experts, shape.sizes()
     experts = () if names is None else (shape.num_experts,)
-    wanted = {"reader_norms": "mlp"} | {f"reader_norms.{axis}": axis for axis in ("shared", "dense") if sizes[axis]}
+    wanted = {"reader_norms": "mlp"} | {
+        f"reader_norms.{axis}": axis for axis in ("shared", "dense", "conv") if sizes[axis]
+    }
     result = {
         name: torch.zeros(shape.num_hidden_layers, *(experts if axis == "mlp" else ()), sizes[axis]).double()
         for name, axis in wanted.items()
     }
     for i in range(shape.num_hidden_layers):
-        layer, dense = model.get_submodule(family.layer_name(i)), i < shape.dense_layers
+        layer, kinds = model.get_submodule(family.layer_name(i)), shape.kinds[i]
         for name, axis in wanted.items():
             if names is not None and axis == "mlp":
-                if not dense:
+                if shape.has_units("experts", i):
                     stacked = layer.get_submodule(f"{names.module}.{names.stacked}")
                     down = stacked.get_parameter(names.down).float()
                     result[name][i] = down.norm(dim=2 if stacked.is_transposed else 1)
                 continue
-            for module in family.readers(axis, dense):
+            for module in family.readers(axis, kinds):
                 weight = layer.get_parameter(f"{module}.weight").float()
                 result[name][i] = weight.norm(dim=1 if family.conv1d else 0)
     return result

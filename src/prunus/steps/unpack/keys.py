@@ -50,6 +50,18 @@ class Keys:
             raise ModelError(f"{self.where}: {self.prefix}{key} is {value!r:.80}; expected a whole number")
         return value
 
+    def largest(self, key: str) -> int:
+        """The largest of a key's numbers for each layer, which the family reads by itself later.
+
+        Raises:
+            ModelError: It is missing, or holds anything but whole numbers, one of them positive.
+        """
+        value = self.left.get(key)
+        values = value if isinstance(value, list) else [value]
+        if not values or not all(type(item) is int and item >= 0 for item in values) or not max(values):
+            raise ModelError(f"{self.where}: {self.prefix}{key} is {value!s:.80}; expected whole numbers, not all 0")
+        return max(values)
+
     def number(self, key: str, default: float | None = None) -> float:
         """A number: the shortest decimal with the file's float32 value, 1e-6 rather than 9.99999997e-07.
 

@@ -81,7 +81,8 @@ def _family_of(file: GgufFile, keys: Keys, hidden: int, heads: int) -> tuple[Fam
 
 def _sizes(file: GgufFile, keys: Keys, family: Family, hidden: int, heads: int) -> dict[str, int]:
     """Every size, by `Shape`'s names."""
-    kv_heads = keys.whole("attention.head_count_kv", heads)
+    key = "attention.head_count_kv"
+    kv_heads = keys.largest(key) if isinstance(keys.left.get(key), list) and family.pattern else keys.whole(key, heads)
     if not heads or not hidden:
         raise ModelError(f"{file.path}: {heads} heads and {hidden} channels; expected at least one")
     head_dim = keys.whole("attention.key_length", hidden // heads)

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from prunus.errors import ModelError
-from prunus.gguf.layout import row_order
+from prunus.gguf.layout import column_order, folded, row_order
 from prunus.gguf.metadata import gguf_of
 from prunus.llamacpp.header import largest_type
 from prunus.llamacpp.parsing import GgufTensor
@@ -71,24 +71,45 @@ def plan_weights(file: GgufFile, shape: Shape, dtype: str) -> list[TensorPlan]:
 def _plan(name: str, place: Place, source: GgufTensor, shape: Shape, there: Gguf, dtype: str) -> TensorPlan:
     family, sizes, size = shape.family, shape.sizes(), place.weight.shape(shape.sizes())
     turned = family.is_transposed(place.weight)
-    expected = size[::-1] if turned else size
+    expected = size[::-1] if turned else folded(size, place.weight)
     expected = expected if place.expert is None else (sizes["experts"], *expected)
     if source.shape != expected:
         raise ModelError(f"{source.file}: {source.name} is {list(source.shape)}; expected {list(expected)} by its keys")
     order = row_order(place.weight, source.name, there, sizes, turned)
     back = None if order is None else np.argsort(order)
-    pieces = partial(_pieces, source, place.expert, back, turned, family.offset_of(place), dtype)
+    columns = column_order(place.weight, there, sizes)
+    backwards = None if columns is None else np.argsort(columns)
+    decay = place.key in there.decays
+    pieces = partial(_pieces, source, place.expert, back, backwards, turned, decay, family.offset_of(place), dtype)
     return TensorPlan(name, DTYPES[dtype], size, pieces)
 
 
 def _pieces(
-    source: GgufTensor, expert: int | None, back: np.ndarray | None, turned: bool, offset: float, dtype: str
+    source: GgufTensor,
+    expert: int | None,
+    back: np.ndarray | None,
+    columns: np.ndarray | None,
+    turned: bool,
+    decay: bool,
+    offset: float,
+    dtype: str,
 ) -> Iterator[bytes]:
-    """A weight's bytes in order, a few rows at a time."""
+    """A weight's bytes in order, a few rows at a time.
+
+    Raises:
+        ModelError: A decay is not below 0.
+    """
     stored = source.stored()
     if expert is not None:
         each = source.shape[-2]
         stored = stored[expert * each : (expert + 1) * each]
+    if decay:
+        values = numbers(source, np.asarray(stored)).reshape(-1)
+        if not (values < 0).all():
+            raise ModelError(f"{source.file}: {source.name} holds decays that are not below 0")
+        logarithms = np.log(-values.astype(np.float64)).astype(np.float32)
+        yield narrowed(logarithms if back is None else logarithms[back], dtype, source)
+        return
     if turned or (back is not None and len(source.shape) == 1):
         values = numbers(source, np.asarray(stored))
         if back is not None:  # indices of outputs: rows of a matrix, or elements of a vector
@@ -99,10 +120,11 @@ def _pieces(
     for start in range(0, len(stored), rows):
         part = slice(start, start + rows)
         some = np.asarray(stored[part] if back is None else stored[back[part]])
-        if source.type_name == "BF16" and dtype == "bfloat16" and not offset:
+        if columns is None and source.type_name == "BF16" and dtype == "bfloat16" and not offset:
             yield narrowed(some.view(np.uint16), dtype, source)
             continue
-        yield narrowed(numbers(source, some) - np.float32(offset), dtype, source)
+        values = numbers(source, some) - np.float32(offset)
+        yield narrowed(values if columns is None else np.ascontiguousarray(values[:, columns]), dtype, source)
 
 
 def numbers(source: GgufTensor, stored: np.ndarray) -> np.ndarray:
