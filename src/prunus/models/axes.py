@@ -37,8 +37,17 @@ AXES = {
     "shared": "shared_expert_intermediate_size",
     "dense": "dense_intermediate_size",
     "positions": "max_position_embeddings",
+    "q_rank": "q_lora_rank",
+    "kv_rank": "kv_lora_rank",
+    "rope": "qk_rope_head_dim",
+    "qk": "qk_head_dim",
+    "kv": "kv_head_dim",
 }
 """Each axis and the name of its size in a `Shape`."""
+
+LATENT = ("q_rank", "kv_rank", "rope", "qk", "kv")
+"""The axes of latent attention (MLA), which are not cut: ranks, a head's part with positions, and what a head has of
+queries and of keys and values."""
 
 TIED = "tie_word_embeddings"
 """The condition of an LM head that may be tied to the embedding."""

@@ -91,6 +91,7 @@ class Family:
         dense_layers: The key and default of the number of first layers that have a dense MLP instead of experts.
         groups: The keys of the number of groups that a layer's experts are divided into for routing, and of how many
             of them a token uses.
+        latent: The sizes of latent attention (MLA) by their keys in config.json, and their defaults; empty without.
         further_layers: Whether checkpoints may have layers after the last, for predicting further tokens (MTP), whose
             weights transformers ignores; students have none.
         ignored: Prefixes of other weights that transformers ignores.
@@ -144,6 +145,7 @@ class Family:
     listed: tuple[str, ...] = ()
     dense_layers: tuple[str, int] | None = None
     groups: tuple[str, ...] = ()
+    latent: Mapping[str, int] = field(default_factory=dict)
     further_layers: bool = False
     ignored: tuple[str, ...] = ()
     resets: Mapping[str, Any] = field(default_factory=dict)

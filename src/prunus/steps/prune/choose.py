@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from prunus.models.axes import LATENT
 from prunus.models.prefix import rotary_pairs
 from prunus.models.shape import Shape
 from prunus.steps.prune.config import RANKED, ImportanceConfig, PruneConfig
@@ -91,6 +92,7 @@ def choose(scores: Scores, teacher: Shape, target: Shape, config: PruneConfig, v
             "positions": np.arange(teacher.max_position_embeddings),
             "head_dim": rotary_pairs(teacher, target.head_dim),
             "hidden": hidden,
+            **{axis: np.arange(teacher.sizes()[axis]) for axis in LATENT},
         },
         layered=layered,
         partners=[partners(heads[i], teacher.num_key_value_heads, kv_heads[i], per_group) for i in layers]

@@ -343,7 +343,7 @@ def _kept_units(keep: Keep, teacher: Shape) -> dict[str, Any]:
     def plain(value: Any) -> list[Any]:
         return [plain(row) for row in value] if isinstance(value, list) else np.asarray(value).tolist()
 
-    shared = {axis: plain(members) for axis, members in keep.shared.items() if axis != "positions"}
+    shared = {axis: plain(members) for axis, members in keep.shared.items() if axis in ("vocab", "head_dim", "hidden")}
     per_layer = [
         {axis: plain(rows[layer]) for axis, rows in keep.layered.items() if teacher.has_units(axis, layer)}
         for layer in keep.layers
