@@ -30,7 +30,6 @@ COMMON: dict[str, Any] = {
     "rms_norm_eps": 1e-12,  # dead channels change the mean square that eps is added to; here that is below rounding
 }
 MIXTURE = {"num_experts_per_tok": 2, "num_experts": 6}
-NULL = "null"  # a key that is null in config.json; None is one that is not given
 LATENT = {
     "num_experts_per_tok": 2,
     "n_routed_experts": 6,
@@ -148,7 +147,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "logits_scaling": 2.0,
     },
     "deepseek_v3": {**LATENT, "n_group": 2, "topk_group": 2, "q_lora_rank": 12},
-    "deepseek_v2": {**LATENT, "q_lora_rank": NULL, "routed_scaling_factor": 1.5},
+    "deepseek_v2": {**LATENT, "q_lora_rank": None, "routed_scaling_factor": 1.5},
     "olmoe": {**MIXTURE, "num_key_value_heads": 4, "head_dim": None},
 }
 RELATIVES = {
@@ -205,7 +204,7 @@ def config_of(model_type: str) -> Any:
             for k, v in options.items()
             if k not in ("intermediate_size", "head_dim", "num_key_value_heads", "rms_norm_eps")
         }
-    given = {k: None if v == NULL else v for k, v in options.items() if v is not None or k == "sliding_window"}
+    given = {k: v for k, v in options.items() if v is not None or k in ("sliding_window", "q_lora_rank")}
     return AutoConfig.for_model(model_type, **given)
 
 

@@ -49,7 +49,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _row(family: Family) -> dict[str, Any]:
-    scalable = family.rotary is not None and rope_types({}, family.rotary) <= SCALABLE_ROPES
+    scalable = family.rotary is not None and rope_types({}, family.rotary) <= SCALABLE_ROPES and not family.latent
     lacking = {*family.lacking, *(() if scalable else ("head_dim",))}
     return {
         "family": family.name,

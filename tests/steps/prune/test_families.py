@@ -117,18 +117,18 @@ def dead_members(teacher: Path, axis: str) -> tuple[dict[str, Any], dict[str, in
         return {axis: [draw.permutation(getattr(shape, size))[:8] for _ in layers]}, {size: getattr(shape, size) - 8}
     if axis == "hidden":
         return {"hidden": draw.permutation(32)[:8].tolist()}, {"hidden_size": 24}
-    if shape.family.latent and axis in ("heads", "kv_heads"):  # each query head has keys and values of its own
-        return {"heads": [draw.permutation(4)[:2] for _ in layers]}, {"num_attention_heads": 2}
     if axis == "head_dim":  # the slowest pairs
         rotary = shape.family.rotary
         dead_pairs = [4, 5, 6, 7] if rotary is not None and rotary.interleaved else [2, 3, 6, 7]
         return {"head_dim": dead_pairs}, {"head_dim": 4}
-    if axis == "heads":
+    if axis == "heads" and not shape.family.latent:  # in latent attention, each has keys and values of its own
         dead = [[g * group + int(draw.integers(group)) for g in range(shape.num_key_value_heads)] for _ in layers]
         return {"heads": dead}, {"num_attention_heads": shape.num_attention_heads - shape.num_key_value_heads}
     kv = [[int(draw.integers(shape.num_key_value_heads))] for _ in layers]
+    if shape.family.latent:  # two, since hidden_size must be a multiple of what is left
+        kv = [[head, (head + 1) % shape.num_key_value_heads] for (head,) in kv]
     heads = [[g * group + i for g in row for i in range(group)] for row in kv]
-    return {"kv_heads": kv, "heads": heads}, {"num_key_value_heads": shape.num_key_value_heads - 1}
+    return {"kv_heads": kv, "heads": heads}, {"num_key_value_heads": shape.num_key_value_heads - len(kv[0])}
 
 
 def zero_scores_of_dead_heads(scores: Path, dead: list[list[int]]) -> None:
