@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -117,7 +118,9 @@ class Merged:
         self._orders: dict[tuple[int, int], np.ndarray] = {}
         for done, layer in enumerate(layers, start=1):
             for first, group in groups[layer].items():
-                reference = self._neurons(layer, first) if len(group.experts) > 1 else None
+                if len(group.experts) == 1:
+                    continue
+                reference = self._neurons(layer, first)
                 for expert in group.experts[1:]:
                     self._orders[layer, expert] = matched(reference, self._neurons(layer, expert))
             update(done)
@@ -175,13 +178,15 @@ class Merged:
         _, infos = self._parts[place.layer, place.key]
         for expert, weight in zip(group.experts, group.weights, strict=True):
             order = self._orders.get((place.layer, expert), np.arange(self._sizes["mlp"]))
-            indices = positions(
-                place.weight,
-                self._sizes,
-                lambda axis, order=order: order[members(axis)] if axis == "mlp" else members(axis),
-            )
+            indices = positions(place.weight, self._sizes, partial(_in_order, order, members))
             total = total + weight * _values(infos[expert])[np.ix_(*indices)]
         yield from_float(np.asarray(total), info.dtype)
+
+
+def _in_order(order: np.ndarray, members: Callable[[str], np.ndarray], axis: str) -> np.ndarray:
+    """The kept units of an axis, neurons as another expert numbers them."""
+    kept = members(axis)
+    return np.asarray(order[kept]) if axis == "mlp" else kept
 
 
 def _expert_tensors(
