@@ -30,6 +30,20 @@ COMMON: dict[str, Any] = {
     "rms_norm_eps": 1e-12,  # dead channels change the mean square that eps is added to; here that is below rounding
 }
 MIXTURE = {"num_experts_per_tok": 2, "num_experts": 6}
+LATENT = {
+    "num_experts_per_tok": 2,
+    "n_routed_experts": 6,
+    "moe_intermediate_size": 24,
+    "intermediate_size": 20,
+    "n_shared_experts": 2,
+    "first_k_dense_replace": 1,
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 10,
+    "qk_nope_head_dim": 6,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 8,
+    "head_dim": None,
+}
 SPECIAL: dict[str, dict[str, Any]] = {
     "llama": {},
     "mistral": {"sliding_window": 8},
@@ -154,11 +168,13 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "ssm_state_size": 8,
         "conv_kernel": 3,
     },
+    "deepseek_v3": {**LATENT, "n_group": 2, "topk_group": 2, "q_lora_rank": 12},
+    "deepseek_v2": {**LATENT, "q_lora_rank": None, "routed_scaling_factor": 1.5},
     "olmoe": {**MIXTURE, "num_key_value_heads": 4, "head_dim": None},
 }
 RELATIVES = {
     "olmo3", "ministral3", "seed_oss", "exaone4", "cohere2", "ernie4_5", "glm", "hunyuan_v1_dense", "arcee", "helium",
-    "stablelm", "starcoder2", "cwm", "internlm3",
+    "stablelm", "starcoder2", "cwm", "internlm3", "deepseek_v2",
 }  # fmt: skip
 DISTINCT = [name for name in SPECIAL if name not in RELATIVES]
 """Families of all structures, for steps that neither cut nor export: relatives would tell them nothing new."""
@@ -210,7 +226,7 @@ def config_of(model_type: str) -> Any:
             for k, v in options.items()
             if k not in ("intermediate_size", "head_dim", "num_key_value_heads", "rms_norm_eps")
         }
-    given = {k: v for k, v in options.items() if v is not None or k == "sliding_window"}
+    given = {k: v for k, v in options.items() if v is not None or k in ("sliding_window", "q_lora_rank")}
     return AutoConfig.for_model(model_type, **given)
 
 

@@ -323,7 +323,11 @@ def test_ids_of_tokens(copy: Path, key: str, value: Any) -> None:
     named(change(copy, **{key: value}), rf"config.json: {key} is .*; expected a token's id")
 
 
-@pytest.mark.parametrize("model_type", [name for name, family in FAMILIES.items() if family.experts is not None])
+@pytest.mark.parametrize(
+    "model_type",
+    # transformers has no default of it for DeepSeek-V2, whose configs have the key
+    [name for name, family in FAMILIES.items() if family.experts is not None and name != "deepseek_v2"],
+)
 def test_experts_of_a_token_are_those_of_transformers(tmp_path: Path, model_type: str) -> None:
     folder = make_teacher(tmp_path / "model", model_type)
     assert ModelFolder(folder).shape.num_experts_per_tok == config_of(model_type).num_experts_per_tok

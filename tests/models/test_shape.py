@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from prunus.errors import ModelError, ShapeError
 from prunus.models.families.llama import FAMILY as LLAMA
+from prunus.models.families.table import FAMILIES
 from prunus.models.shape import Shape
 from tests.tiny import SMALL
 
@@ -108,3 +109,34 @@ def test_a_size_that_no_loader_takes_is_refused_with_the_nearest(hidden: int, sa
     shape = Shape.from_config(config, LLAMA, "x").with_dimensions({"hidden_size": hidden})
     with pytest.raises(ShapeError, match=said):
         shape.check_loadable("prune")
+
+
+V2_LITE = {
+    "model_type": "deepseek_v2", "vocab_size": 102400, "hidden_size": 2048, "intermediate_size": 10944,
+    "moe_intermediate_size": 1408, "num_hidden_layers": 27, "num_attention_heads": 16, "num_key_value_heads": 16,
+    "n_shared_experts": 2, "n_routed_experts": 64, "num_experts_per_tok": 6, "first_k_dense_replace": 1,
+    "kv_lora_rank": 512, "q_lora_rank": None, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+    "n_group": 1, "topk_group": 1, "max_position_embeddings": 163840,
+}  # fmt: skip
+V3 = {"model_type": "deepseek_v3", "num_attention_heads": 128, "num_key_value_heads": 128}
+
+
+@pytest.mark.parametrize(("config", "cached"), [(V2_LITE, 27 * 576), ({**V3, "vocab_size": 129280}, 61 * 576)])
+def test_latent_attention_is_counted_as_transformers_builds_it(config: dict, cached: int) -> None:
+    built = AutoConfig.for_model(**config)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(built)
+    shape = Shape.from_config(built.to_dict(), FAMILIES[config["model_type"]], "here")
+    buffers = sum(b.numel() for name, b in model.named_buffers() if name.endswith("e_score_correction_bias"))
+    assert shape.parameters == sum(p.numel() for p in model.parameters()) + buffers
+    assert shape.kv_cache_bytes(1) == cached
+
+
+def test_latent_attention_with_shared_keys_is_refused() -> None:
+    with pytest.raises(ModelError, match="16 query heads and 8 KV heads; MLA has one of each"):
+        Shape.from_config({**V2_LITE, "num_key_value_heads": 8}, FAMILIES["deepseek_v2"], "here")
+
+
+def test_flops_of_latent_attention_count_queries_and_values_apart() -> None:
+    shape = Shape.from_config(V2_LITE, FAMILIES["deepseek_v2"], "here")
+    assert shape.flops_per_token(1024) - shape.flops_per_token(0) == 27 * 16 * (192 + 128) * 1024

@@ -51,11 +51,20 @@ AXES = {
     "linear_values": "linear_num_value_heads",
     "linear_key_dim": "linear_key_head_dim",
     "linear_value_dim": "linear_value_head_dim",
+    "q_rank": "q_lora_rank",
+    "kv_rank": "kv_lora_rank",
+    "rope": "qk_rope_head_dim",
+    "qk": "qk_head_dim",
+    "kv": "kv_head_dim",
 }
 """Each axis and the name of its size in a `Shape`."""
 
-WHOLE = ("positions", "kernel", "ssm_head_dim", "state", "linear_key_dim", "linear_value_dim")
-"""Axes that are never cut."""
+WHOLE = (
+    "positions", "kernel", "ssm_head_dim", "state", "linear_key_dim", "linear_value_dim",
+    "q_rank", "kv_rank", "rope", "qk", "kv",
+)  # fmt: skip
+"""Axes that are never cut. The last ones are those of latent attention (MLA): ranks, a head's part with positions, and
+what a head has of queries and of keys and values."""
 
 TIED = "tie_word_embeddings"
 """The condition of an LM head that may be tied to the embedding."""

@@ -50,6 +50,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 def _row(family: Family) -> dict[str, Any]:
     scalable = family.rotary is None or rope_types({}, family.rotary) <= SCALABLE_ROPES
+    scalable = scalable and not family.latent
     lacking = {*family.lacking, *(() if scalable else ("head_dim",))}
     return {
         "family": family.name,

@@ -64,6 +64,10 @@ class Shape:
         pattern: The kind of each layer, in families with a `Family.pattern`; else empty.
         expert_groups: The groups that a layer's experts are divided into for routing; 0 if there are none.
         routed_groups: How many of them a token's experts are taken from.
+        q_lora_rank: The rank of the queries' projection, in latent attention (MLA); 0 if they are not compressed.
+        kv_lora_rank: The rank of keys and values there; 0 in other attention.
+        qk_nope_head_dim: What each head has of queries and keys without positions, there.
+        qk_rope_head_dim: What it has with positions, there; `head_dim` is what it has of values.
         rope_types: The types of rotary positions, by transformers' names (`default`, `llama3`, `yarn`, ...); also
             `partial` if only a part of a head's dimensions is rotated.
         least_head_dim: The least head_dim with which yarn keeps its frequencies; None with other positions.
@@ -97,6 +101,10 @@ class Shape:
     linear_key_head_dim: int = 0
     linear_value_head_dim: int = 0
     pattern: tuple[str, ...] = field(default=(), repr=False)
+    q_lora_rank: int = 0
+    kv_lora_rank: int = 0
+    qk_nope_head_dim: int = 0
+    qk_rope_head_dim: int = 0
     rope_types: frozenset[str] = field(default=frozenset(), repr=False)
     least_head_dim: int | None = field(default=None, repr=False)
     flags: Mapping[str, bool] = field(default_factory=dict, repr=False)
@@ -139,7 +147,16 @@ class Shape:
             key, count = family.dense_layers
             sizes["dense_layers"] = min(check_whole(key, config.get(key, count), 0, MAX_LAYERS, where), layers)
         for size, key in zip(("expert_groups", "routed_groups"), family.groups, strict=False):
-            sizes[size] = check_whole(key, config.get(key, 1), 1, MAX_EXPERTS, where)
+            sizes[size] = check_whole(key, 1 if config.get(key) is None else config[key], 1, MAX_EXPERTS, where)
+        for key, rank in family.latent.items():
+            value = config.get(key, rank)
+            sizes[key] = 0 if key == "q_lora_rank" and value is None else check_whole(key, value, 1, MAX_SIZE, where)
+        if family.latent and heads != kv_heads:
+            raise ModelError(f"{where}: config.json: {heads} query heads and {kv_heads} KV heads; MLA has one of each")
+        flags = {key: bool(config.get(key, default)) for key, default in family.flags.items()}
+        if family.latent:
+            flags["q_lora_rank"] = sizes["q_lora_rank"] > 0
+        types = rope_types(config, rotary) if rotary is not None else frozenset[str]()
         return cls(
             family=family,
             num_hidden_layers=layers,
@@ -150,12 +167,22 @@ class Shape:
             head_dim=head_dim,
             vocab_size=read("vocab_size"),
             max_position_embeddings=read("max_position_embeddings"),
-            rope_types=rope_types(config, rotary) if rotary is not None else frozenset(),
+            rope_types=types | {"partial"} if family.latent else types,
             least_head_dim=yarn_end(config, rotary, head_dim) if rotary is not None else None,
             pattern=read_pattern(config, family, layers, where),
-            flags={key: bool(config.get(key, default)) for key, default in family.flags.items()},
+            flags=flags,
             **sizes,
         )
+
+    @property
+    def qk_head_dim(self) -> int:
+        """What each head has of queries, and of keys, in latent attention."""
+        return self.qk_nope_head_dim + self.qk_rope_head_dim
+
+    @property
+    def kv_head_dim(self) -> int:
+        """What each head has of keys without positions and of values together, in latent attention; 0 in other."""
+        return self.qk_nope_head_dim + self.head_dim if self.kv_lora_rank else 0
 
     def sizes(self) -> dict[str, int]:
         """The size of every axis of the family's table."""
@@ -209,7 +236,9 @@ class Shape:
         return self.parameters - self.embedding_parameters
 
     def kv_cache_bytes(self, bytes_per_value: int) -> int:
-        """Bytes of the KV cache per token: keys and values of every layer with attention."""
+        """Bytes of the KV cache per token: keys and values of each layer with attention, compressed if it is latent."""
+        if self.kv_lora_rank:
+            return self.attention_layers * (self.kv_lora_rank + self.qk_rope_head_dim) * bytes_per_value
         return 2 * self.attention_layers * self.num_key_value_heads * self.head_dim * bytes_per_value
 
     def state_bytes(self, bytes_per_value: int) -> int:
@@ -254,7 +283,8 @@ class Shape:
             in_experts = self._count(lambda key, weight: "{experts}" in key or weight.stacked)
             matrices -= in_experts * (self.num_experts - self.num_experts_per_tok) // self.num_experts
         head = self.vocab_size * self.hidden_size
-        attention = 2 * self.attention_layers * self.num_attention_heads * self.head_dim * context
+        both = self.head_dim + (self.qk_head_dim or self.head_dim)  # of values, and of queries and keys
+        attention = self.attention_layers * self.num_attention_heads * both * context
         recurrent = 3 * sum(prod(state) for state in self._states() if len(state) == 3)
         return 2 * (matrices + head + recurrent) + attention
 

@@ -23,7 +23,7 @@ def test_every_line_of_every_table_reads(family) -> None:
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
 def test_every_condition_has_a_default(family: Family) -> None:
     lines = [*family.shared.values(), *family.layered.values()]
-    assert {parse_weight(line).condition for line in lines} - {""} <= set(family.flags)
+    assert {parse_weight(line).condition for line in lines} - {""} <= {*family.flags, *family.latent}
     assert set(family.biases) <= set(family.flags)
 
 

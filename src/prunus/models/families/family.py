@@ -119,6 +119,7 @@ class Family:
         plain: Maps a config.json to one with the same meaning in the keys that the table is read by.
         groups: The keys of the number of groups that a layer's experts are divided into for routing, and of how many
             of them a token uses.
+        latent: The sizes of latent attention (MLA) by their keys in config.json, and their defaults; empty without.
         further_layers: Whether checkpoints may have layers after the last, for predicting further tokens (MTP), whose
             weights transformers ignores; students have none.
         ignored: Prefixes of other weights that transformers ignores.
@@ -179,6 +180,7 @@ class Family:
     states: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     plain: Callable[[dict[str, Any]], dict[str, Any]] = _unchanged
     groups: tuple[str, ...] = ()
+    latent: Mapping[str, int] = field(default_factory=dict)
     further_layers: bool = False
     ignored: tuple[str, ...] = ()
     resets: Mapping[str, Any] = field(default_factory=dict)

@@ -23,6 +23,18 @@ ATTENTION = {
     "self_attn.v_proj.weight": "(kv_heads head_dim) hidden",
     "self_attn.o_proj.weight": "hidden (heads head_dim)",
 }
+LATENT_ATTENTION = {
+    "self_attn.q_proj.weight": "(heads qk) hidden if not q_lora_rank",
+    "self_attn.q_a_proj.weight": "q_rank hidden if q_lora_rank",
+    "self_attn.q_a_layernorm.weight": "q_rank if q_lora_rank",
+    "self_attn.q_b_proj.weight": "(heads qk) q_rank if q_lora_rank",
+    "self_attn.kv_a_proj_with_mqa.weight": "kv_rank+rope hidden",
+    "self_attn.kv_a_layernorm.weight": "kv_rank",
+    "self_attn.kv_b_proj.weight": "(heads kv) kv_rank",
+    "self_attn.o_proj.weight": "hidden (heads head_dim)",
+}
+"""Multi-head latent attention (MLA) of DeepSeek-V2 (arXiv 2405.04434, section 2.1); head_dim is that of values."""
+LATENT_SIZES = {"q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64}
 INPUT_BIAS = {
     "self_attn.q_proj.bias": "(heads head_dim) if attention_bias",
     "self_attn.k_proj.bias": "(kv_heads head_dim) if attention_bias",
@@ -63,6 +75,7 @@ WIDE_HEAD_NORMS = {
     "self_attn.k_norm.weight": "(kv_heads head_dim)",
 }
 TO_ATTENTION = {"input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")}
+TO_LATENT_ATTENTION = {"input_layernorm": ("self_attn.q_proj", "self_attn.q_a_proj", "self_attn.kv_a_proj_with_mqa")}
 TO_HEAD = {"model.norm": ("lm_head",)}
 IN_PARALLEL = {"input_layernorm": (*TO_ATTENTION["input_layernorm"], "mlp.gate_proj", "mlp.up_proj"), **TO_HEAD}
 FEEDS = {**TO_ATTENTION, "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"), **TO_HEAD}

@@ -16,7 +16,8 @@ from prunus.models.axes import AXES, WHOLE
 from prunus.models.prefix import rotary_pairs
 from prunus.models.shape import Shape
 from prunus.steps.prune.config import RANKED, ImportanceConfig, PruneConfig
-from prunus.steps.prune.rank import Scores, layer_losses, rank, removal_order
+from prunus.steps.prune.merge import Group, clusters, distances, group_of, nearest
+from prunus.steps.prune.rank import Scores, layer_losses, rank, removal_order, statistic
 
 _RANDOM_LAYERS = 4  # with the seed, decides random layers
 
@@ -32,12 +33,15 @@ class Keep:
             for every expert of every layer.
         partners: For each layer of the teacher, the pruned query head that each kept head is paired with, or the kept
             head itself if it has no partner; empty if `head_residual` is 0.
+        groups: For each layer of the teacher, the experts that are merged into each kept one, which is the first of
+            its group; empty if none are merged.
     """
 
     layers: list[int]
     shared: dict[str, np.ndarray]
     layered: dict[str, list[Any]]
     partners: list[np.ndarray] = field(default_factory=list)
+    groups: list[dict[int, Group]] = field(default_factory=list)
 
     def members(self, axis: str, layer: int | None, expert: int | None = None) -> np.ndarray:
         """The kept units of `axis` in `layer` of the teacher (None for a weight outside the layers)."""
@@ -67,11 +71,16 @@ def choose(scores: Scores, teacher: Shape, target: Shape, config: PruneConfig, v
         "kv_heads": kv_heads,
         "heads": [best_heads(heads[i], teacher.num_key_value_heads, kv_heads[i], per_group) for i in layers],
     }
+    merged: list[dict[int, Group]] = []
     if teacher.num_experts:
         if neurons.ndim == 2:
             layered["mlp"] = [[np.arange(teacher.intermediate_size)] * teacher.num_experts for _ in layers]
         groups = max(1, teacher.expert_groups)
-        layered["experts"] = [best_experts(row, groups, target.num_experts) for row in ranked("experts")]
+        by_score = ranked("experts")
+        layered["experts"] = [best_experts(row, groups, target.num_experts) for row in by_score]
+        if config.merges(teacher, target):
+            merged = [merged_experts(scores, i, by_score[i], teacher, target, config) for i in layers]
+            layered["experts"] = [np.array(list(row)) for row in merged]
     for axis, of in ("linear_values", "linear_keys"), ("ssm_heads", "ssm_groups"):
         (size, of_size), ranked_as = (AXES[axis], AXES[of]), {"linear_values": "linear_heads"}.get(axis, axis)
         if getattr(teacher, size):
@@ -97,7 +106,38 @@ def choose(scores: Scores, teacher: Shape, target: Shape, config: PruneConfig, v
         partners=[partners(heads[i], teacher.num_key_value_heads, kv_heads[i], per_group) for i in layers]
         if config.head_residual
         else [],
+        groups=merged,
     )
+
+
+def merged_experts(
+    scores: Scores, layer: int, by_score: np.ndarray, teacher: Shape, target: Shape, config: PruneConfig
+) -> dict[int, Group]:
+    """The groups of a layer's experts that become one each, by their first expert, ascending.
+
+    Experts that are routed by groups are merged within these, and each keeps equally many.
+
+    Args:
+        scores: The teacher's scores.
+        layer: The layer.
+        by_score: The importance of each of its experts, [E].
+        teacher: The teacher's shape.
+        target: The student's shape.
+        config: The options of the cut.
+    """
+    distance = distances(statistic(scores, "experts.products")[layer])
+    tokens = statistic(scores, "experts.frequency")[layer]
+    routed = max(1, teacher.expert_groups)
+    size, count = teacher.num_experts // routed, target.num_experts // routed
+    found = []
+    for start in range(0, teacher.num_experts, size):
+        within = distance[start : start + size, start : start + size]
+        if config.merge_experts == "clusters":
+            parts = clusters(within, count)
+        else:
+            parts = nearest(within, best(by_score[start : start + size], count).tolist())
+        found += [group_of([start + expert for expert in part], by_score, tokens) for part in parts]
+    return {group.experts[0]: group for group in sorted(found, key=lambda group: group.experts[0])}
 
 
 def unit_scores(scores: Scores, teacher: Shape, target: Shape, config: PruneConfig, axis: str) -> np.ndarray:

@@ -144,6 +144,11 @@ class PruneConfig(StepConfig):
     """Dimensions of each head to keep (width): the rotary pairs of highest frequency."""
     num_experts: int | None = Field(default=None, ge=1)
     """Experts of each layer to keep, in a mixture of experts."""
+    merge_experts: Annotated[Literal["none", "nearest", "clusters"], ADDED] = "none"
+    """What becomes of the experts that `num_experts` leaves no place for. `none`: they are dropped. `nearest`: each is
+    merged into the kept one whose outputs are nearest to its own. `clusters`: all experts are clustered by their
+    outputs, and each cluster becomes one expert (arXiv 2410.08589). A merged expert is the mean, by tokens routed to
+    each, with neurons matched; so is its row of the router."""
     num_experts_per_tok: Annotated[int | None, ADDED] = Field(default=None, ge=1)
     """Experts that are active for each token, in a mixture of experts: those of the highest router weights. Where a
     family normalises these weights they are normalised over fewer; otherwise they stay as they are."""
@@ -221,6 +226,7 @@ class PruneConfig(StepConfig):
             "shape": self.shape is not None,
             "via": bool(self.via),
             "head_residual": self.head_residual != 0,
+            "merge_experts": self.merge_experts != "none",
             "init": self.init == "random",
             "drop_layers": not isinstance(self.drop_layers, str),
         }
@@ -379,6 +385,8 @@ class PruneConfig(StepConfig):
                     needed |= {"covariance", "gradient_covariance"} if self.gradient_weight else {"covariance"}
                 else:
                     needed |= self.importance.of(axis).collect()
+        if self.merges(teacher, target):
+            needed |= {"frequency", "products"}
         if target.head_dim < teacher.head_dim and self.importance.heads.criterion != "random":
             needed.add("energies")  # to scale the gains of norms over heads; see `compensate`
         by_score = self.importance.layers not in ("random", "refit") and isinstance(self.drop_layers, str)
@@ -394,6 +402,10 @@ class PruneConfig(StepConfig):
             return bool(teacher.family.feeds)
         smaller = target != teacher and target.vocab_size == teacher.vocab_size
         return smaller and self.init == "teacher" and self.method != "minitron" and bool(teacher.family.feeds)
+
+    def merges(self, teacher: Shape, target: Shape) -> bool:
+        """Whether experts are merged."""
+        return self.merge_experts != "none" and self.init == "teacher" and target.num_experts < teacher.num_experts
 
     def rotates(self, teacher: Shape, target: Shape) -> bool:
         """Whether the residual stream is rotated before it is cut; of a nest, if that is so for any size."""

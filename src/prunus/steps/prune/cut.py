@@ -19,6 +19,7 @@ from prunus.models.shape import Shape
 from prunus.models.values import from_float, is_finite, to_float
 from prunus.steps.prune.choose import Keep
 from prunus.steps.prune.compensate import factor
+from prunus.steps.prune.merge import Merged
 from prunus.steps.prune.rank import Scores
 from prunus.steps.prune.rotate import Rotation, hidden_first, weight_rotation
 
@@ -34,6 +35,7 @@ def cut(
     scores: Scores,
     rotation: Rotation | None = None,
     residual: float = 0.0,
+    merged: Merged | None = None,
 ) -> list[TensorPlan]:
     """Plan every tensor of the student, in the order of the teacher's.
 
@@ -45,6 +47,7 @@ def cut(
         scores: The teacher's scores, for the factors of norms.
         rotation: The change of basis of the residual stream.
         residual: r in W + r (W - W'), for a query head W and its partner W'.
+        merged: The experts that are merged.
 
     Returns:
         One plan for each tensor of the student; a tensor is read only when its pieces are requested.
@@ -56,7 +59,7 @@ def cut(
             continue  # a stored copy of a tied head, or an old buffer, which transformers ignores as well
         renamed = rename(place, teacher, keep)
         if renamed is not None:
-            plans.append(_plan_of(renamed, info, place, teacher, target, keep, scores, rotation, residual))
+            plans.append(_plan_of(renamed, info, place, teacher, target, keep, scores, rotation, residual, merged))
     return plans
 
 
@@ -70,11 +73,12 @@ def _plan_of(
     scores: Scores,
     rotation: Rotation | None,
     residual: float,
+    merged: Merged | None,
 ) -> TensorPlan:
     """Plan one tensor; of a tensor that holds a layer's experts, one expert after the other."""
     if place.weight.stacked:
         parts = [
-            _plan_of(renamed, part, one, teacher, target, keep, scores, rotation, residual)
+            _plan_of(renamed, part, one, teacher, target, keep, scores, rotation, residual, merged)
             for part, one in _experts(info, place, keep)
         ]
         return TensorPlan(
@@ -90,6 +94,8 @@ def _plan_of(
     if residual and keep.partners and produces_queries(place, teacher):
         others = indices(place, teacher.sizes(), replace(keep, layered=keep.layered | {"heads": keep.partners}))
         read = partial(_with_residual, info, kept, others, residual)
+    if merged is not None and merged.changes(place):
+        read = partial(merged.read, place, info, partial(keep.members, layer=place.layer, expert=place.expert))
     if rotation is not None and place.weight.has("hidden"):
         return _rotated(renamed, info, place, kept, factors, offset, rotation, read)
     return _plan(renamed, info, kept, factors, offset, read)

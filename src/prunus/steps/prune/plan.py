@@ -14,13 +14,19 @@ _STREAMS = 3  # before and after a layer, and its micro-batches before they are 
 
 
 def check_cut(config: PruneConfig, teacher: Shape, target: Shape, where: str) -> None:
-    """Refuse a student that would equal its teacher.
+    """Refuse a student that would equal its teacher, and a merge of experts that all stay.
 
     Raises:
-        ShapeError: Nothing is cut.
+        ShapeError: Nothing is cut, or nothing is merged.
     """
     if target == teacher and config.init == "teacher" and not config.nest:
         raise ShapeError(f"{where}: nothing is cut; reduce one of {', '.join(PRUNABLE)}, or set drop_layers")
+    if config.merge_experts != "none" and config.init == "teacher" and target.num_experts == teacher.num_experts:
+        has = (
+            f"all {teacher.num_experts} experts of a layer stay" if teacher.num_experts else "this model has no experts"
+        )
+        allowed = "set num_experts, or remove this option" if teacher.num_experts else "allowed: none"
+        raise ShapeError(f"{where}.merge_experts: {config.merge_experts!r}, but {has}; {allowed}")
 
 
 def cost(config: PruneConfig, shape: Shape, context: CostContext) -> Cost:

@@ -27,6 +27,7 @@ from prunus.runtime import Runtime
 from prunus.steps.prune.choose import Keep, choose
 from prunus.steps.prune.config import CHECK_LENGTH, ImportanceConfig, PruneConfig
 from prunus.steps.prune.cut import cut
+from prunus.steps.prune.merge import Merged
 from prunus.steps.prune.nest_basis import nested_rotations
 from prunus.steps.prune.nest_cut import nested_cuts, write_cuts
 from prunus.steps.prune.nest_order import in_order
@@ -100,7 +101,8 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         draw_model(settings, out, config.seed)
     else:
         rotation = _rotation(teacher, target, config, scores)
-        plans = cut(teacher.tensors, teacher.shape, target, keep, scores, rotation, config.head_residual)
+        merged = _merged(teacher, keep, console)
+        plans = cut(teacher.tensors, teacher.shape, target, keep, scores, rotation, config.head_residual, merged)
         with console.progress("prune", sum(plan.nbytes for plan in plans), "bytes") as progress:
             write_tensors(out, plans, on_progress=progress.update)
         write_config(out, settings)
@@ -122,6 +124,15 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         **figures,
         **_check_damage(config, inputs, out, vocabulary, healed, runtime, console),
     }
+
+
+def _merged(teacher: ModelFolder, keep: Keep, console: Console) -> Merged | None:
+    """The merged experts, their neurons matched; None if none are merged."""
+    if not keep.groups:
+        return None
+    layers = [layer for layer in keep.layers if layer >= teacher.shape.dense_layers]
+    with console.progress("match", len(layers), "layers") as progress:
+        return Merged(teacher.tensors, teacher.shape, keep.groups, layers, progress.update)
 
 
 def _heal(
@@ -338,4 +349,7 @@ def _kept_units(keep: Keep, teacher: Shape) -> dict[str, Any]:
         {axis: plain(rows[layer]) for axis, rows in keep.layered.items() if teacher.has_units(axis, layer)}
         for layer in keep.layers
     ]
+    for row, layer in zip(per_layer, keep.layers, strict=True):
+        if keep.groups and "experts" in row:
+            row["merged_experts"] = [list(group.experts) for group in keep.groups[layer].values()]
     return {"layers": keep.layers, **shared, "per_layer": per_layer}

@@ -10,7 +10,7 @@ from prunus.config import Length, Location, Seed, Size, StepConfig
 
 Statistic = Literal[
     "mean", "l2", "variance", "gradients", "covariance", "gradient_covariance", "lm_loss", "accuracy", "logit_nmse",
-    "frequency", "reap",
+    "frequency", "reap", "products",
 ]  # fmt: skip
 
 GRADIENTS = frozenset({"gradients", "gradient_covariance"})
@@ -37,7 +37,8 @@ class ScoreConfig(StepConfig):
     aggregated over the sequence. `gradients`: of the loss by them. `covariance` of the residual stream and
     `gradient_covariance` of the loss by it: for a rotated cut. Only the two with gradients need a backward pass. Of
     models without some layers: `lm_loss`, `accuracy` on `task`, `logit_nmse`. Of experts, in a mixture: `frequency`,
-    the tokens routed to each; `reap`, the size of its weighted output."""
+    the tokens routed to each; `reap`, the size of its weighted output; `products`, how much
+    the outputs of two experts are alike."""
     blocks: tuple[int, ...] = (1,)
     """Lengths of the blocks of layers to leave out, one block at a time, for `lm_loss`, `accuracy` and `logit_nmse`.
     Lengths that the recipe's students need are added."""

@@ -133,6 +133,25 @@ def expert_terms(
     return torch.stack(squares), torch.stack(sizes) if outputs else zero
 
 
+def output_products(module: Any, names: Experts, tokens: torch.Tensor) -> torch.Tensor:
+    """Σ f_i · f_j of the outputs of all experts to the same tokens: [T, H] to [E, E] in float64.
+
+    Args:
+        module: Transformers' module of a layer's stacked experts.
+        names: The names of its weights.
+        tokens: Inputs of the experts; all experts compute all of them, wherever they were routed to.
+    """
+    outputs = torch.stack(
+        [
+            _project(module, names.down, i, module._apply_gate(_project(module, names.gate_up, i, tokens)))
+            .float()
+            .flatten()
+            for i in range(len(module.get_parameter(names.gate_up)))
+        ]
+    )
+    return (outputs @ outputs.T).double()
+
+
 def _project(module: Any, name: str, expert: int, inputs: torch.Tensor) -> torch.Tensor:
     """The product of inputs with one expert's part of a stacked weight, in either of transformers' layouts."""
     weight = module.get_parameter(name)[expert]

@@ -21,6 +21,7 @@ from prunus.steps.score.importance import (
     head_norms,
     head_products,
     moments,
+    output_products,
     over_sequence,
     routed_tokens,
     routing_values,
@@ -39,6 +40,7 @@ SSM = ("ssm_heads", "ssm_head_dim")
 
 SEQUENCE = ("mean", "l2", "variance")
 _STRIDE = 4  # covariances use every fourth position, so that they cost little compared with the forward pass
+_EXPERT_STRIDE = 16  # all experts' outputs of every sixteenth token, from the ninth on: the first of a text is unlike
 
 
 class Statistics:
@@ -54,6 +56,7 @@ class Statistics:
             expert's neurons, summed over the tokens routed to it.
             `experts.frequency` [L, E]: tokens routed to each expert.
             `experts.reap` [2, L, E]: Σ g |f| of `expert_terms`, and the tokens that it sums over.
+            `experts.products` [L, E, E]: `output_products`, of every sixteenth position.
             `shared.<how>` [2, L, shared] and `dense.<how>` [2, L, dense]: in a mixture, as those of neurons, of the
             shared experts and of the MLPs of layers without experts; 0 in layers that have none.
             `conv.<how>` [2, L, conv]: the same of channels of short convolutions.
@@ -85,9 +88,10 @@ class Statistics:
             self._add("neurons.squares", layers, shape.num_experts, shape.intermediate_size)
             members["experts"] = (layers, shape.num_experts)
             members |= {axis: (layers, sizes[axis]) for axis in ("shared", "dense") if sizes[axis]}
-            for name, leading in (("frequency", ()), ("reap", (2,))):
+            for name, leading in (("frequency", ()), ("reap", (2,)), ("products", ())):
                 if name in collect:
-                    self._add(f"experts.{name}", *leading, layers, shape.num_experts)
+                    each = (shape.num_experts,) * (2 if name == "products" else 1)
+                    self._add(f"experts.{name}", *leading, layers, *each)
         else:
             members["neurons"] = (layers, shape.intermediate_size)
         kinds = {
@@ -238,7 +242,7 @@ class Statistics:
     def _expert_hooks(self, layer: nn.Module, i: int, names: Experts) -> Iterator[Any]:
         mixture = layer.get_submodule(names.module)
         squares = self.sums["neurons.squares"][i]
-        frequency, reap = self.sums.get("experts.frequency"), self.sums.get("experts.reap")
+        frequency, reap, products = (self.sums.get(f"experts.{name}") for name in ("frequency", "reap", "products"))
 
         def route(_: nn.Module, __: Any, output: tuple[torch.Tensor, ...]) -> None:
             logits = output[0] if output[0].is_floating_point() else output[-1]
@@ -254,6 +258,8 @@ class Statistics:
                 frequency[i] += counts
             if reap is not None:
                 reap[:, i] += torch.stack([of_outputs, counts])
+            if products is not None:
+                products[i] += output_products(module, names, tokens[_EXPERT_STRIDE // 2 :: _EXPERT_STRIDE])
 
         yield mixture.get_submodule(names.router).register_forward_hook(route)
         yield mixture.get_submodule(names.stacked).register_forward_pre_hook(add)
