@@ -31,8 +31,8 @@ def _usual(outer: str, inner: str, vision: str, **more: Any) -> PreTrainedConfig
     return AutoConfig.for_model(outer, text_config=text, vision_config=seen, **more)
 
 
-def _qwen(outer: str, vision: dict[str, Any], **rope: Any) -> PreTrainedConfig:
-    text = {**TEXT, "rope_parameters": {**_SECTIONS, **rope}}
+def _qwen(outer: str, vision: dict[str, Any], more: dict[str, Any] | None = None, **rope: Any) -> PreTrainedConfig:
+    text = {**TEXT, **(more or {}), "rope_parameters": {**_SECTIONS, **rope}}
     return AutoConfig.for_model(outer, text_config=text, vision_config={**_QWEN_VISION, **vision}, **_TOKENS)
 
 
@@ -73,13 +73,21 @@ def config_of(outer: str) -> PreTrainedConfig:
              "num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
             mrope_section=[2, 1, 1], mrope_interleaved=True,
         ),
+        "qwen3_5": lambda: _qwen(
+            "qwen3_5",
+            {"depth": 1, "hidden_size": 16, "out_hidden_size": 32, "intermediate_size": 24,
+             "num_position_embeddings": 16},
+            {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
+             "linear_value_head_dim": 6, "layer_types": ["full_attention", "linear_attention", "full_attention"]},
+            mrope_section=[2, 1, 1], mrope_interleaved=True, partial_rotary_factor=1.0,
+        ),
     }  # fmt: skip
     return makers[outer]()
 
 
 CASES = (
     "gemma3", "mistral3", "mistral3-old", "llava", "llava_next", "llava_onevision", "idefics3", "smolvlm", "internvl",
-    "qwen2_vl", "qwen2_5_vl", "qwen3_vl",
+    "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5",
 )  # fmt: skip
 
 

@@ -79,7 +79,8 @@ def edit(whole: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torc
 
 def without_layer(text: Path, layer: int) -> None:
     """Make a layer add nothing to the stream."""
-    zeros = (f"layers.{layer}.self_attn.o_proj.weight", f"layers.{layer}.mlp.down_proj.weight")
+    writers = ("self_attn.o_proj", "linear_attn.out_proj", "mlp.down_proj")
+    zeros = tuple(f"layers.{layer}.{name}.weight" for name in writers)
     edit(text, lambda weights: {n: v * (not n.endswith(zeros)) for n, v in weights.items()})
 
 

@@ -46,6 +46,7 @@ class Outer:
 
 _MERGER = r"visual\.merger\.mlp\.2\.(weight|bias)"
 _MERGERS = r"visual\.(merger|deepstack_merger_list\.\d+)\.linear_fc2\.(weight|bias)"
+_LAST = r"visual\.merger\.linear_fc2\.(weight|bias)"
 _CONNECTOR = r"connector\.modality_projection\.proj\.weight"
 
 OUTER = {
@@ -58,6 +59,7 @@ OUTER = {
     "mistral3": Outer("Mistral Small 3.1 and 3.2, Ministral 3"),
     "qwen2_5_vl": Outer("Qwen2.5-VL", {_MERGER: 0}, width="out_hidden_size", sections=True, square=True),
     "qwen2_vl": Outer("Qwen2-VL", {_MERGER: 0}, width="hidden_size", sections=True, square=True),
+    "qwen3_5": Outer("Qwen3.5 and 3.6, dense", {_LAST: 0}, width="out_hidden_size", sections=True),
     "qwen3_vl": Outer(
         "Qwen3-VL, dense",
         {_MERGERS: 0},
