@@ -1,4 +1,4 @@
-"""llama.cpp's `llama_model_quantize`, run as a script: FOLDER of its libraries, INPUT, OUTPUT, file type, MATRIX.npz."""
+"""llama.cpp's `llama_model_quantize` as a script: FOLDER of its libraries, INPUT, OUTPUT, file type, MATRIX.npz."""
 
 import ctypes
 import sys
