@@ -72,7 +72,7 @@ def test_files_are_llama_cpps_own(case: str, weighted: bool, tmp_path: Path) -> 
     compare(model, tmp_path, (*QUANTISED, *NEED_MATRIX) if weighted else QUANTISED, weighted)
 
 
-@pytest.mark.parametrize("model_type", ["mixtral", "glm4_moe", "gpt2", "phi3"])
+@pytest.mark.parametrize("model_type", ["mixtral", "glm4_moe", "gpt2", "phi3", "falcon"])
 def test_other_families(model_type: str, tmp_path: Path) -> None:
     model = ModelFolder(make_teacher(tmp_path / "model", model_type))
     compare(model, tmp_path, ("gguf-q4_k_m", "gguf-q3_k_m", "gguf-iq4_xs", "gguf-iq2_m"), True)

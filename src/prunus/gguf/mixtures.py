@@ -131,7 +131,7 @@ def choose(
         if kind in FLOATS:
             pass
         elif part == "output" or (part == "token_embd" and tied):
-            preferred = _of_head(format_name, width)
+            preferred = _of_head(format_name, width, shape)
         elif part == "token_embd":
             preferred = IQ3_S if format_name in _FEW_BITS else kind
         elif name.startswith("blk."):
@@ -152,10 +152,10 @@ def may_shrink(name: str, dimensions: int) -> bool:
     return dimensions > 1 and name.endswith(".weight") and not any(part in name for part in _NOT_QUANTISED)
 
 
-def _of_head(format_name: str, width: int) -> int:
+def _of_head(format_name: str, width: int, shape: Shape) -> int:
     """The type of the LM head, and of an embedding that is also the head."""
     kind = TYPES[format_name]
-    if kind == Q8_0 or width % BLOCKS[kind][0] or not can_quantise():
+    if kind == Q8_0 or _is_falcon(shape) or width % BLOCKS[kind][0] or not can_quantise():
         return Q8_0
     return Q5_K if format_name in _FEW_BITS else Q6_K
 
@@ -173,6 +173,16 @@ def _groups(shape: Shape) -> int:
     return shape.num_attention_heads // shape.num_key_value_heads
 
 
+def _is_falcon(shape: Shape) -> bool:
+    """Whether llama.cpp's exceptions for Falcon apply."""
+    return shape.family.gguf is not None and shape.family.gguf.architecture == "falcon"
+
+
+def _is_output(layer: _Layer, shape: Shape) -> bool:
+    """Whether it is an output projection of attention; Falcon's have no more bits than other matrices."""
+    return layer.part == "attn_output" and not _is_falcon(shape)
+
+
 def _same(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
     return kind
 
@@ -182,7 +192,13 @@ def _q4_0(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
 
 
 def _q4_k_m(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
-    """Also of Q5_K_M: more bits for the more sensitive matrices."""
+    """More bits for the more sensitive matrices."""
+    if layer.part == "ffn_down" and _is_falcon(shape):
+        return Q6_K if layer.is_before(16) else Q5_K if layer.has_more_bits() else kind
+    return _q5_k_m(kind, layer, shape, weighted)
+
+
+def _q5_k_m(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
     return Q6_K if layer.part in (*_VALUES, "ffn_down") and layer.has_more_bits() else kind
 
 
@@ -190,14 +206,15 @@ def _q3_k_m(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
     if layer.part in _VALUES:
         return Q5_K if layer.number < 2 else Q4_K
     if layer.part == "ffn_down":
-        return Q5_K if layer.is_before(16) else Q4_K
-    return Q4_K if layer.part == "attn_output" else kind
+        more = not _is_falcon(shape) or layer.has_more_bits()
+        return Q5_K if layer.is_before(16) else Q4_K if more else kind
+    return Q4_K if _is_output(layer, shape) else kind
 
 
 def _q2_k(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
     if layer.part in _VALUES:
         return Q4_K if _groups(shape) >= 4 else Q3_K
-    return Q3_K if layer.part in ("ffn_down", "attn_output") else kind
+    return Q3_K if layer.part == "ffn_down" or _is_output(layer, shape) else kind
 
 
 def _iq4(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
@@ -207,7 +224,7 @@ def _iq4(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
 
 
 def _iq3_m(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
-    if layer.part in (*_VALUES, "attn_output"):
+    if layer.part in _VALUES or _is_output(layer, shape):
         return Q4_K
     more = layer.is_before(8) or (shape.num_experts == _EIGHT_EXPERTS and layer.has_more_bits())
     return Q4_K if layer.part == "ffn_down" and more else kind
@@ -225,7 +242,7 @@ def _iq3_xxs(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
         return Q4_K if _groups(shape) >= 4 else kind
     if layer.part in ("attn_q", "attn_k"):
         return IQ2_S
-    return IQ3_S if layer.part == "attn_output" else kind
+    return IQ3_S if _is_output(layer, shape) else kind
 
 
 def _iq2_m(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
@@ -236,7 +253,7 @@ def _iq2_m(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
 
 
 _RULES = {
-    "gguf-q4_0": _q4_0, "gguf-q4_k_m": _q4_k_m, "gguf-q5_k_m": _q4_k_m, "gguf-q3_k_m": _q3_k_m, "gguf-q2_k": _q2_k,
+    "gguf-q4_0": _q4_0, "gguf-q4_k_m": _q4_k_m, "gguf-q5_k_m": _q5_k_m, "gguf-q3_k_m": _q3_k_m, "gguf-q2_k": _q2_k,
     "gguf-iq4_nl": _iq4, "gguf-iq4_xs": _iq4, "gguf-iq3_m": _iq3_m, "gguf-iq3_xs": _iq3_xs, "gguf-iq3_xxs": _iq3_xxs,
     "gguf-iq2_m": _iq2_m,
 }  # fmt: skip
