@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from prunus.costs import Cost, CostContext
-from prunus.errors import RecipeError
+from prunus.errors import ModelError, RecipeError
 from prunus.fingerprint import fingerprint_files
-from prunus.gguf.imatrix import check_imatrix, read_imatrix
+from prunus.gguf.imatrix import Sums, check_imatrix, read_imatrix
 from prunus.gguf.mixtures import TYPES
 from prunus.gguf.tensors import plan_tensors
 from prunus.graph.steps import Given, Step
@@ -42,7 +42,7 @@ def check_export(
             "export.imatrix: needs llama.cpp's quantiser, which xllamacpp does not export on this system; allowed "
             "here: to leave it out"
         )
-    sums = read_imatrix(_matrix_file(config)) if config.imatrix_file is not None else None
+    sums = _read_matrix(config) if config.imatrix_file is not None else None
     if teacher is None:
         return
     targets = [TARGETS[kind] for kind in by_target(config.formats)]
@@ -63,6 +63,13 @@ def given_matrix(config: ExportConfig) -> dict[str, Step | Given]:
         return {}
     file = _matrix_file(config)
     return {"imatrix": Given(file, fingerprint_files([file]))}
+
+
+def _read_matrix(config: ExportConfig) -> dict[str, Sums]:
+    try:
+        return read_imatrix(_matrix_file(config))
+    except ModelError as error:
+        raise RecipeError(f"export.imatrix_file: {error}") from None
 
 
 def _matrix_file(config: ExportConfig) -> Path:
