@@ -32,13 +32,11 @@ class FileSizes:
         path: The folder of the model's tokenizer.
         config: Its config.json.
         shape: Its dimensions.
-        weighted: Whether files are made with an importance matrix.
     """
 
     path: Path
     config: Mapping[str, Any]
     shape: Shape
-    weighted: bool = False
 
     def __call__(self, format_name: str, shape: Shape) -> tuple[int, int]:
         """The bytes of the file that `write_gguf` would write for a shape, and of the weights in it.
@@ -51,7 +49,7 @@ class FileSizes:
         tensors = self._tensors(shape)
         names, shapes = [name for name, _ in tensors], [size for _, size in tensors]
         columns, dimensions = [size[-1] for size in shapes], [len(size) for size in shapes]
-        choices = choose(format_name, names, columns, dimensions, shape, self.weighted)
+        choices = choose(format_name, names, columns, dimensions, shape)
         sizes = [
             prod(size[:-1]) * ggml.row_bytes(choice.kind, size[-1])
             for size, choice in zip(shapes, choices, strict=True)
