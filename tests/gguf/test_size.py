@@ -15,7 +15,9 @@ pytest.importorskip("gguf", reason="the extra `gguf` is not installed")
 pytest.importorskip("xllamacpp", reason="the extra `gguf` is not installed")
 
 
-@pytest.mark.parametrize("format_name", ["gguf-f32", "gguf-bf16", "gguf-q8_0", "gguf-q4_k_m"])
+@pytest.mark.parametrize(
+    "format_name", ["gguf-f32", "gguf-bf16", "gguf-q8_0", "gguf-q4_k_m", "gguf-q3_k_m", "gguf-iq4_xs"]
+)
 def test_the_predicted_size_of_a_students_file_is_exact(format_name: str, tmp_path: Path) -> None:
     teacher = ModelFolder(make_model(tmp_path / "teacher", hidden_size=256, intermediate_size=512, head_dim=32))
     sizes = FileSizes(teacher.path, teacher.config, teacher.shape)

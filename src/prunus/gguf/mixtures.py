@@ -1,7 +1,7 @@
 """The type of each tensor of a file: llama.cpp's mixtures, and fallbacks for rows that do not fit a type's blocks.
 
-The rules are those of llama.cpp's `llama_tensor_get_type` and `tensor_type_fallback` (src/llama-quant.cpp), so that
-files equal those of its `llama-quantize`.
+The rules are those of llama.cpp's `llama_tensor_get_type_impl` and `tensor_type_fallback` (src/llama-quant.cpp at
+007dbbf3), so that files equal those of its `llama-quantize`.
 """
 
 from __future__ import annotations
@@ -9,28 +9,60 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prunus.llamacpp.ggml import BF16, BLOCKS, F16, F32, Q4_0, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, can_quantise
+from prunus.llamacpp.ggml import (
+    BF16,
+    BLOCKS,
+    F16,
+    F32,
+    IQ2_S,
+    IQ3_S,
+    IQ3_XXS,
+    IQ4_NL,
+    IQ4_XS,
+    Q2_K,
+    Q3_K,
+    Q4_0,
+    Q4_1,
+    Q4_K,
+    Q5_0,
+    Q5_1,
+    Q5_K,
+    Q6_K,
+    Q8_0,
+    can_quantise,
+)
+from prunus.models.shape import Shape
 
 TYPES = {
     "gguf-f32": F32, "gguf-f16": F16, "gguf-bf16": BF16, "gguf-q8_0": Q8_0, "gguf-q6_k": Q6_K, "gguf-q5_k_m": Q5_K,
-    "gguf-q4_k_m": Q4_K, "gguf-q4_0": Q4_0,
+    "gguf-q4_k_m": Q4_K, "gguf-q4_0": Q4_0, "gguf-iq4_nl": IQ4_NL, "gguf-iq4_xs": IQ4_XS, "gguf-q3_k_m": Q3_K,
+    "gguf-iq3_m": IQ3_S, "gguf-iq3_xs": IQ3_S, "gguf-iq3_xxs": IQ3_XXS, "gguf-q2_k": Q2_K, "gguf-iq2_m": IQ2_S,
 }  # fmt: skip
 """The main tensor type of each format."""
 
 FILE_TYPES = {
     "gguf-f32": 0, "gguf-f16": 1, "gguf-bf16": 32, "gguf-q8_0": 7, "gguf-q6_k": 18, "gguf-q5_k_m": 17,
-    "gguf-q4_k_m": 15, "gguf-q4_0": 2,
+    "gguf-q4_k_m": 15, "gguf-q4_0": 2, "gguf-iq4_nl": 25, "gguf-iq4_xs": 30, "gguf-q3_k_m": 12, "gguf-iq3_m": 27,
+    "gguf-iq3_xs": 22, "gguf-iq3_xxs": 23, "gguf-q2_k": 10, "gguf-iq2_m": 29,
 }  # fmt: skip
 """GGUF's number (`general.file_type`) of each format."""
 
 FLOATS = (F32, F16, BF16)
-QUANTISED = tuple(name for name, kind in TYPES.items() if kind not in FLOATS)
-"""The formats with fewer than 16 bits per weight."""
-_FLOAT32 = ("ffn_gate_inp", "position_embd", "shortconv.conv", "ssm_conv1d")
-_FALLBACKS = {Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0}
-_MIXED = ("gguf-q4_k_m", "gguf-q5_k_m")
+NEED_MATRIX = ("gguf-iq3_xs", "gguf-iq3_xxs", "gguf-iq2_m")
+"""The formats that llama.cpp writes only with an importance matrix."""
+IGNORE_MATRIX = ("gguf-f32", "gguf-f16", "gguf-bf16", "gguf-q8_0")
+"""The formats that an importance matrix does not change."""
+QUANTISED = tuple(name for name, kind in TYPES.items() if kind not in FLOATS and name not in NEED_MATRIX)
+"""The formats with fewer than 16 bits per weight that need no importance matrix."""
+_BY_NUMPY = (*FLOATS, Q8_0, Q4_0)
+_FALLBACKS = {
+    Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0, Q2_K: Q4_0, Q3_K: Q4_0,
+    IQ2_S: IQ4_NL, IQ3_XXS: IQ4_NL, IQ3_S: IQ4_NL, IQ4_XS: IQ4_NL,
+}  # fmt: skip
 _EIGHT_EXPERTS = 8
-_K_BLOCK = 256
+_VALUES = ("attn_v", "attn_qkv", "attn_kv_b")
+_FEW_BITS = ("gguf-iq2_m", "gguf-iq3_xxs")
+_NOT_QUANTISED = ("_norm.weight", "ffn_gate_inp.weight", "position_embd", "ssm_conv1d", "shortconv.conv.weight")
 
 
 @dataclass(frozen=True)
@@ -41,66 +73,203 @@ class Choice:
     preferred: int
 
 
+@dataclass(frozen=True)
+class _Layer:
+    """A layer's matrix.
+
+    Attributes:
+        part: Its name, such as `attn_v`; `ffn_down` also of experts.
+        number: Its number among the matrices of all layers that the same rule counts.
+        count: How many there are.
+    """
+
+    part: str
+    number: int
+    count: int
+
+    def is_before(self, share: int) -> bool:
+        """Whether it is in the first of `share` equal parts."""
+        return self.number < self.count // share
+
+    def is_last_eighth(self) -> bool:
+        """Whether it is in the last eighth."""
+        return self.number >= 7 * self.count // 8
+
+    def has_more_bits(self) -> bool:
+        """Whether it is in the first or last eighth, or every third between."""
+        eighth = self.count // 8
+        return self.is_before(8) or self.is_last_eighth() or (self.number - eighth) % 3 == 2
+
+
 def choose(
-    format_name: str, names: Sequence[str], columns: Sequence[int], dimensions: Sequence[int], layers: int, experts: int
+    format_name: str,
+    names: Sequence[str],
+    columns: Sequence[int],
+    dimensions: Sequence[int],
+    shape: Shape,
+    weighted: bool = False,
 ) -> list[Choice]:
     """The type of every tensor of a file.
 
     Args:
         format_name: Such as `gguf-q4_k_m`.
-        names: llama.cpp's names.
+        names: llama.cpp's names, ordered by layer.
         columns: The row length of each tensor.
         dimensions: The number of dimensions of each tensor.
-        layers: Number of layers of the model.
-        experts: Number of experts of a layer; 0 if there are none.
+        shape: The model's shape.
+        weighted: Whether there is an importance matrix.
     """
     tied = "output.weight" not in names
+    values = [name for name in names if name.endswith(".weight") and name.split(".")[-2] in _VALUES]
     choices = []
     for name, width, count in zip(names, columns, dimensions, strict=True):
-        if not _may_shrink(name, count):
+        if not may_shrink(name, count):
             choices.append(Choice(F32, F32))
             continue
-        preferred = _preferred(format_name, name, width, layers, experts, tied)
+        preferred = kind = TYPES[format_name]
+        part = name.split(".")[-2]
+        if kind in FLOATS:
+            pass
+        elif part == "output" or (part == "token_embd" and tied):
+            preferred = _of_head(format_name, width, shape)
+        elif part == "token_embd":
+            preferred = IQ3_S if format_name in _FEW_BITS else kind
+        elif name.startswith("blk."):
+            layer = _layer(name, part, values, shape)
+            preferred = _RULES.get(format_name, _same)(kind, layer, shape, weighted)
+            preferred = _of_eight_experts(format_name, preferred, layer, shape)
         choices.append(Choice(_fitting(preferred, width), preferred))
     return choices
 
 
 def needs_ggml(format_name: str) -> bool:
-    """Whether a format needs ggml's own quantiser, which numpy cannot replace: that of K-quants."""
-    return BLOCKS[TYPES[format_name]][0] == _K_BLOCK
+    """Whether a format needs ggml's own quantiser, which numpy cannot replace: that of K-quants and I-quants."""
+    return TYPES[format_name] not in _BY_NUMPY
 
 
-def _may_shrink(name: str, dimensions: int) -> bool:
-    """Whether a tensor may be quantised: all but vectors, and matrices that llama.cpp reads in float32."""
-    return dimensions > 1 and name.endswith(".weight") and not any(part in name for part in _FLOAT32)
+def may_shrink(name: str, dimensions: int) -> bool:
+    """Whether a tensor may be quantised: all but vectors, norms, routers, convolutions and learned positions."""
+    return dimensions > 1 and name.endswith(".weight") and not any(part in name for part in _NOT_QUANTISED)
 
 
-def _preferred(format_name: str, name: str, width: int, layers: int, experts: int, tied: bool) -> int:
+def _of_head(format_name: str, width: int, shape: Shape) -> int:
+    """The type of the LM head, and of an embedding that is also the head."""
     kind = TYPES[format_name]
-    if kind in FLOATS:
-        return kind
-    part = name.split(".")[-2]
-    if part == "output" or (part == "token_embd" and tied):
-        fits = width % BLOCKS[kind][0] == 0
-        return Q6_K if kind != Q8_0 and fits and can_quantise() else Q8_0
-    return _mixed(kind, name, part, layers, experts) if format_name in _MIXED else kind
+    if kind == Q8_0 or _is_falcon(shape) or width % BLOCKS[kind][0] or not can_quantise():
+        return Q8_0
+    return Q5_K if format_name in _FEW_BITS else Q6_K
 
 
-def _mixed(kind: int, name: str, part: str, layers: int, experts: int) -> int:
-    """The type of a layer's matrix in a mixed format: more bits for the more sensitive matrices."""
-    layer = int(name.split(".")[1]) if name.startswith("blk.") else 0
-    if part == "attn_qkv":
-        return Q6_K if kind == Q5_K else Q5_K
-    if experts == _EIGHT_EXPERTS and part in ("attn_v", "attn_k", "attn_output"):
-        return Q5_K if part == "attn_output" else Q8_0
-    if part in ("attn_v", "ffn_down", "ffn_down_exps") and _more_bits(layer, layers):
-        return Q6_K
+def _layer(name: str, part: str, values: Sequence[str], shape: Shape) -> _Layer:
+    if part in _VALUES:
+        return _Layer(part, values.index(name), len(values))
+    kinds = ("ffn_down", "ffn_gate", "ffn_up")
+    part = next((kind for kind in kinds if part.startswith(kind)), part)
+    return _Layer(part, int(name.split(".")[1]), shape.num_hidden_layers)
+
+
+def _groups(shape: Shape) -> int:
+    """Query heads of a KV head."""
+    return shape.num_attention_heads // shape.num_key_value_heads
+
+
+def _is_falcon(shape: Shape) -> bool:
+    """Whether llama.cpp's exceptions for Falcon apply."""
+    return shape.family.gguf is not None and shape.family.gguf.architecture == "falcon"
+
+
+def _is_output(layer: _Layer, shape: Shape) -> bool:
+    """Whether it is an output projection of attention; Falcon's have no more bits than other matrices."""
+    return layer.part == "attn_output" and not _is_falcon(shape)
+
+
+def _same(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
     return kind
 
 
-def _more_bits(layer: int, layers: int) -> bool:
-    """The first and last eighth of the layers, and every third between."""
-    return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
+def _q4_0(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
+    return Q4_1 if weighted and layer.part == "ffn_down" and layer.is_before(8) else kind
+
+
+def _q4_k_m(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
+    """More bits for the more sensitive matrices."""
+    if layer.part == "ffn_down" and _is_falcon(shape):
+        return Q6_K if layer.is_before(16) else Q5_K if layer.has_more_bits() else kind
+    return _q5_k_m(kind, layer, shape, weighted)
+
+
+def _q5_k_m(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
+    return Q6_K if layer.part in (*_VALUES, "ffn_down") and layer.has_more_bits() else kind
+
+
+def _q3_k_m(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
+    if layer.part in _VALUES:
+        return Q5_K if layer.number < 2 else Q4_K
+    if layer.part == "ffn_down":
+        more = not _is_falcon(shape) or layer.has_more_bits()
+        return Q5_K if layer.is_before(16) else Q4_K if more else kind
+    return Q4_K if _is_output(layer, shape) else kind
+
+
+def _q2_k(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
+    if layer.part in _VALUES:
+        return Q4_K if _groups(shape) >= 4 else Q3_K
+    return Q3_K if layer.part == "ffn_down" or _is_output(layer, shape) else kind
+
+
+def _iq4(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
+    if layer.part in _VALUES and _groups(shape) >= 4:
+        return Q5_K
+    return Q5_K if layer.part == "ffn_down" and layer.is_before(8) and not weighted else kind
+
+
+def _iq3_m(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
+    if layer.part in _VALUES or _is_output(layer, shape):
+        return Q4_K
+    more = layer.is_before(8) or (shape.num_experts == _EIGHT_EXPERTS and layer.has_more_bits())
+    return Q4_K if layer.part == "ffn_down" and more else kind
+
+
+def _iq3_xs(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
+    if layer.part in _VALUES:
+        return Q4_K if _groups(shape) >= 4 else kind
+    inner = layer.part in ("ffn_gate", "ffn_up") and not layer.is_before(8) and not layer.is_last_eighth()
+    return IQ3_XXS if inner or layer.part in ("attn_q", "attn_k") else kind
+
+
+def _iq3_xxs(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
+    if layer.part in _VALUES:
+        return Q4_K if _groups(shape) >= 4 else kind
+    if layer.part in ("attn_q", "attn_k"):
+        return IQ2_S
+    return IQ3_S if _is_output(layer, shape) else kind
+
+
+def _iq2_m(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
+    if layer.part in _VALUES:
+        return Q4_K if _groups(shape) >= 4 or shape.num_experts >= 4 else IQ3_S
+    first = layer.part == "ffn_down" and layer.is_before(8)
+    return IQ3_S if first or layer.part == "attn_output" else kind
+
+
+_RULES = {
+    "gguf-q4_0": _q4_0, "gguf-q4_k_m": _q4_k_m, "gguf-q5_k_m": _q5_k_m, "gguf-q3_k_m": _q3_k_m, "gguf-q2_k": _q2_k,
+    "gguf-iq4_nl": _iq4, "gguf-iq4_xs": _iq4, "gguf-iq3_m": _iq3_m, "gguf-iq3_xs": _iq3_xs, "gguf-iq3_xxs": _iq3_xxs,
+    "gguf-iq2_m": _iq2_m,
+}  # fmt: skip
+
+
+def _of_eight_experts(format_name: str, kind: int, layer: _Layer, shape: Shape) -> int:
+    """With eight experts, the small matrices of attention have more bits in every format."""
+    if shape.num_experts != _EIGHT_EXPERTS:
+        return kind
+    if format_name == "gguf-iq2_m":
+        return {"attn_k": Q4_K, "attn_output": Q5_K}.get(layer.part, kind)
+    if layer.part in (*_VALUES, "attn_k"):
+        return Q8_0
+    if layer.part == "attn_output" and format_name not in ("gguf-q8_0", "gguf-q6_k", "gguf-q5_k_m", "gguf-q4_0"):
+        return Q5_K
+    return kind
 
 
 def _fitting(preferred: int, width: int) -> int:

@@ -1,7 +1,8 @@
 """The numbers that a quantised file holds in place of weights, without writing the file.
 
 Q4_0, Q5_0, Q5_1 and Q8_0 follow ggml's reference quantisers (ggml-quants.c, `quantize_row_*_ref`) operation by
-operation, so that every number is the file's, bit for bit. K-quants, whose scales are searched for, are ggml's own.
+operation, so that every number is the file's, bit for bit. K-quants and I-quants, whose scales are searched for, are
+ggml's own.
 
 R rows, C columns, G blocks of 32 values
 """
@@ -36,7 +37,7 @@ def rounded(values: torch.Tensor, kind: int) -> torch.Tensor:
 
 
 def encoded(values: torch.Tensor, kind: int) -> torch.Tensor:
-    """The bytes of rows in a K-quant, made by ggml on the CPU: float32 [R, C] to uint8 [R, bytes of a row]."""
+    """The bytes of rows in a type of `K_QUANTS`, made by ggml on the CPU: float32 [R, C] to uint8 [R, row bytes]."""
     rows = values.detach().cpu().contiguous().numpy()
     return torch.from_numpy(_in_pieces(rows, lambda piece: ggml.quantise(piece, kind)))
 
@@ -138,5 +139,8 @@ _ROUNDED: dict[int, Callable[[torch.Tensor], torch.Tensor]] = {
     ggml.Q5_1: _between,
     ggml.Q8_0: _in_8_bits,
 }
-K_QUANTS = (ggml.Q4_K, ggml.Q5_K, ggml.Q6_K)
-"""The types that ggml makes on the CPU."""
+K_QUANTS = (
+    ggml.Q2_K, ggml.Q3_K, ggml.Q4_K, ggml.Q5_K, ggml.Q6_K, ggml.IQ2_S, ggml.IQ3_XXS, ggml.IQ3_S, ggml.IQ4_NL,
+    ggml.IQ4_XS,
+)  # fmt: skip
+"""The types that ggml makes on the CPU: K-quants and I-quants."""

@@ -49,7 +49,7 @@ class FileSizes:
         tensors = self._tensors(shape)
         names, shapes = [name for name, _ in tensors], [size for _, size in tensors]
         columns, dimensions = [size[-1] for size in shapes], [len(size) for size in shapes]
-        choices = choose(format_name, names, columns, dimensions, shape.num_hidden_layers, shape.num_experts)
+        choices = choose(format_name, names, columns, dimensions, shape)
         sizes = [
             prod(size[:-1]) * ggml.row_bytes(choice.kind, size[-1])
             for size, choice in zip(shapes, choices, strict=True)

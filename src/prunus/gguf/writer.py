@@ -23,6 +23,9 @@ from prunus.gguf.vocabulary import Vocabulary
 from prunus.llamacpp import ggml
 from prunus.models.folder import ModelFolder
 
+Matrix = Mapping[str, np.ndarray]
+"""An importance matrix: of each tensor by llama.cpp's name, [E, C] in float32, for each of its E experts (else 1) and
+each column the mean square of the input that the column is multiplied by. The quantiser weights errors by it."""
 ALIGNED = 32
 """Header and tensors are padded to a multiple of this many bytes."""
 _STORED = {"F32": ggml.F32, "F16": ggml.F16, "BF16": ggml.BF16}
@@ -53,6 +56,7 @@ def write_gguf(
     format_name: str,
     file: Path,
     on_progress: Callable[[float], None] = lambda _: None,
+    matrix: Matrix | None = None,
 ) -> Written:
     """Write a model as one GGUF file. The file gets its final name when it is complete.
 
@@ -62,35 +66,36 @@ def write_gguf(
         format_name: Such as `gguf-q4_k_m`.
         file: The output file.
         on_progress: Called with the bytes of tensors written so far.
+        matrix: The importance of columns, see `Matrix`.
 
     Raises:
         ArtifactError: The disk is too full.
         ModelError: A value is not finite, or too large for the type.
     """
-    tensors, choices = plan_types(folder, format_name)
+    tensors, choices = plan_types(folder, format_name, matrix is not None)
     sizes = [tensor_bytes(tensor, choice.kind) for tensor, choice in zip(tensors, choices, strict=True)]
     free = shutil.disk_usage(file.parent).free
     if sum(sizes) > free:
         raise ArtifactError(f"{file}: the file needs {sum(sizes)} bytes, but the disk has {free} free")
     partial = file.with_name(file.name + ".partial")
     try:
-        _write(partial, keys_of(folder, vocabulary, format_name), tensors, choices, sizes, on_progress)
+        _write(partial, keys_of(folder, vocabulary, format_name), tensors, choices, sizes, matrix or {}, on_progress)
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
     return _summary(tensors, choices, file)
 
 
-def plan_types(folder: ModelFolder, format_name: str) -> tuple[list[FileTensor], list[Choice]]:
-    """The tensors of a file, and the type of each."""
-    tensors, shape = plan_tensors(folder), folder.shape
+def plan_types(folder: ModelFolder, format_name: str, weighted: bool = False) -> tuple[list[FileTensor], list[Choice]]:
+    """The tensors of a file, and the type of each; `weighted` says whether there is an importance matrix."""
+    tensors = plan_tensors(folder)
     choices = choose(
         format_name,
         [tensor.name for tensor in tensors],
         [tensor.shape[-1] for tensor in tensors],
         [len(tensor.shape) for tensor in tensors],
-        shape.num_hidden_layers,
-        shape.num_experts,
+        folder.shape,
+        weighted,
     )
     return tensors, choices
 
@@ -125,6 +130,7 @@ def _write(
     tensors: list[FileTensor],
     choices: list[Choice],
     sizes: list[int],
+    matrix: Matrix,
     on_progress: Callable[[float], None],
 ) -> None:
     from gguf import GGMLQuantizationType, GGUFWriter
@@ -144,7 +150,7 @@ def _write(
     with ThreadPoolExecutor(ggml.workers()) as pool:
         for tensor, choice, size in zip(tensors, choices, sizes, strict=True):
             written = 0
-            for encoded in _encoded(tensor, choice.kind, pool):
+            for encoded in _encoded(tensor, choice.kind, matrix.get(tensor.name), pool):
                 written += out.write(encoded.data)
             if written != size:
                 raise ModelError(f"{file}: {tensor.name} has {written} bytes, expected {size}")
@@ -169,19 +175,41 @@ def _add(writer: Any, key: str, value: Any) -> None:
         writer.add_array(key, value)
 
 
-def _encoded(tensor: FileTensor, kind: int, pool: ThreadPoolExecutor) -> Iterator[np.ndarray]:
+def _encoded(
+    tensor: FileTensor, kind: int, importance: np.ndarray | None, pool: ThreadPoolExecutor
+) -> Iterator[np.ndarray]:
     """The tensor's bytes in order, encoded by several threads a few pieces at a time."""
 
-    def encode(piece: np.ndarray) -> np.ndarray:
-        return encoded(piece, tensor, kind)
+    def encode(part: tuple[np.ndarray, np.ndarray | None]) -> np.ndarray:
+        return encoded(part[0], tensor, kind, part[1])
 
-    pieces = tensor.pieces()
+    pieces = _weighted(tensor, importance)
     while together := list(islice(pieces, ggml.workers())):  # only these pieces are in memory
         yield from pool.map(encode, together)
 
 
-def encoded(piece: np.ndarray, tensor: FileTensor, kind: int) -> np.ndarray:
+def _weighted(tensor: FileTensor, importance: np.ndarray | None) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """The tensor's pieces, none of which has rows of two experts, each with the importance of its columns, [C]."""
+    if importance is None:
+        yield from ((piece, None) for piece in tensor.pieces())
+        return
+    rows, done = prod(tensor.shape[:-1]) // len(importance), 0
+    for piece in tensor.pieces():
+        start, end = done, done + len(piece)
+        while done < end:
+            last = min(end, (done // rows + 1) * rows)
+            yield piece[done - start : last - start], importance[done // rows]
+            done = last
+
+
+def encoded(piece: np.ndarray, tensor: FileTensor, kind: int, importance: np.ndarray | None = None) -> np.ndarray:
     """Convert rows from the checkpoint's type to bytes of a ggml type.
+
+    Args:
+        piece: The rows, [N, C].
+        tensor: The tensor that they belong to.
+        kind: The type.
+        importance: That of the columns, [C] in float32, if there is an importance matrix.
 
     Raises:
         ModelError: A value is not finite, or becomes infinite in the new type.
@@ -203,7 +231,7 @@ def encoded(piece: np.ndarray, tensor: FileTensor, kind: int) -> np.ndarray:
     if not np.isfinite(values).all():
         raise ModelError(f"{tensor.name}: a value is not finite")
     if ggml.can_quantise():
-        return ggml.quantise(np.ascontiguousarray(values), kind)
+        return ggml.quantise(np.ascontiguousarray(values), kind, importance)
     from gguf import GGMLQuantizationType, quants
 
     return quants.quantize(values, GGMLQuantizationType(kind))

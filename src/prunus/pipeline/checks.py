@@ -14,6 +14,7 @@ from prunus.data.preview import Preview, Reader, preview
 from prunus.data.template import read_template
 from prunus.errors import HubError, Mistakes, ModelError, RecipeError
 from prunus.files import read_object
+from prunus.gguf.mixtures import IGNORE_MATRIX
 from prunus.graph.hub import Hub
 from prunus.graph.steps import Given, Step
 from prunus.models.shape import Shape
@@ -117,6 +118,15 @@ def check_quantised(recipe: Recipe, teacher: Teacher, students: Mapping[str, Stu
                     f"students.{name}.qat.quantise: {qat.quantise} is not among export.formats, {', '.join(formats)}; "
                     "allowed: one of the quantised formats that are written"
                 )
+        for step, config in (("distill", student.distill), ("qat", qat)):
+            quantise = config.quantise if config.tokens and formats else None
+            with mistakes.collect():
+                if recipe.export.weighted and quantise is not None and quantise not in IGNORE_MATRIX:
+                    raise RecipeError(
+                        f"students.{name}.{step}.quantise: {quantise}; not with an importance matrix (export.imatrix, "
+                        "export.imatrix_file), which training does not have: the file's numbers would be others. "
+                        "Allowed: either, or gguf-q8_0"
+                    )
 
 
 def check_sources(recipe: Recipe, teacher: Teacher, hub: Hub, mistakes: Mistakes) -> list[Preview]:

@@ -21,6 +21,7 @@ from prunus.steps.cutout.config import CutoutConfig
 from prunus.steps.distill.config import QatConfig
 from prunus.steps.distill.plan import given_validation
 from prunus.steps.evaluate.plan import given_data
+from prunus.steps.export.plan import given_matrix
 from prunus.steps.generate.plan import given_prompts
 from prunus.steps.score.plan import given_task
 from prunus.steps.targets.config import TargetsConfig
@@ -228,8 +229,10 @@ class Layout:
         files = {"model": last, "tokens": held_out}
         if student.qat.tokens:
             files["trained"] = self._for_a_file(name, student.qat, last, teacher, corpus, held_out)
-        if self.recipe.export.formats:
-            self._add(Step(name, "export", self.recipe.export, files, self.root))
+        export = self.recipe.export
+        if export.formats:
+            files |= {"calibration": corpus} if export.imatrix else given_matrix(export)
+            self._add(Step(name, "export", export, files, self.root))
 
     def _for_a_file(
         self, name: str, qat: QatConfig, model: Step, teacher: Step | Given, corpus: Step, held_out: Step | Given

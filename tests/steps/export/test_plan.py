@@ -109,3 +109,76 @@ def test_the_command(teacher: Path, held_out: Path, tmp_path: Path, capsys) -> N
     assert (tmp_path / "out" / "model-Q8_0.gguf").is_file()
     assert main(["export", str(teacher), "--out", str(tmp_path / "none")]) == 2
     assert "--formats: empty" in capsys.readouterr().err
+
+
+MATRIX = {"formats": ["gguf-q4_0"], "check_tokens": 64, "check_length": 32, "new_tokens": 4, "imatrix": True}
+
+
+def test_an_importance_matrix_is_measured_on_the_corpus_and_read_from_its_file(
+    teacher: Path, corpus: Path, held_out: Path, tmp_path: Path
+) -> None:
+    measured = {**MATRIX, "imatrix_tokens": 512}
+    recipe = recipe_for(teacher, corpus, held_out, export=measured)
+    plan = make_plan(recipe, tmp_path / "run")
+    step = plan.steps[-1]
+    assert step.inputs["calibration"] is not step.inputs["tokens"]
+    assert step.inputs["calibration"].label == "corpus"
+    plain = make_plan(recipe_for(teacher, corpus, held_out, "gguf-q4_0"), tmp_path / "run").steps[-1]
+    assert step.fingerprint != plain.fingerprint
+    assert cost_of(step, plan).tokens == cost_of(plain, plan).tokens + 512
+    run_plan(plan, Console(quiet=True))
+    folder = step.artifact.path
+    assert json.loads((folder / "export.json").read_text())["gguf-q4_0"]["imatrix"] is True
+    again = {**MATRIX, "imatrix": False, "imatrix_file": str(folder / "imatrix.gguf")}
+    second = make_plan(recipe_for(teacher, corpus, held_out, export=again), tmp_path / "run")
+    run_plan(second, Console(quiet=True))
+    assert second.steps[-1].artifact.path != folder
+    files = [one / "model-Q4_0.gguf" for one in (folder, second.steps[-1].artifact.path)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    run_plan(make_plan(recipe_for(teacher, corpus, held_out, "gguf-q4_0"), tmp_path / "run"), Console(quiet=True))
+    assert (plain.artifact.path / "model-Q4_0.gguf").read_bytes() != files[0].read_bytes()
+    wider = {"wide": {"prune": {"intermediate_size": 32, "importance": "random"}}}
+    with pytest.raises(RecipeError, match=r"export.imatrix_file: .*imatrix.gguf: students.wide: blk.0.ffn_down.weight"):
+        make_plan(recipe_for(teacher, corpus, held_out, export=again, students=wider), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("export", "message"),
+    [
+        ({"formats": ["gguf-iq3_xxs", "gguf-iq2_m"]}, "gguf-iq3_xxs, gguf-iq2_m: llama.cpp needs an importance matrix"),
+        ({**MATRIX, "imatrix_file": "some.gguf"}, "not with imatrix, which measures one"),
+        ({**MATRIX, "formats": ["gguf-q8_0", "gguf-f16"]}, "imatrix: changes none of gguf-q8_0, gguf-f16"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    export: dict[str, object], message: str, teacher: Path, corpus: Path, held_out: Path
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        recipe_for(teacher, corpus, held_out, export=export)
+
+
+def test_a_file_that_is_no_matrix_is_refused(teacher: Path, corpus: Path, held_out: Path, tmp_path: Path) -> None:
+    (tmp_path / "some.gguf").write_bytes(b"GGUF")
+    export = {**MATRIX, "imatrix": False, "imatrix_file": str(tmp_path / "some.gguf")}
+    with pytest.raises(RecipeError, match=r"export.imatrix_file: .*some.gguf: not a GGUF file"):
+        make_plan(recipe_for(teacher, corpus, held_out, export=export), tmp_path / "run")
+
+
+@pytest.mark.parametrize("step", ["distill", "qat"])
+def test_training_for_a_file_has_no_importance_matrix(
+    step: str, teacher: Path, corpus: Path, held_out: Path, tmp_path: Path
+) -> None:
+    trained = {step: {"tokens": 512, "quantise": "gguf-q4_0"}}
+    with pytest.raises(RecipeError, match=rf"students.depth.{step}.quantise: gguf-q4_0; not with an importance matrix"):
+        make_plan(recipe_for(teacher, corpus, held_out, export=MATRIX, **trained), tmp_path / "run")
+    whole = {step: {"tokens": 512, "quantise": "gguf-q8_0"}}
+    make_plan(
+        recipe_for(teacher, corpus, held_out, export={**MATRIX, "formats": ["gguf-q8_0", "gguf-q4_0"]}, **whole),
+        tmp_path,
+    )
+
+
+def test_the_commands_flags(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["export", str(teacher), "--formats", "gguf-q4_0", "--imatrix", "--out", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert "--imatrix and --calibration: one without the other" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from prunus.errors import ExportError, RecipeError
 from prunus.gguf import check, mixtures, writer
 from prunus.gguf.compare import ENLARGED, Agreement, first_departure
 from prunus.llamacpp import ggml
+from prunus.models.folder import ModelFolder
 from prunus.models.locate import locate_model
 from prunus.runtime import Runtime
 from prunus.steps.export.config import ExportConfig
@@ -93,9 +94,10 @@ def test_the_mixture_is_llama_cpps(wide: Path, tmp_path: Path) -> None:
     assert types["output_norm.weight"] == "F32"
 
 
-def test_more_bits_where_they_are_worth_it() -> None:
+def test_more_bits_where_they_are_worth_it(wide: Path) -> None:
+    shape = ModelFolder(wide).shape.with_dimensions({"num_hidden_layers": 16})
     names = [f"blk.{i}.{part}.weight" for i in range(16) for part in ("attn_v", "attn_q")]
-    chosen = mixtures.choose("gguf-q4_k_m", [*names, "output.weight"], [256] * 33, [2] * 33, 16, 0)
+    chosen = mixtures.choose("gguf-q4_k_m", [*names, "output.weight"], [256] * 33, [2] * 33, shape)
     more = [i for i in range(16) if chosen[2 * i].kind == ggml.Q6_K]
     assert more == [0, 1, 4, 7, 10, 13, 14, 15]
     assert {choice.kind for choice in chosen[1:32:2]} == {ggml.Q4_K}

@@ -184,8 +184,8 @@ class DistillConfig(GuideConfig, TrainingConfig):
     """Train for a quantised file (QAT): the model computes with the weights as the export rounds them to this format,
     and the gradients pass straight through the rounding. The result has the weights themselves."""
     quantise_every: Annotated[int, ADDED] = Field(default=8, ge=1)
-    """With `quantise`: steps between two roundings of the tensors that are K-quants in the file (q4_k_m, q5_k_m, q6_k),
-    which llama.cpp's quantiser makes on the CPU. The others are rounded at every step."""
+    """With `quantise`: steps between two roundings of the tensors that are K-quants or I-quants in the file (q4_k_m,
+    iq4_xs), which llama.cpp's quantiser makes on the CPU. The others are rounded at every step."""
 
     @property
     def runs_teacher(self) -> bool:

@@ -8,15 +8,20 @@ from typing import Any
 
 from prunus.console import Console, human_bytes
 from prunus.gguf.check import measure, prove
+from prunus.gguf.imatrix import check_imatrix, matrix_of, read_imatrix, write_imatrix
 from prunus.gguf.metadata import check_model, rounds_activation, stretched_context, windowed_context
+from prunus.gguf.mixtures import IGNORE_MATRIX
 from prunus.gguf.pretokenizers import APPROXIMATE
+from prunus.gguf.tensors import plan_tensors
 from prunus.gguf.vocabulary import read_vocabulary
-from prunus.gguf.writer import format_label, write_gguf
+from prunus.gguf.writer import Matrix, format_label, write_gguf
 from prunus.models.folder import ModelFolder
 from prunus.steps.export.config import PROOF_TOKENS
+from prunus.steps.export.importance import measure_importance
 from prunus.steps.export.job import Job
 
 PROOF = "gguf-f32"
+IMATRIX = "imatrix.gguf"
 
 
 def export(formats: Sequence[str], job: Job, console: Console) -> dict[str, Any]:
@@ -42,12 +47,13 @@ def export(formats: Sequence[str], job: Job, console: Console) -> dict[str, Any]
             f"export: llama.cpp's {vocabulary.pre} tokenises words with combining marks (Hindi, Thai) differently "
             "from transformers; on other texts the tokens are verified to be equal"
         )
+    matrix = _matrix(job, console)
     names = [PROOF, *(name for name in formats if name != PROOF)]
     files = {name: job.out / f"model-{format_label(name)}.gguf" for name in names}
     results: dict[str, Any] = {}
     for name, file in files.items():
         with console.progress(f"write {file.name}", None, "bytes") as progress:
-            written = write_gguf(job.trained.get(name, folder), vocabulary, name, file, progress.update)
+            written = write_gguf(job.trained.get(name, folder), vocabulary, name, file, progress.update, matrix)
         if name == PROOF:
             rounds = rounds_activation(folder.family)
             proof = prove(file, reference.start(PROOF_TOKENS), job.config.new_tokens, rounds, approximate)
@@ -59,6 +65,8 @@ def export(formats: Sequence[str], job: Job, console: Console) -> dict[str, Any]
         results[name] = {"file": file.name, **asdict(written)}
         if name in job.trained:
             results[name]["trained"] = True
+        if matrix is not None and name not in IGNORE_MATRIX:
+            results[name]["imatrix"] = True
         if name in formats:
             _warn_fallbacks(name, results[name], console)
     if PROOF not in formats:
@@ -69,6 +77,27 @@ def export(formats: Sequence[str], job: Job, console: Console) -> dict[str, Any]
         results[PROOF] |= proof
     found = {name: results[name] | figures[name] for name in files}
     return found if PROOF in formats else {**found, "proof": proof}
+
+
+def _matrix(job: Job, console: Console) -> Matrix | None:
+    """The importance matrix, read or measured; a measured one is written next to the files."""
+    if job.imatrix is not None:
+        sums = read_imatrix(job.imatrix)
+        check_imatrix(sums, plan_tensors(job.folder), f"export.imatrix_file: {job.imatrix}")
+    elif job.calibration is not None:
+        count, length = job.calibration.shape
+        with console.progress("measure the importance matrix", count, "sequences") as progress:
+            sums = measure_importance(job.reference.model, job.folder, job.calibration, progress.update)
+        write_imatrix(sums, count, length, job.out / IMATRIX)
+    else:
+        return None
+    idle = sum(int((one.counts == 0).sum()) for one in sums.values())
+    if idle:
+        console.warn(
+            f"export: no calibration token was routed to the experts of {idle} matrices; their columns count equally. "
+            "More imatrix_tokens may reach them"
+        )
+    return matrix_of(sums)
 
 
 def _warn_of_positions(folder: ModelFolder, console: Console) -> None:

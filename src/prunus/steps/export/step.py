@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from prunus.console import Console, human_bytes
+from prunus.data.blocks import calibration_set
 from prunus.data.tokens import Tokens
 from prunus.data.windows import first_windows
 from prunus.errors import ArtifactError, DataError
@@ -21,7 +22,7 @@ from prunus.models.folder import ModelFolder, copy_along
 from prunus.models.load import device_of, load_model
 from prunus.models.pretrained import load_tokenizer
 from prunus.runtime import Runtime
-from prunus.steps.export.config import ExportConfig
+from prunus.steps.export.config import IMATRIX_LENGTH, ExportConfig
 from prunus.steps.export.job import Job
 from prunus.steps.export.targets import FORMATS, TARGETS, by_target, check_formats
 
@@ -35,11 +36,15 @@ class Inputs:
     Attributes:
         model: The model's folder.
         tokens: Held-out text as tokens; without it, files are compared on random tokens.
+        calibration: Text as tokens, to measure an importance matrix on; not the held-out text.
+        imatrix: A file of an importance matrix.
         trained: The model after its training for one of the formats (`distill.quantise`), from which that file is made.
     """
 
     model: Path
     tokens: Path | None = None
+    calibration: Path | None = None
+    imatrix: Path | None = None
     trained: Path | None = None
 
 
@@ -60,7 +65,9 @@ def run(config: ExportConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
     targets = by_target(config.formats)
     for kind in targets:
         TARGETS[kind].check(folder.config, folder.shape, f"export.formats: {kind}")
-    job = Job(config, folder, _reference(config, inputs, folder, runtime), out, _trained(inputs))
+    reference = _reference(config, inputs, folder, runtime)
+    calibration = _calibration(config, inputs, reference.limit)
+    job = Job(config, folder, reference, out, calibration, inputs.imatrix, _trained(inputs))
     copy_along(inputs.model, out)
     results: dict[str, Any] = {}
     for kind, names in targets.items():
@@ -77,6 +84,14 @@ def run(config: ExportConfig, inputs: Inputs, out: Path, runtime: Runtime, conso
         for figure in ("nbytes", "kl", "perplexity")
         if figure in results[name]
     }
+
+
+def _calibration(config: ExportConfig, inputs: Inputs, limit: int) -> np.ndarray | None:
+    """The sequences to measure an importance matrix on, [B, S]; None if there is no text for one."""
+    if inputs.calibration is None:
+        return None
+    length = min(IMATRIX_LENGTH, limit)
+    return calibration_set(Tokens.open(inputs.calibration), -(-config.imatrix_tokens // length), length, config.seed)
 
 
 def _trained(inputs: Inputs) -> dict[str, ModelFolder]:

@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from prunus.models.families.family import Experts
 from prunus.models.norms import normalised, scaled_gradients
+from prunus.models.routed import project, routed_inputs
 
 
 def head_norms(heads: torch.Tensor, head_dim: int) -> torch.Tensor:
@@ -120,14 +120,11 @@ def expert_terms(
         outputs: Whether to compute the outputs; if not, the second result is 0.
     """
     squares, sizes = [], []
-    for expert in range(len(module.get_parameter(names.gate_up))):
-        chosen = routed == expert
-        used = chosen.any(dim=-1)
-        a = module._apply_gate(_project(module, names.gate_up, expert, tokens[used]))
+    for expert, (used, _, a) in enumerate(routed_inputs(module, names, tokens, routed)):
         squares.append(a.float().square().sum(dim=0, dtype=torch.float64))
         if outputs:
-            size = _project(module, names.down, expert, a).float().norm(dim=-1)
-            gate = (gates * chosen).sum(dim=-1)[used]
+            size = project(module, names.down, expert, a).float().norm(dim=-1)
+            gate = (gates * (routed == expert)).sum(dim=-1)[used]
             sizes.append((gate.float() * size).sum(dtype=torch.float64))
     zero = torch.zeros(len(squares), dtype=torch.float64, device=tokens.device)
     return torch.stack(squares), torch.stack(sizes) if outputs else zero
@@ -141,22 +138,10 @@ def output_products(module: Any, names: Experts, tokens: torch.Tensor) -> torch.
         names: The names of its weights.
         tokens: Inputs of the experts; all experts compute all of them, wherever they were routed to.
     """
-    outputs = torch.stack(
-        [
-            _project(module, names.down, i, module._apply_gate(_project(module, names.gate_up, i, tokens)))
-            .float()
-            .flatten()
-            for i in range(len(module.get_parameter(names.gate_up)))
-        ]
-    )
+    experts = range(len(module.get_parameter(names.gate_up)))
+    neurons = (module._apply_gate(project(module, names.gate_up, i, tokens)) for i in experts)
+    outputs = torch.stack([project(module, names.down, i, a).float().flatten() for i, a in enumerate(neurons)])
     return (outputs @ outputs.T).double()
-
-
-def _project(module: Any, name: str, expert: int, inputs: torch.Tensor) -> torch.Tensor:
-    """The product of inputs with one expert's part of a stacked weight, in either of transformers' layouts."""
-    weight = module.get_parameter(name)[expert]
-    bias = module.get_parameter(f"{name}_bias")[expert] if module.has_bias else None
-    return F.linear(inputs, weight.T if module.is_transposed else weight, bias)
 
 
 def stream_cosines(stream: torch.Tensor) -> torch.Tensor:
