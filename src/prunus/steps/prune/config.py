@@ -204,11 +204,8 @@ class PruneConfig(StepConfig):
             raise ValueError(f"nest: cannot be combined with {', '.join(given)}; the sizes of a nest stand in `nest`")
         if self.importance.layers == "refit":
             raise ValueError("importance.layers: refit ranks layers for one size; with nest, allowed: all others")
-        if self.heal.refit in ("outputs", "all") or self.heal.depth != "none":
-            raise ValueError(
-                "heal: a refit fits one size; with nest, allowed: auto (scales norms where that brings a size closer "
-                "to the teacher), none, or norms: true"
-            )
+        if self.heal.depth != "none":
+            raise ValueError("heal.depth: it fits one size; with nest, allowed: none, and any refit")
         return self
 
     @field_validator("via")

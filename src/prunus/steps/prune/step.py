@@ -240,9 +240,9 @@ def _run_nest(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, 
     figures: dict[str, float] = {}
     fitted = config.heals(teacher.shape, least)
     if inputs.tokens is not None and fitted:
-        from prunus.steps.prune.nest_fit import fit_norms
+        from prunus.steps.prune.nest_fit import fit_sizes
 
-        fit_norms(config, inputs.model, out, inputs.tokens, cuts, scores, runtime, console)
+        fit_sizes(config, inputs.model, out, inputs.tokens, cuts, scores, runtime, console)
     nest = read_nest(out)
     for size in nest.smaller:
         with TemporaryDirectory(dir=out) as scratch:
