@@ -103,8 +103,7 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
             write_tensors(out, plans, on_progress=progress.update)
         write_config(out, settings)
         write_lineage(out, *_lineage(inputs, _kept_units(keep, teacher.shape), rotation))
-        if config.heal.explicit and inputs.tokens is None:
-            raise ArtifactError("prune: heal needs a corpus to fit weights to; there is none")
+        _require_text(config, inputs)
         healed = inputs.tokens is not None and config.heals(teacher.shape, target)
         if healed:
             # checked before healing as well: a refit could hide a fault of the cut
@@ -120,6 +119,11 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         **figures,
         **_check_damage(config, inputs, out, vocabulary, healed, runtime, console),
     }
+
+
+def _require_text(config: PruneConfig, inputs: Inputs) -> None:
+    if config.heal.explicit and inputs.tokens is None:
+        raise ArtifactError("prune: heal needs a corpus to fit weights to; there is none")
 
 
 def _heal(
@@ -222,6 +226,7 @@ def _run_nest(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, 
     Returns:
         As `run` of the largest size, and `SIZE_kl` of every other one.
     """
+    _require_text(config, inputs)
     teacher = ModelFolder(inputs.model)
     shapes = config.nested(teacher.shape, "prune")
     least = list(shapes.values())[-1]
