@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.numpy import load_file
 
 from prunus.errors import ArtifactError, ShapeError
@@ -117,12 +118,12 @@ def test_with_inner_weights_held_the_smallest_size_is_refitted_as_one_of_its_own
 ) -> None:
     scores, sizes = score(teacher, tmp_path, collect=COLLECT), sizes_of(teacher)
     common = {"method": method, "importance": "activation", "drop_layers": "single"}
-    fit = {"refit": "all", "samples": 8, "sequence_length": 24, "inner_weight": 1e9}
-    folders = {}
-    for name, options in {"held": {"nest": sizes}, "alone": sizes["small"]}.items():
+    fit, folders = {"refit": "all", "samples": 8, "sequence_length": 24}, {}
+    held = {"nest": sizes, "heal": {**fit, "inner_weight": 1e9}}
+    for name, options in {"held": held, "alone": {**sizes["small"], "heal": fit}}.items():
         folders[name] = tmp_path / name
         folders[name].mkdir()
-        config = PruneConfig.model_validate({**common, "heal": fit, **options})
+        config = PruneConfig.model_validate({**common, **options})
         run(config, Inputs(teacher, scores, tmp_path / "tokens"), folders[name], Runtime(), QUIET)
     nest = read_nest(folders["held"])
     small = written(folders["held"], nest.sizes[-1], tmp_path / "small")
@@ -144,6 +145,11 @@ def test_a_refit_that_moves_inner_weights_brings_the_largest_size_closer_than_on
         kls[weight] = (figures["kl"], figures["small_kl"])
     assert kls[0.0][0] < kls[1e9][0]
     assert kls[0.0][1] > kls[1e9][1]
+
+
+def test_a_weight_of_inner_sizes_without_a_nest_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"heal\.inner_weight: 3, but there is one size"):
+        PruneConfig(heal={"inner_weight": 3})
 
 
 def test_a_refit_without_text_is_refused(teacher: Path, tmp_path: Path) -> None:

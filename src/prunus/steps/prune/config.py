@@ -189,6 +189,10 @@ class PruneConfig(StepConfig):
     def _nest_alone(self) -> PruneConfig:
         """Refuse options that belong to a single size, or whose result fits a single size."""
         if not self.nest:
+            if self.heal.inner_weight != 1:
+                raise ValueError(
+                    f"heal.inner_weight: {self.heal.inner_weight:g}, but there is one size; allowed with nest"
+                )
             return self
         refused = {
             **{size: getattr(self, size) is not None for size in PRUNABLE},
@@ -205,7 +209,7 @@ class PruneConfig(StepConfig):
         if self.importance.layers == "refit":
             raise ValueError("importance.layers: refit ranks layers for one size; with nest, allowed: all others")
         if self.heal.depth != "none":
-            raise ValueError("heal.depth: it fits one size; with nest, allowed: none, and any refit")
+            raise ValueError("heal.depth: it fits one size; with nest, allowed: none")
         return self
 
     @field_validator("via")
