@@ -131,7 +131,11 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     ),
     "a size beside it": ({"nest": NEST, "hidden_size": 16}, {}, "nest: cannot be combined with hidden_size"),
     "random weights": ({"nest": NEST, "init": "random"}, {}, "nest: cannot be combined with init"),
-    "a refit": ({"nest": NEST, "heal": "all"}, {}, "a refit fits one size; with nest, allowed: auto"),
+    "a fold of layers": (
+        {"nest": NEST, "heal": {"depth": "linear"}},
+        {},
+        "heal.depth: it fits one size; with nest, allowed: none",
+    ),
     "layers by refit": ({"nest": NEST, "importance": {"layers": "refit"}}, {}, "refit ranks layers for one size"),
     "sampling": (
         {"nest": NEST},

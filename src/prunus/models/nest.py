@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from prunus.errors import ModelError, ShapeError
 from prunus.files import read_object, replace_text
-from prunus.models.checkpoint import TensorInfo, TensorPlan, read_bytes, read_header, write_tensors
+from prunus.models.checkpoint import TensorInfo, TensorPlan, read_bytes, read_header, read_pieces, write_tensors
 from prunus.models.folder import NEST, NORMS, ModelFolder, copy_along, write_config
 from prunus.models.lineage import narrow_lineage
 from prunus.models.prefix import Part, is_norm, named_places, parts
@@ -246,6 +246,40 @@ def write_size(nest: Nest, size: Nested, norms: Mapping[str, np.ndarray], out: P
     write_tensors(out, cut_out_plans(nest, size, norms))
     write_config(out, student_config(source.config, nest.largest.shape, size.shape, list(size.layers)))
     narrow_lineage(source.path, out, size.layers, size.shape.hidden_size)
+
+
+def write_back(nest: Nest, size: Nested, changed: ModelFolder, out: Path) -> None:
+    """Write the nest's weights with those of one size replaced; its norms are not the nest's, and stay.
+
+    Args:
+        nest: The nest.
+        size: The size.
+        changed: A checkpoint of the size.
+        out: The folder to write, not that of the nest.
+    """
+    found = {part.source: part for part in parts(nest.largest.shape, size.shape, size.layers) if not part.is_norm}
+    theirs = changed.weights
+    write_tensors(
+        out,
+        [
+            _replaced(info, found[name], theirs[found[name].name])
+            if name in found
+            else TensorPlan(name, info.dtype, info.shape, lambda info=info: read_pieces(info))  # type: ignore[misc]
+            for name, info in nest.folder.weights.items()
+        ],
+    )
+
+
+def _replaced(info: TensorInfo, part: Part, changed: TensorInfo) -> TensorPlan:
+    """A tensor of the nest with a part replaced; it is in memory as a whole when its pieces are requested."""
+
+    def pieces() -> list[bytes]:
+        whole, values = (to_float(read_bytes(one), one.dtype).reshape(one.shape) for one in (info, changed))
+        factors = np.broadcast_to(part.factor, values.shape[:1]).reshape(-1, *[1] * (values.ndim - 1))
+        whole[np.ix_(*part.indices)] = values / factors
+        return [from_float(whole, info.dtype)]
+
+    return TensorPlan(info.name, info.dtype, info.shape, lambda: iter(pieces()))
 
 
 def part_plan(part: Part, info: TensorInfo, values: np.ndarray | None) -> TensorPlan:

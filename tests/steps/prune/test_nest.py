@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.numpy import load_file
 
-from prunus.errors import ShapeError
+from prunus.errors import ArtifactError, ShapeError
 from prunus.models.families.llama import FAMILY as LLAMA
 from prunus.models.families.table import FAMILIES
 from prunus.models.folder import NORMS, ModelFolder
@@ -113,3 +114,51 @@ def test_norms_are_fitted_for_every_size_where_that_helps(teacher: Path, corpus:
     for name in changed:  # by one factor
         np.testing.assert_allclose(after[name] / before[name], (after[name] / before[name])[0], rtol=1e-4)
     assert min(after - before for before, after in zip(kls["none"], kls["auto"], strict=True)) < 0
+
+
+@pytest.mark.parametrize("method", ["minitron", "rotate"])
+def test_with_inner_weights_held_the_smallest_size_is_refitted_as_one_of_its_own(
+    teacher: Path, corpus: Path, tmp_path: Path, method: str
+) -> None:
+    scores, sizes = score(teacher, tmp_path, collect=COLLECT), sizes_of(teacher)
+    common = {"method": method, "importance": "activation", "drop_layers": "single"}
+    fit, folders = {"refit": "all", "samples": 8, "sequence_length": 24}, {}
+    held = {"nest": sizes, "heal": {**fit, "inner_weight": 1e9}}
+    for name, options in {"held": held, "alone": {**sizes["small"], "heal": fit}}.items():
+        folders[name] = tmp_path / name
+        folders[name].mkdir()
+        config = PruneConfig.model_validate({**common, **options})
+        run(config, Inputs(teacher, scores, tmp_path / "tokens"), folders[name], Runtime(), QUIET)
+    nest = read_nest(folders["held"])
+    small = written(folders["held"], nest.sizes[-1], tmp_path / "small")
+    torch.testing.assert_close(logits(small), logits(folders["alone"]), rtol=1e-3, atol=1e-3)
+
+
+def test_a_refit_that_moves_inner_weights_brings_the_largest_size_closer_than_one_that_holds_them(
+    teacher: Path, corpus: Path, tmp_path: Path
+) -> None:
+    scores, kls = score(teacher, tmp_path, collect=COLLECT), {}
+    for weight in (0.0, 1e9):
+        heal = {"refit": "all", "samples": 8, "sequence_length": 24, "inner_weight": weight}
+        words = {"nest": sizes_of(teacher), "importance": "activation", "drop_layers": "single", "heal": heal}
+        out = tmp_path / f"nest-{weight:g}"
+        out.mkdir()
+        figures = run(
+            PruneConfig.model_validate(words), Inputs(teacher, scores, tmp_path / "tokens"), out, Runtime(), QUIET
+        )
+        kls[weight] = (figures["kl"], figures["small_kl"])
+    assert kls[0.0][0] < kls[1e9][0]
+    assert kls[0.0][1] > kls[1e9][1]
+
+
+def test_a_weight_of_inner_sizes_without_a_nest_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"heal\.inner_weight: 3, but there is one size"):
+        PruneConfig(heal={"inner_weight": 3})
+
+
+def test_a_refit_without_text_is_refused(teacher: Path, tmp_path: Path) -> None:
+    scores = score(teacher, tmp_path, collect=COLLECT)
+    words = {"nest": sizes_of(teacher), "importance": "activation", "drop_layers": "single", "heal": "all"}
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ArtifactError, match="heal needs a corpus"):
+        run(PruneConfig.model_validate(words), Inputs(teacher, scores), tmp_path / "out", Runtime(), QUIET)

@@ -2,7 +2,7 @@
 
 import torch
 
-from prunus.steps.prune.refit import Gram
+from prunus.steps.prune.refit import Gram, Inner
 
 CPU = torch.device("cpu")
 
@@ -46,3 +46,30 @@ def test_an_input_that_is_always_zero_keeps_its_weights() -> None:
 def test_a_refit_without_tokens_changes_no_weight() -> None:
     weight = torch.randn(4, 6)
     torch.testing.assert_close(Gram.empty(6, 4, CPU).fit(weight, 1e-3), weight)
+
+
+def test_a_change_of_the_inner_block_counts_by_what_it_changes_in_its_outputs() -> None:
+    torch.manual_seed(0)
+    x, y, weight = torch.randn(50, 6).double(), torch.randn(50, 4).double(), torch.randn(4, 6).double()
+    inner = Inner(torch.tensor([0, 3]), torch.tensor([1, 2, 5]), 2.5)
+    strength = 0.1 * x.square().sum(0).mean()
+    inside = torch.zeros_like(x)
+    inside[:, inner.columns] = x[:, inner.columns]
+    for row in range(4):
+        share = 2.5 if row in inner.rows else 0.0
+        # rows of a plain least-squares problem: √λ (w - w₀) = 0, √α X' (w - w₀)' = 0
+        stacked = torch.cat([x, strength.sqrt() * torch.eye(6), share**0.5 * inside])
+        targets = torch.cat([y[:, row], strength.sqrt() * weight[row], share**0.5 * inside @ weight[row]])
+        expected = torch.linalg.lstsq(stacked, targets[:, None]).solution[:, 0]
+        torch.testing.assert_close(summed(x, y).fit(weight, 0.1, inner)[row], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_inner_block_of_large_weight_stays() -> None:
+    torch.manual_seed(0)
+    x, y, weight = torch.randn(50, 6), torch.randn(50, 4), torch.randn(4, 6)
+    block = torch.tensor([0, 3]), torch.tensor([1, 2, 5])
+    fitted = summed(x, y).fit(weight, 0.1, Inner(*block, 1e9))
+    inside = torch.zeros(4, 6, dtype=torch.bool)
+    inside[torch.meshgrid(*block, indexing="ij")] = True
+    torch.testing.assert_close(fitted[inside], weight[inside])
+    assert (fitted[~inside] - weight[~inside]).abs().min() > 1e-3

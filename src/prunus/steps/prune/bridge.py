@@ -6,12 +6,13 @@ rotation, or the kept columns of the identity if the cut does not rotate
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import torch
+from torch import nn
 
 from prunus.models.axes import parse_weight
 from prunus.models.families.family import Place
@@ -21,6 +22,7 @@ from prunus.steps.prune.choose import Keep
 from prunus.steps.prune.compensate import norm_factor
 from prunus.steps.prune.cut import indices
 from prunus.steps.prune.rank import Scores
+from prunus.steps.prune.refit import Inner
 from prunus.steps.prune.rotate import Rotation
 
 
@@ -36,6 +38,7 @@ class Bridge:
             outputs, and the factors that the cut applied to them.
         scale: Maps the name of a norm and a layer of the teacher to the factor that the cut applied to the gain.
         stream: The factor of the student's stream; see `Shape.stream_factor`.
+        inner: What the next smaller size of a nest has of the student's linear layers, by module.
     """
 
     basis: torch.Tensor
@@ -44,6 +47,7 @@ class Bridge:
     rows: Callable[[str, int | None], tuple[torch.Tensor, torch.Tensor]]
     scale: Callable[[str, int | None], float]
     stream: float = 1.0
+    inner: Mapping[nn.Module, Inner] = field(default_factory=dict)
 
     @cached_property
     def is_identity(self) -> bool:

@@ -128,7 +128,7 @@ class PruneConfig(StepConfig):
     """What to keep of the teacher, and how it is chosen."""
 
     kind: ClassVar[str] = "prune"
-    revision: ClassVar[int] = 5
+    revision: ClassVar[int] = 6
 
     num_hidden_layers: int | None = Field(default=None, ge=1)
     """Layers to keep (depth)."""
@@ -219,6 +219,10 @@ class PruneConfig(StepConfig):
     def _nest_alone(self) -> PruneConfig:
         """Refuse options that belong to a single size, or whose result fits a single size."""
         if not self.nest:
+            if self.heal.inner_weight != 1:
+                raise ValueError(
+                    f"heal.inner_weight: {self.heal.inner_weight:g}, but there is one size; allowed with nest"
+                )
             return self
         refused = {
             **{size: getattr(self, size) is not None for size in PRUNABLE},
@@ -235,11 +239,8 @@ class PruneConfig(StepConfig):
             raise ValueError(f"nest: cannot be combined with {', '.join(given)}; the sizes of a nest stand in `nest`")
         if self.importance.layers == "refit":
             raise ValueError("importance.layers: refit ranks layers for one size; with nest, allowed: all others")
-        if self.heal.refit in ("outputs", "all") or self.heal.depth != "none":
-            raise ValueError(
-                "heal: a refit fits one size; with nest, allowed: auto (scales norms where that brings a size closer "
-                "to the teacher), none, or norms: true"
-            )
+        if self.heal.depth != "none":
+            raise ValueError("heal.depth: it fits one size; with nest, allowed: none")
         return self
 
     @field_validator("via")

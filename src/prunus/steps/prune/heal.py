@@ -10,6 +10,8 @@ of the layer before them is the stream after them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -22,7 +24,7 @@ from prunus.steps.prune.dropped import divide_later_outputs, fold_dropped_layers
 from prunus.steps.prune.heal_config import HealConfig
 from prunus.steps.prune.norm_fit import Reader, best_scale, norm_sums, reader_sums, scale_gain, weight_of
 from prunus.steps.prune.pair import Pair, is_linear, norms_and_writers, residual_multiplier
-from prunus.steps.prune.refit import Gram
+from prunus.steps.prune.refit import Gram, Inner
 
 
 @torch.no_grad()
@@ -168,7 +170,7 @@ def _heal_norm_and_readers(
     if config.norms:
         scale_gain(norms[1], best_scale(sums, norms[1], bridge.basis, family) / applied, family)
     if readers:
-        _refit([reader.student for reader in readers], reader_sums(sums, norms, readers, family), config.ridge)
+        _refit([reader.student for reader in readers], reader_sums(sums, norms, readers, family), config.ridge, bridge)
 
 
 def _refit_writer(pair: Pair, bridge: Bridge, name: str, ridge: float) -> None:
@@ -183,7 +185,7 @@ def _refit_writer(pair: Pair, bridge: Bridge, name: str, ridge: float) -> None:
         stream = stream + multiplier * y.view_as(stream)  # in some mixtures, y has all tokens in one dimension
         target = bridge.project(stream) - pair.student.stream[rows].to(x.device)
         _add(gram, x, target / multiplier, module, _rms(stream))
-    _refit([module], gram, ridge)
+    _refit([module], gram, ridge, bridge)
 
 
 def _refit_last(pair: Pair, bridge: Bridge, name: str, ridge: float) -> None:
@@ -198,7 +200,7 @@ def _refit_last(pair: Pair, bridge: Bridge, name: str, ridge: float) -> None:
         after = pair.after[rows].to(out.device)
         target = bridge.project(after) - (out - multiplier * y.view_as(out))
         _add(gram, x, target / multiplier, module, _rms(after))
-    _refit([module], gram, ridge)
+    _refit([module], gram, ridge, bridge)
 
 
 def _heal_final_norm_and_head(teacher: LayerRunner, student: LayerRunner, bridge: Bridge, config: HealConfig) -> None:
@@ -230,9 +232,19 @@ def _rms(stream: torch.Tensor) -> torch.Tensor:
     return stream.float().square().mean(-1).sqrt().clamp_min(1e-30)
 
 
-def _refit(modules: list[Any], gram: Gram, ridge: float) -> None:
+def _refit(modules: list[Any], gram: Gram, ridge: float, bridge: Bridge) -> None:
     """Fit the weights of linear layers with the same input."""
     weights = [weight_of(module) for module in modules]
-    fitted = gram.fit(torch.cat(weights), ridge)
-    for weight, part in zip(weights, fitted.split([len(weight) for weight in weights]), strict=True):
+    sizes = [len(weight) for weight in weights]
+    fitted = gram.fit(torch.cat(weights), ridge, _joined([bridge.inner.get(module) for module in modules], sizes))
+    for weight, part in zip(weights, fitted.split(sizes), strict=True):
         weight.copy_(part)
+
+
+def _joined(inner: list[Inner | None], sizes: list[int]) -> Inner | None:
+    """What a smaller size has of linear layers with the same input, whose outputs follow one another."""
+    starts = [0, *accumulate(sizes[:-1])]
+    found = [(one, start) for one, start in zip(inner, starts, strict=True) if one is not None]
+    if not found:
+        return None
+    return replace(found[0][0], rows=torch.cat([one.rows + start for one, start in found]))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
+from transformers import PreTrainedModel
 
 from prunus.console import Console
 from prunus.models.folder import ModelFolder
 from prunus.models.load import device_of, save_model, saved_dtype
+from prunus.models.prefix import Part
 from prunus.runtime import Runtime
 from prunus.steps.prune.activations import load_runners
 from prunus.steps.prune.bridge import make_bridge
@@ -19,7 +22,9 @@ from prunus.steps.prune.config import PruneConfig
 from prunus.steps.prune.damage import divergence, fit_in_memory
 from prunus.steps.prune.heal import heal
 from prunus.steps.prune.heal_config import HealConfig
+from prunus.steps.prune.pair import is_linear
 from prunus.steps.prune.rank import Scores
+from prunus.steps.prune.refit import Inner
 from prunus.steps.prune.rotate import Rotation
 
 
@@ -31,11 +36,13 @@ class CutInfo:
         keep: What the cut kept.
         rotation: The change of basis, if the cut rotated.
         scores: The teacher's scores.
+        inner: What the next smaller size of a nest has of the student's weights.
     """
 
     keep: Keep
     rotation: Rotation | None
     scores: Scores
+    inner: tuple[Part, ...] = ()
 
 
 def heal_checkpoint(
@@ -70,6 +77,8 @@ def heal_checkpoint(
     before = divergence(runner_t.model, runner_s.model, validation) if auto else 0.0
     shape_t, shape_s = (folder.shape for folder in folders)
     bridge = make_bridge(shape_t, shape_s, cut.keep, cut.rotation, cut.scores, device_of(runtime))
+    if cut.inner:
+        bridge = replace(bridge, inner=_inner(runner_s.model, cut.inner, config.heal.inner_weight))
     with console.progress("heal", len(cut.keep.layers), "layers") as progress:
         heal(runner_t, runner_s, bridge, ids, tried or config.heal.effective, progress.update)
     if auto:
@@ -81,3 +90,16 @@ def heal_checkpoint(
             return {"refitted": 0}
     save_model(runner_s.model, out, saved_dtype(folders[1]))
     return {"refitted": 1} if auto else {}
+
+
+def _inner(model: PreTrainedModel, parts: tuple[Part, ...], weight: float) -> dict[nn.Module, Inner]:
+    """What a smaller size has of a model's linear layers."""
+    found = {}
+    for part in parts:
+        name = part.source.removesuffix(".weight")
+        if name != part.source and is_linear(model, name):
+            module = model.get_submodule(name)
+            indices = [torch.from_numpy(axis).to(model.device) for axis in part.indices]
+            rows, columns = indices if isinstance(module, nn.Linear) else reversed(indices)
+            found[module] = Inner(rows, columns, weight)
+    return found

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from prunus.config import Config, Length, Size
+from prunus.config import ADDED, Config, Length, Size
 
 _SEQUENCE_LENGTH = 512
 _TOKENS_PER_INPUT = 96
@@ -32,6 +32,9 @@ class HealConfig(Config):
     either."""
     ridge: float = Field(default=0.1, gt=0)
     """Ridge penalty that holds refitted weights to their values before, relative to the mean square of their inputs."""
+    inner_weight: Annotated[float, ADDED] = Field(default=1.0, ge=0)
+    """With `nest`: sizes are refitted one after the other, the smallest first. What a smaller size loses by a change of
+    weights counts this much, relative to the errors of the size that is refitted. Large: they keep their values."""
     samples: int = Field(default=0, ge=0)
     """Sequences of the calibration set. 0: follows from the student's size: 96 tokens per input (channel or neuron) of
     its widest linear layer."""

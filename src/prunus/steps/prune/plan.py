@@ -39,9 +39,11 @@ def cost(config: PruneConfig, shape: Shape, context: CostContext) -> Cost:
     if not heals and not config.refits_blocks:
         return Cost(memory_bytes=memory + logits if compared else 0, disk_bytes=weights)
     blocks = shape.num_hidden_layers + 1 if config.refits_blocks else 0  # each is cut and refitted
-    tokens = read * (blocks + heals)
+    tokens = read * (blocks + heals * max(1, len(config.nest)))
     work = read * (blocks / 2 + heals)  # layers before the block are the teacher's: half of them on average
-    flops = work * sum(model.flops_per_token(config.heal.sequence_length) for model in models) * _HEALING_PASSES
+    sizes = config.nested(context.teacher, "prune").values() if config.nest else (shape,)  # each is fitted, one by one
+    flops_t, *flops_s = (one.flops_per_token(config.heal.sequence_length) for one in (context.teacher, *sizes))
+    flops = work * sum(flops_t + one for one in flops_s) * _HEALING_PASSES
     streams = _STREAMS * read * sum(model.hidden_size for model in models) * 4
     return Cost(tokens, flops, memory + max(logits, streams + _cached_bytes(*models, read)), weights)
 

@@ -12,6 +12,21 @@ import torch
 from prunus.products import times_transpose
 
 
+@dataclass(frozen=True)
+class Inner:
+    """The block of a weight that the next smaller size of a nest has too.
+
+    Attributes:
+        rows: Its outputs, indices [m'].
+        columns: Its inputs, indices [n'].
+        weight: What a change of the smaller size's outputs counts, relative to this size's errors.
+    """
+
+    rows: torch.Tensor
+    columns: torch.Tensor
+    weight: float
+
+
 @dataclass
 class Gram:
     """The sums over tokens that a least-squares fit needs.
@@ -44,13 +59,21 @@ class Gram:
         self.inputs += times_transpose(x.T).double()
         self.outputs += (y.T @ x).double()
 
-    def fit(self, weight: torch.Tensor, ridge: float) -> torch.Tensor:
-        """argmin_W ‖X Wᵀ - Y‖² + λ ‖W - W₀‖², with λ = ridge · mean diag XᵀX: [m, n] to [m, n].
+    def fit(self, weight: torch.Tensor, ridge: float, inner: Inner | None = None) -> torch.Tensor:
+        """argmin_W ‖X Wᵀ - Y‖² + λ ‖W - W₀‖² + α ‖X' (W - W₀)'ᵀ‖², with λ = ridge · mean diag XᵀX: [m, n] to [m, n].
 
         The penalty is on the change from the present weights W₀, so weights that the data does not determine keep their
-        values.
+        values. ' is the block of `inner` with its inputs, α its weight: what the smaller size, whose fit W₀ is there,
+        loses by the change, if its inputs are those of this size. Without `inner`, α is 0.
         """
         strength = ridge * self.inputs.diagonal().mean().clamp_min(1e-30)
         left = self.inputs + strength * torch.eye(len(self.inputs), dtype=torch.float64, device=self.inputs.device)
         right = self.outputs + strength * weight.double()
-        return torch.linalg.solve(left, right.T).T.to(weight.dtype)
+        fitted = torch.linalg.solve(left, right.T).T
+        if inner is not None:
+            held = torch.zeros_like(self.inputs)
+            block = torch.meshgrid(inner.columns, inner.columns, indexing="ij")
+            held[block] = inner.weight * self.inputs[block]
+            wanted = right[inner.rows] + weight[inner.rows].double() @ held
+            fitted[inner.rows] = torch.linalg.solve(left + held, wanted.T).T
+        return fitted.to(weight.dtype)

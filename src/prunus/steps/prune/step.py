@@ -107,8 +107,7 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
             write_tensors(out, plans, on_progress=progress.update)
         write_config(out, settings)
         write_lineage(out, *_lineage(inputs, _kept_units(keep, teacher.shape), rotation))
-        if config.heal.explicit and inputs.tokens is None:
-            raise ArtifactError("prune: heal needs a corpus to fit weights to; there is none")
+        _require_text(config, inputs)
         healed = inputs.tokens is not None and config.heals(teacher.shape, target)
         if healed:
             # checked before healing as well: a refit could hide a fault of the cut
@@ -133,6 +132,11 @@ def _merged(teacher: ModelFolder, keep: Keep, console: Console) -> Merged | None
     layers = [layer for layer in keep.layers if layer >= teacher.shape.dense_layers]
     with console.progress("match", len(layers), "layers") as progress:
         return Merged(teacher.tensors, teacher.shape, keep.groups, layers, progress.update)
+
+
+def _require_text(config: PruneConfig, inputs: Inputs) -> None:
+    if config.heal.explicit and inputs.tokens is None:
+        raise ArtifactError("prune: heal needs a corpus to fit weights to; there is none")
 
 
 def _heal(
@@ -235,6 +239,7 @@ def _run_nest(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, 
     Returns:
         As `run` of the largest size, and `SIZE_kl` of every other one.
     """
+    _require_text(config, inputs)
     teacher = ModelFolder(inputs.model)
     shapes = config.nested(teacher.shape, "prune")
     least = list(shapes.values())[-1]
@@ -253,9 +258,9 @@ def _run_nest(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, 
     figures: dict[str, float] = {}
     fitted = config.heals(teacher.shape, least)
     if inputs.tokens is not None and fitted:
-        from prunus.steps.prune.nest_fit import fit_norms
+        from prunus.steps.prune.nest_fit import fit_sizes
 
-        fit_norms(config, inputs.model, out, inputs.tokens, cuts, scores, runtime, console)
+        fit_sizes(config, inputs.model, out, inputs.tokens, cuts, scores, runtime, console)
     nest = read_nest(out)
     for size in nest.smaller:
         with TemporaryDirectory(dir=out) as scratch:
