@@ -3,8 +3,8 @@
 The sizes are refitted one after the other, the smallest first: it is fitted as a student of its own is. A larger one
 starts with these weights in its inner block. What it adds is fitted to what is left of the error, and its inner block
 changes as far as that costs the smaller size less than it gains the larger one (`Gram.fit`). Teacher and one size are
-in memory at a time. Last, the scale of every norm of each size is fitted to the weights that came out. With `heal: auto`
-the refit is kept if it is closer than norms alone.
+in memory at a time. Last, the scale of every norm of each size is fitted to the weights that came out. With `auto`, the
+refit is kept if it is closer than norms alone.
 """
 
 from __future__ import annotations
