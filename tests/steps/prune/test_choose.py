@@ -9,8 +9,19 @@ from hypothesis.extra.numpy import arrays
 from prunus.errors import ArtifactError
 from prunus.models.families.lfm2 import FAMILY as LFM2
 from prunus.models.families.llama import FAMILY as LLAMA
+from prunus.models.families.mixtral import FAMILY as MIXTRAL
 from prunus.models.shape import Shape
-from prunus.steps.prune.choose import best, best_groups, best_heads, choose, choose_layers, layer_choices, partners
+from prunus.steps.prune.choose import (
+    Keep,
+    best,
+    best_groups,
+    best_heads,
+    choose,
+    choose_layers,
+    layer_choices,
+    partners,
+    unranked_experts,
+)
 from prunus.steps.prune.config import PruneConfig
 from tests.tiny import SMALL
 
@@ -154,3 +165,12 @@ def test_pruned_heads_are_paired_from_the_border_outwards() -> None:
     assert partners(scores, 1, np.array([0]), 3).tolist() == [4, 2, 5]  # of heads 0, 1, 3
     assert partners(scores, 1, np.array([0]), 4).tolist() == [2, 1, 3, 5]  # of 0, 1, 3, 4; two have none
     assert partners(scores, 2, np.array([1]), 1).tolist() == [4]  # the second group: heads 3 | 4, 5
+
+
+def test_kept_experts_that_no_token_reaches_are_counted() -> None:
+    teacher = Shape.from_config({**SMALL, "num_hidden_layers": 4, "num_local_experts": 3}, MIXTRAL, "test")
+    squares = np.ones((4, 3, 24))
+    squares[0, 1] = squares[2, 0] = squares[2, 2] = squares[3] = 0
+    keep = Keep([0, 1, 2], {}, {"experts": [np.array([0, 1]), np.arange(3), np.array([1, 2]), np.arange(3)]})
+    assert unranked_experts(keep, {"neurons.squares": squares}, teacher) == 2
+    assert unranked_experts(keep, {}, teacher) == 0

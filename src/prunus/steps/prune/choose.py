@@ -148,6 +148,15 @@ def unit_scores(scores: Scores, teacher: Shape, target: Shape, config: PruneConf
     return rank(scores, axis, config.importance.of(axis), teacher, config.seed)
 
 
+def unranked_experts(keep: Keep, scores: Scores, teacher: Shape) -> int:
+    """How many of the kept experts no token of the calibration set reached, so that their neurons have no scores."""
+    if "neurons.squares" not in scores:
+        return 0
+    reached = np.asarray(scores["neurons.squares"].sum(axis=2) > 0)  # [L, E]
+    layers = [layer for layer in keep.layers if teacher.has_units("experts", layer)]
+    return sum(int(np.sum(~reached[layer][keep.members("experts", layer)])) for layer in layers)
+
+
 def best(scores: np.ndarray, count: int) -> np.ndarray:
     """The indices of the `count` highest scores, ascending; of equal scores the first: [C] to [count]."""
     return np.sort(np.argsort(-scores, kind="stable")[:count])

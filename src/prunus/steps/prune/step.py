@@ -24,7 +24,7 @@ from prunus.models.student import student_config
 from prunus.models.texts import read_optional_json
 from prunus.models.values import to_float
 from prunus.runtime import Runtime
-from prunus.steps.prune.choose import Keep, choose
+from prunus.steps.prune.choose import Keep, choose, unranked_experts
 from prunus.steps.prune.config import CHECK_LENGTH, ImportanceConfig, PruneConfig
 from prunus.steps.prune.cut import cut
 from prunus.steps.prune.merge import Merged
@@ -88,6 +88,12 @@ def run(config: PruneConfig, inputs: Inputs, out: Path, runtime: Runtime, consol
         config = config.model_copy(update={"drop_layers": block})
     scores = _scores(inputs, config, teacher.shape, target)
     keep = choose(scores, teacher.shape, target, config, vocabulary)
+    unranked = unranked_experts(keep, scores, teacher.shape)
+    if unranked and target.intermediate_size < teacher.shape.intermediate_size:
+        console.warn(
+            f"no token of the scores reaches {unranked} of the experts that are kept, so their first neurons are kept; "
+            "score more tokens (score.samples)"
+        )
     target = replace(target, pattern=teacher.shape.of_layers(keep.layers).pattern)  # known now that layers are chosen
     settings = student_config(teacher.config, teacher.shape, target, keep.layers)
     if vocabulary is not None:
