@@ -86,7 +86,7 @@ def empty_checkpoint(folder: Path, config: dict) -> Path:
 def test_the_guide_to_gguf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gguf")
     folder = empty_checkpoint(tmp_path / "model", SMOLLM2)
-    zeros = lambda tensor, kind, pool: iter([np.zeros(writer.tensor_bytes(tensor, kind), np.uint8)])  # noqa: E731
+    zeros = lambda tensor, kind, *_: iter([np.zeros(writer.tensor_bytes(tensor, kind), np.uint8)])  # noqa: E731
     monkeypatch.setattr(writer, "_encoded", zeros)
     plan = planned("gguf.md", str(file_of(folder, tmp_path / recipe("gguf.md")["teacher"], "gguf-q4_0")))
     assert plan.teacher.num_hidden_layers == 30

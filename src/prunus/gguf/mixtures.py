@@ -155,7 +155,7 @@ def may_shrink(name: str, dimensions: int) -> bool:
 def _of_head(format_name: str, width: int, shape: Shape) -> int:
     """The type of the LM head, and of an embedding that is also the head."""
     kind = TYPES[format_name]
-    if kind == Q8_0 or _is_falcon(shape) or width % BLOCKS[kind][0] or not can_quantise():
+    if kind == Q8_0 or _is_apart(shape) or width % BLOCKS[kind][0] or not can_quantise():
         return Q8_0
     return Q5_K if format_name in _FEW_BITS else Q6_K
 
@@ -173,14 +173,14 @@ def _groups(shape: Shape) -> int:
     return shape.num_attention_heads // shape.num_key_value_heads
 
 
-def _is_falcon(shape: Shape) -> bool:
-    """Whether llama.cpp's exceptions for Falcon apply."""
-    return shape.family.gguf is not None and shape.family.gguf.architecture == "falcon"
+def _is_apart(shape: Shape) -> bool:
+    """Whether llama.cpp's mixtures treat the family apart; see `Gguf`."""
+    return shape.family.gguf is not None and shape.family.gguf.apart
 
 
 def _is_output(layer: _Layer, shape: Shape) -> bool:
-    """Whether it is an output projection of attention; Falcon's have no more bits than other matrices."""
-    return layer.part == "attn_output" and not _is_falcon(shape)
+    """Whether it is an output projection of attention that has more bits than other matrices."""
+    return layer.part == "attn_output" and not _is_apart(shape)
 
 
 def _same(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
@@ -193,7 +193,7 @@ def _q4_0(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
 
 def _q4_k_m(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
     """More bits for the more sensitive matrices."""
-    if layer.part == "ffn_down" and _is_falcon(shape):
+    if layer.part == "ffn_down" and _is_apart(shape):
         return Q6_K if layer.is_before(16) else Q5_K if layer.has_more_bits() else kind
     return _q5_k_m(kind, layer, shape, weighted)
 
@@ -206,7 +206,7 @@ def _q3_k_m(kind: int, layer: _Layer, shape: Shape, weighted: bool) -> int:
     if layer.part in _VALUES:
         return Q5_K if layer.number < 2 else Q4_K
     if layer.part == "ffn_down":
-        more = not _is_falcon(shape) or layer.has_more_bits()
+        more = not _is_apart(shape) or layer.has_more_bits()
         return Q5_K if layer.is_before(16) else Q4_K if more else kind
     return Q4_K if _is_output(layer, shape) else kind
 

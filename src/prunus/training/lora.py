@@ -13,6 +13,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from prunus.errors import ModelError
+from prunus.models.families.family import Family
+from prunus.models.families.table import family_of
 from prunus.models.linear import linear_modules
 from prunus.training.config import LoraConfig
 
@@ -35,7 +37,8 @@ def add_adapters(model: PreTrainedModel, config: LoraConfig) -> None:
     from peft import LoraConfig as PeftConfig
     from peft import get_peft_model
 
-    names = linear_modules(model, "lora")
+    family = family_of(model.config.get_text_config().to_dict(), type(model).__name__)
+    names = [name for name in linear_modules(model, "lora") if not _is_bypassed(name, family)]
     for name in names:
         module = model.get_submodule(name)
         narrowest = min(module.weight.shape)
@@ -51,6 +54,15 @@ def add_adapters(model: PreTrainedModel, config: LoraConfig) -> None:
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # an attribute that transformers renames
         owner = get_peft_model(model, options)
     object.__setattr__(model, _OWNER, owner)  # not a submodule of the model, which it contains
+
+
+def _is_bypassed(name: str, family: Family) -> bool:
+    """Whether it is the output projection of a state-space layer (Mamba-2).
+
+    Its kernel multiplies by the weight without calling the module, so updates of it would be ignored; peft refuses it.
+    """
+    place = family.place(f"{name}.weight")
+    return place is not None and place.weight.runs_over("ssm_heads", 1)
 
 
 def merge_adapters(model: PreTrainedModel, out: Path, keep: bool) -> PreTrainedModel:

@@ -104,6 +104,7 @@ def test_again_does_nothing(done: Plan) -> None:
 def recipe_of_plan(plan: Plan) -> dict[str, Any]:
     raw = plan.recipe.model_dump(mode="json")
     raw["students"]["found"]["prune"] = {"shape": "search.best", "seed": 3}
+    raw["search"]["prune"]["heal"]["samples"] = 0  # as in a recipe: it follows from each student's size
     return raw
 
 

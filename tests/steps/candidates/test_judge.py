@@ -100,7 +100,8 @@ def test_a_judge_that_falls_silent_is_waited_for(
     fake.failures = []
     fake.asked.clear()
     assert graded(fake, teacher, file, tmp_path / "out") == whole
-    assert len(fake.asked) == count - 4
+    # a request of the first run, which has ended, may arrive late and be counted twice
+    assert len({json.dumps(asked["messages"]) for asked in fake.asked}) == count - 4
     fake.reply = lambda body: {"message": {"content": "fine"}}
     with pytest.raises(DataError, match=r"0 of 12 answers have a grade"):
         graded(fake, teacher, file, tmp_path / "mute")

@@ -57,7 +57,8 @@ FAMILY = Family(
     epsilon=1e-5,
     gguf=Gguf(
         "falcon",
-        {
+        apart=True,
+        names={
             "transformer.word_embeddings": "token_embd",
             "transformer.ln_f": "output_norm",
             "lm_head": "output",

@@ -80,6 +80,8 @@ class Gguf:
         biases: The conditions of the table's biases that it supports.
         factors: Whether it reads factors of single frequencies, which llama3 and longrope positions need.
         activations: The MLP activations that match its only one, by transformers' names.
+        apart: Whether llama.cpp's mixtures of formats treat it as Falcon: no more bits for attention's outputs, and an
+            LM head in 8 bits.
         required: Values of config.json that it assumes.
         query_factor: Maps config.json and sizes to a factor of the queries in the file; compensates for llama.cpp's
             divisor of queries.
@@ -103,6 +105,7 @@ class Gguf:
     biases: tuple[str, ...] = ()
     factors: bool = False
     activations: tuple[str, ...] = ("silu", "swish")
+    apart: bool = False
     required: tuple[Required, ...] = ()
     query_factor: Callable[[Config, Sizes], float] | None = None
     fault: Callable[[Config], str | None] = _no_fault
