@@ -107,7 +107,7 @@ def test_students_reload_in_a_fresh_process_with_the_same_logits(done: Plan, tmp
 def test_training_has_learnt_something(done: Plan) -> None:
     rows = {row[0]: float(row[4].split()[0]) for row in comparison(load_run(done.root))}
     assert rows["teacher, corrected"] < rows["teacher, original"]
-    assert rows["width: pruned + distilled"] < rows["width: pruned"] + 0.01  # a few steps, on random weights
+    assert rows["width: pruned + distilled"] < rows["width: pruned"]
     assert rows["depth: pruned + distilled"] < rows["depth: pruned"]
     assert "scratch: from scratch + distilled" in rows
 
@@ -267,4 +267,4 @@ def test_other_families_complete_a_run(model_type, corpus, held_out, tmp_path) -
         assert json.loads((path / "artifact.json").read_text())["metrics"]["reload_difference"] == 0.0
         assert load(path).config.model_type == model_type
     rows = {row[0]: float(row[4].split()[0]) for row in comparison(load_run(plan.root))}
-    assert rows["width: pruned + distilled"] < rows["width: pruned"]
+    assert rows["width: pruned + distilled"] < rows["width: pruned"] + 0.01  # a few steps, on random weights

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from prunus.errors import ModelError
+from prunus.models.axes import parse_weight
 from prunus.models.families.family import Family
 from prunus.models.families.table import family_of
 from prunus.models.linear import linear_modules
@@ -61,8 +62,8 @@ def _is_bypassed(name: str, family: Family) -> bool:
 
     Its kernel multiplies by the weight without calling the module, so updates of it would be ignored; peft refuses it.
     """
-    place = family.place(f"{name}.weight")
-    return place is not None and place.weight.runs_over("ssm_heads", 1)
+    outputs = [key for key, line in family.layered.items() if parse_weight(line).runs_over("ssm_heads", 1)]
+    return any(f"{name}.weight".endswith(f".{key}") for key in outputs)
 
 
 def merge_adapters(model: PreTrainedModel, out: Path, keep: bool) -> PreTrainedModel:
